@@ -1,0 +1,72 @@
+# From a fresh clone: `make demo`, `make test`. Needs Python 3.11+, a C compiler and make; the rest goes into .venv.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+BIN     = $(VENV)/bin
+SOURCES = setup.py pyproject.toml MANIFEST.in $(wildcard csrc/*.c csrc/*.h fastrnn/*.pyx)
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_NO_INPUT = 1
+
+.DEFAULT_GOAL = help
+.DELETE_ON_ERROR:
+.PHONY: help demo test bench bench-peers build clean FORCE
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@echo
+	@echo '  ARGS="..."           goes to the command: make test ARGS="-k gradient -x"'
+	@echo '  CC=clang             builds with that compiler: make test CC=clang'
+	@echo '  PYTHON=python3.13    the Python that .venv is made from'
+
+demo: $(VENV)/installed ## train a small character-level language model
+	@$(BIN)/python examples/char_lm.py $(ARGS)
+
+test: $(VENV)/installed ## run the tests
+	@$(BIN)/python -m pytest -q tests $(ARGS)
+
+bench: $(VENV)/installed ## fused kernels against the NumPy reference: times and ratios
+	@mkdir -p build
+	@$(BIN)/python -m pytest -q benchmarks --benchmark-quiet --benchmark-json=build/benchmarks.json $(ARGS)
+	@$(BIN)/python benchmarks/table.py build/benchmarks.json
+
+bench-peers: $(VENV)/installed $(VENV)/torch ## side by side with PyTorch (a large download the first time)
+	@$(BIN)/python benchmarks/peers.py $(ARGS)
+
+build: $(VENV)/installed ## build the extension and install the package, editable, into .venv
+
+clean: ## remove everything that was built, .venv included
+	@rm -rf build dist .venv $(VENV) fastrnn.egg-info .pytest_cache .hypothesis .benchmarks
+	@rm -f fastrnn/_core.c fastrnn/_core*.so
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment with the build requirements in it, named once, in pyproject.toml.
+$(VENV)/ready: pyproject.toml
+	@command -v $(PYTHON) > /dev/null || { echo "error: '$(PYTHON)' was not found; Python 3.11 or newer is needed (make PYTHON=...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1) (make PYTHON=...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "error: $(PYTHON) lacks the venv module (Debian, Ubuntu: install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || { echo "error: $(PYTHON) lacks its C headers (Debian, Ubuntu: install python3-dev)" >&2; exit 1; }
+	@command -v $(CC) > /dev/null || { echo "error: no C compiler: '$(CC)' was not found (install gcc, or make CC=...)" >&2; exit 1; }
+	@echo "making $(VENV)"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' > $(VENV)/requires.txt
+	@$(BIN)/pip install -q -r $(VENV)/requires.txt
+	@touch $@
+
+# Its time changes only when the compiler does, so that another CC builds again.
+$(VENV)/compiler: FORCE | $(VENV)/ready
+	@echo '$(CC) $(CFLAGS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS)' > $@
+
+$(VENV)/installed: $(VENV)/ready $(VENV)/compiler $(SOURCES)
+	@echo "building fastrnn"
+	@$(BIN)/pip install -q --no-build-isolation --editable '.[test,demo,bench]'
+	@touch $@
+
+# By its requirement and not as '.[torch]', which would build fastrnn once more.
+$(VENV)/torch: pyproject.toml | $(VENV)/installed
+	@echo "installing PyTorch"
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["torch"], sep="\n")' > $(VENV)/requires.txt
+	@$(BIN)/pip install -q -r $(VENV)/requires.txt
+	@touch $@

@@ -1,0 +1,88 @@
+/* fastrnn: fused recurrent kernels. This header is the manual of the C interface; it needs neither Python nor NumPy.
+ *
+ * Arrays are row-major, contiguous and of one precision, `real` below: float for FASTRNN_F32, double for FASTRNN_F64.
+ * T time steps, B sequences, I inputs, H hidden units; each may be 0 but H. Gate rows and columns (4H) are ordered
+ * i f g o. The equations, torch's, stand in lstm.inc.h.
+ *
+ * Outputs never overlap anything else. Inputs are only read, and may overlap each other. Nothing is kept after a call
+ * but what it returns. Any number of threads may call at once. Each function that computes sets the floating-point mode
+ * of its threads (round to nearest, denormals are zero, no exception) and restores it before it returns.
+ *
+ * Every number of a result is a sum in one fixed order, with fused multiply-add: it depends on nothing but its inputs;
+ * not on B, on how T is cut into calls, on threads, or, `generic` apart, on the instruction set. */
+#ifndef FASTRNN_H
+#define FASTRNN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum { FASTRNN_F32 = 0, FASTRNN_F64 = 1 } fastrnn_dtype;
+
+typedef enum {
+    FASTRNN_OK = 0,
+    FASTRNN_OUT_OF_MEMORY = 1, /* or a size that no memory could hold; nothing was written */
+} fastrnn_status;
+
+/* An instruction set: its kernels. All are constants of the library. */
+typedef struct fastrnn_isa fastrnn_isa;
+
+const fastrnn_isa *fastrnn_isa_at(int index);         /* those built in, the slowest first; NULL past the last */
+const char *fastrnn_isa_name(const fastrnn_isa *);    /* "generic", "avx2", "avx512" */
+int fastrnn_isa_is_supported(const fastrnn_isa *);    /* by this processor and its operating system */
+
+int fastrnn_has_openmp(void);
+const char *fastrnn_compiler(void);
+
+/* Weights packed by one instruction set for its own backward kernels: a copy, whatever becomes of the arrays. */
+typedef struct fastrnn_packed fastrnn_packed;
+void fastrnn_packed_free(fastrnn_packed *); /* NULL is ignored */
+
+typedef struct {
+    ptrdiff_t T, B, I, H;
+    const void *x;                   /* (T, B, I) */
+    const void *h_0, *c_0;           /* (B, H) */
+    const void *weight_ih;           /* (4H, I) */
+    const void *weight_hh;           /* (4H, H) */
+    const void *bias_ih, *bias_hh;   /* (4H), each may be NULL for zeros */
+    void *output;                    /* (T, B, H) written: h_t */
+    void *h_n, *c_n;                 /* (B, H) written: the last h_t and c_t, or h_0 and c_0 if T is 0 */
+    void *gates;                     /* (T, B, 4H) written: i f g o; NULL for inference */
+    void *c;                         /* (T, B, H) written: c_t; NULL for inference */
+    fastrnn_packed **snapshot;       /* written: for backward, freed by the caller; NULL for inference */
+} fastrnn_lstm_forward_args;
+
+typedef struct {
+    ptrdiff_t T, B, I, H;            /* the following six as forward had or left them */
+    const fastrnn_packed *snapshot;  /* it decides instruction set and precision */
+    const void *x;                   /* (T, B, I) */
+    const void *h_0, *c_0;           /* (B, H) */
+    const void *gates;               /* (T, B, 4H) */
+    const void *c;                   /* (T, B, H) */
+    const void *d_output;            /* (T, B, H) or NULL for zeros */
+    const void *d_h_n, *d_c_n;       /* (B, H), each may be NULL for zeros */
+    void *d_x;                       /* (T, B, I) written; or NULL */
+    void *d_h_0, *d_c_0;             /* (B, H) written */
+    void *d_weight_ih;               /* (4H, I) written */
+    void *d_weight_hh;               /* (4H, H) written */
+    void *d_bias;                    /* (4H) written: of either bias; or NULL */
+} fastrnn_lstm_backward_args;
+
+/* threads: at most so many are used; fewer where fewer are faster. 1 never enters OpenMP. */
+fastrnn_status fastrnn_lstm_forward(const fastrnn_isa *, fastrnn_dtype, const fastrnn_lstm_forward_args *, int threads);
+fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *, int threads);
+
+/* y[k] = sigmoid(x[k]), or tanh(x[k]), as the cells compute them; k < n. x and y may be the same array. */
+void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, ptrdiff_t n, const void *x, void *y);
+
+/* A 64-bit hash of `bytes` bytes: tells whether an array has changed. Not for adversaries, not for storage. */
+uint64_t fastrnn_fingerprint(const void *data, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,39 @@
+/* What an instruction set offers: one constant table of serial functions per precision. They know no threads, allocate
+ * nothing and check nothing; sequence.inc.h decides which part of the work each call does. */
+#ifndef FASTRNN_KERNELS_H
+#define FASTRNN_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "names.h"
+
+#define real float
+#define SUFFIX f32
+#include "table.inc.h"
+#undef real
+#undef SUFFIX
+
+#define real double
+#define SUFFIX f64
+#include "table.inc.h"
+#undef real
+#undef SUFFIX
+
+struct fastrnn_isa {
+    const char *name;
+    const kernels_f32 *f32;
+    const kernels_f64 *f64;
+};
+
+extern const struct fastrnn_isa fastrnn_isa_generic;
+#if defined(__x86_64__) || defined(_M_X64) || defined(__i386__) || defined(_M_IX86)
+#define FASTRNN_X86 1
+#endif
+#if defined(__x86_64__) || defined(_M_X64)
+extern const struct fastrnn_isa fastrnn_isa_avx2, fastrnn_isa_avx512;
+#define FASTRNN_X86_64 1
+#endif
+/* A further set is one vec_NAME.h, one kernels_NAME.c, its line here and its line in isa.c. */
+
+#endif

@@ -1,0 +1,46 @@
+/* Every kernel in one precision, and its table. Included by kernels_*.c with real and SUFFIX defined. */
+
+#include "activation.inc.h"
+#include "product.inc.h"
+#include "pack.inc.h"
+#include "lstm.inc.h"
+
+static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real *a,
+                           ptrdiff_t a_row, const real *panels, real *c, ptrdiff_t c_row)
+{
+    NAME(product)(M, N, p0, p1, K, a, a_row, 1, panels, NAME(zeros), c, c_row);
+}
+
+/* Some tiles of A are packed together, so that a panel of B, once in L1, meets all of them. */
+static void NAME(outer_product)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t N, ptrdiff_t K, const real *a, ptrdiff_t a_row,
+                                const real *panels, int fresh, real *c, real *scratch)
+{
+    const ptrdiff_t most = 16 * TILE_ROWS;
+    for (ptrdiff_t m = m0; m < m1; m += most) {
+        ptrdiff_t M = m1 - m < most ? m1 - m : most;
+        NAME(pack_tiles)(M, K, a + m, a_row, scratch);
+        NAME(product)(M, N, 0, (N + NR - 1) / NR, K, scratch, 1, 0, panels, fresh ? NAME(zeros) : NULL, c + m * N, N);
+    }
+}
+
+static void NAME(sum_rows)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t K, const real *a, ptrdiff_t a_row, int fresh, real *sum)
+{
+    for (ptrdiff_t m = m0; m < m1; m += VL) {
+        int lanes = m1 - m < VL ? (int)(m1 - m) : VL;
+        vec s = fresh ? v_set1(0) : NAME(load_lanes)(sum + m, lanes);
+        for (ptrdiff_t k = 0; k < K; k++) s = v_add(s, NAME(load_lanes)(a + k * a_row + m, lanes));
+        NAME(store_lanes)(sum + m, s, lanes);
+    }
+}
+
+#define KERNELS                                                                                                        \
+    {                                                                                                                  \
+        .width = NR, .depth = NAME(PANEL_BYTES) / (NR * sizeof(real)), .tile_rows = TILE_ROWS,                         \
+        .pack_gates = NAME(pack_gates), .pack_bias = NAME(pack_bias), .pack_rows = NAME(pack_rows),                    \
+        .project = NAME(project), .lstm_step = NAME(lstm_step_forward), .lstm_step_back = NAME(lstm_step_backward),    \
+        .lstm_hidden = NAME(lstm_hidden), .multiply = NAME(multiply), .outer_product = NAME(outer_product),            \
+        .sum_rows = NAME(sum_rows), .activate = NAME(activate),                                                        \
+    }
+static const NAME(kernels) NAME(table) = KERNELS;
+#undef KERNELS
+#undef NR

@@ -1,0 +1,125 @@
+/* The LSTM cell (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000), forward and backward.
+ *
+ * A block is NR hidden units with their four gates, i f g o, as four adjacent panels. A step takes one block at a time:
+ * its part of the product h_{t-1} W_hh^T, then the cell on those columns while they are in L1.
+ */
+
+INLINE vec NAME(load_lanes)(const real *p, int lanes) { return lanes == VL ? v_load(p) : v_load_n(p, lanes); }
+INLINE void NAME(store_lanes)(real *p, vec a, int lanes)
+{
+    if (lanes == VL)
+        v_store(p, a);
+    else
+        v_store_n(p, a, lanes);
+}
+
+/* One row of a block: gates z at distance H from each other.
+ *   1  i = sigmoid(z_i), f = sigmoid(z_f), g = tanh(z_g), o = sigmoid(z_o)
+ *   2  c_t = f c_{t-1} + i g
+ *   3  h_t = o tanh(c_t) */
+INLINE void NAME(lstm_cell)(ptrdiff_t H, int lanes, real *gates, const real *c_prev, real *c, real *h, int keep)
+{
+    vec i = NAME(sigmoid)(NAME(load_lanes)(gates, lanes));         /* 1 */
+    vec f = NAME(sigmoid)(NAME(load_lanes)(gates + H, lanes));
+    vec g = NAME(tanh)(NAME(load_lanes)(gates + 2 * H, lanes));
+    vec o = NAME(sigmoid)(NAME(load_lanes)(gates + 3 * H, lanes));
+    vec c_t = v_fma(f, NAME(load_lanes)(c_prev, lanes), v_mul(i, g)); /* 2 */
+    NAME(store_lanes)(c, c_t, lanes);
+    NAME(store_lanes)(h, v_mul(o, NAME(tanh)(c_t)), lanes); /* 3 */
+    if (keep) {
+        NAME(store_lanes)(gates, i, lanes);
+        NAME(store_lanes)(gates + H, f, lanes);
+        NAME(store_lanes)(gates + 2 * H, g, lanes);
+        NAME(store_lanes)(gates + 3 * H, o, lanes);
+    }
+}
+
+/* The same row backward, d_x standing for the gradient of the loss with respect to x; numbers as above.
+ *   3  d_o = d_h tanh(c_t),  d_c += d_h o (1 - tanh(c_t)^2)
+ *   2  d_i = d_c g, d_f = d_c c_{t-1}, d_g = d_c i,  d_c_{t-1} = d_c f
+ *   1  d_z = d_s s (1 - s) for a sigmoid s, d_z = d_g (1 - g^2) for the tanh g */
+INLINE void NAME(lstm_cell_back)(ptrdiff_t H, int lanes, const real *gates, const real *c, const real *c_prev,
+                                 const real *d_output, const real *d_h_next, real *d_c, real *d_gates, real *h)
+{
+    vec one = v_set1(1);
+    vec i = NAME(load_lanes)(gates, lanes), f = NAME(load_lanes)(gates + H, lanes);
+    vec g = NAME(load_lanes)(gates + 2 * H, lanes), o = NAME(load_lanes)(gates + 3 * H, lanes);
+    vec tanh_c = NAME(tanh)(NAME(load_lanes)(c, lanes));
+    vec d_h = NAME(load_lanes)(d_h_next, lanes);
+    if (d_output) d_h = v_add(NAME(load_lanes)(d_output, lanes), d_h);
+    if (h) NAME(store_lanes)(h, v_mul(o, tanh_c), lanes);
+
+    vec d_o = v_mul(d_h, tanh_c); /* 3 */
+    vec d_c_t = v_fma(v_mul(d_h, o), v_fnma(tanh_c, tanh_c, one), NAME(load_lanes)(d_c, lanes));
+
+    vec d_i = v_mul(d_c_t, g); /* 2 */
+    vec d_f = v_mul(d_c_t, NAME(load_lanes)(c_prev, lanes));
+    vec d_g = v_mul(d_c_t, i);
+    NAME(store_lanes)(d_c, v_mul(d_c_t, f), lanes);
+
+    NAME(store_lanes)(d_gates, v_mul(d_i, v_fnma(i, i, i)), lanes); /* 1 */
+    NAME(store_lanes)(d_gates + H, v_mul(d_f, v_fnma(f, f, f)), lanes);
+    NAME(store_lanes)(d_gates + 2 * H, v_mul(d_g, v_fnma(g, g, one)), lanes);
+    NAME(store_lanes)(d_gates + 3 * H, v_mul(d_o, v_fnma(o, o, o)), lanes);
+}
+
+/* The product of rows [0, M) with the four panels of one block. */
+INLINE void NAME(gate_block)(ptrdiff_t M, ptrdiff_t H, ptrdiff_t block, ptrdiff_t K, const real *a, const real *panels,
+                             const real *start, real *gates)
+{
+    ptrdiff_t first = block * NR;
+    NAME(panels)(4, NAME(panel_vectors)(H, first), NAME(panel_lanes)(H, first), M, K, a, K, 1, panels + 4 * first * K,
+                 start, gates + first, 4 * H, H);
+}
+
+static void NAME(project)(ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x,
+                          const real *panels, const real *bias, real *gates)
+{
+    for (ptrdiff_t b = b0; b < b1; b++)
+        NAME(gate_block)(M, H, b, I, x, panels, bias + 4 * NR * b, gates);
+}
+
+static void NAME(lstm_step_forward)(const NAME(lstm_step) * s, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1)
+{
+    ptrdiff_t H = s->H;
+    for (ptrdiff_t b = b0; b < b1; b++) {
+        NAME(gate_block)(r1 - r0, H, b, H, s->h_prev + r0 * H, s->panels, NULL, s->gates + r0 * 4 * H);
+        int nv = NAME(panel_vectors)(H, b * NR), last = NAME(panel_lanes)(H, b * NR);
+        for (ptrdiff_t r = r0; r < r1; r++)
+            for (int v = 0; v < nv; v++) {
+                ptrdiff_t j = b * NR + v * VL;
+                NAME(lstm_cell)(H, v < nv - 1 ? VL : last, s->gates + r * 4 * H + j, s->c_prev + r * H + j,
+                                s->c + r * H + j, s->h + r * H + j, s->keep);
+            }
+    }
+}
+
+static void NAME(lstm_step_backward)(const NAME(lstm_step_back) * s, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0,
+                                     ptrdiff_t p1)
+{
+    ptrdiff_t H = s->H, ld = s->d_gates_row;
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        if (s->d_gates_next)
+            NAME(product)(r1 - r0, H, p, p + 1, 4 * H, s->d_gates_next + r0 * ld, ld, 1, s->panels, NAME(zeros),
+                          s->d_h + r0 * H, H);
+        int nv = NAME(panel_vectors)(H, p * NR), last = NAME(panel_lanes)(H, p * NR);
+        for (ptrdiff_t r = r0; r < r1; r++)
+            for (int v = 0; v < nv; v++) {
+                ptrdiff_t j = p * NR + v * VL, k = r * H + j;
+                NAME(lstm_cell_back)(H, v < nv - 1 ? VL : last, s->gates + r * 4 * H + j, s->c + k, s->c_prev + k,
+                                     s->d_output ? s->d_output + k : NULL, s->d_h + k, s->d_c + k,
+                                     s->d_gates + r * ld + j, s->h ? s->h + k : NULL);
+            }
+    }
+}
+
+static void NAME(lstm_hidden)(ptrdiff_t n, ptrdiff_t H, const real *gates, const real *c, real *h)
+{
+    for (ptrdiff_t r = 0; r < n; r++)
+        for (ptrdiff_t j = 0; j < H; j += VL) {
+            int lanes = H - j < VL ? (int)(H - j) : VL;
+            vec o = NAME(load_lanes)(gates + r * 4 * H + 3 * H + j, lanes);
+            vec tanh_c = NAME(tanh)(NAME(load_lanes)(c + r * H + j, lanes));
+            NAME(store_lanes)(h + r * H + j, v_mul(o, tanh_c), lanes);
+        }
+}

@@ -1,0 +1,63 @@
+#if !defined(_DEFAULT_SOURCE)
+#define _DEFAULT_SOURCE /* madvise */
+#endif
+#include "memory.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#if defined(_MSC_VER)
+#include <malloc.h>
+#elif defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+enum { CACHE_LINE = 64, HUGE_PAGE = 2 * 1024 * 1024 };
+
+/* a * b, or SIZE_MAX / 2 once that is exceeded: no block is that large. */
+static size_t checked_product(size_t a, size_t b, int *overflow)
+{
+    if (b != 0 && a > SIZE_MAX / 2 / b) {
+        *overflow = 1;
+        return SIZE_MAX / 2;
+    }
+    return a * b;
+}
+
+size_t fastrnn_reserve(fastrnn_layout *layout, size_t element, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c)
+{
+    size_t offset = layout->size;
+    size_t bytes = checked_product(element, (size_t)a, &layout->overflow);
+    bytes = checked_product(bytes, (size_t)b, &layout->overflow);
+    bytes = checked_product(bytes, (size_t)c, &layout->overflow);
+    if (bytes > SIZE_MAX / 2 - CACHE_LINE - offset) {
+        layout->overflow = 1;
+        return 0;
+    }
+    layout->size = (offset + bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    return offset;
+}
+
+void *fastrnn_allocate(const fastrnn_layout *layout)
+{
+    if (layout->overflow) return NULL;
+    size_t alignment = layout->size >= 2 * (size_t)HUGE_PAGE ? HUGE_PAGE : CACHE_LINE;
+    size_t size = (layout->size + alignment) / alignment * alignment; /* never 0 */
+#if defined(_MSC_VER)
+    return _aligned_malloc(size, alignment);
+#else
+    void *block = aligned_alloc(alignment, size);
+#if defined(MADV_HUGEPAGE)
+    if (block && alignment == HUGE_PAGE) madvise(block, size, MADV_HUGEPAGE);
+#endif
+    return block;
+#endif
+}
+
+void fastrnn_free(void *block)
+{
+#if defined(_MSC_VER)
+    _aligned_free(block);
+#else
+    free(block);
+#endif
+}

@@ -1,0 +1,18 @@
+/* The one place that allocates. */
+#ifndef FASTRNN_MEMORY_H
+#define FASTRNN_MEMORY_H
+
+#include <stddef.h>
+
+/* Several arrays in one block. reserve() returns an array's offset and counts it; a product of sizes that overflows
+ * makes the layout impossible, and layout_allocate() returns NULL for it as for any lack of memory. */
+typedef struct {
+    size_t size;
+    int overflow;
+} fastrnn_layout;
+
+size_t fastrnn_reserve(fastrnn_layout *, size_t element, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c);
+void *fastrnn_allocate(const fastrnn_layout *); /* aligned to a cache line, large blocks to huge pages; uninitialised */
+void fastrnn_free(void *);
+
+#endif

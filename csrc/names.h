@@ -1,0 +1,46 @@
+/* One source, two precisions. A file NAME.inc.h is included twice, with
+ *   real    float  | double
+ *   SUFFIX  f32    | f64
+ * defined by the includer, and writes NAME(f) for what exists once per precision. */
+#ifndef FASTRNN_NAMES_H
+#define FASTRNN_NAMES_H
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define NAME(a) JOIN(a, SUFFIX)
+
+#if defined(_MSC_VER)
+#define INLINE static __forceinline
+#else
+#define INLINE static inline __attribute__((always_inline))
+#endif
+
+/* Unroll the following loop completely; its bound is a constant after inlining. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define UNROLL _Pragma("GCC unroll 16")
+#else
+#define UNROLL
+#endif
+
+#define vec NAME(vec)
+#define VL NAME(VL)
+#define v_load NAME(v_load)
+#define v_store NAME(v_store)
+#define v_load_n NAME(v_load_n)
+#define v_store_n NAME(v_store_n)
+#define v_set1 NAME(v_set1)
+#define v_add NAME(v_add)
+#define v_sub NAME(v_sub)
+#define v_mul NAME(v_mul)
+#define v_fma NAME(v_fma)
+#define v_fnma NAME(v_fnma)
+#define v_remainder NAME(v_remainder)
+#define v_max NAME(v_max)
+#define v_negabs NAME(v_negabs)
+#define v_copysign NAME(v_copysign)
+#define v_if_negative NAME(v_if_negative)
+#define v_exp2_rounded NAME(v_exp2_rounded)
+
+#endif

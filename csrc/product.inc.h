@@ -1,0 +1,185 @@
+/* C[M x N] = start + A[M x K] P[K x N]: the one matrix product behind the projections, the recurrence and all gradients.
+ *
+ * P is packed: its columns are cut into panels of NR = 2 VL columns (the last one VL wide if that is enough), and each
+ * panel lies in memory as [K][its width], padded with zeros. A and C are read and written in place through strides.
+ * A sum starts from its start value and takes k = 0 .. K-1 in order, one fma each; vectors run along the columns. So a
+ * number does not depend on the tile it falls in, and cutting K, with the partial sums stored in C, changes no bit.
+ */
+
+#define NR (2 * VL)
+enum { NAME(PANEL_BYTES) = 32 * 1024 }; /* the part of a panel that should stay in L1 over all row tiles */
+
+/* One tile: rows 0 .. mr-1 of `np` panels, each nv vectors wide, of which the last keeps `lanes` columns. start: a row
+ * [np][nv * VL] that every row begins with, or NULL to go on from what C holds. Panel q's columns are at c + q * c_panel.
+ * mr, np and nv are constants after inlining, so that `sum` lives in registers. */
+INLINE void NAME(tile)(const int mr, const int np, const int nv, ptrdiff_t K, const real *a, ptrdiff_t a_row,
+                       ptrdiff_t a_k, const real *p, ptrdiff_t p_panel, const real *start, real *c, ptrdiff_t c_row,
+                       ptrdiff_t c_panel, int lanes)
+{
+    enum { ROWS = TILE_ROWS, WIDTH = 8 };
+    vec sum[ROWS][WIDTH];
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
+    {
+        const real *from = c + i * c_row + q * c_panel + v * VL;
+        if (start)
+            sum[i][q * nv + v] = v_load(start + (q * nv + v) * VL);
+        else if (v < nv - 1 || lanes == VL)
+            sum[i][q * nv + v] = v_load(from);
+        else
+            sum[i][q * nv + v] = v_load_n(from, lanes);
+    }
+
+    /* Rows 3j, 3j+1, 3j+2 are one pointer and an index scaled by 0, 1, 2: 14 pointers would not fit the registers. */
+    const real *row[(ROWS + 2) / 3];
+    UNROLL for (int j = 0; 3 * j < mr; j++) row[j] = a + 3 * j * a_row;
+    for (ptrdiff_t k = 0; k < K; k++) {
+        if (mr <= 3) { /* few rows: keep their numbers in registers and meet each panel vector once */
+            vec x[3];
+            UNROLL for (int i = 0; i < mr; i++) x[i] = v_set1(row[0][i * a_row]);
+            UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
+            {
+                vec y = v_load(p + q * p_panel + v * VL);
+                UNROLL for (int i = 0; i < mr; i++) sum[i][q * nv + v] = v_fma(x[i], y, sum[i][q * nv + v]);
+            }
+        } else {
+            vec y[WIDTH];
+            UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
+                y[q * nv + v] = v_load(p + q * p_panel + v * VL);
+            UNROLL for (int i = 0; i < mr; i++)
+            {
+                vec x = v_set1(row[i / 3][(i % 3) * a_row]);
+                UNROLL for (int w = 0; w < np * nv; w++) sum[i][w] = v_fma(x, y[w], sum[i][w]);
+            }
+        }
+        UNROLL for (int j = 0; 3 * j < mr; j++) row[j] += a_k;
+        p += nv * VL;
+    }
+
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
+    {
+        real *to = c + i * c_row + q * c_panel + v * VL;
+        if (v < nv - 1 || lanes == VL)
+            v_store(to, sum[i][q * nv + v]);
+        else
+            v_store_n(to, sum[i][q * nv + v], lanes);
+    }
+}
+
+#define TILE_PARAMETERS                                                                                                \
+    ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *p, ptrdiff_t p_panel, const real *start,   \
+        real *c, ptrdiff_t c_row, ptrdiff_t c_panel, int lanes
+#define TILE(mr, np, nv)                                                                                               \
+    static void NAME(tile_##mr##_##np##_##nv)(TILE_PARAMETERS)                                                         \
+    {                                                                                                                  \
+        NAME(tile)(mr, np, nv, K, a, a_row, a_k, p, p_panel, start, c, c_row, c_panel, lanes);                         \
+    }
+/* One panel at a time for many rows; with few rows several, for 8 or more sums that do not wait for each other. */
+#define WIDE_TILES(X)                                                                                                  \
+    X(1, 2, 1) X(2, 2, 1) X(3, 2, 1) X(4, 2, 1) X(1, 4, 1) X(2, 4, 1) X(3, 4, 1)                                       \
+    X(1, 2, 2) X(2, 2, 2) X(3, 2, 2) X(1, 4, 2)
+#define TILES_OF_ROWS(X, mr) X(mr, 1, 1) X(mr, 1, 2)
+#define TALL_TILES(X, mr) TILES_OF_ROWS(X, mr) X(mr, 2, 1)
+#define TILES_TO_4(X) WIDE_TILES(X) TILES_OF_ROWS(X, 1) TILES_OF_ROWS(X, 2) TILES_OF_ROWS(X, 3) TILES_OF_ROWS(X, 4)
+#define TILES_TO_6(X) TILES_TO_4(X) TALL_TILES(X, 5) TALL_TILES(X, 6)
+#define TILES_TO_14(X)                                                                                                 \
+    TILES_TO_6(X) TALL_TILES(X, 7) TALL_TILES(X, 8) TALL_TILES(X, 9) TALL_TILES(X, 10) TALL_TILES(X, 11)               \
+    TALL_TILES(X, 12) TALL_TILES(X, 13) TALL_TILES(X, 14)
+#define ALL_TILES JOIN(TILES_TO, TILE_ROWS)
+
+ALL_TILES(TILE)
+
+typedef void (*NAME(tile_function))(TILE_PARAMETERS);
+
+#define TILE_ENTRY(mr, np, nv) [mr][(np) / 2][(nv) - 1] = NAME(tile_##mr##_##np##_##nv),
+static const NAME(tile_function) NAME(tiles)[TILE_ROWS + 1][3][2] = {ALL_TILES(TILE_ENTRY)};
+
+static const real NAME(zeros)[8 * VL] = {0};
+
+/* The rows of a tile that starts at row m: even shares, so that 16 is 8 + 8 and not 14 + 2. */
+INLINE ptrdiff_t NAME(tile_rows)(ptrdiff_t M, ptrdiff_t m)
+{
+    ptrdiff_t tiles_left = (M - m + TILE_ROWS - 1) / TILE_ROWS;
+    return (M - m) / tiles_left;
+}
+
+/* `count` panels of nv vectors each (see tile) for M rows. a_k = 0 says that A was packed by pack_tiles. */
+static void NAME(panels)(ptrdiff_t count, int nv, int lanes, ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_row,
+                         ptrdiff_t a_k, const real *p, const real *start, real *c, ptrdiff_t c_row, ptrdiff_t c_panel)
+{
+    ptrdiff_t width = nv * VL, p_panel = K * width;
+    ptrdiff_t k_block = M > TILE_ROWS ? NAME(PANEL_BYTES) / (width * (ptrdiff_t)sizeof(real)) : K > 0 ? K : 1;
+    ptrdiff_t most = M == 1 ? 4 : M <= 3 ? 4 / nv : 2 / nv;
+    for (ptrdiff_t q = 0, np; q < count; q += np) {
+        for (np = most; np > count - q;) np /= 2;
+        const real *begin = start && start != NAME(zeros) ? start + q * width : start;
+        for (ptrdiff_t k = 0; k == 0 || k < K; k += k_block) {
+            ptrdiff_t depth = K - k < k_block ? K - k : k_block;
+            for (ptrdiff_t m = 0, mr; m < M; m += mr) {
+                mr = NAME(tile_rows)(M, m);
+                const real *tile = a_k ? a + m * a_row + k * a_k : a + m * K + k * mr;
+                NAME(tiles)[mr][np / 2][nv - 1](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr, p + q * p_panel + k * width,
+                                                p_panel, k > 0 ? NULL : begin, c + m * c_row + q * c_panel, c_row,
+                                                c_panel, lanes);
+            }
+        }
+    }
+}
+
+/* Vectors that panel `first .. NR-1` of N columns needs, and the columns in the last of them. */
+INLINE int NAME(panel_vectors)(ptrdiff_t N, ptrdiff_t first) { return N - first > VL ? 2 : 1; }
+INLINE int NAME(panel_lanes)(ptrdiff_t N, ptrdiff_t first)
+{
+    ptrdiff_t rest = N - first;
+    return rest >= NR ? VL : (int)(rest > VL ? rest - VL : rest);
+}
+
+/* C = start + A P for panels [panel_0, panel_1) of N columns; P and C point at panel 0. */
+static void NAME(product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t panel_0, ptrdiff_t panel_1, ptrdiff_t K, const real *a,
+                          ptrdiff_t a_row, ptrdiff_t a_k, const real *p, const real *start, real *c, ptrdiff_t c_row)
+{
+    ptrdiff_t whole = N / NR < panel_1 ? N / NR : panel_1;
+    if (M <= 0) return;
+    if (panel_0 < whole)
+        NAME(panels)(whole - panel_0, 2, VL, M, K, a, a_row, a_k, p + panel_0 * NR * K, start, c + panel_0 * NR, c_row, NR);
+    else
+        whole = panel_0;
+    if (whole < panel_1)
+        NAME(panels)(1, NAME(panel_vectors)(N, whole * NR), NAME(panel_lanes)(N, whole * NR), M, K, a, a_row, a_k,
+                     p + whole * NR * K, start, c + whole * NR, c_row, NR);
+}
+
+/* Packs panels [panel_0, panel_1) of a K by N matrix whose row k is at source + k * stride; p points at panel 0. */
+static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t N, ptrdiff_t panel_0, ptrdiff_t panel_1, const real *source,
+                            ptrdiff_t stride, real *p)
+{
+    for (ptrdiff_t q = panel_0; q < panel_1; q++) {
+        int nv = NAME(panel_vectors)(N, q * NR), lanes = NAME(panel_lanes)(N, q * NR);
+        real *to = p + q * NR * K;
+        for (ptrdiff_t k = 0; k < K; k++, to += nv * VL) {
+            const real *from = source + k * stride + q * NR;
+            if (nv == 2) v_store(to, v_load(from));
+            v_store(to + (nv - 1) * VL, v_load_n(from + (nv - 1) * VL, lanes));
+        }
+    }
+}
+
+/* Packs the tiles of A[M x K], A[m, k] at a + m + k * a_k, so that each tile is read in order: [tile][K][its rows]. */
+static void NAME(pack_tiles)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_k, real *tiles)
+{
+    for (ptrdiff_t m = 0, mr; m < M; m += mr) {
+        mr = NAME(tile_rows)(M, m);
+        for (ptrdiff_t k = 0; k < K; k++)
+            for (ptrdiff_t i = 0; i < mr; i++) *tiles++ = a[m + i + k * a_k];
+    }
+}
+
+#undef TILE
+#undef TILE_ENTRY
+#undef TILE_PARAMETERS
+#undef WIDE_TILES
+#undef TILES_OF_ROWS
+#undef TALL_TILES
+#undef TILES_TO_4
+#undef TILES_TO_6
+#undef TILES_TO_14
+#undef ALL_TILES

@@ -1,0 +1,33 @@
+/* The team: the threads that work on one call, and their barrier. */
+#ifndef FASTRNN_TEAM_H
+#define FASTRNN_TEAM_H
+
+#include <stddef.h>
+
+typedef struct fastrnn_team fastrnn_team;
+
+typedef struct {
+    int index, size; /* 0 <= index < size */
+    fastrnn_team *team;
+} fastrnn_member;
+
+/* Runs job(context, member) once for every member of a team of at most `threads`, with the floating-point mode of
+ * fastrnn.h, and returns when all have returned. A team of one enters no OpenMP region: that is safe after a fork. */
+void fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_member *), void *context);
+
+/* Waits until every member has come here. What a member wrote before, all can read after. */
+void fastrnn_team_barrier(const fastrnn_member *);
+
+typedef struct {
+    ptrdiff_t from, to;
+} fastrnn_range;
+
+/* The member's part of n items: all of them in order, in parts that differ by one at most. */
+static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
+{
+    fastrnn_range part = {n / me->size * me->index + (n % me->size) * me->index / me->size,
+                          n / me->size * (me->index + 1) + (n % me->size) * (me->index + 1) / me->size};
+    return part;
+}
+
+#endif

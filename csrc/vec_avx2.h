@@ -1,0 +1,76 @@
+/* Vector operations for AVX2 with FMA. The meaning of every operation is written down in vec_generic.h. */
+#ifndef FASTRNN_VEC_AVX2_H
+#define FASTRNN_VEC_AVX2_H
+
+/* 16 registers: a tile of 6 rows by 2 vectors keeps 12 sums, 2 panel vectors and 1 broadcast. */
+#define TILE_ROWS 6
+
+typedef __m256 vec_f32;
+enum { VL_f32 = 8 };
+INLINE vec_f32 v_load_f32(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void v_store_f32(float *p, vec_f32 a) { _mm256_storeu_ps(p, a); }
+INLINE __m256i v_mask_f32(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+INLINE vec_f32 v_load_n_f32(const float *p, int n) { return _mm256_maskload_ps(p, v_mask_f32(n)); }
+INLINE void v_store_n_f32(float *p, vec_f32 a, int n) { _mm256_maskstore_ps(p, v_mask_f32(n), a); }
+INLINE vec_f32 v_set1_f32(float x) { return _mm256_set1_ps(x); }
+INLINE vec_f32 v_add_f32(vec_f32 a, vec_f32 b) { return _mm256_add_ps(a, b); }
+INLINE vec_f32 v_sub_f32(vec_f32 a, vec_f32 b) { return _mm256_sub_ps(a, b); }
+INLINE vec_f32 v_mul_f32(vec_f32 a, vec_f32 b) { return _mm256_mul_ps(a, b); }
+INLINE vec_f32 v_fma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE vec_f32 v_fnma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return _mm256_fnmadd_ps(a, b, c); }
+INLINE vec_f32 v_remainder_f32(vec_f32 a, vec_f32 d, vec_f32 q) { return v_fnma_f32(d, q, a); }
+INLINE vec_f32 v_max_f32(vec_f32 a, vec_f32 b) { return _mm256_max_ps(a, b); }
+INLINE vec_f32 v_negabs_f32(vec_f32 a) { return _mm256_or_ps(a, _mm256_set1_ps(-0.0f)); }
+INLINE vec_f32 v_copysign_f32(vec_f32 magnitude, vec_f32 sign)
+{
+    __m256 bit = _mm256_set1_ps(-0.0f);
+    return _mm256_or_ps(_mm256_andnot_ps(bit, magnitude), _mm256_and_ps(bit, sign));
+}
+INLINE vec_f32 v_if_negative_f32(vec_f32 x, vec_f32 yes, vec_f32 no)
+{
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_LT_OQ));
+}
+INLINE vec_f32 v_exp2_rounded_f32(vec_f32 t)
+{
+    __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(127 << 23)));
+}
+
+typedef __m256d vec_f64;
+enum { VL_f64 = 4 };
+INLINE vec_f64 v_load_f64(const double *p) { return _mm256_loadu_pd(p); }
+INLINE void v_store_f64(double *p, vec_f64 a) { _mm256_storeu_pd(p, a); }
+INLINE __m256i v_mask_f64(int n)
+{
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+INLINE vec_f64 v_load_n_f64(const double *p, int n) { return _mm256_maskload_pd(p, v_mask_f64(n)); }
+INLINE void v_store_n_f64(double *p, vec_f64 a, int n) { _mm256_maskstore_pd(p, v_mask_f64(n), a); }
+INLINE vec_f64 v_set1_f64(double x) { return _mm256_set1_pd(x); }
+INLINE vec_f64 v_add_f64(vec_f64 a, vec_f64 b) { return _mm256_add_pd(a, b); }
+INLINE vec_f64 v_sub_f64(vec_f64 a, vec_f64 b) { return _mm256_sub_pd(a, b); }
+INLINE vec_f64 v_mul_f64(vec_f64 a, vec_f64 b) { return _mm256_mul_pd(a, b); }
+INLINE vec_f64 v_fma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return _mm256_fmadd_pd(a, b, c); }
+INLINE vec_f64 v_fnma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return _mm256_fnmadd_pd(a, b, c); }
+INLINE vec_f64 v_remainder_f64(vec_f64 a, vec_f64 d, vec_f64 q) { return v_fnma_f64(d, q, a); }
+INLINE vec_f64 v_max_f64(vec_f64 a, vec_f64 b) { return _mm256_max_pd(a, b); }
+INLINE vec_f64 v_negabs_f64(vec_f64 a) { return _mm256_or_pd(a, _mm256_set1_pd(-0.0)); }
+INLINE vec_f64 v_copysign_f64(vec_f64 magnitude, vec_f64 sign)
+{
+    __m256d bit = _mm256_set1_pd(-0.0);
+    return _mm256_or_pd(_mm256_andnot_pd(bit, magnitude), _mm256_and_pd(bit, sign));
+}
+INLINE vec_f64 v_if_negative_f64(vec_f64 x, vec_f64 yes, vec_f64 no)
+{
+    return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(x, _mm256_setzero_pd(), _CMP_LT_OQ));
+}
+INLINE vec_f64 v_exp2_rounded_f64(vec_f64 t)
+{
+    __m256i n = _mm256_slli_epi64(_mm256_castpd_si256(t), 52);
+    return _mm256_castsi256_pd(_mm256_add_epi64(n, _mm256_set1_epi64x(INT64_C(1023) << 52)));
+}
+
+#endif

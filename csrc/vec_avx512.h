@@ -1,0 +1,77 @@
+/* Vector operations for AVX-512 F. The meaning of every operation is written down in vec_generic.h. */
+#ifndef FASTRNN_VEC_AVX512_H
+#define FASTRNN_VEC_AVX512_H
+
+/* 32 registers: a tile of 14 rows by 2 vectors keeps 28 sums, 2 panel vectors and 1 broadcast. */
+#define TILE_ROWS 14
+
+typedef __m512 vec_f32;
+enum { VL_f32 = 16 };
+INLINE vec_f32 v_load_f32(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void v_store_f32(float *p, vec_f32 a) { _mm512_storeu_ps(p, a); }
+INLINE __mmask16 v_mask_f32(int n) { return (__mmask16)((1u << n) - 1u); }
+INLINE vec_f32 v_load_n_f32(const float *p, int n) { return _mm512_maskz_loadu_ps(v_mask_f32(n), p); }
+INLINE void v_store_n_f32(float *p, vec_f32 a, int n) { _mm512_mask_storeu_ps(p, v_mask_f32(n), a); }
+INLINE vec_f32 v_set1_f32(float x) { return _mm512_set1_ps(x); }
+INLINE vec_f32 v_add_f32(vec_f32 a, vec_f32 b) { return _mm512_add_ps(a, b); }
+INLINE vec_f32 v_sub_f32(vec_f32 a, vec_f32 b) { return _mm512_sub_ps(a, b); }
+INLINE vec_f32 v_mul_f32(vec_f32 a, vec_f32 b) { return _mm512_mul_ps(a, b); }
+INLINE vec_f32 v_fma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vec_f32 v_fnma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return _mm512_fnmadd_ps(a, b, c); }
+INLINE vec_f32 v_remainder_f32(vec_f32 a, vec_f32 d, vec_f32 q) { return v_fnma_f32(d, q, a); }
+INLINE vec_f32 v_max_f32(vec_f32 a, vec_f32 b) { return _mm512_max_ps(a, b); }
+INLINE vec_f32 v_negabs_f32(vec_f32 a)
+{
+    return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN)));
+}
+INLINE vec_f32 v_copysign_f32(vec_f32 magnitude, vec_f32 sign)
+{
+    /* 0xD8 is the truth table of (sign bit ? sign : magnitude). */
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(magnitude), _mm512_castps_si512(sign),
+                                                         _mm512_set1_epi32(INT32_MIN), 0xD8));
+}
+INLINE vec_f32 v_if_negative_f32(vec_f32 x, vec_f32 yes, vec_f32 no)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ), no, yes);
+}
+INLINE vec_f32 v_exp2_rounded_f32(vec_f32 t)
+{
+    __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(127 << 23)));
+}
+
+typedef __m512d vec_f64;
+enum { VL_f64 = 8 };
+INLINE vec_f64 v_load_f64(const double *p) { return _mm512_loadu_pd(p); }
+INLINE void v_store_f64(double *p, vec_f64 a) { _mm512_storeu_pd(p, a); }
+INLINE __mmask8 v_mask_f64(int n) { return (__mmask8)((1u << n) - 1u); }
+INLINE vec_f64 v_load_n_f64(const double *p, int n) { return _mm512_maskz_loadu_pd(v_mask_f64(n), p); }
+INLINE void v_store_n_f64(double *p, vec_f64 a, int n) { _mm512_mask_storeu_pd(p, v_mask_f64(n), a); }
+INLINE vec_f64 v_set1_f64(double x) { return _mm512_set1_pd(x); }
+INLINE vec_f64 v_add_f64(vec_f64 a, vec_f64 b) { return _mm512_add_pd(a, b); }
+INLINE vec_f64 v_sub_f64(vec_f64 a, vec_f64 b) { return _mm512_sub_pd(a, b); }
+INLINE vec_f64 v_mul_f64(vec_f64 a, vec_f64 b) { return _mm512_mul_pd(a, b); }
+INLINE vec_f64 v_fma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return _mm512_fmadd_pd(a, b, c); }
+INLINE vec_f64 v_fnma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return _mm512_fnmadd_pd(a, b, c); }
+INLINE vec_f64 v_remainder_f64(vec_f64 a, vec_f64 d, vec_f64 q) { return v_fnma_f64(d, q, a); }
+INLINE vec_f64 v_max_f64(vec_f64 a, vec_f64 b) { return _mm512_max_pd(a, b); }
+INLINE vec_f64 v_negabs_f64(vec_f64 a)
+{
+    return _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_set1_epi64(INT64_MIN)));
+}
+INLINE vec_f64 v_copysign_f64(vec_f64 magnitude, vec_f64 sign)
+{
+    return _mm512_castsi512_pd(_mm512_ternarylogic_epi64(_mm512_castpd_si512(magnitude), _mm512_castpd_si512(sign),
+                                                         _mm512_set1_epi64(INT64_MIN), 0xD8));
+}
+INLINE vec_f64 v_if_negative_f64(vec_f64 x, vec_f64 yes, vec_f64 no)
+{
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(x, _mm512_setzero_pd(), _CMP_LT_OQ), no, yes);
+}
+INLINE vec_f64 v_exp2_rounded_f64(vec_f64 t)
+{
+    __m512i n = _mm512_slli_epi64(_mm512_castpd_si512(t), 52);
+    return _mm512_castsi512_pd(_mm512_add_epi64(n, _mm512_set1_epi64(INT64_C(1023) << 52)));
+}
+
+#endif

@@ -1,0 +1,101 @@
+/* Vector operations in plain C, for processors without FMA or without an own header: the meaning of every operation.
+ *
+ * A set's header defines, for S = f32 (float) and f64 (double),
+ *   vec_S               a vector of VL_S numbers
+ *   TILE_ROWS           rows of the largest product tile whose sums, two vectors wide, stay in registers
+ *   v_load, v_store     VL numbers, any alignment
+ *   v_load_n, v_store_n the first n (0 < n <= VL) numbers; the other lanes load as zero, and their memory is never touched
+ *   v_fma(a, b, c)      a*b + c, v_fnma(a, b, c)  c - a*b: one rounding in every set but this one
+ *   v_remainder(a, d, q) a - d*q with one rounding, q being a/d but for the last bits: in every set
+ *   v_max(a, b)         a > b ? a : b, so b where either is NaN
+ *   v_negabs(a)         -|a|;  v_copysign(m, s)  |m| with the sign of s;  v_if_negative(x, y, n)  x < 0 ? y : n
+ *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + n, n an integer from -(exponent bias) to 0; the lowest gives 0
+ */
+#ifndef FASTRNN_VEC_GENERIC_H
+#define FASTRNN_VEC_GENERIC_H
+
+#include <string.h>
+
+#define TILE_ROWS 4
+
+INLINE float remainder_f32(float a, float d, float q) { return (float)(a - (double)d * q); }
+
+/* Two halves of a number, whose products with other halves are exact (Veltkamp; Dekker 1971). */
+INLINE double high_half(double x)
+{
+    double scaled = 134217729.0 * x; /* 2^27 + 1 */
+    return scaled - (scaled - x);
+}
+INLINE double remainder_f64(double a, double d, double q)
+{
+    double d1 = high_half(d), d2 = d - d1, q1 = high_half(q), q2 = q - q1, product = d * q;
+    double error = d2 * q2 - (((product - d1 * q1) - d2 * q1) - d1 * q2);
+    return (a - product) - error;
+}
+
+#define DEFINE_VEC_GENERIC(S, real, bits, LANES, MANTISSA, BIAS)                                                       \
+    typedef struct {                                                                                                   \
+        real lane[LANES];                                                                                              \
+    } vec_##S;                                                                                                         \
+    enum { VL_##S = LANES };                                                                                           \
+    INLINE vec_##S v_load_##S(const real *p)                                                                           \
+    {                                                                                                                  \
+        vec_##S r;                                                                                                     \
+        memcpy(r.lane, p, sizeof r.lane);                                                                              \
+        return r;                                                                                                      \
+    }                                                                                                                  \
+    INLINE void v_store_##S(real *p, vec_##S a) { memcpy(p, a.lane, sizeof a.lane); }                                  \
+    INLINE vec_##S v_load_n_##S(const real *p, int n)                                                                  \
+    {                                                                                                                  \
+        vec_##S r = {{0}};                                                                                             \
+        for (int l = 0; l < n; l++) r.lane[l] = p[l];                                                                  \
+        return r;                                                                                                      \
+    }                                                                                                                  \
+    INLINE void v_store_n_##S(real *p, vec_##S a, int n)                                                               \
+    {                                                                                                                  \
+        for (int l = 0; l < n; l++) p[l] = a.lane[l];                                                                  \
+    }                                                                                                                  \
+    GENERIC_MAP(S, v_set1, (real x), x)                                                                                \
+    GENERIC_MAP(S, v_add, (vec_##S a, vec_##S b), a.lane[l] + b.lane[l])                                               \
+    GENERIC_MAP(S, v_sub, (vec_##S a, vec_##S b), a.lane[l] - b.lane[l])                                               \
+    GENERIC_MAP(S, v_mul, (vec_##S a, vec_##S b), a.lane[l] * b.lane[l])                                               \
+    GENERIC_MAP(S, v_fma, (vec_##S a, vec_##S b, vec_##S c), a.lane[l] * b.lane[l] + c.lane[l])                        \
+    GENERIC_MAP(S, v_fnma, (vec_##S a, vec_##S b, vec_##S c), c.lane[l] - a.lane[l] * b.lane[l])                       \
+    GENERIC_MAP(S, v_remainder, (vec_##S a, vec_##S d, vec_##S q), remainder_##S(a.lane[l], d.lane[l], q.lane[l]))      \
+    GENERIC_MAP(S, v_max, (vec_##S a, vec_##S b), a.lane[l] > b.lane[l] ? a.lane[l] : b.lane[l])                       \
+    INLINE bits v_bits_##S(real x)                                                                                     \
+    {                                                                                                                  \
+        bits b;                                                                                                        \
+        memcpy(&b, &x, sizeof b);                                                                                      \
+        return b;                                                                                                      \
+    }                                                                                                                  \
+    INLINE real v_real_##S(bits b)                                                                                     \
+    {                                                                                                                  \
+        real x;                                                                                                        \
+        memcpy(&x, &b, sizeof x);                                                                                      \
+        return x;                                                                                                      \
+    }                                                                                                                  \
+    GENERIC_MAP(S, v_negabs, (vec_##S a), v_real_##S(v_bits_##S(a.lane[l]) | SIGN_BIT(bits)))                          \
+    GENERIC_MAP(S, v_copysign, (vec_##S m, vec_##S s),                                                                 \
+                v_real_##S((bits)((v_bits_##S(m.lane[l]) & ~SIGN_BIT(bits)) | (v_bits_##S(s.lane[l]) & SIGN_BIT(bits)))))\
+    GENERIC_MAP(S, v_if_negative, (vec_##S x, vec_##S yes, vec_##S no), x.lane[l] < 0 ? yes.lane[l] : no.lane[l])      \
+    GENERIC_MAP(S, v_exp2_rounded, (vec_##S t),                                                                        \
+                v_real_##S((bits)((v_bits_##S(t.lane[l]) << MANTISSA) + ((bits)BIAS << MANTISSA))))
+
+#define GENERIC_MAP(S, name, parameters, expression)                                                                   \
+    INLINE vec_##S name##_##S parameters                                                                               \
+    {                                                                                                                  \
+        vec_##S r;                                                                                                     \
+        for (int l = 0; l < VL_##S; l++) r.lane[l] = expression;                                                       \
+        return r;                                                                                                      \
+    }
+#define SIGN_BIT(bits) ((bits)1 << (8 * sizeof(bits) - 1))
+
+DEFINE_VEC_GENERIC(f32, float, uint32_t, 4, 23, 127)
+DEFINE_VEC_GENERIC(f64, double, uint64_t, 2, 52, 1023)
+
+#undef DEFINE_VEC_GENERIC
+#undef GENERIC_MAP
+#undef SIGN_BIT
+
+#endif

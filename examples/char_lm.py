@@ -1,0 +1,653 @@
+"""A character language model, after Karpathy's char-rnn, on NumPy and fastrnn.
+
+    python examples/char_lm.py                          # the manual of Python, about a minute
+    python examples/char_lm.py --text book.txt --layers 2 --hidden 384 --iterations 10000
+    python examples/char_lm.py --resume                 # go on from the checkpoint, bit for bit
+
+Each character is an embedding, the LSTM reads the embeddings, and a linear head scores what comes
+next. The text is cut into B streams, read side by side in windows of T characters; the state is
+carried from window to window while gradients stop at a window's edge (truncated backpropagation
+through time). The last twentieth of the text is held out, and measures what was learnt.
+
+Sizes: T steps, B streams, N = T*B, V distinct characters, E embedding, H hidden, L layers.
+A gradient is named after what it belongs to: d_logits, d_embedding.
+"""
+
+import argparse
+import copy
+import dataclasses
+import hashlib
+import importlib.util
+import io
+import json
+import math
+import multiprocessing
+import os
+import signal
+import statistics
+import sys
+import time
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+import fastrnn
+
+try:
+    from tqdm import tqdm
+except ImportError:
+    print("error: this example needs tqdm: pip install 'fastrnn[demo]'", file=sys.stderr)
+    raise SystemExit(2) from None
+
+BITS = 1 / math.log(2)  # bits per nat
+
+
+class Failure(Exception):
+    """Something the user can put right: one line on stderr, exit status 2."""
+
+
+# The text ---------------------------------------------------------------------------------------
+
+
+class Text:
+    """The characters as indices into the vocabulary: `train`, and `held_out`, the last twentieth."""
+
+    def __init__(self, characters):
+        codes = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
+        distinct, ids = np.unique(codes, return_inverse=True)
+        self.vocabulary = "".join(map(chr, distinct))
+        self.sha256 = hashlib.sha256(codes).hexdigest()
+        self.ids = ids
+        self.train, self.held_out = np.split(ids, [len(ids) - len(ids) // 20])
+
+    def encode(self, characters):
+        unknown = sorted(set(characters) - set(self.vocabulary))
+        if unknown:
+            raise Failure(f"--prompt: {unknown[0]!r} does not occur in the text")
+        return np.array([self.vocabulary.index(character) for character in characters])
+
+    def decode(self, ids):
+        return "".join(self.vocabulary[i] for i in ids)
+
+    def window(self, k, T, B):
+        """Inputs (T, B), targets (T, B), and whether the window is the first of a pass."""
+        length = (len(self.train) - 1) // B  # of each stream
+        k %= length // T
+        here = slice(k * T, (k + 1) * T)
+        inputs = self.train[: B * length].reshape(B, length)[:, here].T
+        targets = self.train[1 : B * length + 1].reshape(B, length)[:, here].T
+        return inputs, targets, k == 0
+
+
+def read_text(path, T, B):
+    if path is None:
+        try:
+            from pydoc_data.topics import topics
+        except ImportError:
+            raise Failure("this Python comes without pydoc_data.topics: give a --text") from None
+        characters = "".join(topics[name] for name in sorted(topics))
+    else:
+        try:
+            characters = Path(path).read_bytes().decode("utf-8")
+        except OSError as error:
+            raise Failure(f"{path}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise Failure(f"{path}: not UTF-8 at byte {error.start}") from None
+    # B streams of T characters and one last target, once a twentieth of at least 2 is held out
+    least = max(40, B * T + 1 + B * T // 19)
+    if len(characters) < least:
+        name = path or "pydoc_data.topics"
+        found = f"{len(characters):,} characters" if characters else "no text"
+        raise Failure(f"{name}: {found}; --batch {B} --unroll {T} needs at least {least:,}")
+    return Text(characters)
+
+
+# The model --------------------------------------------------------------------------------------
+
+
+class CharModel:
+    """Embedding, LSTM layers, linear head, softmax cross-entropy. `ends` are the first and third."""
+
+    def __init__(self, V, E, H, layers=1, *, dtype=np.float32, rng=None):
+        rng = np.random.default_rng(rng)
+        shapes = {"embedding": (V, E), "head_weight": (V, H), "head_bias": (V,)}
+        self.ends = fastrnn.Parameters(shapes, dtype)
+        self.ends["embedding"][...] = rng.normal(size=(V, E))
+        self.ends["head_weight"][...] = rng.uniform(-1, 1, size=(V, H)) / math.sqrt(H)
+        self.lstm = fastrnn.LSTM(E, H, layers, dtype=dtype, rng=rng)
+
+    @property
+    def flats(self):
+        """Every parameter, in two flat arrays."""
+        return self.ends.flat, self.lstm.params.flat
+
+    def forward(self, inputs, targets, state):
+        """inputs, targets (T, B), state (h, c) or None -> mean loss in nats, state, tape."""
+        # 1. embed                                                    x      (T, B, E)
+        x = self.ends["embedding"][inputs]
+        # 2. read                                                     output (T, B, H)
+        output, state, lstm_tape = self.lstm.forward(x, state)
+        # 3. score                                                    logits (T, B, V)
+        logits = self.score(output)
+        # 4. compare
+        loss, probabilities = cross_entropy(logits, targets)
+        return loss, state, (inputs, targets, output, lstm_tape, probabilities)
+
+    def backward(self, tape):
+        """The gradient of the mean loss, in the two flat arrays of `flats`; uses the tape up."""
+        inputs, targets, output, lstm_tape, probabilities = tape
+        ends, d_ends = self.ends, self.ends.zeros_like()
+        N, V = targets.size, len(ends["head_bias"])
+        # 4. softmax and cross-entropy: (probabilities - one_hot) / N
+        d_logits = probabilities.reshape(N, V)
+        d_logits[np.arange(N), targets.ravel()] -= 1
+        d_logits *= 1 / N
+        # 3. logits = output @ head_weight.T + head_bias
+        np.matmul(d_logits.T, output.reshape(N, -1), out=d_ends["head_weight"])
+        np.sum(d_logits, axis=0, out=d_ends["head_bias"])
+        d_output = (d_logits @ ends["head_weight"]).reshape(output.shape)
+        # 2. the LSTM
+        d_x, _, d_lstm = self.lstm.backward(lstm_tape, d_output)
+        # 1. each character's row sums the places where it stood: sort by character, sum the runs
+        order = np.argsort(inputs, axis=None, kind="stable")
+        present, starts = np.unique(inputs.ravel()[order], return_index=True)
+        d_ends["embedding"][present] = np.add.reduceat(d_x.reshape(N, -1)[order], starts, axis=0)
+        return d_ends.flat, d_lstm.flat
+
+    def score(self, output):
+        """output (T, B, H) -> logits (T, B, V), as one product over all T*B rows."""
+        T, B, H = output.shape
+        logits = output.reshape(T * B, H) @ self.ends["head_weight"].T
+        logits += self.ends["head_bias"]
+        return logits.reshape(T, B, -1)
+
+    def predict(self, inputs, state):
+        """inputs (T, B) -> the logits of what comes next (T, B, V), state; keeps no tape."""
+        output, state = self.lstm(self.ends["embedding"][inputs], state)
+        return self.score(output), state
+
+
+def cross_entropy(logits, targets):
+    """Mean of -log softmax(logits)[target] in nats, and the softmax, which takes logits' place."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    wanted = np.take_along_axis(logits, targets[..., None], axis=-1)  # (T, B, 1)
+    np.exp(logits, out=logits)
+    total = logits.sum(axis=-1, keepdims=True)
+    logits /= total
+    return float(np.mean(np.log(total) - wanted, dtype=np.float64)), logits
+
+
+class Adam:
+    """Kingma and Ba 2015, on flat arrays, in blocks that stay in the cache."""
+
+    BLOCK = 1 << 14
+
+    def __init__(self, flats, beta1=0.9, beta2=0.999, epsilon=1e-8):
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        self.first = [np.zeros_like(flat) for flat in flats]  # running mean of the gradient
+        self.second = [np.zeros_like(flat) for flat in flats]  # and of its square
+
+    def step(self, flats, d_flats, rate, t, scale=1.0):
+        """The t-th step, t = 1, 2, ..., along scale * d_flats; overwrites d_flats."""
+        beta1, beta2 = self.beta1, self.beta2
+        correction = math.sqrt(1 - beta2**t)
+        rate *= correction / (1 - beta1**t)
+        epsilon = self.epsilon * correction
+        for whole in zip(flats, d_flats, self.first, self.second):
+            for start in range(0, len(whole[0]), self.BLOCK):
+                p, g, m, v = (array[start : start + self.BLOCK] for array in whole)
+                m *= beta1
+                m += np.multiply(g, (1 - beta1) * scale)
+                v *= beta2
+                g *= g
+                g *= (1 - beta2) * scale**2
+                v += g
+                np.sqrt(v, out=g)
+                g += epsilon
+                np.divide(m, g, out=g)
+                g *= rate
+                p -= g
+
+
+def clip_scale(d_flats, limit):
+    """What to multiply a gradient by, to bring its global norm to `limit` at most (Pascanu 2013)."""
+    norm = math.sqrt(sum(float(np.dot(d_flat, d_flat)) for d_flat in d_flats))
+    return min(1.0, limit / norm) if norm else 1.0
+
+
+# Training ---------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Training:
+    """All that changes while training. The place in the text follows from the iteration, and no
+    random generator outlives the initial weights, so this is also all that a checkpoint holds."""
+
+    model: CharModel
+    adam: Adam
+    state: tuple  # h, c, each (L, B, H)
+    iteration: int = 0
+
+    @classmethod
+    def begin(cls, V, o):
+        rng = np.random.default_rng(o.seed)
+        try:
+            model = CharModel(V, o.embedding, o.hidden, o.layers, rng=rng)
+            adam = Adam(model.flats)
+            state = tuple(np.zeros((2, o.layers, o.batch, o.hidden), np.float32))
+        except (MemoryError, ValueError) as error:
+            raise Failure(f"a model of this size does not fit: {error}") from None
+        return cls(model, adam, state)
+
+    def step(self, text, o):
+        """One window of the text; returns its mean loss in nats, before the step."""
+        inputs, targets, first = text.window(self.iteration, o.unroll, o.batch)
+        if first:
+            self.state = tuple(np.zeros_like(part) for part in self.state)
+        loss, state, tape = self.model.forward(inputs, targets, self.state)
+        if not math.isfinite(loss):
+            raise Failure(f"the loss is {loss} at iteration {self.iteration}: lower --learning-rate")
+        d_flats = self.model.backward(tape)
+        rate = o.learning_rate / (1 + self.iteration / o.decay)
+        scale = clip_scale(d_flats, o.clip)
+        self.adam.step(self.model.flats, d_flats, rate, self.iteration + 1, scale)
+        self.state = state
+        self.iteration += 1
+        return loss
+
+
+class Interruption:
+    """Makes the first Ctrl-C or SIGTERM a flag to look at between iterations; a second one acts."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __enter__(self):
+        self.received = 0
+        self.previous = [signal.signal(number, self.receive) for number in self.SIGNALS]
+        return self
+
+    def receive(self, number, frame):
+        self.received = number
+        self.__exit__()
+
+    def __exit__(self, *exception):
+        for number, handler in zip(self.SIGNALS, self.previous):
+            signal.signal(number, handler)
+
+
+def train(training, text, o):
+    """Trains up to o.iterations, or o.seconds; returns the signal that ended it early, or 0."""
+    characters = o.batch * o.unroll  # per iteration
+    start = time.perf_counter()
+    evaluating = 0.0
+    losses = []  # in bits, since the last report
+    bar = tqdm(
+        total=o.iterations * characters,
+        initial=training.iteration * characters,
+        unit="char",
+        unit_scale=True,
+        mininterval=0.2 if sys.stderr.isatty() else 10,
+        dynamic_ncols=True,
+    )
+    with bar, Interruption() as interruption:
+        while training.iteration < o.iterations and not interruption.received:
+            if o.seconds and time.perf_counter() - start > o.seconds:
+                break
+            losses.append(training.step(text, o) * BITS)
+            bar.set_postfix_str(f"{losses[-1]:.2f} bits/char", refresh=False)
+            bar.update(characters)
+            if training.iteration % o.evaluate_every == 0:
+                pause = time.perf_counter()
+                held_out = bits_per_character(training.model, text.held_out)
+                tqdm.write(
+                    f"iteration {training.iteration:6}  {pause - start:6.1f} s   bits per character:"
+                    f"  training {statistics.fmean(losses):.3f}  held-out {held_out:.3f}"
+                )
+                losses.clear()
+                evaluating += time.perf_counter() - pause
+            if training.iteration % o.checkpoint_every == 0:
+                save_checkpoint(o.checkpoint, training, text, o)
+        save_checkpoint(o.checkpoint, training, text, o)
+    return interruption.received
+
+
+def bits_per_character(model, ids, shortest=16384):
+    """The cost of reading `ids` (n,) once from beginning to end, the state carried all the way.
+
+    Every character but the first is predicted from all before it. A long text is read as several
+    streams side by side, none shorter than `shortest`; what does not divide evenly is left out.
+    """
+    n = len(ids) - 1
+    B = max(1, n // shortest)
+    inputs = ids[: n // B * B].reshape(B, -1).T
+    targets = ids[1 : n // B * B + 1].reshape(B, -1).T
+    T = max(1, 4096 // B)
+    total, state = 0.0, None
+    for start in range(0, len(inputs), T):
+        logits, state = model.predict(inputs[start : start + T], state)
+        loss, _ = cross_entropy(logits, targets[start : start + T])
+        total += loss * targets[start : start + T].size
+    return total / targets.size * BITS
+
+
+def sample(model, prompt, samples, length, temperature, rng):
+    """Continues prompt (P,) by `length` characters, `samples` times; returns ids (P + length, S)."""
+    ids = np.repeat(np.asarray(prompt)[:, None], samples, axis=1)
+    written, state = [ids], None
+    for _ in range(length):
+        logits, state = model.predict(ids, state)
+        scores = logits[-1].astype(np.float64)  # (S, V)
+        scores -= scores.max(axis=1, keepdims=True)
+        with np.errstate(over="ignore"):
+            scores /= temperature
+        # the largest of score + Gumbel noise is a draw from softmax(scores)
+        ids = np.argmax(scores + rng.gumbel(size=scores.shape), axis=1)[None]
+        written.append(ids)
+    return np.concatenate(written)
+
+
+# Checkpoints ------------------------------------------------------------------------------------
+# An .npz file with its own SHA-256 at the end: np.load reads it, and no damage goes unnoticed.
+
+FORMAT = "fastrnn char_lm 1"
+HYPERPARAMETERS = (
+    "embedding", "hidden", "layers", "batch", "unroll", "learning_rate", "decay", "clip", "seed",
+)  # fmt: skip
+
+
+def save_checkpoint(path, training, text, o):
+    about = {
+        "format": FORMAT,
+        "iteration": training.iteration,
+        "text": text.sha256,
+        "vocabulary": text.vocabulary,
+        "hyperparameters": {name: getattr(o, name) for name in HYPERPARAMETERS},
+    }
+    payload = io.BytesIO()
+    np.savez(payload, about=np.array(json.dumps(about)), **checkpoint_arrays(training))
+    data = payload.getvalue()
+    try:
+        write_atomically(path, data + hashlib.sha256(data).digest())
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}") from None
+
+
+def load_checkpoint(path, training, text, o):
+    """Brings `training` to where the checkpoint was saved."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}") from None
+    data, digest = data[:-32], data[-32:]
+    if hashlib.sha256(data).digest() != digest:
+        raise Failure(f"{path}: damaged, or no checkpoint of this program")
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as saved:
+            about = json.loads(str(saved["about"]))
+            if about["format"] != FORMAT:
+                raise Failure(f"{path}: has format {about['format']!r}, not {FORMAT!r}")
+            for name, value in about["hyperparameters"].items():
+                if value != getattr(o, name):
+                    option = "--" + name.replace("_", "-")
+                    raise Failure(f"{path}: made with {option} {value}, not {getattr(o, name)}")
+            if about["text"] != text.sha256:
+                raise Failure(f"{path}: made from another text")
+            for name, array in checkpoint_arrays(training).items():
+                array[...] = saved[name]
+            training.iteration = about["iteration"]
+    except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        raise Failure(f"{path}: no checkpoint of this program") from None
+
+
+def checkpoint_arrays(training):
+    """Name -> array, the very arrays that training works on."""
+    h, c = training.state
+    arrays = {"h": h, "c": c}
+    for i, name in enumerate(("ends", "lstm")):
+        arrays[name] = training.model.flats[i]
+        arrays[f"{name}_first"] = training.adam.first[i]
+        arrays[f"{name}_second"] = training.adam.second[i]
+    return arrays
+
+
+def write_atomically(path, data):
+    """`path` holds either what it held before or all of `data`, whenever the power fails."""
+    path = Path(os.path.realpath(path))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # make the new name last too
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+# The same step elsewhere ------------------------------------------------------------------------
+
+
+class ReferenceLSTM:
+    """The layers of an LSTM, with the same parameters, computed by fastrnn.reference."""
+
+    NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+    def __init__(self, lstm):
+        self.params = lstm.params
+
+    def forward(self, x, state):
+        tapes, states = [], []
+        for layer, state_0 in enumerate(zip(*state)):
+            weights = [self.params[f"{name}_l{layer}"] for name in self.NAMES]
+            x, state_n, tape = fastrnn.reference.lstm_forward(x, state_0, *weights)
+            tapes.append(tape)
+            states.append(state_n)
+        h_n, c_n = (np.stack(part) for part in zip(*states))
+        return x, (h_n, c_n), tapes
+
+    def backward(self, tapes, d_output):
+        d_params = self.params.empty_like()
+        for layer, tape in reversed(list(enumerate(tapes))):
+            d_output, _, d_weights = fastrnn.reference.lstm_backward(tape, d_output)
+            for name in self.NAMES:
+                d_params[f"{name}_l{layer}"][...] = d_weights[name]
+        return d_output, None, d_params
+
+
+def median_seconds(step, times):
+    step()
+    step()  # warm
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def torch_seconds(V, o, threads):
+    """PyTorch's name and its median time of the same training step. Runs in a process of its own:
+    the idle threads of two libraries in one process slow each other down."""
+    import torch
+
+    torch.set_num_threads(threads)
+    embedding = torch.nn.Embedding(V, o.embedding)
+    lstm = torch.nn.LSTM(o.embedding, o.hidden, o.layers)
+    head = torch.nn.Linear(o.hidden, V)
+    parameters = [*embedding.parameters(), *lstm.parameters(), *head.parameters()]
+    adam = torch.optim.Adam(parameters, o.learning_rate)
+    inputs, targets = torch.randint(V, (2, o.unroll, o.batch))
+    state = None
+
+    def step():
+        nonlocal state
+        adam.zero_grad()
+        output, (h, c) = lstm(embedding(inputs), state)
+        loss = torch.nn.functional.cross_entropy(head(output).flatten(0, 1), targets.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, o.clip)
+        adam.step()
+        loss.item()
+        state = h.detach(), c.detach()
+
+    return f"PyTorch {torch.__version__}", median_seconds(step, 30)
+
+
+def compare(training, text, o):
+    """Times the training step of this run on fastrnn, on the reference, and in PyTorch."""
+    model = copy.copy(training.model)  # of the same parameters
+    model.lstm = ReferenceLSTM(model.lstm)
+    reference = dataclasses.replace(training, model=model)
+    inputs, targets, _ = text.window(training.iteration, o.unroll, o.batch)
+    losses = [each.model.forward(inputs, targets, each.state)[0] for each in (training, reference)]
+    if not math.isclose(*losses, rel_tol=1e-3):  # compare first, then time
+        raise Failure(f"fastrnn and its reference disagree: losses {losses[0]} and {losses[1]}")
+
+    threads = fastrnn.get_num_threads()
+    rows = {
+        f"fastrnn, {threads} threads": median_seconds(lambda: training.step(text, o), 30),
+        "fastrnn.reference, NumPy": median_seconds(lambda: reference.step(text, o), 5),
+    }
+    if importlib.util.find_spec("torch"):
+        spawn = multiprocessing.get_context("spawn")
+        quiet = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+        try:
+            with ProcessPoolExecutor(1, spawn, *quiet) as process:
+                name, seconds = process.submit(
+                    torch_seconds, len(text.vocabulary), o, threads
+                ).result()
+            rows[name] = seconds
+        except Exception as error:  # somebody else's broken installation ends no run of ours
+            print(f"\nPyTorch could not be timed: {error}")
+    fastest = next(iter(rows.values()))
+    print(f"\none training step, {o.unroll} x {o.batch} characters")
+    for name, seconds in rows.items():
+        speed = o.unroll * o.batch / seconds
+        print(f"  {name:28}{seconds * 1e3:9.1f} ms{speed:12,.0f} characters/s{seconds / fastest:8.2f} x")
+
+
+# The command line -------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise Failure(f"{message} (--help lists the options)")
+
+
+def whole(least):
+    def convert(given):
+        try:
+            value = int(given)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {given!r}")
+        return value
+
+    return convert
+
+
+def positive(given):
+    try:
+        value = float(given)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {given!r}")
+    return value
+
+
+def parse(arguments):
+    parser = Parser(
+        description="Train a character language model, and let it write.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("--text", metavar="FILE", help="UTF-8 text (default: the prose in pydoc_data.topics)")
+    option("--embedding", type=whole(1), default=64, metavar="E")
+    option("--hidden", type=whole(1), default=256, metavar="H")
+    option("--layers", type=whole(1), default=1, metavar="L")
+    option("--batch", type=whole(1), default=32, metavar="B", help="streams read side by side")
+    option("--unroll", type=whole(1), default=64, metavar="T", help="steps of backpropagation")
+    option("--learning-rate", type=positive, default=3e-3, metavar="RATE")
+    option("--decay", type=positive, default=1000.0, metavar="N",
+           help="iteration k trains at RATE / (1 + k/N)")  # fmt: skip
+    option("--clip", type=positive, default=1.0, metavar="NORM", help="of the whole gradient")
+    option("--iterations", type=whole(1), default=2500, metavar="N", help="in all, when resumed too")
+    option("--seconds", type=positive, metavar="S",
+           help="train no longer than this; how far that goes depends on the machine")  # fmt: skip
+    option("--evaluate-every", type=whole(1), default=500, metavar="N")
+    option("--seed", type=whole(0), default=1, help="the same seed, the same run")
+    option("--threads", type=whole(1), metavar="N", help="for fastrnn and PyTorch")
+    option("--checkpoint", default="char_lm.npz", metavar="FILE", help="replaced if it exists")
+    option("--checkpoint-every", type=whole(1), default=500, metavar="N")
+    option("--resume", action="store_true", help="go on from the checkpoint")
+    option("--samples", type=whole(1), default=2, metavar="S")
+    option("--sample-length", type=whole(1), default=500, metavar="N")
+    option("--temperature", type=positive, default=0.6, help="below 1: safer, above: wilder")
+    option("--prompt", help="what samples begin with (default: the first character of the text)")
+    option("--no-compare", action="store_true", help="skip the timing at the end")
+    return parser.parse_args(arguments)
+
+
+def run(o):
+    text = read_text(o.text, o.unroll, o.batch)
+    prompt = text.encode(o.prompt) if o.prompt else text.ids[:1]
+    if o.threads:
+        fastrnn.set_num_threads(o.threads)
+    training = Training.begin(len(text.vocabulary), o)
+    if o.resume:
+        load_checkpoint(o.checkpoint, training, text, o)
+    elif not os.access(os.path.dirname(os.path.realpath(o.checkpoint)), os.W_OK):
+        raise Failure(f"--checkpoint {o.checkpoint}: cannot write there")
+
+    size = sum(flat.size for flat in training.model.flats)
+    print(
+        f"{len(text.ids):,} characters, {len(text.vocabulary)} distinct; "
+        f"{size:,} parameters: embedding {o.embedding}, {o.layers} x LSTM {o.hidden}; "
+        f"{o.batch} x {o.unroll} characters a step; {fastrnn.get_num_threads()} threads"
+    )
+    received = train(training, text, o)
+    if received:
+        print(
+            f"stopped at iteration {training.iteration}, saved in {o.checkpoint};"
+            " --resume goes on from there",
+            file=sys.stderr,
+        )
+        return 128 + received
+    held_out = bits_per_character(training.model, text.held_out)
+    print(f"held-out text after {training.iteration} iterations: {held_out:.3f} bits per character")
+
+    rng = np.random.default_rng([o.seed, training.iteration])
+    columns = sample(training.model, prompt, o.samples, o.sample_length, o.temperature, rng).T
+    for ids in columns:
+        print(f"\n--- a sample at temperature {o.temperature:g} ".ljust(80, "-"))
+        print(text.decode(ids))
+    if not o.no_compare:
+        compare(training, text, o)
+    return 0
+
+
+def main(arguments=None):
+    # any text prints on any terminal, and a log can be followed
+    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+    try:
+        return run(parse(arguments))
+    except Failure as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""Fast recurrent layers for NumPy: fused kernels, forward and backward, the same bits on every run.
+
+The layers are `LSTM`; one layer on raw arrays is `fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
+"""
+
+from fastrnn import functional, reference
+from fastrnn._config import show_config
+from fastrnn._threads import get_num_threads, set_num_threads
+from fastrnn._version import __version__
+from fastrnn.layers import LSTM
+from fastrnn.parameters import Parameters
+
+__all__ = [
+    "LSTM",
+    "Parameters",
+    "__version__",
+    "functional",
+    "get_num_threads",
+    "reference",
+    "set_num_threads",
+    "show_config",
+]

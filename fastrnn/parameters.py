@@ -1,0 +1,133 @@
+"""Named parameters, or their gradients, in one contiguous array."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, ValuesView
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastrnn._validation import as_array, float_dtype, shape_error
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+__all__ = ["Parameters"]
+
+# The start of `flat` in memory: a cache line, and the widest vector.
+ALIGNMENT = 64
+
+
+class Parameters(Mapping):
+    """A fixed set of named arrays, each of them a view of one flat array.
+
+    ``params[name]`` is the array itself, so that writing to it, or to a part of `flat`, changes the
+    parameter. ``params[name] = value`` copies the value into it. Names are neither added nor
+    removed; they come in the order in which their arrays lie in `flat`.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        The names in order, and the shape of each array.
+    dtype : data-type, default float32
+        float32 or float64.
+
+    Notes
+    -----
+    All arrays start as zeros. A whole optimizer step is one line: ``params.flat -= rate * d_params.flat``.
+    """
+
+    __slots__ = ("_arrays", "_flat", "_layout")
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32
+    ) -> None:
+        layout = []
+        start = 0
+        for name, shape in shapes.items():
+            stop = start + math.prod(shape)
+            layout.append((name, tuple(shape), start, stop))
+            start = stop
+        self._allocate(layout, float_dtype("dtype", dtype), np.zeros)
+
+    def _allocate(self, layout, dtype, allocate):
+        size = layout[-1][3] if layout else 0
+        memory = allocate(size * dtype.itemsize + ALIGNMENT, np.uint8)
+        start = -memory.__array_interface__["data"][0] % ALIGNMENT
+        flat = np.ndarray(size, dtype, memory, start)
+        self._layout = layout
+        self._flat = flat
+        self._arrays = {name: flat[i:j].reshape(shape) for name, shape, i, j in layout}
+
+    @property
+    def flat(self) -> NDArray:
+        """All values as one contiguous 1-D array, to be read and written in place."""
+        return self._flat
+
+    @flat.setter
+    def flat(self, value: NDArray) -> None:
+        # `params.flat -= step` works in place and then assigns the same object.
+        if value is not self._flat:
+            raise AttributeError("flat: can only be written in place, as in params.flat[...] = values")
+
+    def __getitem__(self, name: str) -> NDArray:
+        return self._arrays[name]
+
+    def __setitem__(self, name: str, value: ArrayLike) -> None:
+        array = self._arrays[name]
+        if value is array:  # as after `params[name] -= step`
+            return
+        value = as_array(name, value, array.dtype)
+        if value.shape != array.shape:
+            raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
+        np.copyto(array, value, casting="same_kind")
+
+    def values(self) -> ValuesView[NDArray]:
+        return self._arrays.values()  # ten times as fast as Mapping's, and on the way of every backward
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __eq__(self, other: object) -> bool:
+        """The same names with the same shapes and values."""
+        if not isinstance(other, Parameters):
+            return NotImplemented
+        return self._layout == other._layout and np.array_equal(self._flat, other._flat)
+
+    __hash__ = None
+
+    def copy(self) -> Parameters:
+        """The same names and values in memory of their own."""
+        other = self.empty_like()
+        other._flat[...] = self._flat
+        return other
+
+    def zeros_like(self) -> Parameters:
+        """The same names and shapes, all zeros: a start for momentum or for accumulated gradients."""
+        return self._like(np.zeros)
+
+    def empty_like(self) -> Parameters:
+        """The same names and shapes with values not yet set."""
+        return self._like(np.empty)
+
+    def _like(self, allocate):
+        other = object.__new__(Parameters)
+        other._allocate(self._layout, self._flat.dtype, allocate)
+        return other
+
+    # Pickles and deep copies the values once; the views are made again.
+
+    def __reduce__(self):
+        shapes = {name: shape for name, shape, _, _ in self._layout}
+        return Parameters, (shapes, self._flat.dtype), self._flat
+
+    def __setstate__(self, flat):
+        self._flat[...] = flat
+
+    def __repr__(self) -> str:
+        lines = [f"    {name}: {shape}\n" for name, shape, _, _ in self._layout]
+        return f"Parameters({self._flat.dtype}, {self._flat.size} values\n{''.join(lines)})"

@@ -1,0 +1,549 @@
+"""examples/char_lm.py: its gradients, and what it promises on the command line."""
+
+import hashlib
+import importlib.util
+import io
+import math
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastrnn
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "char_lm.py"
+spec = importlib.util.spec_from_file_location("char_lm", SCRIPT)
+char_lm = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(char_lm)
+
+PROSE = "The quick brown fox jumps over the lazy dog; then it sleeps, and dreams of café hens.\n" * 40
+SMALL = ("--embedding=6", "--hidden=16", "--batch=4", "--unroll=16", "--sample-length=40", "--no-compare")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty current directory but for text.txt."""
+    (tmp_path / "text.txt").write_text(PROSE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(*options):
+    return [sys.executable, str(SCRIPT), "--text=text.txt", *SMALL, *options]
+
+
+def environment():
+    package = str(Path(fastrnn.__file__).parents[1])
+    inherited = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, inherited]))}
+
+
+def run(*options):
+    """The example in a process of its own, expected to succeed."""
+    done = subprocess.run(
+        command(*options), env=environment(), capture_output=True, encoding="utf-8", timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def main(*options):
+    """The example in this process: its exit status."""
+    return char_lm.main(["--text=text.txt", *SMALL, *options])
+
+
+def assert_refused(capsys, status, *words):
+    """Exit status 2 and one line on stderr, which has the words in it."""
+    out, err = capsys.readouterr()
+    assert status == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n"), err
+    for word in words:
+        assert word in err
+    assert out == ""
+
+
+def held_out(output):
+    return float(re.search(r"^held-out text after \d+ iterations: ([\d.]+)", output, re.M)[1])
+
+
+# The model --------------------------------------------------------------------------------------
+
+V, E, H, L, T, B = 7, 3, 4, 2, 5, 3
+
+
+@pytest.fixture
+def problem():
+    """A float64 model, inputs (T, B) in which one character is missing, targets, and a state."""
+    rng = np.random.default_rng(0)
+    model = char_lm.CharModel(V, E, H, L, dtype=np.float64, rng=rng)
+    model.ends["head_bias"][...] = rng.normal(size=V)
+    inputs, targets = rng.integers(V - 1, size=(2, T, B))
+    state = tuple(rng.normal(size=(2, L, B, H)))
+    return model, inputs, targets, state
+
+
+def test_every_gradient_equals_finite_differences(problem):
+    model, *data = problem
+    *_, tape = model.forward(*data)
+    step = 1e-6
+    for flat, d_flat in zip(model.flats, model.backward(tape), strict=True):
+        assert flat.dtype == d_flat.dtype == np.float64
+        for i, value in enumerate(flat.copy()):
+            flat[i] = value + step
+            above = model.forward(*data)[0]
+            flat[i] = value - step
+            below = model.forward(*data)[0]
+            flat[i] = value
+            assert d_flat[i] == pytest.approx((above - below) / (2 * step), rel=1e-5, abs=1e-9)
+
+
+def test_the_reference_layers_give_the_same_gradients(problem):
+    model, *data = problem
+    loss, state, tape = model.forward(*data)
+    d_flats = model.backward(tape)
+    model.lstm = char_lm.ReferenceLSTM(model.lstm)
+    reference_loss, reference_state, tape = model.forward(*data)
+    assert loss == pytest.approx(reference_loss, rel=1e-12)
+    np.testing.assert_allclose(state, reference_state, rtol=1e-10, atol=1e-13)
+    for d_flat, reference in zip(d_flats, model.backward(tape), strict=True):
+        np.testing.assert_allclose(d_flat, reference, rtol=1e-10, atol=1e-13)
+
+
+def test_training_computes_in_single_precision():
+    o = char_lm.parse(["--hidden=8", "--embedding=4", "--batch=2", "--unroll=8"])
+    training = char_lm.Training.begin(20, o)
+    arrays = char_lm.checkpoint_arrays(training)
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
+    inputs, targets = np.zeros((2, 8, 2), int)
+    loss, state, tape = training.model.forward(inputs, targets, training.state)
+    arrays = [*state, tape[-1], *training.model.backward(tape)]
+    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+
+
+def test_cross_entropy_of_extreme_scores():
+    logits = np.array([[[1000.0, 0, -1000]], [[0, 0, 0]]], np.float32)
+    loss, probabilities = char_lm.cross_entropy(logits, np.array([[1], [2]]))
+    assert loss == pytest.approx((1000 + math.log(3)) / 2)
+    np.testing.assert_allclose(probabilities[:, 0], [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
+
+
+def test_adam_follows_the_paper(monkeypatch):
+    monkeypatch.setattr(char_lm.Adam, "BLOCK", 4)  # several blocks, the last one shorter
+    rng = np.random.default_rng(0)
+    flats = [rng.normal(size=11), rng.normal(size=3)]
+    expected = [flat.copy() for flat in flats]
+    adam = char_lm.Adam(flats)
+    m, v = np.zeros((2, 14))
+    for t in range(1, 6):
+        d_flats = [rng.normal(size=11), rng.normal(size=3)]
+        g = 0.3 * np.concatenate(d_flats)
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * g * g
+        step = 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        expected = [expected[0] - step[:11], expected[1] - step[11:]]
+        adam.step(flats, d_flats, rate=0.01, t=t, scale=0.3)
+    np.testing.assert_allclose(np.concatenate(flats), np.concatenate(expected), rtol=1e-12)
+
+
+def test_clipping_limits_the_norm_of_the_whole_gradient():
+    d_flats = [np.array([3.0, 0]), np.array([4.0])]
+    assert char_lm.clip_scale(d_flats, 1.0) == pytest.approx(1 / 5)
+    assert char_lm.clip_scale(d_flats, 6.0) == 1
+    assert char_lm.clip_scale([np.zeros(2)], 1.0) == 1
+
+
+# The text ---------------------------------------------------------------------------------------
+
+
+def test_default_text_is_the_manual_in_sorted_order():
+    from pydoc_data.topics import topics
+
+    text = char_lm.read_text(None, 64, 32)
+    characters = "".join(topics[name] for name in sorted(topics))
+    assert text.decode(text.ids) == characters
+    twentieth = len(characters) // 20
+    assert text.decode(text.held_out) == characters[-twentieth:]
+    assert text.decode(text.train) == characters[:-twentieth]
+
+
+def test_windows_follow_each_other_along_every_stream():
+    text = char_lm.Text(PROSE)
+    length = (len(text.train) - 1) // 4
+    count = length // 16
+    windows = [text.window(k, 16, 4) for k in range(count)]
+    assert [first for *_, first in windows] == [True] + [False] * (count - 1)
+    inputs = np.concatenate([inputs for inputs, _, _ in windows])  # (count * 16, 4)
+    targets = np.concatenate([targets for _, targets, _ in windows])
+    for b in range(4):
+        stream = text.train[b * length :]
+        np.testing.assert_array_equal(inputs[:, b], stream[: count * 16])
+        np.testing.assert_array_equal(targets[:, b], stream[1 : count * 16 + 1])
+    again, _, first = text.window(count, 16, 4)
+    np.testing.assert_array_equal(again, windows[0][0])
+    assert first
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_bits_per_character_is_of_the_whole_text(problem, streams):
+    model = problem[0]
+    n = 3 * 2000 + 1
+    ids = np.random.default_rng(1).integers(V, size=n)
+    length = (n - 1) // streams
+    bits = []
+    for start in range(0, n - 1, length):
+        logits, _ = model.predict(ids[start : start + length, None], None)
+        p = np.exp(logits[:, 0]) / np.exp(logits[:, 0]).sum(axis=1, keepdims=True)
+        bits.append(-np.log2(p[np.arange(length), ids[start + 1 : start + length + 1]]))
+    found = char_lm.bits_per_character(model, ids, shortest=length)
+    assert found == pytest.approx(np.mean(bits), rel=1e-12)
+
+
+def test_samples_begin_with_the_prompt_and_depend_on_the_seed(problem):
+    model = problem[0]
+
+    def sample(temperature, seed):
+        rng = np.random.default_rng(seed)
+        return char_lm.sample(model, [1, 2, 3], 4, 30, temperature, rng)
+
+    ids = sample(1.0, 0)
+    assert ids.shape == (33, 4)
+    np.testing.assert_array_equal(ids[:3], np.repeat([[1], [2], [3]], 4, axis=1))
+    np.testing.assert_array_equal(ids, sample(1.0, 0))
+    assert np.any(ids != sample(1.0, 1))
+    assert np.any(ids[:, 0] != ids[:, 1])
+    cold = sample(1e-300, 0)  # always the most probable
+    logits, _ = model.predict(cold[:-1], None)
+    np.testing.assert_array_equal(cold[3:], logits.argmax(axis=-1)[2:])
+
+
+def test_samples_follow_the_distribution_at_a_temperature(problem):
+    model = problem[0]
+    ids = char_lm.sample(model, [4], 20000, 1, 0.5, np.random.default_rng(0))
+    logits, _ = model.predict(np.array([[4]]), None)
+    p = np.exp(logits[0, 0] / 0.5)
+    np.testing.assert_allclose(np.bincount(ids[1], minlength=V) / 20000, p / p.sum(), atol=0.015)
+
+
+# Whole runs -------------------------------------------------------------------------------------
+
+
+def test_it_learns_and_prints_what_it_promises(folder):
+    options = "--iterations=300", "--learning-rate=0.01", "--evaluate-every=100", "--prompt=The q"
+    done = run(*options, "--samples=3", "--temperature=0.5")
+    reports = re.findall(r"^iteration +(\d+) .* held-out ([\d.]+)$", done.stdout, re.M)
+    assert [iteration for iteration, _ in reports] == ["100", "200", "300"]
+    assert float(reports[0][1]) > float(reports[2][1]) == held_out(done.stdout)
+    assert held_out(done.stdout) < 1.0 < math.log2(len(set(PROSE)))
+    assert done.stdout.count("--- a sample at temperature 0.5 ---") == 3
+    assert done.stdout.count("\nThe q") == 3
+    assert "bits/char" in done.stderr and "char/s" in done.stderr
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_seed_reproduces_the_run_and_resuming_continues_it(folder, layers):
+    layers = f"--layers={layers}"
+    whole = run(layers, "--iterations=60", "--checkpoint=whole.npz").stdout
+    again = run(layers, "--iterations=60", "--checkpoint=again.npz").stdout
+    other = run(layers, "--iterations=60", "--checkpoint=other.npz", "--seed=2").stdout
+    run(layers, "--iterations=25", "--checkpoint=parts.npz")
+    parts = run(layers, "--iterations=60", "--checkpoint=parts.npz", "--resume").stdout
+    expected = Path("whole.npz").read_bytes()
+    assert whole == again == parts and whole != other
+    assert expected == Path("again.npz").read_bytes() == Path("parts.npz").read_bytes()
+    assert expected != Path("other.npz").read_bytes()
+    assert char_lm.Text(PROSE).window(60, 16, 4)[0].shape == (16, 4)
+    with np.load("parts.npz") as saved:  # np.load reads the file in spite of the digest
+        assert np.any(saved["lstm_second"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_leaves_and_resume_goes_on_bit_for_bit(folder, number):
+    process = subprocess.Popen(
+        command("--iterations=1000000", "--evaluate-every=20", "--checkpoint=parts.npz"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    with process:
+        try:
+            assert "characters" in process.stdout.readline()
+            assert process.stdout.readline().startswith("iteration     20 ")
+            process.send_signal(number)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number
+    assert "Traceback" not in err
+    stopped = re.search(r"^stopped at iteration (\d+), saved in parts.npz; --resume .*$", err, re.M)
+    end = f"--iterations={int(stopped[1]) + 10}"
+    run(end, "--checkpoint=parts.npz", "--resume")
+    run(end, "--checkpoint=whole.npz")
+    assert Path("parts.npz").read_bytes() == Path("whole.npz").read_bytes()
+
+
+def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(folder, capsys, monkeypatch):
+    forward, calls = char_lm.CharModel.forward, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(self, *arguments)
+
+    previous = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(char_lm.CharModel, "forward", interrupted)
+        assert main("--iterations=20", "--checkpoint=parts.npz") == 128 + signal.SIGINT
+    assert previous == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    assert "stopped at iteration 7, saved in parts.npz" in capsys.readouterr().err
+    assert main("--iterations=7", "--checkpoint=whole.npz") == 0
+    assert Path("parts.npz").read_bytes() == Path("whole.npz").read_bytes()
+
+
+def test_a_second_signal_acts_at_once(folder, capsys, monkeypatch):
+    def interrupted(self, *arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("still there")
+
+    monkeypatch.setattr(char_lm.CharModel, "forward", interrupted)
+    assert main("--iterations=20") == 128 + signal.SIGINT
+    assert not Path("char_lm.npz").exists()
+
+
+def test_a_time_limit_ends_training_and_not_the_run(folder, capsys):
+    assert main("--seconds=0.2", "--iterations=1000000") == 0
+    out = capsys.readouterr().out
+    assert 0 < int(re.search(r"^held-out text after (\d+) ", out, re.M)[1]) < 1000000
+    assert "--- a sample" in out
+
+
+def test_resuming_a_finished_run_only_reports(folder, capsys):
+    assert main("--iterations=30") == 0
+    before, out = Path("char_lm.npz").read_bytes(), capsys.readouterr().out
+    assert main("--iterations=10", "--resume") == 0
+    assert Path("char_lm.npz").read_bytes() == before
+    assert capsys.readouterr().out == out
+
+
+def test_the_comparison_shows_both_speeds(folder):
+    options = [option for option in command("--iterations=3") if option != "--no-compare"]
+    done = subprocess.run(
+        options, env=environment(), capture_output=True, encoding="utf-8", timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.split("one training step, 16 x 4 characters\n")[1]
+    row = re.compile(r"^  (.+?) {2,}([\d.]+) ms +([\d,]+) characters/s +([\d.]+) x$", re.M)
+    names = [found[1] for found in row.finditer(table)]
+    assert len(names) == len(table.splitlines())
+    assert names[0].startswith("fastrnn, ") and names[1] == "fastrnn.reference, NumPy"
+    assert len(names) == 2 + (importlib.util.find_spec("torch") is not None)
+
+
+# Bad input --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "text.txt: No such file"),
+        (b"", "text.txt: no text"),
+        (b"short", "text.txt: 5 characters; --batch 4 --unroll 16 needs at least 68"),
+        (b"a" * 67, "needs at least 68"),
+        (b"good until here \xff" + b"a" * 100, "text.txt: not UTF-8 at byte 16"),
+        ("ends too early: é".encode()[:-1] * 9, "text.txt: not UTF-8 at byte 16"),
+    ],
+)
+def test_bad_text(folder, capsys, content, words):
+    Path("text.txt").unlink()
+    if content is not None:
+        Path("text.txt").write_bytes(content)
+    assert_refused(capsys, main("--iterations=2"), words)
+    assert not Path("char_lm.npz").exists()
+
+
+def test_the_least_text_is_enough(folder, capsys):
+    Path("text.txt").write_bytes(b"ab" * 34)
+    assert main("--iterations=3") == 0
+
+
+def test_the_text_may_be_a_single_character(folder, capsys):
+    Path("text.txt").write_bytes(b"a" * 100)
+    assert main("--iterations=3") == 0
+    assert held_out(capsys.readouterr().out) == 0
+
+
+def test_a_directory_is_no_text(folder, capsys):
+    assert_refused(capsys, char_lm.main(["--text=."]), "error: .: Is a directory")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "nan", "", "x"])
+@pytest.mark.parametrize("name", ["embedding", "hidden", "batch", "iterations", "threads", "samples"])
+def test_bad_counts(folder, capsys, name, value):
+    words = f"argument --{name}: expected a whole number from 1, got {value!r}"
+    assert_refused(capsys, main(f"--{name}={value}"), words)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "-inf", "", "x"])
+@pytest.mark.parametrize("name", ["learning-rate", "decay", "clip", "temperature", "seconds"])
+def test_bad_numbers(folder, capsys, name, value):
+    words = f"argument --{name}: expected a positive number, got {value!r}"
+    assert_refused(capsys, main(f"--{name}={value}"), words)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--prompt=The ❄", "--prompt: '❄' does not occur in the text"),
+        ("--seed=-1", "--seed: expected a whole number from 0"),
+        ("--flavour=vanilla", "--flavour=vanilla"),
+        ("--layer=2", "--layer=2"),  # not taken for --layers
+        ("--resume=yes", "--resume"),
+        ("text.txt", "text.txt"),
+        ("--checkpoint=nowhere/char_lm.npz", "nowhere/char_lm.npz"),
+        ("--embedding=1000000000000000", "does not fit"),
+    ],
+)
+def test_bad_options(folder, capsys, option, words):
+    assert_refused(capsys, main(option), words)
+
+
+def test_bad_input_leaves_no_traceback(folder):
+    done = subprocess.run(
+        command("--resume"), env=environment(), capture_output=True, encoding="utf-8", timeout=60
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: char_lm.npz: No such file or directory\n"
+
+
+def test_without_tqdm_it_says_what_to_install(folder):
+    program = f"import sys, runpy; sys.modules['tqdm'] = None; runpy.run_path({str(SCRIPT)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: this example needs tqdm: pip install 'fastrnn[demo]'\n"
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
+def test_a_loss_that_is_no_number_is_an_error_and_not_saved(folder, capsys, monkeypatch):
+    monkeypatch.setattr(char_lm, "cross_entropy", lambda logits, targets: (math.nan, logits))
+    assert main("--iterations=2") == 2
+    err = capsys.readouterr().err
+    assert "error: the loss is nan at iteration 0: lower --learning-rate\n" in err
+    assert not Path("char_lm.npz").exists()
+
+
+# Checkpoints ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(folder, capsys):
+    assert main("--iterations=5") == 0
+    capsys.readouterr()
+    return folder / "char_lm.npz"
+
+
+def flipped(data, position):
+    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+
+
+def foreign(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def signed(data):
+    return data + hashlib.sha256(data).digest()
+
+
+DAMAGE = {
+    **{f"flip-{k}0%": lambda data, k=k: flipped(data, len(data) * k // 10) for k in range(10)},
+    "flip-last": lambda data: flipped(data, -1 % len(data)),
+    "half": lambda data: data[: len(data) // 2],
+    "one-less": lambda data: data[:-1],
+    "one-more": lambda data: data + b"\0",
+    "empty": lambda data: b"",
+    "pickle": lambda data: pickle.dumps({"about": 1}),
+    "foreign": lambda data: foreign(weights=np.zeros(3)),
+    # what only intent can bring about
+    "signed-foreign": lambda data: signed(foreign(weights=np.zeros(3))),
+    "signed-list": lambda data: signed(foreign(about=np.array("[1, 2]"))),
+    "signed-no-json": lambda data: signed(foreign(about=np.array("{"))),
+    "signed-format": lambda data: signed(foreign(about=np.array('{"format": "2"}'))),
+    "signed-pickle": lambda data: signed(foreign(about=np.array({"a": 1}, dtype=object))),
+    "signed-text": lambda data: signed(b"no archive"),
+    "signed-empty": lambda data: signed(b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_no_damage_goes_unnoticed(checkpoint, capsys, damage):
+    damaged = damage(checkpoint.read_bytes())
+    checkpoint.write_bytes(damaged)
+    assert_refused(capsys, main("--resume", "--iterations=9"), "char_lm.npz: ")
+    assert checkpoint.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--hidden=17", "made with --hidden 16, not 17"),
+        ("--layers=2", "made with --layers 1, not 2"),
+        ("--learning-rate=0.1", "made with --learning-rate 0.003, not 0.1"),
+        ("--seed=9", "made with --seed 1, not 9"),
+    ],
+)
+def test_a_checkpoint_resumes_with_its_own_hyperparameters(checkpoint, capsys, option, words):
+    assert_refused(capsys, main("--resume", option), words)
+
+
+def test_a_checkpoint_resumes_with_its_own_text(checkpoint, capsys):
+    Path("text.txt").write_text(PROSE.replace("fox", "xof"), encoding="utf-8")
+    assert_refused(capsys, main("--resume"), "char_lm.npz: made from another text")
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_save_that_fails_leaves_the_old_checkpoint(checkpoint, capsys, monkeypatch, function):
+    before = checkpoint.read_bytes()
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(char_lm.os, function, fail)
+        assert main("--resume", "--iterations=9") == 2
+    assert "error: char_lm.npz: No space left on device\n" in capsys.readouterr().err
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["char_lm.npz", "text.txt"]
+    assert checkpoint.read_bytes() == before
+    assert main("--resume", "--iterations=9") == 0
+
+
+def test_a_power_cut_while_saving_leaves_the_old_checkpoint(checkpoint):
+    before = checkpoint.read_bytes()
+    program = (
+        f"import os, runpy, sys; sys.argv = {command('--resume', '--iterations=9')[1:]!r}\n"
+        "os.replace = lambda *names: os._exit(9)\n"
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True)
+    assert done.returncode == 9
+    assert checkpoint.read_bytes() == before
+    run("--resume", "--iterations=9")
+
+
+def test_a_link_to_a_checkpoint_stays_a_link(checkpoint, capsys):
+    link = checkpoint.with_name("link.npz")
+    link.symlink_to(checkpoint)
+    assert main("--resume", "--iterations=9", "--checkpoint=link.npz") == 0
+    assert link.is_symlink()
+    assert main("--iterations=9", "--checkpoint=whole.npz") == 0
+    assert checkpoint.read_bytes() == Path("whole.npz").read_bytes()
