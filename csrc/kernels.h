@@ -8,6 +8,10 @@
 
 #include "names.h"
 
+#if defined(__FAST_MATH__)
+#error "fast-math would reorder the sums, and flushes denormals in the whole process"
+#endif
+
 #define real float
 #define SUFFIX f32
 #include "table.inc.h"

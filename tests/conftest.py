@@ -1,0 +1,31 @@
+"""Fixtures that the tests share: one test run covers every instruction set and precision this machine can run."""
+
+import hypothesis
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import _config
+
+hypothesis.settings.register_profile("fastrnn", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("fastrnn")
+
+
+@pytest.fixture(params=_config.runnable())
+def isa(request):
+    """Every instruction set that this machine can run, in use during the test."""
+    with _config.using(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def threads():
+    """A function that sets the number of threads; the number before comes back after the test."""
+    before = fastrnn.get_num_threads()
+    yield fastrnn.set_num_threads
+    fastrnn.set_num_threads(before)

@@ -1,0 +1,159 @@
+"""The kernels against the float64 reference: random shapes, every instruction set, both precisions, 1 and 2 threads."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lstm_cases
+from fastrnn import _config, functional, get_num_threads, reference, set_num_threads
+
+# One below, at and above the widths of vectors (4, 8, 16), panels (8, 16, 32) and row tiles (4, 6, 14).
+SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 27, 28, 29, 31, 32, 33, 47, 48, 49, 63, 64, 65]
+
+
+def tolerance(dtype, expected):
+    """Rounding errors of sums of this length, carried on over the steps; a wrong lane is off by far more."""
+    return (3e-5 if dtype == np.float32 else 3e-13) * max(1.0, np.abs(expected).max(initial=0))
+
+
+def check_against_reference(dtype, T, B, I, H, bias=True, seed=0):
+    case = lstm_cases.draw(np.random.default_rng(seed), dtype, T, B, I, H, bias)
+    expected = lstm_cases.run(reference, lstm_cases.as_float64(case))
+    actual = lstm_cases.run(functional, case)
+    assert actual.keys() == expected.keys() | (actual.keys() - expected.keys())
+    for name, value in expected.items():
+        assert actual[name].dtype == dtype and actual[name].shape == value.shape, name
+        np.testing.assert_allclose(actual[name], value, rtol=0, atol=tolerance(dtype, value), err_msg=name)
+
+
+@settings(max_examples=120)
+@given(
+    isa=st.sampled_from(_config.runnable()),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    num_threads=st.sampled_from([1, 2, 3]),
+    T=st.integers(0, 12),
+    B=st.one_of(st.integers(0, 4), st.sampled_from(SIZES)),
+    I=st.one_of(st.integers(0, 4), st.sampled_from(SIZES)),
+    H=st.sampled_from(SIZES),
+    bias=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_random_shapes(isa, dtype, num_threads, T, B, I, H, bias, seed):
+    before = get_num_threads()
+    set_num_threads(num_threads)
+    try:
+        with _config.using(isa):
+            check_against_reference(dtype, T, B, I, H, bias, seed)
+    finally:
+        set_num_threads(before)
+
+
+@pytest.mark.parametrize("H", SIZES)
+def test_every_width_of_hidden_units(H, dtype, isa):
+    check_against_reference(dtype, 3, 5, 3, H)
+
+
+@pytest.mark.parametrize("B", [*range(1, 31), 43, 57])
+def test_every_number_of_rows(B, dtype, isa):
+    check_against_reference(dtype, 2, B, 9, 17)
+
+
+@pytest.mark.parametrize(
+    "T, B, I, H",
+    [
+        (2, 30, 700, 20),  # the sum over inputs is longer than a block of a panel
+        (2, 30, 20, 300),  # and that over hidden units, and four times those backward
+        (37, 31, 24, 40),  # and that over steps and sequences in the gradients of the weights
+        (300, 2, 8, 600),  # more steps than fit one chunk of gates
+        (700, 8, 5, 260),  # nor one chunk of the backward pass
+        (1, 3, 1030, 1),
+    ],
+)
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_shapes_larger_than_the_blocks(T, B, I, H, dtype, threads, num_threads):
+    threads(num_threads)
+    check_against_reference(dtype, T, B, I, H)
+
+
+@pytest.mark.parametrize("missing", ["d_output", "d_h_n", "d_c_n", "d_state_n", "all"])
+def test_gradients_not_given_are_zero(missing, dtype, isa):
+    case = lstm_cases.draw(np.random.default_rng(3), dtype, 4, 3, 5, 19)
+    d_h_n, d_c_n = case.d_state_n
+    zeros = np.zeros_like
+    given_, expected_ = {
+        "d_output": ((None, (d_h_n, d_c_n)), (zeros(case.d_output), (d_h_n, d_c_n))),
+        "d_h_n": ((case.d_output, (None, d_c_n)), (case.d_output, (zeros(d_h_n), d_c_n))),
+        "d_c_n": ((case.d_output, (d_h_n, None)), (case.d_output, (d_h_n, zeros(d_c_n)))),
+        "d_state_n": ((case.d_output, None), (case.d_output, (zeros(d_h_n), zeros(d_c_n)))),
+        "all": ((None, None), (zeros(case.d_output), (zeros(d_h_n), zeros(d_c_n)))),
+    }[missing]
+    _, _, tape = functional.lstm_forward(case.x, case.state, *case.weights)
+    d_x, d_state, d_params = functional.lstm_backward(tape, *given_)
+    e_x, e_state, e_params = functional.lstm_backward(tape, *expected_)
+    np.testing.assert_array_equal(d_x, e_x)
+    np.testing.assert_array_equal(d_state, e_state)
+    for name in e_params:
+        np.testing.assert_array_equal(d_params[name], e_params[name])
+
+
+@pytest.mark.parametrize("one", ["bias_ih", "bias_hh"])
+def test_a_single_bias(one, dtype, isa):
+    case = lstm_cases.draw(np.random.default_rng(4), dtype, 3, 2, 5, 18)
+    zero = np.zeros_like(case.weights[2])
+    with_zero = {"bias_ih": [case.weights[2], zero], "bias_hh": [zero, case.weights[3]]}[one]
+    alone, _ = functional.lstm(case.x, case.state, *case.weights[:2], **{one: case.weights[["bias_ih", "bias_hh"].index(one) + 2]})
+    both, _ = functional.lstm(case.x, case.state, *case.weights[:2], *with_zero)
+    assert alone.tobytes() == both.tobytes()
+
+
+def test_no_number_outside_the_results_is_written(dtype, isa):
+    """Guards around every array that the kernel writes, at a width that ends in the middle of a vector."""
+    from fastrnn import _core
+
+    T, B, I, H = 3, 5, 7, 21
+    case = lstm_cases.draw(np.random.default_rng(6), dtype, T, B, I, H)
+    guarded = []
+
+    def room(*shape):
+        size = int(np.prod(shape))
+        whole = np.full(size + 128, 3, dtype)
+        guarded.append((whole, size))
+        return whole[64 : 64 + size].reshape(shape)
+
+    output, h_n, c_n, gates, c = room(T, B, H), room(B, H), room(B, H), room(T, B, 4 * H), room(T, B, H)
+    packed = _core.lstm_forward(case.x, *case.state, *case.weights, output, h_n, c_n, gates, c, 2, isa)
+    d_results = [room(T, B, I), room(B, H), room(B, H), room(4 * H, I), room(4 * H, H), room(4 * H)]
+    _core.lstm_backward(packed, case.x, *case.state, gates, c, case.d_output, *case.d_state_n, *d_results, 2)
+    for whole, size in guarded:
+        assert np.all(whole[:64] == 3) and np.all(whole[64 + size :] == 3)
+        assert not np.any(whole[64 : 64 + size] == 3)
+
+
+def test_a_nan_stays_in_its_sequence(dtype, isa, threads):
+    T, B, I, H = 5, 17, 6, 35
+    case = lstm_cases.draw(np.random.default_rng(7), dtype, T, B, I, H)
+    for num_threads in (1, 2):
+        threads(num_threads)
+        clean = lstm_cases.run(functional, case)
+        for sick in (0, 8, B - 1):
+            x = case.x.copy()
+            x[2, sick, 3] = np.nan
+            dirty = lstm_cases.run(functional, case._replace(x=x))
+            assert np.isnan(dirty["output"][2:, sick]).all()
+            for name in ("output", "inferred output", "d_x"):
+                assert np.delete(dirty[name], sick, 1).tobytes() == np.delete(clean[name], sick, 1).tobytes(), name
+            for name in ("h_n", "c_n", "d_h_0", "d_c_0"):
+                assert np.delete(dirty[name], sick, 0).tobytes() == np.delete(clean[name], sick, 0).tobytes(), name
+
+
+def test_infinite_and_huge_inputs_saturate(isa, dtype):
+    case = lstm_cases.draw(np.random.default_rng(8), dtype, 3, 4, 2, 9, scale=1.0)
+    x = case.x.copy()
+    x[0, 0, 0], x[1, 1, 1], x[2, 2, 0] = np.inf, -np.inf, np.finfo(dtype).max
+    output, (h_n, c_n) = functional.lstm(x, case.state, *case.weights)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected, _ = reference.lstm(x.astype(np.float64), [s.astype(np.float64) for s in case.state],
+                                     *[w.astype(np.float64) for w in case.weights])  # fmt: skip
+    np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5)
+    assert np.all(np.abs(output) <= 1)

@@ -1,0 +1,165 @@
+"""What concerns the process: the choice of the instruction set, threads, fork, the floating-point mode, the import."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import _config, functional
+
+FORCED = "import fastrnn._config as c; print(c.instruction_set())"
+
+
+def python(*arguments, **environment):
+    """Runs Python with these arguments and environment variables."""
+    return subprocess.run(
+        [sys.executable, *arguments], env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("name", _config.runnable())
+def test_instruction_set_can_be_forced(name):
+    result = python("-c", FORCED, FASTRNN_ISA=name)
+    assert result.stdout.strip() == name
+
+
+def test_fastest_set_is_the_default():
+    assert python("-c", FORCED, FASTRNN_ISA="").stdout.strip() == _config.runnable()[-1]
+
+
+@pytest.mark.parametrize("name", ["avx1024", "AVX2", " "])
+def test_unknown_instruction_set_is_an_error(name):
+    result = python("-c", "import fastrnn", FASTRNN_ISA=name)
+    assert result.returncode == 1
+    assert f"ImportError: FASTRNN_ISA={name!r}: unknown; this machine can run: generic" in result.stderr
+
+
+def test_self_check_passes_and_names_every_set():
+    result = python("-m", "fastrnn")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for name in _config.runnable():
+        assert result.stdout.count(f"\n{name} ") == 2  # a line for each precision
+    assert "OFF" not in result.stdout
+
+
+def test_self_check_notices_a_kernel_that_is_off():
+    """The reference is changed behind its back by one part in a thousand."""
+    code = """
+import sys, fastrnn.__main__ as m
+lstm = m.functional.lstm
+m.functional.lstm = lambda *a: (lstm(*a)[0] * 1.001, None)
+sys.exit(0 if m.self_check() else 1)
+"""
+    result = python("-c", code)
+    assert result.returncode == 1
+    assert "OFF: inference" in result.stdout
+
+
+def test_show_config_tells_what_is_used(capsys, threads):
+    threads(3)
+    with _config.using("generic"):
+        fastrnn.show_config()
+    shown = capsys.readouterr().out
+    assert fastrnn.__version__ in shown and "[generic]" in shown and "threads            3" in shown
+
+
+def test_import_needs_nothing_but_numpy():
+    code = "import sys, fastrnn; print(sorted({m.split('.')[0] for m in sys.modules} & {'torch', 'scipy', 'tqdm', 'hypothesis'}))"
+    assert python("-c", code).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("value, expected", [("1", "1"), ("3,2", "3"), ("0", None), ("many", None), ("", None)])
+def test_omp_num_threads(value, expected):
+    result = python("-c", "import fastrnn; print(fastrnn.get_num_threads())", OMP_NUM_THREADS=value)
+    number = result.stdout.strip()
+    assert int(number) >= 1
+    if expected:
+        assert number == expected
+
+
+@pytest.mark.parametrize(
+    "value, error", [(0, ValueError), (-1, ValueError), (1025, ValueError), (2.0, TypeError), ("2", TypeError), (None, TypeError)]
+)
+def test_set_num_threads_refuses(value, error, threads):
+    threads(2)
+    with pytest.raises(error, match="^num_threads: expected"):
+        fastrnn.set_num_threads(value)
+    assert fastrnn.get_num_threads() == 2
+
+
+LARGE = dict(T=6, B=40, I=64, H=192)  # large enough for a team
+
+
+def large_case():
+    rng = np.random.default_rng(0)
+    layer = fastrnn.LSTM(LARGE["I"], LARGE["H"], rng=0)
+    return layer, rng.standard_normal((LARGE["T"], LARGE["B"], LARGE["I"])).astype(np.float32)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_computes_the_same_bytes():
+    """After a parallel call in the parent, where an OpenMP team in the child would hang."""
+    code = """
+import os, sys, numpy as np, fastrnn
+fastrnn.set_num_threads(2)
+layer = fastrnn.LSTM(64, 192, rng=0)
+x = np.random.default_rng(0).standard_normal((6, 40, 64)).astype(np.float32)
+expected = layer(x)[0].tobytes()
+child = os.fork()
+if child == 0:
+    os._exit(0 if layer(x)[0].tobytes() == expected and fastrnn.get_num_threads() == 1 else 1)
+_, status = os.waitpid(child, 0)
+assert layer(x)[0].tobytes() == expected
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    result = python("-W", "ignore", "-c", code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_python_threads_share_a_layer(threads):
+    threads(2)
+    layer, x = large_case()
+    d_output = np.ones((LARGE["T"], LARGE["B"], LARGE["H"]), np.float32)
+
+    def results():
+        output, _, tape = layer.forward(x)
+        d_x, _, d_params = layer.backward(tape, d_output)
+        return output.tobytes() + d_x.tobytes() + d_params.flat.tobytes()
+
+    expected, seen = results(), []
+
+    def work():
+        for _ in range(5):
+            seen.append(results())
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(seen) == 20 and set(seen) == {expected}
+
+
+def test_the_floating_point_mode_is_as_before(threads):
+    """Denormals are flushed inside the kernels only."""
+    smallest = np.full(64, np.finfo(np.float32).smallest_subnormal, np.float32)
+    for num_threads in (1, 2):
+        threads(num_threads)
+        layer, x = large_case()
+        output, _, tape = layer.forward(x)
+        layer.backward(tape, output)
+        assert np.all(smallest * np.float32(2) == 2 * np.finfo(np.float32).smallest_subnormal)
+
+
+def test_decayed_states_are_flushed_and_not_lost_early():
+    """A forget gate of one half halves c each step, down to the smallest normal number and then to zero."""
+    weights = np.zeros((4, 1), np.float32), np.zeros((4, 1), np.float32)
+    c_0 = np.ones((1, 1), np.float32)
+    _, (_, c_n) = functional.lstm(np.zeros((126, 1, 1), np.float32), (None, c_0), *weights)
+    assert c_n[0, 0] == np.float32(2.0**-126)
+    _, (_, c_n) = functional.lstm(np.zeros((127, 1, 1), np.float32), (None, c_0), *weights)
+    assert c_n[0, 0] == 0
