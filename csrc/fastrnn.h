@@ -71,9 +71,16 @@ typedef struct {
     void *d_bias;                    /* (4H) written: of either bias; or NULL */
 } fastrnn_lstm_backward_args;
 
-/* threads: at most so many are used; fewer where fewer are faster. 1 never enters OpenMP. */
-fastrnn_status fastrnn_lstm_forward(const fastrnn_isa *, fastrnn_dtype, const fastrnn_lstm_forward_args *, int threads);
-fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *, int threads);
+/* Memory that calls use and leave behind for the next, at most 32 MiB. Used by one call at a time. */
+typedef struct fastrnn_workspace fastrnn_workspace;
+fastrnn_workspace *fastrnn_workspace_create(void); /* NULL if there is no memory */
+void fastrnn_workspace_free(fastrnn_workspace *);  /* NULL is ignored */
+
+/* workspace: may be NULL; then the memory is allocated and freed.
+ * threads: at most so many are used; fewer where fewer are faster. 1 never enters OpenMP. */
+fastrnn_status fastrnn_lstm_forward(const fastrnn_isa *, fastrnn_dtype, const fastrnn_lstm_forward_args *,
+                                    fastrnn_workspace *, int threads);
+fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *, fastrnn_workspace *, int threads);
 
 /* y[k] = sigmoid(x[k]), or tanh(x[k]), as the cells compute them; k < n. x and y may be the same array. */
 void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, ptrdiff_t n, const void *x, void *y);

@@ -16,22 +16,27 @@ INLINE void NAME(store_lanes)(real *p, vec a, int lanes)
 /* One row of a block: gates z at distance H from each other.
  *   1  i = sigmoid(z_i), f = sigmoid(z_f), g = tanh(z_g), o = sigmoid(z_o)
  *   2  c_t = f c_{t-1} + i g
- *   3  h_t = o tanh(c_t) */
-INLINE void NAME(lstm_cell)(ptrdiff_t H, int lanes, real *gates, const real *c_prev, real *c, real *h, int keep)
+ *   3  h_t = o tanh(c_t)
+ * Step 3 is a function of its own, for a second pass: it would wait for steps 1 and 2, and the processor with it. o
+ * always replaces z_o, the other gates only if they are kept. */
+INLINE void NAME(lstm_cell)(ptrdiff_t H, int lanes, real *gates, const real *c_prev, real *c, int keep)
 {
-    vec i = NAME(sigmoid)(NAME(load_lanes)(gates, lanes));         /* 1 */
+    vec i = NAME(sigmoid)(NAME(load_lanes)(gates, lanes)); /* 1 */
     vec f = NAME(sigmoid)(NAME(load_lanes)(gates + H, lanes));
     vec g = NAME(tanh)(NAME(load_lanes)(gates + 2 * H, lanes));
     vec o = NAME(sigmoid)(NAME(load_lanes)(gates + 3 * H, lanes));
-    vec c_t = v_fma(f, NAME(load_lanes)(c_prev, lanes), v_mul(i, g)); /* 2 */
-    NAME(store_lanes)(c, c_t, lanes);
-    NAME(store_lanes)(h, v_mul(o, NAME(tanh)(c_t)), lanes); /* 3 */
+    NAME(store_lanes)(c, v_fma(f, NAME(load_lanes)(c_prev, lanes), v_mul(i, g)), lanes); /* 2 */
+    NAME(store_lanes)(gates + 3 * H, o, lanes);
     if (keep) {
         NAME(store_lanes)(gates, i, lanes);
         NAME(store_lanes)(gates + H, f, lanes);
         NAME(store_lanes)(gates + 2 * H, g, lanes);
-        NAME(store_lanes)(gates + 3 * H, o, lanes);
     }
+}
+INLINE void NAME(lstm_cell_output)(ptrdiff_t H, int lanes, const real *gates, const real *c, real *h)
+{
+    vec tanh_c = NAME(tanh)(NAME(load_lanes)(c, lanes));
+    NAME(store_lanes)(h, v_mul(NAME(load_lanes)(gates + 3 * H, lanes), tanh_c), lanes); /* 3 */
 }
 
 /* The same row backward, d_x standing for the gradient of the loss with respect to x; numbers as above.
@@ -87,9 +92,13 @@ static void NAME(lstm_step_forward)(const NAME(lstm_step) * s, ptrdiff_t r0, ptr
         int nv = NAME(panel_vectors)(H, b * NR), last = NAME(panel_lanes)(H, b * NR);
         for (ptrdiff_t r = r0; r < r1; r++)
             for (int v = 0; v < nv; v++) {
-                ptrdiff_t j = b * NR + v * VL;
-                NAME(lstm_cell)(H, v < nv - 1 ? VL : last, s->gates + r * 4 * H + j, s->c_prev + r * H + j,
-                                s->c + r * H + j, s->h + r * H + j, s->keep);
+                ptrdiff_t j = b * NR + v * VL, k = r * H + j;
+                NAME(lstm_cell)(H, v < nv - 1 ? VL : last, s->gates + 4 * r * H + j, s->c_prev + k, s->c + k, s->keep);
+            }
+        for (ptrdiff_t r = r0; r < r1; r++)
+            for (int v = 0; v < nv; v++) {
+                ptrdiff_t j = b * NR + v * VL, k = r * H + j;
+                NAME(lstm_cell_output)(H, v < nv - 1 ? VL : last, s->gates + 4 * r * H + j, s->c + k, s->h + k);
             }
     }
 }
@@ -118,8 +127,6 @@ static void NAME(lstm_hidden)(ptrdiff_t n, ptrdiff_t H, const real *gates, const
     for (ptrdiff_t r = 0; r < n; r++)
         for (ptrdiff_t j = 0; j < H; j += VL) {
             int lanes = H - j < VL ? (int)(H - j) : VL;
-            vec o = NAME(load_lanes)(gates + r * 4 * H + 3 * H + j, lanes);
-            vec tanh_c = NAME(tanh)(NAME(load_lanes)(c + r * H + j, lanes));
-            NAME(store_lanes)(h + r * H + j, v_mul(o, tanh_c), lanes);
+            NAME(lstm_cell_output)(H, lanes, gates + 4 * r * H + j, c + r * H + j, h + r * H + j);
         }
 }

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #endif
 
-enum { CACHE_LINE = 64, HUGE_PAGE = 2 * 1024 * 1024 };
+enum { CACHE_LINE = 64, HUGE_PAGE = 2 * 1024 * 1024, KEPT_BYTES = 32 * 1024 * 1024 };
 
 /* a * b, or SIZE_MAX / 2 once that is exceeded: no block is that large. */
 static size_t checked_product(size_t a, size_t b, int *overflow)
@@ -60,4 +60,33 @@ void fastrnn_free(void *block)
 #else
     free(block);
 #endif
+}
+
+struct fastrnn_workspace {
+    void *block;
+    size_t size;
+};
+
+fastrnn_workspace *fastrnn_workspace_create(void) { return calloc(1, sizeof(fastrnn_workspace)); }
+
+void fastrnn_workspace_free(fastrnn_workspace *workspace)
+{
+    if (workspace) fastrnn_free(workspace->block);
+    free(workspace);
+}
+
+void *fastrnn_borrow(fastrnn_workspace *workspace, const fastrnn_layout *layout)
+{
+    if (!workspace || layout->overflow || layout->size > KEPT_BYTES) return fastrnn_allocate(layout);
+    if (!workspace->block || workspace->size < layout->size) {
+        fastrnn_free(workspace->block);
+        workspace->block = fastrnn_allocate(layout);
+        workspace->size = layout->size;
+    }
+    return workspace->block;
+}
+
+void fastrnn_give_back(fastrnn_workspace *workspace, void *block)
+{
+    if (!workspace || block != workspace->block) fastrnn_free(block);
 }

@@ -112,20 +112,20 @@ static fastrnn_packed *snapshot_create(const fastrnn_isa *isa, fastrnn_dtype dty
 #undef SUFFIX
 
 fastrnn_status fastrnn_lstm_forward(const fastrnn_isa *isa, fastrnn_dtype dtype, const fastrnn_lstm_forward_args *args,
-                                    int threads)
+                                    fastrnn_workspace *workspace, int threads)
 {
     assert(args->T >= 0 && args->B >= 0 && args->I >= 0 && args->H > 0);
     assert(!args->c == !args->gates && !args->c == !args->snapshot);
-    return dtype == FASTRNN_F32 ? lstm_forward_f32(isa, isa->f32, args, threads)
-                                : lstm_forward_f64(isa, isa->f64, args, threads);
+    return dtype == FASTRNN_F32 ? lstm_forward_f32(isa, isa->f32, args, workspace, threads)
+                                : lstm_forward_f64(isa, isa->f64, args, workspace, threads);
 }
 
-fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *args, int threads)
+fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *args, fastrnn_workspace *workspace, int threads)
 {
     const fastrnn_packed *snapshot = args->snapshot;
     assert(snapshot->I == args->I && snapshot->H == args->H);
-    return snapshot->dtype == FASTRNN_F32 ? lstm_backward_f32(snapshot->isa->f32, args, threads)
-                                          : lstm_backward_f64(snapshot->isa->f64, args, threads);
+    return snapshot->dtype == FASTRNN_F32 ? lstm_backward_f32(snapshot->isa->f32, args, workspace, threads)
+                                          : lstm_backward_f64(snapshot->isa->f64, args, workspace, threads);
 }
 
 int fastrnn_has_openmp(void)

@@ -68,7 +68,8 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
 }
 
 static fastrnn_status NAME(lstm_forward)(const fastrnn_isa *isa, const NAME(kernels) * kernel,
-                                         const fastrnn_lstm_forward_args *args, int threads)
+                                         const fastrnn_lstm_forward_args *args,
+                                         fastrnn_workspace *workspace, int threads)
 {
     const ptrdiff_t T = args->T, B = args->B, I = args->I, H = args->H;
     const ptrdiff_t columns = ceil_div(H, kernel->width) * kernel->width;
@@ -87,11 +88,11 @@ static fastrnn_status NAME(lstm_forward)(const fastrnn_isa *isa, const NAME(kern
     size_t panels_hh = fastrnn_reserve(&layout, sizeof(real), 4 * columns, H, 1);
     size_t bias = fastrnn_reserve(&layout, sizeof(real), 4 * columns, 1, 1);
     size_t gates = fastrnn_reserve(&layout, sizeof(real), keep ? 0 : f.chunk, B, 4 * H);
-    char *memory = fastrnn_allocate(&layout);
+    char *memory = fastrnn_borrow(workspace, &layout);
     fastrnn_packed *snapshot = NULL;
     if (keep && memory) snapshot = NAME(snapshot_create)(isa, kernel, I, H);
     if (!memory || (keep && !snapshot)) {
-        fastrnn_free(memory);
+        fastrnn_give_back(workspace, memory);
         return FASTRNN_OUT_OF_MEMORY;
     }
     f.panels_ih = (real *)(memory + panels_ih);
@@ -109,7 +110,7 @@ static fastrnn_status NAME(lstm_forward)(const fastrnn_isa *isa, const NAME(kern
         copy_bytes(f.h_n, f.h_0, B, H, sizeof(real));
         copy_bytes(f.c_n, f.c_0, B, H, sizeof(real));
     }
-    fastrnn_free(memory);
+    fastrnn_give_back(workspace, memory);
     return FASTRNN_OK;
 }
 
@@ -213,7 +214,7 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
 }
 
 static fastrnn_status NAME(lstm_backward)(const NAME(kernels) * kernel, const fastrnn_lstm_backward_args *args,
-                                          int threads)
+                                          fastrnn_workspace *workspace, int threads)
 {
     const ptrdiff_t T = args->T, B = args->B, I = args->I, H = args->H, width = kernel->width;
     plan p = plan_steps(T, B, I, H, sizeof(real), kernel->width, threads);
@@ -236,7 +237,7 @@ static fastrnn_status NAME(lstm_backward)(const NAME(kernels) * kernel, const fa
     size_t panels_x = fastrnn_reserve(&layout, sizeof(real), kernel->depth, ceil_div(I, width), width);
     size_t panels_h = fastrnn_reserve(&layout, sizeof(real), kernel->depth, ceil_div(H, width), width);
     size_t scratch = fastrnn_reserve(&layout, sizeof(real), b.scratch_size, p.threads, 1);
-    char *memory = fastrnn_allocate(&layout);
+    char *memory = fastrnn_borrow(workspace, &layout);
     if (!memory) return FASTRNN_OUT_OF_MEMORY;
     b.d_gates = (real *)(memory + d_gates);
     b.h_prev = (real *)(memory + h_prev);
@@ -253,6 +254,6 @@ static fastrnn_status NAME(lstm_backward)(const NAME(kernels) * kernel, const fa
         copy_bytes(b.d_weight_hh, NULL, 4 * H, H, sizeof(real));
         copy_bytes(b.d_bias, NULL, b.d_bias ? 4 * H : 0, 1, sizeof(real));
     }
-    fastrnn_free(memory);
+    fastrnn_give_back(workspace, memory);
     return FASTRNN_OK;
 }

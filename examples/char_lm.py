@@ -31,9 +31,13 @@ import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
+# NumPy and fastrnn take turns, several times a step. OpenBLAS's threads wait for their next turn by
+# spinning, on the cores that fastrnn then needs (2 cores: half the speed): have them sleep at once.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")
 
-import fastrnn
+import numpy as np  # noqa: E402
+
+import fastrnn  # noqa: E402
 
 try:
     from tqdm import tqdm
@@ -578,11 +582,11 @@ def parse(arguments):
     option("--layers", type=whole(1), default=1, metavar="L")
     option("--batch", type=whole(1), default=32, metavar="B", help="streams read side by side")
     option("--unroll", type=whole(1), default=64, metavar="T", help="steps of backpropagation")
-    option("--learning-rate", type=positive, default=3e-3, metavar="RATE")
-    option("--decay", type=positive, default=1000.0, metavar="N",
+    option("--learning-rate", type=positive, default=1e-2, metavar="RATE")
+    option("--decay", type=positive, default=300.0, metavar="N",
            help="iteration k trains at RATE / (1 + k/N)")  # fmt: skip
-    option("--clip", type=positive, default=1.0, metavar="NORM", help="of the whole gradient")
-    option("--iterations", type=whole(1), default=2500, metavar="N", help="in all, when resumed too")
+    option("--clip", type=positive, default=0.5, metavar="NORM", help="of the whole gradient")
+    option("--iterations", type=whole(1), default=2000, metavar="N", help="in all, when resumed too")
     option("--seconds", type=positive, metavar="S",
            help="train no longer than this; how far that goes depends on the machine")  # fmt: skip
     option("--evaluate-every", type=whole(1), default=500, metavar="N")

@@ -9,6 +9,8 @@ results. Nothing here looks at either again, beyond what a typed memoryview dema
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
+import threading
+
 
 cdef extern from "fastrnn.h" nogil:
     ctypedef enum fastrnn_dtype:
@@ -20,6 +22,8 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fastrnn_isa:
         pass
     ctypedef struct fastrnn_packed:
+        pass
+    ctypedef struct fastrnn_workspace:
         pass
     ctypedef struct fastrnn_lstm_forward_args:
         Py_ssize_t T, B, I, H
@@ -60,8 +64,11 @@ cdef extern from "fastrnn.h" nogil:
     bint fastrnn_has_openmp()
     const char *fastrnn_compiler()
     void fastrnn_packed_free(fastrnn_packed *)
-    fastrnn_status fastrnn_lstm_forward(const fastrnn_isa *, fastrnn_dtype, const fastrnn_lstm_forward_args *, int threads)
-    fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *, int threads)
+    fastrnn_workspace *fastrnn_workspace_create()
+    void fastrnn_workspace_free(fastrnn_workspace *)
+    fastrnn_status fastrnn_lstm_forward(const fastrnn_isa *, fastrnn_dtype, const fastrnn_lstm_forward_args *,
+                                        fastrnn_workspace *, int threads)
+    fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *, fastrnn_workspace *, int threads)
     void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, Py_ssize_t n, const void *x, void *y)
     uint64_t fastrnn_fingerprint(const void *data, size_t size)
 
@@ -113,6 +120,30 @@ cdef class Packed:
         fastrnn_packed_free(self.pointer)
 
 
+cdef class Workspace:
+    """Memory that calls use one after the other: one for each Python thread."""
+    cdef fastrnn_workspace *pointer
+
+    def __cinit__(self):
+        self.pointer = fastrnn_workspace_create()
+        if self.pointer == NULL:
+            raise MemoryError("no memory for a workspace")
+
+    def __dealloc__(self):
+        fastrnn_workspace_free(self.pointer)
+
+
+_of_this_thread = threading.local()
+
+
+cdef Workspace _workspace():
+    try:
+        return _of_this_thread.workspace
+    except AttributeError:
+        _of_this_thread.workspace = Workspace()
+        return _of_this_thread.workspace
+
+
 def lstm_forward(const real[:, :, ::1] x not None, const real[:, ::1] h_0 not None, const real[:, ::1] c_0 not None,
                  const real[:, ::1] weight_ih not None, const real[:, ::1] weight_hh not None,
                  const real[::1] bias_ih, const real[::1] bias_hh,
@@ -140,8 +171,9 @@ def lstm_forward(const real[:, :, ::1] x not None, const real[:, ::1] h_0 not No
         args.c = &c[0, 0, 0]
         args.snapshot = &snapshot
         packed = Packed.__new__(Packed)
+    cdef Workspace workspace = _workspace()
     with nogil:
-        status = fastrnn_lstm_forward(kernels, dtype, &args, num_threads)
+        status = fastrnn_lstm_forward(kernels, dtype, &args, workspace.pointer, num_threads)
     if packed is not None:
         packed.pointer = snapshot
     _check(status)
@@ -174,8 +206,9 @@ def lstm_backward(Packed packed not None, const real[:, :, ::1] x not None, cons
     args.d_weight_ih, args.d_weight_hh = &d_weight_ih[0, 0], &d_weight_hh[0, 0]
     if d_bias is not None:
         args.d_bias = &d_bias[0]
+    cdef Workspace workspace = _workspace()
     with nogil:
-        status = fastrnn_lstm_backward(&args, num_threads)
+        status = fastrnn_lstm_backward(&args, workspace.pointer, num_threads)
     _check(status)
 
 

@@ -498,7 +498,7 @@ def test_no_damage_goes_unnoticed(checkpoint, capsys, damage):
     [
         ("--hidden=17", "made with --hidden 16, not 17"),
         ("--layers=2", "made with --layers 1, not 2"),
-        ("--learning-rate=0.1", "made with --learning-rate 0.003, not 0.1"),
+        ("--learning-rate=0.1", "made with --learning-rate 0.01, not 0.1"),
         ("--seed=9", "made with --seed 1, not 9"),
     ],
 )
