@@ -42,5 +42,6 @@
 #define v_copysign NAME(v_copysign)
 #define v_if_negative NAME(v_if_negative)
 #define v_exp2_rounded NAME(v_exp2_rounded)
+#define v_transpose NAME(v_transpose)
 
 #endif

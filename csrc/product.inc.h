@@ -148,19 +148,22 @@ static void NAME(product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t panel_0, ptrdiff_t
                      p + whole * NR * K, start, c + whole * NR, c_row, NR);
 }
 
-/* Packs panels [panel_0, panel_1) of a K by N matrix whose row k is at source + k * stride; p points at panel 0. */
+/* Packs panels [panel_0, panel_1) of a K by N matrix whose row k is at source + k * stride; p points at panel 0. Some
+ * rows at a time, so that their pages are not looked up again for every panel. */
 static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t N, ptrdiff_t panel_0, ptrdiff_t panel_1, const real *source,
                             ptrdiff_t stride, real *p)
 {
-    for (ptrdiff_t q = panel_0; q < panel_1; q++) {
-        int nv = NAME(panel_vectors)(N, q * NR), lanes = NAME(panel_lanes)(N, q * NR);
-        real *to = p + q * NR * K;
-        for (ptrdiff_t k = 0; k < K; k++, to += nv * VL) {
-            const real *from = source + k * stride + q * NR;
-            if (nv == 2) v_store(to, v_load(from));
-            v_store(to + (nv - 1) * VL, v_load_n(from + (nv - 1) * VL, lanes));
+    const ptrdiff_t some = 32;
+    for (ptrdiff_t k0 = 0; k0 < K; k0 += some)
+        for (ptrdiff_t q = panel_0; q < panel_1; q++) {
+            int nv = NAME(panel_vectors)(N, q * NR), lanes = NAME(panel_lanes)(N, q * NR);
+            const real *from = source + k0 * stride + q * NR;
+            real *to = p + q * NR * K + k0 * nv * VL;
+            for (ptrdiff_t k = k0; k < K && k < k0 + some; k++, from += stride, to += nv * VL) {
+                if (nv == 2) v_store(to, v_load(from));
+                v_store(to + (nv - 1) * VL, v_load_n(from + (nv - 1) * VL, lanes));
+            }
         }
-    }
 }
 
 /* Packs the tiles of A[M x K], A[m, k] at a + m + k * a_k, so that each tile is read in order: [tile][K][its rows]. */

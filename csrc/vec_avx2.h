@@ -5,6 +5,8 @@
 /* 16 registers: a tile of 6 rows by 2 vectors keeps 12 sums, 2 panel vectors and 1 broadcast. */
 #define TILE_ROWS 6
 
+INLINE void v_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+
 typedef __m256 vec_f32;
 enum { VL_f32 = 8 };
 INLINE vec_f32 v_load_f32(const float *p) { return _mm256_loadu_ps(p); }
@@ -37,6 +39,27 @@ INLINE vec_f32 v_exp2_rounded_f32(vec_f32 t)
 {
     __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(127 << 23)));
+}
+INLINE void v_transpose_f32(vec_f32 r[8])
+{
+    __m256 a[8];
+    UNROLL for (int i = 0; i < 8; i += 2) /* pairs of numbers, then pairs of pairs, in each 128-bit lane, then the lanes */
+    {
+        a[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        a[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4) UNROLL for (int h = 0; h < 2; h++)
+    {
+        __m256d low = _mm256_castps_pd(a[i + h]), high = _mm256_castps_pd(a[i + 2 + h]);
+        r[i + 2 * h] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, high));
+        r[i + 2 * h + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, high));
+    }
+    UNROLL for (int h = 0; h < 4; h++)
+    {
+        a[h] = _mm256_permute2f128_ps(r[h], r[4 + h], 0x20);
+        a[4 + h] = _mm256_permute2f128_ps(r[h], r[4 + h], 0x31);
+    }
+    UNROLL for (int i = 0; i < 8; i++) r[i] = a[i];
 }
 
 typedef __m256d vec_f64;
@@ -71,6 +94,15 @@ INLINE vec_f64 v_exp2_rounded_f64(vec_f64 t)
 {
     __m256i n = _mm256_slli_epi64(_mm256_castpd_si256(t), 52);
     return _mm256_castsi256_pd(_mm256_add_epi64(n, _mm256_set1_epi64x(INT64_C(1023) << 52)));
+}
+INLINE void v_transpose_f64(vec_f64 r[4])
+{
+    __m256d a = _mm256_unpacklo_pd(r[0], r[1]), b = _mm256_unpackhi_pd(r[0], r[1]);
+    __m256d c = _mm256_unpacklo_pd(r[2], r[3]), d = _mm256_unpackhi_pd(r[2], r[3]);
+    r[0] = _mm256_permute2f128_pd(a, c, 0x20);
+    r[1] = _mm256_permute2f128_pd(b, d, 0x20);
+    r[2] = _mm256_permute2f128_pd(a, c, 0x31);
+    r[3] = _mm256_permute2f128_pd(b, d, 0x31);
 }
 
 #endif

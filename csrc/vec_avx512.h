@@ -5,6 +5,8 @@
 /* 32 registers: a tile of 14 rows by 2 vectors keeps 28 sums, 2 panel vectors and 1 broadcast. */
 #define TILE_ROWS 14
 
+INLINE void v_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+
 typedef __m512 vec_f32;
 enum { VL_f32 = 16 };
 INLINE vec_f32 v_load_f32(const float *p) { return _mm512_loadu_ps(p); }
@@ -39,6 +41,33 @@ INLINE vec_f32 v_exp2_rounded_f32(vec_f32 t)
     __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(127 << 23)));
 }
+INLINE void v_transpose_f32(vec_f32 r[16])
+{
+    __m512 a[16];
+    UNROLL for (int i = 0; i < 16; i += 2) /* pairs of numbers, then pairs of pairs, in each 128-bit lane */
+    {
+        a[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        a[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 16; i += 4) UNROLL for (int h = 0; h < 2; h++)
+    {
+        __m512d low = _mm512_castps_pd(a[i + h]), high = _mm512_castps_pd(a[i + 2 + h]);
+        r[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+        r[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+    }
+    UNROLL for (int h = 0; h < 4; h++) /* then the lanes: 0x88 takes the even ones of both, 0xdd the odd ones */
+    {
+        a[h] = _mm512_shuffle_f32x4(r[h], r[4 + h], 0x88);
+        a[4 + h] = _mm512_shuffle_f32x4(r[h], r[4 + h], 0xdd);
+        a[8 + h] = _mm512_shuffle_f32x4(r[8 + h], r[12 + h], 0x88);
+        a[12 + h] = _mm512_shuffle_f32x4(r[8 + h], r[12 + h], 0xdd);
+    }
+    UNROLL for (int h = 0; h < 8; h++)
+    {
+        r[h] = _mm512_shuffle_f32x4(a[h], a[8 + h], 0x88);
+        r[8 + h] = _mm512_shuffle_f32x4(a[h], a[8 + h], 0xdd);
+    }
+}
 
 typedef __m512d vec_f64;
 enum { VL_f64 = 8 };
@@ -72,6 +101,28 @@ INLINE vec_f64 v_exp2_rounded_f64(vec_f64 t)
 {
     __m512i n = _mm512_slli_epi64(_mm512_castpd_si512(t), 52);
     return _mm512_castsi512_pd(_mm512_add_epi64(n, _mm512_set1_epi64(INT64_C(1023) << 52)));
+}
+INLINE void v_transpose_f64(vec_f64 r[8])
+{
+    __m512d a[8];
+    UNROLL for (int i = 0; i < 8; i += 2)
+    {
+        a[i] = _mm512_unpacklo_pd(r[i], r[i + 1]);
+        a[i + 1] = _mm512_unpackhi_pd(r[i], r[i + 1]);
+    }
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        r[h] = _mm512_shuffle_f64x2(a[h], a[2 + h], 0x88);
+        r[2 + h] = _mm512_shuffle_f64x2(a[h], a[2 + h], 0xdd);
+        r[4 + h] = _mm512_shuffle_f64x2(a[4 + h], a[6 + h], 0x88);
+        r[6 + h] = _mm512_shuffle_f64x2(a[4 + h], a[6 + h], 0xdd);
+    }
+    UNROLL for (int h = 0; h < 4; h++)
+    {
+        a[h] = _mm512_shuffle_f64x2(r[h], r[4 + h], 0x88);
+        a[4 + h] = _mm512_shuffle_f64x2(r[h], r[4 + h], 0xdd);
+    }
+    UNROLL for (int i = 0; i < 8; i++) r[i] = a[i];
 }
 
 #endif

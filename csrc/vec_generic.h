@@ -10,6 +10,8 @@
  *   v_max(a, b)         a > b ? a : b, so b where either is NaN
  *   v_negabs(a)         -|a|;  v_copysign(m, s)  |m| with the sign of s;  v_if_negative(x, y, n)  x < 0 ? y : n
  *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + n, n an integer from -(exponent bias) to 0; the lowest gives 0
+ *   v_transpose(r)      r[i] becomes what lane i of r[0] .. r[VL - 1] was
+ *   v_prefetch(p)       the cache line of p will be read soon
  */
 #ifndef FASTRNN_VEC_GENERIC_H
 #define FASTRNN_VEC_GENERIC_H
@@ -17,6 +19,8 @@
 #include <string.h>
 
 #define TILE_ROWS 4
+
+INLINE void v_prefetch(const void *p) { (void)p; }
 
 INLINE float remainder_f32(float a, float d, float q) { return (float)(a - (double)d * q); }
 
@@ -80,7 +84,16 @@ INLINE double remainder_f64(double a, double d, double q)
                 v_real_##S((bits)((v_bits_##S(m.lane[l]) & ~SIGN_BIT(bits)) | (v_bits_##S(s.lane[l]) & SIGN_BIT(bits)))))\
     GENERIC_MAP(S, v_if_negative, (vec_##S x, vec_##S yes, vec_##S no), x.lane[l] < 0 ? yes.lane[l] : no.lane[l])      \
     GENERIC_MAP(S, v_exp2_rounded, (vec_##S t),                                                                        \
-                v_real_##S((bits)((v_bits_##S(t.lane[l]) << MANTISSA) + ((bits)BIAS << MANTISSA))))
+                v_real_##S((bits)((v_bits_##S(t.lane[l]) << MANTISSA) + ((bits)BIAS << MANTISSA))))                    \
+    INLINE void v_transpose_##S(vec_##S r[LANES])                                                                      \
+    {                                                                                                                  \
+        for (int i = 0; i < LANES; i++)                                                                                \
+            for (int l = 0; l < i; l++) {                                                                              \
+                real swap = r[i].lane[l];                                                                              \
+                r[i].lane[l] = r[l].lane[i];                                                                           \
+                r[l].lane[i] = swap;                                                                                   \
+            }                                                                                                          \
+    }
 
 #define GENERIC_MAP(S, name, parameters, expression)                                                                   \
     INLINE vec_##S name##_##S parameters                                                                               \

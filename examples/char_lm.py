@@ -14,7 +14,6 @@ A gradient is named after what it belongs to: d_logits, d_embedding.
 """
 
 import argparse
-import copy
 import dataclasses
 import hashlib
 import importlib.util
@@ -31,9 +30,10 @@ import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-# NumPy and fastrnn take turns, several times a step. OpenBLAS's threads wait for their next turn by
-# spinning, on the cores that fastrnn then needs (2 cores: half the speed): have them sleep at once.
-os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")
+# NumPy and fastrnn take turns, several times a step, and OpenBLAS's threads wait for their next turn
+# by spinning on the cores that fastrnn then needs: on two cores, half the speed. The products left
+# to NumPy are small; on one thread they are as good, and the same bits on any number of cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 
@@ -254,11 +254,12 @@ class Training:
         if not math.isfinite(loss):
             raise Failure(f"the loss is {loss} at iteration {self.iteration}: lower --learning-rate")
         d_flats = self.model.backward(tape)
-        rate = o.learning_rate / (1 + self.iteration / o.decay)
+        t = self.iteration + 1
+        # a function of the iteration alone, so that no run depends on where it was meant to end
+        rate = o.learning_rate * min(1, t / o.warm_up) / (1 + t / o.decay)
         scale = clip_scale(d_flats, o.clip)
-        self.adam.step(self.model.flats, d_flats, rate, self.iteration + 1, scale)
-        self.state = state
-        self.iteration += 1
+        self.adam.step(self.model.flats, d_flats, rate, t, scale)
+        self.state, self.iteration = state, t
         return loss
 
 
@@ -357,7 +358,8 @@ def sample(model, prompt, samples, length, temperature, rng):
 
 FORMAT = "fastrnn char_lm 1"
 HYPERPARAMETERS = (
-    "embedding", "hidden", "layers", "batch", "unroll", "learning_rate", "decay", "clip", "seed",
+    "embedding", "hidden", "layers", "batch", "unroll", "learning_rate", "warm_up", "decay",
+    "clip", "seed",
 )  # fmt: skip
 
 
@@ -477,9 +479,15 @@ def median_seconds(step, times):
     return statistics.median(seconds)
 
 
+def reference_seconds(training, text, o):
+    """The loss of the next step on fastrnn.reference, and the median time of such steps."""
+    training.model.lstm = ReferenceLSTM(training.model.lstm)
+    loss = training.step(text, o)
+    return loss, median_seconds(lambda: training.step(text, o), 5)
+
+
 def torch_seconds(V, o, threads):
-    """PyTorch's name and its median time of the same training step. Runs in a process of its own:
-    the idle threads of two libraries in one process slow each other down."""
+    """PyTorch's name, and its median time of the same step."""
     import torch
 
     torch.set_num_threads(threads)
@@ -505,29 +513,29 @@ def torch_seconds(V, o, threads):
     return f"PyTorch {torch.__version__}", median_seconds(step, 30)
 
 
+def in_own_process(function, *arguments):
+    """Where the idle threads of another library do not take its cores."""
+    os.environ["OPENBLAS_NUM_THREADS"] = str(fastrnn.get_num_threads())  # for NumPy there
+    spawn = multiprocessing.get_context("spawn")
+    quiet = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+    with ProcessPoolExecutor(1, spawn, *quiet) as process:
+        return process.submit(function, *arguments).result()
+
+
 def compare(training, text, o):
     """Times the training step of this run on fastrnn, on the reference, and in PyTorch."""
-    model = copy.copy(training.model)  # of the same parameters
-    model.lstm = ReferenceLSTM(model.lstm)
-    reference = dataclasses.replace(training, model=model)
-    inputs, targets, _ = text.window(training.iteration, o.unroll, o.batch)
-    losses = [each.model.forward(inputs, targets, each.state)[0] for each in (training, reference)]
-    if not math.isclose(*losses, rel_tol=1e-3):  # compare first, then time
-        raise Failure(f"fastrnn and its reference disagree: losses {losses[0]} and {losses[1]}")
-
     threads = fastrnn.get_num_threads()
+    reference_loss, reference = in_own_process(reference_seconds, training, text, o)
+    loss = training.step(text, o)
+    if not math.isclose(loss, reference_loss, rel_tol=1e-3):  # compare first, then time
+        raise Failure(f"fastrnn and its reference disagree: losses {loss} and {reference_loss}")
     rows = {
         f"fastrnn, {threads} threads": median_seconds(lambda: training.step(text, o), 30),
-        "fastrnn.reference, NumPy": median_seconds(lambda: reference.step(text, o), 5),
+        "fastrnn.reference, NumPy": reference,
     }
     if importlib.util.find_spec("torch"):
-        spawn = multiprocessing.get_context("spawn")
-        quiet = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
         try:
-            with ProcessPoolExecutor(1, spawn, *quiet) as process:
-                name, seconds = process.submit(
-                    torch_seconds, len(text.vocabulary), o, threads
-                ).result()
+            name, seconds = in_own_process(torch_seconds, len(text.vocabulary), o, threads)
             rows[name] = seconds
         except Exception as error:  # somebody else's broken installation ends no run of ours
             print(f"\nPyTorch could not be timed: {error}")
@@ -535,7 +543,8 @@ def compare(training, text, o):
     print(f"\none training step, {o.unroll} x {o.batch} characters")
     for name, seconds in rows.items():
         speed = o.unroll * o.batch / seconds
-        print(f"  {name:28}{seconds * 1e3:9.1f} ms{speed:12,.0f} characters/s{seconds / fastest:8.2f} x")
+        times = f"{seconds / fastest:.2f}"
+        print(f"  {name:28}{seconds * 1e3:9.1f} ms{speed:12,.0f} characters/s{times:>8} x the time")
 
 
 # The command line -------------------------------------------------------------------------------
@@ -583,8 +592,9 @@ def parse(arguments):
     option("--batch", type=whole(1), default=32, metavar="B", help="streams read side by side")
     option("--unroll", type=whole(1), default=64, metavar="T", help="steps of backpropagation")
     option("--learning-rate", type=positive, default=1e-2, metavar="RATE")
-    option("--decay", type=positive, default=300.0, metavar="N",
-           help="iteration k trains at RATE / (1 + k/N)")  # fmt: skip
+    option("--warm-up", type=positive, default=100.0, metavar="W",
+           help="the rate of iteration t is RATE * min(1, t/W) / (1 + t/D)")  # fmt: skip
+    option("--decay", type=positive, default=300.0, metavar="D")
     option("--clip", type=positive, default=0.5, metavar="NORM", help="of the whole gradient")
     option("--iterations", type=whole(1), default=2000, metavar="N", help="in all, when resumed too")
     option("--seconds", type=positive, metavar="S",

@@ -340,7 +340,7 @@ def test_the_comparison_shows_both_speeds(folder):
     )
     assert done.returncode == 0, done.stderr
     table = done.stdout.split("one training step, 16 x 4 characters\n")[1]
-    row = re.compile(r"^  (.+?) {2,}([\d.]+) ms +([\d,]+) characters/s +([\d.]+) x$", re.M)
+    row = re.compile(r"^  (.+?) {2,}([\d.]+) ms +([\d,]+) characters/s +([\d.]+) x the time$", re.M)
     names = [found[1] for found in row.finditer(table)]
     assert len(names) == len(table.splitlines())
     assert names[0].startswith("fastrnn, ") and names[1] == "fastrnn.reference, NumPy"
