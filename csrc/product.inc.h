@@ -9,6 +9,11 @@
 #define NR (2 * VL)
 enum { NAME(PANEL_BYTES) = 32 * 1024 }; /* the part of a panel that should stay in L1 over all row tiles */
 
+/* Rows of the panel that are asked for ahead of their use, into L1 and into L2. Panels lie one after the other, so far
+ * ahead is often the next panel: where weight_hh comes from memory at each step, that keeps the transfers going. With fewer rows than
+ * four the loop is all loads already, and the processor's own prefetch does better. */
+enum { NAME(ROWS_TO_L1) = 16, NAME(ROWS_TO_L2) = 512 };
+
 /* One tile: rows 0 .. mr-1 of `np` panels, each nv vectors wide, of which the last keeps `lanes` columns. start: a row
  * [np][nv * VL] that every row begins with, or NULL to go on from what C holds. Panel q's columns are at c + q * c_panel.
  * mr, np and nv are constants after inlining, so that `sum` lives in registers. */
@@ -52,6 +57,11 @@ INLINE void NAME(tile)(const int mr, const int np, const int nv, ptrdiff_t K, co
             }
         }
         UNROLL for (int j = 0; 3 * j < mr; j++) row[j] += a_k;
+        if (mr > 3) UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
+        {
+            v_prefetch(p + q * p_panel + (NAME(ROWS_TO_L1) * nv + v) * VL);
+            v_prefetch_l2(p + q * p_panel + (NAME(ROWS_TO_L2) * nv + v) * VL);
+        }
         p += nv * VL;
     }
 

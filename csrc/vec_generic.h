@@ -11,7 +11,7 @@
  *   v_negabs(a)         -|a|;  v_copysign(m, s)  |m| with the sign of s;  v_if_negative(x, y, n)  x < 0 ? y : n
  *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + n, n an integer from -(exponent bias) to 0; the lowest gives 0
  *   v_transpose(r)      r[i] becomes what lane i of r[0] .. r[VL - 1] was
- *   v_prefetch(p)       the cache line of p will be read soon
+ *   v_prefetch(p)       the cache line of p will be read soon;  v_prefetch_l2(p)  later, so the second cache will do
  */
 #ifndef FASTRNN_VEC_GENERIC_H
 #define FASTRNN_VEC_GENERIC_H
@@ -21,6 +21,7 @@
 #define TILE_ROWS 4
 
 INLINE void v_prefetch(const void *p) { (void)p; }
+INLINE void v_prefetch_l2(const void *p) { (void)p; }
 
 INLINE float remainder_f32(float a, float d, float q) { return (float)(a - (double)d * q); }
 

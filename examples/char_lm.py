@@ -27,7 +27,7 @@ import statistics
 import sys
 import time
 import zipfile
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 # NumPy and fastrnn take turns, several times a step, and OpenBLAS's threads wait for their next turn
@@ -114,73 +114,92 @@ def read_text(path, T, B):
 class CharModel:
     """Embedding, LSTM layers, linear head, softmax cross-entropy. `ends` are the first and third."""
 
+    ROWS = 512  # of the head at a time
+
     def __init__(self, V, E, H, layers=1, *, dtype=np.float32, rng=None):
         rng = np.random.default_rng(rng)
+        self.lstm = fastrnn.LSTM(E, H, layers, dtype=dtype, rng=rng)
         shapes = {"embedding": (V, E), "head_weight": (V, H), "head_bias": (V,)}
         self.ends = fastrnn.Parameters(shapes, dtype)
         self.ends["embedding"][...] = rng.normal(size=(V, E))
         self.ends["head_weight"][...] = rng.uniform(-1, 1, size=(V, H)) / math.sqrt(H)
-        self.lstm = fastrnn.LSTM(E, H, layers, dtype=dtype, rng=rng)
+        self.pool = ThreadPoolExecutor(fastrnn.get_num_threads())
 
     @property
     def flats(self):
         """Every parameter, in two flat arrays."""
         return self.ends.flat, self.lstm.params.flat
 
-    def forward(self, inputs, targets, state):
-        """inputs, targets (T, B), state (h, c) or None -> mean loss in nats, state, tape."""
-        # 1. embed                                                    x      (T, B, E)
-        x = self.ends["embedding"][inputs]
-        # 2. read                                                     output (T, B, H)
-        output, state, lstm_tape = self.lstm.forward(x, state)
-        # 3. score                                                    logits (T, B, V)
-        logits = self.score(output)
-        # 4. compare
-        loss, probabilities = cross_entropy(logits, targets)
-        return loss, state, (inputs, targets, output, lstm_tape, probabilities)
-
-    def backward(self, tape):
-        """The gradient of the mean loss, in the two flat arrays of `flats`; uses the tape up."""
-        inputs, targets, output, lstm_tape, probabilities = tape
+    def gradient(self, inputs, targets, state):
+        """inputs, targets (T, B), state (h, c) -> mean loss in nats, state, its gradient by `flats`."""
         ends, d_ends = self.ends, self.ends.zeros_like()
-        N, V = targets.size, len(ends["head_bias"])
-        # 4. softmax and cross-entropy: (probabilities - one_hot) / N
-        d_logits = probabilities.reshape(N, V)
-        d_logits[np.arange(N), targets.ravel()] -= 1
-        d_logits *= 1 / N
-        # 3. logits = output @ head_weight.T + head_bias
-        np.matmul(d_logits.T, output.reshape(N, -1), out=d_ends["head_weight"])
-        np.sum(d_logits, axis=0, out=d_ends["head_bias"])
-        d_output = (d_logits @ ends["head_weight"]).reshape(output.shape)
+        # 1. embed                                                        x      (T, B, E)
+        x = ends["embedding"][inputs]
+        # 2. read                                                         output (T, B, H)
+        output, state, tape = self.lstm.forward(x, state)
+        # 3. score and 4. compare, forward and backward
+        rows = output.reshape(targets.size, -1)
+        loss, d_rows = self.head_gradient(rows, targets.ravel(), d_ends)
         # 2. the LSTM
-        d_x, _, d_lstm = self.lstm.backward(lstm_tape, d_output)
+        d_x, _, d_lstm = self.lstm.backward(tape, d_rows.reshape(output.shape))
         # 1. each character's row sums the places where it stood: sort by character, sum the runs
         order = np.argsort(inputs, axis=None, kind="stable")
         present, starts = np.unique(inputs.ravel()[order], return_index=True)
-        d_ends["embedding"][present] = np.add.reduceat(d_x.reshape(N, -1)[order], starts, axis=0)
-        return d_ends.flat, d_lstm.flat
+        d_places = d_x.reshape(targets.size, -1)[order]
+        d_ends["embedding"][present] = np.add.reduceat(d_places, starts, axis=0)
+        return loss, state, (d_ends.flat, d_lstm.flat)
 
-    def score(self, output):
-        """output (T, B, H) -> logits (T, B, V), as one product over all T*B rows."""
-        T, B, H = output.shape
-        logits = output.reshape(T * B, H) @ self.ends["head_weight"].T
+    def head_gradient(self, rows, targets, d_ends):
+        """rows (N, H), targets (N,) -> mean loss, d_rows (N, H); adds to head_weight, head_bias.
+
+        The rows are independent: threads take blocks of them, forward and back while in the cache.
+        What the blocks add up to does not depend on the number of threads.
+        """
+        N, weight = len(rows), self.ends["head_weight"]
+        d_rows = np.empty_like(rows)
+
+        def block(start):
+            here = slice(start, start + self.ROWS)
+            # 3. score                                                    logits (ROWS, V)
+            logits = self.score(rows[here])
+            # 4. compare
+            losses, d_logits = cross_entropy(logits, targets[here])
+            # 4. softmax and mean cross-entropy: (softmax - one_hot) / N
+            d_logits[np.arange(len(losses)), targets[here]] -= 1
+            d_logits *= 1 / N
+            # 3. logits = rows @ weight.T + bias
+            np.matmul(d_logits, weight, out=d_rows[here])
+            return losses.sum(dtype=np.float64), d_logits.T @ rows[here], d_logits.sum(axis=0)
+
+        total = 0.0
+        for losses, d_weight, d_bias in self.pool.map(block, range(0, N, self.ROWS)):
+            total += losses
+            d_ends["head_weight"] += d_weight
+            d_ends["head_bias"] += d_bias
+        return float(total) / N, d_rows
+
+    def score(self, rows):
+        """rows (N, H) of the LSTM's output -> logits (N, V)."""
+        logits = rows @ self.ends["head_weight"].T
         logits += self.ends["head_bias"]
-        return logits.reshape(T, B, -1)
+        return logits
 
     def predict(self, inputs, state):
-        """inputs (T, B) -> the logits of what comes next (T, B, V), state; keeps no tape."""
+        """inputs (T, B) -> the logits of what comes next (T, B, V), state."""
         output, state = self.lstm(self.ends["embedding"][inputs], state)
-        return self.score(output), state
+        T, B, H = output.shape
+        return self.score(output.reshape(T * B, H)).reshape(T, B, -1), state
 
 
 def cross_entropy(logits, targets):
-    """Mean of -log softmax(logits)[target] in nats, and the softmax, which takes logits' place."""
-    logits -= logits.max(axis=-1, keepdims=True)
-    wanted = np.take_along_axis(logits, targets[..., None], axis=-1)  # (T, B, 1)
+    """logits (N, V), targets (N,) -> -log softmax(logits)[target] in nats (N,), and the softmax,
+    which takes the place of logits."""
+    logits -= logits.max(axis=1, keepdims=True)
+    wanted = logits[np.arange(len(targets)), targets]
     np.exp(logits, out=logits)
-    total = logits.sum(axis=-1, keepdims=True)
+    total = logits.sum(axis=1, keepdims=True)
     logits /= total
-    return float(np.mean(np.log(total) - wanted, dtype=np.float64)), logits
+    return np.log(total[:, 0]) - wanted, logits
 
 
 class Adam:
@@ -241,8 +260,8 @@ class Training:
             model = CharModel(V, o.embedding, o.hidden, o.layers, rng=rng)
             adam = Adam(model.flats)
             state = tuple(np.zeros((2, o.layers, o.batch, o.hidden), np.float32))
-        except (MemoryError, ValueError) as error:
-            raise Failure(f"a model of this size does not fit: {error}") from None
+        except ValueError as error:
+            raise Failure(f"no model of this size: {error}") from None
         return cls(model, adam, state)
 
     def step(self, text, o):
@@ -250,10 +269,10 @@ class Training:
         inputs, targets, first = text.window(self.iteration, o.unroll, o.batch)
         if first:
             self.state = tuple(np.zeros_like(part) for part in self.state)
-        loss, state, tape = self.model.forward(inputs, targets, self.state)
+        loss, state, d_flats = self.model.gradient(inputs, targets, self.state)
         if not math.isfinite(loss):
-            raise Failure(f"the loss is {loss} at iteration {self.iteration}: lower --learning-rate")
-        d_flats = self.model.backward(tape)
+            found = f"the loss is {loss} at iteration {self.iteration}"
+            raise Failure(f"{found}: lower --learning-rate")
         t = self.iteration + 1
         # a function of the iteration alone, so that no run depends on where it was meant to end
         rate = o.learning_rate * min(1, t / o.warm_up) / (1 + t / o.decay)
@@ -285,9 +304,8 @@ class Interruption:
 def train(training, text, o):
     """Trains up to o.iterations, or o.seconds; returns the signal that ended it early, or 0."""
     characters = o.batch * o.unroll  # per iteration
-    start = time.perf_counter()
-    evaluating = 0.0
     losses = []  # in bits, since the last report
+    begin = reported = time.perf_counter()
     bar = tqdm(
         total=o.iterations * characters,
         initial=training.iteration * characters,
@@ -296,22 +314,25 @@ def train(training, text, o):
         mininterval=0.2 if sys.stderr.isatty() else 10,
         dynamic_ncols=True,
     )
-    with bar, Interruption() as interruption:
+    # a run that diverges meets the check of its loss: no warnings on the way there
+    with bar, Interruption() as interruption, np.errstate(over="ignore", invalid="ignore"):
         while training.iteration < o.iterations and not interruption.received:
-            if o.seconds and time.perf_counter() - start > o.seconds:
+            if o.seconds and time.perf_counter() - begin > o.seconds:
                 break
             losses.append(training.step(text, o) * BITS)
             bar.set_postfix_str(f"{losses[-1]:.2f} bits/char", refresh=False)
             bar.update(characters)
             if training.iteration % o.evaluate_every == 0:
-                pause = time.perf_counter()
+                now = time.perf_counter()
+                speed = len(losses) * characters / (now - reported)
                 held_out = bits_per_character(training.model, text.held_out)
                 tqdm.write(
-                    f"iteration {training.iteration:6}  {pause - start:6.1f} s   bits per character:"
-                    f"  training {statistics.fmean(losses):.3f}  held-out {held_out:.3f}"
+                    f"iteration {training.iteration:6}{now - begin:7.1f} s{speed:11,.0f} characters/s"
+                    f"   bits per character: training {statistics.fmean(losses):.3f}"
+                    f"  held-out {held_out:.3f}"
                 )
                 losses.clear()
-                evaluating += time.perf_counter() - pause
+                reported = time.perf_counter()
             if training.iteration % o.checkpoint_every == 0:
                 save_checkpoint(o.checkpoint, training, text, o)
         save_checkpoint(o.checkpoint, training, text, o)
@@ -332,8 +353,9 @@ def bits_per_character(model, ids, shortest=16384):
     total, state = 0.0, None
     for start in range(0, len(inputs), T):
         logits, state = model.predict(inputs[start : start + T], state)
-        loss, _ = cross_entropy(logits, targets[start : start + T])
-        total += loss * targets[start : start + T].size
+        wanted = targets[start : start + T].ravel()
+        losses, _ = cross_entropy(logits.reshape(len(wanted), -1), wanted)
+        total += float(losses.sum(dtype=np.float64))
     return total / targets.size * BITS
 
 
@@ -468,19 +490,20 @@ class ReferenceLSTM:
         return d_output, None, d_params
 
 
-def median_seconds(step, times):
-    step()
-    step()  # warm
+def median_seconds(step, times, limit=5.0):
+    """Of up to `times` steps, once two have warmed up; fewer where they would exceed `limit`."""
     seconds = []
-    for _ in range(times):
+    while len(seconds) < 5 or len(seconds) < 2 + times and sum(seconds) < limit:
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return statistics.median(seconds[2:])
 
 
-def reference_seconds(training, text, o):
+def reference_seconds(text, o):
     """The loss of the next step on fastrnn.reference, and the median time of such steps."""
+    training = Training.begin(len(text.vocabulary), o)
+    load_checkpoint(o.checkpoint, training, text, o)
     training.model.lstm = ReferenceLSTM(training.model.lstm)
     loss = training.step(text, o)
     return loss, median_seconds(lambda: training.step(text, o), 5)
@@ -523,14 +546,14 @@ def in_own_process(function, *arguments):
 
 
 def compare(training, text, o):
-    """Times the training step of this run on fastrnn, on the reference, and in PyTorch."""
+    """Times the next training step on fastrnn, on the reference, and in PyTorch."""
     threads = fastrnn.get_num_threads()
-    reference_loss, reference = in_own_process(reference_seconds, training, text, o)
+    reference_loss, reference = in_own_process(reference_seconds, text, o)
     loss = training.step(text, o)
     if not math.isclose(loss, reference_loss, rel_tol=1e-3):  # compare first, then time
         raise Failure(f"fastrnn and its reference disagree: losses {loss} and {reference_loss}")
     rows = {
-        f"fastrnn, {threads} threads": median_seconds(lambda: training.step(text, o), 30),
+        "fastrnn": median_seconds(lambda: training.step(text, o), 30),
         "fastrnn.reference, NumPy": reference,
     }
     if importlib.util.find_spec("torch"):
@@ -540,7 +563,7 @@ def compare(training, text, o):
         except Exception as error:  # somebody else's broken installation ends no run of ours
             print(f"\nPyTorch could not be timed: {error}")
     fastest = next(iter(rows.values()))
-    print(f"\none training step, {o.unroll} x {o.batch} characters")
+    print(f"\none training step, {o.batch} x {o.unroll} characters; threads: {threads}")
     for name, seconds in rows.items():
         speed = o.unroll * o.batch / seconds
         times = f"{seconds / fastest:.2f}"
@@ -555,14 +578,15 @@ class Parser(argparse.ArgumentParser):
         raise Failure(f"{message} (--help lists the options)")
 
 
-def whole(least):
+def whole(least, most=2**31 - 1):
     def convert(given):
         try:
             value = int(given)
         except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {given!r}")
+            value = None
+        if value is None or not least <= value <= most:
+            expected = f"expected a whole number from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{expected}, got {given!r}")
         return value
 
     return convert
@@ -580,55 +604,64 @@ def positive(given):
 
 def parse(arguments):
     parser = Parser(
-        description="Train a character language model, and let it write.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+        description="Train a character language model, and let it write.", allow_abbrev=False
     )
-    option = parser.add_argument
-    option("--text", metavar="FILE", help="UTF-8 text (default: the prose in pydoc_data.topics)")
-    option("--embedding", type=whole(1), default=64, metavar="E")
-    option("--hidden", type=whole(1), default=256, metavar="H")
-    option("--layers", type=whole(1), default=1, metavar="L")
-    option("--batch", type=whole(1), default=32, metavar="B", help="streams read side by side")
-    option("--unroll", type=whole(1), default=64, metavar="T", help="steps of backpropagation")
-    option("--learning-rate", type=positive, default=1e-2, metavar="RATE")
-    option("--warm-up", type=positive, default=100.0, metavar="W",
-           help="the rate of iteration t is RATE * min(1, t/W) / (1 + t/D)")  # fmt: skip
-    option("--decay", type=positive, default=300.0, metavar="D")
-    option("--clip", type=positive, default=0.5, metavar="NORM", help="of the whole gradient")
-    option("--iterations", type=whole(1), default=2000, metavar="N", help="in all, when resumed too")
-    option("--seconds", type=positive, metavar="S",
-           help="train no longer than this; how far that goes depends on the machine")  # fmt: skip
-    option("--evaluate-every", type=whole(1), default=500, metavar="N")
-    option("--seed", type=whole(0), default=1, help="the same seed, the same run")
-    option("--threads", type=whole(1), metavar="N", help="for fastrnn and PyTorch")
-    option("--checkpoint", default="char_lm.npz", metavar="FILE", help="replaced if it exists")
-    option("--checkpoint-every", type=whole(1), default=500, metavar="N")
-    option("--resume", action="store_true", help="go on from the checkpoint")
-    option("--samples", type=whole(1), default=2, metavar="S")
-    option("--sample-length", type=whole(1), default=500, metavar="N")
-    option("--temperature", type=positive, default=0.6, help="below 1: safer, above: wilder")
-    option("--prompt", help="what samples begin with (default: the first character of the text)")
-    option("--no-compare", action="store_true", help="skip the timing at the end")
+
+    def option(name, help, **settings):
+        if settings.get("default") is not None:
+            help += " (default: %(default)s)"
+        parser.add_argument(name, help=help, **settings)
+
+    count = whole(1)
+    option("--text", "UTF-8 text (default: the prose in pydoc_data.topics)", metavar="FILE")
+    option("--embedding", "size of an embedding", type=count, default=64, metavar="E")
+    option("--hidden", "size of an LSTM layer", type=count, default=256, metavar="H")
+    option("--layers", "LSTM layers", type=count, default=1, metavar="L")
+    option("--batch", "streams read side by side", type=count, default=32, metavar="B")
+    option("--unroll", "steps of backpropagation", type=count, default=64, metavar="T")
+    option("--learning-rate", "of Adam, at most", type=positive, default=0.01, metavar="R")
+    option("--warm-up", "iterations of rising rate", type=positive, default=100.0, metavar="W")
+    option(
+        "--decay",
+        "iteration t trains at R * min(1, t/W) / (1 + t/D)",
+        type=positive,
+        default=300.0,
+        metavar="D",
+    )
+    option("--clip", "norm of the gradient, at most", type=positive, default=0.5, metavar="NORM")
+    option("--iterations", "in all, resumed ones too", type=count, default=2000, metavar="N")
+    option("--seconds", "train no longer than this", type=positive, metavar="S")
+    option("--evaluate-every", "iterations", type=count, default=500, metavar="N")
+    option("--seed", "the same seed, the same run", type=whole(0), default=1)
+    option("--threads", "for fastrnn (default: all cores)", type=whole(1, 1024), metavar="N")
+    option("--checkpoint", "replaced if it exists", default="char_lm.npz", metavar="FILE")
+    option("--checkpoint-every", "iterations", type=count, default=500, metavar="N")
+    option("--resume", "go on from the checkpoint", action="store_true")
+    option("--samples", "how many to write", type=count, default=2, metavar="S")
+    option("--sample-length", "characters", type=count, default=500, metavar="N")
+    option("--temperature", "below 1 safer, above wilder", type=positive, default=0.5)
+    option("--prompt", "what a sample begins with (default: as the text, 4 characters)")
+    option("--no-compare", "leave out the timing at the end", action="store_true")
     return parser.parse_args(arguments)
 
 
 def run(o):
     text = read_text(o.text, o.unroll, o.batch)
-    prompt = text.encode(o.prompt) if o.prompt else text.ids[:1]
+    prompt = text.encode(o.prompt) if o.prompt else text.ids[:4]
     if o.threads:
         fastrnn.set_num_threads(o.threads)
     training = Training.begin(len(text.vocabulary), o)
     if o.resume:
         load_checkpoint(o.checkpoint, training, text, o)
-    elif not os.access(os.path.dirname(os.path.realpath(o.checkpoint)), os.W_OK):
-        raise Failure(f"--checkpoint {o.checkpoint}: cannot write there")
+    folder = os.path.dirname(os.path.realpath(o.checkpoint))
+    if os.path.isdir(o.checkpoint) or not os.access(folder, os.W_OK):
+        raise Failure(f"--checkpoint {o.checkpoint}: cannot be written")
 
     size = sum(flat.size for flat in training.model.flats)
     print(
-        f"{len(text.ids):,} characters, {len(text.vocabulary)} distinct; "
+        f"{len(text.ids):,} characters, {len(text.vocabulary)} distinct, the last twentieth held out; "
         f"{size:,} parameters: embedding {o.embedding}, {o.layers} x LSTM {o.hidden}; "
-        f"{o.batch} x {o.unroll} characters a step; {fastrnn.get_num_threads()} threads"
+        f"{o.batch} x {o.unroll} characters a step; threads: {fastrnn.get_num_threads()}"
     )
     received = train(training, text, o)
     if received:
@@ -658,6 +691,9 @@ def main(arguments=None):
         return run(parse(arguments))
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"error: not enough memory: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
