@@ -11,13 +11,13 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, ptrdiff_t p0, 
     NAME(product)(M, N, p0, p1, K, a, a_row, 1, panels, NAME(zeros), c, c_row);
 }
 
-/* Some tiles of A are packed together, so that a panel of B, once in L1, meets all of them. */
+/* Some tiles of A are packed together, so that a panel of B meets all of them while it is in the caches. */
+enum { NAME(OUTER_ROWS) = 8 * TILE_ROWS };
 static void NAME(outer_product)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t N, ptrdiff_t K, const real *a, ptrdiff_t a_row,
                                 const real *panels, int fresh, real *c, real *scratch)
 {
-    const ptrdiff_t most = 16 * TILE_ROWS;
-    for (ptrdiff_t m = m0; m < m1; m += most) {
-        ptrdiff_t M = m1 - m < most ? m1 - m : most;
+    for (ptrdiff_t m = m0; m < m1; m += NAME(OUTER_ROWS)) {
+        ptrdiff_t M = m1 - m < NAME(OUTER_ROWS) ? m1 - m : NAME(OUTER_ROWS);
         NAME(pack_tiles)(M, K, a + m, a_row, scratch);
         NAME(product)(M, N, 0, (N + NR - 1) / NR, K, scratch, 1, 0, panels, fresh ? NAME(zeros) : NULL, c + m * N, N);
     }
@@ -35,11 +35,11 @@ static void NAME(sum_rows)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t K, const real *
 
 #define KERNELS                                                                                                        \
     {                                                                                                                  \
-        .width = NR, .depth = NAME(PANEL_BYTES) / (NR * sizeof(real)), .tile_rows = TILE_ROWS,                         \
-        .pack_gates = NAME(pack_gates), .pack_bias = NAME(pack_bias), .pack_rows = NAME(pack_rows),                    \
-        .project = NAME(project), .lstm_step = NAME(lstm_step_forward), .lstm_step_back = NAME(lstm_step_backward),    \
-        .lstm_hidden = NAME(lstm_hidden), .multiply = NAME(multiply), .outer_product = NAME(outer_product),            \
-        .sum_rows = NAME(sum_rows), .activate = NAME(activate),                                                        \
+        .width = NR, .depth = NAME(PANEL_BYTES) / (NR * sizeof(real)), .outer_rows = NAME(OUTER_ROWS),                 \
+        .tile_rows = TILE_ROWS, .pack_gates = NAME(pack_gates), .pack_bias = NAME(pack_bias),                          \
+        .pack_rows = NAME(pack_rows), .project = NAME(project), .lstm_step = NAME(lstm_step_forward),                  \
+        .lstm_step_back = NAME(lstm_step_backward), .lstm_hidden = NAME(lstm_hidden), .multiply = NAME(multiply),      \
+        .outer_product = NAME(outer_product), .sum_rows = NAME(sum_rows), .activate = NAME(activate),                  \
     }
 static const NAME(kernels) NAME(table) = KERNELS;
 #undef KERNELS

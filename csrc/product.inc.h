@@ -7,7 +7,9 @@
  */
 
 #define NR (2 * VL)
-enum { NAME(PANEL_BYTES) = 32 * 1024 }; /* the part of a panel that should stay in L1 over all row tiles */
+/* The part of a panel that meets all row tiles before the next part: L2 feeds the tiles well enough, and with smaller parts
+ * the sums would be stored and loaded again too often. */
+enum { NAME(PANEL_BYTES) = 64 * 1024 };
 
 /* Rows of the panel that are asked for ahead of their use, into L1 and into L2. Panels lie one after the other, so far
  * ahead is often the next panel: where weight_hh comes from memory at each step, that keeps the transfers going. With fewer rows than

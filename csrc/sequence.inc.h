@@ -228,7 +228,7 @@ static fastrnn_status NAME(lstm_backward)(const NAME(kernels) * kernel, const fa
         .c = args->c, .d_output = args->d_output, .d_x = args->d_x, .d_h_0 = args->d_h_0, .d_c_0 = args->d_c_0,
         .d_weight_ih = args->d_weight_ih, .d_weight_hh = args->d_weight_hh, .d_bias = args->d_bias,
         .chunk = chunk_steps(T, BACKWARD_CHUNK_BYTES, B, row + H, sizeof(real)), .d_gates_row = row,
-        .scratch_size = 16 * kernel->tile_rows * kernel->depth, .split_rows = p.split_rows,
+        .scratch_size = kernel->outer_rows * kernel->depth, .split_rows = p.split_rows,
     };
 
     fastrnn_layout layout = {0};

@@ -28,7 +28,8 @@ typedef struct {
 
 typedef struct {
     int width;      /* columns of a panel */
-    int depth;      /* rows of a panel that stay in the first-level cache: a good K for outer_product */
+    int depth;      /* a good K for outer_product, whose scratch is outer_rows * K numbers */
+    int outer_rows; /* a multiple of tile_rows */
     int tile_rows;  /* rows of a product tile */
 
     /* forward panels of weight (4H, K), for blocks [b0, b1): [block][gate][K][columns], padded with zeros */
@@ -52,7 +53,7 @@ typedef struct {
     void (*multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real *a, ptrdiff_t a_row,
                      const real *panels, real *c, ptrdiff_t c_row);
     /* c (m1 - m0, N) = (or, unless fresh, +=) the sum over k of a[k, m0:m1]^T b[k], a's rows a_row apart (it may be
-     * negative), b (K, N) in panels; scratch holds tile_rows * 16 * K numbers */
+     * negative), b (K, N) in panels */
     void (*outer_product)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t N, ptrdiff_t K, const real *a, ptrdiff_t a_row,
                           const real *panels, int fresh, real *c, real *scratch);
     /* sum[m0:m1] = (or, unless fresh, +=) the sum over k of a[k, m0:m1] */

@@ -30,9 +30,11 @@ import zipfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
-# NumPy and fastrnn take turns, several times a step, and OpenBLAS's threads wait for their next turn
-# by spinning on the cores that fastrnn then needs: on two cores, half the speed. The products left
-# to NumPy are small; on one thread they are as good, and the same bits on any number of cores.
+# NumPy and fastrnn take turns, several times a step, and the threads of OpenBLAS and of OpenMP wait
+# for their next turn by spinning, on the cores that the other one needs: on two cores, half the
+# speed. So OpenMP's sleep at once, and NumPy's products are spread over threads here, in
+# `head_gradient`, which also gives the same bits on any number of cores.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
@@ -46,6 +48,9 @@ except ImportError:
     raise SystemExit(2) from None
 
 BITS = 1 / math.log(2)  # bits per nat
+
+# A run that diverges meets the check of its loss; no warnings on the way there.
+DIVERGING = {"over": "ignore", "invalid": "ignore"}
 
 
 class Failure(Exception):
@@ -163,7 +168,8 @@ class CharModel:
             # 3. score                                                    logits (ROWS, V)
             logits = self.score(rows[here])
             # 4. compare
-            losses, d_logits = cross_entropy(logits, targets[here])
+            with np.errstate(**DIVERGING):
+                losses, d_logits = cross_entropy(logits, targets[here])
             # 4. softmax and mean cross-entropy: (softmax - one_hot) / N
             d_logits[np.arange(len(losses)), targets[here]] -= 1
             d_logits *= 1 / N
@@ -314,13 +320,12 @@ def train(training, text, o):
         mininterval=0.2 if sys.stderr.isatty() else 10,
         dynamic_ncols=True,
     )
-    # a run that diverges meets the check of its loss: no warnings on the way there
-    with bar, Interruption() as interruption, np.errstate(over="ignore", invalid="ignore"):
+    with bar, Interruption() as interruption, np.errstate(**DIVERGING):
         while training.iteration < o.iterations and not interruption.received:
             if o.seconds and time.perf_counter() - begin > o.seconds:
                 break
             losses.append(training.step(text, o) * BITS)
-            bar.set_postfix_str(f"{losses[-1]:.2f} bits/char", refresh=False)
+            bar.set_postfix_str(f"{losses[-1]:.3g} bits/char", refresh=False)
             bar.update(characters)
             if training.iteration % o.evaluate_every == 0:
                 now = time.perf_counter()
@@ -500,8 +505,9 @@ def median_seconds(step, times, limit=5.0):
     return statistics.median(seconds[2:])
 
 
-def reference_seconds(text, o):
+def reference_seconds(text, o, threads):
     """The loss of the next step on fastrnn.reference, and the median time of such steps."""
+    fastrnn.set_num_threads(threads)  # for what the model itself spreads over threads
     training = Training.begin(len(text.vocabulary), o)
     load_checkpoint(o.checkpoint, training, text, o)
     training.model.lstm = ReferenceLSTM(training.model.lstm)
@@ -537,8 +543,9 @@ def torch_seconds(V, o, threads):
 
 
 def in_own_process(function, *arguments):
-    """Where the idle threads of another library do not take its cores."""
-    os.environ["OPENBLAS_NUM_THREADS"] = str(fastrnn.get_num_threads())  # for NumPy there
+    """Where a library has all cores to itself, and threads that wait as they do by default."""
+    os.environ["GOMP_SPINCOUNT"] = "300000"
+    os.environ["OPENBLAS_NUM_THREADS"] = str(fastrnn.get_num_threads())
     spawn = multiprocessing.get_context("spawn")
     quiet = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
     with ProcessPoolExecutor(1, spawn, *quiet) as process:
@@ -548,7 +555,7 @@ def in_own_process(function, *arguments):
 def compare(training, text, o):
     """Times the next training step on fastrnn, on the reference, and in PyTorch."""
     threads = fastrnn.get_num_threads()
-    reference_loss, reference = in_own_process(reference_seconds, text, o)
+    reference_loss, reference = in_own_process(reference_seconds, text, o, threads)
     loss = training.step(text, o)
     if not math.isclose(loss, reference_loss, rel_tol=1e-3):  # compare first, then time
         raise Failure(f"fastrnn and its reference disagree: losses {loss} and {reference_loss}")
@@ -562,11 +569,10 @@ def compare(training, text, o):
             rows[name] = seconds
         except Exception as error:  # somebody else's broken installation ends no run of ours
             print(f"\nPyTorch could not be timed: {error}")
-    fastest = next(iter(rows.values()))
     print(f"\none training step, {o.batch} x {o.unroll} characters; threads: {threads}")
     for name, seconds in rows.items():
         speed = o.unroll * o.batch / seconds
-        times = f"{seconds / fastest:.2f}"
+        times = f"{seconds / rows['fastrnn']:.2f}"
         print(f"  {name:28}{seconds * 1e3:9.1f} ms{speed:12,.0f} characters/s{times:>8} x the time")
 
 
@@ -637,9 +643,9 @@ def parse(arguments):
     option("--checkpoint", "replaced if it exists", default="char_lm.npz", metavar="FILE")
     option("--checkpoint-every", "iterations", type=count, default=500, metavar="N")
     option("--resume", "go on from the checkpoint", action="store_true")
-    option("--samples", "how many to write", type=count, default=2, metavar="S")
-    option("--sample-length", "characters", type=count, default=500, metavar="N")
-    option("--temperature", "below 1 safer, above wilder", type=positive, default=0.5)
+    option("--samples", "how many to write", type=count, default=3, metavar="S")
+    option("--sample-length", "characters", type=count, default=400, metavar="N")
+    option("--temperature", "below 1 safer, above wilder", type=positive, default=0.6)
     option("--prompt", "what a sample begins with (default: as the text, 4 characters)")
     option("--no-compare", "leave out the timing at the end", action="store_true")
     return parser.parse_args(arguments)

@@ -62,9 +62,9 @@ def test_every_number_of_rows(B, dtype, isa):
 @pytest.mark.parametrize(
     "T, B, I, H",
     [
-        (2, 30, 700, 20),  # the sum over inputs is longer than a block of a panel
-        (2, 30, 20, 300),  # and that over hidden units, and four times those backward
-        (37, 31, 24, 40),  # and that over steps and sequences in the gradients of the weights
+        (2, 30, 2100, 20),  # the sum over inputs is longer than a block of a panel in any instruction set
+        (2, 30, 20, 600),  # and that over hidden units, and four times those backward
+        (70, 31, 24, 40),  # and that over steps and sequences in the gradients of the weights
         (300, 2, 8, 600),  # more steps than fit one chunk of gates
         (700, 8, 5, 260),  # nor one chunk of the backward pass
         (1, 3, 1030, 1),
