@@ -9,7 +9,8 @@
  * of its threads (round to nearest, denormals are zero, no exception) and restores it before it returns.
  *
  * Every number of a result is a sum in one fixed order, with fused multiply-add: it depends on nothing but its inputs;
- * not on B, on how T is cut into calls, on threads, or, `generic` apart, on the instruction set. */
+ * not on B, on how T is cut into calls, on threads, or, `generic` apart, on the instruction set. A NaN is a NaN under all
+ * of these, but its sign and payload may differ. */
 #ifndef FASTRNN_H
 #define FASTRNN_H
 

@@ -1,5 +1,6 @@
 /* Which instruction sets this library holds, and which of them this processor runs. */
 #include "fastrnn.h"
+#include "float_mode.h"
 #include "kernels.h"
 
 #ifdef FASTRNN_X86_64
@@ -69,8 +70,10 @@ int fastrnn_isa_is_supported(const fastrnn_isa *isa)
 
 void fastrnn_activate(const fastrnn_isa *isa, fastrnn_dtype dtype, int use_tanh, ptrdiff_t n, const void *x, void *y)
 {
+    float_mode before = float_mode_enter();
     if (dtype == FASTRNN_F32)
         isa->f32->activate(use_tanh, n, x, y);
     else
         isa->f64->activate(use_tanh, n, x, y);
+    float_mode_leave(before);
 }

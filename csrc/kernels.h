@@ -31,9 +31,6 @@ struct fastrnn_isa {
 };
 
 extern const struct fastrnn_isa fastrnn_isa_generic;
-#if defined(__x86_64__) || defined(_M_X64) || defined(__i386__) || defined(_M_IX86)
-#define FASTRNN_X86 1
-#endif
 #if defined(__x86_64__) || defined(_M_X64)
 extern const struct fastrnn_isa fastrnn_isa_avx2, fastrnn_isa_avx512;
 #define FASTRNN_X86_64 1

@@ -51,7 +51,7 @@ INLINE void NAME(lstm_cell_back)(ptrdiff_t H, int lanes, const real *gates, cons
     vec g = NAME(load_lanes)(gates + 2 * H, lanes), o = NAME(load_lanes)(gates + 3 * H, lanes);
     vec tanh_c = NAME(tanh)(NAME(load_lanes)(c, lanes));
     vec d_h = NAME(load_lanes)(d_h_next, lanes);
-    if (d_output) d_h = v_add(NAME(load_lanes)(d_output, lanes), d_h);
+    d_h = v_add(d_output ? NAME(load_lanes)(d_output, lanes) : v_set1(0), d_h);
     if (h) NAME(store_lanes)(h, v_mul(o, tanh_c), lanes);
 
     vec d_o = v_mul(d_h, tanh_c); /* 3 */

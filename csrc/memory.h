@@ -6,8 +6,8 @@
 
 #include "fastrnn.h"
 
-/* Several arrays in one block. reserve() returns an array's offset and counts it; a product of sizes that overflows
- * makes the layout impossible, and layout_allocate() returns NULL for it as for any lack of memory. */
+/* Several arrays in one block. fastrnn_reserve() returns an array's offset and counts it; a product of sizes that overflows
+ * makes the layout impossible, and fastrnn_allocate() returns NULL for it as for any lack of memory. */
 typedef struct {
     size_t size;
     int overflow;

@@ -34,12 +34,8 @@ static void NAME(pack_bias)(ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real 
         for (int gate = 0; gate < 4; gate++)
             for (ptrdiff_t j = 0; j < width; j++) {
                 ptrdiff_t unit = b * NR + j, column = gate * H + unit;
-                real sum = 0;
-                if (unit < H && bias_ih && bias_hh)
-                    sum = bias_ih[column] + bias_hh[column];
-                else if (unit < H && (bias_ih || bias_hh))
-                    sum = (bias_ih ? bias_ih : bias_hh)[column];
-                packed[4 * b * NR + gate * width + j] = sum;
+                const real ih = unit < H && bias_ih ? bias_ih[column] : 0, hh = unit < H && bias_hh ? bias_hh[column] : 0;
+                packed[4 * b * NR + gate * width + j] = ih + hh;
             }
     }
 }

@@ -137,7 +137,7 @@ static void NAME(panels)(ptrdiff_t count, int nv, int lanes, ptrdiff_t M, ptrdif
     }
 }
 
-/* Vectors that panel `first .. NR-1` of N columns needs, and the columns in the last of them. */
+/* Vectors that panel `first .. first + NR - 1` of N columns needs, and the columns in the last of them. */
 INLINE int NAME(panel_vectors)(ptrdiff_t N, ptrdiff_t first) { return N - first > VL ? 2 : 1; }
 INLINE int NAME(panel_lanes)(ptrdiff_t N, ptrdiff_t first)
 {

@@ -45,7 +45,7 @@ static plan plan_steps(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, size_
     const double speed = 10 * lanes; /* flop per ns and core */
     plan best = {1, 0};
     double least = 0;
-    for (int n = 1; n <= threads; n++)
+    for (int n = 1; n <= threads && (n <= B || n <= ceil_div(H, width)); n++)
         for (int split_rows = 0; split_rows <= (n > 1); split_rows++) {
             if (split_rows ? n > B : n > ceil_div(H, width)) continue;
             double rows = split_rows ? (double)ceil_div(B, n) : (double)B;

@@ -6,6 +6,8 @@ The kernels take fewer where fewer are faster; the results do not depend on it.
 import operator
 import os
 
+MOST_THREADS = 1024
+
 __all__ = ["get_num_threads", "set_num_threads"]
 
 
@@ -47,7 +49,7 @@ def _default() -> int:
     try:
         wanted = int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
         if wanted > 0:
-            return wanted
+            return min(wanted, MOST_THREADS)
     except ValueError:
         pass
     try:
@@ -79,26 +81,34 @@ def set_num_threads(num_threads: int) -> None:
     Notes
     -----
     No result depends on it, to the last bit.
+
+    In a process made by ``fork`` every call uses one thread, whatever is set: an OpenMP team does not survive a fork.
+    Processes that shall use more are to be started by "spawn" or "forkserver".
     """
     global _num_threads
     try:
+        if isinstance(num_threads, bool):
+            raise TypeError
         number = operator.index(num_threads)
     except TypeError:
         raise TypeError(f"num_threads: expected an int, got {type(num_threads).__name__}") from None
-    if not 1 <= number <= 1024:
-        raise ValueError(f"num_threads: expected 1 to 1024, got {number}")
+    if not 1 <= number <= MOST_THREADS:
+        raise ValueError(f"num_threads: expected 1 to {MOST_THREADS}, got {number}")
     _num_threads = number
 
 
 def get_num_threads() -> int:
-    """The number of threads that a call may use; see `set_num_threads`."""
-    return _num_threads
+    """The number of threads that a call may use: what `set_num_threads` has set, but 1 in a forked child."""
+    return 1 if _forked else _num_threads
+
+
+_forked = False
 
 
 def _after_fork() -> None:
-    """An OpenMP team does not survive a fork: entering one in the child would wait for threads that are gone."""
-    global _num_threads
-    _num_threads = 1
+    """The child has the OpenMP team's records and not its threads: entering a team would wait for ever."""
+    global _forked
+    _forked = True
 
 
 if hasattr(os, "register_at_fork"):

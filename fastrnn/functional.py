@@ -38,10 +38,10 @@ class LSTMTape:
 
     __slots__ = ("x", "fingerprint", "h_0", "c_0", "gates", "c", "packed", "biases")
 
-    def __init__(self, x, x_is_private, h_0, c_0, gates, c, packed, biases):
+    def __init__(self, x, fingerprint, h_0, c_0, gates, c, packed, biases):
         # A view, because the shape of the caller's own array object can be assigned to.
-        self.x = x if x_is_private else x.view()
-        self.fingerprint = None if x_is_private else _core.fingerprint(x)
+        self.x = x if fingerprint is None else x.view()
+        self.fingerprint = fingerprint
         self.h_0 = h_0
         self.c_0 = c_0
         self.gates = gates
@@ -52,6 +52,9 @@ class LSTMTape:
     def check_x(self):
         if self.fingerprint is not None and _core.fingerprint(self.x) != self.fingerprint:
             raise ValueError("x: changed between forward and backward")
+
+    def __reduce__(self):
+        raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one process")
 
     def __repr__(self):
         T, B, I = self.x.shape
@@ -192,11 +195,13 @@ def unchecked_lstm_forward(x, x_is_private, h_0, c_0, weights, output, h_n, c_n)
     T, B, H = output.shape
     gates = np.empty((T, B, 4 * H), output.dtype)
     c = np.empty((T, B, H), output.dtype)
+    # Taken first: what another thread does to x while the kernel runs is noticed, too.
+    fingerprint = None if x_is_private else _core.fingerprint(x)
     packed = _core.lstm_forward(
         x, h_0, c_0, *weights, output, h_n, c_n, gates, c, get_num_threads(), instruction_set()
     )
     biases = [n for n, b in zip(("bias_ih", "bias_hh"), weights[2:]) if b is not None]
-    return LSTMTape(x, x_is_private, h_0, c_0, gates, c, packed, biases)
+    return LSTMTape(x, fingerprint, h_0, c_0, gates, c, packed, biases)
 
 
 def lstm_backward(

@@ -45,6 +45,9 @@ class LayerTape:
         self.tapes = tapes  # of fastrnn.functional, the layer nearest to x first
         self.batched = batched
 
+    def __reduce__(self):
+        raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one layer")
+
     def __repr__(self):
         T, B, _ = self.tapes[0].x.shape
         return f"<LayerTape T={T} B={B} of {self.layer()}>"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastrnn._validation import as_array, float_dtype, shape_error
+from fastrnn._validation import as_array, float_dtype, shape_error, size
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -46,8 +46,9 @@ class Parameters(Mapping):
         layout = []
         start = 0
         for name, shape in shapes.items():
+            shape = tuple(size(name, n, minimum=0) for n in shape)
             stop = start + math.prod(shape)
-            layout.append((name, tuple(shape), start, stop))
+            layout.append((name, shape, start, stop))
             start = stop
         self._allocate(layout, float_dtype("dtype", dtype), np.zeros)
 

@@ -1,5 +1,10 @@
 """Fixtures that the tests share: one test run covers every instruction set and precision this machine can run."""
 
+import os
+
+# Before NumPy is imported: the references' products are small, and on a busy machine a BLAS team waits for time slices.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest

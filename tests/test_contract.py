@@ -131,6 +131,39 @@ def test_strides_alignment_and_byte_order(change, dtype, isa):
     lstm_cases.assert_same_bytes(lstm_cases.run(functional, changed), expected)
 
 
+def test_not_a_number_is_in_the_same_places(dtype, threads):
+    """Of a NaN only that it is one is promised; of all other numbers every bit."""
+
+    def without_nan(result):
+        return {name: np.where(np.isnan(array), dtype(7), array) for name, array in result.items()}
+
+    case = lstm_cases.draw(np.random.default_rng(13), dtype, 6, 30, 20, 70)
+    case.x[2, 3, 4], case.x[4, 7, 1] = np.nan, -np.nan
+    results = []
+    for name in _config.runnable():
+        for num_threads in (1, 2) if name != "generic" else ():
+            threads(num_threads)
+            with _config.using(name):
+                results.append(lstm_cases.run(functional, case))
+    for other in results[1:]:
+        assert np.isnan(other["output"][2:, 3]).all()
+        lstm_cases.assert_same_bytes(without_nan(other), without_nan(results[0]))
+
+
+def test_nothing_given_equals_zeros_to_the_sign_of_zero(dtype, isa):
+    """state, bias and the gradients of results, where all that is summed are zeros of either sign."""
+    zero, minus = np.zeros((1, 1), dtype), np.full((1, 1), -0.0, dtype)
+    weights = [np.full((4, 1), -1, dtype), np.full((4, 1), -1, dtype)]
+    bias = np.full(4, -0.0, dtype)
+    for given, full in (((None, None), (zero, zero)), ((None, minus), (zero, minus))):
+        _, (h, c), tape = functional.lstm_forward(zero[None], given, *weights, bias)
+        _, (h_full, c_full), _ = functional.lstm_forward(zero[None], full, *weights, bias, np.zeros(4, dtype))
+        assert h.tobytes() == h_full.tobytes() and c.tobytes() == c_full.tobytes()
+        _, d_state, _ = functional.lstm_backward(tape, None, (minus, minus))
+        _, d_state_full, _ = functional.lstm_backward(tape, zero[None], (minus, minus))
+        assert [d.tobytes() for d in d_state] == [d.tobytes() for d in d_state_full]
+
+
 def test_a_second_run_gives_the_same_bytes(case, isa, threads):
     threads(2)
     lstm_cases.assert_same_bytes(lstm_cases.run(functional, case), lstm_cases.run(functional, case))

@@ -608,3 +608,28 @@ def test_pickles_and_copies(options):
         assert not other(x)[0].any()
     assert_same_bytes(everything(layer, x), expected)
     assert len(pickle.dumps(layer)) < layer.params.flat.nbytes + 2000  # each value once
+
+
+def test_a_tape_is_neither_copied_nor_pickled():
+    layer = fastrnn.LSTM(3, 4, rng=0)
+    _, _, tape = layer.forward(np.zeros((2, 1, 3), np.float32))
+    for one in (tape, tape.tapes[0]):
+        for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="^a tape cannot be copied or pickled"):
+                attempt(one)
+
+
+def test_x_changed_while_the_kernel_runs_is_noticed(monkeypatch):
+    layer = fastrnn.LSTM(3, 4, rng=0)
+    x = np.zeros((2, 1, 3), np.float32)
+    kernel = fastrnn._core.lstm_forward
+
+    def meddled(*arguments):
+        result = kernel(*arguments)
+        x[0] = 1
+        return result
+
+    monkeypatch.setattr(fastrnn._core, "lstm_forward", meddled)
+    output, _, tape = layer.forward(x)
+    with pytest.raises(ValueError, match="^x: changed"):
+        layer.backward(tape, np.ones_like(output))

@@ -182,3 +182,9 @@ def test_a_layers_parameters_come_in_the_order_of_torch():
     d_params = layer.backward(tape)[2]
     assert list(d_params) == list(layer.params)
     assert_views_of_flat(d_params)
+
+
+@pytest.mark.parametrize("shape, error", [((-1,), ValueError), ((2.5,), TypeError), (("3",), TypeError)])
+def test_axes_are_sizes(shape, error):
+    with pytest.raises(error, match="^a: expected"):
+        Parameters({"a": shape})
