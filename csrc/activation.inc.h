@@ -43,8 +43,8 @@ INLINE void NAME(exp_split)(vec y, vec *s, vec *p)
 }
 
 /* (a + a_low) / (d + d_low) for d in [1, 2], the low parts being rounding errors, a_low NULL for none: 1/d from the
- * cubic of least relative error, 1/577, made better by reciprocal_step; then the quotient is corrected by its remainder.
- * It is a, exactly, at d = 1 without low parts. */
+ * cubic of least relative error, 1/577, made better by reciprocal_step; then the quotient is corrected by its
+ * remainder. It is a, exactly, at d = 1 without low parts. */
 INLINE vec NAME(quotient)(vec a, const vec *a_low, vec d, vec d_low)
 {
     const real C0 = (real)(1632.0 / 577), C1 = (real)(-1696.0 / 577), C2 = (real)(768.0 / 577),

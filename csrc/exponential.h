@@ -27,8 +27,8 @@ INLINE vec_f64 exp_polynomial_f64(vec_f64 r)
     return v_fma_f64(c, r4, a);
 }
 
-/* From a guess of 1/d and its relative error e = 1 - d guess, |e| <= 1/577, a better one: guess (1 + e), wrong by e^2, or
- * guess (1 + e + e^2), wrong by e^3. The quotient's correction squares that once more. */
+/* From a guess of 1/d and its relative error e = 1 - d guess, |e| <= 1/577, a better one: guess (1 + e), wrong by e^2,
+ * or guess (1 + e + e^2), wrong by e^3. The quotient's correction squares that once more. */
 INLINE vec_f32 reciprocal_step_f32(vec_f32 guess, vec_f32 e) { return v_fma_f32(guess, e, guess); }
 INLINE vec_f64 reciprocal_step_f64(vec_f64 guess, vec_f64 e) { return v_fma_f64(guess, v_fma_f64(e, e, e), guess); }
 

@@ -9,8 +9,8 @@
  * of its threads (round to nearest, denormals are zero, no exception) and restores it before it returns.
  *
  * Every number of a result is a sum in one fixed order, with fused multiply-add: it depends on nothing but its inputs;
- * not on B, on how T is cut into calls, on threads, or, `generic` apart, on the instruction set. A NaN is a NaN under all
- * of these, but its sign and payload may differ. */
+ * not on B, on how T is cut into calls, on threads, or, `generic` apart, on the instruction set. A NaN is a NaN under
+ * all of these, but its sign and payload may differ. */
 #ifndef FASTRNN_H
 #define FASTRNN_H
 
@@ -31,9 +31,9 @@ typedef enum {
 /* An instruction set: its kernels. All are constants of the library. */
 typedef struct fastrnn_isa fastrnn_isa;
 
-const fastrnn_isa *fastrnn_isa_at(int index);         /* those built in, the slowest first; NULL past the last */
-const char *fastrnn_isa_name(const fastrnn_isa *);    /* "generic", "avx2", "avx512" */
-int fastrnn_isa_is_supported(const fastrnn_isa *);    /* by this processor and its operating system */
+const fastrnn_isa *fastrnn_isa_at(int index);      /* those built in, the slowest first; NULL past the last */
+const char *fastrnn_isa_name(const fastrnn_isa *); /* "generic", "avx2", "avx512" */
+int fastrnn_isa_is_supported(const fastrnn_isa *); /* by this processor and its operating system */
 
 int fastrnn_has_openmp(void);
 const char *fastrnn_compiler(void);
@@ -44,32 +44,32 @@ void fastrnn_packed_free(fastrnn_packed *); /* NULL is ignored */
 
 typedef struct {
     ptrdiff_t T, B, I, H;
-    const void *x;                   /* (T, B, I) */
-    const void *h_0, *c_0;           /* (B, H) */
-    const void *weight_ih;           /* (4H, I) */
-    const void *weight_hh;           /* (4H, H) */
-    const void *bias_ih, *bias_hh;   /* (4H), each may be NULL for zeros */
-    void *output;                    /* (T, B, H) written: h_t */
-    void *h_n, *c_n;                 /* (B, H) written: the last h_t and c_t, or h_0 and c_0 if T is 0 */
-    void *gates;                     /* (T, B, 4H) written: i f g o; NULL for inference */
-    void *c;                         /* (T, B, H) written: c_t; NULL for inference */
-    fastrnn_packed **snapshot;       /* written: for backward, freed by the caller; NULL for inference */
+    const void *x;                 /* (T, B, I) */
+    const void *h_0, *c_0;         /* (B, H) */
+    const void *weight_ih;         /* (4H, I) */
+    const void *weight_hh;         /* (4H, H) */
+    const void *bias_ih, *bias_hh; /* (4H), each may be NULL for zeros */
+    void *output;                  /* (T, B, H) written: h_t */
+    void *h_n, *c_n;               /* (B, H) written: the last h_t and c_t, or h_0 and c_0 if T is 0 */
+    void *gates;                   /* (T, B, 4H) written: i f g o; NULL for inference */
+    void *c;                       /* (T, B, H) written: c_t; NULL for inference */
+    fastrnn_packed **snapshot;     /* written: for backward, freed by the caller; NULL for inference */
 } fastrnn_lstm_forward_args;
 
 typedef struct {
-    ptrdiff_t T, B, I, H;            /* the following six as forward had or left them */
-    const fastrnn_packed *snapshot;  /* it decides instruction set and precision */
-    const void *x;                   /* (T, B, I) */
-    const void *h_0, *c_0;           /* (B, H) */
-    const void *gates;               /* (T, B, 4H) */
-    const void *c;                   /* (T, B, H) */
-    const void *d_output;            /* (T, B, H) or NULL for zeros */
-    const void *d_h_n, *d_c_n;       /* (B, H), each may be NULL for zeros */
-    void *d_x;                       /* (T, B, I) written; or NULL */
-    void *d_h_0, *d_c_0;             /* (B, H) written */
-    void *d_weight_ih;               /* (4H, I) written */
-    void *d_weight_hh;               /* (4H, H) written */
-    void *d_bias;                    /* (4H) written: of either bias; or NULL */
+    ptrdiff_t T, B, I, H;           /* the following six as forward had or left them */
+    const fastrnn_packed *snapshot; /* it decides instruction set and precision */
+    const void *x;                  /* (T, B, I) */
+    const void *h_0, *c_0;          /* (B, H) */
+    const void *gates;              /* (T, B, 4H) */
+    const void *c;                  /* (T, B, H) */
+    const void *d_output;           /* (T, B, H) or NULL for zeros */
+    const void *d_h_n, *d_c_n;      /* (B, H), each may be NULL for zeros */
+    void *d_x;                      /* (T, B, I) written; or NULL */
+    void *d_h_0, *d_c_0;            /* (B, H) written */
+    void *d_weight_ih;              /* (4H, I) written */
+    void *d_weight_hh;              /* (4H, H) written */
+    void *d_bias;                   /* (4H) written: of either bias; or NULL */
 } fastrnn_lstm_backward_args;
 
 /* Memory that calls use and leave behind for the next, at most 32 MiB. Used by one call at a time. */

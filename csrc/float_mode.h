@@ -1,5 +1,5 @@
-/* The floating-point mode of a computing thread: round to nearest, no traps, denormals in and out taken as zero (a state
- * that decays towards zero would make every step twenty times slower). */
+/* The floating-point mode of a computing thread: round to nearest, no traps, denormals in and out taken as zero (a
+ * state that decays towards zero would make every step twenty times slower). */
 #ifndef FASTRNN_FLOAT_MODE_H
 #define FASTRNN_FLOAT_MODE_H
 

@@ -33,10 +33,7 @@ static int has_avx(unsigned leaf7_ebx_bits, unsigned long long registers)
     cpuid(7, 0, leaf7);
     return (leaf7[EBX] & leaf7_ebx_bits) == leaf7_ebx_bits;
 }
-static int has_avx2(void)
-{
-    return has_avx(1u << 5, 0x6); /* AVX2; XMM and YMM registers */
-}
+static int has_avx2(void) { return has_avx(1u << 5, 0x6); /* AVX2; XMM and YMM registers */ }
 static int has_avx512(void)
 {
     return has_avx(1u << 5 | 1u << 16, 0xe6); /* AVX2 and AVX512F; also the masks and both halves of ZMM */

@@ -23,7 +23,8 @@ static void NAME(outer_product)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t N, ptrdiff
     }
 }
 
-static void NAME(sum_rows)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t K, const real *a, ptrdiff_t a_row, int fresh, real *sum)
+static void NAME(sum_rows)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t K, const real *a, ptrdiff_t a_row, int fresh,
+                           real *sum)
 {
     for (ptrdiff_t m = m0; m < m1; m += VL) {
         int lanes = m1 - m < VL ? (int)(m1 - m) : VL;
@@ -35,11 +36,21 @@ static void NAME(sum_rows)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t K, const real *
 
 #define KERNELS                                                                                                        \
     {                                                                                                                  \
-        .width = NR, .depth = NAME(PANEL_BYTES) / (NR * sizeof(real)), .outer_rows = NAME(OUTER_ROWS),                 \
-        .tile_rows = TILE_ROWS, .pack_gates = NAME(pack_gates), .pack_bias = NAME(pack_bias),                          \
-        .pack_rows = NAME(pack_rows), .project = NAME(project), .lstm_step = NAME(lstm_step_forward),                  \
-        .lstm_step_back = NAME(lstm_step_backward), .lstm_hidden = NAME(lstm_hidden), .multiply = NAME(multiply),      \
-        .outer_product = NAME(outer_product), .sum_rows = NAME(sum_rows), .activate = NAME(activate),                  \
+        .width = NR,                                                                                                   \
+        .depth = NAME(PANEL_BYTES) / (NR * sizeof(real)),                                                              \
+        .outer_rows = NAME(OUTER_ROWS),                                                                                \
+        .tile_rows = TILE_ROWS,                                                                                        \
+        .pack_gates = NAME(pack_gates),                                                                                \
+        .pack_bias = NAME(pack_bias),                                                                                  \
+        .pack_rows = NAME(pack_rows),                                                                                  \
+        .project = NAME(project),                                                                                      \
+        .lstm_step = NAME(lstm_step_forward),                                                                          \
+        .lstm_step_back = NAME(lstm_step_backward),                                                                    \
+        .lstm_hidden = NAME(lstm_hidden),                                                                              \
+        .multiply = NAME(multiply),                                                                                    \
+        .outer_product = NAME(outer_product),                                                                          \
+        .sum_rows = NAME(sum_rows),                                                                                    \
+        .activate = NAME(activate),                                                                                    \
     }
 static const NAME(kernels) NAME(table) = KERNELS;
 #undef KERNELS

@@ -80,8 +80,7 @@ INLINE void NAME(gate_block)(ptrdiff_t M, ptrdiff_t H, ptrdiff_t block, ptrdiff_
 static void NAME(project)(ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x,
                           const real *panels, const real *bias, real *gates)
 {
-    for (ptrdiff_t b = b0; b < b1; b++)
-        NAME(gate_block)(M, H, b, I, x, panels, bias + 4 * NR * b, gates);
+    for (ptrdiff_t b = b0; b < b1; b++) NAME(gate_block)(M, H, b, I, x, panels, bias + 4 * NR * b, gates);
 }
 
 static void NAME(lstm_step_forward)(const NAME(lstm_step) * s, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1)

@@ -14,13 +14,15 @@ static void NAME(pack_gates)(ptrdiff_t H, ptrdiff_t K, ptrdiff_t b0, ptrdiff_t b
                 for (ptrdiff_t k = 0; k < K; k += VL) {
                     int lanes = K - k < VL ? (int)(K - k) : VL;
                     vec square[VL];
-                    UNROLL for (int i = 0; i < VL; i++)
-                    {
+                    UNROLL
+                    for (int i = 0; i < VL; i++) {
                         square[i] = i < units ? v_load_n(from + i * K + k, lanes) : v_set1(0);
                         if (i < units) v_prefetch(from + i * K + k + 4 * VL);
                     }
                     v_transpose(square);
-                    UNROLL for (int i = 0; i < VL; i++) if (i < lanes) v_store(to + (k + i) * width, square[i]);
+                    UNROLL
+                    for (int i = 0; i < VL; i++)
+                        if (i < lanes) v_store(to + (k + i) * width, square[i]);
                 }
             }
     }
@@ -34,7 +36,8 @@ static void NAME(pack_bias)(ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real 
         for (int gate = 0; gate < 4; gate++)
             for (ptrdiff_t j = 0; j < width; j++) {
                 ptrdiff_t unit = b * NR + j, column = gate * H + unit;
-                const real ih = unit < H && bias_ih ? bias_ih[column] : 0, hh = unit < H && bias_hh ? bias_hh[column] : 0;
+                const real ih = unit < H && bias_ih ? bias_ih[column] : 0,
+                           hh = unit < H && bias_hh ? bias_hh[column] : 0;
                 packed[4 * b * NR + gate * width + j] = ih + hh;
             }
     }

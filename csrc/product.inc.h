@@ -1,4 +1,4 @@
-/* C[M x N] = start + A[M x K] P[K x N]: the one matrix product behind the projections, the recurrence and all gradients.
+/* C[M x N] = start + A[M x K] P[K x N]: the one matrix product behind projection, recurrence and all gradients.
  *
  * P is packed: its columns are cut into panels of NR = 2 VL columns (the last one VL wide if that is enough), and each
  * panel lies in memory as [K][its width], padded with zeros. A and C are read and written in place through strides.
@@ -7,17 +7,17 @@
  */
 
 #define NR (2 * VL)
-/* The part of a panel that meets all row tiles before the next part: L2 feeds the tiles well enough, and with smaller parts
- * the sums would be stored and loaded again too often. */
+/* The part of a panel that meets all row tiles before the next part: L2 feeds the tiles well enough, and with smaller
+ * parts the sums would be stored and loaded again too often. */
 enum { NAME(PANEL_BYTES) = 64 * 1024 };
 
 /* Rows of the panel that are asked for ahead of their use, into L1 and into L2. Panels lie one after the other, so far
- * ahead is often the next panel: where weight_hh comes from memory at each step, that keeps the transfers going. With fewer rows than
- * four the loop is all loads already, and the processor's own prefetch does better. */
+ * ahead is often the next panel: where weight_hh comes from memory at each step, that keeps the transfers going. With
+ * fewer rows than four the loop is all loads already, and the processor's own prefetch does better. */
 enum { NAME(ROWS_TO_L1) = 16, NAME(ROWS_TO_L2) = 512 };
 
 /* One tile: rows 0 .. mr-1 of `np` panels, each nv vectors wide, of which the last keeps `lanes` columns. start: a row
- * [np][nv * VL] that every row begins with, or NULL to go on from what C holds. Panel q's columns are at c + q * c_panel.
+ * [np][nv * VL] that every row begins with, or NULL to go on from what C holds. Panel q's columns: c + q * c_panel.
  * mr, np and nv are constants after inlining, so that `sum` lives in registers. */
 INLINE void NAME(tile)(const int mr, const int np, const int nv, ptrdiff_t K, const real *a, ptrdiff_t a_row,
                        ptrdiff_t a_k, const real *p, ptrdiff_t p_panel, const real *start, real *c, ptrdiff_t c_row,
@@ -129,9 +129,9 @@ static void NAME(panels)(ptrdiff_t count, int nv, int lanes, ptrdiff_t M, ptrdif
             for (ptrdiff_t m = 0, mr; m < M; m += mr) {
                 mr = NAME(tile_rows)(M, m);
                 const real *tile = a_k ? a + m * a_row + k * a_k : a + m * K + k * mr;
-                NAME(tiles)[mr][np / 2][nv - 1](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr, p + q * p_panel + k * width,
-                                                p_panel, k > 0 ? NULL : begin, c + m * c_row + q * c_panel, c_row,
-                                                c_panel, lanes);
+                NAME(tiles)[mr][np / 2][nv - 1](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr,
+                                                p + q * p_panel + k * width, p_panel, k > 0 ? NULL : begin,
+                                                c + m * c_row + q * c_panel, c_row, c_panel, lanes);
             }
         }
     }
@@ -152,7 +152,8 @@ static void NAME(product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t panel_0, ptrdiff_t
     ptrdiff_t whole = N / NR < panel_1 ? N / NR : panel_1;
     if (M <= 0) return;
     if (panel_0 < whole)
-        NAME(panels)(whole - panel_0, 2, VL, M, K, a, a_row, a_k, p + panel_0 * NR * K, start, c + panel_0 * NR, c_row, NR);
+        NAME(panels)(whole - panel_0, 2, VL, M, K, a, a_row, a_k, p + panel_0 * NR * K, start, c + panel_0 * NR, c_row,
+                     NR);
     else
         whole = panel_0;
     if (whole < panel_1)

@@ -8,7 +8,8 @@
 #include "memory.h"
 #include "team.h"
 
-/* Workspace of one call. Gates of a chunk: enough rows for a product at full speed, few enough to stay in the caches. */
+/* Workspace of one call. Gates of a chunk: enough rows for a product at full speed, few enough to stay in the caches.
+ */
 enum { GATES_CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20 };
 
 static ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) { return a / b + (a % b != 0); }
@@ -37,7 +38,8 @@ typedef struct {
 } plan;
 
 /* How many threads, and what they share: the least estimated time. Sharing hidden units keeps a slice of weight_hh in
- * each core's caches and costs a barrier a step; sharing the batch needs none, but every core reads all of weight_hh. */
+ * each core's caches and costs a barrier a step; sharing the batch needs none, but every core reads all of weight_hh.
+ */
 static plan plan_steps(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, size_t element, int width, int threads)
 {
     const double barrier = 200, start = 3000, cell = 25; /* ns: a barrier, a team, the cell on one vector */
@@ -50,7 +52,7 @@ static plan plan_steps(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, size_
             if (split_rows ? n > B : n > ceil_div(H, width)) continue;
             double rows = split_rows ? (double)ceil_div(B, n) : (double)B;
             double units = split_rows ? vectors : ceil_div(ceil_div(H, width), n) * 2.0; /* in vectors */
-            double weights = 4 * units * lanes * H;                                       /* numbers read each step */
+            double weights = 4 * units * lanes * H;                                      /* numbers read each step */
             double bytes = weights * element;
             double bandwidth = bytes < 40e3 ? 200 : bytes < 900e3 ? 60 : 20; /* per ns */
             double product = 2 * rows * weights / speed, reading = bytes / bandwidth;

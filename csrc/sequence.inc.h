@@ -58,7 +58,7 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
             kernel->lstm_step(&step, rows.from, rows.to, blocks.from, blocks.to);
             if (!f->split_rows) fastrnn_team_barrier(me); /* the next step reads all of h_t */
         }
-        if (f->split_rows && !keep) fastrnn_team_barrier(me); /* the next projection writes all rows of the same gates */
+        if (f->split_rows && !keep) fastrnn_team_barrier(me); /* the next projection writes rows of all */
     }
     if (me->index == 0 || f->split_rows) { /* without split rows the last barrier has shown all of h_t and c_t */
         const size_t bytes = (size_t)((rows.to - rows.from) * H) * sizeof(real);
@@ -119,8 +119,9 @@ struct NAME(backward) {
     ptrdiff_t T, B, I, H;
     const real *panels_ih, *panels_hh, *x, *h_0, *c_0, *gates, *c, *d_output;
     real *d_x, *d_h_0, *d_c_0, *d_weight_ih, *d_weight_hh, *d_bias;
-    /* Steps are taken in chunks, the last chunk first. d_gates (chunk + 1, B, d_gates_row): the gradients of the chunk's
-     * steps, then those of the step after it. h_prev (chunk, B, H): h_{t-1} of each step, made again from o and c. */
+    /* Steps are taken in chunks, the last chunk first. d_gates (chunk + 1, B, d_gates_row): the gradients of the
+     * chunk's steps, then those of the step after it. h_prev (chunk, B, H): h_{t-1} of each step, made again from o
+     * and c. */
     ptrdiff_t chunk, d_gates_row;
     real *d_gates, *h_prev;
     real *panels_x, *panels_h; /* packed rows of x and h_prev: [panel][up to kernel->depth][width] */
@@ -131,7 +132,8 @@ struct NAME(backward) {
 
 /* d_weight += sum over the chunk's rows, from the last to the first, of d_gates[r]^T x[r] (and h_prev[r]). With rows in
  * descending order, as time runs here, cutting time into chunks leaves every sum in one order. */
-static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0, ptrdiff_t t1)
+static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0,
+                                   ptrdiff_t t1)
 {
     const NAME(kernels) *kernel = b->kernel;
     const ptrdiff_t B = b->B, I = b->I, H = b->H, G = 4 * H, row = b->d_gates_row;
@@ -149,8 +151,10 @@ static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrn
         kernel->pack_rows(depth, I, x_panels.from, x_panels.to, b->x + (t0 * B + end - 1) * I, -I, b->panels_x);
         kernel->pack_rows(depth, H, h_panels.from, h_panels.to, b->h_prev + (end - 1) * H, -H, b->panels_h);
         fastrnn_team_barrier(me);
-        kernel->outer_product(gates.from, gates.to, I, depth, d_gates, -row, b->panels_x, fresh, b->d_weight_ih, scratch);
-        kernel->outer_product(gates.from, gates.to, H, depth, d_gates, -row, b->panels_h, fresh, b->d_weight_hh, scratch);
+        kernel->outer_product(gates.from, gates.to, I, depth, d_gates, -row, b->panels_x, fresh, b->d_weight_ih,
+                              scratch);
+        kernel->outer_product(gates.from, gates.to, H, depth, d_gates, -row, b->panels_h, fresh, b->d_weight_hh,
+                              scratch);
         if (b->d_bias) kernel->sum_rows(gates.from, gates.to, depth, d_gates, -row, fresh, b->d_bias);
         fastrnn_team_barrier(me);
     }
@@ -199,8 +203,8 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
         if (b->split_rows) fastrnn_team_barrier(me);
         if (b->d_x) {
             const fastrnn_range flat = fastrnn_share((t1 - t0) * B, me);
-            kernel->multiply(flat.to - flat.from, I, G, 0, ceil_div(I, kernel->width), b->d_gates + flat.from * row, row,
-                             b->panels_ih, b->d_x + (t0 * B + flat.from) * I, I);
+            kernel->multiply(flat.to - flat.from, I, G, 0, ceil_div(I, kernel->width), b->d_gates + flat.from * row,
+                             row, b->panels_ih, b->d_x + (t0 * B + flat.from) * I, I);
         }
         NAME(weight_gradients)(b, me, t0, t1);
         if (t0 > 0) { /* this chunk's first step is the one after the next chunk */

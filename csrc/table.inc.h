@@ -4,12 +4,12 @@
 /* The cell of one step, for rows (sequences) and blocks given with the call. Row b of a (B, n) array is at b * n. */
 typedef struct {
     ptrdiff_t H;
-    const real *panels;  /* weight_hh, packed for forward */
-    const real *h_prev;  /* (B, H) */
-    const real *c_prev;  /* (B, H) */
-    real *gates;         /* (B, 4H) in: bias and input's part; out, if keep: i f g o after their activation */
-    real *c;             /* (B, H) written; may be c_prev */
-    real *h;             /* (B, H) written */
+    const real *panels; /* weight_hh, packed for forward */
+    const real *h_prev; /* (B, H) */
+    const real *c_prev; /* (B, H) */
+    real *gates;        /* (B, 4H) in: bias and input's part; out, if keep: i f g o after their activation */
+    real *c;            /* (B, H) written; may be c_prev */
+    real *h;            /* (B, H) written */
     int keep;
 } NAME(lstm_step);
 

@@ -50,7 +50,8 @@ static void sleep_through(fastrnn_team *team, unsigned seen)
 static void wake_sleepers(fastrnn_team *team)
 {
 #if defined(__linux__)
-    if (atomic_load(&team->sleeping) > 0) syscall(SYS_futex, (void *)&team->round, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    if (atomic_load(&team->sleeping) > 0)
+        syscall(SYS_futex, (void *)&team->round, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 #else
     (void)team;
 #endif

@@ -44,7 +44,7 @@ INLINE vec_f32 v_exp2_rounded_f32(vec_f32 t)
 INLINE void v_transpose_f32(vec_f32 r[8])
 {
     __m256 a[8];
-    UNROLL for (int i = 0; i < 8; i += 2) /* pairs of numbers, then pairs of pairs, in each 128-bit lane, then the lanes */
+    UNROLL for (int i = 0; i < 8; i += 2) /* pairs of numbers, pairs of pairs, in each 128-bit lane, then lanes */
     {
         a[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
         a[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);

@@ -4,12 +4,12 @@
  *   vec_S               a vector of VL_S numbers
  *   TILE_ROWS           rows of the largest product tile whose sums, two vectors wide, stay in registers
  *   v_load, v_store     VL numbers, any alignment
- *   v_load_n, v_store_n the first n (0 < n <= VL) numbers; the other lanes load as zero, and their memory is never touched
+ *   v_load_n, v_store_n the first n (0 < n <= VL) numbers; the other lanes load as zero, their memory stays untouched
  *   v_fma(a, b, c)      a*b + c, v_fnma(a, b, c)  c - a*b: one rounding in every set but this one
  *   v_remainder(a, d, q) a - d*q with one rounding, q being a/d but for the last bits: in every set
  *   v_max(a, b)         a > b ? a : b, so b where either is NaN
  *   v_negabs(a)         -|a|;  v_copysign(m, s)  |m| with the sign of s;  v_if_negative(x, y, n)  x < 0 ? y : n
- *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + n, n an integer from -(exponent bias) to 0; the lowest gives 0
+ *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + n, n from -(exponent bias), which gives 0, to 0
  *   v_transpose(r)      r[i] becomes what lane i of r[0] .. r[VL - 1] was
  *   v_prefetch(p)       the cache line of p will be read soon;  v_prefetch_l2(p)  later, so the second cache will do
  */

@@ -33,7 +33,8 @@ def _results(module, dtype, x, state, weights, d_output, d_state_n):
     inferred, _ = module.lstm(x.astype(dtype), cast(state), *cast(weights))
     output, (h_n, c_n), tape = module.lstm_forward(x.astype(dtype), cast(state), *cast(weights))
     d_x, (d_h_0, d_c_0), d_params = module.lstm_backward(tape, d_output.astype(dtype), cast(d_state_n))
-    results = {"inference": inferred, "output": output, "h_n": h_n, "c_n": c_n, "d_x": d_x, "d_h_0": d_h_0, "d_c_0": d_c_0}
+    results = {"inference": inferred, "output": output, "h_n": h_n, "c_n": c_n}
+    results |= {"d_x": d_x, "d_h_0": d_h_0, "d_c_0": d_c_0}
     return results | {f"d_{name}": gradient for name, gradient in d_params.items()}
 
 

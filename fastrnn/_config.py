@@ -58,4 +58,5 @@ def show_config() -> None:
     print(f"fastrnn            {__version__}")
     print(f"compiler           {_core.compiler()}")
     print(f"instruction sets   {marked}{forced}   (built: {' '.join(_core.instruction_sets())})")
-    print(f"threads            {_threads.get_num_threads()} ({'OpenMP' if _core.has_openmp() else 'built without OpenMP'})")
+    openmp = "OpenMP" if _core.has_openmp() else "built without OpenMP"
+    print(f"threads            {_threads.get_num_threads()} ({openmp})")

@@ -149,7 +149,7 @@ def lstm_forward(const real[:, :, ::1] x not None, const real[:, ::1] h_0 not No
                  const real[::1] bias_ih, const real[::1] bias_hh,
                  real[:, :, ::1] output not None, real[:, ::1] h_n not None, real[:, ::1] c_n not None,
                  real[:, :, ::1] gates, real[:, :, ::1] c, int num_threads, str isa not None):
-    """Fills output, h_n and c_n; with gates and c given, fills them too and returns what backward needs of the weights."""
+    """Fills output, h_n and c_n; with gates and c given, fills them too, and returns the weights for backward."""
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_dtype dtype = FASTRNN_F32 if real is float else FASTRNN_F64
     cdef fastrnn_packed *snapshot = NULL

@@ -102,7 +102,8 @@ def test_a_single_bias(one, dtype, isa):
     case = lstm_cases.draw(np.random.default_rng(4), dtype, 3, 2, 5, 18)
     zero = np.zeros_like(case.weights[2])
     with_zero = {"bias_ih": [case.weights[2], zero], "bias_hh": [zero, case.weights[3]]}[one]
-    alone, _ = functional.lstm(case.x, case.state, *case.weights[:2], **{one: case.weights[["bias_ih", "bias_hh"].index(one) + 2]})
+    bias = dict(zip(["bias_ih", "bias_hh"], case.weights[2:], strict=True))[one]
+    alone, _ = functional.lstm(case.x, case.state, *case.weights[:2], **{one: bias})
     both, _ = functional.lstm(case.x, case.state, *case.weights[:2], *with_zero)
     assert alone.tobytes() == both.tobytes()
 
