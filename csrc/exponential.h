@@ -1,4 +1,4 @@
-/* The parts of the activations that depend on the precision: the degree of a polynomial, the number of steps. */
+/* What of activation.inc.h depends on the precision: the degree of the exponential, the steps of the reciprocal. */
 #ifndef FASTRNN_EXPONENTIAL_H
 #define FASTRNN_EXPONENTIAL_H
 
