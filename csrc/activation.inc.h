@@ -1,10 +1,10 @@
-/* sigmoid and tanh from +, *, fma and integer steps alone, so that every instruction set gives the same bits.
+/* sigmoid and tanh from +, *, /, fma and integer steps alone, so that every instruction set gives the same bits.
  *
  * Both rest on exp(y) for y <= 0, split as exp(y) = s * (1 + p), s = 2^n a power of two and p = exp(r) - 1 with
- * |r| <= ln(2)/2 (Cody and Waite 1980), and on 1/d for d in [1, 2], where no exponent needs care. No division: a
- * vector division costs more than all the rest.
+ * |r| <= ln(2)/2 (Cody and Waite 1980), and on one division. A division is as slow as a dozen multiplications, but
+ * has a unit of its own beside theirs: the iterations that could replace it would be added to the rest.
  *
- * p = r + r^2 q(r); q interpolates (exp(r) - 1 - r) / r^2 at the Chebyshev nodes of its interval.
+ * p = r + r^2 q(r), q a polynomial near (exp(r) - 1 - r) / r^2.
  */
 
 #define NUMBERS_f32(X)                                                                                                 \
@@ -12,15 +12,13 @@
     X(ROUNDER, 0x1.8p23f)           /* adding it rounds to an integer and leaves that in the low bits */               \
     X(LOG2E, 0x1.715476p+0f)                                                                                           \
     X(LN2_HIGH, 0x1.62e4p-1f)       /* 15 bits, so that n * LN2_HIGH is exact */                                       \
-    X(LN2_LOW, 0x1.7f7d1cp-20f)                                                                                        \
-    X(FAINT, 0x1p-60f)              /* below, a remainder could be no normal number, and be lost */
+    X(LN2_LOW, 0x1.7f7d1cp-20f)
 #define NUMBERS_f64(X)                                                                                                 \
     X(LOWEST, -709.0)                                                                                                  \
     X(ROUNDER, 0x1.8p52)                                                                                               \
     X(LOG2E, 0x1.71547652b82fep+0)                                                                                     \
     X(LN2_HIGH, 0x1.62e42fefa3p-1)                                                                                     \
-    X(LN2_LOW, 0x1.3de6af278ece6p-42)                                                                                  \
-    X(FAINT, 0x1p-200)
+    X(LN2_LOW, 0x1.3de6af278ece6p-42)
 #define DECLARE_NUMBER(name, value) static const real NAME(name) = value;
 NAME(NUMBERS)(DECLARE_NUMBER)
 #define LOWEST NAME(LOWEST)
@@ -28,7 +26,6 @@ NAME(NUMBERS)(DECLARE_NUMBER)
 #define LOG2E NAME(LOG2E)
 #define LN2_HIGH NAME(LN2_HIGH)
 #define LN2_LOW NAME(LN2_LOW)
-#define FAINT NAME(FAINT)
 
 /* exp(y) = s * (1 + p) for y <= 0, y = -infinity included; a NaN makes p NaN. */
 INLINE void NAME(exp_split)(vec y, vec *s, vec *p)
@@ -42,42 +39,24 @@ INLINE void NAME(exp_split)(vec y, vec *s, vec *p)
     *p = v_fma(NAME(exp_polynomial)(r), v_mul(r, r), r);
 }
 
-/* (a + a_low) / (d + d_low) for d in [1, 2], the low parts being rounding errors, a_low NULL for none: 1/d from the
- * cubic of least relative error, 1/577, made better by reciprocal_step; then the quotient is corrected by its
- * remainder. It is a, exactly, at d = 1 without low parts. */
-INLINE vec NAME(quotient)(vec a, const vec *a_low, vec d, vec d_low)
-{
-    const real C0 = (real)(1632.0 / 577), C1 = (real)(-1696.0 / 577), C2 = (real)(768.0 / 577),
-               C3 = (real)(-128.0 / 577);
-    vec guess = v_fma(v_fma(v_set1(C3), d, v_set1(C2)), v_mul(d, d), v_fma(v_set1(C1), d, v_set1(C0)));
-    vec inverse = NAME(reciprocal_step)(guess, v_fnma(d, guess, v_set1(1)));
-    vec q = v_mul(a, inverse);
-    vec remainder = v_fnma(d_low, q, v_remainder(a, d, q));
-    if (a_low) remainder = v_add(remainder, *a_low);
-    return v_fma(remainder, inverse, q);
-}
-
-/* 1 / (1 + exp(-x)), from z = exp(-|x|): 1 / (1 + z), and z / (1 + z) for negative x, which is z where z is
- * faint; and then even s p might be lost. */
+/* 1 / (1 + exp(-x)), from z = exp(-|x|) and q = z / (1 + z): q for negative x, else 1 - q. The rounding of 1 + z would
+ * let q step back now and then where x steps forward; so q is corrected by its remainder (z - q) - q z, whose first
+ * difference is exact, times 1 / (1 + z) = 1 - q. */
 INLINE vec NAME(sigmoid)(vec x)
 {
     vec s, p, one = v_set1(1);
     NAME(exp_split)(v_negabs(x), &s, &p);
-    vec z = v_fma(s, p, s), d = v_add(one, z);
-    vec a = v_if_negative(x, z, one), ratio = NAME(quotient)(a, NULL, d, v_sub(z, v_sub(d, one)));
-    return v_if_negative(v_sub(a, v_set1(FAINT)), v_mul(s, v_add(one, p)), ratio);
+    vec z = v_mul(s, v_add(one, p)), q = v_div(z, v_add(one, z));
+    q = v_fma(v_fnma(q, z, v_sub(z, q)), v_sub(one, q), q);
+    return v_if_negative(x, q, v_sub(one, q));
 }
 
-/* (1 - z) / (1 + z), z = exp(-2|x|), with the sign of x; z - 1 = s p + (s - 1) loses nothing near zero, where s = 1.
- * A faint x is its own tanh. */
+/* (1 - z) / (1 + z), z = exp(-2|x|), with the sign of x; z - 1 = s p + (s - 1) loses nothing near zero, where s = 1. */
 INLINE vec NAME(tanh)(vec x)
 {
-    vec s, p, y = v_negabs(x), two = v_set1(2);
+    vec s, p, y = v_negabs(x), one = v_set1(1);
     NAME(exp_split)(v_add(y, y), &s, &p);
-    vec s_1 = v_sub(s, v_set1(1));
-    vec expm1 = v_fma(s, p, s_1), low = v_fma(s, p, v_sub(s_1, expm1)), d = v_add(two, expm1);
-    vec ratio = NAME(quotient)(expm1, &low, d, v_add(low, v_sub(expm1, v_sub(d, two))));
-    return v_copysign(v_if_negative(v_add(y, v_set1(FAINT)), ratio, y), x);
+    return v_copysign(v_div(v_fma(s, p, v_sub(s, one)), v_fma(s, p, v_add(s, one))), x);
 }
 
 /* y[k] = f(x[k]) for k < n: the functions as the cells use them, for the tests. */
@@ -95,7 +74,6 @@ static void NAME(activate)(int use_tanh, ptrdiff_t n, const real *x, real *y)
 #undef LOG2E
 #undef LN2_HIGH
 #undef LN2_LOW
-#undef FAINT
 #undef NUMBERS_f32
 #undef NUMBERS_f64
 #undef DECLARE_NUMBER

@@ -1,18 +1,19 @@
-/* What of activation.inc.h depends on the precision: the degree of the exponential, the steps of the reciprocal. */
+/* What of activation.inc.h depends on the precision: the degree of the exponential. */
 #ifndef FASTRNN_EXPONENTIAL_H
 #define FASTRNN_EXPONENTIAL_H
 
-/* q(r) = (exp(r) - 1 - r) / r^2, |r| <= ln(2)/2. Largest error of r^2 q: 7.9e-9. Estrin's scheme, for short chains. */
+/* q(r) = (exp(r) - 1 - r) / r^2, |r| <= ln(2)/2, where r + r^2 q is wrong by at most 1.4e-8 of itself. Estrin's scheme, for
+ * short chains. */
 INLINE vec_f32 exp_polynomial_f32(vec_f32 r)
 {
     vec_f32 r2 = v_mul_f32(r, r);
-    vec_f32 a = v_fma_f32(v_set1_f32(0x1.5554dcp-3f), r, v_set1_f32(0.5f));
-    vec_f32 b = v_fma_f32(v_set1_f32(0x1.120ba2p-7f), r, v_set1_f32(0x1.55551ap-5f));
-    b = v_fma_f32(v_set1_f32(0x1.6d113cp-10f), r2, b);
+    vec_f32 a = v_fma_f32(v_set1_f32(0x1.5554b6p-3f), r, v_set1_f32(0.5f));
+    vec_f32 b = v_fma_f32(v_set1_f32(0x1.122408p-7f), r, v_set1_f32(0x1.5555acp-5f));
+    b = v_fma_f32(v_set1_f32(0x1.6c642ap-10f), r2, b);
     return v_fma_f32(b, r2, a);
 }
 
-/* The same in double precision. Largest error of r^2 q: 1.3e-17. */
+/* The same in double precision, interpolating at the Chebyshev nodes. Largest error of r^2 q: 1.3e-17. */
 INLINE vec_f64 exp_polynomial_f64(vec_f64 r)
 {
     vec_f64 r2 = v_mul_f64(r, r), r4 = v_mul_f64(r2, r2);
@@ -26,10 +27,5 @@ INLINE vec_f64 exp_polynomial_f64(vec_f64 r)
     c = v_fma_f64(e, r4, c);
     return v_fma_f64(c, r4, a);
 }
-
-/* From a guess of 1/d and its relative error e = 1 - d guess, |e| <= 1/577, a better one: guess (1 + e), wrong by e^2,
- * or guess (1 + e + e^2), wrong by e^3. The quotient's correction squares that once more. */
-INLINE vec_f32 reciprocal_step_f32(vec_f32 guess, vec_f32 e) { return v_fma_f32(guess, e, guess); }
-INLINE vec_f64 reciprocal_step_f64(vec_f64 guess, vec_f64 e) { return v_fma_f64(guess, v_fma_f64(e, e, e), guess); }
 
 #endif

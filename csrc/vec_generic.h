@@ -6,7 +6,6 @@
  *   v_load, v_store     VL numbers, any alignment
  *   v_load_n, v_store_n the first n (0 < n <= VL) numbers; the other lanes load as zero, their memory stays untouched
  *   v_fma(a, b, c)      a*b + c, v_fnma(a, b, c)  c - a*b: one rounding in every set but this one
- *   v_remainder(a, d, q) a - d*q with one rounding, q being a/d but for the last bits: in every set
  *   v_max(a, b)         a > b ? a : b, so b where either is NaN
  *   v_negabs(a)         -|a|;  v_copysign(m, s)  |m| with the sign of s;  v_if_negative(x, y, n)  x < 0 ? y : n
  *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + n, n from -(exponent bias), which gives 0, to 0
@@ -22,21 +21,6 @@
 
 INLINE void v_prefetch(const void *p) { (void)p; }
 INLINE void v_prefetch_l2(const void *p) { (void)p; }
-
-INLINE float remainder_f32(float a, float d, float q) { return (float)(a - (double)d * q); }
-
-/* Two halves of a number, whose products with other halves are exact (Veltkamp; Dekker 1971). */
-INLINE double high_half(double x)
-{
-    double scaled = 134217729.0 * x; /* 2^27 + 1 */
-    return scaled - (scaled - x);
-}
-INLINE double remainder_f64(double a, double d, double q)
-{
-    double d1 = high_half(d), d2 = d - d1, q1 = high_half(q), q2 = q - q1, product = d * q;
-    double error = d2 * q2 - (((product - d1 * q1) - d2 * q1) - d1 * q2);
-    return (a - product) - error;
-}
 
 #define DEFINE_VEC_GENERIC(S, real, bits, LANES, MANTISSA, BIAS)                                                       \
     typedef struct {                                                                                                   \
@@ -64,9 +48,9 @@ INLINE double remainder_f64(double a, double d, double q)
     GENERIC_MAP(S, v_add, (vec_##S a, vec_##S b), a.lane[l] + b.lane[l])                                               \
     GENERIC_MAP(S, v_sub, (vec_##S a, vec_##S b), a.lane[l] - b.lane[l])                                               \
     GENERIC_MAP(S, v_mul, (vec_##S a, vec_##S b), a.lane[l] * b.lane[l])                                               \
+    GENERIC_MAP(S, v_div, (vec_##S a, vec_##S b), a.lane[l] / b.lane[l])                                               \
     GENERIC_MAP(S, v_fma, (vec_##S a, vec_##S b, vec_##S c), a.lane[l] * b.lane[l] + c.lane[l])                        \
     GENERIC_MAP(S, v_fnma, (vec_##S a, vec_##S b, vec_##S c), c.lane[l] - a.lane[l] * b.lane[l])                       \
-    GENERIC_MAP(S, v_remainder, (vec_##S a, vec_##S d, vec_##S q), remainder_##S(a.lane[l], d.lane[l], q.lane[l]))      \
     GENERIC_MAP(S, v_max, (vec_##S a, vec_##S b), a.lane[l] > b.lane[l] ? a.lane[l] : b.lane[l])                       \
     INLINE bits v_bits_##S(real x)                                                                                     \
     {                                                                                                                  \

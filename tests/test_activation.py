@@ -68,8 +68,7 @@ def test_float64_is_within_4_ulp(function, isa):
 def test_float32_is_monotone(function, isa):
     """Over every float32 around the points where the formula changes, where an approximation might step back."""
     reductions = [(n - 0.5) * np.log(2) / halves for n in range(1, 18) for halves in (1, 2)]
-    faint = [2.0**-60, 60 * np.log(2)]
-    for centre in reductions + faint:
+    for centre in reductions:
         x = all_float32(centre * 0.9999, centre * 1.0001)
         assert np.all(np.diff(activate(function, x, isa)) >= 0)
         assert np.all(np.diff(activate(function, -x, isa)) <= 0)
