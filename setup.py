@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
 
+import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
@@ -92,7 +93,8 @@ setup(
             "fastrnn._core",
             sources=["fastrnn/_core.pyx", *sorted(glob("csrc/*.c"))],
             depends=sorted(glob("csrc/*.h")),
-            include_dirs=["csrc"],
+            include_dirs=["csrc", numpy.get_include()],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             language="c",
         )
     ],

@@ -4,7 +4,7 @@
  * T time steps, B sequences, I inputs, H hidden units; each may be 0 but H. Gate rows and columns (4H) are ordered
  * i f g o. The equations, torch's, stand in lstm.inc.h.
  *
- * Outputs never overlap anything else. Inputs are only read, and may overlap each other. Nothing is kept after a call
+ * Outputs overlap nothing else unless it is said. Inputs are only read, and may overlap each other. Nothing is kept after a call
  * but what it returns and the workspace it was given. Any number of threads may call at once. Each function that
  * computes sets the floating-point mode of its threads (round to nearest, denormals are zero, no exception) and restores
  * it before it returns.
@@ -40,38 +40,51 @@ int fastrnn_isa_is_supported(const fastrnn_isa *); /* by this processor and its 
 int fastrnn_has_openmp(void);
 const char *fastrnn_compiler(void);
 
-/* Weights packed by one instruction set for its own backward kernels: a copy, whatever becomes of the arrays. */
+/* Weights in the order in which the kernels of one instruction set and precision read them: a copy, whatever becomes of
+ * the arrays. Any number of calls may use one at a time. */
 typedef struct fastrnn_packed fastrnn_packed;
-void fastrnn_packed_free(fastrnn_packed *); /* NULL is ignored */
+typedef enum { FASTRNN_FORWARD = 0, FASTRNN_BACKWARD = 1 } fastrnn_pass;
 
 typedef struct {
-    ptrdiff_t T, B, I, H;
-    const void *x;                 /* (T, B, I) */
-    const void *h_0, *c_0;         /* (B, H) */
+    ptrdiff_t I, H;
     const void *weight_ih;         /* (4H, I) */
     const void *weight_hh;         /* (4H, H) */
     const void *bias_ih, *bias_hh; /* (4H), each may be NULL for zeros */
-    void *output;                  /* (T, B, H) written: h_t */
-    void *h_n, *c_n;               /* (B, H) written: the last h_t and c_t, or h_0 and c_0 if T is 0 */
-    void *gates;                   /* (T, B, 4H) written: i f g o; NULL for inference */
-    void *c;                       /* (T, B, H) written: c_t; NULL for inference */
-    fastrnn_packed **snapshot;     /* written: for backward, freed by the caller; NULL for inference */
+} fastrnn_lstm_weights;
+
+/* Packs for one pass. *packed: NULL, or what an earlier call left and nobody uses any more; its memory is used again
+ * where it is large enough, and otherwise freed. Written only on success. */
+fastrnn_status fastrnn_lstm_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_lstm_weights *,
+                                 int threads, fastrnn_packed **packed);
+size_t fastrnn_packed_bytes(const fastrnn_packed *); /* 0 for NULL */
+void fastrnn_packed_free(fastrnn_packed *);          /* NULL is ignored */
+
+typedef struct {
+    ptrdiff_t T, B;
+    const fastrnn_packed *packed; /* for forward: decides I, H, instruction set and precision */
+    const void *x;                /* (T, B, I) */
+    const void *h_0, *c_0;        /* (B, H) */
+    void *output;                 /* (T, B, H) written: h_t */
+    void *h_n, *c_n;              /* (B, H) written: the last h_t and c_t, or h_0 and c_0 if T is 0; they may be h_0
+                                     and c_0 themselves */
+    void *gates;                  /* (T, B, 4H) written: i f g o; NULL for inference */
+    void *c;                      /* (T, B, H) written: c_t; NULL for inference */
 } fastrnn_lstm_forward_args;
 
 typedef struct {
-    ptrdiff_t T, B, I, H;           /* the following six as forward had or left them */
-    const fastrnn_packed *snapshot; /* it decides instruction set and precision */
-    const void *x;                  /* (T, B, I) */
-    const void *h_0, *c_0;          /* (B, H) */
-    const void *gates;              /* (T, B, 4H) */
-    const void *c;                  /* (T, B, H) */
-    const void *d_output;           /* (T, B, H) or NULL for zeros */
-    const void *d_h_n, *d_c_n;      /* (B, H), each may be NULL for zeros */
-    void *d_x;                      /* (T, B, I) written; or NULL */
-    void *d_h_0, *d_c_0;            /* (B, H) written */
-    void *d_weight_ih;              /* (4H, I) written */
-    void *d_weight_hh;              /* (4H, H) written */
-    void *d_bias;                   /* (4H) written: of either bias; or NULL */
+    ptrdiff_t T, B;
+    const fastrnn_packed *packed; /* for backward: the weights of the forward call */
+    const void *x;                /* (T, B, I), and the next four too as forward had or left them */
+    const void *h_0, *c_0;        /* (B, H) */
+    const void *gates;            /* (T, B, 4H) */
+    const void *c;                /* (T, B, H) */
+    const void *d_output;         /* (T, B, H) or NULL for zeros */
+    const void *d_h_n, *d_c_n;    /* (B, H), each may be NULL for zeros */
+    void *d_x;                    /* (T, B, I) written; or NULL */
+    void *d_h_0, *d_c_0;          /* (B, H) written */
+    void *d_weight_ih;            /* (4H, I) written */
+    void *d_weight_hh;            /* (4H, H) written */
+    void *d_bias;                 /* (4H) written: of either bias; or NULL */
 } fastrnn_lstm_backward_args;
 
 /* Memory that calls use and leave behind for the next, at most 32 MiB. Used by one call at a time. */
@@ -81,8 +94,7 @@ void fastrnn_workspace_free(fastrnn_workspace *);  /* NULL is ignored */
 
 /* workspace: may be NULL; then the memory is allocated and freed.
  * threads: at most so many are used; fewer where fewer are faster. 1 never enters OpenMP. */
-fastrnn_status fastrnn_lstm_forward(const fastrnn_isa *, fastrnn_dtype, const fastrnn_lstm_forward_args *,
-                                    fastrnn_workspace *, int threads);
+fastrnn_status fastrnn_lstm_forward(const fastrnn_lstm_forward_args *, fastrnn_workspace *, int threads);
 fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *, fastrnn_workspace *, int threads);
 
 /* y[k] = sigmoid(x[k]), or tanh(x[k]), as the cells compute them; k < n. x and y may be the same array. */

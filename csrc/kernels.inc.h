@@ -11,7 +11,8 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, ptrdiff_t p0, 
     NAME(product)(M, N, p0, p1, K, a, a_row, 1, panels, NAME(zeros), c, c_row);
 }
 
-/* Some tiles of A are packed together, so that a panel of B meets all of them while it is in the caches. */
+/* Some tiles of A are packed together, so that a panel of B meets all of them while it is in the caches: no more
+ * than SOME_ROWS, which the product would take apart. */
 enum { NAME(OUTER_ROWS) = 8 * TILE_ROWS };
 static void NAME(outer_product)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t N, ptrdiff_t K, const real *a, ptrdiff_t a_row,
                                 const real *panels, int fresh, real *c, real *scratch)

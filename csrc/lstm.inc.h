@@ -33,10 +33,12 @@ INLINE void NAME(lstm_cell)(ptrdiff_t H, int lanes, real *gates, const real *c_p
         NAME(store_lanes)(gates + 2 * H, g, lanes);
     }
 }
-INLINE void NAME(lstm_cell_output)(ptrdiff_t H, int lanes, const real *gates, const real *c, real *h)
+INLINE void NAME(lstm_cell_output)(ptrdiff_t H, int lanes, const real *gates, const real *c, real *h, real *h_next)
 {
     vec tanh_c = NAME(tanh)(NAME(load_lanes)(c, lanes));
-    NAME(store_lanes)(h, v_mul(NAME(load_lanes)(gates + 3 * H, lanes), tanh_c), lanes); /* 3 */
+    vec h_t = v_mul(NAME(load_lanes)(gates + 3 * H, lanes), tanh_c); /* 3 */
+    NAME(store_lanes)(h, h_t, lanes);
+    if (h_next) NAME(store_lanes)(h_next, h_t, lanes);
 }
 
 /* The same row backward, d_x standing for the gradient of the loss with respect to x; numbers as above.
@@ -69,25 +71,26 @@ INLINE void NAME(lstm_cell_back)(ptrdiff_t H, int lanes, const real *gates, cons
 }
 
 /* The product of rows [0, M) with the four panels of one block. */
-INLINE void NAME(gate_block)(ptrdiff_t M, ptrdiff_t H, ptrdiff_t block, ptrdiff_t K, const real *a, const real *panels,
-                             const real *start, real *gates)
+INLINE void NAME(gate_block)(ptrdiff_t M, ptrdiff_t H, ptrdiff_t block, ptrdiff_t K, const real *a, ptrdiff_t a_row,
+                             const real *panels, const real *start, real *gates)
 {
     ptrdiff_t first = block * NR;
-    NAME(panels)(4, NAME(panel_vectors)(H, first), NAME(panel_lanes)(H, first), M, K, a, K, 1, panels + 4 * first * K,
-                 start, gates + first, 4 * H, H);
+    NAME(panels)(4, NAME(panel_vectors)(H, first), NAME(panel_lanes)(H, first), M, K, a, a_row, 1,
+                 panels + 4 * first * K, start, gates + first, 4 * H, H);
 }
 
 static void NAME(project)(ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x,
-                          const real *panels, const real *bias, real *gates)
+                          ptrdiff_t x_row, const real *panels, const real *bias, real *gates)
 {
-    for (ptrdiff_t b = b0; b < b1; b++) NAME(gate_block)(M, H, b, I, x, panels, bias + 4 * NR * b, gates);
+    for (ptrdiff_t b = b0; b < b1; b++) NAME(gate_block)(M, H, b, I, x, x_row, panels, bias + 4 * NR * b, gates);
 }
 
 static void NAME(lstm_step_forward)(const NAME(lstm_step) * s, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1)
 {
     ptrdiff_t H = s->H;
     for (ptrdiff_t b = b0; b < b1; b++) {
-        NAME(gate_block)(r1 - r0, H, b, H, s->h_prev + r0 * H, s->panels, NULL, s->gates + r0 * 4 * H);
+        NAME(gate_block)(r1 - r0, H, b, H, s->h_prev + r0 * s->h_prev_row, s->h_prev_row, s->panels, NULL,
+                         s->gates + r0 * 4 * H);
         int nv = NAME(panel_vectors)(H, b * NR), last = NAME(panel_lanes)(H, b * NR);
         for (ptrdiff_t r = r0; r < r1; r++)
             for (int v = 0; v < nv; v++) {
@@ -97,25 +100,28 @@ static void NAME(lstm_step_forward)(const NAME(lstm_step) * s, ptrdiff_t r0, ptr
         for (ptrdiff_t r = r0; r < r1; r++)
             for (int v = 0; v < nv; v++) {
                 ptrdiff_t j = b * NR + v * VL, k = r * H + j;
-                NAME(lstm_cell_output)(H, v < nv - 1 ? VL : last, s->gates + 4 * r * H + j, s->c + k, s->h + k);
+                NAME(lstm_cell_output)(H, v < nv - 1 ? VL : last, s->gates + 4 * r * H + j, s->c + k, s->h + k,
+                                       s->h_next + r * s->h_next_row + j);
             }
     }
 }
 
+/* Some panels of the product at a time, because each goes through all of d_gates_next. */
 static void NAME(lstm_step_backward)(const NAME(lstm_step_back) * s, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0,
                                      ptrdiff_t p1)
 {
-    ptrdiff_t H = s->H, ld = s->d_gates_row;
-    for (ptrdiff_t p = p0; p < p1; p++) {
+    const ptrdiff_t H = s->H, ld = s->d_gates_row, some = 4;
+    for (ptrdiff_t q = p0, q1; q < p1; q = q1) {
+        q1 = p1 - q < some ? p1 : q + some;
         if (s->d_gates_next)
-            NAME(product)(r1 - r0, H, p, p + 1, 4 * H, s->d_gates_next + r0 * ld, ld, 1, s->panels, NAME(zeros),
+            NAME(product)(r1 - r0, H, q, q1, 4 * H, s->d_gates_next + r0 * ld, ld, 1, s->panels, NAME(zeros),
                           s->d_h + r0 * H, H);
-        int nv = NAME(panel_vectors)(H, p * NR), last = NAME(panel_lanes)(H, p * NR);
+        ptrdiff_t end = q1 * NR < H ? q1 * NR : H;
         for (ptrdiff_t r = r0; r < r1; r++)
-            for (int v = 0; v < nv; v++) {
-                ptrdiff_t j = p * NR + v * VL, k = r * H + j;
-                NAME(lstm_cell_back)(H, v < nv - 1 ? VL : last, s->gates + r * 4 * H + j, s->c + k, s->c_prev + k,
-                                     s->d_output ? s->d_output + k : NULL, s->d_h + k, s->d_c + k,
+            for (ptrdiff_t j = q * NR; j < end; j += VL) {
+                ptrdiff_t k = r * H + j;
+                NAME(lstm_cell_back)(H, end - j < VL ? (int)(end - j) : VL, s->gates + r * 4 * H + j, s->c + k,
+                                     s->c_prev + k, s->d_output ? s->d_output + k : NULL, s->d_h + k, s->d_c + k,
                                      s->d_gates + r * ld + j, s->h ? s->h + k : NULL);
             }
     }
@@ -126,6 +132,6 @@ static void NAME(lstm_hidden)(ptrdiff_t n, ptrdiff_t H, const real *gates, const
     for (ptrdiff_t r = 0; r < n; r++)
         for (ptrdiff_t j = 0; j < H; j += VL) {
             int lanes = H - j < VL ? (int)(H - j) : VL;
-            NAME(lstm_cell_output)(H, lanes, gates + 4 * r * H + j, c + r * H + j, h + r * H + j);
+            NAME(lstm_cell_output)(H, lanes, gates + 4 * r * H + j, c + r * H + j, h + r * H + j, NULL);
         }
 }

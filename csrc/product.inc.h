@@ -107,31 +107,34 @@ static const NAME(tile_function) NAME(tiles)[TILE_ROWS + 1][3][2] = {ALL_TILES(T
 
 static const real NAME(zeros)[8 * VL] = {0};
 
-/* The rows of a tile that starts at row m: even shares, so that 16 is 8 + 8 and not 14 + 2. */
-INLINE ptrdiff_t NAME(tile_rows)(ptrdiff_t M, ptrdiff_t m)
-{
-    ptrdiff_t tiles_left = (M - m + TILE_ROWS - 1) / TILE_ROWS;
-    return (M - m) / tiles_left;
-}
+/* Rows of A that are taken together, at most. */
+enum { NAME(SOME_ROWS) = 16 * TILE_ROWS };
 
-/* `count` panels of nv vectors each (see tile) for M rows. a_k = 0 says that A was packed by pack_tiles. */
+/* The next of the even parts of `rest`, each at most `most`: 16 rows are 8 + 8 and not 14 + 2. */
+INLINE ptrdiff_t NAME(even_part)(ptrdiff_t rest, ptrdiff_t most) { return rest / ((rest + most - 1) / most); }
+
+/* `count` panels of nv vectors each (see tile) for M rows. a_k = 0 says that A was packed by pack_tiles. Some rows of A
+ * and a part of K go through all panels before the next part does, because that much of A stays in L2. */
 static void NAME(panels)(ptrdiff_t count, int nv, int lanes, ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_row,
                          ptrdiff_t a_k, const real *p, const real *start, real *c, ptrdiff_t c_row, ptrdiff_t c_panel)
 {
     ptrdiff_t width = nv * VL, p_panel = K * width;
     ptrdiff_t k_block = M > TILE_ROWS ? NAME(PANEL_BYTES) / (width * (ptrdiff_t)sizeof(real)) : K > 0 ? K : 1;
     ptrdiff_t most = M == 1 ? 4 : M <= 3 ? 4 / nv : 2 / nv;
-    for (ptrdiff_t q = 0, np; q < count; q += np) {
-        for (np = most; np > count - q;) np /= 2;
-        const real *begin = start && start != NAME(zeros) ? start + q * width : start;
+    for (ptrdiff_t m0 = 0, m1; m0 < M; m0 = m1) {
+        m1 = m0 + NAME(even_part)(M - m0, NAME(SOME_ROWS));
         for (ptrdiff_t k = 0; k == 0 || k < K; k += k_block) {
             ptrdiff_t depth = K - k < k_block ? K - k : k_block;
-            for (ptrdiff_t m = 0, mr; m < M; m += mr) {
-                mr = NAME(tile_rows)(M, m);
-                const real *tile = a_k ? a + m * a_row + k * a_k : a + m * K + k * mr;
-                NAME(tiles)[mr][np / 2][nv - 1](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr,
-                                                p + q * p_panel + k * width, p_panel, k > 0 ? NULL : begin,
-                                                c + m * c_row + q * c_panel, c_row, c_panel, lanes);
+            for (ptrdiff_t q = 0, np; q < count; q += np) {
+                for (np = most; np > count - q;) np /= 2;
+                const real *begin = k > 0 ? NULL : start && start != NAME(zeros) ? start + q * width : start;
+                for (ptrdiff_t m = m0, mr; m < m1; m += mr) {
+                    mr = NAME(even_part)(m1 - m, TILE_ROWS);
+                    const real *tile = a_k ? a + m * a_row + k * a_k : a + m * K + k * mr;
+                    NAME(tiles)[mr][np / 2][nv - 1](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr,
+                                                    p + q * p_panel + k * width, p_panel, begin,
+                                                    c + m * c_row + q * c_panel, c_row, c_panel, lanes);
+                }
             }
         }
     }
@@ -183,7 +186,7 @@ static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t N, ptrdiff_t panel_0, ptrdiff
 static void NAME(pack_tiles)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_k, real *tiles)
 {
     for (ptrdiff_t m = 0, mr; m < M; m += mr) {
-        mr = NAME(tile_rows)(M, m);
+        mr = NAME(even_part)(M - m, TILE_ROWS);
         for (ptrdiff_t k = 0; k < K; k++)
             for (ptrdiff_t i = 0; i < mr; i++) *tiles++ = a[m + i + k * a_k];
     }

@@ -3,11 +3,12 @@
 struct NAME(forward) {
     const NAME(kernels) * kernel;
     ptrdiff_t T, B, I, H;
-    const real *x, *h_0, *c_0, *weight_ih, *weight_hh, *bias_ih, *bias_hh;
+    const real *panels_ih, *panels_hh, *bias, *x, *h_0, *c_0;
     real *output, *h_n, *c_n, *gates, *c;
-    real *panels_ih, *panels_hh, *bias;     /* packed for forward */
-    real *back_ih, *back_hh;                /* packed for backward, or NULL for inference */
-    ptrdiff_t chunk;                        /* steps whose input is projected together */
+    ptrdiff_t chunk; /* steps whose input is projected together */
+    /* The chunk's x (chunk * B, x_row), where its own rows collide, else NULL; h_{t-1} and h_t in turn (2, B, h_row). */
+    ptrdiff_t x_row, h_row;
+    real *x_rows, *hidden;
     int split_rows;
 };
 
@@ -16,43 +17,40 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
     const struct NAME(forward) *f = context;
     const NAME(kernels) *kernel = f->kernel;
     const ptrdiff_t T = f->T, B = f->B, I = f->I, H = f->H, G = 4 * H;
-    const ptrdiff_t all_blocks = ceil_div(H, kernel->width);
     const int keep = f->c != NULL;
-
-    fastrnn_range part = fastrnn_share(all_blocks, me);
-    kernel->pack_gates(H, I, part.from, part.to, f->weight_ih, f->panels_ih);
-    kernel->pack_gates(H, H, part.from, part.to, f->weight_hh, f->panels_hh);
-    kernel->pack_bias(H, part.from, part.to, f->bias_ih, f->bias_hh, f->bias);
-    if (keep) {
-        kernel->pack_rows(G, H, part.from, part.to, f->weight_hh, H, f->back_hh);
-        part = fastrnn_share(ceil_div(I, kernel->width), me);
-        kernel->pack_rows(G, I, part.from, part.to, f->weight_ih, I, f->back_ih);
-    }
-    if (f->split_rows) fastrnn_team_barrier(me); /* else each member packed the very blocks that it uses */
-
-    fastrnn_range rows = {0, B}, blocks = {0, all_blocks};
+    fastrnn_range rows = {0, B}, blocks = {0, fastrnn_panels(H, kernel->width)};
     if (f->split_rows)
         rows = fastrnn_share(B, me);
     else
-        blocks = fastrnn_share(all_blocks, me);
+        blocks = fastrnn_share(blocks.to, me);
 
     for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) {
         t1 = T - t0 < f->chunk ? T : t0 + f->chunk;
         real *gates = f->gates + (keep ? t0 * B * G : 0);
-        fastrnn_range flat = {0, (t1 - t0) * B};
-        if (f->split_rows) flat = fastrnn_share(flat.to, me);
-        kernel->project(flat.to - flat.from, I, H, blocks.from, blocks.to, f->x + (t0 * B + flat.from) * I,
+        const fastrnn_range some = fastrnn_share((t1 - t0) * B, me);
+        const fastrnn_range flat = f->split_rows ? some : (fastrnn_range){0, (t1 - t0) * B};
+        const real *x = f->x + t0 * B * I;
+        if (f->x_rows) {
+            for (ptrdiff_t r = some.from; r < some.to; r++)
+                memcpy(f->x_rows + r * f->x_row, x + r * I, (size_t)I * sizeof(real));
+            x = f->x_rows;
+            if (!f->split_rows) fastrnn_team_barrier(me);
+        }
+        kernel->project(flat.to - flat.from, I, H, blocks.from, blocks.to, x + flat.from * f->x_row, f->x_row,
                         f->panels_ih, f->bias, gates + flat.from * G);
         if (f->split_rows) fastrnn_team_barrier(me); /* the projection's rows are not the steps' rows */
         for (ptrdiff_t t = t0; t < t1; t++) {
             NAME(lstm_step) step = {
                 .H = H,
                 .panels = f->panels_hh,
-                .h_prev = t ? f->output + (t - 1) * B * H : f->h_0,
+                .h_prev = t ? f->hidden + t % 2 * B * f->h_row : f->h_0,
+                .h_prev_row = t ? f->h_row : H,
                 .c_prev = !t ? f->c_0 : keep ? f->c + (t - 1) * B * H : f->c_n,
                 .gates = gates + (t - t0) * B * G,
                 .c = keep ? f->c + t * B * H : f->c_n,
                 .h = f->output + t * B * H,
+                .h_next = f->hidden + (t + 1) % 2 * B * f->h_row,
+                .h_next_row = f->h_row,
                 .keep = keep,
             };
             kernel->lstm_step(&step, rows.from, rows.to, blocks.from, blocks.to);
@@ -67,43 +65,33 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
     }
 }
 
-static fastrnn_status NAME(lstm_forward)(const fastrnn_isa *isa, const NAME(kernels) * kernel,
-                                         const fastrnn_lstm_forward_args *args,
-                                         fastrnn_workspace *workspace, int threads)
+static fastrnn_status NAME(lstm_forward)(const fastrnn_lstm_forward_args *args, fastrnn_workspace *workspace,
+                                         int threads)
 {
-    const ptrdiff_t T = args->T, B = args->B, I = args->I, H = args->H;
-    const ptrdiff_t columns = ceil_div(H, kernel->width) * kernel->width;
-    const int keep = args->c != NULL;
-    plan p = plan_steps(T, B, I, H, sizeof(real), kernel->width, threads);
+    const fastrnn_packed *packed = args->packed;
+    const NAME(kernels) *kernel = packed->isa->SUFFIX;
+    const ptrdiff_t T = args->T, B = args->B, I = packed->I, H = packed->H;
+    const int keep = args->c != NULL, copy_x = rows_collide(I, sizeof(real));
+    const plan p = plan_steps(T, B, I, H, sizeof(real), kernel->width, threads);
 
     struct NAME(forward) f = {
-        .kernel = kernel, .T = T, .B = B, .I = I, .H = H, .x = args->x, .h_0 = args->h_0, .c_0 = args->c_0,
-        .weight_ih = args->weight_ih, .weight_hh = args->weight_hh, .bias_ih = args->bias_ih, .bias_hh = args->bias_hh,
+        .kernel = kernel, .T = T, .B = B, .I = I, .H = H, .panels_ih = packed->panels_ih,
+        .panels_hh = packed->panels_hh, .bias = packed->bias, .x = args->x, .h_0 = args->h_0, .c_0 = args->c_0,
         .output = args->output, .h_n = args->h_n, .c_n = args->c_n, .gates = args->gates, .c = args->c,
-        .chunk = chunk_steps(T, GATES_CHUNK_BYTES, B, 4 * H, sizeof(real)), .split_rows = p.split_rows,
+        .chunk = chunk_steps(T, GATES_CHUNK_BYTES, B, 4 * H, sizeof(real)),
+        .x_row = copy_x ? padded_row(I, sizeof(real)) : I, .h_row = padded_row(H, sizeof(real)),
+        .split_rows = p.split_rows,
     };
 
     fastrnn_layout layout = {0};
-    size_t panels_ih = fastrnn_reserve(&layout, sizeof(real), 4 * columns, I, 1);
-    size_t panels_hh = fastrnn_reserve(&layout, sizeof(real), 4 * columns, H, 1);
-    size_t bias = fastrnn_reserve(&layout, sizeof(real), 4 * columns, 1, 1);
     size_t gates = fastrnn_reserve(&layout, sizeof(real), keep ? 0 : f.chunk, B, 4 * H);
+    size_t x_rows = fastrnn_reserve(&layout, sizeof(real), copy_x ? f.chunk : 0, B, f.x_row);
+    size_t hidden = fastrnn_reserve(&layout, sizeof(real), 2, B, f.h_row);
     char *memory = fastrnn_borrow(workspace, &layout);
-    fastrnn_packed *snapshot = NULL;
-    if (keep && memory) snapshot = NAME(snapshot_create)(isa, kernel, I, H);
-    if (!memory || (keep && !snapshot)) {
-        fastrnn_give_back(workspace, memory);
-        return FASTRNN_OUT_OF_MEMORY;
-    }
-    f.panels_ih = (real *)(memory + panels_ih);
-    f.panels_hh = (real *)(memory + panels_hh);
-    f.bias = (real *)(memory + bias);
-    if (keep) {
-        f.back_ih = snapshot->panels_ih;
-        f.back_hh = snapshot->panels_hh;
-        *args->snapshot = snapshot;
-    } else
-        f.gates = (real *)(memory + gates);
+    if (!memory) return FASTRNN_OUT_OF_MEMORY;
+    if (!keep) f.gates = (real *)(memory + gates);
+    if (copy_x) f.x_rows = (real *)(memory + x_rows);
+    f.hidden = (real *)(memory + hidden);
     if (T > 0 && B > 0)
         fastrnn_team_run(p.threads, NAME(forward_member), &f);
     else {
@@ -137,9 +125,9 @@ static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrn
 {
     const NAME(kernels) *kernel = b->kernel;
     const ptrdiff_t B = b->B, I = b->I, H = b->H, G = 4 * H, row = b->d_gates_row;
-    const fastrnn_range x_panels = fastrnn_share(ceil_div(I, kernel->width), me);
-    const fastrnn_range h_panels = fastrnn_share(ceil_div(H, kernel->width), me);
-    fastrnn_range gates = fastrnn_share(ceil_div(G, kernel->tile_rows), me);
+    const fastrnn_range x_panels = fastrnn_share(fastrnn_panels(I, kernel->width), me);
+    const fastrnn_range h_panels = fastrnn_share(fastrnn_panels(H, kernel->width), me);
+    fastrnn_range gates = fastrnn_share(fastrnn_panels(G, kernel->tile_rows), me);
     gates.from *= kernel->tile_rows;
     gates.to = gates.to * kernel->tile_rows < G ? gates.to * kernel->tile_rows : G;
 
@@ -165,8 +153,8 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
     const struct NAME(backward) *b = context;
     const NAME(kernels) *kernel = b->kernel;
     const ptrdiff_t T = b->T, B = b->B, I = b->I, H = b->H, G = 4 * H, row = b->d_gates_row;
-    const fastrnn_range some_rows = fastrnn_share(B, me), some_panels = fastrnn_share(ceil_div(H, kernel->width), me);
-    fastrnn_range rows = {0, B}, panels = {0, ceil_div(H, kernel->width)};
+    const fastrnn_range some_rows = fastrnn_share(B, me), some_panels = fastrnn_share(fastrnn_panels(H, kernel->width), me);
+    fastrnn_range rows = {0, B}, panels = {0, fastrnn_panels(H, kernel->width)};
     if (b->split_rows)
         rows = some_rows;
     else
@@ -203,7 +191,7 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
         if (b->split_rows) fastrnn_team_barrier(me);
         if (b->d_x) {
             const fastrnn_range flat = fastrnn_share((t1 - t0) * B, me);
-            kernel->multiply(flat.to - flat.from, I, G, 0, ceil_div(I, kernel->width), b->d_gates + flat.from * row,
+            kernel->multiply(flat.to - flat.from, I, G, 0, fastrnn_panels(I, kernel->width), b->d_gates + flat.from * row,
                              row, b->panels_ih, b->d_x + (t0 * B + flat.from) * I, I);
         }
         NAME(weight_gradients)(b, me, t0, t1);
@@ -217,18 +205,18 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
     kernel->multiply(B, H, G, some_panels.from, some_panels.to, b->d_gates, row, b->panels_hh, b->d_h_0, H);
 }
 
-static fastrnn_status NAME(lstm_backward)(const NAME(kernels) * kernel, const fastrnn_lstm_backward_args *args,
-                                          fastrnn_workspace *workspace, int threads)
+static fastrnn_status NAME(lstm_backward)(const fastrnn_lstm_backward_args *args, fastrnn_workspace *workspace,
+                                          int threads)
 {
-    const ptrdiff_t T = args->T, B = args->B, I = args->I, H = args->H, width = kernel->width;
-    plan p = plan_steps(T, B, I, H, sizeof(real), kernel->width, threads);
-    /* Rows that start on a cache line, but not all in the same set of the cache. */
-    ptrdiff_t row = ceil_div(4 * H, 16) * 16;
-    if (row % 256 == 0) row += 16;
+    const fastrnn_packed *packed = args->packed;
+    const NAME(kernels) *kernel = packed->isa->SUFFIX;
+    const ptrdiff_t T = args->T, B = args->B, I = packed->I, H = packed->H, width = kernel->width;
+    const ptrdiff_t row = padded_row(4 * H, sizeof(real));
+    const plan p = plan_steps(T, B, I, H, sizeof(real), kernel->width, threads);
 
     struct NAME(backward) b = {
-        .kernel = kernel, .T = T, .B = B, .I = I, .H = H, .panels_ih = args->snapshot->panels_ih,
-        .panels_hh = args->snapshot->panels_hh, .x = args->x, .h_0 = args->h_0, .c_0 = args->c_0, .gates = args->gates,
+        .kernel = kernel, .T = T, .B = B, .I = I, .H = H, .panels_ih = packed->panels_ih,
+        .panels_hh = packed->panels_hh, .x = args->x, .h_0 = args->h_0, .c_0 = args->c_0, .gates = args->gates,
         .c = args->c, .d_output = args->d_output, .d_x = args->d_x, .d_h_0 = args->d_h_0, .d_c_0 = args->d_c_0,
         .d_weight_ih = args->d_weight_ih, .d_weight_hh = args->d_weight_hh, .d_bias = args->d_bias,
         .chunk = chunk_steps(T, BACKWARD_CHUNK_BYTES, B, row + H, sizeof(real)), .d_gates_row = row,
@@ -238,8 +226,8 @@ static fastrnn_status NAME(lstm_backward)(const NAME(kernels) * kernel, const fa
     fastrnn_layout layout = {0};
     size_t d_gates = fastrnn_reserve(&layout, sizeof(real), b.chunk + 1, B, row);
     size_t h_prev = fastrnn_reserve(&layout, sizeof(real), b.chunk, B, H);
-    size_t panels_x = fastrnn_reserve(&layout, sizeof(real), kernel->depth, ceil_div(I, width), width);
-    size_t panels_h = fastrnn_reserve(&layout, sizeof(real), kernel->depth, ceil_div(H, width), width);
+    size_t panels_x = fastrnn_reserve(&layout, sizeof(real), kernel->depth, fastrnn_panels(I, width), width);
+    size_t panels_h = fastrnn_reserve(&layout, sizeof(real), kernel->depth, fastrnn_panels(H, width), width);
     size_t scratch = fastrnn_reserve(&layout, sizeof(real), b.scratch_size, p.threads, 1);
     char *memory = fastrnn_borrow(workspace, &layout);
     if (!memory) return FASTRNN_OUT_OF_MEMORY;

@@ -4,12 +4,14 @@
 /* The cell of one step, for rows (sequences) and blocks given with the call. Row b of a (B, n) array is at b * n. */
 typedef struct {
     ptrdiff_t H;
-    const real *panels; /* weight_hh, packed for forward */
-    const real *h_prev; /* (B, H) */
-    const real *c_prev; /* (B, H) */
-    real *gates;        /* (B, 4H) in: bias and input's part; out, if keep: i f g o after their activation */
-    real *c;            /* (B, H) written; may be c_prev */
-    real *h;            /* (B, H) written */
+    const real *panels;               /* weight_hh, packed for forward */
+    const real *h_prev;               /* (B, H), rows h_prev_row apart */
+    const real *c_prev;               /* (B, H) */
+    real *gates;                      /* (B, 4H) in: bias and input's part; out, if keep: i f g o after activation */
+    real *c;                          /* (B, H) written; may be c_prev */
+    real *h;                          /* (B, H) written */
+    real *h_next;                     /* the same, rows h_next_row apart: for the product of the next step */
+    ptrdiff_t h_prev_row, h_next_row;
     int keep;
 } NAME(lstm_step);
 
@@ -40,8 +42,8 @@ typedef struct {
     void (*pack_rows)(ptrdiff_t K, ptrdiff_t N, ptrdiff_t p0, ptrdiff_t p1, const real *source, ptrdiff_t stride,
                       real *panels);
 
-    /* gates (M, 4H) = bias + x (M, I) weight_ih^T, for blocks [b0, b1) */
-    void (*project)(ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x,
+    /* gates (M, 4H) = bias + x (M, I), rows x_row apart, times weight_ih^T, for blocks [b0, b1) */
+    void (*project)(ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x, ptrdiff_t x_row,
                     const real *panels, const real *bias, real *gates);
     /* rows [r0, r1) and blocks [b0, b1) of one step */
     void (*lstm_step)(const NAME(lstm_step) *, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1);

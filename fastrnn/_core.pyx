@@ -2,15 +2,22 @@
 # cython: freethreading_compatible=True
 """Binding of csrc/fastrnn.h: arrays to pointers, status to exception.
 
-Arrays are C-contiguous and of one precision; the callers, in functional.py, have checked their shapes and allocated the
-results. Nothing here looks at either again, beyond what a typed memoryview demands.
+Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is looked at here; their shapes are not: the
+callers, in functional.py, have checked them and allocated the results.
 """
 
+cimport numpy as cnp
 from libc.stdint cimport uint64_t
-from libc.string cimport memset
 
 import threading
 
+cnp.import_array()
+
+
+cdef extern from *:
+    """
+    #undef I /* a macro of complex.h, which NumPy's headers include; here the number of inputs */
+    """
 
 cdef extern from "fastrnn.h" nogil:
     ctypedef enum fastrnn_dtype:
@@ -19,30 +26,35 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef enum fastrnn_status:
         FASTRNN_OK
         FASTRNN_OUT_OF_MEMORY
+    ctypedef enum fastrnn_pass:
+        FASTRNN_FORWARD
+        FASTRNN_BACKWARD
     ctypedef struct fastrnn_isa:
         pass
     ctypedef struct fastrnn_packed:
         pass
     ctypedef struct fastrnn_workspace:
         pass
-    ctypedef struct fastrnn_lstm_forward_args:
-        Py_ssize_t T, B, I, H
-        const void *x
-        const void *h_0
-        const void *c_0
+    ctypedef struct fastrnn_lstm_weights:
+        Py_ssize_t I, H
         const void *weight_ih
         const void *weight_hh
         const void *bias_ih
         const void *bias_hh
+    ctypedef struct fastrnn_lstm_forward_args:
+        Py_ssize_t T, B
+        const fastrnn_packed *packed
+        const void *x
+        const void *h_0
+        const void *c_0
         void *output
         void *h_n
         void *c_n
         void *gates
         void *c
-        fastrnn_packed **snapshot
     ctypedef struct fastrnn_lstm_backward_args:
-        Py_ssize_t T, B, I, H
-        const fastrnn_packed *snapshot
+        Py_ssize_t T, B
+        const fastrnn_packed *packed
         const void *x
         const void *h_0
         const void *c_0
@@ -63,19 +75,16 @@ cdef extern from "fastrnn.h" nogil:
     bint fastrnn_isa_is_supported(const fastrnn_isa *)
     bint fastrnn_has_openmp()
     const char *fastrnn_compiler()
+    fastrnn_status fastrnn_lstm_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_lstm_weights *,
+                                     int threads, fastrnn_packed **)
+    size_t fastrnn_packed_bytes(const fastrnn_packed *)
     void fastrnn_packed_free(fastrnn_packed *)
     fastrnn_workspace *fastrnn_workspace_create()
     void fastrnn_workspace_free(fastrnn_workspace *)
-    fastrnn_status fastrnn_lstm_forward(const fastrnn_isa *, fastrnn_dtype, const fastrnn_lstm_forward_args *,
-                                        fastrnn_workspace *, int threads)
+    fastrnn_status fastrnn_lstm_forward(const fastrnn_lstm_forward_args *, fastrnn_workspace *, int threads)
     fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *, fastrnn_workspace *, int threads)
     void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, Py_ssize_t n, const void *x, void *y)
     uint64_t fastrnn_fingerprint(const void *data, size_t size)
-
-
-ctypedef fused real:
-    float
-    double
 
 
 def instruction_sets():
@@ -112,17 +121,80 @@ cdef int _check(fastrnn_status status) except -1:
     return 0
 
 
+# Arrays to pointers. None, where it is allowed, becomes NULL.
+
+cdef int _type_of(cnp.ndarray array) except -1:
+    """NPY_FLOAT or NPY_DOUBLE: what all the arrays of a call have to be."""
+    cdef int type_number = cnp.PyArray_TYPE(array)
+    if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
+        raise ValueError(f"expected float32 or float64, got {array.dtype}")
+    return type_number
+
+
+cdef const void *_readable(cnp.ndarray array, int type_number) except? NULL:
+    if array is None:
+        return NULL
+    if cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array):
+        raise ValueError(f"a kernel cannot read this array of {array.dtype} as it lies in memory")
+    return cnp.PyArray_DATA(array)
+
+
+cdef void *_writable(cnp.ndarray array, int type_number) except? NULL:
+    if array is None:
+        return NULL
+    if cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY(array):
+        raise ValueError(f"a kernel cannot write this array of {array.dtype} as it lies in memory")
+    return cnp.PyArray_DATA(array)
+
+
+cdef fastrnn_dtype _dtype(int type_number) noexcept nogil:
+    return FASTRNN_F32 if type_number == cnp.NPY_FLOAT else FASTRNN_F64
+
+
+# Packed weights
+
 cdef class Packed:
-    """A copy of a layer's weights, packed for the backward kernels of one instruction set."""
+    """A copy of a layer's weights, packed for the forward or the backward kernels of one instruction set."""
     cdef fastrnn_packed *pointer
+    cdef readonly Py_ssize_t I, H
 
     def __dealloc__(self):
         fastrnn_packed_free(self.pointer)
 
 
+cdef int _weights(fastrnn_lstm_weights *w, tuple weights) except -1:
+    """Fills w from (weight_ih, weight_hh, bias_ih, bias_hh), a bias being an array or None; returns the type number."""
+    cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1]
+    cdef int type_number = _type_of(weight_ih)
+    w.I, w.H = weight_ih.shape[1], weight_hh.shape[1]
+    w.weight_ih, w.weight_hh = _readable(weight_ih, type_number), _readable(weight_hh, type_number)
+    w.bias_ih, w.bias_hh = _readable(weights[2], type_number), _readable(weights[3], type_number)
+    return type_number
+
+
+def lstm_pack(tuple weights not None, bint backward, int num_threads, str isa not None, Packed spare=None):
+    """The weights packed for one pass, in the memory of `spare` if one is given, which nobody uses any more."""
+    cdef const fastrnn_isa *kernels = _find(isa)
+    cdef fastrnn_lstm_weights w
+    cdef fastrnn_dtype dtype = _dtype(_weights(&w, weights))
+    cdef fastrnn_status status
+    cdef Packed packed = Packed.__new__(Packed) if spare is None else spare
+    with nogil:
+        status = fastrnn_lstm_pack(kernels, dtype, FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w, num_threads,
+                                   &packed.pointer)
+    _check(status)
+    packed.I, packed.H = w.I, w.H
+    return packed
+
+
+# Memory that calls use one after the other: one for each Python thread.
+
+cdef size_t KEPT_BYTES = 32 << 20
+
+
 cdef class Workspace:
-    """Memory that calls use one after the other: one for each Python thread."""
     cdef fastrnn_workspace *pointer
+    cdef fastrnn_packed *packed
 
     def __cinit__(self):
         self.pointer = fastrnn_workspace_create()
@@ -131,6 +203,7 @@ cdef class Workspace:
 
     def __dealloc__(self):
         fastrnn_workspace_free(self.pointer)
+        fastrnn_packed_free(self.packed)
 
 
 _of_this_thread = threading.local()
@@ -144,88 +217,181 @@ cdef Workspace _workspace():
         return _of_this_thread.workspace
 
 
-def lstm_forward(const real[:, :, ::1] x not None, const real[:, ::1] h_0 not None, const real[:, ::1] c_0 not None,
-                 const real[:, ::1] weight_ih not None, const real[:, ::1] weight_hh not None,
-                 const real[::1] bias_ih, const real[::1] bias_hh,
-                 real[:, :, ::1] output not None, real[:, ::1] h_n not None, real[:, ::1] c_n not None,
-                 real[:, :, ::1] gates, real[:, :, ::1] c, int num_threads, str isa not None):
-    """Fills output, h_n and c_n; with gates and c given, fills them too, and returns the weights for backward."""
-    cdef const fastrnn_isa *kernels = _find(isa)
-    cdef fastrnn_dtype dtype = FASTRNN_F32 if real is float else FASTRNN_F64
-    cdef fastrnn_packed *snapshot = NULL
-    cdef fastrnn_lstm_forward_args args
-    cdef fastrnn_status status
-    memset(&args, 0, sizeof(args))
-    args.T, args.B, args.I, args.H = x.shape[0], x.shape[1], x.shape[2], weight_hh.shape[1]
-    args.x, args.h_0, args.c_0 = &x[0, 0, 0], &h_0[0, 0], &c_0[0, 0]
-    args.weight_ih, args.weight_hh = &weight_ih[0, 0], &weight_hh[0, 0]
-    if bias_ih is not None:
-        args.bias_ih = &bias_ih[0]
-    if bias_hh is not None:
-        args.bias_hh = &bias_hh[0]
-    args.output, args.h_n, args.c_n = &output[0, 0, 0], &h_n[0, 0], &c_n[0, 0]
-    if gates is not None:
-        args.gates = &gates[0, 0, 0]
-    cdef Packed packed = None
-    if c is not None:
-        args.c = &c[0, 0, 0]
-        args.snapshot = &snapshot
-        packed = Packed.__new__(Packed)
+def lstm_forward(cnp.ndarray x not None, cnp.ndarray h_0 not None, cnp.ndarray c_0 not None, weights not None,
+                 cnp.ndarray output not None, cnp.ndarray h_n not None, cnp.ndarray c_n not None,
+                 cnp.ndarray gates, cnp.ndarray c, int num_threads, str isa not None):
+    """Fills output, h_n and c_n; and with gates and c given, those too.
+
+    The weights are packed for forward, or a tuple to be packed by `isa` for this call alone.
+    """
     cdef Workspace workspace = _workspace()
+    cdef const fastrnn_isa *kernels = NULL
+    cdef int type_number = _type_of(x)
+    cdef fastrnn_lstm_weights w
+    cdef fastrnn_lstm_forward_args args
+    cdef fastrnn_status status = FASTRNN_OK
+    cdef bint pack = type(weights) is not Packed
+    if pack:
+        kernels = _find(isa)
+        if _weights(&w, weights) != type_number:
+            raise ValueError("x and weights differ in precision")
+    else:
+        args.packed = (<Packed>weights).pointer
+    args.T, args.B = x.shape[0], x.shape[1]
+    args.x, args.h_0, args.c_0 = _readable(x, type_number), _readable(h_0, type_number), _readable(c_0, type_number)
+    args.output, args.h_n = _writable(output, type_number), _writable(h_n, type_number)
+    args.c_n = _writable(c_n, type_number)
+    args.gates, args.c = _writable(gates, type_number), _writable(c, type_number)
     with nogil:
-        status = fastrnn_lstm_forward(kernels, dtype, &args, workspace.pointer, num_threads)
-    if packed is not None:
-        packed.pointer = snapshot
+        if pack:
+            status = fastrnn_lstm_pack(kernels, _dtype(type_number), FASTRNN_FORWARD, &w, num_threads,
+                                       &workspace.packed)
+            args.packed = workspace.packed
+        if status == FASTRNN_OK:
+            status = fastrnn_lstm_forward(&args, workspace.pointer, num_threads)
+        if pack and fastrnn_packed_bytes(workspace.packed) > KEPT_BYTES:
+            fastrnn_packed_free(workspace.packed)
+            workspace.packed = NULL
     _check(status)
-    return packed
 
 
-def lstm_backward(Packed packed not None, const real[:, :, ::1] x not None, const real[:, ::1] h_0 not None,
-                  const real[:, ::1] c_0 not None, const real[:, :, ::1] gates not None,
-                  const real[:, :, ::1] c not None, const real[:, :, ::1] d_output, const real[:, ::1] d_h_n,
-                  const real[:, ::1] d_c_n, real[:, :, ::1] d_x, real[:, ::1] d_h_0 not None,
-                  real[:, ::1] d_c_0 not None, real[:, ::1] d_weight_ih not None, real[:, ::1] d_weight_hh not None,
-                  real[::1] d_bias, int num_threads):
+cdef class LSTMSteps:
+    """A stack of packed layers that takes one step at a time; `fastrnn.stream` makes a user's class of it.
+
+    `h` and `c` (L, B, H) are the state, which each step replaces. What a kernel can read and write as it is costs no
+    more than a look at its type, precision and shape; a subclass says what becomes of the rest.
+    """
+    cdef list packed
+    cdef readonly cnp.ndarray h, c
+    cdef cnp.ndarray between # (B, H): h_t of the layers below the last
+    cdef object num_threads
+    cdef cnp.npy_intp x_shape[2]
+    cdef cnp.npy_intp y_shape[2]
+    cdef int ndim, type_number
+
+    def __init__(self, list packed, cnp.ndarray h, cnp.ndarray c, bint batched, num_threads):
+        """packed for forward; h and c (L, B, H); x_t (B, I) if batched, else (I,); num_threads() tells how many."""
+        self.type_number = _type_of(h)
+        _writable(h, self.type_number)
+        _writable(c, self.type_number)
+        self.packed, self.h, self.c, self.num_threads = packed, h, c, num_threads
+        self.between = h[0].copy()
+        self.ndim = 2 if batched else 1
+        self.x_shape[0] = self.y_shape[0] = h.shape[1]
+        self.x_shape[self.ndim - 1] = (<Packed>packed[0]).I
+        self.y_shape[self.ndim - 1] = h.shape[2]
+
+    cdef bint _fits(self, object array, cnp.npy_intp *shape) noexcept:
+        if type(array) is not cnp.ndarray or cnp.PyArray_TYPE(<cnp.ndarray>array) != self.type_number:
+            return False
+        if not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>array) or cnp.PyArray_NDIM(<cnp.ndarray>array) != self.ndim:
+            return False
+        cdef cnp.npy_intp *given = cnp.PyArray_DIMS(<cnp.ndarray>array)
+        return given[0] == shape[0] and given[self.ndim - 1] == shape[self.ndim - 1]
+
+    cdef bint _overlap(self, cnp.ndarray a, cnp.ndarray b) noexcept:
+        cdef char *a_data = <char *>cnp.PyArray_DATA(a)
+        cdef char *b_data = <char *>cnp.PyArray_DATA(b)
+        return a_data < b_data + cnp.PyArray_NBYTES(b) and b_data < a_data + cnp.PyArray_NBYTES(a)
+
+    def step(self, x_t, out=None):
+        """Take one step.
+
+        Parameters
+        ----------
+        x_t : array_like, (B, I), or (I,) without a batch size
+            The input of this step, cast to the layer's dtype by NumPy's "same_kind" rule.
+        out : ndarray, (B, H) or (H,), optional
+            Where to write the result: an array of the layer's dtype, of any strides; it may be `x_t`. Default: a
+            new one, the only thing that a step allocates.
+
+        Returns
+        -------
+        y_t : ndarray, (B, H) or (H,)
+            h_t of the last layer; `out` if that was given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `x_t` or `out` does not fit. The state is then as before.
+        """
+        if not self._fits(x_t, self.x_shape):
+            x_t = self._native_x(x_t)
+        if out is None:
+            out = cnp.PyArray_EMPTY(self.ndim, self.y_shape, self.type_number, 0)
+        elif not self._fits(out, self.y_shape) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
+            self._check_out(out)
+            out[...] = self.step(x_t)
+            return out
+        elif self._overlap(<cnp.ndarray>x_t, <cnp.ndarray>out):
+            x_t = x_t.copy()
+        cdef int threads = self.num_threads()
+        cdef Workspace workspace = _workspace()
+        cdef fastrnn_lstm_forward_args args
+        cdef fastrnn_status status
+        cdef Py_ssize_t k, last = len(self.packed) - 1
+        args.T, args.B = 1, self.h.shape[1]
+        args.gates = args.c = NULL
+        args.x = cnp.PyArray_DATA(<cnp.ndarray>x_t)
+        args.h_0 = args.h_n = cnp.PyArray_DATA(self.h)
+        args.c_0 = args.c_n = cnp.PyArray_DATA(self.c)
+        for k in range(last + 1):
+            args.packed = (<Packed>self.packed[k]).pointer
+            args.output = cnp.PyArray_DATA(<cnp.ndarray>out if k == last else self.between)
+            with nogil:
+                status = fastrnn_lstm_forward(&args, workspace.pointer, threads)
+            _check(status)
+            args.x = args.h_n
+            args.h_0 = args.h_n = <char *>args.h_n + cnp.PyArray_STRIDE(self.h, 0)
+            args.c_0 = args.c_n = <char *>args.c_n + cnp.PyArray_STRIDE(self.c, 0)
+        return out
+
+
+def lstm_backward(Packed packed not None, cnp.ndarray x not None, cnp.ndarray h_0 not None, cnp.ndarray c_0 not None,
+                  cnp.ndarray gates not None, cnp.ndarray c not None, cnp.ndarray d_output, cnp.ndarray d_h_n,
+                  cnp.ndarray d_c_n, cnp.ndarray d_x, cnp.ndarray d_h_0 not None, cnp.ndarray d_c_0 not None,
+                  cnp.ndarray d_weight_ih not None, cnp.ndarray d_weight_hh not None, cnp.ndarray d_bias,
+                  int num_threads):
     """Fills the gradients; the given ones may be None for zeros, d_x and d_bias None if not wanted."""
+    cdef Workspace workspace = _workspace()
+    cdef int type_number = _type_of(x)
     cdef fastrnn_lstm_backward_args args
     cdef fastrnn_status status
-    memset(&args, 0, sizeof(args))
-    args.T, args.B, args.I, args.H = x.shape[0], x.shape[1], x.shape[2], h_0.shape[1]
-    args.snapshot = packed.pointer
-    args.x, args.h_0, args.c_0 = &x[0, 0, 0], &h_0[0, 0], &c_0[0, 0]
-    args.gates, args.c = &gates[0, 0, 0], &c[0, 0, 0]
-    if d_output is not None:
-        args.d_output = &d_output[0, 0, 0]
-    if d_h_n is not None:
-        args.d_h_n = &d_h_n[0, 0]
-    if d_c_n is not None:
-        args.d_c_n = &d_c_n[0, 0]
-    if d_x is not None:
-        args.d_x = &d_x[0, 0, 0]
-    args.d_h_0, args.d_c_0 = &d_h_0[0, 0], &d_c_0[0, 0]
-    args.d_weight_ih, args.d_weight_hh = &d_weight_ih[0, 0], &d_weight_hh[0, 0]
-    if d_bias is not None:
-        args.d_bias = &d_bias[0]
-    cdef Workspace workspace = _workspace()
+    args.T, args.B = x.shape[0], x.shape[1]
+    args.packed = packed.pointer
+    args.x, args.h_0, args.c_0 = _readable(x, type_number), _readable(h_0, type_number), _readable(c_0, type_number)
+    args.gates, args.c = _readable(gates, type_number), _readable(c, type_number)
+    args.d_output = _readable(d_output, type_number)
+    args.d_h_n, args.d_c_n = _readable(d_h_n, type_number), _readable(d_c_n, type_number)
+    args.d_x = _writable(d_x, type_number)
+    args.d_h_0, args.d_c_0 = _writable(d_h_0, type_number), _writable(d_c_0, type_number)
+    args.d_weight_ih = _writable(d_weight_ih, type_number)
+    args.d_weight_hh = _writable(d_weight_hh, type_number)
+    args.d_bias = _writable(d_bias, type_number)
     with nogil:
         status = fastrnn_lstm_backward(&args, workspace.pointer, num_threads)
     _check(status)
 
 
-def activate(str function not None, const real[::1] x not None, real[::1] y not None, str isa not None):
+def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not None, str isa not None):
     """y = sigmoid(x) or tanh(x), as the cells compute them."""
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef bint use_tanh = {"sigmoid": False, "tanh": True}[function]
-    cdef fastrnn_dtype dtype = FASTRNN_F32 if real is float else FASTRNN_F64
+    cdef int type_number = _type_of(x)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(x)
+    cdef const void *source = _readable(x, type_number)
+    cdef void *result = _writable(y, type_number)
     if x.shape[0] != y.shape[0]:
         raise ValueError(f"y: expected ({x.shape[0]},), got ({y.shape[0]},)")
     with nogil:
-        fastrnn_activate(kernels, dtype, use_tanh, x.shape[0], &x[0], &y[0])
+        fastrnn_activate(kernels, _dtype(type_number), use_tanh, n, source, result)
 
 
-def fingerprint(const real[:, :, ::1] array not None):
+def fingerprint(cnp.ndarray array not None):
     """A hash of the array's bytes, to notice that it has changed."""
     cdef uint64_t result
+    cdef size_t size = cnp.PyArray_NBYTES(array)
+    cdef const void *data = _readable(array, _type_of(array))
     with nogil:
-        result = fastrnn_fingerprint(&array[0, 0, 0], array.shape[0] * array.shape[1] * array.shape[2] * sizeof(real))
+        result = fastrnn_fingerprint(data, size)
     return result

@@ -32,13 +32,14 @@ __all__ = ["lstm", "lstm_forward", "lstm_backward"]
 class LSTMTape:
     """What `lstm_backward` needs of an `lstm_forward`; opaque, and never altered by a backward.
 
-    The weights are in it as they were. `x` is in it by reference where it could be read in place, and
-    then `fingerprint` tells whether it has been changed since.
+    The weights are in it as they were, `packed` for backward. `x` is in it by reference where it could
+    be read in place, and then `fingerprint` tells whether it has been changed since. `biases` names those
+    that there are.
     """
 
     __slots__ = ("x", "fingerprint", "h_0", "c_0", "gates", "c", "packed", "biases")
 
-    def __init__(self, x, fingerprint, h_0, c_0, gates, c, packed, biases):
+    def __init__(self, x, fingerprint, h_0, c_0, gates, c, packed):
         # A view, because the shape of the caller's own array object can be assigned to.
         self.x = x if fingerprint is None else x.view()
         self.fingerprint = fingerprint
@@ -47,7 +48,7 @@ class LSTMTape:
         self.gates = gates
         self.c = c
         self.packed = packed
-        self.biases = biases
+        self.biases = []
 
     def check_x(self):
         if self.fingerprint is not None and _core.fingerprint(self.x) != self.fingerprint:
@@ -134,9 +135,12 @@ def lstm(
 
 
 def unchecked_lstm(x, h_0, c_0, weights, output, h_n, c_n):
-    """`lstm` on native arrays, written into output (T, B, H), h_n and c_n (B, H)."""
+    """`lstm` on native arrays, written into output (T, B, H), h_n and c_n (B, H).
+
+    `weights` is the tuple of lstm_arguments, or what _core.lstm_pack has made of it for forward.
+    """
     _core.lstm_forward(
-        x, h_0, c_0, *weights, output, h_n, c_n, None, None, get_num_threads(), instruction_set()
+        x, h_0, c_0, weights, output, h_n, c_n, None, None, get_num_threads(), instruction_set()
     )
 
 
@@ -178,30 +182,34 @@ def lstm_forward(
     output = np.empty((T, B, H), dtype)
     h_n = np.empty((B, H), dtype)
     c_n = np.empty((B, H), dtype)
-    tape = unchecked_lstm_forward(native_x, native_x is not x, h_0, c_0, weights, output, h_n, c_n)
+    packed = _core.lstm_pack(weights, True, get_num_threads(), instruction_set())
+    memory = np.empty((T, B, 4 * H), dtype), np.empty((T, B, H), dtype)
+    tape = unchecked_lstm_forward(
+        native_x, native_x is not x, h_0, c_0, weights, packed, *memory, output, h_n, c_n
+    )
+    tape.biases = [n for n, b in zip(("bias_ih", "bias_hh"), weights[2:]) if b is not None]
     return output, (h_n, c_n), tape
 
 
-def unchecked_lstm_forward(x, x_is_private, h_0, c_0, weights, output, h_n, c_n):
+def unchecked_lstm_forward(
+    x, x_is_private, h_0, c_0, weights, packed, gates, c, output, h_n, c_n
+):
     """`lstm_forward` on native arrays, written into output (T, B, H), h_n and c_n (B, H).
 
-    The tape keeps h_0 and c_0, which therefore nobody else may write to, and x, which nobody else may
-    write to if it is called private.
+    `weights` is as for unchecked_lstm, `packed` the same weights packed for backward. The tape keeps
+    packed, gates (T, B, 4*H) and c (T, B, H), h_0 and c_0, to none of which anybody may write while it lives; and x,
+    to which nobody else may write if it is called private.
 
     Returns
     -------
     tape : LSTMTape
     """
-    T, B, H = output.shape
-    gates = np.empty((T, B, 4 * H), output.dtype)
-    c = np.empty((T, B, H), output.dtype)
     # Taken first: what another thread does to x while the kernel runs is noticed, too.
     fingerprint = None if x_is_private else _core.fingerprint(x)
-    packed = _core.lstm_forward(
-        x, h_0, c_0, *weights, output, h_n, c_n, gates, c, get_num_threads(), instruction_set()
+    _core.lstm_forward(
+        x, h_0, c_0, weights, output, h_n, c_n, gates, c, get_num_threads(), instruction_set()
     )
-    biases = [n for n, b in zip(("bias_ih", "bias_hh"), weights[2:]) if b is not None]
-    return LSTMTape(x, fingerprint, h_0, c_0, gates, c, packed, biases)
+    return LSTMTape(x, fingerprint, h_0, c_0, gates, c, packed)
 
 
 def lstm_backward(

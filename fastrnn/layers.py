@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import sys
 import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastrnn import _core
+from fastrnn._config import instruction_set
+from fastrnn._threads import get_num_threads
 from fastrnn._validation import (
     as_array,
     check_bytes,
@@ -24,6 +28,7 @@ from fastrnn._validation import (
 )
 from fastrnn.functional import unchecked_lstm, unchecked_lstm_backward, unchecked_lstm_forward
 from fastrnn.parameters import Parameters
+from fastrnn.stream import LSTMStream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,16 +39,28 @@ if TYPE_CHECKING:
 
 __all__ = ["LSTM"]
 
+# A tape leaves no more than that to the next one.
+MOST_LEFT_BYTES = 256 << 20
+
 
 class LayerTape:
-    """What a layer's `backward` needs of its `forward`; opaque, and never altered by a backward."""
+    """What a layer's `backward` needs of its `forward`; opaque, and never altered by a backward.
 
-    __slots__ = ("layer", "tapes", "batched")
+    When it goes, it leaves its memory to the layer for the next tape: the system takes time to clear new memory.
+    """
 
-    def __init__(self, layer, tapes, batched):
+    __slots__ = ("layer", "tapes", "batched", "memory", "heir")
+
+    def __init__(self, layer, tapes, batched, memory, heir):
         self.layer = weakref.ref(layer)
         self.tapes = tapes  # of fastrnn.functional, the layer nearest to x first
         self.batched = batched
+        self.memory = memory  # of each of tapes: gates, c, and what was packed for it alone or None
+        self.heir = heir
+
+    def __del__(self):
+        if sum(gates.nbytes + c.nbytes for gates, c, _ in self.memory) <= MOST_LEFT_BYTES:
+            self.heir.append(self.memory)
 
     def __reduce__(self):
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one layer")
@@ -174,29 +191,35 @@ class LSTM:
         self._num_layers = num_layers
         self._bias = bias
         self._batch_first = batch_first
-        self._dtype = dtype
         self._params = params
-        self._weights = self._weights_by_layer()
+        self._frozen = False
+        self._derive()
 
-    def _weights_by_layer(self):
-        """weight_ih, weight_hh, bias_ih, bias_hh of each layer, as functional takes them.
-
-        Views, because the shapes of the array objects that `params` gives out can be assigned to.
-        """
+    def _derive(self):
+        """Everything that follows from the parameters, with these unfrozen."""
+        self._dtype = self._params.flat.dtype
+        # weight_ih, weight_hh, bias_ih, bias_hh of each layer, as functional takes them. Views, because
+        # the shapes of the array objects that `params` gives out can be assigned to.
         absent = () if self._bias else (None, None)
-        return [
+        self._weights = [
             (*(array.view() for array in arrays), *absent) for arrays in self._split(self._params)
         ]
+        self._packed = None  # of each layer, for forward, while frozen
+        self._packed_back = None  # and for backward, from the first `forward` on
+        self._tape_memory = collections.deque(maxlen=1)
 
     # Pickles and deep copies take the parameters; what is derived from them is made again.
 
+    _DERIVED = ("_dtype", "_weights", "_packed", "_packed_back", "_tape_memory")
+
     def __getstate__(self):
-        return {k: v for k, v in self.__dict__.items() if k not in ("_dtype", "_weights")}
+        return {k: v for k, v in self.__dict__.items() if k not in self._DERIVED}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        self._dtype = self._params.flat.dtype
-        self._weights = self._weights_by_layer()
+        self._derive()
+        if self._frozen:
+            self.freeze()
 
     def _split(self, params):
         """The arrays of each layer."""
@@ -273,8 +296,11 @@ class LSTM:
         TypeError
             If `mapping` is not a mapping.
         ValueError
-            If a name is missing or not known, or an array does not fit. The message lists them all.
+            If a name is missing or not known, or an array does not fit: the message lists them all. Or if
+            the layer is frozen.
         """
+        if self._frozen:
+            raise ValueError("params: the layer is frozen; call unfreeze() first")
         try:
             given = {name: mapping[name] for name in mapping.keys()}
         except AttributeError:
@@ -304,7 +330,77 @@ class LSTM:
             new[name] = value
         self._params.flat[...] = new.flat
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the parameters are read-only and their packed form is kept: see `freeze`."""
+        return self._frozen
+
+    def freeze(self) -> None:
+        """Make the parameters read-only and keep them as the kernels read them, for calls that pack nothing.
+
+        The results are the same bits. The packed weights take as much memory as the parameters, and as much again from
+        the first `forward` on. Any number of threads may call a frozen layer at once.
+
+        Notes
+        -----
+        Every array that `params` gives out becomes read-only, those given out before included. What cannot be seen is
+        a writeable view that somebody has made of one of them before: writing to it changes `params` and not the
+        results.
+        """
+        self._params._set_writeable(False)
+        self._packed = self._pack(backward=False)
+        self._packed_back = None
+        self._tape_memory.clear()
+        self._frozen = True
+
+    def unfreeze(self) -> None:
+        """Make the parameters writeable again, and drop their packed form."""
+        self._frozen = False
+        self._packed = self._packed_back = None
+        self._params._set_writeable(True)
+
+    def _pack(self, backward, spare=None):
+        """Of each layer, in the memory of spares that nobody uses any more, where there are some."""
+        num_threads, isa = get_num_threads(), instruction_set()
+        spare = spare or [None] * self._num_layers
+        return [
+            _core.lstm_pack(weights, backward, num_threads, isa, old)
+            for weights, old in zip(self._weights, spare, strict=True)
+        ]
+
     # Computation
+
+    def stream(self, batch_size: int | None = None) -> LSTMStream:
+        """The layer, one step a call, carrying its state.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            B, at least 1. Default: a single sequence, without a batch axis.
+
+        Returns
+        -------
+        stream : LSTMStream
+            ``y_t = stream.step(x_t)``, ``stream.state``, ``stream.reset()``. It has the weights of this moment,
+            and shares them if the layer is frozen.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `batch_size` is no integer of at least 1.
+
+        Examples
+        --------
+        >>> layer = fastrnn.LSTM(64, 128, rng=0)
+        >>> stream = layer.stream()
+        >>> stream.step(np.zeros(64)).shape
+        (128,)
+        """
+        B = 1 if batch_size is None else size("batch_size", batch_size)
+        sizes = (self._num_layers, B, self._hidden_size)
+        check_bytes("batch_size", sizes[:2], max(self._input_size, 4 * self._hidden_size), self._dtype.itemsize)
+        packed = self._packed or self._pack(backward=False)
+        return LSTMStream(packed, self._input_size, sizes, self._dtype, batch_size is not None)
 
     def __call__(
         self, x: ArrayLike, state: State | None = None, lengths: None = None
@@ -339,7 +435,7 @@ class LSTM:
         h_n = np.empty(h_0.shape, self._dtype)
         c_n = np.empty(c_0.shape, self._dtype)
         # Rebinding x lets go of the output below: at most two are alive.
-        for k, weights in enumerate(self._weights):
+        for k, weights in enumerate(self._packed or self._weights):
             output = np.empty((*x.shape[:2], self._hidden_size), self._dtype)
             unchecked_lstm(x, h_0[k], c_0[k], weights, output, h_n[k], c_n[k])
             x = output
@@ -371,16 +467,35 @@ class LSTM:
         x, x_is_private, batched, h_0, c_0 = self._arguments(x, state, lengths, private_state=True)
         h_n = np.empty(h_0.shape, self._dtype)
         c_n = np.empty(c_0.shape, self._dtype)
+        T, B, _ = x.shape
+        H = self._hidden_size
+        shapes = (T, B, 4 * H), (T, B, H)
+        try:
+            memory = self._tape_memory.pop()
+        except IndexError:
+            memory = None
+        if memory is None or memory[0][0].shape != shapes[0]:
+            memory = [(*(np.empty(s, self._dtype) for s in shapes), None) for _ in h_0]
+        # Local, because another thread may unfreeze the layer.
+        packed, packed_back = self._packed, self._packed_back
+        if packed is None:
+            packed_back = self._pack(True, [spare for _, _, spare in memory])
+        elif packed_back is None:
+            packed_back = self._packed_back = self._pack(True)
+        memory = [(gates, c, None if packed else own) for (gates, c, _), own in zip(memory, packed_back)]
+
         tapes = []
-        for k, weights in enumerate(self._weights):
-            output = np.empty((*x.shape[:2], self._hidden_size), self._dtype)
+        for k, weights in enumerate(packed or self._weights):
+            output = np.empty((T, B, H), self._dtype)
             tapes.append(
                 unchecked_lstm_forward(
-                    x, x_is_private, h_0[k], c_0[k], weights, output, h_n[k], c_n[k]
+                    x, x_is_private, h_0[k], c_0[k], weights, packed_back[k], *memory[k][:2],
+                    output, h_n[k], c_n[k],
                 )
-            )
+            )  # fmt: skip
             x, x_is_private = output, True
-        return *self._returned(output, h_n, c_n, batched), LayerTape(self, tapes, batched)
+        tape = LayerTape(self, tapes, batched, memory, self._tape_memory)
+        return *self._returned(output, h_n, c_n, batched), tape
 
     def backward(
         self, tape: LayerTape, d_output: ArrayLike | None = None, d_state_n: State | None = None

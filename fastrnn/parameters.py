@@ -120,6 +120,11 @@ class Parameters(Mapping):
         other._allocate(self._layout, self._flat.dtype, allocate)
         return other
 
+    def _set_writeable(self, writeable):
+        """Of all arrays, and of the memory below them, without which none of them can be made writeable again."""
+        for array in (self._flat.base, self._flat, *self._arrays.values()):
+            array.flags.writeable = writeable
+
     # Pickles and deep copies the values once; the views are made again.
 
     def __reduce__(self):

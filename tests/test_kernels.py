@@ -123,7 +123,8 @@ def test_no_number_outside_the_results_is_written(dtype, isa):
         return whole[64 : 64 + size].reshape(shape)
 
     output, h_n, c_n, gates, c = room(T, B, H), room(B, H), room(B, H), room(T, B, 4 * H), room(T, B, H)
-    packed = _core.lstm_forward(case.x, *case.state, *case.weights, output, h_n, c_n, gates, c, 2, isa)
+    _core.lstm_forward(case.x, *case.state, tuple(case.weights), output, h_n, c_n, gates, c, 2, isa)
+    packed = _core.lstm_pack(tuple(case.weights), True, 2, isa)
     d_results = [room(T, B, I), room(B, H), room(B, H), room(4 * H, I), room(4 * H, H), room(4 * H)]
     _core.lstm_backward(packed, case.x, *case.state, gates, c, case.d_output, *case.d_state_n, *d_results, 2)
     d_x = d_results[0].copy()
