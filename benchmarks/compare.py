@@ -3,9 +3,10 @@
     python benchmarks/compare.py before.json after.json
     python benchmarks/compare.py after.json                  # against the `baseline` that took part in it
 
-The ratio of a library to fastrnn (its time divided by fastrnn's, above 1 is good) must not have become worse.
-It has, where its median fell by more than the tolerance and the quartiles of the two runs lie apart. With a
-baseline in the run, fastrnn must not be slower than it by more than the tolerance, the upper quartile included.
+The ratio of another library to fastrnn (its time divided by fastrnn's, above 1 is good) must not have become
+worse by more than the tolerance. It has where even the upper quartile of the later run is less than the lower
+quartile of the earlier one by that much, so that a spread alone is no verdict. Of a baseline, which is another
+build of fastrnn in the same run, the ratio must not be below 1 in that sense.
 
 Exit status: 0 all is well, 1 something became worse, 2 nothing could be compared.
 """
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from libraries import BASELINE
+from libraries import BASELINE, PEERS, REFERENCE
 from report import Ratio, rows_of, short, table
 
 TOLERANCE = 0.05
@@ -37,7 +38,7 @@ class Change(NamedTuple):
         return self.after.median / self.before.median
 
     def is_worse(self, tolerance):
-        return self.factor < 1 - tolerance and self.after.high < self.before.low
+        return self.after.high < (1 - tolerance) * self.before.low
 
     def cells(self):
         what = f"{self.mode} {self.dtype}", str(self.shape), self.library
@@ -45,13 +46,13 @@ class Change(NamedTuple):
 
 
 def changes(before, after):
-    """All that both runs have of the same library at the same cell."""
+    """All that both runs have of the same library, other than fastrnn, at the same cell."""
     ratios = {row.key: row.ratios for row in rows_of(before)}
     return [
         Change(*row.key, library, ratios[row.key][library], ratio)
         for row in rows_of(after)
         for library, ratio in row.ratios.items()
-        if library != BASELINE and library in ratios.get(row.key, {})
+        if library in (*PEERS, REFERENCE) and library in ratios.get(row.key, {})
     ]
 
 
@@ -73,7 +74,7 @@ def unlike(before, after):
             sentences.append(f"{what}: {before[what]} before, {after[what]} after.")
     for name in before["versions"].keys() & after["versions"].keys():
         old, new = before["versions"][name], after["versions"][name]
-        if old != new and name not in ("fastrnn", BASELINE):
+        if old != new and name in (*PEERS, REFERENCE, "Python"):
             sentences.append(f"{name}: {old} before, {new} after.")
     return sorted(sentences)
 

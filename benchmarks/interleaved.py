@@ -10,6 +10,7 @@ import gc
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
@@ -80,6 +81,7 @@ class Worker:
 
 def serve(pipe, library, threads, import_from):
     """Answers (method, *arguments) messages until None arrives."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # that is for the parent, which ends this process
     try:
         if import_from is not None:
             sys.path.insert(0, os.path.abspath(import_from))

@@ -12,6 +12,7 @@ None of them is imported before it is used: the process that steers the others n
 import contextlib
 import importlib.util
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable
 
 import numpy as np
@@ -92,10 +93,7 @@ class Fastrnn:
         return layer
 
     def forward(self, problem):
-        layer, x = self.layer(problem, self.freezes), problem.x
-
-        def call():
-            return layer(x)
+        call = partial(self.layer(problem, self.freezes), problem.x)
 
         def results():
             output, (h_n, c_n) = call()
@@ -118,35 +116,34 @@ class Fastrnn:
 
     def step(self, problem):
         layer, x = self.layer(problem, self.freezes), problem.x
-        T, B, I, H = problem.sizes
-        h_t = np.empty((B, H), x.dtype)
-
-        if hasattr(layer, "stream"):
-            stream = layer.stream(B)
-
-            def step(x_t):
-                return stream.step(x_t, out=h_t)
-
-            def final_state():
-                return stream.state
-        else:
-            state = None
-
-            def step(x_t):
-                nonlocal state
-                output, state = layer(x_t[None], state)
-                return output[0]
-
-            def final_state():
-                return state
+        _, B, _, H = problem.sizes
+        step, final_state = (
+            self.streaming(layer.stream(B), np.empty((B, H), x.dtype))
+            if hasattr(layer, "stream")
+            else self.carrying(layer)
+        )
 
         def results():
             output = np.stack([step(x_t).copy() for x_t in x])
             h_n, c_n = final_state()
             return {"output": output, "h_n": h_n, "c_n": c_n}
 
-        x_t = x[0]
-        return Task(lambda: step(x_t), results)
+        return Task(partial(step, x[0]), results)
+
+    @staticmethod
+    def streaming(stream, h_t):
+        return partial(stream.step, out=h_t), lambda: stream.state
+
+    @staticmethod
+    def carrying(layer):
+        state = None
+
+        def step(x_t):
+            nonlocal state
+            output, state = layer(x_t[None], state)
+            return output[0]
+
+        return step, lambda: state
 
 
 class FastrnnUnfrozen(Fastrnn):
@@ -173,10 +170,7 @@ class Reference:
         return [problem.params[name + "_l0"] for name in PARAMETERS]
 
     def forward(self, problem):
-        lstm, x, weights = self.reference.lstm, problem.x, self.weights(problem)
-
-        def call():
-            return lstm(x, None, *weights)
+        call = partial(self.reference.lstm, problem.x, None, *self.weights(problem))
 
         def results():
             output, (h_n, c_n) = call()
@@ -213,8 +207,7 @@ class Reference:
             h_n, c_n = state
             return {"output": output, "h_n": h_n[None], "c_n": c_n[None]}
 
-        x_t = x[0]
-        return Task(lambda: step(x_t), results)
+        return Task(partial(step, x[0]), results)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -248,10 +241,7 @@ class Torch:
 
     def forward(self, problem):
         layer, x = self.layer(problem)
-        layer.eval()
-
-        def call():
-            return layer(x)
+        call = partial(layer.eval(), x)
 
         def results():
             output, (h_n, c_n) = call()
@@ -297,8 +287,7 @@ class Torch:
             h_n, c_n = state
             return {"output": output.numpy(), "h_n": h_n[None].numpy(), "c_n": c_n[None].numpy()}
 
-        x_t = x[0]
-        return Task(lambda: step(x_t), results, torch.inference_mode)
+        return Task(partial(step, x[0]), results, torch.inference_mode)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -425,7 +414,7 @@ class OnnxRuntime(BoundModel):
             binding.bind_ortvalue_input(name, value(array))
         for name, array in outputs.items():
             binding.bind_ortvalue_output(name, value(array))
-        return lambda: compiled.run_with_iobinding(binding)
+        return partial(compiled.run_with_iobinding, binding)
 
 
 class OpenVino(BoundModel):
@@ -453,7 +442,7 @@ class OpenVino(BoundModel):
         request = compiled.create_infer_request()
         for name, array in (inputs | outputs).items():
             request.set_tensor(name, self.openvino.Tensor(array, shared_memory=True))
-        return lambda: request.infer(share_outputs=True)
+        return partial(request.infer, share_outputs=True)
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -15,14 +15,13 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 import limits
 from libraries import BASELINE, FASTRNN, REFERENCE, UNFROZEN
-from report import grouped, rows_of
+from report import rows_of
 from shapes import TABLES, Shape, flops
-
-import numpy as np
 
 # Okabe and Ito's colours, told apart with every kind of colour vision; markers say the same once more.
 STYLES = {
@@ -77,70 +76,76 @@ def draw(run, prefix):
 
 
 def floors(run, dtype):
-    """Points on a line for each shape, a panel for each mode."""
-    groups = {mode: rows for (mode, its_dtype), rows in grouped(rows_of(run)).items() if its_dtype == dtype}
-    heights = [len(rows) + headings(rows) for rows in groups.values()]
+    """A line for each shape, a panel for inference and one for training, a point for each library."""
+    rows = [row for row in rows_of(run) if row.dtype == dtype]
+    lines = lines_of(rows)
+    panel_of_mode = {mode: int(mode == "train") for mode in MODE_TITLES}
+    shown = sorted({panel_of_mode[row.mode] for row in rows})
     figure, panels = plt.subplots(
-        len(groups),
         1,
-        figsize=(8, 1.6 + 0.27 * sum(heights) + 0.6 * len(groups)),
+        len(shown),
+        figsize=(1.2 + 3.8 * len(shown), 1.1 + 0.23 * len(lines)),
         sharex=True,
+        sharey=True,
         squeeze=False,
-        height_ratios=heights,
         layout="constrained",
     )
-    names = {}
-    for panel, (mode, rows) in zip(panels[:, 0], groups.items(), strict=True):
-        floors_of_mode(panel, mode, rows)
+    threads = f"{run['threads']} thread{'s' if run['threads'] > 1 else ''}"
+    for number, panel in zip(shown, panels[0], strict=True):
+        panel.axvline(1, color=GREY, linewidth=1.2, zorder=1)
         for row in rows:
-            names |= dict.fromkeys(row.medians)
-    panels[-1, 0].set_xlabel("fraction of what the machine allows: the floor of the time, divided by the time")
-    figure.suptitle(
-        f"How near the limit, {dtype}, {run['threads']} {'thread' if run['threads'] == 1 else 'threads'}",
-        x=0.01,
-        ha="left",
-        fontsize=13,
-    )
+            if panel_of_mode[row.mode] == number:
+                draw_row(panel, row, lines.index(line_of(row)))
+        panel.set_title(f"{('Inference', 'Training')[number]}, {dtype}, {threads}")
+        panel.spines["left"].set_visible(False)
+        panel.tick_params(axis="y", length=0)
+        panel.grid(axis="x", color="#EEEEEE", linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    fastest = max(row.of_floor(name) for row in rows for name in row.medians)
+    panel.set_xlim(0, max(1.02, 1.02 * fastest))
+    panel.set_ylim(len(lines) - 0.4, -0.6)
+    panels[0, 0].set_yticks(range(len(lines)), [label for _, label in lines], fontsize=9)
+    for tick, (_, label) in zip(panels[0, 0].get_yticklabels(), lines, strict=True):
+        if not label[0].isdigit():
+            tick.set(style="italic", color=GREY)
+    figure.supxlabel("speed, as a fraction of what the machine allows at that shape (T, B, I, H)", fontsize=10)
+    taking_part = {name for row in rows for name in row.medians}
     handles = [
-        plt.Line2D([], [], color=STYLES[name][0], marker=STYLES[name][1], linestyle="", label=STYLES[name][2])
-        for name in STYLES
-        if name in names
+        plt.Line2D([], [], color=colour, marker=marker, linestyle="", label=label)
+        for name, (colour, marker, label) in STYLES.items()
+        if name in taking_part
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 5), borderaxespad=0.2)
+    figure.legend(handles=handles, loc="outside upper right", ncols=min(len(handles), 4), columnspacing=1.5)
     return figure
 
 
-def headings(rows):
-    return len({row.table for row in rows} - {None})
+def line_of(row):
+    """(title of the group, label) of the line on which a row is drawn."""
+    if row.mode == "step":
+        return "One step of a stream", str(row.shape)
+    return TABLES[row.table].title if row.table else "Shapes of this run", str(row.shape)
 
 
-def floors_of_mode(panel, mode, rows):
-    y, ticks, labels, source = 0, [], [], None
+def lines_of(rows):
+    """All the lines from top to bottom: shapes in the order of the run, a title above each group."""
+    groups = {}
     for row in rows:
-        if row.table is not None and row.table != source:
-            panel.text(
-                0, y, TABLES[row.table].title, va="center", style="italic", color=GREY, fontsize=9
-            )
-            y += 1
-        source = row.table
-        fractions = {name: row.of_floor(name) for name in row.medians}
-        panel.plot([0, max(fractions.values())], [y, y], color="#DDDDDD", linewidth=1, zorder=1)
-        for name, fraction in fractions.items():
-            colour, marker, _ = STYLES[name]
-            ours = name == FASTRNN
-            panel.plot(fraction, y, marker, color=colour, markersize=7 if ours else 5, zorder=3 if ours else 2)
-        ticks.append(y)
-        labels.append(str(row.shape))
-        y += 1
-    panel.set_yticks(ticks, labels, fontsize=9)
-    panel.tick_params(axis="y", length=0)
-    panel.set_ylim(y - 0.4, -0.6)
-    panel.spines["left"].set_visible(False)
-    panel.axvline(1, color=GREY, linewidth=1)
-    panel.set_xlim(left=0)
-    panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    panel.tick_params(axis="x", labelbottom=True)
-    panel.set_title(f"{MODE_TITLES[mode]}  (T, B, I, H)")
+        group, label = line_of(row)
+        groups.setdefault(group, {})[label] = None
+    return [(group, label) for group, labels in groups.items() for label in (group, *labels)]
+
+
+def draw_row(panel, row, y):
+    fractions = {name: row.of_floor(name) for name in row.medians}
+    panel.plot([0, max(fractions.values())], [y, y], color="#CCCCCC", linewidth=1, zorder=1)
+    for name, fraction in fractions.items():
+        colour, marker, _ = STYLES[name]
+        size, order = (7.5, 4) if name == FASTRNN else (6 if marker != "^" else 7, 3)
+        panel.plot(
+            fraction, y, marker, color=colour, markersize=size, zorder=order,
+            markeredgecolor="white", markeredgewidth=0.6, clip_on=False,
+        )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -173,14 +178,18 @@ def scaling(run):
                 if measured:
                     peak = measured[0]["peak"]["float32"] / 1e9
                     panel.axhline(peak, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
-                    panel.annotate("peak", (1, peak), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY, fontsize=8)
+                    panel.annotate(
+                        "peak", (1, peak), xycoords=("axes fraction", "data"),
+                        ha="right", va="bottom", color=GREY, fontsize=8,
+                    )  # fmt: skip
+                    panel.set_ylim(top=1.12 * peak)
                 panel.set_ylim(bottom=0)
+            panel.set_title(f"{MODE_TITLES[mode]}, by {AXIS_TITLES[axis]}")
             if mode == modes[-1]:
                 panel.set_xlabel(AXIS_TITLES[axis])
             if axis in (axes[0], "threads"):
-                panel.set_ylabel("times one thread" if axis == "threads" else "GFLOP/s")
-            panel.set_title(MODE_TITLES[mode])
-            panel.legend(fontsize=8, handlelength=2.2)
+                panel.set_ylabel("speed against one thread" if axis == "threads" else "GFLOP/s")
+            panel.legend(fontsize=8, handlelength=2.2, labelspacing=0.3)
     return figure
 
 
@@ -191,7 +200,7 @@ def curves(points, axis):
         shape = Shape(*point["shape"])
         fixed = {"T": shape.T, "B": shape.B, "H": shape.H}
         number = fixed.pop(axis)
-        label = ", ".join(f"{name} {value}" for name, value in fixed.items() if (axis, name) != ("T", "T"))
+        label = ", ".join(f"{name} {value}" for name, value in fixed.items())
         rate = flops(point["mode"], shape) / np.median(point["seconds"]) / 1e9
         found.setdefault(label, {})[number] = rate
     return found

@@ -225,13 +225,14 @@ def scaling_lines(scaling):
                 for (mode, shape), times in seconds.items()
             ],
         )
-    denormals, memory = scaling["denormals"], scaling["memory"]
+    denormals = scaling["denormals"]
+    layer, numpy = (Ratio.of(denormals[w]["denormal"], denormals[w]["normal"]) for w in ("layer", "numpy"))
     lines += ["", "### Denormals and memory", ""]
     lines.append(
-        f"- A state of denormal numbers takes {Ratio.of(denormals['denormal'], denormals['normal'])} of the time of a "
-        f"normal one (T, B, I, H = {Shape(*denormals['shape'])})."
+        f"- A state of denormal numbers takes {layer} of the time of a normal one (T, B, I, H = "
+        f"{Shape(*denormals['shape'])}); products of NumPy take {numpy} on this processor."
     )
-    for what, entry in memory.items():
+    for what, entry in scaling["memory"].items():
         lines.append(
             f"- {what.capitalize()}, T, B, I, H = {Shape(*entry['shape'])}: the process grows by "
             f"{entry['growth'] / 2**20:.1f} MiB, {entry['growth'] / entry['expected']:.2f} of the "

@@ -6,9 +6,9 @@
     python benchmarks/suite.py --shapes 25,16,512,512 100,1,64,64 --peers torch --baseline ../before
 
 Writes build/benchmarks.json (every round), build/benchmarks.md (the tables) and, with matplotlib,
-build/benchmarks.png. README of what is measured, and how: the modules shapes (the tables and modes),
-libraries (the participants), interleaved (processes and rounds), limits (peak, bandwidth, floor) and
-scaling. report.py and plots.py make Markdown and pictures of a JSON file again, compare.py compares two.
+build/benchmarks.png. What is measured, and how, is told at the top of the modules: shapes.py (tables and
+modes), libraries.py (who takes part), interleaved.py (processes and rounds), limits.py (peak, bandwidth and
+floor), scaling.py. report.py and plots.py make tables and pictures of a JSON file; compare.py compares two.
 """
 
 import argparse

@@ -248,6 +248,14 @@ def test_a_baseline_is_compared_within_its_run():
     assert compare.verdict(compare.changes_from_baseline(equal))[0] == 0
 
 
+def test_packing_faster_is_no_loss():
+    runs = [
+        run_of(("forward", (5, 1, 8, 8), {"fastrnn": [1.0] * 3, "fastrnn unfrozen": [seconds] * 3}))
+        for seconds in (2.0, 1.1)
+    ]
+    assert compare.changes(*runs) == []
+
+
 def test_nothing_in_common_is_no_success():
     assert compare.verdict([])[0] == 2
 
@@ -321,6 +329,23 @@ def python(script, *arguments):
         [sys.executable, str(FOLDER / script), *map(str, arguments)],
         env=environment, capture_output=True, encoding="utf-8", timeout=120,
     )  # fmt: skip
+
+
+def test_pictures(tmp_path):
+    pytest.importorskip("matplotlib", exc_type=ImportError)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        import plots
+    seconds = {"fastrnn": [1e-3], "torch": [2e-3], "reference": [5e-3]}
+    run = run_of(*((mode, (1, 2, 8, 8), seconds) for mode in shapes.MODES))
+    points = [
+        scaling.point(axis, mode, Shape(4, 2, 8, 8)._replace(**{axis: n} if axis in "TBH" else {}), n, [1e-3 / n])
+        for axis in ("T", "B", "H", "threads") for mode in scaling.MODES for n in (1, 2)
+    ]  # fmt: skip
+    written = plots.draw(run | {"scaling": {"points": points}}, tmp_path / "results")
+    assert [path.name for path in written] == ["results.png", "results-scaling.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    assert plots.draw(run_of(limits=None), tmp_path / "none") == []
 
 
 def test_the_suite_from_end_to_end(tmp_path):
