@@ -87,8 +87,9 @@ def verdict(found, tolerance=TOLERANCE):
     if not worse:
         least = min(found, key=lambda change: change.factor)
         return 0, [
-            f"None of {len(found)} ratios is worse by more than {tolerance:.0%}, the spread considered. The largest fall: "
-            f"{short(least.factor)}, {least.mode} {least.dtype} {least.shape} to {least.library}."
+            f"None of {len(found)} ratios is worse by more than {tolerance:.0%}, the spread considered. "
+            f"The lowest after / before: {short(least.factor)}, {least.mode} {least.dtype} {least.shape}, "
+            f"to {least.library}."
         ]
     worse.sort(key=lambda change: change.factor)
     return 1, [

@@ -20,8 +20,7 @@ import numpy as np
 
 import libraries
 
-# Processor seconds go to cheap calls, which are many, rather than to calls that take seconds each.
-FEWEST_ROUNDS = 3
+FEWEST_ROUNDS = 3  # fewer have no quartiles
 MOST_CALLS = 1001
 
 

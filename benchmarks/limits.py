@@ -183,7 +183,7 @@ def floor(limits, threads, mode, dtype, shape):
     """Seconds below which a call cannot come: all its operations at peak, or its weights read in each step.
 
     The weights are shared by the threads, each of which reads its part from the level of the cache that the
-    part fits in.
+    part fits in. (Where some of it stays in a nearer one from step to step, a call can come a little below.)
     """
     weights, reads = weight_traffic(mode, dtype, shape)
     computing = flops(mode, shape) / limits["peak"][dtype]

@@ -20,8 +20,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 import limits
 from libraries import BASELINE, FASTRNN, REFERENCE, UNFROZEN
-from report import rows_of
-from shapes import TABLES, Shape, flops
+from report import curves, rows_of
+from shapes import TABLES, Shape
 
 # Okabe and Ito's colours, told apart with every kind of colour vision; markers say the same once more.
 STYLES = {
@@ -109,6 +109,7 @@ def floors(run, dtype):
     for tick, (_, label) in zip(panels[0, 0].get_yticklabels(), lines, strict=True):
         if not label[0].isdigit():
             tick.set(style="italic", color=GREY)
+    figure.get_layout_engine().set(wspace=0.06)
     figure.supxlabel("speed, as a fraction of what the machine allows at that shape (T, B, I, H)", fontsize=10)
     taking_part = {name for row in rows for name in row.medians}
     handles = [
@@ -189,26 +190,15 @@ def scaling(run):
                 panel.set_xlabel(AXIS_TITLES[axis])
             if axis in (axes[0], "threads"):
                 panel.set_ylabel("speed against one thread" if axis == "threads" else "GFLOP/s")
-            panel.legend(fontsize=8, handlelength=2.2, labelspacing=0.3)
+            title = "T, B, I, H" if axis == "threads" else None
+            panel.legend(fontsize=8, title=title, title_fontsize=8, alignment="left", labelspacing=0.3)
     return figure
-
-
-def curves(points, axis):
-    """{label: {number along the axis: GFLOP/s}}: shapes that differ in that number alone make a curve."""
-    found = {}
-    for point in points:
-        shape = Shape(*point["shape"])
-        fixed = {"T": shape.T, "B": shape.B, "H": shape.H}
-        number = fixed.pop(axis)
-        label = ", ".join(f"{name} {value}" for name, value in fixed.items())
-        rate = flops(point["mode"], shape) / np.median(point["seconds"]) / 1e9
-        found.setdefault(label, {})[number] = rate
-    return found
 
 
 def along(panel, axis, points):
     for (label, curve), (colour, line) in zip(curves(points, axis).items(), LINES, strict=False):
-        panel.plot(list(curve), list(curve.values()), line, color=colour, marker="o", markersize=3, label=label)
+        rates = [rate / 1e9 for rate in curve.values()]
+        panel.plot(list(curve), rates, line, color=colour, marker="o", markersize=3, label=label)
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
     panel.xaxis.set_minor_formatter(NullFormatter())

@@ -171,8 +171,8 @@ def head_lines(run):
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     threads = run["threads"]
     lines = [
-        f"{run['machine']}; {versions}; {threads} {'thread' if threads == 1 else 'threads'}. A ratio is the other "
-        f"library's time divided by fastrnn's: the median over the rounds, and the quartiles."
+        f"{run['machine']}; {versions}; {threads} {'thread' if threads == 1 else 'threads'} for each. "
+        f"A ratio is the other library's time divided by fastrnn's: the median over the rounds, and the quartiles."
     ]
     measured = limits.of_run(run)
     if measured:
@@ -184,8 +184,8 @@ def head_lines(run):
             if size in (1 << 14, 1 << 18, 1 << 22, 1 << 24, 1 << 28)
         )
         lines.append(
-            f"Measured limits: {peaks}; reading, by the bytes that each thread goes over, {levels}. The floor is "
-            f"the time of the operations at peak, or of reading the recurrent weights in every step, whichever is longer."
+            f"Measured limits: {peaks}; reading, by the bytes that each thread goes over, {levels}. The floor is the "
+            f"time of the operations at peak, or of reading the recurrent weights in every step, whichever is longer."
         )
     elif "limits" in run:
         lines.append("The limits of the machine were not measured, so nothing is said of peak and floor.")
@@ -196,8 +196,43 @@ def size_name(size):
     return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
 
 
+def curves(points, axis):
+    """{label: {number along the axis: FLOP/s}}: shapes that differ in that number alone make a curve."""
+    found = {}
+    for point in points:
+        shape = Shape(*point["shape"])
+        fixed = {"T": shape.T, "B": shape.B, "H": shape.H}
+        number = fixed.pop(axis)
+        label = ", ".join(f"{name} {value}" for name, value in fixed.items())
+        rate = flops(point["mode"], shape) / float(np.median(point["seconds"]))
+        found.setdefault(label, {})[number] = rate
+    return found
+
+
+def curve_table(axis, points):
+    """The lines of a table with a row for each mode and curve along an axis."""
+    rows = {
+        f"{mode}, {label}": curve
+        for mode in dict.fromkeys(point["mode"] for point in points)
+        for label, curve in curves([p for p in points if p["mode"] == mode], axis).items()
+    }
+    numbers = sorted({number for curve in rows.values() for number in curve})
+    return table(
+        [f"GFLOP/s by {axis}", *map(str, numbers)],
+        [
+            [label, *(f"{curve[number] / 1e9:.3g}" if number in curve else "" for number in numbers)]
+            for label, curve in rows.items()
+        ],
+    )
+
+
 def scaling_lines(scaling):
-    lines = ["", "### What a call costs apart from its steps", ""]
+    lines = ["", "### Scaling"]
+    for axis in ("T", "B", "H"):
+        along = [point for point in scaling["points"] if point["axis"] == axis]
+        if along:
+            lines += ["", *curve_table(axis, along)]
+    lines += ["", "### What a call costs apart from its steps", ""]
     lines += table(
         ["training, B, H", "apart from its steps", "of a call with T B = 400", "line off by at most"],
         [

@@ -155,7 +155,10 @@ def test_geometric_mean():
 
 @pytest.mark.parametrize(
     "seconds, text",
-    [(2.345, "2.35 s"), (0.9999, "1.00 s"), (0.0123, "12.3 ms"), (0.99940e-3, "999 µs"), (9.1e-6, "9.10 µs"), (4e-8, "0.04 µs")],
+    [
+        (2.346, "2.35 s"), (0.9999, "1.00 s"), (0.0123, "12.3 ms"), (0.9994e-3, "999 µs"),
+        (9.1e-6, "9.10 µs"), (4e-8, "0.04 µs"),
+    ],  # fmt: skip
 )
 def test_duration(seconds, text):
     assert report.duration(seconds) == text
@@ -288,6 +291,17 @@ def test_intercept_of_a_straight_line():
     assert fit["intercept"] == pytest.approx(0.5) and fit["per_step"] == pytest.approx(0.01)
     assert fit["share"] == pytest.approx(0.5 / (0.5 + 0.01 * 100))
     assert fit["deviation"] == pytest.approx(0, abs=1e-9)
+
+
+def test_curves_are_of_shapes_that_differ_in_one_number():
+    points = [
+        scaling.point("B", "train", Shape(5, B, H, H), 1, [1.0]) for H in (8, 16) for B in (1, 2)
+    ]
+    rate = shapes.flops("train", (5, 1, 8, 8))
+    assert report.curves(points, "B")["T 5, H 8"] == {1: rate, 2: 2 * rate}
+    assert [line.split("|")[1] for line in report.curve_table("B", points)] == [
+        " GFLOP/s by B ", "---", " train, T 5, H 8 ", " train, T 5, H 16 "
+    ]  # fmt: skip
 
 
 def test_thread_counts():
