@@ -27,13 +27,11 @@ demo: $(VENV)/installed ## train a small character-level language model
 test: $(VENV)/installed ## run the tests
 	@$(BIN)/python -m pytest -q tests $(ARGS)
 
-bench: $(VENV)/installed ## fused kernels against the NumPy reference: times and ratios
-	@mkdir -p build
-	@$(BIN)/python -m pytest -q benchmarks --benchmark-quiet --benchmark-json=build/benchmarks.json $(ARGS)
-	@$(BIN)/python benchmarks/table.py build/benchmarks.json
+bench: $(VENV)/installed ## beside the NumPy reference and the limits of the machine, and how it scales (minutes)
+	@$(BIN)/python benchmarks/suite.py --peers reference --scaling $(ARGS)
 
-bench-peers: $(VENV)/installed $(VENV)/torch ## side by side with PyTorch (a large download the first time)
-	@$(BIN)/python benchmarks/peers.py $(ARGS)
+bench-peers: $(VENV)/installed $(VENV)/peers ## beside PyTorch, ONNX Runtime, OpenVINO (minutes; a large download first)
+	@$(BIN)/python benchmarks/suite.py $(ARGS)
 
 build: $(VENV)/installed ## build the extension and install the package, editable, into .venv
 
@@ -64,9 +62,9 @@ $(VENV)/installed: $(VENV)/ready $(VENV)/compiler $(SOURCES)
 	@$(BIN)/pip install -q --no-build-isolation --editable '.[test,demo,bench]'
 	@touch $@
 
-# By its requirement and not as '.[torch]', which would build fastrnn once more.
-$(VENV)/torch: pyproject.toml | $(VENV)/installed
-	@echo "installing PyTorch"
-	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["torch"], sep="\n")' > $(VENV)/requires.txt
+# By their requirements and not as '.[peers,plots]', which would build fastrnn once more.
+$(VENV)/peers: pyproject.toml | $(VENV)/installed
+	@echo "installing PyTorch, ONNX Runtime, OpenVINO and matplotlib"
+	@$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*extras["peers"], *extras["plots"], sep="\n")' > $(VENV)/requires.txt
 	@$(BIN)/pip install -q -r $(VENV)/requires.txt
 	@touch $@

@@ -1,0 +1,160 @@
+"""Measures libraries against each other: a process for each, turns in rounds.
+
+Libraries in one process disturb each other, because the idle threads of one spin for a while after a call
+and slow down whatever runs next. So each has a process of its own. The processes take turns, with a pause
+between turns in which the threads of the last one fall asleep. A round is one turn each, so that a drift of
+the machine (frequency, neighbours) hits all of them alike, and a ratio is taken within a round.
+"""
+
+import gc
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+
+import numpy as np
+
+import libraries
+
+FEWEST_ROUNDS = 3  # fewer have no quartiles
+MOST_CALLS = 1001
+
+
+@dataclass
+class Pace:
+    """How long to measure: seconds of a turn, of the pause before it, and of all turns at one cell.
+
+    A turn is as many calls as fill it, but one at least. There are `rounds` rounds, fewer where they would
+    take more than `budget` seconds, but three at least.
+    """
+
+    rounds: int = 7
+    turn: float = 0.1
+    pause: float = 0.05
+    budget: float = 15.0
+
+    def calls(self, seconds):
+        """Calls in a turn: an odd number, whose median is one of them."""
+        return min(2 * int(self.turn / seconds / 2) + 1, MOST_CALLS)
+
+    def rounds_within_budget(self, round_seconds):
+        return min(self.rounds, max(FEWEST_ROUNDS, math.floor(self.budget / round_seconds)))
+
+
+class Worker:
+    """What goes on in the process of a library."""
+
+    def __init__(self, library):
+        self.library = library
+
+    def prepare(self, mode, dtype, shape):
+        """Takes on a problem and returns its result, which has also warmed everything up."""
+        self.task = None  # its memory first
+        self.task = libraries.set_up(self.library, mode, dtype, shape)
+        with self.task.around():
+            return {name: np.array(value) for name, value in self.task.results().items()}
+
+    def time(self, calls, warm_up):
+        """Seconds of each of so many calls, after some that are not counted: threads wake, caches fill."""
+        call, clock = self.task.call, time.perf_counter
+        seconds = []
+        gc.disable()
+        with self.task.around():
+            for _ in range(warm_up):
+                call()
+            for _ in range(calls):
+                start = clock()
+                call()
+                seconds.append(clock() - start)
+        gc.enable()
+        return seconds
+
+    def run(self, function, *arguments):
+        """Calls a function of some importable module with the library and these arguments."""
+        return function(self.library, *arguments)
+
+
+def serve(pipe, library, threads, import_from):
+    """Answers (method, *arguments) messages until None arrives."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # that is for the parent, which ends this process
+    try:
+        if import_from is not None:
+            sys.path.insert(0, os.path.abspath(import_from))
+        worker = Worker(library(threads))
+        pipe.send((worker.library.version, None))
+        for method, *arguments in iter(pipe.recv, None):
+            pipe.send((getattr(worker, method)(*arguments), None))
+    except Exception:
+        pipe.send((None, traceback.format_exc()))
+
+
+class Process:
+    """The other end of the pipe: a worker's methods, called from here."""
+
+    def __init__(self, name, library, threads, import_from=None):
+        context = multiprocessing.get_context("spawn")
+        self.name, self.library = name, library
+        self.pipe, theirs = context.Pipe()
+        arguments = (theirs, library, threads, import_from)
+        self.process = context.Process(target=serve, args=arguments, daemon=True)
+        self.process.start()
+        theirs.close()
+        self.version = self._answer()
+
+    def _answer(self):
+        try:
+            answer, error = self.pipe.recv()
+        except EOFError:
+            self.process.join()
+            sys.exit(f"error: the process of {self.name} died, exit code {self.process.exitcode}")
+        if error is not None:
+            sys.exit(f"error: in the process of {self.name}:\n{error}")
+        return answer
+
+    def call(self, method, *arguments):
+        self.pipe.send((method, *arguments))
+        return self._answer()
+
+    def stop(self):
+        self.pipe.send(None)
+        self.process.join()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+def measure(processes, mode, dtype, shape, pace):
+    """Compares the results of all processes, then times them: {name: median seconds of a call, per round}."""
+    expected = None
+    estimates = {}
+    for process in processes:
+        result = process.call("prepare", mode, dtype, shape)
+        if expected is None:
+            expected = result
+        libraries.check_agreement(process.name, expected, result, dtype)
+        time.sleep(pace.pause)
+        first = process.call("time", 1, 0)
+        # A call that fills a turn by itself is estimate enough.
+        estimates[process.name] = min(first if first[0] > pace.turn else process.call("time", 3, 1))
+    del expected, result
+
+    calls = {name: pace.calls(seconds) for name, seconds in estimates.items()}
+    # The first call of a turn finds cold caches and sleeping threads, which a long call hides.
+    warm_up = {name: 1 + n // 10 if n > 1 else 0 for name, n in calls.items()}
+    round_seconds = sum(pace.pause + (calls[name] + warm_up[name]) * estimates[name] for name in calls)
+
+    seconds = {name: [] for name in calls}
+    for k in range(pace.rounds_within_budget(round_seconds)):
+        # There and back, so that nobody always comes after the same neighbour.
+        for process in processes if k % 2 == 0 else reversed(processes):
+            time.sleep(pace.pause)
+            turn = process.call("time", calls[process.name], warm_up[process.name])
+            seconds[process.name].append(float(np.median(turn)))
+    return seconds

@@ -1,0 +1,376 @@
+"""benchmarks/: the arithmetic of its tables, floors and verdicts; measured is next to nothing."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import _config
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(FOLDER))
+    import compare
+    import interleaved
+    import libraries
+    import limits
+    import report
+    import scaling
+    import shapes
+    import suite
+from shapes import Shape
+
+# One core that multiplies at 100 GFLOP/s, and reads at 200, 100 or 10 GB/s.
+LIMITS = {
+    "peak": {"float32": 1e11, "float64": 5e10},
+    "bandwidth": [[1 << 14, 2e11], [1 << 20, 1e11], [1 << 28, 1e10]],
+}
+
+
+def run_of(*results, limits=LIMITS, **more):
+    """What suite.py would write about these (mode, shape, {library: seconds of each round})."""
+    return {
+        "machine": "a machine",
+        "versions": {"fastrnn": "1", "torch": "2"},
+        "threads": 1,
+        "limits": limits and {"threads": {"1": limits}},
+        "results": [
+            {"mode": mode, "dtype": "float32", "shape": list(shape), "table": None, "seconds": seconds}
+            for mode, shape, seconds in results
+        ],
+    } | more
+
+
+# ---------------------------------------------------------------------------------------------------
+# Shapes
+
+
+def test_tables_are_those_of_their_sources():
+    assert len(shapes.TABLES["deepbench-train"].shapes) == 22
+    assert len(shapes.TABLES["deepbench-server"].shapes) == 15
+    assert {s.H for s in shapes.TABLES["zaremba"].shapes} == {200, 650, 1500}
+    everywhere = [shape for table in shapes.TABLES.values() for shape in table.shapes]
+    assert shapes.QUICK <= set(everywhere)
+    assert all(shape.I == shape.H for shape in everywhere)
+
+
+def test_inference_shapes_are_not_trained():
+    served = shapes.select(("forward", "train", "step"), ("float32",), tables=["deepbench-server"])
+    assert {cell.mode for cell in served} == {"forward"}
+
+
+def test_every_cell_is_selected_once():
+    for full in (False, True):
+        cells = shapes.select(shapes.MODES, ("float32", "float64"), full=full)
+        keys = [(cell.mode, cell.dtype, cell.shape) for cell in cells]
+        assert len(keys) == len(set(keys))
+    device = Shape(150, 1, 256, 256)  # in two tables
+    assert [cell.shape for cell in cells if cell.mode == "forward"].count(device) == 2  # a dtype each
+
+
+def test_shapes_of_ones_own_are_measured_in_every_mode():
+    cells = shapes.select(shapes.MODES, ("float32",), shapes=[Shape(9, 2, 3, 4), Shape(7, 2, 3, 4)])
+    assert [(c.mode, c.shape.T) for c in cells] == [
+        ("forward", 9), ("forward", 7), ("train", 9), ("train", 7), ("step", 1)
+    ]  # fmt: skip
+
+
+def test_flops():
+    assert shapes.flops("forward", (3, 2, 5, 7)) == 2 * 3 * 2 * (5 + 7) * 4 * 7
+    assert shapes.flops("train", (3, 2, 5, 7)) == 3 * shapes.flops("forward", (3, 2, 5, 7))
+
+
+# ---------------------------------------------------------------------------------------------------
+# Limits
+
+
+def test_floor_of_a_large_batch_is_its_operations():
+    shape = Shape(10, 1000, 64, 64)
+    expected = shapes.flops("forward", shape) / 1e11
+    assert limits.floor(LIMITS, 1, "forward", "float32", shape) == pytest.approx(expected)
+    assert limits.floor(LIMITS, 1, "forward", "float64", shape) == pytest.approx(2 * expected)
+    assert limits.floor(LIMITS, 1, "train", "float32", shape) == pytest.approx(3 * expected)
+
+
+def test_floor_of_one_sequence_is_its_weights():
+    slow_reads = LIMITS | {"bandwidth": [[1 << 14, 1e9], [1 << 28, 1e9]]}
+    shape = Shape(25, 1, 512, 512)
+    weight_hh = 4 * 512 * 512 * 4
+    assert limits.floor(slow_reads, 1, "forward", "float32", shape) == pytest.approx(25 * weight_hh / 1e9)
+    assert limits.floor(slow_reads, 1, "train", "float32", shape) == pytest.approx(50 * weight_hh / 1e9)
+    step = limits.floor(slow_reads, 1, "step", "float32", shape._replace(T=1))
+    assert step == pytest.approx(2 * weight_hh / 1e9)  # and those of the input
+
+
+def test_bandwidth_between_and_beyond_the_measured_working_sets():
+    assert limits.bandwidth_at(LIMITS, 1 << 20) == pytest.approx(1e11)
+    assert limits.bandwidth_at(LIMITS, 1 << 17) == pytest.approx(1.5e11)
+    assert limits.bandwidth_at(LIMITS, 1 << 10) == pytest.approx(2e11)
+    assert limits.bandwidth_at(LIMITS, 1 << 30) == pytest.approx(1e10)
+    disturbed = {"bandwidth": [[1 << 14, 1e9], [1 << 20, 1e11]]}
+    assert limits.bandwidth_at(disturbed, 1 << 14) == pytest.approx(1e11)
+
+
+def test_threads_share_the_weights():
+    shape = Shape(1, 1, 1, 1 << 9)  # 4 MiB: 2 MiB each
+    quarter, half = (limits.bandwidth_at(LIMITS, size << 20) for size in (4, 2))
+    alone, shared = (limits.floor(LIMITS, n, "forward", "float32", shape) for n in (1, 2))
+    assert alone / shared == pytest.approx(half / quarter)
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="needs a C compiler")
+@pytest.mark.skipif(not limits.HEADERS.is_dir(), reason="needs csrc/")
+@pytest.mark.parametrize("instruction_set", _config.runnable())
+def test_limits_can_be_measured(instruction_set, monkeypatch):
+    monkeypatch.setattr(limits, "WORKING_SETS", [1 << 14, 1 << 16])
+    measured = limits.measure([2, 1], instruction_set, seconds=1e-3, attempts=2)
+    assert list(measured["threads"]) == ["1", "2"]
+    for numbers in measured["threads"].values():
+        assert all(1e8 < rate < 1e15 for rate in numbers["peak"].values())
+        assert [size for size, _ in numbers["bandwidth"]] == [1 << 14, 1 << 16]
+        assert all(1e7 < rate < 1e15 for _, rate in numbers["bandwidth"])
+
+
+def test_without_a_compiler_there_are_no_limits(monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(limits.Unavailable, match="no C compiler"):
+        limits.measure([1], "generic")
+
+
+# ---------------------------------------------------------------------------------------------------
+# Report
+
+
+def test_geometric_mean():
+    assert report.geometric_mean([0.5, 2]) == pytest.approx(1)
+    assert report.geometric_mean([1e300, 1e300, 1e300]) == pytest.approx(1e300)
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (2.346, "2.35 s"), (0.9999, "1.00 s"), (0.0123, "12.3 ms"), (0.9994e-3, "999 µs"),
+        (9.1e-6, "9.10 µs"), (4e-8, "0.04 µs"),
+    ],  # fmt: skip
+)
+def test_duration(seconds, text):
+    assert report.duration(seconds) == text
+
+
+def test_ratio_is_taken_within_a_round():
+    """The machine becomes ten times slower in the second round, and the ratio stays."""
+    ratio = report.Ratio.of([2.0, 20.0, 2.0], [1.0, 10.0, 1.0])
+    assert ratio == (2, 2, 2) and str(ratio) == "**2.00** (2.00–2.00)"
+
+
+def test_best_peer_is_another_project():
+    seconds = {"fastrnn": [1.0], "baseline": [0.5], "reference": [0.4], "torch": [3.0], "onnxruntime": [2.0]}
+    (row,) = report.rows_of(run_of(("forward", (1, 1, 1, 1), seconds)))
+    name, ratio = row.best_peer
+    assert name == "onnxruntime" and ratio.median == 2
+
+
+def test_markdown_has_every_number_and_hides_no_loss():
+    quick, slow = {"fastrnn": [1e-3], "torch": [4e-3]}, {"fastrnn": [1e-3] * 2, "torch": [0.25e-3] * 2}
+    text = report.markdown(run_of(("forward", (25, 16, 64, 64), quick), ("forward", (5, 1, 8, 8), slow)))
+    gigaflops = 2 * 25 * 16 * 128 * 256 / 1e-3 / 1e9
+    of_peak = f"{gigaflops:.0f}%"
+    assert f"| 25, 16, 64, 64 | 1.00 ms | {gigaflops:.3g} | {of_peak} | {of_peak} | **4.00** (4.00–4.00) |" in text
+    assert "| **geometric mean** |" in text and "| **1.00** |" in text and "| **0.25** |" in text
+    assert "Below 1, 1 of 2:\n\n- torch, 5, 1, 8, 8: **0.25** (0.25–0.25)\n" in text
+
+
+def test_markdown_says_so_when_nothing_is_lost():
+    text = report.markdown(run_of(("train", (5, 1, 8, 8), {"fastrnn": [1.0], "torch": [2.0]})))
+    assert "No ratio of 1 is below 1." in text
+
+
+def test_markdown_without_limits_and_without_others():
+    text = report.markdown(run_of(("step", (1, 1, 8, 8), {"fastrnn": [1.0]}), limits=None))
+    assert "not measured" in text and "| of peak |" not in text and "Below 1" not in text
+
+
+def test_tables_have_equally_many_cells_in_every_row():
+    seconds = {"fastrnn": [1.0], "reference": [2.0], "torch": [3.0], "openvino": [4.0]}
+    run = run_of(("forward", (5, 1, 8, 8), seconds), ("forward", (6, 1, 8, 8), {"fastrnn": [1.0]}))
+    run["results"][0]["table"] = "small"
+    rows = [line for line in report.markdown(run).splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1
+
+
+# ---------------------------------------------------------------------------------------------------
+# Compare
+
+
+def comparison(before, after, shape=(5, 1, 8, 8)):
+    """The verdict on two runs in which torch took these multiples of fastrnn's time."""
+    runs = [
+        run_of(("forward", shape, {"fastrnn": [1.0] * len(ratios), "torch": ratios}))
+        for ratios in (before, after)
+    ]
+    return compare.verdict(compare.changes(*runs))
+
+
+def test_a_fall_beyond_tolerance_and_spread_is_worse():
+    status, lines = comparison([2.0, 2.02, 1.98], [1.5, 1.52, 1.48])
+    assert status == 1
+    assert any("5, 1, 8, 8" in line and "| 0.75 |" in line for line in lines)
+
+
+def test_a_fall_within_the_tolerance_is_not():
+    assert comparison([2.0, 2.0, 2.0], [1.92, 1.92, 1.92])[0] == 0
+
+
+def test_a_fall_within_the_spread_is_not():
+    assert comparison([1.2, 2.0, 2.8], [1.0, 1.7, 2.6])[0] == 0
+
+
+def test_a_rise_is_not():
+    assert comparison([1.0, 1.0, 1.0], [3.0, 3.0, 3.0])[0] == 0
+
+
+def test_seconds_are_not_compared():
+    """A machine of half the speed."""
+    fast, slow = ({"fastrnn": [s] * 3, "torch": [2 * s] * 3} for s in (1.0, 2.0))
+    runs = [run_of(("train", (5, 1, 8, 8), seconds)) for seconds in (fast, slow)]
+    assert compare.verdict(compare.changes(*runs))[0] == 0
+
+
+def test_a_baseline_is_compared_within_its_run():
+    shape = (5, 1, 8, 8)
+    slower = run_of(("forward", shape, {"fastrnn": [1.0] * 3, "baseline": [0.8, 0.81, 0.82]}))
+    equal = run_of(("forward", shape, {"fastrnn": [1.0] * 3, "baseline": [0.8, 0.99, 1.1]}))
+    assert compare.verdict(compare.changes_from_baseline(slower))[0] == 1
+    assert compare.verdict(compare.changes_from_baseline(equal))[0] == 0
+
+
+def test_packing_faster_is_no_loss():
+    runs = [
+        run_of(("forward", (5, 1, 8, 8), {"fastrnn": [1.0] * 3, "fastrnn unfrozen": [seconds] * 3}))
+        for seconds in (2.0, 1.1)
+    ]
+    assert compare.changes(*runs) == []
+
+
+def test_nothing_in_common_is_no_success():
+    assert compare.verdict([])[0] == 2
+
+
+def test_what_makes_runs_unlike_is_said():
+    before, after = run_of(), run_of(versions={"fastrnn": "2", "torch": "3"}, threads=4)
+    assert compare.unlike(before, after) == ["threads: 1 before, 4 after.", "torch: 2 before, 3 after."]
+
+
+def test_compare_command(tmp_path):
+    paths = []
+    for name, ratio in (("before", 2.0), ("after", 1.0)):
+        run = run_of(("forward", (5, 1, 8, 8), {"fastrnn": [1.0] * 3, "torch": [ratio] * 3}))
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps(run))
+    assert python("compare.py", *paths).returncode == 1
+    assert python("compare.py", *reversed(paths)).returncode == 0
+    assert python("compare.py", paths[0]).returncode == 2
+
+
+# ---------------------------------------------------------------------------------------------------
+# Scaling and measuring
+
+
+def test_intercept_of_a_straight_line():
+    points = [
+        scaling.point("T", "train", Shape(T, 4, 8, 8), 1, [0.5 + 0.01 * T]) for T in (1, 10, 100, 800)
+    ]
+    fit = scaling.intercept(points)
+    assert fit["intercept"] == pytest.approx(0.5) and fit["per_step"] == pytest.approx(0.01)
+    assert fit["share"] == pytest.approx(0.5 / (0.5 + 0.01 * 100))
+    assert fit["deviation"] == pytest.approx(0, abs=1e-9)
+
+
+def test_curves_are_of_shapes_that_differ_in_one_number():
+    points = [
+        scaling.point("B", "train", Shape(5, B, H, H), 1, [1.0]) for H in (8, 16) for B in (1, 2)
+    ]
+    rate = shapes.flops("train", (5, 1, 8, 8))
+    assert report.curves(points, "B")["T 5, H 8"] == {1: rate, 2: 2 * rate}
+    assert [line.split("|")[1] for line in report.curve_table("B", points)] == [
+        " GFLOP/s by B ", "---", " train, T 5, H 8 ", " train, T 5, H 16 "
+    ]  # fmt: skip
+
+
+def test_thread_counts():
+    assert scaling.thread_counts(1) == [1]
+    assert scaling.thread_counts(3) == [1, 2, 3]
+    assert scaling.thread_counts(24) == [1, 2, 3, 4, 5, 6, 7, 8, 16, 24]
+
+
+def test_long_calls_get_few_rounds_and_short_ones_many_calls():
+    pace = interleaved.Pace(rounds=9, turn=0.1, pause=0.05, budget=10)
+    assert pace.calls(10.0) == 1 and pace.calls(1e-3) == 101 and pace.calls(1e-7) == interleaved.MOST_CALLS
+    assert pace.calls(3e-3) % 2 == 1
+    assert pace.rounds_within_budget(30.0) == 3 and pace.rounds_within_budget(0.5) == 9
+    assert interleaved.Pace(rounds=2).rounds_within_budget(30.0) == 2
+
+
+@pytest.mark.parametrize("dtype", shapes.DTYPES)
+@pytest.mark.parametrize("mode", shapes.MODES)
+def test_fastrnn_agrees_with_the_reference(mode, dtype, threads):
+    ours, reference = (libraries.LIBRARIES[name](1) for name in ("fastrnn", "reference"))
+    shape = (1 if mode == "step" else 4, 3, 5, 7)
+    results = [libraries.set_up(library, mode, dtype, shape).results() for library in (ours, reference)]
+    libraries.check_agreement("reference", *results, dtype)
+
+
+def test_disagreement_is_an_error():
+    good = {"output": np.zeros(3)}
+    with pytest.raises(AssertionError, match="torch and fastrnn disagree on output"):
+        libraries.check_agreement("torch", good, {"output": np.full(3, 1e-3)}, "float32")
+    with pytest.raises(AssertionError, match="torch returns"):
+        libraries.check_agreement("torch", good, {}, "float32")
+
+
+def python(script, *arguments):
+    package = str(Path(fastrnn.__file__).parents[1])
+    inherited = os.environ.get("PYTHONPATH")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, inherited]))}
+    return subprocess.run(
+        [sys.executable, str(FOLDER / script), *map(str, arguments)],
+        env=environment, capture_output=True, encoding="utf-8", timeout=120,
+    )  # fmt: skip
+
+
+def test_pictures(tmp_path):
+    pytest.importorskip("matplotlib", exc_type=ImportError)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        import plots
+    seconds = {"fastrnn": [1e-3], "torch": [2e-3], "reference": [5e-3]}
+    run = run_of(*((mode, (1, 2, 8, 8), seconds) for mode in shapes.MODES))
+    points = [
+        scaling.point(axis, mode, Shape(4, 2, 8, 8)._replace(**{axis: n} if axis in "TBH" else {}), n, [1e-3 / n])
+        for axis in ("T", "B", "H", "threads") for mode in scaling.MODES for n in (1, 2)
+    ]  # fmt: skip
+    written = plots.draw(run | {"scaling": {"points": points}}, tmp_path / "results")
+    assert [path.name for path in written] == ["results.png", "results-scaling.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    assert plots.draw(run_of(limits=None), tmp_path / "none") == []
+
+
+def test_the_suite_from_end_to_end(tmp_path):
+    prefix = tmp_path / "folder" / "results"
+    options = ["--shapes=3,2,8,8", "--peers", "reference", "--rounds=2", "--turn=0.001", "--pause=0"]
+    done = python("suite.py", *options, "--no-limits", f"--output={prefix}")
+    assert done.returncode == 0, done.stderr
+    run = json.loads(prefix.with_suffix(".json").read_text(encoding="utf-8"))
+    assert [result["mode"] for result in run["results"]] == list(shapes.MODES)
+    for result in run["results"]:
+        assert result["seconds"].keys() == {"fastrnn", "reference"}
+        assert all(len(rounds) == 2 and min(rounds) > 0 for rounds in result["seconds"].values())
+    assert run["versions"]["fastrnn"] == fastrnn.__version__
+    assert prefix.with_suffix(".md").read_text(encoding="utf-8") == report.markdown(run)
