@@ -187,8 +187,11 @@ static void NAME(pack_tiles)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t 
 {
     for (ptrdiff_t m = 0, mr; m < M; m += mr) {
         mr = NAME(even_part)(M - m, TILE_ROWS);
-        for (ptrdiff_t k = 0; k < K; k++)
-            for (ptrdiff_t i = 0; i < mr; i++) *tiles++ = a[m + i + k * a_k];
+        for (ptrdiff_t k = 0; k < K; k++, tiles += mr)
+            for (ptrdiff_t i = 0; i < mr; i += VL) {
+                int lanes = mr - i < VL ? (int)(mr - i) : VL;
+                v_store_n(tiles + i, v_load_n(a + m + i + k * a_k, lanes), lanes);
+            }
     }
 }
 

@@ -53,7 +53,7 @@ typedef struct {
  */
 static plan plan_steps(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, size_t element, int width, int threads)
 {
-    const double barrier = 200, start = 3000, cell = 25; /* ns: a barrier, a team, the cell on one vector */
+    const double barrier = 500, start = 5000, cell = 25; /* ns: a barrier, a team, the cell on one vector */
     const double vectors = fastrnn_panels(H, width) * 2.0, lanes = width / 2;
     const double speed = 10 * lanes; /* flop per ns and core */
     plan best = {1, 0};
@@ -71,7 +71,7 @@ static plan plan_steps(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, size_
             if (n > 1 && !split_rows) step += barrier;
             double input = 2.0 * B * I * 4 * vectors * lanes / (speed * n);
             double time = T * (step + input) + (n > 1 ? start : 0);
-            if (n == 1 || time < least) {
+            if (n == 1 || time < 0.9 * least) { /* a larger team has more to lose where others want its cores */
                 least = time;
                 best.threads = n;
                 best.split_rows = split_rows;
