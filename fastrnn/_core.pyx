@@ -237,6 +237,8 @@ def lstm_forward(cnp.ndarray x not None, cnp.ndarray h_0 not None, cnp.ndarray c
             raise ValueError("x and weights differ in precision")
     else:
         args.packed = (<Packed>weights).pointer
+        if args.packed == NULL:
+            raise ValueError("nothing was packed")
     args.T, args.B = x.shape[0], x.shape[1]
     args.x, args.h_0, args.c_0 = _readable(x, type_number), _readable(h_0, type_number), _readable(c_0, type_number)
     args.output, args.h_n = _writable(output, type_number), _writable(h_n, type_number)
@@ -315,6 +317,8 @@ cdef class LSTMSteps:
         TypeError, ValueError
             If `x_t` or `out` does not fit. The state is then as before.
         """
+        if self.packed is None:
+            raise TypeError("this stream was not made by a layer")
         if not self._fits(x_t, self.x_shape):
             x_t = self._native_x(x_t)
         if out is None:
@@ -359,6 +363,8 @@ def lstm_backward(Packed packed not None, cnp.ndarray x not None, cnp.ndarray h_
     cdef fastrnn_status status
     args.T, args.B = x.shape[0], x.shape[1]
     args.packed = packed.pointer
+    if args.packed == NULL:
+        raise ValueError("nothing was packed")
     args.x, args.h_0, args.c_0 = _readable(x, type_number), _readable(h_0, type_number), _readable(c_0, type_number)
     args.gates, args.c = _readable(gates, type_number), _readable(c, type_number)
     args.d_output = _readable(d_output, type_number)

@@ -32,6 +32,9 @@ class LSTMStream(_core.LSTMSteps):
         self._batched = batched
         self._input_size = input_size
 
+    def __reduce__(self):
+        raise TypeError("a stream cannot be copied or pickled; make another and give it the state")
+
     # What step() asks for where an argument is not as the kernel takes it
 
     def _native_x(self, x_t):
