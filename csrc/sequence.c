@@ -49,29 +49,33 @@ typedef struct {
 } plan;
 
 /* How many threads, and what they share: the least estimated time. Sharing hidden units keeps a slice of weight_hh in
- * each core's caches and costs a barrier a step; sharing the batch needs none, but every core reads all of weight_hh.
+ * each core's caches and costs a barrier a step; sharing the batch needs none, but every core reads all weights in every
+ * step, weight_ih too, because what a core projects it should also use: so it takes some rows to be worth that.
  */
+enum { FEWEST_ROWS = 4 };
 static plan plan_steps(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, size_t element, int width, int threads)
 {
-    const double barrier = 500, start = 5000, cell = 25; /* ns: a barrier, a team, the cell on one vector */
+    const double barrier = 400, start = 5000, cell = 25; /* ns: a barrier, a team, the cell on one vector */
+    const double transfer = 8;                           /* bytes per ns, of h_t to the other cores */
     const double vectors = fastrnn_panels(H, width) * 2.0, lanes = width / 2;
     const double speed = 10 * lanes; /* flop per ns and core */
     plan best = {1, 0};
     double least = 0;
-    for (int n = 1; n <= threads && (n <= B || n <= fastrnn_panels(H, width)); n++)
+    for (int n = 1; n <= threads && (n <= B / FEWEST_ROWS || n <= fastrnn_panels(H, width)); n++)
         for (int split_rows = 0; split_rows <= (n > 1); split_rows++) {
-            if (split_rows ? n > B : n > fastrnn_panels(H, width)) continue;
+            if (split_rows ? n > B / FEWEST_ROWS : n > fastrnn_panels(H, width)) continue;
             double rows = split_rows ? (double)fastrnn_panels(B, n) : (double)B;
             double units = split_rows ? vectors : fastrnn_panels(fastrnn_panels(H, width), n) * 2.0; /* in vectors */
-            double weights = 4 * units * lanes * H;                                      /* numbers read each step */
+            double weights = 4 * units * lanes * (split_rows ? H + I : H); /* numbers read each step */
             double bytes = weights * element;
-            double bandwidth = bytes < 40e3 ? 200 : bytes < 900e3 ? 60 : 20; /* per ns */
+            double bandwidth = bytes < 40e3 ? 200 : bytes < 1e6 ? 100 : bytes < 4e6 ? 50 : 20; /* per ns */
             double product = 2 * rows * weights / speed, reading = bytes / bandwidth;
             double step = (product > reading ? product : reading) + cell * rows * units;
-            if (n > 1 && !split_rows) step += barrier;
-            double input = 2.0 * B * I * 4 * vectors * lanes / (speed * n);
+            if (n > 1 && !split_rows) step += barrier + (double)B * H * element / transfer;
+            double input = split_rows ? 0 : 2 * rows * I * 4 * units * lanes / speed;
             double time = T * (step + input) + (n > 1 ? start : 0);
-            if (n == 1 || time < 0.9 * least) { /* a larger team has more to lose where others want its cores */
+            if (n > 1) time *= 1.1; /* a team has more to lose where others want its cores */
+            if (n == 1 || time < least) {
                 least = time;
                 best.threads = n;
                 best.split_rows = split_rows;

@@ -5,7 +5,7 @@ struct NAME(forward) {
     ptrdiff_t T, B, I, H;
     const real *panels_ih, *panels_hh, *bias, *x, *h_0, *c_0;
     real *output, *h_n, *c_n, *gates, *c;
-    ptrdiff_t chunk; /* steps whose input is projected together */
+    ptrdiff_t chunk; /* steps whose input is projected together; 1 with split rows */
     /* The chunk's x (chunk * B, x_row), where its own rows collide, else NULL; h_{t-1} and h_t in turn (2, B, h_row). */
     ptrdiff_t x_row, h_row;
     real *x_rows, *hidden;
@@ -27,10 +27,10 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
     for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) {
         t1 = T - t0 < f->chunk ? T : t0 + f->chunk;
         real *gates = f->gates + (keep ? t0 * B * G : 0);
-        const fastrnn_range some = fastrnn_share((t1 - t0) * B, me);
-        const fastrnn_range flat = f->split_rows ? some : (fastrnn_range){0, (t1 - t0) * B};
+        const fastrnn_range flat = f->split_rows ? rows : (fastrnn_range){0, (t1 - t0) * B};
         const real *x = f->x + t0 * B * I;
         if (f->x_rows) {
+            const fastrnn_range some = fastrnn_share((t1 - t0) * B, me); /* the same as rows if these are split */
             for (ptrdiff_t r = some.from; r < some.to; r++)
                 memcpy(f->x_rows + r * f->x_row, x + r * I, (size_t)I * sizeof(real));
             x = f->x_rows;
@@ -38,7 +38,6 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
         }
         kernel->project(flat.to - flat.from, I, H, blocks.from, blocks.to, x + flat.from * f->x_row, f->x_row,
                         f->panels_ih, f->bias, gates + flat.from * G);
-        if (f->split_rows) fastrnn_team_barrier(me); /* the projection's rows are not the steps' rows */
         for (ptrdiff_t t = t0; t < t1; t++) {
             NAME(lstm_step) step = {
                 .H = H,
@@ -56,7 +55,6 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
             kernel->lstm_step(&step, rows.from, rows.to, blocks.from, blocks.to);
             if (!f->split_rows) fastrnn_team_barrier(me); /* the next step reads all of h_t */
         }
-        if (f->split_rows && !keep) fastrnn_team_barrier(me); /* the next projection writes rows of all */
     }
     if (me->index == 0 || f->split_rows) { /* without split rows the last barrier has shown all of h_t and c_t */
         const size_t bytes = (size_t)((rows.to - rows.from) * H) * sizeof(real);
@@ -78,7 +76,7 @@ static fastrnn_status NAME(lstm_forward)(const fastrnn_lstm_forward_args *args, 
         .kernel = kernel, .T = T, .B = B, .I = I, .H = H, .panels_ih = packed->panels_ih,
         .panels_hh = packed->panels_hh, .bias = packed->bias, .x = args->x, .h_0 = args->h_0, .c_0 = args->c_0,
         .output = args->output, .h_n = args->h_n, .c_n = args->c_n, .gates = args->gates, .c = args->c,
-        .chunk = chunk_steps(T, GATES_CHUNK_BYTES, B, 4 * H, sizeof(real)),
+        .chunk = p.split_rows ? 1 : chunk_steps(T, GATES_CHUNK_BYTES, B, 4 * H, sizeof(real)),
         .x_row = copy_x ? padded_row(I, sizeof(real)) : I, .h_row = padded_row(H, sizeof(real)),
         .split_rows = p.split_rows,
     };
@@ -148,11 +146,18 @@ static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrn
     }
 }
 
+/* d_x, `rows` rows of it from row `first` on, from d_gates of these rows. */
+static void NAME(input_gradient)(const struct NAME(backward) * b, ptrdiff_t first, ptrdiff_t rows, const real *d_gates)
+{
+    b->kernel->multiply(rows, b->I, 4 * b->H, 0, fastrnn_panels(b->I, b->kernel->width), d_gates, b->d_gates_row,
+                        b->panels_ih, b->d_x + first * b->I, b->I);
+}
+
 static void NAME(backward_member)(void *context, const fastrnn_member *me)
 {
     const struct NAME(backward) *b = context;
     const NAME(kernels) *kernel = b->kernel;
-    const ptrdiff_t T = b->T, B = b->B, I = b->I, H = b->H, G = 4 * H, row = b->d_gates_row;
+    const ptrdiff_t T = b->T, B = b->B, H = b->H, G = 4 * H, row = b->d_gates_row;
     const fastrnn_range some_rows = fastrnn_share(B, me), some_panels = fastrnn_share(fastrnn_panels(H, kernel->width), me);
     fastrnn_range rows = {0, B}, panels = {0, fastrnn_panels(H, kernel->width)};
     if (b->split_rows)
@@ -186,13 +191,16 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
                 .h = t == t1 - 1 ? NULL : b->h_prev + (t + 1 - t0) * B * H,
             };
             kernel->lstm_step_back(&step, rows.from, rows.to, panels.from, panels.to);
-            if (!b->split_rows) fastrnn_team_barrier(me); /* the step before reads all of d_gates */
+            if (!b->split_rows)
+                fastrnn_team_barrier(me); /* the step before reads all of d_gates */
+            else if (b->d_x)
+                NAME(input_gradient)(b, t * B + rows.from, rows.to - rows.from, step.d_gates + rows.from * row);
         }
-        if (b->split_rows) fastrnn_team_barrier(me);
-        if (b->d_x) {
+        if (b->split_rows)
+            fastrnn_team_barrier(me);
+        else if (b->d_x) {
             const fastrnn_range flat = fastrnn_share((t1 - t0) * B, me);
-            kernel->multiply(flat.to - flat.from, I, G, 0, fastrnn_panels(I, kernel->width), b->d_gates + flat.from * row,
-                             row, b->panels_ih, b->d_x + (t0 * B + flat.from) * I, I);
+            NAME(input_gradient)(b, t0 * B + flat.from, flat.to - flat.from, b->d_gates + flat.from * row);
         }
         NAME(weight_gradients)(b, me, t0, t1);
         if (t0 > 0) { /* this chunk's first step is the one after the next chunk */
