@@ -166,32 +166,38 @@ static void NAME(product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t panel_0, ptrdiff_t
 
 /* Packs panels [panel_0, panel_1) of a K by N matrix whose row k is at source + k * stride; p points at panel 0. Some
  * rows at a time, so that their pages are not looked up again for every panel. */
+enum { NAME(PACKED_ROWS) = 32 };
 static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t N, ptrdiff_t panel_0, ptrdiff_t panel_1, const real *source,
                             ptrdiff_t stride, real *p)
 {
-    const ptrdiff_t some = 32;
-    for (ptrdiff_t k0 = 0; k0 < K; k0 += some)
+    for (ptrdiff_t k0 = 0; k0 < K; k0 += NAME(PACKED_ROWS))
         for (ptrdiff_t q = panel_0; q < panel_1; q++) {
             int nv = NAME(panel_vectors)(N, q * NR), lanes = NAME(panel_lanes)(N, q * NR);
             const real *from = source + k0 * stride + q * NR;
             real *to = p + q * NR * K + k0 * nv * VL;
-            for (ptrdiff_t k = k0; k < K && k < k0 + some; k++, from += stride, to += nv * VL) {
+            for (ptrdiff_t k = k0; k < K && k < k0 + NAME(PACKED_ROWS); k++, from += stride, to += nv * VL) {
                 if (nv == 2) v_store(to, v_load(from));
                 v_store(to + (nv - 1) * VL, v_load_n(from + (nv - 1) * VL, lanes));
             }
         }
 }
 
-/* Packs the tiles of A[M x K], A[m, k] at a + m + k * a_k, so that each tile is read in order: [tile][K][its rows]. */
+/* Packs the tiles of A[M x K], A[m, k] at a + m + k * a_k, so that each tile is read in order: [tile][K][its rows].
+ * Some rows k at a time, as in pack_rows. */
 static void NAME(pack_tiles)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_k, real *tiles)
 {
-    for (ptrdiff_t m = 0, mr; m < M; m += mr) {
-        mr = NAME(even_part)(M - m, TILE_ROWS);
-        for (ptrdiff_t k = 0; k < K; k++, tiles += mr)
-            for (ptrdiff_t i = 0; i < mr; i += VL) {
-                int lanes = mr - i < VL ? (int)(mr - i) : VL;
-                v_store_n(tiles + i, v_load_n(a + m + i + k * a_k, lanes), lanes);
-            }
+    for (ptrdiff_t k0 = 0, k1; k0 < K; k0 = k1) {
+        k1 = K - k0 < NAME(PACKED_ROWS) ? K : k0 + NAME(PACKED_ROWS);
+        for (ptrdiff_t m = 0, mr; m < M; m += mr) {
+            mr = NAME(even_part)(M - m, TILE_ROWS);
+            const real *from = a + m + k0 * a_k;
+            real *to = tiles + m * K + k0 * mr;
+            for (ptrdiff_t k = k0; k < k1; k++, from += a_k, to += mr)
+                for (ptrdiff_t i = 0; i < mr; i += VL) {
+                    int lanes = mr - i < VL ? (int)(mr - i) : VL;
+                    v_store_n(to + i, v_load_n(from + i, lanes), lanes);
+                }
+        }
     }
 }
 
