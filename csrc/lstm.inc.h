@@ -1,7 +1,8 @@
 /* The LSTM cell (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000), forward and backward.
  *
- * A block is NR hidden units with their four gates, i f g o, as four adjacent panels. A step takes one block at a time:
- * its part of the product h_{t-1} W_hh^T, then the cell on those columns while they are in L1.
+ * A block is NR hidden units with their four gates, i f g o, as four adjacent panels. A step takes one block at a time, or
+ * half of one where a thread's share ends in the middle: its part of the product h_{t-1} W_hh^T, then the cell on those
+ * columns while they are in L1.
  */
 
 INLINE vec NAME(load_lanes)(const real *p, int lanes) { return lanes == VL ? v_load(p) : v_load_n(p, lanes); }
@@ -70,39 +71,63 @@ INLINE void NAME(lstm_cell_back)(ptrdiff_t H, int lanes, const real *gates, cons
     NAME(store_lanes)(d_gates + 3 * H, v_mul(d_o, v_fnma(o, o, o)), lanes);
 }
 
-/* The product of rows [0, M) with the four panels of one block. */
-INLINE void NAME(gate_block)(ptrdiff_t M, ptrdiff_t H, ptrdiff_t block, ptrdiff_t K, const real *a, ptrdiff_t a_row,
-                             const real *panels, const real *start, real *gates)
+/* Hidden units of one block, whole vectors but for the last lanes: those from vector v on, before vector v_end. */
+typedef struct {
+    ptrdiff_t block, first; /* the first of the units, and the block they are in */
+    int vectors, lanes;     /* so many, of which the last has so many units */
+    ptrdiff_t width;        /* of the block's panels */
+} NAME(units);
+
+INLINE NAME(units) NAME(next_units)(ptrdiff_t H, ptrdiff_t v, ptrdiff_t v_end)
 {
-    ptrdiff_t first = block * NR;
-    NAME(panels)(4, NAME(panel_vectors)(H, first), NAME(panel_lanes)(H, first), M, K, a, a_row, 1,
-                 panels + 4 * first * K, start, gates + first, 4 * H, H);
+    NAME(units) u = {.block = v / 2, .first = v * VL};
+    u.width = NAME(panel_vectors)(H, u.block * NR) * VL;
+    ptrdiff_t in_block = u.block * 2 + u.width / VL;
+    u.vectors = (int)((in_block < v_end ? in_block : v_end) - v);
+    ptrdiff_t rest = H - u.first - (u.vectors - 1) * VL;
+    u.lanes = rest < VL ? (int)rest : VL;
+    return u;
 }
 
-static void NAME(project)(ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x,
+/* The product of rows [0, M) with the four gates of some units. */
+INLINE void NAME(gate_product)(ptrdiff_t M, ptrdiff_t H, const NAME(units) * u, ptrdiff_t K, const real *a,
+                               ptrdiff_t a_row, const real *panels, const real *bias, real *gates)
+{
+    ptrdiff_t block = u->block * NR, within = u->first - block;
+    NAME(panels)(4, u->vectors, u->lanes, M, K, a, a_row, 1, panels + 4 * block * K + within, u->width,
+                 bias ? bias + 4 * block + within : NULL, gates + u->first, 4 * H, H);
+}
+
+static void NAME(project)(ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t v0, ptrdiff_t v1, const real *x,
                           ptrdiff_t x_row, const real *panels, const real *bias, real *gates)
 {
-    for (ptrdiff_t b = b0; b < b1; b++) NAME(gate_block)(M, H, b, I, x, x_row, panels, bias + 4 * NR * b, gates);
+    for (ptrdiff_t v = v0; v < v1;) {
+        NAME(units) u = NAME(next_units)(H, v, v1);
+        NAME(gate_product)(M, H, &u, I, x, x_row, panels, bias, gates);
+        v += u.vectors;
+    }
 }
 
-static void NAME(lstm_step_forward)(const NAME(lstm_step) * s, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1)
+static void NAME(lstm_step_forward)(const NAME(lstm_step) * s, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t v0, ptrdiff_t v1)
 {
     ptrdiff_t H = s->H;
-    for (ptrdiff_t b = b0; b < b1; b++) {
-        NAME(gate_block)(r1 - r0, H, b, H, s->h_prev + r0 * s->h_prev_row, s->h_prev_row, s->panels, NULL,
-                         s->gates + r0 * 4 * H);
-        int nv = NAME(panel_vectors)(H, b * NR), last = NAME(panel_lanes)(H, b * NR);
+    for (ptrdiff_t v = v0; v < v1;) {
+        NAME(units) u = NAME(next_units)(H, v, v1);
+        NAME(gate_product)(r1 - r0, H, &u, H, s->h_prev + r0 * s->h_prev_row, s->h_prev_row, s->panels, NULL,
+                           s->gates + r0 * 4 * H);
         for (ptrdiff_t r = r0; r < r1; r++)
-            for (int v = 0; v < nv; v++) {
-                ptrdiff_t j = b * NR + v * VL, k = r * H + j;
-                NAME(lstm_cell)(H, v < nv - 1 ? VL : last, s->gates + 4 * r * H + j, s->c_prev + k, s->c + k, s->keep);
+            for (int w = 0; w < u.vectors; w++) {
+                ptrdiff_t j = u.first + w * VL, k = r * H + j;
+                NAME(lstm_cell)(H, w < u.vectors - 1 ? VL : u.lanes, s->gates + 4 * r * H + j, s->c_prev + k, s->c + k,
+                                s->keep);
             }
         for (ptrdiff_t r = r0; r < r1; r++)
-            for (int v = 0; v < nv; v++) {
-                ptrdiff_t j = b * NR + v * VL, k = r * H + j;
-                NAME(lstm_cell_output)(H, v < nv - 1 ? VL : last, s->gates + 4 * r * H + j, s->c + k, s->h + k,
+            for (int w = 0; w < u.vectors; w++) {
+                ptrdiff_t j = u.first + w * VL, k = r * H + j;
+                NAME(lstm_cell_output)(H, w < u.vectors - 1 ? VL : u.lanes, s->gates + 4 * r * H + j, s->c + k, s->h + k,
                                        s->h_next + r * s->h_next_row + j);
             }
+        v += u.vectors;
     }
 }
 

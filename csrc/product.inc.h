@@ -16,12 +16,13 @@ enum { NAME(PANEL_BYTES) = 64 * 1024 };
  * fewer rows than four the loop is all loads already, and the processor's own prefetch does better. */
 enum { NAME(ROWS_TO_L1) = 16, NAME(ROWS_TO_L2) = 512 };
 
-/* One tile: rows 0 .. mr-1 of `np` panels, each nv vectors wide, of which the last keeps `lanes` columns. start: a row
- * [np][nv * VL] that every row begins with, or NULL to go on from what C holds. Panel q's columns: c + q * c_panel.
- * mr, np and nv are constants after inlining, so that `sum` lives in registers. */
+/* One tile: rows 0 .. mr-1 of nv vectors in each of `np` panels, of which the last vector keeps `lanes` columns. p and
+ * start point at the first of these vectors; the panels are `width` columns wide, p_panel apart. start: a row [np][width]
+ * that every row begins with, or NULL to go on from what C holds. Panel q's columns: c + q * c_panel. mr, np and nv are
+ * constants after inlining, so that `sum` lives in registers. */
 INLINE void NAME(tile)(const int mr, const int np, const int nv, ptrdiff_t K, const real *a, ptrdiff_t a_row,
-                       ptrdiff_t a_k, const real *p, ptrdiff_t p_panel, const real *start, real *c, ptrdiff_t c_row,
-                       ptrdiff_t c_panel, int lanes)
+                       ptrdiff_t a_k, const real *p, ptrdiff_t width, ptrdiff_t p_panel, const real *start, real *c,
+                       ptrdiff_t c_row, ptrdiff_t c_panel, int lanes)
 {
     enum { ROWS = TILE_ROWS, WIDTH = 8 };
     vec sum[ROWS][WIDTH];
@@ -29,7 +30,7 @@ INLINE void NAME(tile)(const int mr, const int np, const int nv, ptrdiff_t K, co
     {
         const real *from = c + i * c_row + q * c_panel + v * VL;
         if (start)
-            sum[i][q * nv + v] = v_load(start + (q * nv + v) * VL);
+            sum[i][q * nv + v] = v_load(start + q * width + v * VL);
         else if (v < nv - 1 || lanes == VL)
             sum[i][q * nv + v] = v_load(from);
         else
@@ -61,10 +62,10 @@ INLINE void NAME(tile)(const int mr, const int np, const int nv, ptrdiff_t K, co
         UNROLL for (int j = 0; 3 * j < mr; j++) row[j] += a_k;
         if (mr > 3) UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
         {
-            v_prefetch(p + q * p_panel + (NAME(ROWS_TO_L1) * nv + v) * VL);
-            v_prefetch_l2(p + q * p_panel + (NAME(ROWS_TO_L2) * nv + v) * VL);
+            v_prefetch(p + q * p_panel + NAME(ROWS_TO_L1) * width + v * VL);
+            v_prefetch_l2(p + q * p_panel + NAME(ROWS_TO_L2) * width + v * VL);
         }
-        p += nv * VL;
+        p += width;
     }
 
     UNROLL for (int i = 0; i < mr; i++) UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
@@ -78,12 +79,12 @@ INLINE void NAME(tile)(const int mr, const int np, const int nv, ptrdiff_t K, co
 }
 
 #define TILE_PARAMETERS                                                                                                \
-    ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *p, ptrdiff_t p_panel, const real *start,   \
-        real *c, ptrdiff_t c_row, ptrdiff_t c_panel, int lanes
+    ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *p, ptrdiff_t width, ptrdiff_t p_panel,     \
+        const real *start, real *c, ptrdiff_t c_row, ptrdiff_t c_panel, int lanes
 #define TILE(mr, np, nv)                                                                                               \
     static void NAME(tile_##mr##_##np##_##nv)(TILE_PARAMETERS)                                                         \
     {                                                                                                                  \
-        NAME(tile)(mr, np, nv, K, a, a_row, a_k, p, p_panel, start, c, c_row, c_panel, lanes);                         \
+        NAME(tile)(mr, np, nv, K, a, a_row, a_k, p, width, p_panel, start, c, c_row, c_panel, lanes);                  \
     }
 /* One panel at a time for many rows; with few rows several, for 8 or more sums that do not wait for each other. */
 #define WIDE_TILES(X)                                                                                                  \
@@ -113,12 +114,13 @@ enum { NAME(SOME_ROWS) = 16 * TILE_ROWS };
 /* The next of the even parts of `rest`, each at most `most`: 16 rows are 8 + 8 and not 14 + 2. */
 INLINE ptrdiff_t NAME(even_part)(ptrdiff_t rest, ptrdiff_t most) { return rest / ((rest + most - 1) / most); }
 
-/* `count` panels of nv vectors each (see tile) for M rows. a_k = 0 says that A was packed by pack_tiles. Some rows of A
+/* nv vectors in each of `count` panels (see tile) for M rows. a_k = 0 says that A was packed by pack_tiles. Some rows of A
  * and a part of K go through all panels before the next part does, because that much of A stays in L2. */
 static void NAME(panels)(ptrdiff_t count, int nv, int lanes, ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_row,
-                         ptrdiff_t a_k, const real *p, const real *start, real *c, ptrdiff_t c_row, ptrdiff_t c_panel)
+                         ptrdiff_t a_k, const real *p, ptrdiff_t width, const real *start, real *c, ptrdiff_t c_row,
+                         ptrdiff_t c_panel)
 {
-    ptrdiff_t width = nv * VL, p_panel = K * width;
+    ptrdiff_t p_panel = K * width;
     ptrdiff_t k_block = M > TILE_ROWS ? NAME(PANEL_BYTES) / (width * (ptrdiff_t)sizeof(real)) : K > 0 ? K : 1;
     ptrdiff_t most = M == 1 ? 4 : M <= 3 ? 4 / nv : 2 / nv;
     for (ptrdiff_t m0 = 0, m1; m0 < M; m0 = m1) {
@@ -132,7 +134,7 @@ static void NAME(panels)(ptrdiff_t count, int nv, int lanes, ptrdiff_t M, ptrdif
                     mr = NAME(even_part)(m1 - m, TILE_ROWS);
                     const real *tile = a_k ? a + m * a_row + k * a_k : a + m * K + k * mr;
                     NAME(tiles)[mr][np / 2][nv - 1](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr,
-                                                    p + q * p_panel + k * width, p_panel, begin,
+                                                    p + q * p_panel + k * width, width, p_panel, begin,
                                                     c + m * c_row + q * c_panel, c_row, c_panel, lanes);
                 }
             }
@@ -155,13 +157,15 @@ static void NAME(product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t panel_0, ptrdiff_t
     ptrdiff_t whole = N / NR < panel_1 ? N / NR : panel_1;
     if (M <= 0) return;
     if (panel_0 < whole)
-        NAME(panels)(whole - panel_0, 2, VL, M, K, a, a_row, a_k, p + panel_0 * NR * K, start, c + panel_0 * NR, c_row,
-                     NR);
+        NAME(panels)(whole - panel_0, 2, VL, M, K, a, a_row, a_k, p + panel_0 * NR * K, NR, start, c + panel_0 * NR,
+                     c_row, NR);
     else
         whole = panel_0;
-    if (whole < panel_1)
-        NAME(panels)(1, NAME(panel_vectors)(N, whole * NR), NAME(panel_lanes)(N, whole * NR), M, K, a, a_row, a_k,
-                     p + whole * NR * K, start, c + whole * NR, c_row, NR);
+    if (whole < panel_1) {
+        int nv = NAME(panel_vectors)(N, whole * NR);
+        NAME(panels)(1, nv, NAME(panel_lanes)(N, whole * NR), M, K, a, a_row, a_k, p + whole * NR * K, nv * VL, start,
+                     c + whole * NR, c_row, NR);
+    }
 }
 
 /* Packs panels [panel_0, panel_1) of a K by N matrix whose row k is at source + k * stride; p points at panel 0. Some

@@ -57,15 +57,16 @@ static plan plan_steps(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, size_
 {
     const double barrier = 400, start = 5000, cell = 25; /* ns: a barrier, a team, the cell on one vector */
     const double transfer = 8;                           /* bytes per ns, of h_t to the other cores */
-    const double vectors = fastrnn_panels(H, width) * 2.0, lanes = width / 2;
+    const ptrdiff_t vectors = fastrnn_panels(H, width / 2);
+    const double lanes = width / 2;
     const double speed = 10 * lanes; /* flop per ns and core */
     plan best = {1, 0};
     double least = 0;
-    for (int n = 1; n <= threads && (n <= B / FEWEST_ROWS || n <= fastrnn_panels(H, width)); n++)
+    for (int n = 1; n <= threads && (n <= B / FEWEST_ROWS || n <= vectors); n++)
         for (int split_rows = 0; split_rows <= (n > 1); split_rows++) {
-            if (split_rows ? n > B / FEWEST_ROWS : n > fastrnn_panels(H, width)) continue;
+            if (split_rows ? n > B / FEWEST_ROWS : n > vectors) continue;
             double rows = split_rows ? (double)fastrnn_panels(B, n) : (double)B;
-            double units = split_rows ? vectors : fastrnn_panels(fastrnn_panels(H, width), n) * 2.0; /* in vectors */
+            double units = split_rows ? (double)vectors : (double)fastrnn_panels(vectors, n); /* in vectors */
             double weights = 4 * units * lanes * (split_rows ? H + I : H); /* numbers read each step */
             double bytes = weights * element;
             double bandwidth = bytes < 40e3 ? 200 : bytes < 1e6 ? 100 : bytes < 4e6 ? 50 : 20; /* per ns */

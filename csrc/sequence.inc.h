@@ -18,11 +18,11 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
     const NAME(kernels) *kernel = f->kernel;
     const ptrdiff_t T = f->T, B = f->B, I = f->I, H = f->H, G = 4 * H;
     const int keep = f->c != NULL;
-    fastrnn_range rows = {0, B}, blocks = {0, fastrnn_panels(H, kernel->width)};
+    fastrnn_range rows = {0, B}, units = {0, fastrnn_panels(H, kernel->width / 2)}; /* in vectors */
     if (f->split_rows)
         rows = fastrnn_share(B, me);
     else
-        blocks = fastrnn_share(blocks.to, me);
+        units = fastrnn_share(units.to, me);
 
     for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) {
         t1 = T - t0 < f->chunk ? T : t0 + f->chunk;
@@ -36,7 +36,7 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
             x = f->x_rows;
             if (!f->split_rows) fastrnn_team_barrier(me);
         }
-        kernel->project(flat.to - flat.from, I, H, blocks.from, blocks.to, x + flat.from * f->x_row, f->x_row,
+        kernel->project(flat.to - flat.from, I, H, units.from, units.to, x + flat.from * f->x_row, f->x_row,
                         f->panels_ih, f->bias, gates + flat.from * G);
         for (ptrdiff_t t = t0; t < t1; t++) {
             NAME(lstm_step) step = {
@@ -52,7 +52,7 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
                 .h_next_row = f->h_row,
                 .keep = keep,
             };
-            kernel->lstm_step(&step, rows.from, rows.to, blocks.from, blocks.to);
+            kernel->lstm_step(&step, rows.from, rows.to, units.from, units.to);
             if (!f->split_rows) fastrnn_team_barrier(me); /* the next step reads all of h_t */
         }
     }

@@ -1,7 +1,8 @@
 /* The table of one precision. Sizes: B sequences, I inputs, H hidden units; G = 4H gate columns, ordered i f g o.
- * A block is `width` hidden units (the last one may have fewer) with all four gates; a panel is `width` columns. */
+ * A panel is `width` columns, two vectors; a block is `width` hidden units with all four gates. The last of either may be
+ * one vector. */
 
-/* The cell of one step, for rows (sequences) and blocks given with the call. Row b of a (B, n) array is at b * n. */
+/* The cell of one step, for rows (sequences) and hidden units given with the call. Row b of a (B, n) array is at b * n. */
 typedef struct {
     ptrdiff_t H;
     const real *panels;               /* weight_hh, packed for forward */
@@ -42,11 +43,11 @@ typedef struct {
     void (*pack_rows)(ptrdiff_t K, ptrdiff_t N, ptrdiff_t p0, ptrdiff_t p1, const real *source, ptrdiff_t stride,
                       real *panels);
 
-    /* gates (M, 4H) = bias + x (M, I), rows x_row apart, times weight_ih^T, for blocks [b0, b1) */
-    void (*project)(ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x, ptrdiff_t x_row,
+    /* gates (M, 4H) = bias + x (M, I), rows x_row apart, times weight_ih^T, for vectors [v0, v1) of hidden units */
+    void (*project)(ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t v0, ptrdiff_t v1, const real *x, ptrdiff_t x_row,
                     const real *panels, const real *bias, real *gates);
-    /* rows [r0, r1) and blocks [b0, b1) of one step */
-    void (*lstm_step)(const NAME(lstm_step) *, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1);
+    /* rows [r0, r1) and vectors [v0, v1) of hidden units of one step; back, panels [p0, p1) of them */
+    void (*lstm_step)(const NAME(lstm_step) *, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t v0, ptrdiff_t v1);
     void (*lstm_step_back)(const NAME(lstm_step_back) *, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0, ptrdiff_t p1);
     /* h = o tanh(c) for n rows of H, o in the last quarter of gates (n, 4H) */
     void (*lstm_hidden)(ptrdiff_t n, ptrdiff_t H, const real *gates, const real *c, real *h);
