@@ -1,5 +1,5 @@
-/* Each member packs its share of the panels: for forward those that it computes with when hidden units are shared, so
- * that they are in its caches. */
+/* Each member packs its share of the panels: for forward, but for some at the ends, those that it computes with when
+ * hidden units are shared, so that they are in its caches. */
 static void NAME(pack_member)(void *context, const fastrnn_member *me)
 {
     const fastrnn_lstm_weights *w = ((const packing *)context)->weights;

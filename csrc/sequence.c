@@ -9,9 +9,9 @@
 #include "packed.h"
 #include "team.h"
 
-/* Workspace of one call. Gates of a chunk: enough rows for a product at full speed, few enough to stay in the caches.
- */
-enum { GATES_CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20 };
+/* Workspace of one call. Gates and copied inputs of a chunk: enough rows for a product at full speed, few enough to stay
+ * in the caches. */
+enum { CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20 };
 
 /* Steps of (B, columns) numbers that fit in `bytes`: at least 1, at most T, and nothing that could overflow. */
 static ptrdiff_t chunk_steps(ptrdiff_t T, double bytes, ptrdiff_t B, ptrdiff_t columns, size_t element)
@@ -62,6 +62,7 @@ static plan plan_steps(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, size_
     const double speed = 10 * lanes; /* flop per ns and core */
     plan best = {1, 0};
     double least = 0;
+    if (8.0 * T * B * H * (I + H) < 200e3) return best; /* some microseconds at most: not worth a team */
     for (int n = 1; n <= threads && (n <= B / FEWEST_ROWS || n <= vectors); n++)
         for (int split_rows = 0; split_rows <= (n > 1); split_rows++) {
             if (split_rows ? n > B / FEWEST_ROWS : n > vectors) continue;

@@ -70,14 +70,15 @@ static fastrnn_status NAME(lstm_forward)(const fastrnn_lstm_forward_args *args, 
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const ptrdiff_t T = args->T, B = args->B, I = packed->I, H = packed->H;
     const int keep = args->c != NULL, copy_x = rows_collide(I, sizeof(real));
+    const ptrdiff_t x_row = copy_x ? padded_row(I, sizeof(real)) : I;
     const plan p = plan_steps(T, B, I, H, sizeof(real), kernel->width, threads);
 
     struct NAME(forward) f = {
         .kernel = kernel, .T = T, .B = B, .I = I, .H = H, .panels_ih = packed->panels_ih,
         .panels_hh = packed->panels_hh, .bias = packed->bias, .x = args->x, .h_0 = args->h_0, .c_0 = args->c_0,
         .output = args->output, .h_n = args->h_n, .c_n = args->c_n, .gates = args->gates, .c = args->c,
-        .chunk = p.split_rows ? 1 : chunk_steps(T, GATES_CHUNK_BYTES, B, 4 * H, sizeof(real)),
-        .x_row = copy_x ? padded_row(I, sizeof(real)) : I, .h_row = padded_row(H, sizeof(real)),
+        .chunk = p.split_rows ? 1 : chunk_steps(T, CHUNK_BYTES, B, 4 * H + (copy_x ? x_row : 0), sizeof(real)),
+        .x_row = x_row, .h_row = padded_row(H, sizeof(real)),
         .split_rows = p.split_rows,
     };
 

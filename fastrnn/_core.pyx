@@ -3,7 +3,7 @@
 """Binding of csrc/fastrnn.h: arrays to pointers, status to exception.
 
 Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is looked at here; their shapes are not: the
-callers, in functional.py, have checked them and allocated the results.
+callers have checked them and allocated the results. LSTMSteps does both, for a call that lasts microseconds.
 """
 
 cimport numpy as cnp
@@ -156,10 +156,21 @@ cdef fastrnn_dtype _dtype(int type_number) noexcept nogil:
 cdef class Packed:
     """A copy of a layer's weights, packed for the forward or the backward kernels of one instruction set."""
     cdef fastrnn_packed *pointer
-    cdef readonly Py_ssize_t I, H
+    cdef int type_number
+    cdef Py_ssize_t I
+
+    @property
+    def nbytes(self):
+        return fastrnn_packed_bytes(self.pointer)
 
     def __dealloc__(self):
         fastrnn_packed_free(self.pointer)
+
+
+cdef const fastrnn_packed *_packed(Packed packed, int type_number) except NULL:
+    if packed.pointer == NULL or packed.type_number != type_number:
+        raise ValueError("these weights were not packed in the precision of the other arrays")
+    return packed.pointer
 
 
 cdef int _weights(fastrnn_lstm_weights *w, tuple weights) except -1:
@@ -176,14 +187,14 @@ def lstm_pack(tuple weights not None, bint backward, int num_threads, str isa no
     """The weights packed for one pass, in the memory of `spare` if one is given, which nobody uses any more."""
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_lstm_weights w
-    cdef fastrnn_dtype dtype = _dtype(_weights(&w, weights))
+    cdef int type_number = _weights(&w, weights)
     cdef fastrnn_status status
     cdef Packed packed = Packed.__new__(Packed) if spare is None else spare
     with nogil:
-        status = fastrnn_lstm_pack(kernels, dtype, FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w, num_threads,
-                                   &packed.pointer)
+        status = fastrnn_lstm_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
+                                   num_threads, &packed.pointer)
     _check(status)
-    packed.I, packed.H = w.I, w.H
+    packed.type_number, packed.I = type_number, w.I
     return packed
 
 
@@ -236,9 +247,7 @@ def lstm_forward(cnp.ndarray x not None, cnp.ndarray h_0 not None, cnp.ndarray c
         if _weights(&w, weights) != type_number:
             raise ValueError("x and weights differ in precision")
     else:
-        args.packed = (<Packed>weights).pointer
-        if args.packed == NULL:
-            raise ValueError("nothing was packed")
+        args.packed = _packed(<Packed>weights, type_number)
     args.T, args.B = x.shape[0], x.shape[1]
     args.x, args.h_0, args.c_0 = _readable(x, type_number), _readable(h_0, type_number), _readable(c_0, type_number)
     args.output, args.h_n = _writable(output, type_number), _writable(h_n, type_number)
@@ -260,11 +269,11 @@ def lstm_forward(cnp.ndarray x not None, cnp.ndarray h_0 not None, cnp.ndarray c
 cdef class LSTMSteps:
     """A stack of packed layers that takes one step at a time; `fastrnn.stream` makes a user's class of it.
 
-    `h` and `c` (L, B, H) are the state, which each step replaces. What a kernel can read and write as it is costs no
+    `_h` and `_c` (L, B, H) are the state, which each step replaces and nobody else may hold. What a kernel can read and write as it is costs no
     more than a look at its type, precision and shape; a subclass says what becomes of the rest.
     """
     cdef list packed
-    cdef readonly cnp.ndarray h, c
+    cdef readonly cnp.ndarray _h, _c
     cdef cnp.ndarray between # (B, H): h_t of the layers below the last
     cdef object num_threads
     cdef cnp.npy_intp x_shape[2]
@@ -276,7 +285,9 @@ cdef class LSTMSteps:
         self.type_number = _type_of(h)
         _writable(h, self.type_number)
         _writable(c, self.type_number)
-        self.packed, self.h, self.c, self.num_threads = packed, h, c, num_threads
+        for k in range(len(packed)):
+            _packed(packed[k], self.type_number)
+        self.packed, self._h, self._c, self.num_threads = packed, h, c, num_threads
         self.between = h[0].copy()
         self.ndim = 2 if batched else 1
         self.x_shape[0] = self.y_shape[0] = h.shape[1]
@@ -334,11 +345,11 @@ cdef class LSTMSteps:
         cdef fastrnn_lstm_forward_args args
         cdef fastrnn_status status
         cdef Py_ssize_t k, last = len(self.packed) - 1
-        args.T, args.B = 1, self.h.shape[1]
+        args.T, args.B = 1, self._h.shape[1]
         args.gates = args.c = NULL
         args.x = cnp.PyArray_DATA(<cnp.ndarray>x_t)
-        args.h_0 = args.h_n = cnp.PyArray_DATA(self.h)
-        args.c_0 = args.c_n = cnp.PyArray_DATA(self.c)
+        args.h_0 = args.h_n = cnp.PyArray_DATA(self._h)
+        args.c_0 = args.c_n = cnp.PyArray_DATA(self._c)
         for k in range(last + 1):
             args.packed = (<Packed>self.packed[k]).pointer
             args.output = cnp.PyArray_DATA(<cnp.ndarray>out if k == last else self.between)
@@ -346,8 +357,8 @@ cdef class LSTMSteps:
                 status = fastrnn_lstm_forward(&args, workspace.pointer, threads)
             _check(status)
             args.x = args.h_n
-            args.h_0 = args.h_n = <char *>args.h_n + cnp.PyArray_STRIDE(self.h, 0)
-            args.c_0 = args.c_n = <char *>args.c_n + cnp.PyArray_STRIDE(self.c, 0)
+            args.h_0 = args.h_n = <char *>args.h_n + cnp.PyArray_STRIDE(self._h, 0)
+            args.c_0 = args.c_n = <char *>args.c_n + cnp.PyArray_STRIDE(self._c, 0)
         return out
 
 
@@ -362,9 +373,7 @@ def lstm_backward(Packed packed not None, cnp.ndarray x not None, cnp.ndarray h_
     cdef fastrnn_lstm_backward_args args
     cdef fastrnn_status status
     args.T, args.B = x.shape[0], x.shape[1]
-    args.packed = packed.pointer
-    if args.packed == NULL:
-        raise ValueError("nothing was packed")
+    args.packed = _packed(packed, type_number)
     args.x, args.h_0, args.c_0 = _readable(x, type_number), _readable(h_0, type_number), _readable(c_0, type_number)
     args.gates, args.c = _readable(gates, type_number), _readable(c, type_number)
     args.d_output = _readable(d_output, type_number)

@@ -59,13 +59,17 @@ class LayerTape:
         self.heir = heir
 
     def __del__(self):
-        if sum(gates.nbytes + c.nbytes for gates, c, _ in self.memory) <= MOST_LEFT_BYTES:
-            self.heir.append(self.memory)
+        # A tape may come to life again in its last moment: it is then empty.
+        memory, self.memory, self.tapes = self.memory, (), ()
+        if memory and sum(one.nbytes for of_layer in memory for one in of_layer if one is not None) <= MOST_LEFT_BYTES:
+            self.heir.append(memory)
 
     def __reduce__(self):
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one layer")
 
     def __repr__(self):
+        if not self.tapes:
+            return f"<LayerTape, finalized, of {self.layer()}>"
         T, B, _ = self.tapes[0].x.shape
         return f"<LayerTape T={T} B={B} of {self.layer()}>"
 
@@ -192,11 +196,10 @@ class LSTM:
         self._bias = bias
         self._batch_first = batch_first
         self._params = params
-        self._frozen = False
         self._derive()
 
     def _derive(self):
-        """Everything that follows from the parameters, with these unfrozen."""
+        """Everything that follows from the parameters."""
         self._dtype = self._params.flat.dtype
         # weight_ih, weight_hh, bias_ih, bias_hh of each layer, as functional takes them. Views, because
         # the shapes of the array objects that `params` gives out can be assigned to.
@@ -204,21 +207,21 @@ class LSTM:
         self._weights = [
             (*(array.view() for array in arrays), *absent) for arrays in self._split(self._params)
         ]
-        self._packed = None  # of each layer, for forward, while frozen
-        self._packed_back = None  # and for backward, from the first `forward` on
         self._tape_memory = collections.deque(maxlen=1)
 
     # Pickles and deep copies take the parameters; what is derived from them is made again.
 
-    _DERIVED = ("_dtype", "_weights", "_packed", "_packed_back", "_tape_memory")
+    _DERIVED = ("_dtype", "_weights", "_tape_memory")
 
     def __getstate__(self):
-        return {k: v for k, v in self.__dict__.items() if k not in self._DERIVED}
+        state = {k: v for k, v in self.__dict__.items() if k not in self._DERIVED}
+        return state | {"frozen": self.frozen}
 
     def __setstate__(self, state):
+        frozen = state.pop("frozen")
         self.__dict__.update(state)
         self._derive()
-        if self._frozen:
+        if frozen and not self.frozen:
             self.freeze()
 
     def _split(self, params):
@@ -299,7 +302,7 @@ class LSTM:
             If a name is missing or not known, or an array does not fit: the message lists them all. Or if
             the layer is frozen.
         """
-        if self._frozen:
+        if self.frozen:
             raise ValueError("params: the layer is frozen; call unfreeze() first")
         try:
             given = {name: mapping[name] for name in mapping.keys()}
@@ -333,7 +336,7 @@ class LSTM:
     @property
     def frozen(self) -> bool:
         """Whether the parameters are read-only and their packed form is kept: see `freeze`."""
-        return self._frozen
+        return self._params._packed is not None
 
     def freeze(self) -> None:
         """Make the parameters read-only and keep them as the kernels read them, for calls that pack nothing.
@@ -347,16 +350,21 @@ class LSTM:
         a writeable view that somebody has made of one of them before: writing to it changes `params` and not the
         results.
         """
-        self._params._set_writeable(False)
-        self._packed = self._pack(backward=False)
-        self._packed_back = None
+        params = self._params
+        params._set_writeable(False)
+        try:
+            packed = self._pack(backward=False)
+        except MemoryError:
+            params._set_writeable(params._packed is None)
+            raise
+        # For forward, and for backward from the first `forward` on: one object, so that a call in another thread never
+        # mixes those of two freezes. It belongs to the parameters, because layers may share these.
+        params._packed = [packed, None]
         self._tape_memory.clear()
-        self._frozen = True
 
     def unfreeze(self) -> None:
         """Make the parameters writeable again, and drop their packed form."""
-        self._frozen = False
-        self._packed = self._packed_back = None
+        self._params._packed = None
         self._params._set_writeable(True)
 
     def _pack(self, backward, spare=None):
@@ -399,7 +407,8 @@ class LSTM:
         B = 1 if batch_size is None else size("batch_size", batch_size)
         sizes = (self._num_layers, B, self._hidden_size)
         check_bytes("batch_size", sizes[:2], max(self._input_size, 4 * self._hidden_size), self._dtype.itemsize)
-        packed = self._packed or self._pack(backward=False)
+        frozen = self._params._packed
+        packed = frozen[0] if frozen else self._pack(backward=False)
         return LSTMStream(packed, self._input_size, sizes, self._dtype, batch_size is not None)
 
     def __call__(
@@ -435,7 +444,8 @@ class LSTM:
         h_n = np.empty(h_0.shape, self._dtype)
         c_n = np.empty(c_0.shape, self._dtype)
         # Rebinding x lets go of the output below: at most two are alive.
-        for k, weights in enumerate(self._packed or self._weights):
+        frozen = self._params._packed
+        for k, weights in enumerate(frozen[0] if frozen else self._weights):
             output = np.empty((*x.shape[:2], self._hidden_size), self._dtype)
             unchecked_lstm(x, h_0[k], c_0[k], weights, output, h_n[k], c_n[k])
             x = output
@@ -476,20 +486,21 @@ class LSTM:
             memory = None
         if memory is None or memory[0][0].shape != shapes[0]:
             memory = [(*(np.empty(s, self._dtype) for s in shapes), None) for _ in h_0]
-        # Local, because another thread may unfreeze the layer.
-        packed, packed_back = self._packed, self._packed_back
-        if packed is None:
-            packed_back = self._pack(True, [spare for _, _, spare in memory])
-        elif packed_back is None:
-            packed_back = self._packed_back = self._pack(True)
-        memory = [(gates, c, None if packed else own) for (gates, c, _), own in zip(memory, packed_back)]
+        frozen = self._params._packed
+        if frozen is None:
+            weights_of, packed = self._weights, self._pack(True, [spare for _, _, spare in memory])
+        else:
+            if frozen[1] is None:
+                frozen[1] = self._pack(True)
+            weights_of, packed = frozen
+        memory = [(gates, c, None if frozen else own) for (gates, c, _), own in zip(memory, packed)]
 
         tapes = []
-        for k, weights in enumerate(packed or self._weights):
+        for k, weights in enumerate(weights_of):
             output = np.empty((T, B, H), self._dtype)
             tapes.append(
                 unchecked_lstm_forward(
-                    x, x_is_private, h_0[k], c_0[k], weights, packed_back[k], *memory[k][:2],
+                    x, x_is_private, h_0[k], c_0[k], weights, packed[k], *memory[k][:2],
                     output, h_n[k], c_n[k],
                 )
             )  # fmt: skip
@@ -530,6 +541,8 @@ class LSTM:
             has been changed since.
         """
         check_tape(tape, LayerTape)
+        if not tape.tapes:
+            raise ValueError("tape: has been finalized, its memory given to another")
         if tape.layer() is not self:
             raise ValueError(f"tape: made by another layer, {tape.layer()!r}")
         T, B, _ = tape.tapes[0].x.shape

@@ -38,7 +38,7 @@ class Parameters(Mapping):
     All arrays start as zeros. A whole optimizer step is one line: ``params.flat -= rate * d_params.flat``.
     """
 
-    __slots__ = ("_arrays", "_flat", "_layout")
+    __slots__ = ("_arrays", "_flat", "_layout", "_packed")
 
     def __init__(
         self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32
@@ -58,6 +58,7 @@ class Parameters(Mapping):
         start = -memory.__array_interface__["data"][0] % ALIGNMENT
         flat = np.ndarray(size, dtype, memory, start)
         self._layout = layout
+        self._packed = None  # what a layer that has frozen these makes of them
         self._flat = flat
         self._arrays = {name: flat[i:j].reshape(shape) for name, shape, i, j in layout}
 

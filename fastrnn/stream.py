@@ -38,24 +38,24 @@ class LSTMStream(_core.LSTMSteps):
     # What step() asks for where an argument is not as the kernel takes it
 
     def _native_x(self, x_t):
-        _, B, _ = self.h.shape
+        _, B, _ = self._h.shape
         symbols, sizes = ("B", "input_size"), (B, self._input_size)
         if not self._batched:
             symbols, sizes = symbols[1:], sizes[1:]
-        dtype = self.h.dtype
+        dtype = self._h.dtype
         x_t = as_array("x_t", x_t, dtype)
         if x_t.shape != sizes:
             raise shape_error("x_t", symbols, sizes, x_t.shape)
         return native(x_t, dtype)
 
     def _check_out(self, out):
-        _, B, H = self.h.shape
+        _, B, H = self._h.shape
         symbols, sizes = ("B", "hidden_size"), (B, H)
         if not self._batched:
             symbols, sizes = symbols[1:], sizes[1:]
-        if type(out) is not np.ndarray or out.dtype != self.h.dtype:
+        if type(out) is not np.ndarray or out.dtype != self._h.dtype:
             given = f"an array of {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise TypeError(f"out: expected an array of {self.h.dtype}, got {given}")
+            raise TypeError(f"out: expected an array of {self._h.dtype}, got {given}")
         if out.shape != sizes:
             raise shape_error("out", symbols, sizes, out.shape)
         if not out.flags.writeable:
@@ -64,22 +64,22 @@ class LSTMStream(_core.LSTMSteps):
     @property
     def state(self) -> tuple[NDArray, NDArray]:
         """(h, c), copies, each (num_layers, B, H) or (num_layers, H); can be assigned to."""
-        return tuple(s.copy() if self._batched else s[:, 0].copy() for s in (self.h, self.c))
+        return tuple(s.copy() if self._batched else s[:, 0].copy() for s in (self._h, self._c))
 
     @state.setter
     def state(self, value: State | None) -> None:
-        L, B, H = self.h.shape
+        L, B, H = self._h.shape
         symbols, sizes = ("num_layers", "B", "hidden_size"), (L, B, H)
         if not self._batched:
             symbols, sizes = ("num_layers", "hidden_size"), (L, H)
         members = pair("state", value, "(h, c)")
         new = [
-            shaped_array(f"state ({name})", member, symbols, sizes, self.h.dtype)
+            shaped_array(f"state ({name})", member, symbols, sizes, self._h.dtype)
             for name, member in zip("hc", members, strict=True)
         ]
         # Each is copied before either is written: it may be a view of the other.
-        new = [0 if s is None else np.array(s, self.h.dtype).reshape(L, B, H) for s in new]
-        self.h[...], self.c[...] = new
+        new = [0 if s is None else np.array(s, self._h.dtype).reshape(L, B, H) for s in new]
+        self._h[...], self._c[...] = new
 
     def reset(self) -> None:
         """Set the state to zeros."""

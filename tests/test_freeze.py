@@ -306,3 +306,70 @@ def test_a_stream_that_no_layer_made_is_refused():
     stream = type(fastrnn.LSTM(3, 4).stream()).__new__(fastrnn.stream.LSTMStream)
     with pytest.raises(TypeError, match="^this stream was not made by a layer"):
         stream.step(np.zeros(3, np.float32))
+
+
+def test_layers_that_share_parameters_are_frozen_together():
+    layer = fastrnn.LSTM(I, H, rng=1)
+    x = draw(T, B, I)
+    other = copy.copy(layer)
+    assert other.params is layer.params
+    layer.freeze()
+    assert other.frozen
+    assert other(x)[0].tobytes() == layer(x)[0].tobytes()
+    third = copy.copy(layer)
+    other.unfreeze()
+    layer.params.flat[...] = 0
+    for each in (layer, other, third):
+        assert not each.frozen and not each(x)[0].any()
+
+
+def test_a_tape_that_comes_to_life_again_is_empty():
+    """The garbage collector calls __del__ of all objects of a cycle, one of which may let the tape live on."""
+    layer = fastrnn.LSTM(I, H, rng=1)
+    kept = []
+
+    class Holder:
+        def __init__(self, tape):
+            self.tape, self.me = tape, self
+
+        def __del__(self):
+            kept.append(self.tape)
+
+    output, _, tape = layer.forward(draw(T, B, I))
+    Holder(tape)
+    del tape
+    gc.collect()
+    (tape,) = kept
+    if not tape.tapes:  # as the collector's order happens to be
+        assert "finalized" in repr(tape)
+        with pytest.raises(ValueError, match="^tape: has been finalized"):
+            layer.backward(tape, output)
+    layer.forward(draw(T, B, I))
+    tape.__del__()
+    with pytest.raises(ValueError, match="^tape: has been finalized"):
+        layer.backward(tape, output)
+    tape.__del__()  # gives nothing a second time
+    first, second = layer.forward(draw(T, B, I))[2], layer.forward(draw(T, B, I, seed=1))[2]
+    assert not np.shares_memory(first.tapes[0].gates, second.tapes[0].gates)
+
+
+def test_large_tapes_leave_nothing(monkeypatch):
+    monkeypatch.setattr(fastrnn.layers, "MOST_LEFT_BYTES", 100_000)
+    x = draw(T, B, I)
+    for hidden_size, left in [(20, 1), (120, 0)]:  # the packed weights count
+        layer = fastrnn.LSTM(I, hidden_size, rng=1)
+        layer.forward(x)
+        assert len(layer._tape_memory) == left
+
+
+def test_weights_of_another_precision_are_refused():
+    from fastrnn import _core
+
+    layer = fastrnn.LSTM(I, H, dtype=np.float64, rng=1)
+    layer.freeze()
+    stream = layer.stream()
+    (packed,) = layer.params._packed[0]
+    x, h, output = draw(T, B, I), draw(B, H), np.empty((T, B, H), np.float32)
+    with pytest.raises(ValueError, match="precision"):
+        _core.lstm_forward(x, h, h, packed, output, h.copy(), h.copy(), None, None, 1, "generic")
+    assert stream.step(x[0, 0]).dtype == np.float64
