@@ -5,6 +5,13 @@
 #include "pack.inc.h"
 #include "lstm.inc.h"
 
+static void NAME(project)(ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x,
+                          ptrdiff_t x_row, const real *panels, const real *bias, real *gates)
+{
+    NAME(product)(M, 4 * H, NAME(panel_of_block)(H, b0), NAME(panel_of_block)(H, b1), I, x, x_row, 1, panels, bias, gates,
+                  4 * H);
+}
+
 static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real *a,
                            ptrdiff_t a_row, const real *panels, real *c, ptrdiff_t c_row)
 {
@@ -38,6 +45,7 @@ static void NAME(sum_rows)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t K, const real *
 #define KERNELS                                                                                                        \
     {                                                                                                                  \
         .width = NR,                                                                                                   \
+        .block = NAME(BLOCK),                                                                                                   \
         .depth = NAME(PANEL_BYTES) / (NR * sizeof(real)),                                                              \
         .outer_rows = NAME(OUTER_ROWS),                                                                                \
         .tile_rows = TILE_ROWS,                                                                                        \

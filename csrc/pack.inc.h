@@ -1,44 +1,58 @@
-/* Packing of what is known before the first step: weights and biases in blocks of NR hidden units with four gates. */
+/* Packing of what is known before the first step.
+ *
+ * Forward, the columns of the product are the gates in blocks: those of the first BLOCK hidden units, gate by gate,
+ * then those of the next units; the last block may have fewer. So one part of the product has all that the cell of
+ * these units needs, in one place, and only the very last vector can be less than full.
+ */
+enum { NAME(BLOCK) = 64 / sizeof(real) };
+
+/* The first panel of block b; of the block after the last, the end of the panels. A whole block is whole panels. */
+INLINE ptrdiff_t NAME(panel_of_block)(ptrdiff_t H, ptrdiff_t b)
+{
+    const ptrdiff_t units = b * NAME(BLOCK) < H ? b * NAME(BLOCK) : H;
+    return (4 * units + NR - 1) / NR;
+}
+
+/* The row of the weights that is this column of the product. */
+INLINE ptrdiff_t NAME(row_of_column)(ptrdiff_t H, ptrdiff_t column)
+{
+    const ptrdiff_t first = column / (4 * NAME(BLOCK)) * NAME(BLOCK), within = column - 4 * first;
+    const ptrdiff_t units = H - first < NAME(BLOCK) ? H - first : NAME(BLOCK);
+    return within / units * H + first + within % units;
+}
 
 /* Rows of the weight become columns of the panel, VL by VL numbers at a time. Each row is a stream of its own, too many
  * for the processor to see: so the numbers after next are asked for here. */
-static void NAME(pack_gates)(ptrdiff_t H, ptrdiff_t K, ptrdiff_t b0, ptrdiff_t b1, const real *weight, real *panels)
+static void NAME(pack_gates)(ptrdiff_t H, ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real *weight, real *panels)
 {
-    for (ptrdiff_t b = b0; b < b1; b++) {
-        ptrdiff_t width = NAME(panel_vectors)(H, b * NR) * VL;
-        for (int gate = 0; gate < 4; gate++)
-            for (ptrdiff_t j = 0; j < width; j += VL) {
-                const real *from = weight + (gate * H + b * NR + j) * K;
-                real *to = panels + 4 * b * NR * K + gate * width * K + j;
-                ptrdiff_t units = H - b * NR - j < VL ? H - b * NR - j : VL;
-                for (ptrdiff_t k = 0; k < K; k += VL) {
-                    int lanes = K - k < VL ? (int)(K - k) : VL;
-                    vec square[VL];
-                    UNROLL
-                    for (int i = 0; i < VL; i++) {
-                        square[i] = i < units ? v_load_n(from + i * K + k, lanes) : v_set1(0);
-                        if (i < units) v_prefetch(from + i * K + k + 4 * VL);
-                    }
-                    v_transpose(square);
-                    UNROLL
-                    for (int i = 0; i < VL; i++)
-                        if (i < lanes) v_store(to + (k + i) * width, square[i]);
-                }
+    for (ptrdiff_t j = p0 * NR; j < p1 * NR && j < 4 * H; j += VL) {
+        const real *rows[VL];
+        const int columns = 4 * H - j < VL ? (int)(4 * H - j) : VL;
+        for (int i = 0; i < columns; i++) rows[i] = weight + NAME(row_of_column)(H, j + i) * K;
+        real *to = panels + j / NR * NR * K + j % NR;
+        for (ptrdiff_t k = 0; k < K; k += VL) {
+            const int lanes = K - k < VL ? (int)(K - k) : VL;
+            vec square[VL];
+            UNROLL
+            for (int i = 0; i < VL; i++) {
+                square[i] = i < columns ? v_load_n(rows[i] + k, lanes) : v_set1(0);
+                if (i < columns) v_prefetch(rows[i] + k + 4 * VL);
             }
+            v_transpose(square);
+            UNROLL
+            for (int i = 0; i < VL; i++)
+                if (i < lanes) v_store(to + (k + i) * NR, square[i]);
+        }
     }
 }
 
-static void NAME(pack_bias)(ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *bias_ih, const real *bias_hh,
+/* A row of the product's columns, as long as its panels. */
+static void NAME(pack_bias)(ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, const real *bias_ih, const real *bias_hh,
                             real *packed)
 {
-    for (ptrdiff_t b = b0; b < b1; b++) {
-        ptrdiff_t width = NAME(panel_vectors)(H, b * NR) * VL;
-        for (int gate = 0; gate < 4; gate++)
-            for (ptrdiff_t j = 0; j < width; j++) {
-                ptrdiff_t unit = b * NR + j, column = gate * H + unit;
-                const real ih = unit < H && bias_ih ? bias_ih[column] : 0,
-                           hh = unit < H && bias_hh ? bias_hh[column] : 0;
-                packed[4 * b * NR + gate * width + j] = ih + hh;
-            }
+    for (ptrdiff_t j = p0 * NR; j < p1 * NR; j++) {
+        const ptrdiff_t row = j < 4 * H ? NAME(row_of_column)(H, j) : 0;
+        const real ih = bias_ih ? bias_ih[row] : 0, hh = bias_hh ? bias_hh[row] : 0;
+        packed[j] = j < 4 * H ? ih + hh : 0;
     }
 }

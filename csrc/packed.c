@@ -40,10 +40,10 @@ fastrnn_status fastrnn_lstm_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fa
     fastrnn_reserve(&layout, sizeof(fastrnn_packed), 1, 1, 1);
     size_t panels_ih, panels_hh, bias;
     if (pass == FASTRNN_FORWARD) {
-        const ptrdiff_t columns = fastrnn_panels(H, width) * width;
-        panels_ih = fastrnn_reserve(&layout, element, 4, columns, I);
-        panels_hh = fastrnn_reserve(&layout, element, 4, columns, H);
-        bias = fastrnn_reserve(&layout, element, 4, columns, 1);
+        const ptrdiff_t panels = fastrnn_panels(4 * H, width);
+        panels_ih = fastrnn_reserve(&layout, element, panels, width, I);
+        panels_hh = fastrnn_reserve(&layout, element, panels, width, H);
+        bias = fastrnn_reserve(&layout, element, panels, width, 1);
     } else {
         panels_ih = fastrnn_reserve(&layout, element, 4, H, fastrnn_panels(I, width) * width);
         panels_hh = fastrnn_reserve(&layout, element, 4, H, fastrnn_panels(H, width) * width);

@@ -4,8 +4,8 @@
 
 #include "fastrnn.h"
 
-/* For forward, gate panels: [block][gate][K][width] and the sum of the biases in the same order. For backward, panels of
- * rows: [panel of columns][4H][width]. K is I for weight_ih and H for weight_hh. See pack_gates and pack_rows. */
+/* For forward, [panel of gates][K][width] and the sum of the biases in the same order. For backward, [panel of
+ * columns][4H][width]. K is I for weight_ih and H for weight_hh. See pack_gates and pack_rows. */
 struct fastrnn_packed {
     const fastrnn_isa *isa;
     fastrnn_dtype dtype;
@@ -15,7 +15,7 @@ struct fastrnn_packed {
     void *panels_ih, *panels_hh, *bias;
 };
 
-/* Panels of `width` columns, or blocks of `width` hidden units, that n of them need. */
+/* Panels of `width` columns that n of them need. */
 static inline ptrdiff_t fastrnn_panels(ptrdiff_t n, ptrdiff_t width) { return n / width + (n % width != 0); }
 
 #endif

@@ -1,7 +1,7 @@
 /* C[M x N] = start + A[M x K] P[K x N]: the one matrix product behind projection, recurrence and all gradients.
  *
- * P is packed: its columns are cut into panels of NR = 2 VL columns (the last one VL wide if that is enough), and each
- * panel lies in memory as [K][its width], padded with zeros. A and C are read and written in place through strides.
+ * P is packed: its columns are cut into panels of NR = 2 VL columns, and each panel lies in memory as [K][NR]; what the
+ * last one has too much is padded with zeros to a whole vector. A and C are read and written in place through strides.
  * A sum starts from its start value and takes k = 0 .. K-1 in order, one fma each; vectors run along the columns. So a
  * number does not depend on the tile it falls in, and cutting K, with the partial sums stored in C, changes no bit.
  */
@@ -16,25 +16,17 @@ enum { NAME(PANEL_BYTES) = 64 * 1024 };
  * fewer rows than four the loop is all loads already, and the processor's own prefetch does better. */
 enum { NAME(ROWS_TO_L1) = 16, NAME(ROWS_TO_L2) = 512 };
 
-/* One tile: rows 0 .. mr-1 of nv vectors in each of `np` panels, of which the last vector keeps `lanes` columns. p and
- * start point at the first of these vectors; the panels are `width` columns wide, p_panel apart. start: a row [np][width]
- * that every row begins with, or NULL to go on from what C holds. Panel q's columns: c + q * c_panel. mr, np and nv are
- * constants after inlining, so that `sum` lives in registers. */
-INLINE void NAME(tile)(const int mr, const int np, const int nv, ptrdiff_t K, const real *a, ptrdiff_t a_row,
-                       ptrdiff_t a_k, const real *p, ptrdiff_t width, ptrdiff_t p_panel, const real *start, real *c,
-                       ptrdiff_t c_row, ptrdiff_t c_panel, int lanes)
+/* One tile: mr rows of nv vectors, two vectors to a panel; of the last vector, `lanes` columns are C's. p and start
+ * point at the first panel, the next one is p_panel further. start: a row that every row begins with, or NULL to go on
+ * from what C holds. mr and nv are constants after inlining, so that `sum` lives in registers. */
+INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k,
+                       const real *p, ptrdiff_t p_panel, const real *start, real *c, ptrdiff_t c_row, int lanes)
 {
     enum { ROWS = TILE_ROWS, WIDTH = 8 };
     vec sum[ROWS][WIDTH];
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
-    {
-        const real *from = c + i * c_row + q * c_panel + v * VL;
-        if (start)
-            sum[i][q * nv + v] = v_load(start + q * width + v * VL);
-        else if (v < nv - 1 || lanes == VL)
-            sum[i][q * nv + v] = v_load(from);
-        else
-            sum[i][q * nv + v] = v_load_n(from, lanes);
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++) {
+        const real *from = start ? start + v * VL : c + i * c_row + v * VL;
+        sum[i][v] = start || v < nv - 1 || lanes == VL ? v_load(from) : v_load_n(from, lanes);
     }
 
     /* Rows 3j, 3j+1, 3j+2 are one pointer and an index scaled by 0, 1, 2: 14 pointers would not fit the registers. */
@@ -44,69 +36,60 @@ INLINE void NAME(tile)(const int mr, const int np, const int nv, ptrdiff_t K, co
         if (mr <= 3) { /* few rows: keep their numbers in registers and meet each panel vector once */
             vec x[3];
             UNROLL for (int i = 0; i < mr; i++) x[i] = v_set1(row[0][i * a_row]);
-            UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
-            {
-                vec y = v_load(p + q * p_panel + v * VL);
-                UNROLL for (int i = 0; i < mr; i++) sum[i][q * nv + v] = v_fma(x[i], y, sum[i][q * nv + v]);
+            UNROLL for (int v = 0; v < nv; v++) {
+                vec y = v_load(p + v / 2 * p_panel + v % 2 * VL);
+                UNROLL for (int i = 0; i < mr; i++) sum[i][v] = v_fma(x[i], y, sum[i][v]);
             }
         } else {
             vec y[WIDTH];
-            UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
-                y[q * nv + v] = v_load(p + q * p_panel + v * VL);
-            UNROLL for (int i = 0; i < mr; i++)
-            {
+            UNROLL for (int v = 0; v < nv; v++) y[v] = v_load(p + v / 2 * p_panel + v % 2 * VL);
+            UNROLL for (int i = 0; i < mr; i++) {
                 vec x = v_set1(row[i / 3][(i % 3) * a_row]);
-                UNROLL for (int w = 0; w < np * nv; w++) sum[i][w] = v_fma(x, y[w], sum[i][w]);
+                UNROLL for (int v = 0; v < nv; v++) sum[i][v] = v_fma(x, y[v], sum[i][v]);
             }
         }
         UNROLL for (int j = 0; 3 * j < mr; j++) row[j] += a_k;
-        if (mr > 3) UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
-        {
-            v_prefetch(p + q * p_panel + NAME(ROWS_TO_L1) * width + v * VL);
-            v_prefetch_l2(p + q * p_panel + NAME(ROWS_TO_L2) * width + v * VL);
+        if (mr > 3) UNROLL for (int v = 0; v < nv; v++) {
+            v_prefetch(p + v / 2 * p_panel + v % 2 * VL + NAME(ROWS_TO_L1) * NR);
+            v_prefetch_l2(p + v / 2 * p_panel + v % 2 * VL + NAME(ROWS_TO_L2) * NR);
         }
-        p += width;
+        p += NR;
     }
 
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int q = 0; q < np; q++) UNROLL for (int v = 0; v < nv; v++)
-    {
-        real *to = c + i * c_row + q * c_panel + v * VL;
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++) {
+        real *to = c + i * c_row + v * VL;
         if (v < nv - 1 || lanes == VL)
-            v_store(to, sum[i][q * nv + v]);
+            v_store(to, sum[i][v]);
         else
-            v_store_n(to, sum[i][q * nv + v], lanes);
+            v_store_n(to, sum[i][v], lanes);
     }
 }
 
 #define TILE_PARAMETERS                                                                                                \
-    ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *p, ptrdiff_t width, ptrdiff_t p_panel,     \
-        const real *start, real *c, ptrdiff_t c_row, ptrdiff_t c_panel, int lanes
-#define TILE(mr, np, nv)                                                                                               \
-    static void NAME(tile_##mr##_##np##_##nv)(TILE_PARAMETERS)                                                         \
+    ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *p, ptrdiff_t p_panel, const real *start,   \
+        real *c, ptrdiff_t c_row, int lanes
+#define TILE(mr, nv)                                                                                                   \
+    static void NAME(tile_##mr##_##nv)(TILE_PARAMETERS)                                                                \
     {                                                                                                                  \
-        NAME(tile)(mr, np, nv, K, a, a_row, a_k, p, width, p_panel, start, c, c_row, c_panel, lanes);                  \
+        NAME(tile)(mr, nv, K, a, a_row, a_k, p, p_panel, start, c, c_row, lanes);                                      \
     }
 /* One panel at a time for many rows; with few rows several, for 8 or more sums that do not wait for each other. */
-#define WIDE_TILES(X)                                                                                                  \
-    X(1, 2, 1) X(2, 2, 1) X(3, 2, 1) X(4, 2, 1) X(1, 4, 1) X(2, 4, 1) X(3, 4, 1)                                       \
-    X(1, 2, 2) X(2, 2, 2) X(3, 2, 2) X(1, 4, 2)
-#define TILES_OF_ROWS(X, mr) X(mr, 1, 1) X(mr, 1, 2)
-#define TALL_TILES(X, mr) TILES_OF_ROWS(X, mr) X(mr, 2, 1)
-#define TILES_TO_4(X) WIDE_TILES(X) TILES_OF_ROWS(X, 1) TILES_OF_ROWS(X, 2) TILES_OF_ROWS(X, 3) TILES_OF_ROWS(X, 4)
-#define TILES_TO_6(X) TILES_TO_4(X) TALL_TILES(X, 5) TALL_TILES(X, 6)
+#define TILES_OF_ROWS(X, mr) X(mr, 1) X(mr, 2)
+#define TILES_TO_4(X)                                                                                                  \
+    TILES_OF_ROWS(X, 1) X(1, 3) X(1, 4) X(1, 5) X(1, 6) X(1, 7) X(1, 8)                                                \
+    TILES_OF_ROWS(X, 2) X(2, 3) X(2, 4) TILES_OF_ROWS(X, 3) X(3, 3) X(3, 4) TILES_OF_ROWS(X, 4)
+#define TILES_TO_6(X) TILES_TO_4(X) TILES_OF_ROWS(X, 5) TILES_OF_ROWS(X, 6)
 #define TILES_TO_14(X)                                                                                                 \
-    TILES_TO_6(X) TALL_TILES(X, 7) TALL_TILES(X, 8) TALL_TILES(X, 9) TALL_TILES(X, 10) TALL_TILES(X, 11)               \
-    TALL_TILES(X, 12) TALL_TILES(X, 13) TALL_TILES(X, 14)
+    TILES_TO_6(X) TILES_OF_ROWS(X, 7) TILES_OF_ROWS(X, 8) TILES_OF_ROWS(X, 9) TILES_OF_ROWS(X, 10)                     \
+    TILES_OF_ROWS(X, 11) TILES_OF_ROWS(X, 12) TILES_OF_ROWS(X, 13) TILES_OF_ROWS(X, 14)
 #define ALL_TILES JOIN(TILES_TO, TILE_ROWS)
 
 ALL_TILES(TILE)
 
 typedef void (*NAME(tile_function))(TILE_PARAMETERS);
 
-#define TILE_ENTRY(mr, np, nv) [mr][(np) / 2][(nv) - 1] = NAME(tile_##mr##_##np##_##nv),
-static const NAME(tile_function) NAME(tiles)[TILE_ROWS + 1][3][2] = {ALL_TILES(TILE_ENTRY)};
-
-static const real NAME(zeros)[8 * VL] = {0};
+#define TILE_ENTRY(mr, nv) [mr][nv] = NAME(tile_##mr##_##nv),
+static const NAME(tile_function) NAME(tiles)[TILE_ROWS + 1][9] = {ALL_TILES(TILE_ENTRY)};
 
 /* Rows of A that are taken together, at most. */
 enum { NAME(SOME_ROWS) = 16 * TILE_ROWS };
@@ -114,72 +97,57 @@ enum { NAME(SOME_ROWS) = 16 * TILE_ROWS };
 /* The next of the even parts of `rest`, each at most `most`: 16 rows are 8 + 8 and not 14 + 2. */
 INLINE ptrdiff_t NAME(even_part)(ptrdiff_t rest, ptrdiff_t most) { return rest / ((rest + most - 1) / most); }
 
-/* nv vectors in each of `count` panels (see tile) for M rows. a_k = 0 says that A was packed by pack_tiles. Some rows of A
- * and a part of K go through all panels before the next part does, because that much of A stays in L2. */
-static void NAME(panels)(ptrdiff_t count, int nv, int lanes, ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_row,
-                         ptrdiff_t a_k, const real *p, ptrdiff_t width, const real *start, real *c, ptrdiff_t c_row,
-                         ptrdiff_t c_panel)
+/* A start row of any length. */
+static const real NAME(zeros)[8 * VL] = {0};
+
+/* C = start + A P for panels [p0, p1) of N columns; p, start and c point at panel 0. start: a row, or zeros, or NULL
+ * for what C holds. a_k = 0 says that A was packed by pack_tiles. Some rows of A and a part of K go through all panels
+ * before the next part does, because that much of A stays in L2. */
+static void NAME(product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t K, const real *a,
+                          ptrdiff_t a_row, ptrdiff_t a_k, const real *p, const real *start, real *c, ptrdiff_t c_row)
 {
-    ptrdiff_t p_panel = K * width;
-    ptrdiff_t k_block = M > TILE_ROWS ? NAME(PANEL_BYTES) / (width * (ptrdiff_t)sizeof(real)) : K > 0 ? K : 1;
-    ptrdiff_t most = M == 1 ? 4 : M <= 3 ? 4 / nv : 2 / nv;
+    const ptrdiff_t k_block = M > TILE_ROWS ? NAME(PANEL_BYTES) / (NR * (ptrdiff_t)sizeof(real)) : K > 0 ? K : 1;
+    const ptrdiff_t most = M == 1 ? 4 : M <= 3 ? 2 : 1;
     for (ptrdiff_t m0 = 0, m1; m0 < M; m0 = m1) {
         m1 = m0 + NAME(even_part)(M - m0, NAME(SOME_ROWS));
         for (ptrdiff_t k = 0; k == 0 || k < K; k += k_block) {
-            ptrdiff_t depth = K - k < k_block ? K - k : k_block;
-            for (ptrdiff_t q = 0, np; q < count; q += np) {
-                for (np = most; np > count - q;) np /= 2;
-                const real *begin = k > 0 ? NULL : start && start != NAME(zeros) ? start + q * width : start;
+            const ptrdiff_t depth = K - k < k_block ? K - k : k_block;
+            for (ptrdiff_t q = p0, q1; q < p1; q = q1) {
+                q1 = q + NAME(even_part)(p1 - q, most);
+                const ptrdiff_t columns = (N < q1 * NR ? N : q1 * NR) - q * NR, nv = (columns + VL - 1) / VL;
+                const int lanes = (int)(columns - (nv - 1) * VL);
+                const real *row = k > 0 ? NULL : start && start != NAME(zeros) ? start + q * NR : start;
                 for (ptrdiff_t m = m0, mr; m < m1; m += mr) {
                     mr = NAME(even_part)(m1 - m, TILE_ROWS);
                     const real *tile = a_k ? a + m * a_row + k * a_k : a + m * K + k * mr;
-                    NAME(tiles)[mr][np / 2][nv - 1](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr,
-                                                    p + q * p_panel + k * width, width, p_panel, begin,
-                                                    c + m * c_row + q * c_panel, c_row, c_panel, lanes);
+                    NAME(tiles)[mr][nv](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr, p + (q * K + k) * NR, K * NR, row,
+                                        c + m * c_row + q * NR, c_row, lanes);
                 }
             }
         }
     }
 }
 
-/* Vectors that panel `first .. first + NR - 1` of N columns needs, and the columns in the last of them. */
-INLINE int NAME(panel_vectors)(ptrdiff_t N, ptrdiff_t first) { return N - first > VL ? 2 : 1; }
-INLINE int NAME(panel_lanes)(ptrdiff_t N, ptrdiff_t first)
+/* Vectors and columns of the last vector that panel q of N columns has. */
+INLINE int NAME(panel_vectors)(ptrdiff_t N, ptrdiff_t q) { return N - q * NR > VL ? 2 : 1; }
+INLINE int NAME(panel_lanes)(ptrdiff_t N, ptrdiff_t q)
 {
-    ptrdiff_t rest = N - first;
+    ptrdiff_t rest = N - q * NR;
     return rest >= NR ? VL : (int)(rest > VL ? rest - VL : rest);
 }
 
-/* C = start + A P for panels [panel_0, panel_1) of N columns; P and C point at panel 0. */
-static void NAME(product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t panel_0, ptrdiff_t panel_1, ptrdiff_t K, const real *a,
-                          ptrdiff_t a_row, ptrdiff_t a_k, const real *p, const real *start, real *c, ptrdiff_t c_row)
-{
-    ptrdiff_t whole = N / NR < panel_1 ? N / NR : panel_1;
-    if (M <= 0) return;
-    if (panel_0 < whole)
-        NAME(panels)(whole - panel_0, 2, VL, M, K, a, a_row, a_k, p + panel_0 * NR * K, NR, start, c + panel_0 * NR,
-                     c_row, NR);
-    else
-        whole = panel_0;
-    if (whole < panel_1) {
-        int nv = NAME(panel_vectors)(N, whole * NR);
-        NAME(panels)(1, nv, NAME(panel_lanes)(N, whole * NR), M, K, a, a_row, a_k, p + whole * NR * K, nv * VL, start,
-                     c + whole * NR, c_row, NR);
-    }
-}
-
-/* Packs panels [panel_0, panel_1) of a K by N matrix whose row k is at source + k * stride; p points at panel 0. Some
- * rows at a time, so that their pages are not looked up again for every panel. */
+/* Packs panels [p0, p1) of a K by N matrix whose row k is at source + k * stride; p points at panel 0. Some rows at a
+ * time, so that their pages are not looked up again for every panel. */
 enum { NAME(PACKED_ROWS) = 32 };
-static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t N, ptrdiff_t panel_0, ptrdiff_t panel_1, const real *source,
-                            ptrdiff_t stride, real *p)
+static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t N, ptrdiff_t p0, ptrdiff_t p1, const real *source, ptrdiff_t stride,
+                            real *p)
 {
     for (ptrdiff_t k0 = 0; k0 < K; k0 += NAME(PACKED_ROWS))
-        for (ptrdiff_t q = panel_0; q < panel_1; q++) {
-            int nv = NAME(panel_vectors)(N, q * NR), lanes = NAME(panel_lanes)(N, q * NR);
+        for (ptrdiff_t q = p0; q < p1; q++) {
+            int nv = NAME(panel_vectors)(N, q), lanes = NAME(panel_lanes)(N, q);
             const real *from = source + k0 * stride + q * NR;
-            real *to = p + q * NR * K + k0 * nv * VL;
-            for (ptrdiff_t k = k0; k < K && k < k0 + NAME(PACKED_ROWS); k++, from += stride, to += nv * VL) {
+            real *to = p + (q * K + k0) * NR;
+            for (ptrdiff_t k = k0; k < K && k < k0 + NAME(PACKED_ROWS); k++, from += stride, to += NR) {
                 if (nv == 2) v_store(to, v_load(from));
                 v_store(to + (nv - 1) * VL, v_load_n(from + (nv - 1) * VL, lanes));
             }
@@ -208,9 +176,7 @@ static void NAME(pack_tiles)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t 
 #undef TILE
 #undef TILE_ENTRY
 #undef TILE_PARAMETERS
-#undef WIDE_TILES
 #undef TILES_OF_ROWS
-#undef TALL_TILES
 #undef TILES_TO_4
 #undef TILES_TO_6
 #undef TILES_TO_14

@@ -18,11 +18,11 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
     const NAME(kernels) *kernel = f->kernel;
     const ptrdiff_t T = f->T, B = f->B, I = f->I, H = f->H, G = 4 * H;
     const int keep = f->c != NULL;
-    fastrnn_range rows = {0, B}, units = {0, fastrnn_panels(H, kernel->width / 2)}; /* in vectors */
+    fastrnn_range rows = {0, B}, blocks = {0, fastrnn_panels(H, kernel->block)};
     if (f->split_rows)
         rows = fastrnn_share(B, me);
     else
-        units = fastrnn_share(units.to, me);
+        blocks = fastrnn_share(blocks.to, me);
 
     for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) {
         t1 = T - t0 < f->chunk ? T : t0 + f->chunk;
@@ -36,7 +36,7 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
             x = f->x_rows;
             if (!f->split_rows) fastrnn_team_barrier(me);
         }
-        kernel->project(flat.to - flat.from, I, H, units.from, units.to, x + flat.from * f->x_row, f->x_row,
+        kernel->project(flat.to - flat.from, I, H, blocks.from, blocks.to, x + flat.from * f->x_row, f->x_row,
                         f->panels_ih, f->bias, gates + flat.from * G);
         for (ptrdiff_t t = t0; t < t1; t++) {
             NAME(lstm_step) step = {
@@ -52,7 +52,7 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
                 .h_next_row = f->h_row,
                 .keep = keep,
             };
-            kernel->lstm_step(&step, rows.from, rows.to, units.from, units.to);
+            kernel->lstm_step(&step, rows.from, rows.to, blocks.from, blocks.to);
             if (!f->split_rows) fastrnn_team_barrier(me); /* the next step reads all of h_t */
         }
     }
@@ -71,13 +71,14 @@ static fastrnn_status NAME(lstm_forward)(const fastrnn_lstm_forward_args *args, 
     const ptrdiff_t T = args->T, B = args->B, I = packed->I, H = packed->H;
     const int keep = args->c != NULL, copy_x = rows_collide(I, sizeof(real));
     const ptrdiff_t x_row = copy_x ? padded_row(I, sizeof(real)) : I;
-    const plan p = plan_steps(T, B, I, H, sizeof(real), kernel->width, threads);
+    const plan p = plan_steps(T, B, I, H, sizeof(real), kernel->width, kernel->block, threads);
 
     struct NAME(forward) f = {
         .kernel = kernel, .T = T, .B = B, .I = I, .H = H, .panels_ih = packed->panels_ih,
         .panels_hh = packed->panels_hh, .bias = packed->bias, .x = args->x, .h_0 = args->h_0, .c_0 = args->c_0,
         .output = args->output, .h_n = args->h_n, .c_n = args->c_n, .gates = args->gates, .c = args->c,
-        .chunk = p.split_rows ? 1 : chunk_steps(T, CHUNK_BYTES, B, 4 * H + (copy_x ? x_row : 0), sizeof(real)),
+        .chunk = p.split_rows ? 1
+                 : chunk_steps(T, projection_bytes(I, H, sizeof(real)), B, 4 * H + (copy_x ? x_row : 0), sizeof(real)),
         .x_row = x_row, .h_row = padded_row(H, sizeof(real)),
         .split_rows = p.split_rows,
     };
@@ -221,7 +222,7 @@ static fastrnn_status NAME(lstm_backward)(const fastrnn_lstm_backward_args *args
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const ptrdiff_t T = args->T, B = args->B, I = packed->I, H = packed->H, width = kernel->width;
     const ptrdiff_t row = padded_row(4 * H, sizeof(real));
-    const plan p = plan_steps(T, B, I, H, sizeof(real), kernel->width, threads);
+    const plan p = plan_steps(T, B, I, H, sizeof(real), width, kernel->block, threads);
 
     struct NAME(backward) b = {
         .kernel = kernel, .T = T, .B = B, .I = I, .H = H, .panels_ih = packed->panels_ih,
