@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 TOLERANCE = 1e-13  # relative to the largest number of an array, or to 1
 LAYERS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
-CELLS = [("lstm", {}), ("lstm", {"P": 2}), ("gru", {}), ("rnn", {"nonlinearity": "tanh"}), ("rnn", {"nonlinearity": "relu"})]
+CELLS = [("lstm", {}), ("lstm", {"P": 2}), ("gru", {}), *(("rnn", {"nonlinearity": f}) for f in ("tanh", "relu"))]
 SHAPES = [(1, 1, 1, 3), (7, 4, 5, 6), (5, 17, 20, 33)]  # T, B, I, H
 RAGGED = {(1, 1, 1, 3): [1], (7, 4, 5, 6): [3, 7, 1, 6], (5, 17, 20, 33): [1 + (3 * b) % 5 for b in range(17)]}
 
