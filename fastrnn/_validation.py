@@ -214,8 +214,9 @@ def checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, rever
 
 def checked_rnn(x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse):
     """The arguments of rnn and rnn_forward: as checked_gru, and then the nonlinearity, "tanh" or "relu"."""
+    nonlinearity = choice("nonlinearity", nonlinearity, NONLINEARITIES)
     checked = checked_one_state(1, x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
-    return *checked, choice("nonlinearity", nonlinearity, NONLINEARITIES)
+    return *checked, nonlinearity
 
 
 def checked_one_state(gates, x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse):
