@@ -9,6 +9,7 @@ from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
 from fastrnn.layers import LSTM
 from fastrnn.parameters import Parameters
+from fastrnn.serialization import load, save
 
 __all__ = [
     "LSTM",
@@ -16,7 +17,9 @@ __all__ = [
     "__version__",
     "functional",
     "get_num_threads",
+    "load",
     "reference",
+    "save",
     "set_num_threads",
     "show_config",
 ]

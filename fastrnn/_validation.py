@@ -8,6 +8,7 @@ from __future__ import annotations
 import numbers
 import operator
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,14 +112,19 @@ def check_bytes(name, shape, width, itemsize):
 # Constructor arguments
 
 
-def size(name, value, minimum=1):
-    """An integer of at least `minimum`; a bool is not one."""
+def integer(name, value):
+    """An int; a bool is not one."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
-        number = operator.index(value)
+        return operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+
+
+def size(name, value, minimum=1):
+    """An integer of at least `minimum`."""
+    number = integer(name, value)
     if number < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {number}")
     return number
@@ -154,57 +160,172 @@ def float_dtype(name, value):
     raise TypeError(f"{name}: expected float32 or float64, got {value!r}")
 
 
-# The arguments of functional.lstm and reference.lstm
+def choice(name, value, options):
+    """One of these strings."""
+    expected = " or ".join(map(repr, options))
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    if value not in options:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return str(value)
+
+
+# The arguments of the functions in functional and reference. All are checked before any is converted.
+#
+# The checked_ functions return x, the state and the gradients castable to the weights' dtype but not yet cast: so it
+# shows whether a cast copied, and who skips what lies beyond a sequence's end need not cast it. They are None where
+# None was given.
+
+NONLINEARITIES = ("tanh", "relu")
+ROWS = {1: "H", 3: "3*H", 4: "4*H"}  # of the weights of a cell with so many gates
+
+
+def checked_lstm(
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
+):
+    """The arguments of lstm and lstm_forward.
+
+    Returns
+    -------
+    x : ndarray, (T, B, I), not yet cast
+    state : tuple (h_0, c_0), (B, P) and (B, H), not yet cast, each may be None
+    weights : tuple
+        weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, native; all but the first two may be None.
+    lengths : None, or ndarray of intp, (B,), in memory that the caller does not share
+    reverse : bool
+    """
+    weights, (I, H, P), dtype = checked_weights(
+        4, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
+    )
+    x = checked_x(x, I, max(4 * H, I, P), dtype)
+    T, B, _ = x.shape
+    h_0, c_0 = pair("state", state, "(h_0, c_0)")
+    h_0 = shaped_array("state (h_0)", h_0, ("B", "H" if weight_hr is None else "P"), (B, P), dtype)
+    c_0 = shaped_array("state (c_0)", c_0, ("B", "H"), (B, H), dtype)
+    lengths = checked_lengths(lengths, T, B)
+    reverse = flag("reverse", reverse)
+    return x, (h_0, c_0), tuple(native_or_none(w, dtype) for w in weights), lengths, reverse
+
+
+def checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse):
+    """The arguments of gru and gru_forward: as checked_lstm, of one state (B, H) and four weights."""
+    return checked_one_state(3, x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
+
+
+def checked_rnn(x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse):
+    """The arguments of rnn and rnn_forward: as checked_gru, and then the nonlinearity, "tanh" or "relu"."""
+    nonlinearity = choice("nonlinearity", nonlinearity, NONLINEARITIES)
+    checked = checked_one_state(1, x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
+    return *checked, nonlinearity
+
+
+def checked_one_state(gates, x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse):
+    weights, (I, H, _), dtype = checked_weights(gates, weight_ih, weight_hh, bias_ih, bias_hh)
+    x = checked_x(x, I, max(gates * H, I), dtype)
+    T, B, _ = x.shape
+    state = shaped_array("state", state, ("B", "H"), (B, H), dtype)
+    lengths = checked_lengths(lengths, T, B)
+    reverse = flag("reverse", reverse)
+    return x, state, tuple(native_or_none(w, dtype) for w in weights[:4]), lengths, reverse
+
+
+def checked_weights(
+    gates, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr=None, weight_peephole=None
+):
+    """The six weights, not yet cast; their sizes (I, H, P), P being H without a weight_hr; and their dtype."""
+    rows_symbol = ROWS[gates]
+    weight_ih = as_array("weight_ih", weight_ih)
+    dtype = float_dtype("weight_ih", weight_ih.dtype)
+    if weight_ih.ndim != 2 or weight_ih.shape[0] % gates or not weight_ih.shape[0]:
+        raise shape_error("weight_ih", (rows_symbol, "I"), (None, None), weight_ih.shape)
+    rows, I = weight_ih.shape
+    P = H = rows // gates
+    P_symbol = "H"
+    if weight_hr is not None:
+        weight_hr = as_array("weight_hr", weight_hr, dtype)
+        if weight_hr.ndim != 2 or weight_hr.shape[1] != H or not weight_hr.shape[0]:
+            raise shape_error("weight_hr", ("P", "H"), (None, H), weight_hr.shape)
+        P = weight_hr.shape[0]
+        P_symbol = "P"
+    weight_hh = shaped_array("weight_hh", weight_hh, (rows_symbol, P_symbol), (rows, P), dtype)
+    if weight_hh is None:
+        raise TypeError("weight_hh: expected an array, got None")
+    bias_ih = shaped_array("bias_ih", bias_ih, (rows_symbol,), (rows,), dtype)
+    bias_hh = shaped_array("bias_hh", bias_hh, (rows_symbol,), (rows,), dtype)
+    if weight_peephole is not None:
+        weight_peephole = as_array("weight_peephole", weight_peephole, dtype)
+        if weight_peephole.shape != (3, H):
+            raise shape_error("weight_peephole", ("3", "H"), (None, H), weight_peephole.shape)
+    return (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole), (I, H, P), dtype
+
+
+def checked_x(x, I, width, dtype):
+    """x of any T and B; `width` is that of the widest array (T, B, width) that will be made."""
+    x = as_array("x", x, dtype)
+    if x.ndim != 3 or x.shape[2] != I:
+        raise shape_error("x", ("T", "B", "I"), (None, None, I), x.shape)
+    check_bytes("x", x.shape[:2], width, dtype.itemsize)
+    return x
+
+
+def checked_lengths(lengths, T, B):
+    """None, or a private array of intp, (B,), each number from 0 to T."""
+    if lengths is None:
+        return None
+    array = as_array("lengths", lengths)
+    if array.shape != (B,):
+        raise shape_error("lengths", ("B",), (B,), array.shape)
+    if isinstance(lengths, Sequence):
+        # One by one: NumPy makes 1 of a True among ints, and floats of no ints or of large ones.
+        array = np.array([integer("lengths", value) for value in lengths], object)
+    elif array.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected integers, got {array.dtype!r}")
+    outside = np.flatnonzero((array < 0) | (array > T))
+    if outside.size:
+        b = outside[0]
+        raise ValueError(f"lengths: expected 0 to T={T}, got {array[b]} for sequence {b}")
+    return array.astype(np.intp)
+
+
+def checked_lstm_gradients(d_output, d_state_n, sizes, P, dtype):
+    """d_output (T, B, P) and (d_h_n (B, P), d_c_n (B, H)); `sizes` is (T, B, H), a P of None is H."""
+    T, B, H = sizes
+    P_symbol = "P"
+    if P is None:
+        P, P_symbol = H, "H"
+    d_output = shaped_array("d_output", d_output, ("T", "B", P_symbol), (T, B, P), dtype)
+    d_h_n, d_c_n = pair("d_state_n", d_state_n, "(d_h_n, d_c_n)")
+    d_h_n = shaped_array("d_state_n (d_h_n)", d_h_n, ("B", P_symbol), (B, P), dtype)
+    d_c_n = shaped_array("d_state_n (d_c_n)", d_c_n, ("B", "H"), (B, H), dtype)
+    return d_output, (d_h_n, d_c_n)
+
+
+def checked_gradients(d_output, d_state_n, sizes, dtype):
+    """d_output (T, B, H) and d_state_n (B, H) of gru_backward and rnn_backward; `sizes` is (T, B, H)."""
+    d_output = shaped_array("d_output", d_output, ("T", "B", "H"), sizes, dtype)
+    d_state_n = shaped_array("d_state_n", d_state_n, ("B", "H"), sizes[1:], dtype)
+    return d_output, d_state_n
 
 
 def lstm_arguments(x, state, weight_ih, weight_hh, bias_ih, bias_hh):
-    """Checks all of them before any is converted.
+    """checked_lstm without its options.
 
     Returns
     -------
     x, h_0, c_0 : ndarray
-        Castable to the weights' dtype but not yet cast, so that it shows whether a cast copied;
-        h_0 and c_0 may be None.
+        Not yet cast; h_0 and c_0 may be None.
     weights : tuple
         weight_ih, weight_hh, bias_ih, bias_hh, native; a bias may be None.
     """
-    weight_ih = as_array("weight_ih", weight_ih)
-    dtype = float_dtype("weight_ih", weight_ih.dtype)
-    if weight_ih.ndim != 2 or weight_ih.shape[0] % 4 or not weight_ih.shape[0]:
-        raise shape_error("weight_ih", ("4*H", "I"), (None, None), weight_ih.shape)
-    rows, I = weight_ih.shape
-    H = rows // 4
-    weight_hh = shaped_array("weight_hh", weight_hh, ("4*H", "H"), (rows, H), dtype)
-    if weight_hh is None:
-        raise TypeError("weight_hh: expected an array, got None")
-    bias_ih = shaped_array("bias_ih", bias_ih, ("4*H",), (rows,), dtype)
-    bias_hh = shaped_array("bias_hh", bias_hh, ("4*H",), (rows,), dtype)
-
-    x = as_array("x", x, dtype)
-    if x.ndim != 3 or x.shape[2] != I:
-        raise shape_error("x", ("T", "B", "I"), (None, None, I), x.shape)
-    T, B, _ = x.shape
-    check_bytes("x", (T, B), max(rows, I), dtype.itemsize)
-
-    h_0, c_0 = pair("state", state, "(h_0, c_0)")
-    h_0 = shaped_array("state (h_0)", h_0, ("B", "H"), (B, H), dtype)
-    c_0 = shaped_array("state (c_0)", c_0, ("B", "H"), (B, H), dtype)
-
-    weights = (
-        native(weight_ih, dtype),
-        native(weight_hh, dtype),
-        native_or_none(bias_ih, dtype),
-        native_or_none(bias_hh, dtype),
+    x, (h_0, c_0), weights, _, _ = checked_lstm(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, None, None, None, False
     )
-    return x, h_0, c_0, weights
+    return x, h_0, c_0, weights[:4]
 
 
 def lstm_gradients(d_output, d_state_n, sizes, dtype):
     """d_output (T, B, H), d_h_n and d_c_n (B, H), each native or None; `sizes` is (T, B, H)."""
-    d_output = shaped_array("d_output", d_output, ("T", "B", "H"), sizes, dtype)
-    d_h_n, d_c_n = pair("d_state_n", d_state_n, "(d_h_n, d_c_n)")
-    d_h_n = shaped_array("d_state_n (d_h_n)", d_h_n, ("B", "H"), sizes[1:], dtype)
-    d_c_n = shaped_array("d_state_n (d_c_n)", d_c_n, ("B", "H"), sizes[1:], dtype)
+    d_output, (d_h_n, d_c_n) = checked_lstm_gradients(d_output, d_state_n, sizes, None, dtype)
     return (
         native_or_none(d_output, dtype),
         native_or_none(d_h_n, dtype),

@@ -262,6 +262,21 @@ class LSTM:
         """float32 or float64."""
         return self._dtype
 
+    def _constructor_arguments(self):
+        """All arguments that make such a layer, less `rng`, as plain Python values."""
+        return {
+            "input_size": self._input_size,
+            "hidden_size": self._hidden_size,
+            "num_layers": self._num_layers,
+            "bias": self._bias,
+            "batch_first": self._batch_first,
+            "dropout": 0.0,
+            "bidirectional": False,
+            "proj_size": 0,
+            "peephole": False,
+            "dtype": self._dtype.name,
+        }
+
     def __repr__(self) -> str:
         parts = [str(self._input_size), str(self._hidden_size)]
         if self._num_layers != 1:

@@ -3,42 +3,205 @@
 Written to be read and to be compared with, not to be fast. It computes in the dtype of the weights;
 with float64 weights it is the yardstick of the float32 kernels.
 
-Notation: T steps, B sequences, I inputs, H hidden units; `d_a` is the gradient of the loss with
-respect to `a` and has a's shape. The steps of the backward pass carry the numbers of the forward
-steps that they undo.
+Notation: T steps, B sequences, I inputs, H hidden units, P numbers of a projected output (H without a
+projection); `d_a` is the gradient of the loss with respect to `a` and has a's shape. First comes what
+the cells share: the way through the sequences, and the products with the weights. Then come the cells,
+each with the equations of one step forward and of the same step backward, whose steps carry the numbers
+of the forward steps that they undo. In a step, B counts the sequences that have not ended yet.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastrnn._validation import check_tape, initial_state, lstm_arguments, lstm_gradients
+from fastrnn._validation import (
+    check_tape,
+    checked_gradients,
+    checked_gru,
+    checked_lstm,
+    checked_lstm_gradients,
+    checked_rnn,
+    initial_state,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from fastrnn._validation import State
 
-__all__ = ["lstm", "lstm_forward", "lstm_backward"]
+__all__ = [
+    "gru",
+    "gru_backward",
+    "gru_forward",
+    "lstm",
+    "lstm_backward",
+    "lstm_forward",
+    "rnn",
+    "rnn_backward",
+    "rnn_forward",
+]
+
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole")
 
 
-class LSTMTape:
-    """What `lstm_backward` needs of an `lstm_forward`: private copies, never altered."""
+# What the cells share
 
-    __slots__ = ("x", "h", "c", "gates", "weight_ih", "weight_hh", "biases")
+
+class Tape:
+    """What a backward needs of its forward: private copies, never altered."""
+
+    __slots__ = ("sizes", "weights", "steps")
+
+    def __init__(self, x, weights, gates):
+        T, B, I = x.shape
+        self.sizes = T, B, I, weights[0].shape[0] // gates
+        self.weights = {name: w.copy() for name, w in zip(WEIGHTS, weights) if w is not None}
+        self.steps = []
+
+    @property
+    def dtype(self):
+        return self.weights["weight_ih"].dtype
 
     def __repr__(self):
-        T, B, I = self.x.shape
-        H = self.weight_hh.shape[1]
-        return f"<reference.LSTMTape T={T} B={B} I={I} H={H} {self.x.dtype}>"
+        T, B, I, H = self.sizes
+        return f"<reference.{type(self).__name__} T={T} B={B} I={I} H={H} {self.dtype}>"
+
+
+def places(T, B, lengths, reverse):
+    """For each step the places (t, b) of `x` that it reads: b are the sequences that have not ended yet."""
+    lengths = np.full(B, T) if lengths is None else lengths
+    for step in range(lengths.max(initial=0)):  # no sequences, no steps: T may then be astronomical
+        b = np.flatnonzero(step < lengths)
+        t = lengths[b] - 1 - step if reverse else np.full(b.size, step)
+        yield t, b
+
+
+def run_forward(tape, step, x, state, lengths, reverse):
+    """All the steps. Fills the tape, turns the arrays of `state` into state_n, and returns the output.
+
+    `step` maps the weights, x_t and the state before it to the state after it, h_t first, and to what its
+    backward wants to know.
+    """
+    T, B, _, _ = tape.sizes
+    output = np.zeros((T, B, state[0].shape[1]), tape.dtype)
+    for t, b in places(T, B, lengths, reverse):
+        x_t = x[t, b].astype(tape.dtype, copy=False)
+        state_t, known = step(tape.weights, x_t, *(s[b] for s in state))
+        output[t, b] = state_t[0]
+        for s, s_t in zip(state, state_t, strict=True):
+            s[b] = s_t
+        tape.steps.append((t, b, known))
+    return output
+
+
+def run_backward(tape, step_backward, d_output, d_state):
+    """All the steps, the last one first. Turns d_state_n into d_state_0; returns d_x and d_params.
+
+    `step_backward` maps the weights, the gradient of the state after its step and what the step knew to
+    the gradients of x_t and of the state before it, and adds to those of the weights.
+    """
+    T, B, I, _ = tape.sizes
+    d_x = np.zeros((T, B, I), tape.dtype)
+    d_weights = {name: np.zeros_like(w) for name, w in tape.weights.items()}
+    for t, b, known in reversed(tape.steps):
+        d_state_t = [d[b] for d in d_state]
+        # h_t is the state of the next step, or state_n, whose share is there by now; and it is the output.
+        if d_output is not None:
+            d_state_t[0] += d_output[t, b].astype(tape.dtype, copy=False)
+        d_x[t, b], d_state_prev = step_backward(tape.weights, d_weights, d_state_t, known)
+        for d, d_prev in zip(d_state, d_state_prev, strict=True):
+            d[b] = d_prev
+    return d_x, d_weights
+
+
+def linear(weights, suffix, a):
+    """The product of `a` with weight_ih, weight_hh or weight_hr, plus its bias if it has one."""
+    return a @ weights[f"weight_{suffix}"].T + weights.get(f"bias_{suffix}", 0)
+
+
+def linear_backward(weights, d_weights, suffix, a, d_y):
+    """d_a, of `linear` with the result y; adds to the gradients of the weight and of the bias."""
+    d_weights[f"weight_{suffix}"] += d_y.T @ a
+    if f"bias_{suffix}" in weights:
+        d_weights[f"bias_{suffix}"] += d_y.sum(axis=0)
+    return d_y @ weights[f"weight_{suffix}"]
 
 
 def sigmoid(z: NDArray) -> NDArray:
     """1 / (1 + exp(-z)), of an exp that cannot overflow."""
     e = np.exp(-np.abs(z))
     return np.where(z >= 0, 1 / (1 + e), e / (1 + e))
+
+
+# LSTM
+
+
+class LSTMTape(Tape):
+    """What `lstm_backward` needs of an `lstm_forward`."""
+
+    __slots__ = ()
+
+
+def lstm_step(weights, x_t, h_prev, c_prev):
+    # (1) the gates before their activation, (B, 4H)
+    z = linear(weights, "ih", x_t) + linear(weights, "hh", h_prev)
+    z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
+    # (2) the gates before the cell; i and f may see its last state
+    if "weight_peephole" in weights:
+        p_i, p_f, p_o = weights["weight_peephole"]
+        z_i = z_i + p_i * c_prev
+        z_f = z_f + p_f * c_prev
+    i, f, g = sigmoid(z_i), sigmoid(z_f), np.tanh(z_g)
+    # (3) the cell state
+    c_t = f * c_prev + i * g
+    # (4) the gate behind it; it may see the new state
+    if "weight_peephole" in weights:
+        z_o = z_o + p_o * c_t
+    o = sigmoid(z_o)
+    # (5) what the cell gives
+    m_t = o * np.tanh(c_t)
+    # (6) the output, (B, P)
+    h_t = linear(weights, "hr", m_t) if "weight_hr" in weights else m_t
+    return (h_t, c_t), (x_t, h_prev, c_prev, i, f, g, o, c_t, m_t)
+
+
+def lstm_step_backward(weights, d_weights, d_state_t, known):
+    d_h, d_c = d_state_t
+    x_t, h_prev, c_prev, i, f, g, o, c_t, m_t = known
+    # (6) the output
+    d_m = linear_backward(weights, d_weights, "hr", m_t, d_h) if "weight_hr" in weights else d_h
+    # (5) what the cell gives
+    tanh_c = np.tanh(c_t)
+    d_o = d_m * tanh_c
+    d_c = d_c + d_m * o * (1 - tanh_c * tanh_c)
+    # (4) the gate behind it
+    d_z_o = d_o * o * (1 - o)
+    if "weight_peephole" in weights:
+        p_i, p_f, p_o = weights["weight_peephole"]
+        d_p_i, d_p_f, d_p_o = d_weights["weight_peephole"]
+        d_p_o += (d_z_o * c_t).sum(axis=0)
+        d_c = d_c + d_z_o * p_o
+    # (3) the cell state
+    d_i = d_c * g
+    d_f = d_c * c_prev
+    d_g = d_c * i
+    d_c_prev = d_c * f
+    # (2) the gates before the cell
+    d_z_i = d_i * i * (1 - i)
+    d_z_f = d_f * f * (1 - f)
+    d_z_g = d_g * (1 - g * g)
+    if "weight_peephole" in weights:
+        d_p_i += (d_z_i * c_prev).sum(axis=0)
+        d_p_f += (d_z_f * c_prev).sum(axis=0)
+        d_c_prev = d_c_prev + d_z_i * p_i + d_z_f * p_f
+    # (1) the gates before their activation
+    d_z = np.concatenate([d_z_i, d_z_f, d_z_g, d_z_o], axis=1)
+    d_x_t = linear_backward(weights, d_weights, "ih", x_t, d_z)
+    d_h_prev = linear_backward(weights, d_weights, "hh", h_prev, d_z)
+    return d_x_t, (d_h_prev, d_c_prev)
 
 
 def lstm(
@@ -48,9 +211,17 @@ def lstm(
     weight_hh: ArrayLike,
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
+    *,
+    weight_hr: ArrayLike | None = None,
+    weight_peephole: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
 ) -> tuple[NDArray, tuple[NDArray, NDArray]]:
     """The same as `fastrnn.functional.lstm`, in plain NumPy."""
-    output, state_n, _ = lstm_forward(x, state, weight_ih, weight_hh, bias_ih, bias_hh)
+    output, state_n, _ = lstm_forward(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh,
+        weight_hr=weight_hr, weight_peephole=weight_peephole, lengths=lengths, reverse=reverse,
+    )  # fmt: skip
     return output, state_n
 
 
@@ -61,43 +232,23 @@ def lstm_forward(
     weight_hh: ArrayLike,
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
+    *,
+    weight_hr: ArrayLike | None = None,
+    weight_peephole: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
 ) -> tuple[NDArray, tuple[NDArray, NDArray], LSTMTape]:
     """The same as `fastrnn.functional.lstm_forward`, in plain NumPy."""
-    x, h_0, c_0, weights = lstm_arguments(x, state, weight_ih, weight_hh, bias_ih, bias_hh)
-    weight_ih, weight_hh, bias_ih, bias_hh = weights
-    dtype = weight_ih.dtype
-    T, B, _ = x.shape
-    H = weight_hh.shape[1]
-
-    tape = LSTMTape()
-    tape.x = x = x.astype(dtype)
-    tape.weight_ih = weight_ih.copy()
-    tape.weight_hh = weight_hh.copy()
-    tape.biases = [n for n, b in (("bias_ih", bias_ih), ("bias_hh", bias_hh)) if b is not None]
-    tape.gates = gates = np.empty((T, B, 4 * H), dtype)  # activated: i f g o
-    tape.h = h = np.empty((T + 1, B, H), dtype)  # h[t] enters step t, h[t + 1] leaves it
-    tape.c = c = np.empty((T + 1, B, H), dtype)
-    h[0] = initial_state(h_0, (B, H), dtype, private=False)
-    c[0] = initial_state(c_0, (B, H), dtype, private=False)
-
-    bias = np.zeros(4 * H, dtype)
-    for b in (bias_ih, bias_hh):
-        if b is not None:
-            bias = bias + b
-
-    for t in range(T if B else 0):  # no sequences, no steps: T may then be astronomical
-        # (1) the gates before their activation, (B, 4H)
-        z = bias + x[t] @ weight_ih.T + h[t] @ weight_hh.T
-        z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
-        # (2) the gates
-        i, f, g, o = sigmoid(z_i), sigmoid(z_f), np.tanh(z_g), sigmoid(z_o)
-        # (3) the cell state
-        c[t + 1] = f * c[t] + i * g
-        # (4) the output
-        h[t + 1] = o * np.tanh(c[t + 1])
-        gates[t] = np.concatenate([i, f, g, o], axis=1)
-
-    return h[1:].copy(), (h[T].copy(), c[T].copy()), tape
+    x, (h, c), weights, lengths, reverse = checked_lstm(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
+    )
+    tape = LSTMTape(x, weights, gates=4)
+    _, B, _, H = tape.sizes
+    P = tape.weights["weight_hh"].shape[1]
+    h = initial_state(h, (B, P), tape.dtype, private=True)
+    c = initial_state(c, (B, H), tape.dtype, private=True)
+    output = run_forward(tape, lstm_step, x, (h, c), lengths, reverse)
+    return output, (h, c), tape
 
 
 def lstm_backward(
@@ -107,48 +258,196 @@ def lstm_backward(
 ) -> tuple[NDArray, tuple[NDArray, NDArray], dict[str, NDArray]]:
     """The same as `fastrnn.functional.lstm_backward`, in plain NumPy."""
     check_tape(tape, LSTMTape)
-    x, h, c, gates = tape.x, tape.h, tape.c, tape.gates
-    weight_ih, weight_hh = tape.weight_ih, tape.weight_hh
-    dtype = x.dtype
-    T, B, _ = x.shape
-    H = weight_hh.shape[1]
-    d_output, d_h_n, d_c_n = lstm_gradients(d_output, d_state_n, (T, B, H), dtype)
-
-    d_x = np.empty_like(x)
-    d_h = initial_state(d_h_n, (B, H), dtype, private=True)
-    d_c = initial_state(d_c_n, (B, H), dtype, private=True)
-    d_weight_ih = np.zeros_like(weight_ih)
-    d_weight_hh = np.zeros_like(weight_hh)
-    d_bias = np.zeros(4 * H, dtype)
-
-    for t in reversed(range(T if B else 0)):
-        i, f, g, o = np.split(gates[t], 4, axis=1)
-        tanh_c = np.tanh(c[t + 1])
-        # h_t goes to step t + 1, whose share d_h holds by now, and to the output.
-        if d_output is not None:
-            d_h = d_h + d_output[t]
-        # (4) the output
-        d_o = d_h * tanh_c
-        d_c = d_c + d_h * o * (1 - tanh_c * tanh_c)
-        # (3) the cell state
-        d_i = d_c * g
-        d_f = d_c * c[t]
-        d_g = d_c * i
-        d_c = d_c * f
-        # (2) the gates
-        d_z_i = d_i * i * (1 - i)
-        d_z_f = d_f * f * (1 - f)
-        d_z_g = d_g * (1 - g * g)
-        d_z_o = d_o * o * (1 - o)
-        # (1) the gates before their activation
-        d_z = np.concatenate([d_z_i, d_z_f, d_z_g, d_z_o], axis=1)
-        d_x[t] = d_z @ weight_ih
-        d_h = d_z @ weight_hh
-        d_weight_ih += d_z.T @ x[t]
-        d_weight_hh += d_z.T @ h[t]
-        d_bias += d_z.sum(axis=0)
-
-    d_params = {"weight_ih": d_weight_ih, "weight_hh": d_weight_hh}
-    for name in tape.biases:
-        d_params[name] = d_bias.copy()
+    T, B, _, H = tape.sizes
+    P = tape.weights["weight_hh"].shape[1]
+    d_output, (d_h, d_c) = checked_lstm_gradients(
+        d_output, d_state_n, (T, B, H), P if "weight_hr" in tape.weights else None, tape.dtype
+    )
+    d_h = initial_state(d_h, (B, P), tape.dtype, private=True)
+    d_c = initial_state(d_c, (B, H), tape.dtype, private=True)
+    d_x, d_params = run_backward(tape, lstm_step_backward, d_output, (d_h, d_c))
     return d_x, (d_h, d_c), d_params
+
+
+# GRU
+
+
+class GRUTape(Tape):
+    """What `gru_backward` needs of a `gru_forward`."""
+
+    __slots__ = ()
+
+
+def gru_step(weights, x_t, h_prev):
+    # (1) what the input and the state have to say to the gates, (B, 3H) each
+    x_r, x_z, x_n = np.split(linear(weights, "ih", x_t), 3, axis=1)
+    h_r, h_z, h_n = np.split(linear(weights, "hh", h_prev), 3, axis=1)
+    # (2) the gates r and z
+    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    # (3) the new value; r also scales the bias of the state's share
+    n = np.tanh(x_n + r * h_n)
+    # (4) the output
+    h_t = (1 - z) * n + z * h_prev
+    return (h_t,), (x_t, h_prev, h_n, r, z, n)
+
+
+def gru_step_backward(weights, d_weights, d_state_t, known):
+    (d_h,) = d_state_t
+    x_t, h_prev, h_n, r, z, n = known
+    # (4) the output
+    d_z = d_h * (h_prev - n)
+    d_n = d_h * (1 - z)
+    d_h_prev = d_h * z
+    # (3) the new value
+    d_x_n = d_n * (1 - n * n)
+    d_r = d_x_n * h_n
+    d_h_n = d_x_n * r
+    # (2) the gates r and z
+    d_x_r = d_r * r * (1 - r)
+    d_x_z = d_z * z * (1 - z)
+    # (1) what the input and the state have to say to the gates; of r and z it is their sum that counts
+    d_x_t = linear_backward(weights, d_weights, "ih", x_t, np.concatenate([d_x_r, d_x_z, d_x_n], axis=1))
+    d_h_prev = d_h_prev + linear_backward(
+        weights, d_weights, "hh", h_prev, np.concatenate([d_x_r, d_x_z, d_h_n], axis=1)
+    )
+    return d_x_t, (d_h_prev,)
+
+
+def gru(
+    x: ArrayLike,
+    state: ArrayLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+) -> tuple[NDArray, NDArray]:
+    """The same as `fastrnn.functional.gru`, in plain NumPy."""
+    output, h_n, _ = gru_forward(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths=lengths, reverse=reverse
+    )
+    return output, h_n
+
+
+def gru_forward(
+    x: ArrayLike,
+    state: ArrayLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+) -> tuple[NDArray, NDArray, GRUTape]:
+    """The same as `fastrnn.functional.gru_forward`, in plain NumPy."""
+    x, h, weights, lengths, reverse = checked_gru(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse
+    )
+    tape = GRUTape(x, weights, gates=3)
+    _, B, _, H = tape.sizes
+    h = initial_state(h, (B, H), tape.dtype, private=True)
+    output = run_forward(tape, gru_step, x, (h,), lengths, reverse)
+    return output, h, tape
+
+
+def gru_backward(
+    tape: GRUTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
+    """The same as `fastrnn.functional.gru_backward`, in plain NumPy."""
+    check_tape(tape, GRUTape)
+    T, B, _, H = tape.sizes
+    d_output, d_h = checked_gradients(d_output, d_state_n, (T, B, H), tape.dtype)
+    d_h = initial_state(d_h, (B, H), tape.dtype, private=True)
+    d_x, d_params = run_backward(tape, gru_step_backward, d_output, (d_h,))
+    return d_x, d_h, d_params
+
+
+# RNN
+
+
+class RNNTape(Tape):
+    """What `rnn_backward` needs of an `rnn_forward`."""
+
+    __slots__ = ("nonlinearity",)
+
+
+def rnn_step(nonlinearity, weights, x_t, h_prev):
+    # (1) the output before its activation, (B, H)
+    z = linear(weights, "ih", x_t) + linear(weights, "hh", h_prev)
+    # (2) the output
+    h_t = np.tanh(z) if nonlinearity == "tanh" else np.maximum(z, 0)
+    return (h_t,), (x_t, h_prev, h_t)
+
+
+def rnn_step_backward(nonlinearity, weights, d_weights, d_state_t, known):
+    (d_h,) = d_state_t
+    x_t, h_prev, h_t = known
+    # (2) the output; relu has the slope 0 at 0
+    d_z = d_h * (1 - h_t * h_t) if nonlinearity == "tanh" else np.where(h_t <= 0, 0, d_h)
+    # (1) the output before its activation
+    d_x_t = linear_backward(weights, d_weights, "ih", x_t, d_z)
+    d_h_prev = linear_backward(weights, d_weights, "hh", h_prev, d_z)
+    return d_x_t, (d_h_prev,)
+
+
+def rnn(
+    x: ArrayLike,
+    state: ArrayLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+) -> tuple[NDArray, NDArray]:
+    """The same as `fastrnn.functional.rnn`, in plain NumPy."""
+    output, h_n, _ = rnn_forward(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh,
+        nonlinearity=nonlinearity, lengths=lengths, reverse=reverse,
+    )  # fmt: skip
+    return output, h_n
+
+
+def rnn_forward(
+    x: ArrayLike,
+    state: ArrayLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+) -> tuple[NDArray, NDArray, RNNTape]:
+    """The same as `fastrnn.functional.rnn_forward`, in plain NumPy."""
+    x, h, weights, lengths, reverse, nonlinearity = checked_rnn(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
+    )
+    tape = RNNTape(x, weights, gates=1)
+    tape.nonlinearity = nonlinearity
+    _, B, _, H = tape.sizes
+    h = initial_state(h, (B, H), tape.dtype, private=True)
+    output = run_forward(tape, partial(rnn_step, nonlinearity), x, (h,), lengths, reverse)
+    return output, h, tape
+
+
+def rnn_backward(
+    tape: RNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
+    """The same as `fastrnn.functional.rnn_backward`, in plain NumPy."""
+    check_tape(tape, RNNTape)
+    T, B, _, H = tape.sizes
+    d_output, d_h = checked_gradients(d_output, d_state_n, (T, B, H), tape.dtype)
+    d_h = initial_state(d_h, (B, H), tape.dtype, private=True)
+    d_x, d_params = run_backward(tape, partial(rnn_step_backward, tape.nonlinearity), d_output, (d_h,))
+    return d_x, d_h, d_params

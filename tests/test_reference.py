@@ -1,12 +1,16 @@
 """The reference: against the equations in scalars, and its gradients against finite differences.
 
-The finite differences hold for the kernels too, in float64.
+First the whole LSTM, whose finite differences hold for the kernels too, in float64. Then every cell with every
+combination of its options: bias, projection, peepholes, lengths, direction, nonlinearity.
 """
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+import recurrent_cases
+from hypothesis import given, settings
 
 import fastrnn
 from fastrnn import functional, reference
@@ -223,3 +227,258 @@ def test_saturated_gates_remember(module):
     output, (_, c_n) = module.lstm(np.zeros((T, B, 1)), (h_0, c_0), weight_ih, weight_hh, bias)
     np.testing.assert_array_equal(c_n, c_0)
     np.testing.assert_allclose(output[-1], np.tanh(c_0), rtol=1e-15)
+
+
+# Every cell, every option
+
+
+def scalar_steps(case, b):
+    """The equations for sequence b in Python floats: yields t, [h_t] or [h_t, c_t], and the z of an RNN.
+
+    Shares no code with the reference: no arrays, no axes, no gates side by side.
+    """
+    w = {name: array.tolist() for name, array in case.weights.items()}
+    H = len(w["weight_ih"]) // recurrent_cases.CELLS[case.cell]
+    h, *c = ([float(value) for value in s[b]] for s in case.state)
+    c = c[0] if c else None
+
+    def share(suffix, row, a):
+        terms = [u * v for u, v in zip(w[f"weight_{suffix}"][row], a, strict=True)]
+        return math.fsum([*terms, w[f"bias_{suffix}"][row] if f"bias_{suffix}" in w else 0.0])
+
+    def sigma(a):
+        return 1 / (1 + math.exp(-a))
+
+    order = range(recurrent_cases.lengths_of(case)[b])
+    for t in reversed(order) if case.options["reverse"] else order:
+        x_t = case.x[t, b].tolist()
+        zs = []
+        if case.cell == "lstm":
+            peep = w.get("weight_peephole", [[0.0] * H] * 3)
+            m = []
+            c_prev, c = c, []
+            for j in range(H):
+                z_i, z_f, z_g, z_o = (share("ih", k * H + j, x_t) + share("hh", k * H + j, h) for k in range(4))
+                i = sigma(z_i + peep[0][j] * c_prev[j])
+                f = sigma(z_f + peep[1][j] * c_prev[j])
+                c.append(f * c_prev[j] + i * math.tanh(z_g))
+                m.append(sigma(z_o + peep[2][j] * c[j]) * math.tanh(c[j]))
+            h = [share("hr", p, m) for p in range(len(w["weight_hr"]))] if "weight_hr" in w else m
+        elif case.cell == "gru":
+            h_prev, h = h, []
+            for j in range(H):
+                r, z = (sigma(share("ih", k * H + j, x_t) + share("hh", k * H + j, h_prev)) for k in range(2))
+                n = math.tanh(share("ih", 2 * H + j, x_t) + r * share("hh", 2 * H + j, h_prev))
+                h.append((1 - z) * n + z * h_prev[j])
+        else:
+            zs = [share("ih", j, x_t) + share("hh", j, h) for j in range(H)]
+            h = [math.tanh(z) if case.options["nonlinearity"] == "tanh" else max(z, 0.0) for z in zs]
+        yield t, [h] if c is None else [h, c], zs
+
+
+@given(recurrent_cases.cases())
+def test_every_cell_in_scalars(case):
+    output, *state_n = recurrent_cases.infer(reference, case)
+    expected_output = np.zeros_like(output)
+    expected_state_n = [s.copy() for s in case.state]
+    for b in range(case.x.shape[1]):
+        for t, state_t, _ in scalar_steps(case, b):
+            expected_output[t, b] = state_t[0]
+            for s, s_t in zip(expected_state_n, state_t, strict=True):
+                s[b] = s_t
+    np.testing.assert_allclose(output, expected_output, rtol=1e-13, atol=1e-14)
+    for actual, expected in zip(state_n, expected_state_n, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-13, atol=1e-14)
+
+
+def slope(loss, step):
+    """The derivative of loss at 0 by five points: off by step**4 / 30 of the fifth, and by rounding / step."""
+    near, far = loss(step) - loss(-step), loss(2 * step) - loss(-2 * step)
+    return (8 * near - far) / (12 * step)
+
+
+def assert_slopes(case, rng):
+    """Every gradient, along random directions of length one through all of its array."""
+    results = recurrent_cases.run(reference, case)
+    cotangents = [case.d_output, *case.d_state_n]
+
+    def loss(case):
+        values = recurrent_cases.infer(reference, case)
+        return math.fsum(itertools.chain.from_iterable((d * v).flat for d, v in zip(cotangents, values, strict=True)))
+
+    def check(name, array, changed):
+        for _ in range(2):
+            direction = rng.standard_normal(array.shape)
+            direction /= max(np.linalg.norm(direction), 1e-300)
+            expected = slope(lambda length: loss(changed(array + length * direction)), 3e-4)
+            actual = np.sum(results[f"d_{name}"] * direction)
+            # Measured: below 1e-11.
+            assert abs(actual - expected) <= 1e-10 * max(1.0, abs(expected)), name
+
+    check("x", case.x, lambda a: case._replace(x=a))
+    check("h_0", case.state[0], lambda a: case._replace(state=(a, *case.state[1:])))
+    if case.cell == "lstm":
+        check("c_0", case.state[1], lambda a: case._replace(state=(case.state[0], a)))
+    for name, array in case.weights.items():
+        check(name, array, lambda a, name=name: case._replace(weights=case.weights | {name: a}))
+
+
+@settings(max_examples=150)
+@given(recurrent_cases.cases(relu=False))
+def test_gradients_of_every_cell_match_finite_differences(case):
+    assert_slopes(case, np.random.default_rng(5))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, [2, 0, 3]])
+@pytest.mark.parametrize("biases", [recurrent_cases.BIASES, ()])
+def test_gradients_of_relu_match_finite_differences(biases, lengths, reverse):
+    """Of cases without a kink nearby, which there must be on both sides."""
+    found = 0
+    for seed in range(1000):
+        case = recurrent_cases.draw(
+            np.random.default_rng(seed), "rnn", 3, 3, 2, 3,
+            biases=biases, lengths=lengths, reverse=reverse, nonlinearity="relu",
+        )  # fmt: skip
+        zs = np.array([z for b in range(3) for _, _, zs in scalar_steps(case, b) for z in zs])
+        if np.abs(zs).min() > 0.02 and zs.min() < 0 < zs.max():
+            assert_slopes(case, np.random.default_rng(seed))
+            found += 1
+            if found == 5:
+                return
+    raise AssertionError(f"only {found} cases without a kink nearby")
+
+
+def test_relu_has_no_slope_at_zero():
+    """As in torch; and NaN stays NaN, forward and backward."""
+    x = np.array([[[0.0]], [[np.nan]]])
+    output, _, tape = reference.rnn_forward(x, None, np.ones((1, 1)), np.zeros((1, 1)), nonlinearity="relu")
+    np.testing.assert_array_equal(output.ravel(), [0, np.nan])
+    d_x, _, d_params = reference.rnn_backward(tape, np.ones((2, 1, 1)))
+    np.testing.assert_array_equal(d_x.ravel(), [0, 1])
+    assert np.isnan(d_params["weight_ih"]).all()
+
+
+def assert_close(actual, expected, name):
+    """To 1e-13 of the largest number, or of 1."""
+    assert actual.shape == expected.shape and actual.dtype == expected.dtype, name
+    scale = max(1.0, np.abs(expected).max(initial=0))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-13 * scale, err_msg=name)
+
+
+@given(recurrent_cases.cases())
+def test_a_sequence_of_a_batch_is_the_same_alone(case):
+    together = recurrent_cases.run(reference, case)
+    d_weights = {name: np.zeros_like(array) for name, array in case.weights.items()}
+    for b, length in enumerate(recurrent_cases.lengths_of(case)):
+        for name, expected in recurrent_cases.run(reference, recurrent_cases.alone(case, b)).items():
+            if name in ("output", "d_x"):
+                assert_close(together[name][:length, b : b + 1], expected, name)
+                assert not together[name][length:, b].any()
+            elif name.startswith(("d_weight", "d_bias")):
+                d_weights[name.removeprefix("d_")] += expected
+            else:
+                assert_close(together[name][b : b + 1], expected, name)
+    for name, expected in d_weights.items():
+        assert_close(together[f"d_{name}"], expected, name)
+
+
+@given(recurrent_cases.cases())
+def test_a_sequence_of_length_0_leaves_its_state_as_it_was(case):
+    B = case.x.shape[1]
+    lengths = recurrent_cases.lengths_of(case)
+    lengths[::2] = [0] * len(lengths[::2])
+    case = recurrent_cases.with_options(case, lengths=lengths)
+    results = recurrent_cases.run(reference, case)
+    for b in range(0, B, 2):
+        for names, arrays in ((("h_n", "c_n"), case.state), (("d_h_0", "d_c_0"), case.d_state_n)):
+            for name, array in zip(names, arrays):
+                assert results[name][b].tobytes() == array[b].tobytes(), name
+
+
+@given(recurrent_cases.cases())
+def test_reverse_is_the_turned_input(case):
+    backwards = recurrent_cases.run(reference, recurrent_cases.with_options(case, reverse=True))
+    turned = recurrent_cases.with_options(case, reverse=False)._replace(
+        x=recurrent_cases.turned(case, case.x), d_output=recurrent_cases.turned(case, case.d_output)
+    )
+    expected = recurrent_cases.run(reference, turned)
+    for name in ("output", "d_x"):
+        expected[name] = recurrent_cases.turned(case, expected[name])
+    for name, array in expected.items():
+        np.testing.assert_array_equal(backwards[name], array, err_msg=name)
+
+
+@given(recurrent_cases.cases(lengths=None))
+def test_full_lengths_are_no_lengths(case):
+    T, B, _ = case.x.shape
+    expected = recurrent_cases.run(reference, case)
+    for name, array in recurrent_cases.run(reference, recurrent_cases.with_options(case, lengths=[T] * B)).items():
+        assert array.tobytes() == expected[name].tobytes(), name
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+@given(case=recurrent_cases.cases())
+def test_what_lies_beyond_the_end_does_not_matter(value, case):
+    """Nor does the cast of it, which would warn."""
+    case = case._replace(weights={name: w.astype(np.float32) for name, w in case.weights.items()})
+    expected = recurrent_cases.run(reference, case)
+    filled = case._replace(
+        x=recurrent_cases.with_beyond(case, case.x, value),
+        d_output=recurrent_cases.with_beyond(case, case.d_output, value),
+    )
+    for name, array in recurrent_cases.run(reference, filled).items():
+        assert array.dtype == np.float32
+        assert array.tobytes() == expected[name].tobytes(), name
+    for name in ("output", "d_x"):
+        array = expected[name]
+        assert recurrent_cases.with_beyond(case, array, 0).tobytes() == array.tobytes(), name
+
+
+@given(recurrent_cases.cases())
+def test_inference_is_the_forward_pass(case):
+    results = recurrent_cases.run(reference, case)
+    for name, array in zip(("output", "h_n", "c_n"), recurrent_cases.infer(reference, case)):
+        assert array.tobytes() == results[name].tobytes(), name
+
+
+@given(recurrent_cases.cases())
+def test_float32_of_every_cell_is_close_to_float64(case):
+    single = recurrent_cases.run(
+        reference, case._replace(weights={name: w.astype(np.float32) for name, w in case.weights.items()})
+    )
+    for name, expected in recurrent_cases.run(reference, case).items():
+        assert (single[name].dtype, expected.dtype) == (np.float32, np.float64)
+        if case.options.get("nonlinearity") == "relu" and name.startswith("d_"):
+            continue  # a z that rounding takes over the kink has another slope
+        scale = max(1.0, np.abs(expected).max(initial=0))
+        np.testing.assert_allclose(single[name], expected, rtol=0, atol=1e-5 * scale, err_msg=name)
+
+
+@given(recurrent_cases.cases())
+def test_none_stands_for_zeros_in_every_cell(case):
+    zeros = tuple(np.zeros_like(s) for s in case.state)
+    nothing = (None,) * len(zeros)
+
+    def same(left, right):
+        left, right = (recurrent_cases.run(reference, case._replace(**changes)) for changes in (left, right))
+        for name, array in right.items():
+            np.testing.assert_array_equal(left[name], array, err_msg=name)
+
+    same({"state": nothing}, {"state": zeros})
+    same({"d_state_n": nothing}, {"d_state_n": zeros})
+    same({"d_output": None}, {"d_output": np.zeros_like(case.d_output)})
+    if case.cell == "lstm":
+        (h_0, c_0), (zero_h, zero_c) = case.state, zeros
+        same({"state": (h_0, None), "d_state_n": (None, c_0)}, {"state": (h_0, zero_c), "d_state_n": (zero_h, c_0)})
+        same({"state": None, "d_state_n": None}, {"state": zeros, "d_state_n": zeros})
+
+
+@pytest.mark.parametrize("cell", recurrent_cases.CELLS)
+def test_no_sequences_of_very_many_steps(cell):
+    case = recurrent_cases.draw(np.random.default_rng(6), cell, 0, 0, 2, 3)
+    case = case._replace(x=np.empty((2**40, 0, 2)), d_output=np.empty((2**40, 0, 3)))
+    for options in ({}, {"reverse": True}, {"lengths": []}):
+        results = recurrent_cases.run(reference, recurrent_cases.with_options(case, **options))
+        assert results["output"].shape == (2**40, 0, 3) and results["d_x"].shape == (2**40, 0, 2)
+        assert not any(results[f"d_{name}"].any() for name in case.weights)

@@ -1,0 +1,316 @@
+"""Layers in files: safetensors, with the constructor's arguments in the metadata.
+
+The parameters lie in the file under their names, as torch.nn has them, little-endian. The metadata hold one key,
+"fastrnn", a JSON object (one, because safetensors keeps no order among keys: so equal layers make equal files):
+
+    {"format_version": 1, "class": "LSTM", "arguments": {"input_size": 64, ..., "dtype": "float32"}}
+
+Nothing in a file is trusted, executed or allocated for before it has been compared with what the file really holds.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import numpy as np
+
+from fastrnn._validation import flag, shape_error, size
+from fastrnn.layers import LSTM
+
+__all__ = ["load", "save"]
+
+# What can be saved, by the name that stands in the file. Such a class has `params`, takes `rng`, and its
+# `_constructor_arguments()` are all of its arguments but `rng`, as JSON has them.
+LAYERS = {cls.__name__: cls for cls in (LSTM,)}
+
+# It has to grow when a class gets another argument, too: files of before then lack it.
+FORMAT_VERSION = 1
+
+METADATA_KEY = "fastrnn"
+
+# By the name that stands among the arguments: as safetensors calls it, and as it lies in the file.
+DTYPES = {"float32": ("F32", np.dtype("<f4")), "float64": ("F64", np.dtype("<f8"))}
+
+MOST_PROBLEMS_SHOWN = 8
+
+
+def save(path: str | os.PathLike[str], layer: LSTM) -> None:
+    """Write a layer to a file: its parameters and the arguments it was made with.
+
+    The file is in safetensors format, so that other programs can read the parameters; see `load`. What stood under
+    `path` before is replaced at once and as a whole, or on any error left as it is.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file. If it is a symbolic link, what the link points to is replaced.
+    layer : LSTM
+        It may be frozen, which the file does not keep. `params` are written bit for bit.
+
+    Raises
+    ------
+    ImportError
+        If the package `safetensors` is not installed.
+    TypeError
+        If `path` is not a path, or `layer` not a layer; a subclass is not one, because `load` could not make it.
+    ValueError
+        If there is something under `path` that is not a file.
+    OSError
+        If the file cannot be written.
+
+    See Also
+    --------
+    load
+
+    Examples
+    --------
+    >>> import os, tempfile, fastrnn
+    >>> layer = fastrnn.LSTM(64, 128, num_layers=2, rng=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "layer.safetensors")
+    ...     fastrnn.save(path, layer)
+    ...     other = fastrnn.load(path)
+    >>> other, other.params == layer.params
+    (LSTM(64, 128, num_layers=2), True)
+    """
+    cls = type(layer)
+    if LAYERS.get(cls.__name__) is not cls:
+        raise TypeError(f"layer: expected a layer ({', '.join(LAYERS)}), got {cls.__module__}.{cls.__qualname__}")
+    path = _path(path)
+    _import_safetensors()
+    import json
+
+    from safetensors.numpy import save as to_bytes
+
+    about = {"format_version": FORMAT_VERSION, "class": cls.__name__, "arguments": layer._constructor_arguments()}
+    arrays = {
+        name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in layer.params.items()
+    }
+    _write_atomically(path, to_bytes(arrays, {METADATA_KEY: json.dumps(about, allow_nan=False)}))
+
+
+def load(path: str | os.PathLike[str]) -> LSTM:
+    """A new layer from a file that `save` has written.
+
+    Nothing in the file is executed, and no more memory is taken than the file's own size allows for: files of
+    unknown origin can be loaded.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+
+    Returns
+    -------
+    layer : LSTM
+        Of the saved layer's class, made with the same arguments, with the same bits in `params`; not frozen. It has
+        nothing to do with the file any more.
+
+    Raises
+    ------
+    ImportError
+        If the package `safetensors` is not installed.
+    TypeError
+        If `path` is not a path.
+    ValueError
+        If the file is damaged, or not one that `save` has written, or of a newer fastrnn. The message starts with
+        `path`.
+    OSError
+        If the file cannot be read; FileNotFoundError if there is none.
+
+    See Also
+    --------
+    save
+
+    Notes
+    -----
+    The parameters alone load into PyTorch, and into anything else that reads safetensors::
+
+        torch_lstm = torch.nn.LSTM(64, 128, num_layers=2)
+        torch_lstm.load_state_dict(safetensors.torch.load_file(path))
+
+    For a file that torch has written, make the layer and call `load_state_dict`.
+
+    Examples
+    --------
+    See `save`.
+    """
+    path = _path(path)
+    _import_safetensors()
+    try:
+        about, tensors = _read(path)
+        return _build(about, tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _path(path):
+    try:
+        return os.fsdecode(path)
+    except TypeError as error:
+        raise TypeError(f"path: {error}") from None
+
+
+def _import_safetensors():
+    try:
+        import safetensors
+    except ImportError as error:
+        raise ImportError(
+            "fastrnn.save and fastrnn.load need the package safetensors: pip install 'fastrnn[safetensors]'"
+        ) from error
+    return safetensors
+
+
+# Writing
+
+
+def _write_atomically(path, data):
+    """`path` holds either what it held before or all of `data`, whenever the power fails."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path}: not a file")
+    path = os.path.realpath(path)
+    # A name of fixed length, because that of `path` may be as long as the system allows. And open() rather than
+    # tempfile, whose files nobody else may read.
+    temporary = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}")
+    file = open(temporary, "xb")
+    try:
+        with file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+        raise
+
+
+# Reading. Every ValueError gets the path in front of it in `load`.
+
+
+def _read(path):
+    """The text under our key of the metadata, and of each tensor "dtype", "shape" and "data"."""
+    import json
+
+    safetensors = _import_safetensors()
+    # A directory cannot be read, a pipe or a device perhaps without end.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("not a file")
+    # Read rather than mapped: a mapped file that somebody truncates ends the process.
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        tensors = dict(safetensors.deserialize(data))
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"damaged, or not a safetensors file: {error}") from error
+    # Of which the header is now known to be well-formed. It is read once more as deserialize leaves out the metadata.
+    header_bytes = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + header_bytes].decode()).get("__metadata__") or {}
+    if METADATA_KEY not in metadata:
+        raise ValueError(f"not written by fastrnn.save: the metadata have no {METADATA_KEY!r}")
+    return metadata[METADATA_KEY], tensors
+
+
+def _build(about, tensors):
+    """The layer of which `about` is the description and `tensors` are the parameters."""
+    cls, arguments = _parsed(about)
+    dtype = arguments.get("dtype")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ValueError(f"dtype: expected {' or '.join(map(repr, DTYPES))}, got {_short(dtype)}")
+    dtype_in_file, dtype = DTYPES[dtype]
+    others = [name for name, tensor in tensors.items() if tensor["dtype"] != dtype_in_file]
+    _raise_if_any([f"{_short(name)}: expected {dtype_in_file}, got {tensors[name]['dtype']}" for name in others])
+    try:
+        _check_sizes(arguments, len(tensors), sum(len(t["data"]) for t in tensors.values()) // dtype.itemsize)
+        layer = cls(**arguments, rng=_no_draws())
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"the arguments of {cls.__name__}: {error}") from error
+    # The constructor has let an absent argument be its default, and might take another form of a value for the same.
+    expected = layer._constructor_arguments()
+    if arguments != expected:
+        names = [name for name in expected if arguments.get(name) != expected[name]]
+        raise ValueError(f"the arguments of {cls.__name__}: missing or unclear: {', '.join(names)}")
+
+    problems = []
+    for name, array in layer.params.items():
+        if name not in tensors:
+            problems.append(f"{name}: missing")
+        elif tuple(tensors[name]["shape"]) != array.shape:
+            problems.append(str(shape_error(name, array.shape, (None,) * array.ndim, tuple(tensors[name]["shape"]))))
+    problems += [f"{_short(name)}: not a parameter" for name in tensors if name not in layer.params]
+    _raise_if_any(problems, f"the tensors do not fit {layer!r}: ")
+
+    for name, array in layer.params.items():
+        array[...] = np.frombuffer(tensors[name]["data"], dtype).reshape(array.shape)
+    return layer
+
+
+def _parsed(about):
+    """The class and the arguments."""
+    import json
+
+    try:
+        about = json.loads(about)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the metadata are not JSON: {error}") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"the metadata: expected a JSON object, got {_short(about)}")
+    version, name, arguments = (about.get(key) for key in ("format_version", "class", "arguments"))
+    if type(version) is not int or version < 1:
+        raise ValueError(f"format_version: expected an integer of at least 1, got {_short(version)}")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"format_version: {_short(version)}, from a newer fastrnn; this one reads up to {FORMAT_VERSION}"
+        )
+    if not isinstance(name, str) or name not in LAYERS:
+        raise ValueError(f"class: expected one of {', '.join(LAYERS)}, got {_short(name)}")
+    if not isinstance(arguments, dict):
+        raise ValueError(f"arguments: expected a JSON object, got {_short(arguments)}")
+    return LAYERS[name], arguments
+
+
+def _check_sizes(arguments, tensors, numbers):
+    """Refuses arguments that ask for more than the file holds, before anything is allocated.
+
+    `least` counts a layer's weights as if it had one gate and neither biases nor projections. No layer has fewer
+    numbers, and none has 16 times as many; so the constructor, after which the shapes are compared one by one, cannot
+    take more than that.
+    """
+    I = size("input_size", arguments.get("input_size"))
+    H = size("hidden_size", arguments.get("hidden_size"))
+    L = size("num_layers", arguments.get("num_layers", 1))
+    D = 1 + flag("bidirectional", arguments.get("bidirectional", False))
+    H_out = size("proj_size", arguments.get("proj_size", 0), minimum=0) or H
+    least = D * H * (I + H_out + (L - 1) * (D + 1) * H_out)
+    if 2 * D * L > tensors or least > numbers:
+        raise ValueError(
+            f"input_size={_short(I)}, hidden_size={_short(H)}, num_layers={_short(L)}: "
+            f"more parameters than the file holds, {numbers} numbers in {tensors} tensors"
+        )
+
+
+def _no_draws():
+    """For a constructor whose initial parameters will be replaced: drawing them takes longer than all the rest."""
+
+    class NoDraws(np.random.Generator):
+        def uniform(self, low=0.0, high=1.0, size=None):
+            return np.broadcast_to(np.float64(low), size or ())
+
+    return NoDraws(np.random.PCG64(0))
+
+
+def _raise_if_any(problems, prefix=""):
+    if problems:
+        more = len(problems) - MOST_PROBLEMS_SHOWN
+        shown = problems[:MOST_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
+        raise ValueError(prefix + "; ".join(shown))
+
+
+def _short(value):
+    """Of what a stranger has written, as much as a message can bear."""
+    import reprlib
+
+    return reprlib.repr(value)
