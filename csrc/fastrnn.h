@@ -1,8 +1,13 @@
 /* fastrnn: fused recurrent kernels. This header is the manual of the C interface; it needs neither Python nor NumPy.
  *
  * Arrays are row-major, contiguous and of one precision, `real` below: float for FASTRNN_F32, double for FASTRNN_F64.
- * T time steps, B sequences, I inputs, H hidden units; each may be 0 but H. Gate rows and columns (4H) are ordered
- * i f g o. The equations, torch's, stand in lstm.inc.h.
+ * T time steps, B sequences, I inputs, H hidden units; each may be 0 but H. P numbers in h: H, but for an LSTM with a
+ * projection. Rows of weights: G = gates * H, where the LSTM has four gates, i f g o, the GRU three, r z n, the RNN one.
+ * The equations, torch's, stand in lstm.inc.h, gru.inc.h and rnn.inc.h.
+ *
+ * N is the number of rows of all steps: T * B, or less in a ragged batch, where the sequences are ordered by their lengths,
+ * the longest first, and step t has those that are longer than t: its rows, one for each of them in that order, come after those
+ * of step t - 1.
  *
  * Outputs overlap nothing else unless it is said. Inputs are only read, and may overlap each other. Nothing is kept
  * after a call but what it returns and the workspace it was given. Any number of threads may call at once. Each
@@ -27,6 +32,7 @@ typedef enum { FASTRNN_F32 = 0, FASTRNN_F64 = 1 } fastrnn_dtype;
 typedef enum {
     FASTRNN_OK = 0,
     FASTRNN_OUT_OF_MEMORY = 1, /* or a size that no memory could hold; nothing was written */
+    FASTRNN_INTERRUPTED = 2,
 } fastrnn_status;
 
 /* An instruction set: its kernels. All are constants of the library. */
@@ -39,52 +45,80 @@ int fastrnn_isa_is_supported(const fastrnn_isa *); /* by this processor and its 
 int fastrnn_has_openmp(void);
 const char *fastrnn_compiler(void);
 
+typedef enum {
+    FASTRNN_LSTM = 0,
+    FASTRNN_GRU = 1,
+    FASTRNN_RNN_TANH = 2,
+    FASTRNN_RNN_RELU = 3,
+} fastrnn_cell;
+enum { FASTRNN_CELLS = 4 };
+
 /* Weights in the order in which the kernels of one instruction set and precision read them: a copy, whatever becomes of
  * the arrays. Any number of calls may use one at a time. */
 typedef struct fastrnn_packed fastrnn_packed;
 typedef enum { FASTRNN_FORWARD = 0, FASTRNN_BACKWARD = 1 } fastrnn_pass;
 
 typedef struct {
-    ptrdiff_t I, H;
-    const void *weight_ih;         /* (4H, I) */
-    const void *weight_hh;         /* (4H, H) */
-    const void *bias_ih, *bias_hh; /* (4H), each may be NULL for zeros */
-} fastrnn_lstm_weights;
+    fastrnn_cell cell;
+    ptrdiff_t I, H, P;
+    const void *weight_ih;         /* (G, I) */
+    const void *weight_hh;         /* (G, P) */
+    const void *bias_ih, *bias_hh; /* (G), each may be NULL for zeros */
+    const void *weight_hr;         /* LSTM (P, H); NULL for no projection, and then P is H */
+    const void *peephole;          /* LSTM (3, H) of i, f and o; or NULL */
+} fastrnn_weights;
 
 /* Packs for one pass. *packed: NULL, or what an earlier call left and nobody uses any more; its memory is used again
  * where it is large enough, and otherwise freed. Written only on success. */
-fastrnn_status fastrnn_lstm_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_lstm_weights *,
-                                 int threads, fastrnn_packed **packed);
+fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *, int threads,
+                            fastrnn_packed **packed);
 size_t fastrnn_packed_bytes(const fastrnn_packed *); /* 0 for NULL */
 void fastrnn_packed_free(fastrnn_packed *);          /* NULL is ignored */
 
+/* What a forward call keeps for backward, columns by which a row has them. gates: LSTM 4H, GRU 3H, RNN 0. state: H of
+ * c_t or h_t. extra: GRU H; LSTM with a projection P; else 0. */
 typedef struct {
-    ptrdiff_t T, B;
-    const fastrnn_packed *packed; /* for forward: decides I, H, instruction set and precision */
-    const void *x;                /* (T, B, I) */
-    const void *h_0, *c_0;        /* (B, H) */
-    void *output;                 /* (T, B, H) written: h_t */
-    void *h_n, *c_n;              /* (B, H) written: the last h_t and c_t, or h_0 and c_0 if T is 0; they may be h_0
-                                     and c_0 themselves */
-    void *gates;                  /* (T, B, 4H) written: i f g o; NULL for inference */
-    void *c;                      /* (T, B, H) written: c_t; NULL for inference */
-} fastrnn_lstm_forward_args;
+    ptrdiff_t gates, state, extra;
+} fastrnn_tape_columns;
+fastrnn_tape_columns fastrnn_tape(fastrnn_cell, ptrdiff_t H, ptrdiff_t projection); /* P, or 0 for none */
+
+/* Is called now and then, at least every 0.1 s or so of work, by the thread that made the call; what it returns other
+ * than 0 ends the call with FASTRNN_INTERRUPTED, its results unfinished. */
+typedef struct {
+    int (*wanted)(void *context);
+    void *context;
+} fastrnn_interruption;
 
 typedef struct {
     ptrdiff_t T, B;
-    const fastrnn_packed *packed; /* for backward: the weights of the forward call */
-    const void *x;                /* (T, B, I), and the next four too as forward had or left them */
-    const void *h_0, *c_0;        /* (B, H) */
-    const void *gates;            /* (T, B, 4H) */
-    const void *c;                /* (T, B, H) */
-    const void *d_output;         /* (T, B, H) or NULL for zeros */
-    const void *d_h_n, *d_c_n;    /* (B, H), each may be NULL for zeros */
-    void *d_x;                    /* (T, B, I) written; or NULL */
-    void *d_h_0, *d_c_0;          /* (B, H) written */
-    void *d_weight_ih;            /* (4H, I) written */
-    void *d_weight_hh;            /* (4H, H) written */
-    void *d_bias;                 /* (4H) written: of either bias; or NULL */
-} fastrnn_lstm_backward_args;
+    const ptrdiff_t *offsets;     /* (T + 1) the first row of each step, then N; or NULL: all of T steps */
+    const fastrnn_packed *packed; /* for forward: decides cell, I, H, P, instruction set and precision */
+    const void *x;                /* (N, I) */
+    const void *h_0;              /* (B, P) */
+    const void *c_0;              /* LSTM (B, H) */
+    void *output;                 /* (N, P) written: h_t */
+    void *h_n, *c_n;              /* (B, P) and LSTM (B, H) written: h and c after each sequence's last step, h_0 and c_0
+                                     where there is none; they may be h_0 and c_0 themselves */
+    void *gates, *state, *extra;  /* (N, columns of fastrnn_tape) written; state NULL for inference */
+} fastrnn_forward_args;
+
+typedef struct {
+    ptrdiff_t T, B;
+    const ptrdiff_t *offsets;           /* as for forward */
+    const fastrnn_packed *packed;       /* for backward: the weights of the forward call */
+    const void *x;                      /* (N, I), and the next five too as forward had or left them */
+    const void *h_0, *c_0;              /* (B, P), LSTM (B, H) */
+    const void *gates, *state, *extra;  /* (N, columns of fastrnn_tape) */
+    const void *d_output;               /* (N, P) or NULL for zeros */
+    const void *d_h_n, *d_c_n;          /* (B, P), LSTM (B, H), each may be NULL for zeros */
+    void *d_x;                          /* (N, I) written; or NULL */
+    void *d_h_0, *d_c_0;                /* (B, P), LSTM (B, H) written */
+    void *d_weight_ih, *d_weight_hh;    /* (G, I), (G, P) written */
+    void *d_bias_ih, *d_bias_hh;        /* (G) written; or NULL */
+    void *d_weight_hr, *d_peephole;     /* (P, H), (3, H) written where there is such a weight */
+    int accumulate;                     /* the last six are added to: backward of one stretch of time after the other, the
+                                           last stretch first, gives the bits of one call */
+} fastrnn_backward_args;
 
 /* Memory that calls use and leave behind for the next, at most 32 MiB. Used by one call at a time. */
 typedef struct fastrnn_workspace fastrnn_workspace;
@@ -92,9 +126,12 @@ fastrnn_workspace *fastrnn_workspace_create(void); /* NULL if there is no memory
 void fastrnn_workspace_free(fastrnn_workspace *);  /* NULL is ignored */
 
 /* workspace: may be NULL; then the memory is allocated and freed.
+ * interruption: may be NULL.
  * threads: at most so many are used; fewer where fewer are faster. 1 never enters OpenMP. */
-fastrnn_status fastrnn_lstm_forward(const fastrnn_lstm_forward_args *, fastrnn_workspace *, int threads);
-fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *, fastrnn_workspace *, int threads);
+fastrnn_status fastrnn_forward(const fastrnn_forward_args *, fastrnn_workspace *, const fastrnn_interruption *,
+                               int threads);
+fastrnn_status fastrnn_backward(const fastrnn_backward_args *, fastrnn_workspace *, const fastrnn_interruption *,
+                                int threads);
 
 /* y[k] = sigmoid(x[k]), or tanh(x[k]), as the cells compute them; k < n. x and y may be the same array. */
 void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, ptrdiff_t n, const void *x, void *y);

@@ -3,9 +3,11 @@
 #ifndef FASTRNN_KERNELS_H
 #define FASTRNN_KERNELS_H
 
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "fastrnn.h"
 #include "names.h"
 
 #if defined(__FAST_MATH__)

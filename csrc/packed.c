@@ -1,13 +1,14 @@
 #include "packed.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "kernels.h"
 #include "memory.h"
 #include "team.h"
 
 typedef struct {
-    const fastrnn_lstm_weights *weights;
+    const fastrnn_weights *weights;
     const fastrnn_packed *to;
 } packing;
 
@@ -27,28 +28,39 @@ void fastrnn_packed_free(fastrnn_packed *packed) { fastrnn_free(packed); }
 
 size_t fastrnn_packed_bytes(const fastrnn_packed *packed) { return packed ? packed->bytes : 0; }
 
-fastrnn_status fastrnn_lstm_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_pass pass,
-                                 const fastrnn_lstm_weights *weights, int threads, fastrnn_packed **packed)
+fastrnn_tape_columns fastrnn_tape(fastrnn_cell cell, ptrdiff_t H, ptrdiff_t projection)
 {
-    const ptrdiff_t I = weights->I, H = weights->H;
+    if (cell == FASTRNN_LSTM) return (fastrnn_tape_columns){4 * H, H, projection};
+    return cell == FASTRNN_GRU ? (fastrnn_tape_columns){3 * H, H, H} : (fastrnn_tape_columns){0, H, 0};
+}
+
+fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_pass pass, const fastrnn_weights *weights,
+                            int threads, fastrnn_packed **packed)
+{
+    const ptrdiff_t I = weights->I, H = weights->H, P = weights->P;
     const int is_float = dtype == FASTRNN_F32;
     const size_t element = is_float ? sizeof(float) : sizeof(double);
     const ptrdiff_t width = is_float ? isa->f32->width : isa->f64->width;
-    assert(I >= 0 && H > 0);
+    const int gates = is_float ? isa->f32->cells[weights->cell]->gates : isa->f64->cells[weights->cell]->gates;
+    const ptrdiff_t G = gates * H; /* numbers of that many rows are in memory */
+    const int has_projection = weights->weight_hr != NULL;
+    assert(I >= 0 && H > 0 && P > 0 && (P == H || has_projection));
 
     fastrnn_layout layout = {0};
     fastrnn_reserve(&layout, sizeof(fastrnn_packed), 1, 1, 1);
-    size_t panels_ih, panels_hh, bias;
+    size_t panels_ih, panels_hh, panels_hr, bias_ih = 0, bias_hh = 0;
     if (pass == FASTRNN_FORWARD) {
-        const ptrdiff_t panels = fastrnn_panels(4 * H, width);
-        panels_ih = fastrnn_reserve(&layout, element, panels, width, I);
-        panels_hh = fastrnn_reserve(&layout, element, panels, width, H);
-        bias = fastrnn_reserve(&layout, element, panels, width, 1);
+        panels_ih = fastrnn_reserve(&layout, element, fastrnn_panels(G, width), width, I);
+        panels_hh = fastrnn_reserve(&layout, element, fastrnn_panels(G, width), width, P);
+        panels_hr = fastrnn_reserve(&layout, element, has_projection ? fastrnn_panels(P, width) : 0, width, H);
+        bias_ih = fastrnn_reserve(&layout, element, fastrnn_panels(G, width), width, 1);
+        bias_hh = fastrnn_reserve(&layout, element, fastrnn_panels(G, width), width, 1);
     } else {
-        panels_ih = fastrnn_reserve(&layout, element, 4, H, fastrnn_panels(I, width) * width);
-        panels_hh = fastrnn_reserve(&layout, element, 4, H, fastrnn_panels(H, width) * width);
-        bias = 0;
+        panels_ih = fastrnn_reserve(&layout, element, G, fastrnn_panels(I, width), width);
+        panels_hh = fastrnn_reserve(&layout, element, G, fastrnn_panels(P, width), width);
+        panels_hr = fastrnn_reserve(&layout, element, has_projection ? P : 0, fastrnn_panels(H, width), width);
     }
+    const size_t peephole = fastrnn_reserve(&layout, element, weights->peephole ? 3 : 0, H, 1);
 
     fastrnn_packed *to = *packed;
     if (!to || layout.overflow || to->bytes < layout.size) {
@@ -61,15 +73,22 @@ fastrnn_status fastrnn_lstm_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fa
     to->isa = isa;
     to->dtype = dtype;
     to->pass = pass;
+    to->cell = weights->cell;
     to->I = I;
     to->H = H;
-    to->panels_ih = (char *)to + panels_ih;
-    to->panels_hh = (char *)to + panels_hh;
-    to->bias = pass == FASTRNN_FORWARD ? (char *)to + bias : NULL;
+    to->P = P;
+    to->has_projection = has_projection;
+    char *memory = (char *)to;
+    to->panels_ih = memory + panels_ih;
+    to->panels_hh = memory + panels_hh;
+    to->panels_hr = has_projection ? memory + panels_hr : NULL;
+    to->bias_ih = pass == FASTRNN_FORWARD ? memory + bias_ih : NULL;
+    to->bias_hh = pass == FASTRNN_FORWARD ? memory + bias_hh : NULL;
+    to->peephole = weights->peephole ? memory + peephole : NULL;
 
     /* A team is worth its start from some tens of microseconds on. */
-    const double numbers = 4.0 * (double)H * (double)(I + H);
+    const double numbers = (double)G * (double)(I + P) + (has_projection ? (double)P * (double)H : 0);
     packing p = {weights, to};
-    fastrnn_team_run(numbers < 100e3 ? 1 : threads, is_float ? pack_member_f32 : pack_member_f64, &p);
+    fastrnn_team_run(numbers < 100e3 ? 1 : threads, is_float ? pack_member_f32 : pack_member_f64, &p, NULL);
     return FASTRNN_OK;
 }

@@ -4,15 +4,20 @@
 
 #include "fastrnn.h"
 
-/* For forward, [panel of gates][K][width] and the sum of the biases in the same order. For backward, [panel of
- * columns][4H][width]. K is I for weight_ih and H for weight_hh. See pack_gates and pack_rows. */
+/* For forward, panels_ih and panels_hh are [panel of gates][I or P][width] and panels_hr [panel of P][H][width]; bias_ih, and
+ * bias_hh where the cell keeps the recurrent sums apart (else it is in bias_ih), in the order of the gates. For backward,
+ * [panel of columns][rows][width]: G rows of weight_ih and weight_hh, P of weight_hr. A cell with more gradients than gates
+ * has weight_hh's last rows first, because they belong to the first gradients. See pack_gates and pack_rows. */
 struct fastrnn_packed {
     const fastrnn_isa *isa;
     fastrnn_dtype dtype;
     fastrnn_pass pass;
-    ptrdiff_t I, H;
+    fastrnn_cell cell;
+    ptrdiff_t I, H, P;
+    int has_projection;
     size_t bytes; /* of the block of memory that begins here and holds the panels too */
-    void *panels_ih, *panels_hh, *bias;
+    void *panels_ih, *panels_hh, *panels_hr, *bias_ih, *bias_hh;
+    void *peephole; /* (3, H) or NULL */
 };
 
 /* Panels of `width` columns that n of them need. */

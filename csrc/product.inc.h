@@ -136,17 +136,17 @@ INLINE int NAME(panel_lanes)(ptrdiff_t N, ptrdiff_t q)
     return rest >= NR ? VL : (int)(rest > VL ? rest - VL : rest);
 }
 
-/* Packs panels [p0, p1) of a K by N matrix whose row k is at source + k * stride; p points at panel 0. Some rows at a
- * time, so that their pages are not looked up again for every panel. */
+/* Packs panels [p0, p1) of a K by N matrix whose row k is at source + k * stride, as rows `first` and on of panels of `all`
+ * rows; p points at panel 0. Some rows at a time, so that their pages are not looked up again for every panel. */
 enum { NAME(PACKED_ROWS) = 32 };
 static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t N, ptrdiff_t p0, ptrdiff_t p1, const real *source, ptrdiff_t stride,
-                            real *p)
+                            ptrdiff_t first, ptrdiff_t all, real *p)
 {
     for (ptrdiff_t k0 = 0; k0 < K; k0 += NAME(PACKED_ROWS))
         for (ptrdiff_t q = p0; q < p1; q++) {
             int nv = NAME(panel_vectors)(N, q), lanes = NAME(panel_lanes)(N, q);
             const real *from = source + k0 * stride + q * NR;
-            real *to = p + (q * K + k0) * NR;
+            real *to = p + (q * all + first + k0) * NR;
             for (ptrdiff_t k = k0; k < K && k < k0 + NAME(PACKED_ROWS); k++, from += stride, to += NR) {
                 if (nv == 2) v_store(to, v_load(from));
                 v_store(to + (nv - 1) * VL, v_load_n(from + (nv - 1) * VL, lanes));

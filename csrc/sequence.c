@@ -13,21 +13,103 @@
  * stay in the caches. */
 enum { CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20 };
 
+/* The steps of a call and their rows, as fastrnn.h tells. */
+typedef struct {
+    ptrdiff_t T, B;
+    const ptrdiff_t *offsets;
+} steps;
+
+static ptrdiff_t first_row(const steps *s, ptrdiff_t t) { return s->offsets ? s->offsets[t] : t * s->B; }
+static ptrdiff_t rows_of_step(const steps *s, ptrdiff_t t)
+{
+    return t >= s->T ? 0 : s->offsets ? s->offsets[t + 1] - s->offsets[t] : s->B;
+}
+
 /* What one chunk of the projection may take. Each chunk goes through all of weight_ih: where that does not stay in the
  * second cache, more rows at a time are worth more than that they do. */
-static double projection_bytes(ptrdiff_t I, ptrdiff_t H, size_t element)
+static double projection_bytes(ptrdiff_t I, ptrdiff_t G, size_t element)
 {
     enum { LARGE_WEIGHTS = 4 << 20, ROWS = 256, MOST = 16 << 20 };
-    const double row = 4.0 * (double)H * (double)element;
+    const double row = (double)G * (double)element;
     if (row * (double)I <= LARGE_WEIGHTS || ROWS * row <= CHUNK_BYTES) return CHUNK_BYTES;
     return ROWS * row < MOST ? ROWS * row : MOST;
 }
 
-/* Steps of (B, columns) numbers that fit in `bytes`: at least 1, at most T, and nothing that could overflow. */
-static ptrdiff_t chunk_steps(ptrdiff_t T, double bytes, ptrdiff_t B, ptrdiff_t columns, size_t element)
+/* Rows of a chunk of steps that has so many columns in so many bytes: at least those of one step, at most all. */
+static ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t columns, size_t element)
 {
-    double steps = bytes / ((double)B * (double)columns * (double)element + 1);
-    return steps < 1 ? 1 : steps < (double)T ? (ptrdiff_t)steps : T > 0 ? T : 1;
+    const ptrdiff_t all = first_row(s, s->T), least = rows_of_step(s, 0);
+    const double rows = bytes / ((double)columns * (double)element);
+    return rows <= (double)least ? least : rows < (double)all ? (ptrdiff_t)rows : all;
+}
+static ptrdiff_t end_of_chunk(const steps *s, ptrdiff_t t0, ptrdiff_t rows)
+{
+    ptrdiff_t t1 = t0 + 1;
+    if (!s->offsets) return s->T - t0 < rows / s->B ? s->T : t0 + rows / s->B;
+    while (t1 < s->T && s->offsets[t1 + 1] - s->offsets[t0] <= rows) t1++;
+    return t1;
+}
+static ptrdiff_t start_of_chunk(const steps *s, ptrdiff_t t1, ptrdiff_t rows)
+{
+    ptrdiff_t t0 = t1 - 1;
+    if (!s->offsets) return t1 < rows / s->B ? 0 : t1 - rows / s->B;
+    while (t0 > 0 && s->offsets[t1] - s->offsets[t0 - 1] <= rows) t0--;
+    return t0;
+}
+
+/* The part of a range before `end`, or from `start` on; it may be empty. */
+static fastrnn_range first_of(fastrnn_range range, ptrdiff_t end)
+{
+    if (range.to > end) range.to = end;
+    if (range.from > range.to) range.from = range.to;
+    return range;
+}
+static fastrnn_range from_row(fastrnn_range range, ptrdiff_t start)
+{
+    if (range.from < start) range.from = start;
+    if (range.to < range.from) range.to = range.from;
+    return range;
+}
+
+/* The first sequence of member `index`: as many rows come before it as before the first of n items of a share. */
+static ptrdiff_t first_sequence(const steps *s, int index, int size)
+{
+    const fastrnn_member member = {index, size, NULL};
+    const ptrdiff_t before = index == size ? first_row(s, s->T) : fastrnn_share(first_row(s, s->T), &member).from;
+    ptrdiff_t low = 0, high = s->B; /* the least number of sequences that have so many rows */
+    while (low < high) {
+        const ptrdiff_t middle = low + (high - low) / 2;
+        ptrdiff_t rows = 0;
+        for (ptrdiff_t t = 0; t < s->T; t++) rows += rows_of_step(s, t) < middle ? rows_of_step(s, t) : middle;
+        if (rows < before)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* A member's share of the sequences, by the rows that they have. */
+static fastrnn_range share_rows(const steps *s, const fastrnn_member *me)
+{
+    if (!s->offsets) return fastrnn_share(s->B, me);
+    const ptrdiff_t to = me->index == me->size - 1 ? s->B : first_sequence(s, me->index + 1, me->size);
+    return (fastrnn_range){first_sequence(s, me->index, me->size), to};
+}
+
+/* Blocks or panels in pieces none of which takes longer than an interruption may, one having so many operations:
+ *   for (fastrnn_range piece = no_piece(all); next_piece(me, all, operations, &piece);) ... */
+static fastrnn_range no_piece(fastrnn_range all) { return (fastrnn_range){all.from, all.from}; }
+static int next_piece(const fastrnn_member *me, fastrnn_range all, double operations, fastrnn_range *piece)
+{
+    enum { FEWEST = 8 };
+    const double most = 1e9, fit = most / (operations + 1);
+    if (piece->to >= all.to) return 0;
+    piece->from = piece->to;
+    if (fit < (double)(all.to - piece->from))
+        piece->to = fit < FEWEST ? piece->from + FEWEST : piece->from + (ptrdiff_t)fit;
+    if (fit >= (double)(all.to - piece->from) || piece->to > all.to) piece->to = all.to;
+    return fastrnn_team_go(me, operations * (double)(piece->to - piece->from));
 }
 
 /* The distance between rows of n numbers: they start on a cache line, but not all in the same few sets of a cache. */
@@ -76,29 +158,31 @@ static ptrdiff_t largest_share(ptrdiff_t n, ptrdiff_t block, int members)
  * every step, weight_ih too, because what a core projects it should also use: so it takes some rows to be worth that.
  */
 enum { FEWEST_ROWS = 4 };
-static plan plan_steps(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, size_t element, int width, int block,
-                       int threads)
+static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, int gates, size_t element, int width,
+                       int block, int threads)
 {
     const double lanes = width / 2;
-    const double barrier = 400, start = 5000, cell = 25; /* ns: a barrier, a team, the cell on one vector */
-    const double transfer = 8;                           /* bytes per ns, of h_t to the other cores */
-    const double speed = 10 * lanes;                     /* flop per ns and core */
+    const double barrier = 400, start = 5000, cell = 6.0 * gates; /* ns: a barrier, a team, the cell on one vector */
+    const double transfer = 8;                                    /* bytes per ns, of h_t to the other cores */
+    const double speed = 10 * lanes;                              /* flop per ns and core */
+    const ptrdiff_t T = s->T, B = T > 0 ? fastrnn_panels(first_row(s, T), T) : 0; /* a step's sequences, on average */
     const ptrdiff_t blocks = fastrnn_panels(H, block);
     plan best = {1, 0};
     double least = 0;
-    if (8.0 * T * B * H * (I + H) < 200e3) return best; /* some microseconds at most: not worth a team */
+    if (2.0 * gates * (double)T * (double)B * (double)H * (double)(I + P) < 200e3)
+        return best; /* some microseconds at most: not worth a team */
     for (int n = 1; n <= threads && (n <= B / FEWEST_ROWS || n <= blocks); n++)
         for (int split_rows = 0; split_rows <= (n > 1); split_rows++) {
             if (split_rows ? n > B / FEWEST_ROWS : n > blocks) continue;
             double rows = split_rows ? (double)fastrnn_panels(B, n) : (double)B;
             double units = split_rows ? (double)H : (double)largest_share(H, block, n);
-            double weights = 4 * units * (split_rows ? H + I : H); /* numbers read each step */
+            double weights = gates * units * (split_rows ? P + I : P); /* numbers read each step */
             double bytes = weights * element;
             double bandwidth = bytes < 40e3 ? 200 : bytes < 1e6 ? 100 : bytes < 4e6 ? 50 : 20; /* per ns */
             double product = 2 * rows * weights / speed, reading = bytes / bandwidth;
             double step = (product > reading ? product : reading) + cell * rows * units / lanes;
-            if (n > 1 && !split_rows) step += barrier + (double)B * H * element / transfer;
-            double input = split_rows ? 0 : 2 * rows * I * 4 * units / speed;
+            if (n > 1 && !split_rows) step += barrier + (double)B * P * element / transfer;
+            double input = split_rows ? 0 : 2 * rows * I * gates * units / speed;
             double time = T * (step + input) + (n > 1 ? start : 0);
             if (n > 1) time *= 1.1; /* a team has more to lose where others want its cores */
             if (n == 1 || time < least) {
@@ -122,20 +206,20 @@ static plan plan_steps(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, size_
 #undef real
 #undef SUFFIX
 
-fastrnn_status fastrnn_lstm_forward(const fastrnn_lstm_forward_args *args, fastrnn_workspace *workspace, int threads)
+fastrnn_status fastrnn_forward(const fastrnn_forward_args *args, fastrnn_workspace *workspace,
+                               const fastrnn_interruption *interruption, int threads)
 {
-    const fastrnn_packed *packed = args->packed;
-    assert(args->T >= 0 && args->B >= 0 && !args->c == !args->gates && packed->pass == FASTRNN_FORWARD);
-    return packed->dtype == FASTRNN_F32 ? lstm_forward_f32(args, workspace, threads)
-                                        : lstm_forward_f64(args, workspace, threads);
+    assert(args->T >= 0 && args->B >= 0 && args->packed->pass == FASTRNN_FORWARD);
+    return args->packed->dtype == FASTRNN_F32 ? run_forward_f32(args, workspace, interruption, threads)
+                                              : run_forward_f64(args, workspace, interruption, threads);
 }
 
-fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *args, fastrnn_workspace *workspace, int threads)
+fastrnn_status fastrnn_backward(const fastrnn_backward_args *args, fastrnn_workspace *workspace,
+                                const fastrnn_interruption *interruption, int threads)
 {
-    const fastrnn_packed *packed = args->packed;
-    assert(args->T >= 0 && args->B >= 0 && packed->pass == FASTRNN_BACKWARD);
-    return packed->dtype == FASTRNN_F32 ? lstm_backward_f32(args, workspace, threads)
-                                        : lstm_backward_f64(args, workspace, threads);
+    assert(args->T >= 0 && args->B >= 0 && args->packed->pass == FASTRNN_BACKWARD);
+    return args->packed->dtype == FASTRNN_F32 ? run_backward_f32(args, workspace, interruption, threads)
+                                              : run_backward_f64(args, workspace, interruption, threads);
 }
 
 int fastrnn_has_openmp(void)

@@ -1,243 +1,412 @@
-/* The LSTM over time, in one precision: what each member of the team does. */
+/* A layer over time, in one precision: what each member of the team does. Whatever a member is interrupted in, it comes
+ * to every barrier: fastrnn_team_go() says of each piece of work whether it is still wanted. */
 
 struct NAME(forward) {
-    const NAME(kernels) * kernel;
-    ptrdiff_t T, B, I, H;
-    const real *panels_ih, *panels_hh, *bias, *x, *h_0, *c_0;
-    real *output, *h_n, *c_n, *gates, *c;
-    ptrdiff_t chunk; /* steps whose input is projected together; 1 with split rows */
-    /* The chunk's x (chunk * B, x_row), where its own rows collide, else NULL; h_{t-1} and h_t in turn (2, B, h_row). */
-    ptrdiff_t x_row, h_row;
-    real *x_rows, *hidden;
+    const fastrnn_forward_args *args;
+    const fastrnn_packed *packed;
+    const NAME(kernels) *kernel;
+    const NAME(cell) *cell;
+    steps steps;
+    real *gates; /* (rows of a chunk, G), or all of them in the tape */
+    /* The chunk's x with rows x_row apart, where its own rows collide, else NULL. h_{t-1} and h_t in turn (2, B, h_row). What
+     * is to be projected (B, m_row). The recurrent sums of a step (B, G) where the cell keeps them apart. */
+    real *x_rows, *hidden, *m, *recurrent;
+    ptrdiff_t x_row, h_row, m_row;
+    ptrdiff_t chunk; /* rows whose input is projected together, at least B; unused with split rows */
     int split_rows;
 };
 
 static void NAME(forward_member)(void *context, const fastrnn_member *me)
 {
     const struct NAME(forward) *f = context;
+    const fastrnn_forward_args *args = f->args;
     const NAME(kernels) *kernel = f->kernel;
-    const ptrdiff_t T = f->T, B = f->B, I = f->I, H = f->H, G = 4 * H;
-    const int keep = f->c != NULL;
-    fastrnn_range rows = {0, B}, blocks = {0, fastrnn_panels(H, kernel->block)};
+    const NAME(cell) *cell = f->cell;
+    const ptrdiff_t T = args->T, B = args->B, I = f->packed->I, H = f->packed->H, P = f->packed->P, G = cell->gates * H;
+    const int keep = args->state != NULL, is_lstm = f->packed->cell == FASTRNN_LSTM;
+    const int width = kernel->width, of_block = cell->gates * cell->block; /* columns */
+    const real *x = args->x;
+    real *output = args->output, *state = args->state, *extra = args->extra, *c_n = args->c_n;
+    fastrnn_range rows = {0, B}, blocks = {0, fastrnn_panels(H, cell->block)}, h_panels = {0, fastrnn_panels(P, kernel->width)};
     if (f->split_rows)
-        rows = fastrnn_share(B, me);
-    else
+        rows = share_rows(&f->steps, me);
+    else {
         blocks = fastrnn_share(blocks.to, me);
+        h_panels = fastrnn_share(h_panels.to, me);
+    }
 
     for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) {
-        t1 = T - t0 < f->chunk ? T : t0 + f->chunk;
-        real *gates = f->gates + (keep ? t0 * B * G : 0);
-        const fastrnn_range flat = f->split_rows ? rows : (fastrnn_range){0, (t1 - t0) * B};
-        const real *x = f->x + t0 * B * I;
+        t1 = f->split_rows ? t0 + 1 : end_of_chunk(&f->steps, t0, f->chunk);
+        const ptrdiff_t first = first_row(&f->steps, t0), n = first_row(&f->steps, t1) - first;
+        real *gates = f->gates + (keep && args->gates ? first * G : 0);
+        const fastrnn_range flat = f->split_rows ? first_of(rows, n) : (fastrnn_range){0, n};
+        const real *x_chunk = x + first * I;
         if (f->x_rows) {
-            const fastrnn_range some = fastrnn_share((t1 - t0) * B, me); /* the same as rows if these are split */
+            const fastrnn_range some = f->split_rows ? flat : fastrnn_share(n, me);
             for (ptrdiff_t r = some.from; r < some.to; r++)
-                memcpy(f->x_rows + r * f->x_row, x + r * I, (size_t)I * sizeof(real));
-            x = f->x_rows;
+                memcpy(f->x_rows + r * f->x_row, x_chunk + r * I, (size_t)I * sizeof(real));
+            x_chunk = f->x_rows;
             if (!f->split_rows) fastrnn_team_barrier(me);
         }
-        kernel->project(flat.to - flat.from, I, H, blocks.from, blocks.to, x + flat.from * f->x_row, f->x_row,
-                        f->panels_ih, f->bias, gates + flat.from * G);
+        for (fastrnn_range piece = no_piece(blocks); next_piece(me, blocks, 2.0 * (flat.to - flat.from) * I * of_block, &piece);)
+            kernel->project(cell, flat.to - flat.from, I, H, piece.from, piece.to, x_chunk + flat.from * f->x_row,
+                            f->x_row, f->packed->panels_ih, f->packed->bias_ih, gates + flat.from * G);
+
         for (ptrdiff_t t = t0; t < t1; t++) {
-            NAME(lstm_step) step = {
+            const ptrdiff_t at = first_row(&f->steps, t);
+            const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t));
+            real *h_next = f->hidden + (t + 1) % 2 * B * f->h_row;
+            const NAME(step) step = {
                 .H = H,
-                .panels = f->panels_hh,
-                .h_prev = t ? f->hidden + t % 2 * B * f->h_row : f->h_0,
-                .h_prev_row = t ? f->h_row : H,
-                .c_prev = !t ? f->c_0 : keep ? f->c + (t - 1) * B * H : f->c_n,
-                .gates = gates + (t - t0) * B * G,
-                .c = keep ? f->c + t * B * H : f->c_n,
-                .h = f->output + t * B * H,
-                .h_next = f->hidden + (t + 1) % 2 * B * f->h_row,
+                .K = P,
+                .panels = f->packed->panels_hh,
+                .bias_hh = f->packed->bias_hh,
+                .peephole = f->packed->peephole,
+                .h_prev = t ? f->hidden + t % 2 * B * f->h_row : args->h_0,
+                .h_prev_row = t ? f->h_row : P,
+                .c_prev = !is_lstm ? NULL : !t ? args->c_0 : keep ? state + first_row(&f->steps, t - 1) * H : c_n,
+                .gates = gates + (at - first) * G,
+                .recurrent = f->recurrent,
+                .state = keep ? state + at * H : c_n,
+                .extra = keep && extra ? extra + at * H : NULL,
+                .h = f->m ? f->m : output + at * P,
+                .h_row = f->m ? f->m_row : P,
+                .h_next = f->m ? NULL : h_next,
                 .h_next_row = f->h_row,
                 .keep = keep,
             };
-            kernel->lstm_step(&step, rows.from, rows.to, blocks.from, blocks.to);
+            for (fastrnn_range piece = no_piece(blocks); next_piece(me, blocks, 2.0 * (now.to - now.from) * P * of_block, &piece);)
+                cell->step(&step, now.from, now.to, piece.from, piece.to);
+            if (f->m) {
+                if (!f->split_rows) fastrnn_team_barrier(me); /* a projection reads all of m */
+                for (fastrnn_range piece = no_piece(h_panels); next_piece(me, h_panels, 2.0 * (now.to - now.from) * H * width, &piece);)
+                    kernel->multiply(now.to - now.from, P, H, piece.from, piece.to, f->m + now.from * f->m_row, f->m_row,
+                                     f->packed->panels_hr, h_next + now.from * f->h_row, f->h_row);
+                const ptrdiff_t from = h_panels.from * kernel->width, to = h_panels.to * kernel->width;
+                const size_t bytes = (size_t)((to < P ? to : P) - from) * sizeof(real);
+                for (ptrdiff_t r = now.from; from < P && r < now.to; r++) {
+                    memcpy(output + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
+                    if (keep) memcpy(extra + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
+                }
+            }
             if (!f->split_rows) fastrnn_team_barrier(me); /* the next step reads all of h_t */
         }
     }
-    if (me->index == 0 || f->split_rows) { /* without split rows the last barrier has shown all of h_t and c_t */
-        const size_t bytes = (size_t)((rows.to - rows.from) * H) * sizeof(real);
-        memcpy(f->h_n + rows.from * H, f->output + ((T - 1) * B + rows.from) * H, bytes);
-        if (keep) memcpy(f->c_n + rows.from * H, f->c + ((T - 1) * B + rows.from) * H, bytes);
+    if (me->index > 0 && !f->split_rows) return; /* the last barrier has shown the first member all that is left to copy */
+    for (ptrdiff_t t = T - 1, done = 0; t >= 0 && done < B; t--) {
+        const ptrdiff_t count = rows_of_step(&f->steps, t), at = first_row(&f->steps, t);
+        const fastrnn_range ending = first_of(from_row(rows, done), count);
+        done = count;
+        if (ending.from >= ending.to) continue;
+        copy_bytes((real *)args->h_n + ending.from * P, output + (at + ending.from) * P, ending.to - ending.from, P, sizeof(real));
+        if (keep && is_lstm)
+            copy_bytes(c_n + ending.from * H, state + (at + ending.from) * H, ending.to - ending.from, H, sizeof(real));
     }
 }
 
-static fastrnn_status NAME(lstm_forward)(const fastrnn_lstm_forward_args *args, fastrnn_workspace *workspace,
-                                         int threads)
+static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, fastrnn_workspace *workspace,
+                                        const fastrnn_interruption *interruption, int threads)
 {
     const fastrnn_packed *packed = args->packed;
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
-    const ptrdiff_t T = args->T, B = args->B, I = packed->I, H = packed->H;
-    const int keep = args->c != NULL, copy_x = rows_collide(I, sizeof(real));
+    const NAME(cell) *cell = kernel->cells[packed->cell];
+    const ptrdiff_t T = args->T, B = args->B, I = packed->I, H = packed->H, P = packed->P, G = cell->gates * H;
+    const int keep_gates = args->state && args->gates, copy_x = rows_collide(I, sizeof(real));
     const ptrdiff_t x_row = copy_x ? padded_row(I, sizeof(real)) : I;
-    const plan p = plan_steps(T, B, I, H, sizeof(real), kernel->width, kernel->block, threads);
+    const plan p = plan_steps(&(steps){T, B, args->offsets}, I, H, P, cell->gates, sizeof(real), kernel->width, cell->block, threads);
 
     struct NAME(forward) f = {
-        .kernel = kernel, .T = T, .B = B, .I = I, .H = H, .panels_ih = packed->panels_ih,
-        .panels_hh = packed->panels_hh, .bias = packed->bias, .x = args->x, .h_0 = args->h_0, .c_0 = args->c_0,
-        .output = args->output, .h_n = args->h_n, .c_n = args->c_n, .gates = args->gates, .c = args->c,
-        .chunk = p.split_rows ? 1
-                 : chunk_steps(T, projection_bytes(I, H, sizeof(real)), B, 4 * H + (copy_x ? x_row : 0), sizeof(real)),
-        .x_row = x_row, .h_row = padded_row(H, sizeof(real)),
-        .split_rows = p.split_rows,
+        .args = args, .packed = packed, .kernel = kernel, .cell = cell, .steps = {T, B, args->offsets}, .x_row = x_row,
+        .h_row = padded_row(P, sizeof(real)), .m_row = padded_row(H, sizeof(real)), .split_rows = p.split_rows,
     };
+    f.chunk = p.split_rows ? B : chunk_rows(&f.steps, projection_bytes(I, G, sizeof(real)), G + (copy_x ? x_row : 0), sizeof(real));
 
     fastrnn_layout layout = {0};
-    size_t gates = fastrnn_reserve(&layout, sizeof(real), keep ? 0 : f.chunk, B, 4 * H);
-    size_t x_rows = fastrnn_reserve(&layout, sizeof(real), copy_x ? f.chunk : 0, B, f.x_row);
+    size_t gates = fastrnn_reserve(&layout, sizeof(real), keep_gates ? 0 : f.chunk, G, 1);
+    size_t x_rows = fastrnn_reserve(&layout, sizeof(real), copy_x ? f.chunk : 0, x_row, 1);
     size_t hidden = fastrnn_reserve(&layout, sizeof(real), 2, B, f.h_row);
+    size_t m = fastrnn_reserve(&layout, sizeof(real), packed->has_projection ? B : 0, f.m_row, 1);
+    size_t recurrent = fastrnn_reserve(&layout, sizeof(real), cell->recurrent ? B : 0, G, 1);
     char *memory = fastrnn_borrow(workspace, &layout);
     if (!memory) return FASTRNN_OUT_OF_MEMORY;
-    if (!keep) f.gates = (real *)(memory + gates);
+    f.gates = keep_gates ? args->gates : (real *)(memory + gates);
     if (copy_x) f.x_rows = (real *)(memory + x_rows);
     f.hidden = (real *)(memory + hidden);
-    if (T > 0 && B > 0)
-        fastrnn_team_run(p.threads, NAME(forward_member), &f);
-    else {
-        copy_bytes(f.h_n, f.h_0, B, H, sizeof(real));
-        copy_bytes(f.c_n, f.c_0, B, H, sizeof(real));
-    }
+    if (packed->has_projection) f.m = (real *)(memory + m);
+    if (cell->recurrent) f.recurrent = (real *)(memory + recurrent);
+
+    int complete = 1;
+    const ptrdiff_t some = T > 0 ? rows_of_step(&f.steps, 0) : 0; /* the others have no step */
+    if (some > 0) complete = fastrnn_team_run(p.threads, NAME(forward_member), &f, interruption);
+    copy_bytes((real *)args->h_n + some * P, (const real *)args->h_0 + some * P, B - some, P, sizeof(real));
+    if (args->c_n) copy_bytes((real *)args->c_n + some * H, (const real *)args->c_0 + some * H, B - some, H, sizeof(real));
     fastrnn_give_back(workspace, memory);
-    return FASTRNN_OK;
+    return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }
 
 struct NAME(backward) {
-    const NAME(kernels) * kernel;
-    ptrdiff_t T, B, I, H;
-    const real *panels_ih, *panels_hh, *x, *h_0, *c_0, *gates, *c, *d_output;
-    real *d_x, *d_h_0, *d_c_0, *d_weight_ih, *d_weight_hh, *d_bias;
-    /* Steps are taken in chunks, the last chunk first. d_gates (chunk + 1, B, d_gates_row): the gradients of the
-     * chunk's steps, then those of the step after it. h_prev (chunk, B, H): h_{t-1} of each step, made again from o
-     * and c. */
+    const fastrnn_backward_args *args;
+    const fastrnn_packed *packed;
+    const NAME(kernels) *kernel;
+    const NAME(cell) *cell;
+    steps steps;
+    /* Steps are taken in chunks, the last chunk first. d_gates (rows of a chunk, then B, d_gates_row): the gradients of the
+     * chunk's steps, then those of the step after it. h_prev (rows, P): h_{t-1} of each row. With a projection, d_h (rows, P)
+     * and m (rows, H): the gradient of h_t, and what was projected to it. */
     ptrdiff_t chunk, d_gates_row;
-    real *d_gates, *h_prev;
-    real *panels_x, *panels_h; /* packed rows of x and h_prev: [panel][up to kernel->depth][width] */
-    real *scratch;             /* per member, for outer_product */
+    real *d_gates, *h_prev, *d_h, *m;
+    real *d_m;                             /* (B, H): with a projection, the gradient of a step's m */
+    real *d_state;                         /* (B, H) */
+    real *panels_x, *panels_h, *panels_m;  /* packed rows of x, h_prev and m: [panel][up to kernel->depth][width] */
+    real *scratch;                         /* per member, for outer_product */
     ptrdiff_t scratch_size;
     int split_rows;
 };
 
-/* d_weight += sum over the chunk's rows, from the last to the first, of d_gates[r]^T x[r] (and h_prev[r]). With rows in
- * descending order, as time runs here, cutting time into chunks leaves every sum in one order. */
-static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0,
-                                   ptrdiff_t t1)
+/* d_weight, a row of N for each of some columns of a, += sum over depth rows of a[r]^T b[r], b in panels; the rows in
+ * descending order of time. */
+static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, fastrnn_range columns,
+                                  ptrdiff_t N, ptrdiff_t depth, const real *a, ptrdiff_t a_row, const real *panels,
+                                  int fresh, real *d_weight)
 {
-    const NAME(kernels) *kernel = b->kernel;
-    const ptrdiff_t B = b->B, I = b->I, H = b->H, G = 4 * H, row = b->d_gates_row;
-    const fastrnn_range x_panels = fastrnn_share(fastrnn_panels(I, kernel->width), me);
-    const fastrnn_range h_panels = fastrnn_share(fastrnn_panels(H, kernel->width), me);
-    fastrnn_range gates = fastrnn_share(fastrnn_panels(G, kernel->tile_rows), me);
-    gates.from *= kernel->tile_rows;
-    gates.to = gates.to * kernel->tile_rows < G ? gates.to * kernel->tile_rows : G;
+    const ptrdiff_t most = b->kernel->outer_rows;
+    for (ptrdiff_t from = columns.from, to; from < columns.to; from = to) {
+        to = columns.to - from < most ? columns.to : from + most;
+        if (!fastrnn_team_go(me, 2.0 * (to - from) * N * depth)) return;
+        b->kernel->outer_product(to - from, N, depth, a + from, a_row, panels, fresh,
+                                 d_weight + (from - columns.from) * N, b->scratch + me->index * b->scratch_size);
+    }
+}
 
-    for (ptrdiff_t end = (t1 - t0) * B, depth; end > 0; end -= depth) {
+/* A member's share of columns, in whole tiles. */
+static fastrnn_range NAME(share_tiles)(ptrdiff_t columns, int tile, const fastrnn_member *me)
+{
+    fastrnn_range part = fastrnn_share(fastrnn_panels(columns, tile), me);
+    part.from *= tile;
+    part.to = part.to * tile < columns ? part.to * tile : columns;
+    return part;
+}
+
+/* d_weight += sum over the chunk's rows, from the last to the first, of d_gates[r]^T x[r] (and h_prev[r]). With rows in
+ * descending order, as time runs here, cutting time into chunks leaves every sum in one order. The gradients of the
+ * recurrent sums are the first of d_gates, those of the input's sums the last: the same, or `shift` further. */
+static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0, ptrdiff_t t1)
+{
+    const fastrnn_backward_args *args = b->args;
+    const NAME(kernels) *kernel = b->kernel;
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H, row = b->d_gates_row;
+    const ptrdiff_t shift = (b->cell->d_gates - b->cell->gates) * H;
+    const fastrnn_range x_panels = fastrnn_share(fastrnn_panels(I, kernel->width), me);
+    const fastrnn_range h_panels = fastrnn_share(fastrnn_panels(P, kernel->width), me);
+    const fastrnn_range m_panels = fastrnn_share(fastrnn_panels(H, kernel->width), me);
+    const fastrnn_range gates = NAME(share_tiles)(G, kernel->tile_rows, me);
+    const fastrnn_range of_P = NAME(share_tiles)(P, kernel->tile_rows, me);
+    /* Of the recurrent gradients, the first `shift` are those of the last rows of the weights. */
+    const fastrnn_range low = first_of(gates, shift), high = from_row(gates, shift);
+    const int same_biases = shift == 0 && args->d_bias_ih && args->d_bias_hh;
+    const ptrdiff_t first = first_row(&b->steps, t0), n = first_row(&b->steps, t1) - first;
+
+    for (ptrdiff_t end = n, depth; end > 0; end -= depth) {
         depth = end < kernel->depth ? end : kernel->depth;
-        const int fresh = t1 == b->T && end == (t1 - t0) * B;
+        const int fresh = !args->accumulate && t1 == b->steps.T && end == n;
         const real *d_gates = b->d_gates + (end - 1) * row;
-        real *scratch = b->scratch + me->index * b->scratch_size;
-        kernel->pack_rows(depth, I, x_panels.from, x_panels.to, b->x + (t0 * B + end - 1) * I, -I, b->panels_x);
-        kernel->pack_rows(depth, H, h_panels.from, h_panels.to, b->h_prev + (end - 1) * H, -H, b->panels_h);
+        kernel->pack_rows(depth, I, x_panels.from, x_panels.to, (const real *)args->x + (first + end - 1) * I, -I, 0, depth,
+                          b->panels_x);
+        kernel->pack_rows(depth, P, h_panels.from, h_panels.to, b->h_prev + (end - 1) * P, -P, 0, depth, b->panels_h);
+        if (b->m)
+            kernel->pack_rows(depth, H, m_panels.from, m_panels.to, b->m + (end - 1) * H, -H, 0, depth, b->panels_m);
         fastrnn_team_barrier(me);
-        kernel->outer_product(gates.from, gates.to, I, depth, d_gates, -row, b->panels_x, fresh, b->d_weight_ih,
-                              scratch);
-        kernel->outer_product(gates.from, gates.to, H, depth, d_gates, -row, b->panels_h, fresh, b->d_weight_hh,
-                              scratch);
-        if (b->d_bias) kernel->sum_rows(gates.from, gates.to, depth, d_gates, -row, fresh, b->d_bias);
+        NAME(weight_gradient)(b, me, gates, I, depth, d_gates + shift, -row, b->panels_x, fresh,
+                              (real *)args->d_weight_ih + gates.from * I);
+        NAME(weight_gradient)(b, me, low, P, depth, d_gates, -row, b->panels_h, fresh,
+                              (real *)args->d_weight_hh + (G - shift + low.from) * P);
+        NAME(weight_gradient)(b, me, high, P, depth, d_gates, -row, b->panels_h, fresh,
+                              (real *)args->d_weight_hh + (high.from - shift) * P);
+        if (b->m)
+            NAME(weight_gradient)(b, me, of_P, H, depth, b->d_h + (end - 1) * P, -P, b->panels_m, fresh,
+                                  (real *)args->d_weight_hr + of_P.from * H);
+        if (args->d_bias_ih)
+            kernel->sum_rows(gates.to - gates.from, depth, d_gates + shift + gates.from, -row, fresh,
+                             (real *)args->d_bias_ih + gates.from);
+        if (args->d_bias_hh && !same_biases) {
+            kernel->sum_rows(low.to - low.from, depth, d_gates + low.from, -row, fresh,
+                             (real *)args->d_bias_hh + (G - shift + low.from));
+            kernel->sum_rows(high.to - high.from, depth, d_gates + high.from, -row, fresh,
+                             (real *)args->d_bias_hh + (high.from - shift));
+        }
+        fastrnn_team_barrier(me);
+    }
+    if (same_biases && t0 == 0)
+        copy_bytes((real *)args->d_bias_hh + gates.from, (real *)args->d_bias_ih + gates.from, gates.to - gates.from, 1,
+                   sizeof(real));
+    if (args->d_peephole) {
+        for (ptrdiff_t t = t1 - 1; t >= t0; t--) {
+            const ptrdiff_t at = first_row(&b->steps, t), count = rows_of_step(&b->steps, t);
+            const real *c = args->state, *c_prev = t ? c + first_row(&b->steps, t - 1) * H : args->c_0;
+            const ptrdiff_t from = m_panels.from * kernel->width, to = m_panels.to * kernel->width;
+            if (!fastrnn_team_go(me, 20.0 * count * H)) break;
+            kernel->lstm_peephole(count, H, from, to < H ? to : H, b->d_gates + (at - first) * row, row, c + at * H, c_prev,
+                                  !args->accumulate && t == b->steps.T - 1, args->d_peephole);
+        }
         fastrnn_team_barrier(me);
     }
 }
 
 /* d_x, `rows` rows of it from row `first` on, from d_gates of these rows. */
-static void NAME(input_gradient)(const struct NAME(backward) * b, ptrdiff_t first, ptrdiff_t rows, const real *d_gates)
+static void NAME(input_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t first, ptrdiff_t rows,
+                                 const real *d_gates)
 {
-    b->kernel->multiply(rows, b->I, 4 * b->H, 0, fastrnn_panels(b->I, b->kernel->width), d_gates, b->d_gates_row,
-                        b->panels_ih, b->d_x + first * b->I, b->I);
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, G = b->cell->gates * H;
+    const fastrnn_range panels = {0, fastrnn_panels(I, b->kernel->width)};
+    for (fastrnn_range piece = no_piece(panels); next_piece(me, panels, 2.0 * rows * G * b->kernel->width, &piece);)
+        b->kernel->multiply(rows, I, G, piece.from, piece.to, d_gates + (b->cell->d_gates * H - G), b->d_gates_row,
+                            b->packed->panels_ih, (real *)b->args->d_x + first * I, I);
+}
+
+/* h_prev of the chunk's first step, for some sequences: h of the step before it, or h_0. */
+static void NAME(first_h_prev)(const struct NAME(backward) * b, ptrdiff_t t0, fastrnn_range rows)
+{
+    const ptrdiff_t H = b->packed->H, P = b->packed->P, n = rows.to - rows.from;
+    if (n <= 0) return;
+    const ptrdiff_t before = t0 ? first_row(&b->steps, t0 - 1) + rows.from : 0;
+    const real *gates = b->args->gates, *state = b->args->state, *extra = b->args->extra;
+    real *h_prev = b->h_prev + rows.from * P;
+    if (t0 == 0)
+        copy_bytes(h_prev, (const real *)b->args->h_0 + rows.from * P, n, P, sizeof(real));
+    else if (b->packed->has_projection)
+        copy_bytes(h_prev, extra + before * P, n, P, sizeof(real));
+    else if (b->packed->cell == FASTRNN_LSTM)
+        b->kernel->lstm_hidden(n, H, gates + before * 4 * H, state + before * H, h_prev);
+    else
+        copy_bytes(h_prev, state + before * H, n, H, sizeof(real));
 }
 
 static void NAME(backward_member)(void *context, const fastrnn_member *me)
 {
     const struct NAME(backward) *b = context;
+    const fastrnn_backward_args *args = b->args;
+    const fastrnn_packed *packed = b->packed;
     const NAME(kernels) *kernel = b->kernel;
-    const ptrdiff_t T = b->T, B = b->B, H = b->H, G = 4 * H, row = b->d_gates_row;
-    const fastrnn_range some_rows = fastrnn_share(B, me), some_panels = fastrnn_share(fastrnn_panels(H, kernel->width), me);
-    fastrnn_range rows = {0, B}, panels = {0, fastrnn_panels(H, kernel->width)};
+    const ptrdiff_t T = args->T, B = args->B, H = packed->H, P = packed->P, G = b->cell->gates * H, row = b->d_gates_row;
+    const int is_lstm = packed->cell == FASTRNN_LSTM, width = kernel->width;
+    const real *state = args->state, *gates = args->gates, *extra = args->extra, *d_output = args->d_output;
+    real *d_h_0 = args->d_h_0;
+    const fastrnn_range all_h = {0, fastrnn_panels(P, kernel->width)}, some_h = fastrnn_share(all_h.to, me);
+    const fastrnn_range some_rows = fastrnn_share(B, me);
+    fastrnn_range rows = {0, B}, units = {0, fastrnn_panels(H, kernel->width)}, h_panels = all_h;
     if (b->split_rows)
-        rows = some_rows;
-    else
-        panels = some_panels;
+        rows = share_rows(&b->steps, me);
+    else {
+        units = fastrnn_share(units.to, me);
+        h_panels = some_h;
+    }
 
     for (ptrdiff_t t1 = T, t0; t1 > 0; t1 = t0) {
-        t0 = t1 < b->chunk ? 0 : t1 - b->chunk;
-        if (t0 == 0)
-            memcpy(b->h_prev + some_rows.from * H, b->h_0 + some_rows.from * H,
-                   (size_t)((some_rows.to - some_rows.from) * H) * sizeof(real));
-        else {
-            const ptrdiff_t before = (t0 - 1) * B + some_rows.from;
-            kernel->lstm_hidden(some_rows.to - some_rows.from, H, b->gates + before * G, b->c + before * H,
-                                b->h_prev + some_rows.from * H);
-        }
+        t0 = start_of_chunk(&b->steps, t1, b->chunk);
+        const ptrdiff_t first = first_row(&b->steps, t0);
+        NAME(first_h_prev)(b, t0, first_of(some_rows, rows_of_step(&b->steps, t0)));
         for (ptrdiff_t t = t1 - 1; t >= t0; t--) {
-            NAME(lstm_step_back) step = {
+            const ptrdiff_t at = first_row(&b->steps, t), after = rows_of_step(&b->steps, t + 1);
+            const fastrnn_range now = first_of(rows, rows_of_step(&b->steps, t));
+            const real *d_gates_next = b->d_gates + (first_row(&b->steps, t + 1) - first) * row;
+            real *h_next = t == t1 - 1 ? NULL : b->h_prev + (at + rows_of_step(&b->steps, t) - first) * P;
+            NAME(step_back) step = {
                 .H = H,
+                .a = d_gates_next,
+                .a_row = row,
+                .K = G,
+                .panels = packed->panels_hh,
+                .product_rows = after,
+                .peephole = packed->peephole,
+                .gates = gates ? gates + at * G : NULL,
+                .state = state + at * H,
+                .extra = extra && !is_lstm ? extra + at * H : NULL,
+                .c_prev = t ? state + first_row(&b->steps, t - 1) * H : is_lstm ? args->c_0 : args->h_0,
+                .d_output = d_output ? d_output + at * P : NULL,
+                .d_h = d_h_0,
+                .d_state = b->d_state,
+                .d_gates = b->d_gates + (at - first) * row,
                 .d_gates_row = row,
-                .panels = b->panels_hh,
-                .gates = b->gates + t * B * G,
-                .c = b->c + t * B * H,
-                .c_prev = t ? b->c + (t - 1) * B * H : b->c_0,
-                .d_output = b->d_output ? b->d_output + t * B * H : NULL,
-                .d_gates_next = t == T - 1 ? NULL : b->d_gates + (t + 1 - t0) * B * row,
-                .d_h = b->d_h_0,
-                .d_c = b->d_c_0,
-                .d_gates = b->d_gates + (t - t0) * B * row,
-                .h = t == t1 - 1 ? NULL : b->h_prev + (t + 1 - t0) * B * H,
+                .h = is_lstm ? h_next : NULL,
             };
-            kernel->lstm_step_back(&step, rows.from, rows.to, panels.from, panels.to);
+            if (packed->has_projection) {
+                real *d_h = b->d_h + (at - first) * P;
+                const fastrnn_range both = first_of(now, after);
+                const ptrdiff_t from = h_panels.from * kernel->width, to = h_panels.to * kernel->width < P ? h_panels.to * kernel->width : P;
+                for (fastrnn_range piece = no_piece(h_panels); next_piece(me, h_panels, 2.0 * (both.to - both.from) * G * width, &piece);)
+                    kernel->multiply(both.to - both.from, P, G, piece.from, piece.to, d_gates_next + both.from * row, row,
+                                     packed->panels_hh, d_h_0 + both.from * P, P);
+                for (ptrdiff_t r = now.from; from < to && r < now.to; r++)
+                    kernel->add(to - from, d_h_0 + r * P + from, d_output ? d_output + (at + r) * P + from : NULL, d_h + r * P + from);
+                if (!b->split_rows) fastrnn_team_barrier(me); /* the cell reads all of d_h */
+                step.a = d_h, step.a_row = P, step.K = P, step.panels = packed->panels_hr;
+                step.product_rows = rows_of_step(&b->steps, t);
+                step.d_output = NULL, step.d_h = b->d_m, step.h = b->m + (at - first) * H;
+            }
+            for (fastrnn_range piece = no_piece(units); next_piece(me, units, 2.0 * (now.to - now.from) * step.K * width, &piece);)
+                b->cell->step_back(&step, now.from, now.to, piece.from, piece.to);
+            if (h_next && (!is_lstm || packed->has_projection)) {
+                const fastrnn_range next = first_of(b->split_rows ? rows : some_rows, after);
+                const real *h = is_lstm ? extra : state;
+                copy_bytes(h_next + next.from * P, h + (at + next.from) * P, next.to - next.from, P, sizeof(real));
+            }
             if (!b->split_rows)
                 fastrnn_team_barrier(me); /* the step before reads all of d_gates */
-            else if (b->d_x)
-                NAME(input_gradient)(b, t * B + rows.from, rows.to - rows.from, step.d_gates + rows.from * row);
+            else if (args->d_x)
+                NAME(input_gradient)(b, me, at + now.from, now.to - now.from, step.d_gates + now.from * row);
         }
+        const ptrdiff_t n = first_row(&b->steps, t1) - first;
         if (b->split_rows)
             fastrnn_team_barrier(me);
-        else if (b->d_x) {
-            const fastrnn_range flat = fastrnn_share((t1 - t0) * B, me);
-            NAME(input_gradient)(b, t0 * B + flat.from, flat.to - flat.from, b->d_gates + flat.from * row);
+        else if (args->d_x) {
+            const fastrnn_range flat = fastrnn_share(n, me);
+            NAME(input_gradient)(b, me, first + flat.from, flat.to - flat.from, b->d_gates + flat.from * row);
         }
         NAME(weight_gradients)(b, me, t0, t1);
         if (t0 > 0) { /* this chunk's first step is the one after the next chunk */
-            const ptrdiff_t last = t0 < b->chunk ? t0 : b->chunk;
-            memcpy(b->d_gates + (last * B + some_rows.from) * row, b->d_gates + some_rows.from * row,
-                   (size_t)((some_rows.to - some_rows.from) * row) * sizeof(real));
+            const fastrnn_range some = first_of(some_rows, rows_of_step(&b->steps, t0));
+            const ptrdiff_t last = first - first_row(&b->steps, start_of_chunk(&b->steps, t0, b->chunk));
+            copy_bytes(b->d_gates + (last + some.from) * row, b->d_gates + some.from * row, some.to - some.from, row, sizeof(real));
             fastrnn_team_barrier(me);
         }
     }
-    kernel->multiply(B, H, G, some_panels.from, some_panels.to, b->d_gates, row, b->panels_hh, b->d_h_0, H);
+    const ptrdiff_t count = rows_of_step(&b->steps, 0);
+    for (fastrnn_range piece = no_piece(some_h); next_piece(me, some_h, 2.0 * count * G * width, &piece);)
+        kernel->multiply(count, P, G, piece.from, piece.to, b->d_gates, row, packed->panels_hh, d_h_0, P);
+    if (packed->cell == FASTRNN_GRU) { /* what passed by the product */
+        fastrnn_team_barrier(me);
+        const fastrnn_range some = first_of(some_rows, count);
+        kernel->add((some.to - some.from) * H, d_h_0 + some.from * H, b->d_state + some.from * H, d_h_0 + some.from * H);
+    }
 }
 
-static fastrnn_status NAME(lstm_backward)(const fastrnn_lstm_backward_args *args, fastrnn_workspace *workspace,
-                                          int threads)
+static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, fastrnn_workspace *workspace,
+                                         const fastrnn_interruption *interruption, int threads)
 {
     const fastrnn_packed *packed = args->packed;
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
-    const ptrdiff_t T = args->T, B = args->B, I = packed->I, H = packed->H, width = kernel->width;
-    const ptrdiff_t row = padded_row(4 * H, sizeof(real));
-    const plan p = plan_steps(T, B, I, H, sizeof(real), width, kernel->block, threads);
+    const NAME(cell) *cell = kernel->cells[packed->cell];
+    const ptrdiff_t T = args->T, B = args->B, I = packed->I, H = packed->H, P = packed->P, width = kernel->width;
+    const ptrdiff_t G = cell->gates * H, row = padded_row(cell->d_gates * H, sizeof(real));
+    const ptrdiff_t projected = packed->has_projection ? 1 : 0;
+    const plan p = plan_steps(&(steps){T, B, args->offsets}, I, H, P, cell->gates, sizeof(real), width, cell->block, threads);
 
     struct NAME(backward) b = {
-        .kernel = kernel, .T = T, .B = B, .I = I, .H = H, .panels_ih = packed->panels_ih,
-        .panels_hh = packed->panels_hh, .x = args->x, .h_0 = args->h_0, .c_0 = args->c_0, .gates = args->gates,
-        .c = args->c, .d_output = args->d_output, .d_x = args->d_x, .d_h_0 = args->d_h_0, .d_c_0 = args->d_c_0,
-        .d_weight_ih = args->d_weight_ih, .d_weight_hh = args->d_weight_hh, .d_bias = args->d_bias,
-        .chunk = chunk_steps(T, BACKWARD_CHUNK_BYTES, B, row + H, sizeof(real)), .d_gates_row = row,
+        .args = args, .packed = packed, .kernel = kernel, .cell = cell, .steps = {T, B, args->offsets}, .d_gates_row = row,
         .scratch_size = kernel->outer_rows * kernel->depth, .split_rows = p.split_rows,
     };
+    b.chunk = chunk_rows(&b.steps, BACKWARD_CHUNK_BYTES, row + P + projected * (P + H), sizeof(real));
 
     fastrnn_layout layout = {0};
-    size_t d_gates = fastrnn_reserve(&layout, sizeof(real), b.chunk + 1, B, row);
-    size_t h_prev = fastrnn_reserve(&layout, sizeof(real), b.chunk, B, H);
+    size_t d_gates = fastrnn_reserve(&layout, sizeof(real), b.chunk + B, row, 1);
+    size_t h_prev = fastrnn_reserve(&layout, sizeof(real), b.chunk, P, 1);
+    size_t d_h = fastrnn_reserve(&layout, sizeof(real), projected * b.chunk, P, 1);
+    size_t m = fastrnn_reserve(&layout, sizeof(real), projected * b.chunk, H, 1);
+    size_t d_m = fastrnn_reserve(&layout, sizeof(real), projected * B, H, 1);
+    size_t d_state = fastrnn_reserve(&layout, sizeof(real), packed->cell == FASTRNN_GRU ? B : 0, H, 1);
     size_t panels_x = fastrnn_reserve(&layout, sizeof(real), kernel->depth, fastrnn_panels(I, width), width);
-    size_t panels_h = fastrnn_reserve(&layout, sizeof(real), kernel->depth, fastrnn_panels(H, width), width);
+    size_t panels_h = fastrnn_reserve(&layout, sizeof(real), kernel->depth, fastrnn_panels(P, width), width);
+    size_t panels_m = fastrnn_reserve(&layout, sizeof(real), projected * kernel->depth, fastrnn_panels(H, width), width);
     size_t scratch = fastrnn_reserve(&layout, sizeof(real), b.scratch_size, p.threads, 1);
     char *memory = fastrnn_borrow(workspace, &layout);
     if (!memory) return FASTRNN_OUT_OF_MEMORY;
@@ -246,16 +415,32 @@ static fastrnn_status NAME(lstm_backward)(const fastrnn_lstm_backward_args *args
     b.panels_x = (real *)(memory + panels_x);
     b.panels_h = (real *)(memory + panels_h);
     b.scratch = (real *)(memory + scratch);
+    if (projected) {
+        b.d_h = (real *)(memory + d_h);
+        b.m = (real *)(memory + m);
+        b.d_m = (real *)(memory + d_m);
+        b.panels_m = (real *)(memory + panels_m);
+    }
 
-    copy_bytes(b.d_h_0, args->d_h_n, B, H, sizeof(real)); /* d_h and d_c run back through time in place */
-    copy_bytes(b.d_c_0, args->d_c_n, B, H, sizeof(real));
-    if (T > 0 && B > 0)
-        fastrnn_team_run(p.threads, NAME(backward_member), &b);
-    else {
-        copy_bytes(b.d_weight_ih, NULL, 4 * H, I, sizeof(real));
-        copy_bytes(b.d_weight_hh, NULL, 4 * H, H, sizeof(real));
-        copy_bytes(b.d_bias, NULL, b.d_bias ? 4 * H : 0, 1, sizeof(real));
+    copy_bytes(args->d_h_0, args->d_h_n, B, P, sizeof(real)); /* d_h and d_state run back through time in place */
+    if (packed->cell == FASTRNN_LSTM) {
+        copy_bytes(args->d_c_0, args->d_c_n, B, H, sizeof(real));
+        b.d_state = args->d_c_0;
+    } else if (packed->cell == FASTRNN_GRU) {
+        b.d_state = (real *)(memory + d_state);
+        copy_bytes(b.d_state, NULL, B, H, sizeof(real));
+    }
+    int complete = 1;
+    if (T > 0 && rows_of_step(&b.steps, 0) > 0)
+        complete = fastrnn_team_run(p.threads, NAME(backward_member), &b, interruption);
+    else if (!args->accumulate) {
+        copy_bytes(args->d_weight_ih, NULL, G, I, sizeof(real));
+        copy_bytes(args->d_weight_hh, NULL, G, P, sizeof(real));
+        copy_bytes(args->d_bias_ih, NULL, args->d_bias_ih ? G : 0, 1, sizeof(real));
+        copy_bytes(args->d_bias_hh, NULL, args->d_bias_hh ? G : 0, 1, sizeof(real));
+        copy_bytes(args->d_weight_hr, NULL, projected * P, H, sizeof(real));
+        copy_bytes(args->d_peephole, NULL, args->d_peephole ? 3 : 0, H, sizeof(real));
     }
     fastrnn_give_back(workspace, memory);
-    return FASTRNN_OK;
+    return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }

@@ -4,6 +4,7 @@
 #include "team.h"
 
 #include <limits.h>
+#include <time.h>
 
 #include "float_mode.h"
 
@@ -26,12 +27,70 @@
 #define RELAX() ((void)0)
 #endif
 
-/* Each counter has a cache line of its own: the waiting read one while the arriving write the other. */
+typedef atomic_int shared_flag;
+#define READ(flag) atomic_load_explicit(&(flag), memory_order_relaxed)
+#define WRITE(flag, value) atomic_store_explicit(&(flag), value, memory_order_relaxed)
+#else
+typedef int shared_flag;
+#define READ(flag) (flag)
+#define WRITE(flag, value) ((flag) = (value))
+#endif
+
+/* Who may interrupt, and what member 0 remembers of asking them. */
+typedef struct {
+    const fastrnn_interruption *interruption;
+    double operations;
+    struct timespec asked;
+} asking;
+
+/* Each has a cache line of its own: what the one writes at every step, others do not read. */
 struct fastrnn_team {
+#ifdef _OPENMP
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_uint round;
     atomic_int sleeping;
+    _Alignas(64)
+#endif
+    shared_flag stopped;
+#ifdef _OPENMP
+    _Alignas(64)
+#endif
+    asking asking;
 };
+
+static void team_init(fastrnn_team *team, const fastrnn_interruption *interruption)
+{
+#ifdef _OPENMP
+    atomic_init(&team->arrived, 0);
+    atomic_init(&team->round, 0);
+    atomic_init(&team->sleeping, 0);
+#endif
+    WRITE(team->stopped, 0);
+    team->asking.interruption = interruption;
+    team->asking.operations = 0;
+    if (interruption) timespec_get(&team->asking.asked, TIME_UTC);
+}
+
+/* Asking may take as long as another thread holds Python's lock, and looking at the clock takes as long as a small step:
+ * so the clock is looked at after so many operations, some milliseconds, and the question asked by the clock. */
+int fastrnn_team_go(const fastrnn_member *me, double operations)
+{
+    const double look = 1e8, seconds = 0.05;
+    asking *a = &me->team->asking;
+    if (me->index == 0 && a->interruption && (a->operations += operations) > look) {
+        struct timespec now;
+        a->operations = 0;
+        timespec_get(&now, TIME_UTC);
+        const double since = (double)(now.tv_sec - a->asked.tv_sec) + 1e-9 * (double)(now.tv_nsec - a->asked.tv_nsec);
+        if (since < 0 || since > seconds) {
+            a->asked = now;
+            if (a->interruption->wanted(a->interruption->context)) WRITE(me->team->stopped, 1);
+        }
+    }
+    return !READ(me->team->stopped);
+}
+
+#ifdef _OPENMP
 
 /* Sleep until `round` is no longer `seen`, or for no reason; and the end of that sleep. */
 static void sleep_through(fastrnn_team *team, unsigned seen)
@@ -80,13 +139,17 @@ void fastrnn_team_barrier(const fastrnn_member *me)
     }
 }
 
-void fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_member *), void *context)
+#else
+void fastrnn_team_barrier(const fastrnn_member *me) { (void)me; }
+#endif
+
+int fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_member *), void *context,
+                     const fastrnn_interruption *interruption)
 {
+    fastrnn_team team;
+    team_init(&team, interruption);
+#ifdef _OPENMP
     if (threads > 1) {
-        fastrnn_team team;
-        atomic_init(&team.arrived, 0);
-        atomic_init(&team.round, 0);
-        atomic_init(&team.sleeping, 0);
 #pragma omp parallel num_threads(threads)
         {
             fastrnn_member me = {omp_get_thread_num(), omp_get_num_threads(), &team};
@@ -94,17 +157,14 @@ void fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_memb
             job(context, &me);
             float_mode_leave(before);
         }
-        return;
+        return !READ(team.stopped);
     }
 #else
-void fastrnn_team_barrier(const fastrnn_member *me) { (void)me; }
-
-void fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_member *), void *context)
-{
     (void)threads;
 #endif
-    fastrnn_member alone = {0, 1, NULL};
+    fastrnn_member alone = {0, 1, &team};
     float_mode before = float_mode_enter();
     job(context, &alone);
     float_mode_leave(before);
+    return !READ(team.stopped);
 }

@@ -4,6 +4,8 @@
 
 #include <stddef.h>
 
+#include "fastrnn.h"
+
 typedef struct fastrnn_team fastrnn_team;
 
 typedef struct {
@@ -12,8 +14,14 @@ typedef struct {
 } fastrnn_member;
 
 /* Runs job(context, member) once for every member of a team of at most `threads`, with the floating-point mode of
- * fastrnn.h, and returns when all have returned. A team of one enters no OpenMP region: that is safe after a fork. */
-void fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_member *), void *context);
+ * fastrnn.h, and returns when all have returned: 0 if the job was interrupted. A team of one enters no OpenMP region:
+ * that is safe after a fork. interruption: or NULL. */
+int fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_member *), void *context,
+                     const fastrnn_interruption *interruption);
+
+/* Whether to go on with a piece of work of so many operations, or to skip it and all that follows, since the call has
+ * been interrupted. Barriers are not to be skipped: others may be waiting. Member 0 asks those who can interrupt. */
+int fastrnn_team_go(const fastrnn_member *, double operations);
 
 /* Waits until every member has come here. What a member wrote before, all can read after. */
 void fastrnn_team_barrier(const fastrnn_member *);

@@ -1,18 +1,20 @@
 """Fast recurrent layers for NumPy: fused kernels, forward and backward, the same bits on every run.
 
-The layers are `LSTM`; one layer on raw arrays is `fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
+The layers are `LSTM`, `GRU` and `RNN`; one layer on raw arrays is `fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
 """
 
 from fastrnn import functional, reference
 from fastrnn._config import show_config
 from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
-from fastrnn.layers import LSTM
+from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
     "Parameters",
     "__version__",
     "functional",

@@ -3,7 +3,10 @@
 """Binding of csrc/fastrnn.h: arrays to pointers, status to exception.
 
 Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is looked at here; their shapes are not: the
-callers have checked them and allocated the results. LSTMSteps does both, for a call that lasts microseconds.
+callers have checked them and allocated the results. Steps does both, for a call that lasts microseconds.
+
+A cell is "lstm", "gru", "rnn_tanh" or "rnn_relu". Weights are tuples (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
+weight_peephole), what there is not being None; and c_0 and the like are None but for the LSTM.
 """
 
 cimport numpy as cnp
@@ -19,6 +22,9 @@ cdef extern from *:
     #undef I /* a macro of complex.h, which NumPy's headers include; here the number of inputs */
     """
 
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
 cdef extern from "fastrnn.h" nogil:
     ctypedef enum fastrnn_dtype:
         FASTRNN_F32
@@ -26,23 +32,38 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef enum fastrnn_status:
         FASTRNN_OK
         FASTRNN_OUT_OF_MEMORY
+        FASTRNN_INTERRUPTED
     ctypedef enum fastrnn_pass:
         FASTRNN_FORWARD
         FASTRNN_BACKWARD
+    ctypedef enum fastrnn_cell:
+        FASTRNN_LSTM
+        FASTRNN_GRU
+        FASTRNN_RNN_TANH
+        FASTRNN_RNN_RELU
     ctypedef struct fastrnn_isa:
         pass
     ctypedef struct fastrnn_packed:
         pass
     ctypedef struct fastrnn_workspace:
         pass
-    ctypedef struct fastrnn_lstm_weights:
-        Py_ssize_t I, H
+    ctypedef struct fastrnn_tape_columns:
+        Py_ssize_t gates, state, extra
+    ctypedef struct fastrnn_interruption:
+        int (*wanted)(void *) noexcept
+        void *context
+    ctypedef struct fastrnn_weights:
+        fastrnn_cell cell
+        Py_ssize_t I, H, P
         const void *weight_ih
         const void *weight_hh
         const void *bias_ih
         const void *bias_hh
-    ctypedef struct fastrnn_lstm_forward_args:
+        const void *weight_hr
+        const void *peephole
+    ctypedef struct fastrnn_forward_args:
         Py_ssize_t T, B
+        const Py_ssize_t *offsets
         const fastrnn_packed *packed
         const void *x
         const void *h_0
@@ -51,15 +72,18 @@ cdef extern from "fastrnn.h" nogil:
         void *h_n
         void *c_n
         void *gates
-        void *c
-    ctypedef struct fastrnn_lstm_backward_args:
+        void *state
+        void *extra
+    ctypedef struct fastrnn_backward_args:
         Py_ssize_t T, B
+        const Py_ssize_t *offsets
         const fastrnn_packed *packed
         const void *x
         const void *h_0
         const void *c_0
         const void *gates
-        const void *c
+        const void *state
+        const void *extra
         const void *d_output
         const void *d_h_n
         const void *d_c_n
@@ -68,21 +92,28 @@ cdef extern from "fastrnn.h" nogil:
         void *d_c_0
         void *d_weight_ih
         void *d_weight_hh
-        void *d_bias
+        void *d_bias_ih
+        void *d_bias_hh
+        void *d_weight_hr
+        void *d_peephole
+        bint accumulate
 
     const fastrnn_isa *fastrnn_isa_at(int index)
     const char *fastrnn_isa_name(const fastrnn_isa *)
     bint fastrnn_isa_is_supported(const fastrnn_isa *)
     bint fastrnn_has_openmp()
     const char *fastrnn_compiler()
-    fastrnn_status fastrnn_lstm_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_lstm_weights *,
-                                     int threads, fastrnn_packed **)
+    fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *, int threads,
+                                fastrnn_packed **)
+    fastrnn_tape_columns fastrnn_tape(fastrnn_cell, Py_ssize_t H, Py_ssize_t projection)
     size_t fastrnn_packed_bytes(const fastrnn_packed *)
     void fastrnn_packed_free(fastrnn_packed *)
     fastrnn_workspace *fastrnn_workspace_create()
     void fastrnn_workspace_free(fastrnn_workspace *)
-    fastrnn_status fastrnn_lstm_forward(const fastrnn_lstm_forward_args *, fastrnn_workspace *, int threads)
-    fastrnn_status fastrnn_lstm_backward(const fastrnn_lstm_backward_args *, fastrnn_workspace *, int threads)
+    fastrnn_status fastrnn_forward(const fastrnn_forward_args *, fastrnn_workspace *, const fastrnn_interruption *,
+                                   int threads)
+    fastrnn_status fastrnn_backward(const fastrnn_backward_args *, fastrnn_workspace *, const fastrnn_interruption *,
+                                    int threads)
     void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, Py_ssize_t n, const void *x, void *y)
     uint64_t fastrnn_fingerprint(const void *data, size_t size)
 
@@ -115,10 +146,13 @@ cdef const fastrnn_isa *_find(str name) except NULL:
     raise ValueError(f"isa: no instruction set is named {name!r}")
 
 
-cdef int _check(fastrnn_status status) except -1:
-    if status != FASTRNN_OK:
-        raise MemoryError("no memory for the kernel's workspace")
-    return 0
+cdef dict _cells = {"lstm": FASTRNN_LSTM, "gru": FASTRNN_GRU, "rnn_tanh": FASTRNN_RNN_TANH, "rnn_relu": FASTRNN_RNN_RELU}
+
+
+def tape_columns(str cell not None, Py_ssize_t H, Py_ssize_t projection):
+    """The columns of gates, state and extra, which a forward call keeps for backward; projection is P, or 0."""
+    cdef fastrnn_tape_columns columns = fastrnn_tape(_cells[cell], H, projection)
+    return columns.gates, columns.state, columns.extra
 
 
 # Arrays to pointers. None, where it is allowed, becomes NULL.
@@ -151,6 +185,15 @@ cdef fastrnn_dtype _dtype(int type_number) noexcept nogil:
     return FASTRNN_F32 if type_number == cnp.NPY_FLOAT else FASTRNN_F64
 
 
+cdef const Py_ssize_t *_offsets(cnp.ndarray offsets) except? NULL:
+    """(T + 1) of a ragged batch, or NULL for None."""
+    if offsets is None:
+        return NULL
+    if cnp.PyArray_TYPE(offsets) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(offsets):
+        raise ValueError(f"a kernel cannot read these offsets of {offsets.dtype} as they lie in memory")
+    return <const Py_ssize_t *>cnp.PyArray_DATA(offsets)
+
+
 # Packed weights
 
 cdef class Packed:
@@ -173,27 +216,31 @@ cdef const fastrnn_packed *_packed(Packed packed, int type_number) except NULL:
     return packed.pointer
 
 
-cdef int _weights(fastrnn_lstm_weights *w, tuple weights) except -1:
-    """Fills w from (weight_ih, weight_hh, bias_ih, bias_hh), a bias being an array or None; returns the type number."""
-    cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1]
+cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
+    """Fills w; returns the type number."""
+    cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = weights[4]
     cdef int type_number = _type_of(weight_ih)
-    w.I, w.H = weight_ih.shape[1], weight_hh.shape[1]
+    w.cell = _cells[cell]
+    w.I, w.P = weight_ih.shape[1], weight_hh.shape[1]
+    w.H = w.P if weight_hr is None else weight_hr.shape[1]
     w.weight_ih, w.weight_hh = _readable(weight_ih, type_number), _readable(weight_hh, type_number)
     w.bias_ih, w.bias_hh = _readable(weights[2], type_number), _readable(weights[3], type_number)
+    w.weight_hr, w.peephole = _readable(weight_hr, type_number), _readable(weights[5], type_number)
     return type_number
 
 
-def lstm_pack(tuple weights not None, bint backward, int num_threads, str isa not None, Packed spare=None):
+def pack(str cell not None, tuple weights not None, bint backward, int num_threads, str isa not None, Packed spare=None):
     """The weights packed for one pass, in the memory of `spare` if one is given, which nobody uses any more."""
     cdef const fastrnn_isa *kernels = _find(isa)
-    cdef fastrnn_lstm_weights w
-    cdef int type_number = _weights(&w, weights)
+    cdef fastrnn_weights w
+    cdef int type_number = _weights(&w, cell, weights)
     cdef fastrnn_status status
     cdef Packed packed = Packed.__new__(Packed) if spare is None else spare
     with nogil:
-        status = fastrnn_lstm_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
-                                   num_threads, &packed.pointer)
-    _check(status)
+        status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
+                              num_threads, &packed.pointer)
+    if status != FASTRNN_OK:
+        raise MemoryError("no memory for packed weights")
     packed.type_number, packed.I = type_number, w.I
     return packed
 
@@ -206,6 +253,7 @@ cdef size_t KEPT_BYTES = 32 << 20
 cdef class Workspace:
     cdef fastrnn_workspace *pointer
     cdef fastrnn_packed *packed
+    cdef object error # what interrupted the call
 
     def __cinit__(self):
         self.pointer = fastrnn_workspace_create()
@@ -215,6 +263,14 @@ cdef class Workspace:
     def __dealloc__(self):
         fastrnn_workspace_free(self.pointer)
         fastrnn_packed_free(self.packed)
+
+    cdef int check(self, fastrnn_status status) except -1:
+        if status == FASTRNN_INTERRUPTED:
+            error, self.error = self.error, None
+            raise error
+        if status != FASTRNN_OK:
+            raise MemoryError("no memory for the kernel's workspace")
+        return 0
 
 
 _of_this_thread = threading.local()
@@ -228,63 +284,78 @@ cdef Workspace _workspace():
         return _of_this_thread.workspace
 
 
-def lstm_forward(cnp.ndarray x not None, cnp.ndarray h_0 not None, cnp.ndarray c_0 not None, weights not None,
-                 cnp.ndarray output not None, cnp.ndarray h_n not None, cnp.ndarray c_n not None,
-                 cnp.ndarray gates, cnp.ndarray c, int num_threads, str isa not None):
-    """Fills output, h_n and c_n; and with gates and c given, those too.
+cdef int _signalled(void *context) noexcept with gil:
+    """Runs the handlers of signals that have come; what one raises, as Ctrl-C does, ends the call."""
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        (<Workspace>context).error = error
+        return 1
+    return 0
 
-    The weights are packed for forward, or a tuple to be packed by `isa` for this call alone.
+
+def forward(str cell not None, cnp.ndarray x not None, cnp.ndarray h_0 not None, cnp.ndarray c_0, cnp.ndarray offsets,
+            weights not None, cnp.ndarray output not None, cnp.ndarray h_n not None, cnp.ndarray c_n,
+            cnp.ndarray gates, cnp.ndarray state, cnp.ndarray extra, int num_threads, str isa not None):
+    """Fills output, h_n and c_n; and with state given, what there is of gates, state and extra.
+
+    Without offsets x and output are (T, B, ...), with them (N, ...), as fastrnn.h says. The weights are packed for
+    forward, or a tuple to be packed by `isa` for this call alone.
     """
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_isa *kernels = NULL
     cdef int type_number = _type_of(x)
-    cdef fastrnn_lstm_weights w
-    cdef fastrnn_lstm_forward_args args
+    cdef fastrnn_weights w
+    cdef fastrnn_forward_args args
+    cdef fastrnn_interruption interruption
     cdef fastrnn_status status = FASTRNN_OK
     cdef bint pack = type(weights) is not Packed
+    interruption.wanted, interruption.context = _signalled, <void *>workspace
     if pack:
         kernels = _find(isa)
-        if _weights(&w, weights) != type_number:
+        if _weights(&w, cell, weights) != type_number:
             raise ValueError("x and weights differ in precision")
     else:
         args.packed = _packed(<Packed>weights, type_number)
-    args.T, args.B = x.shape[0], x.shape[1]
+    args.offsets = _offsets(offsets)
+    args.T, args.B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
     args.x, args.h_0, args.c_0 = _readable(x, type_number), _readable(h_0, type_number), _readable(c_0, type_number)
     args.output, args.h_n = _writable(output, type_number), _writable(h_n, type_number)
-    args.c_n = _writable(c_n, type_number)
-    args.gates, args.c = _writable(gates, type_number), _writable(c, type_number)
+    args.c_n, args.gates = _writable(c_n, type_number), _writable(gates, type_number)
+    args.state, args.extra = _writable(state, type_number), _writable(extra, type_number)
     with nogil:
         if pack:
-            status = fastrnn_lstm_pack(kernels, _dtype(type_number), FASTRNN_FORWARD, &w, num_threads,
-                                       &workspace.packed)
+            status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_FORWARD, &w, num_threads, &workspace.packed)
             args.packed = workspace.packed
         if status == FASTRNN_OK:
-            status = fastrnn_lstm_forward(&args, workspace.pointer, num_threads)
+            status = fastrnn_forward(&args, workspace.pointer, &interruption, num_threads)
         if pack and fastrnn_packed_bytes(workspace.packed) > KEPT_BYTES:
             fastrnn_packed_free(workspace.packed)
             workspace.packed = NULL
-    _check(status)
+    workspace.check(status)
 
 
-cdef class LSTMSteps:
+cdef class Steps:
     """A stack of packed layers that takes one step at a time; `fastrnn.stream` makes a user's class of it.
 
-    `_h` and `_c` (L, B, H) are the state, which each step replaces and nobody else may hold. What a kernel can read and write as it is costs no
-    more than a look at its type, precision and shape; a subclass says what becomes of the rest.
+    `_h` (L, B, P) and `_c` (L, B, H), None but for the LSTM, are the state, which each step replaces and nobody else may
+    hold. What a kernel can read and write as it is costs no more than a look at its type, precision and shape; a subclass
+    says what becomes of the rest.
     """
     cdef list packed
     cdef readonly cnp.ndarray _h, _c
-    cdef cnp.ndarray between # (B, H): h_t of the layers below the last
+    cdef cnp.ndarray between # (B, P): h_t of the layers below the last
     cdef object num_threads
     cdef cnp.npy_intp x_shape[2]
     cdef cnp.npy_intp y_shape[2]
     cdef int ndim, type_number
 
-    def __init__(self, list packed, cnp.ndarray h, cnp.ndarray c, bint batched, num_threads):
-        """packed for forward; h and c (L, B, H); x_t (B, I) if batched, else (I,); num_threads() tells how many."""
+    def __init__(self, list packed, cnp.ndarray h not None, cnp.ndarray c, bint batched, num_threads):
+        """packed for forward; h (L, B, P) and c (L, B, H) or None; x_t (B, I) if batched, else (I,); num_threads() tells how many."""
         self.type_number = _type_of(h)
         _writable(h, self.type_number)
-        _writable(c, self.type_number)
+        if c is not None:
+            _writable(c, self.type_number)
         for k in range(len(packed)):
             _packed(packed[k], self.type_number)
         self.packed, self._h, self._c, self.num_threads = packed, h, c, num_threads
@@ -314,13 +385,13 @@ cdef class LSTMSteps:
         ----------
         x_t : array_like, (B, I), or (I,) without a batch size
             The input of this step, cast to the layer's dtype by NumPy's "same_kind" rule.
-        out : ndarray, (B, H) or (H,), optional
+        out : ndarray, (B, H_out) or (H_out,), optional
             Where to write the result: an array of the layer's dtype, of any strides; it may be `x_t`. Default: a
             new one, the only thing that a step allocates.
 
         Returns
         -------
-        y_t : ndarray, (B, H) or (H,)
+        y_t : ndarray, (B, H_out) or (H_out,)
             h_t of the last layer; `out` if that was given.
 
         Raises
@@ -342,50 +413,59 @@ cdef class LSTMSteps:
             x_t = x_t.copy()
         cdef int threads = self.num_threads()
         cdef Workspace workspace = _workspace()
-        cdef fastrnn_lstm_forward_args args
+        cdef fastrnn_forward_args args
         cdef fastrnn_status status
         cdef Py_ssize_t k, last = len(self.packed) - 1
         args.T, args.B = 1, self._h.shape[1]
-        args.gates = args.c = NULL
+        args.offsets = NULL
+        args.gates = args.state = args.extra = NULL
         args.x = cnp.PyArray_DATA(<cnp.ndarray>x_t)
         args.h_0 = args.h_n = cnp.PyArray_DATA(self._h)
-        args.c_0 = args.c_n = cnp.PyArray_DATA(self._c)
+        args.c_0 = args.c_n = cnp.PyArray_DATA(self._c) if self._c is not None else NULL
         for k in range(last + 1):
             args.packed = (<Packed>self.packed[k]).pointer
             args.output = cnp.PyArray_DATA(<cnp.ndarray>out if k == last else self.between)
             with nogil:
-                status = fastrnn_lstm_forward(&args, workspace.pointer, threads)
-            _check(status)
+                status = fastrnn_forward(&args, workspace.pointer, NULL, threads)
+            workspace.check(status)
             args.x = args.h_n
             args.h_0 = args.h_n = <char *>args.h_n + cnp.PyArray_STRIDE(self._h, 0)
-            args.c_0 = args.c_n = <char *>args.c_n + cnp.PyArray_STRIDE(self._c, 0)
+            if self._c is not None:
+                args.c_0 = args.c_n = <char *>args.c_n + cnp.PyArray_STRIDE(self._c, 0)
         return out
 
 
-def lstm_backward(Packed packed not None, cnp.ndarray x not None, cnp.ndarray h_0 not None, cnp.ndarray c_0 not None,
-                  cnp.ndarray gates not None, cnp.ndarray c not None, cnp.ndarray d_output, cnp.ndarray d_h_n,
-                  cnp.ndarray d_c_n, cnp.ndarray d_x, cnp.ndarray d_h_0 not None, cnp.ndarray d_c_0 not None,
-                  cnp.ndarray d_weight_ih not None, cnp.ndarray d_weight_hh not None, cnp.ndarray d_bias,
-                  int num_threads):
-    """Fills the gradients; the given ones may be None for zeros, d_x and d_bias None if not wanted."""
+def backward(Packed packed not None, cnp.ndarray x not None, cnp.ndarray h_0 not None, cnp.ndarray c_0,
+             cnp.ndarray offsets, cnp.ndarray gates, cnp.ndarray state not None, cnp.ndarray extra, cnp.ndarray d_output,
+             cnp.ndarray d_h_n, cnp.ndarray d_c_n, cnp.ndarray d_x, cnp.ndarray d_h_0 not None, cnp.ndarray d_c_0,
+             tuple d_weights not None, bint accumulate, int num_threads):
+    """Fills the gradients, or adds to those of the weights if they are to accumulate.
+
+    The given gradients may be None for zeros; d_x and d_weights of biases None if not wanted.
+    """
     cdef Workspace workspace = _workspace()
     cdef int type_number = _type_of(x)
-    cdef fastrnn_lstm_backward_args args
+    cdef fastrnn_backward_args args
+    cdef fastrnn_interruption interruption
     cdef fastrnn_status status
-    args.T, args.B = x.shape[0], x.shape[1]
+    interruption.wanted, interruption.context = _signalled, <void *>workspace
     args.packed = _packed(packed, type_number)
+    args.offsets = _offsets(offsets)
+    args.T, args.B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
     args.x, args.h_0, args.c_0 = _readable(x, type_number), _readable(h_0, type_number), _readable(c_0, type_number)
-    args.gates, args.c = _readable(gates, type_number), _readable(c, type_number)
+    args.gates, args.state = _readable(gates, type_number), _readable(state, type_number)
+    args.extra = _readable(extra, type_number)
     args.d_output = _readable(d_output, type_number)
     args.d_h_n, args.d_c_n = _readable(d_h_n, type_number), _readable(d_c_n, type_number)
     args.d_x = _writable(d_x, type_number)
     args.d_h_0, args.d_c_0 = _writable(d_h_0, type_number), _writable(d_c_0, type_number)
-    args.d_weight_ih = _writable(d_weight_ih, type_number)
-    args.d_weight_hh = _writable(d_weight_hh, type_number)
-    args.d_bias = _writable(d_bias, type_number)
+    args.d_weight_ih, args.d_weight_hh = _writable(d_weights[0], type_number), _writable(d_weights[1], type_number)
+    args.d_bias_ih, args.d_bias_hh = _writable(d_weights[2], type_number), _writable(d_weights[3], type_number)
+    args.d_weight_hr, args.d_peephole = _writable(d_weights[4], type_number), _writable(d_weights[5], type_number)
+    args.accumulate = accumulate
     with nogil:
-        status = fastrnn_lstm_backward(&args, workspace.pointer, num_threads)
-    _check(status)
+        status = fastrnn_backward(&args, workspace.pointer, &interruption, num_threads)
+    workspace.check(status)
 
 
 def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not None, str isa not None):

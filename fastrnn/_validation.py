@@ -307,32 +307,6 @@ def checked_gradients(d_output, d_state_n, sizes, dtype):
     return d_output, d_state_n
 
 
-def lstm_arguments(x, state, weight_ih, weight_hh, bias_ih, bias_hh):
-    """checked_lstm without its options.
-
-    Returns
-    -------
-    x, h_0, c_0 : ndarray
-        Not yet cast; h_0 and c_0 may be None.
-    weights : tuple
-        weight_ih, weight_hh, bias_ih, bias_hh, native; a bias may be None.
-    """
-    x, (h_0, c_0), weights, _, _ = checked_lstm(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh, None, None, None, False
-    )
-    return x, h_0, c_0, weights[:4]
-
-
-def lstm_gradients(d_output, d_state_n, sizes, dtype):
-    """d_output (T, B, H), d_h_n and d_c_n (B, H), each native or None; `sizes` is (T, B, H)."""
-    d_output, (d_h_n, d_c_n) = checked_lstm_gradients(d_output, d_state_n, sizes, None, dtype)
-    return (
-        native_or_none(d_output, dtype),
-        native_or_none(d_h_n, dtype),
-        native_or_none(d_c_n, dtype),
-    )
-
-
 def check_tape(tape, expected):
     if type(tape) is not expected:
         kind = type(tape)

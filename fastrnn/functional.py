@@ -1,13 +1,12 @@
 """One layer, one direction, stateless, on raw arrays: the kernels with nothing around them.
 
-Each public function checks its arguments, allocates what it returns and hands both to the `unchecked_`
-function of the same name, which is what the layers call. `fastrnn.reference` has the same functions in
-plain NumPy.
+Each public function checks its arguments, allocates what it returns and hands both to `infer_rows` or to a tape,
+which is what the layers call. `fastrnn.reference` has the same functions in plain NumPy.
 
 Every array argument may be anything that `np.asarray` takes, of any strides, alignment, byte order
 and writeability; what cannot be read in place is copied. Everything is cast to the dtype of
 `weight_ih`, float32 or float64, by NumPy's "same_kind" rule. Shapes: T steps, B sequences, I
-inputs, H hidden units.
+inputs, H hidden units, P numbers in h, which are H but for an LSTM with a projection.
 """
 
 from __future__ import annotations
@@ -19,48 +18,182 @@ import numpy as np
 from fastrnn import _core
 from fastrnn._config import instruction_set
 from fastrnn._threads import get_num_threads
-from fastrnn._validation import check_tape, initial_state, lstm_arguments, lstm_gradients, native
+from fastrnn._rows import Rows
+from fastrnn._validation import (
+    check_tape,
+    checked_gradients,
+    checked_gru,
+    checked_lstm,
+    checked_lstm_gradients,
+    checked_rnn,
+    initial_state,
+    native_or_none,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from fastrnn._validation import State
 
-__all__ = ["lstm", "lstm_forward", "lstm_backward"]
+__all__ = [
+    "gru",
+    "gru_backward",
+    "gru_forward",
+    "lstm",
+    "lstm_backward",
+    "lstm_forward",
+    "rnn",
+    "rnn_backward",
+    "rnn_forward",
+]
+
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole")
 
 
-class LSTMTape:
-    """What `lstm_backward` needs of an `lstm_forward`; opaque, and never altered by a backward.
+# What the cells share, on rows as fastrnn._rows has them. A state is the tuple (h, c), whose c is None but for the LSTM.
+# Weights are tuples in the order of WEIGHTS, with None for what there is not.
 
-    The weights are in it as they were, `packed` for backward. `x` is in it by reference where it could
-    be read in place, and then `fingerprint` tells whether it has been changed since. `biases` names those
-    that there are.
+
+def infer_rows(cell, rows, reverse, x, state_0, weights, state_n):
+    """The output, of native arrays. `weights` may be what _core.pack has made of them; state_n is written."""
+    output = np.empty((*rows.shape, state_0[0].shape[-1]), x.dtype)
+    if reverse:
+        x = rows.turned(x)
+    nothing = None, None, None
+    _core.forward(
+        cell, x, *state_0, rows.offsets, weights, output, *state_n, *nothing,
+        get_num_threads(), instruction_set(),
+    )  # fmt: skip
+    return rows.turned(output) if reverse else output
+
+
+class Tape:
+    """What a backward needs of its forward, of one direction of one layer; opaque, and never altered by a backward.
+
+    The weights are in it as they were, `packed` for backward. `x` is in it by reference where it could be read in place,
+    and then `fingerprint` tells whether it has been changed since.
     """
 
-    __slots__ = ("x", "fingerprint", "h_0", "c_0", "gates", "c", "packed", "biases")
+    __slots__ = ("rows", "reverse", "x", "fingerprint", "state_0", "kept", "packed", "weights")
 
-    def __init__(self, x, fingerprint, h_0, c_0, gates, c, packed):
+    @classmethod
+    def of(cls, cell, rows, reverse, x, x_is_private, state_0, weights, packed, kept, state_n):
+        """The tape of one forward pass, and the output.
+
+        Nobody may write to packed, kept and state_0 while the tape lives, and nobody else to x if it is called private.
+        `weights` may be what _core.pack has made of them for forward, `packed` is the same for backward; kept is
+        what kept_shapes says; state_n is written.
+        """
+        self = cls()
+        if reverse:
+            x, x_is_private = rows.turned(x), True
+        # Taken first: what another thread does to x while the kernel runs is noticed, too.
+        self.fingerprint = None if x_is_private else _core.fingerprint(x)
+        output = np.empty((*rows.shape, state_0[0].shape[-1]), x.dtype)
+        _core.forward(
+            cell, x, *state_0, rows.offsets, weights, output, *state_n, *kept,
+            get_num_threads(), instruction_set(),
+        )  # fmt: skip
         # A view, because the shape of the caller's own array object can be assigned to.
-        self.x = x if fingerprint is None else x.view()
-        self.fingerprint = fingerprint
-        self.h_0 = h_0
-        self.c_0 = c_0
-        self.gates = gates
-        self.c = c
-        self.packed = packed
-        self.biases = []
+        self.x = x if x_is_private else x.view()
+        self.rows, self.reverse, self.state_0, self.packed, self.kept = rows, reverse, state_0, packed, kept
+        return self, rows.turned(output) if reverse else output
 
     def check_x(self):
         if self.fingerprint is not None and _core.fingerprint(self.x) != self.fingerprint:
             raise ValueError("x: changed between forward and backward")
 
+    def backward(self, d_output, d_state_n, d_state_0, d_weights, accumulate=False):
+        """d_x, of native arrays; d_state_0 and d_weights are written, the latter added to if they accumulate.
+
+        It does not look whether x was changed: check_x does.
+        """
+        if self.reverse:
+            d_output = self.rows.turned(d_output)
+        d_x = np.empty(self.x.shape, self.x.dtype)
+        _core.backward(
+            self.packed, self.x, *self.state_0, self.rows.offsets, *self.kept, d_output, *d_state_n,
+            d_x, *d_state_0, d_weights, accumulate, get_num_threads(),
+        )  # fmt: skip
+        return self.rows.turned(d_x) if self.reverse else d_x
+
     def __reduce__(self):
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one process")
 
     def __repr__(self):
-        T, B, I = self.x.shape
-        H = self.c.shape[2]
-        return f"<functional.LSTMTape T={T} B={B} I={I} H={H} {self.x.dtype}>"
+        T, B, I = self.rows.T, self.rows.B, self.x.shape[-1]
+        H = self.kept[1].shape[-1]
+        return f"<functional.{type(self).__name__} T={T} B={B} I={I} H={H} {self.x.dtype}>"
+
+
+def kept_shapes(cell, rows, H, projection):
+    """The shapes of what a tape keeps, gates, state and extra; None for what there is not."""
+    return [(*rows.shape, n) if n else None for n in _core.tape_columns(cell, H, projection)]
+
+
+# What the public functions share
+
+
+def empty_like(state):
+    h, c = state
+    return np.empty(h.shape, h.dtype), None if c is None else np.empty(c.shape, c.dtype)
+
+
+def inferred(cell, x, state, weights, lengths, reverse):
+    """output and the state_n of infer_rows, for checked arguments."""
+    rows, x, state_0 = arranged(cell, x, state, weights, lengths, private=False)
+    state_n = empty_like(state_0)
+    output = infer_rows(cell, rows, reverse, x, state_0, weights, state_n)
+    return rows.scatter(output), tuple(rows.scatter_state(s) for s in state_n)
+
+
+def taped(kind, cell, x, state, weights, lengths, reverse):
+    """output, state_n and a tape of that kind, for checked arguments."""
+    rows, native_x, state_0 = arranged(cell, x, state, weights, lengths, private=True)
+    dtype = native_x.dtype
+    H, P = weights[0].shape[0] // GATES[cell], weights[1].shape[1]
+    shapes = kept_shapes(cell, rows, H, 0 if weights[4] is None else P)
+    kept = tuple(None if shape is None else np.empty(shape, dtype) for shape in shapes)
+    packed = _core.pack(cell, weights, True, get_num_threads(), instruction_set())
+    state_n = empty_like(state_0)
+    tape, output = kind.of(
+        cell, rows, reverse, native_x, native_x is not x, state_0, weights, packed, kept, state_n
+    )
+    tape.weights = [(name, w.shape) for name, w in zip(WEIGHTS, weights) if w is not None]
+    return rows.scatter(output), tuple(rows.scatter_state(s) for s in state_n), tape
+
+
+def arranged(cell, x, state, weights, lengths, private):
+    """The rows of checked arguments; x and the state by rows, native."""
+    dtype = weights[0].dtype
+    T, B, _ = x.shape
+    H, P = weights[0].shape[0] // GATES[cell], weights[1].shape[1]
+    rows = Rows(T, B, lengths)
+    h_0, c_0 = (rows.gather_state(s) for s in state)
+    h_0 = initial_state(h_0, (B, P), dtype, private)
+    c_0 = initial_state(c_0, (B, H), dtype, private) if cell == "lstm" else None
+    return rows, rows.gather(x, dtype), (h_0, c_0)
+
+
+def gradients(tape, d_output, d_state_n):
+    """d_x, d_state_0 and d_params of a tape, for checked gradients."""
+    rows, dtype = tape.rows, tape.x.dtype
+    tape.check_x()
+    d_state_n = [native_or_none(rows.gather_state(d), dtype) for d in d_state_n]
+    d_state_0 = empty_like(tape.state_0)
+    d_params = {name: np.empty(shape, dtype) for name, shape in tape.weights}
+    d_weights = tuple(d_params.get(name) for name in WEIGHTS)
+    d_x = tape.backward(rows.gather(d_output, dtype), d_state_n, d_state_0, d_weights)
+    return rows.scatter(d_x), tuple(rows.scatter_state(d) for d in d_state_0), d_params
+
+
+# LSTM
+
+
+class LSTMTape(Tape):
+    __slots__ = ()
+    __doc__ = Tape.__doc__
 
 
 def lstm(
@@ -70,35 +203,52 @@ def lstm(
     weight_hh: ArrayLike,
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
+    *,
+    weight_hr: ArrayLike | None = None,
+    weight_peephole: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
 ) -> tuple[NDArray, tuple[NDArray, NDArray]]:
     """Run an LSTM over a sequence and keep nothing for a backward pass.
 
     With rows of the weights in the order i, f, g, o of the gates, step t computes ::
 
         z   = bias_ih + bias_hh + x_t @ weight_ih.T + h_(t-1) @ weight_hh.T
-        i, f, o = sigmoid(z_i), sigmoid(z_f), sigmoid(z_o)
+        i   = sigmoid(z_i + p_i * c_(t-1))
+        f   = sigmoid(z_f + p_f * c_(t-1))
         g   = tanh(z_g)
         c_t = f * c_(t-1) + i * g
-        h_t = o * tanh(c_t)
+        o   = sigmoid(z_o + p_o * c_t)
+        h_t = weight_hr @ (o * tanh(c_t))
+
+    where p_i, p_f, p_o are the rows of `weight_peephole`, zero by default, and `weight_hr` is left out by default.
 
     Parameters
     ----------
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
-    state : tuple (h_0, c_0) of array_like (B, H), or None
+    state : tuple (h_0, c_0) of array_like, (B, P) and (B, H), or None
         The state before the first step; None, for the tuple or for a member of it, means zeros.
     weight_ih : array_like, (4*H, I), float32 or float64
         Its dtype is that of the computation and of everything returned.
-    weight_hh : array_like, (4*H, H)
+    weight_hh : array_like, (4*H, P)
     bias_ih, bias_hh : array_like, (4*H,), optional
         Default: no bias.
+    weight_hr : array_like, (P, H), optional
+        A projection of the output. Default: none, and P is H.
+    weight_peephole : array_like, (3, H), optional
+        What the gates i, f and o see of the cell state. Default: nothing.
+    lengths : array_like of int, (B,), optional
+        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+    reverse : bool, default False
+        Whether each sequence is read from its end to its beginning. `output` stays where its input is.
 
     Returns
     -------
-    output : ndarray, (T, B, H)
-        h_t of every step.
-    state_n : tuple (h_n, c_n) of ndarray (B, H)
-        The state after the last step.
+    output : ndarray, (T, B, P)
+        h_t of every step; zero beyond a sequence's length.
+    state_n : tuple (h_n, c_n) of ndarray, (B, P) and (B, H)
+        The state after each sequence's last step.
 
     Raises
     ------
@@ -114,34 +264,20 @@ def lstm(
 
     Notes
     -----
-    The equations are those of [1]_ with the forget gate of [2]_; layout and names are those of
-    torch.nn.LSTM.
+    The equations are those of [1]_ with the forget gate of [2]_, the peepholes of [3]_ and the projection of
+    [4]_; layout and names are those of torch.nn.LSTM.
 
     .. [1] S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997.
     .. [2] F. A. Gers, J. Schmidhuber and F. Cummins, "Learning to forget: continual prediction with
        LSTM", Neural Computation 12(10), 2000.
+    .. [3] F. A. Gers, N. N. Schraudolph and J. Schmidhuber, "Learning precise timing with LSTM recurrent
+       networks", JMLR 3, 2002.
+    .. [4] H. Sak, A. Senior and F. Beaufays, "Long short-term memory based recurrent neural network
+       architectures for large vocabulary speech recognition", arXiv:1402.1128, 2014.
     """
-    x, h_0, c_0, weights = lstm_arguments(x, state, weight_ih, weight_hh, bias_ih, bias_hh)
-    dtype = weights[0].dtype
-    T, B, _ = x.shape
-    H = weights[1].shape[1]
-    h_0 = initial_state(h_0, (B, H), dtype, private=False)
-    c_0 = initial_state(c_0, (B, H), dtype, private=False)
-    output = np.empty((T, B, H), dtype)
-    h_n = np.empty((B, H), dtype)
-    c_n = np.empty((B, H), dtype)
-    unchecked_lstm(native(x, dtype), h_0, c_0, weights, output, h_n, c_n)
-    return output, (h_n, c_n)
-
-
-def unchecked_lstm(x, h_0, c_0, weights, output, h_n, c_n):
-    """`lstm` on native arrays, written into output (T, B, H), h_n and c_n (B, H).
-
-    `weights` is the tuple of lstm_arguments, or what _core.lstm_pack has made of it for forward.
-    """
-    _core.lstm_forward(
-        x, h_0, c_0, weights, output, h_n, c_n, None, None, get_num_threads(), instruction_set()
-    )
+    return inferred("lstm", *checked_lstm(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
+    ))  # fmt: skip
 
 
 def lstm_forward(
@@ -151,12 +287,17 @@ def lstm_forward(
     weight_hh: ArrayLike,
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
+    *,
+    weight_hr: ArrayLike | None = None,
+    weight_peephole: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
 ) -> tuple[NDArray, tuple[NDArray, NDArray], LSTMTape]:
     """Run an LSTM over a sequence and keep a tape for `lstm_backward`.
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
         As in `lstm`.
 
     Returns
@@ -172,44 +313,9 @@ def lstm_forward(
     TypeError, ValueError
         As in `lstm`.
     """
-    x, h_0, c_0, weights = lstm_arguments(x, state, weight_ih, weight_hh, bias_ih, bias_hh)
-    dtype = weights[0].dtype
-    T, B, _ = x.shape
-    H = weights[1].shape[1]
-    native_x = native(x, dtype)
-    h_0 = initial_state(h_0, (B, H), dtype, private=True)
-    c_0 = initial_state(c_0, (B, H), dtype, private=True)
-    output = np.empty((T, B, H), dtype)
-    h_n = np.empty((B, H), dtype)
-    c_n = np.empty((B, H), dtype)
-    packed = _core.lstm_pack(weights, True, get_num_threads(), instruction_set())
-    memory = np.empty((T, B, 4 * H), dtype), np.empty((T, B, H), dtype)
-    tape = unchecked_lstm_forward(
-        native_x, native_x is not x, h_0, c_0, weights, packed, *memory, output, h_n, c_n
-    )
-    tape.biases = [n for n, b in zip(("bias_ih", "bias_hh"), weights[2:]) if b is not None]
-    return output, (h_n, c_n), tape
-
-
-def unchecked_lstm_forward(
-    x, x_is_private, h_0, c_0, weights, packed, gates, c, output, h_n, c_n
-):
-    """`lstm_forward` on native arrays, written into output (T, B, H), h_n and c_n (B, H).
-
-    `weights` is as for unchecked_lstm, `packed` the same weights packed for backward. The tape keeps
-    packed, gates (T, B, 4*H) and c (T, B, H), h_0 and c_0, to none of which anybody may write while it lives; and x,
-    to which nobody else may write if it is called private.
-
-    Returns
-    -------
-    tape : LSTMTape
-    """
-    # Taken first: what another thread does to x while the kernel runs is noticed, too.
-    fingerprint = None if x_is_private else _core.fingerprint(x)
-    _core.lstm_forward(
-        x, h_0, c_0, weights, output, h_n, c_n, gates, c, get_num_threads(), instruction_set()
-    )
-    return LSTMTape(x, fingerprint, h_0, c_0, gates, c, packed)
+    return taped(LSTMTape, "lstm", *checked_lstm(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
+    ))  # fmt: skip
 
 
 def lstm_backward(
@@ -225,18 +331,20 @@ def lstm_backward(
     ----------
     tape : LSTMTape
         What `lstm_forward` returned.
-    d_output : array_like, (T, B, H), optional
-        The gradient with respect to `output`. Default: zeros.
-    d_state_n : tuple (d_h_n, d_c_n) of array_like (B, H), optional
+    d_output : array_like, (T, B, P), optional
+        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        Default: zeros.
+    d_state_n : tuple (d_h_n, d_c_n) of array_like, (B, P) and (B, H), optional
         The gradient with respect to `state_n`; a member may be None. Default: zeros.
 
     Returns
     -------
     d_x : ndarray, (T, B, I)
-    d_state : tuple (d_h_0, d_c_0) of ndarray (B, H)
+        Zero beyond a sequence's length.
+    d_state : tuple (d_h_0, d_c_0) of ndarray, (B, P) and (B, H)
     d_params : dict of ndarray
-        "weight_ih" (4*H, I), "weight_hh" (4*H, H), and "bias_ih", "bias_hh" (4*H,) of those biases that
-        were given.
+        "weight_ih" (4*H, I), "weight_hh" (4*H, P), and of those that were given "bias_ih", "bias_hh" (4*H,),
+        "weight_hr" (P, H) and "weight_peephole" (3, H).
 
     Raises
     ------
@@ -246,38 +354,330 @@ def lstm_backward(
         If a shape does not fit, or the `x` of the forward pass has been changed since.
     """
     check_tape(tape, LSTMTape)
-    T, B, H = tape.c.shape
-    I = tape.x.shape[2]
-    dtype = tape.c.dtype
-    d_output, d_h_n, d_c_n = lstm_gradients(d_output, d_state_n, (T, B, H), dtype)
-    tape.check_x()
-    d_x = np.empty((T, B, I), dtype)
-    d_h_0 = np.empty((B, H), dtype)
-    d_c_0 = np.empty((B, H), dtype)
-    d_params = {
-        "weight_ih": np.empty((4 * H, I), dtype),
-        "weight_hh": np.empty((4 * H, H), dtype),
-    }
-    for name in tape.biases:
-        d_params[name] = np.empty(4 * H, dtype)
-    unchecked_lstm_backward(tape, d_output, d_h_n, d_c_n, d_x, d_h_0, d_c_0, *d_params.values())
-    return d_x, (d_h_0, d_c_0), d_params
+    T, B, H, P = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1], tape.state_0[0].shape[1]
+    has_projection = "weight_hr" in dict(tape.weights)
+    d_output, d_state_n = checked_lstm_gradients(
+        d_output, d_state_n, (T, B, H), P if has_projection else None, tape.x.dtype
+    )
+    return gradients(tape, d_output, d_state_n)
 
 
-def unchecked_lstm_backward(
-    tape, d_output, d_h_n, d_c_n, d_x, d_h_0, d_c_0, d_weight_ih, d_weight_hh, *d_biases
-):
-    """`lstm_backward` on native arrays, written into d_x and the arrays after it.
+# GRU
 
-    It does not look whether x was changed: tape.check_x does. There are as many d_biases, each
-    (4*H,), as there were biases; they are equal.
+
+class GRUTape(Tape):
+    __slots__ = ()
+    __doc__ = Tape.__doc__
+
+
+def gru(
+    x: ArrayLike,
+    state: ArrayLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+) -> tuple[NDArray, NDArray]:
+    """Run a GRU over a sequence and keep nothing for a backward pass.
+
+    With rows of the weights in the order r, z, n, and a and b for the products of the input and of the state, step t
+    computes ::
+
+        a   = bias_ih + x_t @ weight_ih.T
+        b   = bias_hh + h_(t-1) @ weight_hh.T
+        r   = sigmoid(a_r + b_r)
+        z   = sigmoid(a_z + b_z)
+        n   = tanh(a_n + r * b_n)
+        h_t = (1 - z) * n + z * h_(t-1)
+
+    Parameters
+    ----------
+    x : array_like, (T, B, I)
+        The input. T, B and I may be 0.
+    state : array_like, (B, H), or None
+        h_0, the state before the first step; None means zeros.
+    weight_ih : array_like, (3*H, I), float32 or float64
+        Its dtype is that of the computation and of everything returned.
+    weight_hh : array_like, (3*H, H)
+    bias_ih, bias_hh : array_like, (3*H,), optional
+        Default: no bias.
+    lengths : array_like of int, (B,), optional
+        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+    reverse : bool, default False
+        Whether each sequence is read from its end to its beginning. `output` stays where its input is.
+
+    Returns
+    -------
+    output : ndarray, (T, B, H)
+        h_t of every step; zero beyond a sequence's length.
+    state_n : ndarray, (B, H)
+        h_n, the state after each sequence's last step.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a dtype that cannot be cast, or `weight_ih` one that is not float32 or
+        float64.
+    ValueError
+        If a shape or a value does not fit. The message starts with the argument's name.
+
+    See Also
+    --------
+    gru_forward : the same numbers, bit for bit, with a tape for the gradients.
+
+    Notes
+    -----
+    The equations are those of [1]_ but for the reset gate, which comes after the product, as in torch.nn.GRU and
+    cuDNN; layout and names are torch's, too.
+
+    .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
+       translation", EMNLP 2014.
     """
-    d_bias = d_biases[0] if d_biases else None
-    _core.lstm_backward(
-        tape.packed, tape.x, tape.h_0, tape.c_0, tape.gates, tape.c,
-        d_output, d_h_n, d_c_n,
-        d_x, d_h_0, d_c_0, d_weight_ih, d_weight_hh, d_bias,
-        get_num_threads(),
-    )  # fmt: skip
-    for other in d_biases[1:]:
-        other[...] = d_bias
+    x, h_0, weights, lengths, reverse = checked_gru(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse
+    )
+    weights = *weights, None, None
+    output, (h_n, _) = inferred("gru", x, (h_0, None), weights, lengths, reverse)
+    return output, h_n
+
+
+def gru_forward(
+    x: ArrayLike,
+    state: ArrayLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+) -> tuple[NDArray, NDArray, GRUTape]:
+    """Run a GRU over a sequence and keep a tape for `gru_backward`.
+
+    Parameters
+    ----------
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse
+        As in `gru`.
+
+    Returns
+    -------
+    output, state_n
+        As in `gru`, the same bits.
+    tape : GRUTape
+        For `gru_backward`. Tapes are independent of each other. The weights may be changed before the
+        backward pass, `x` may not.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `gru`.
+    """
+    x, h_0, weights, lengths, reverse = checked_gru(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse
+    )
+    weights = *weights, None, None
+    output, (h_n, _), tape = taped(GRUTape, "gru", x, (h_0, None), weights, lengths, reverse)
+    return output, h_n, tape
+
+
+def gru_backward(
+    tape: GRUTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
+    """The gradients of a loss through one `gru_forward`.
+
+    May be called any number of times with one tape, with the same or with other arguments.
+
+    Parameters
+    ----------
+    tape : GRUTape
+        What `gru_forward` returned.
+    d_output : array_like, (T, B, H), optional
+        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        Default: zeros.
+    d_state_n : array_like, (B, H), optional
+        The gradient with respect to `state_n`. Default: zeros.
+
+    Returns
+    -------
+    d_x : ndarray, (T, B, I)
+        Zero beyond a sequence's length.
+    d_state : ndarray, (B, H)
+    d_params : dict of ndarray
+        "weight_ih" (3*H, I), "weight_hh" (3*H, H), and "bias_ih", "bias_hh" (3*H,) of those biases that
+        were given.
+
+    Raises
+    ------
+    TypeError
+        If `tape` is not a tape of `gru_forward`, or a dtype cannot be cast.
+    ValueError
+        If a shape does not fit, or the `x` of the forward pass has been changed since.
+    """
+    check_tape(tape, GRUTape)
+    sizes = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1]
+    d_output, d_h_n = checked_gradients(d_output, d_state_n, sizes, tape.x.dtype)
+    d_x, (d_h_0, _), d_params = gradients(tape, d_output, (d_h_n, None))
+    return d_x, d_h_0, d_params
+
+
+# RNN
+
+
+class RNNTape(Tape):
+    __slots__ = ()
+    __doc__ = Tape.__doc__
+
+
+def rnn(
+    x: ArrayLike,
+    state: ArrayLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+) -> tuple[NDArray, NDArray]:
+    """Run a plain recurrent network over a sequence and keep nothing for a backward pass.
+
+    Step t computes, with the rectifier max(0, z) in place of tanh if asked for ::
+
+        h_t = tanh(bias_ih + bias_hh + x_t @ weight_ih.T + h_(t-1) @ weight_hh.T)
+
+    Parameters
+    ----------
+    x : array_like, (T, B, I)
+        The input. T, B and I may be 0.
+    state : array_like, (B, H), or None
+        h_0, the state before the first step; None means zeros.
+    weight_ih : array_like, (H, I), float32 or float64
+        Its dtype is that of the computation and of everything returned.
+    weight_hh : array_like, (H, H)
+    bias_ih, bias_hh : array_like, (H,), optional
+        Default: no bias.
+    nonlinearity : {"tanh", "relu"}, default "tanh"
+    lengths : array_like of int, (B,), optional
+        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+    reverse : bool, default False
+        Whether each sequence is read from its end to its beginning. `output` stays where its input is.
+
+    Returns
+    -------
+    output : ndarray, (T, B, H)
+        h_t of every step; zero beyond a sequence's length.
+    state_n : ndarray, (B, H)
+        h_n, the state after each sequence's last step.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a dtype that cannot be cast, or `weight_ih` one that is not float32 or
+        float64.
+    ValueError
+        If a shape or a value does not fit. The message starts with the argument's name.
+
+    See Also
+    --------
+    rnn_forward : the same numbers, bit for bit, with a tape for the gradients.
+
+    Notes
+    -----
+    The network of [1]_; layout and names are those of torch.nn.RNN.
+
+    .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
+    """
+    x, h_0, weights, lengths, reverse, nonlinearity = checked_rnn(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
+    )
+    weights = *weights, None, None
+    output, (h_n, _) = inferred(f"rnn_{nonlinearity}", x, (h_0, None), weights, lengths, reverse)
+    return output, h_n
+
+
+def rnn_forward(
+    x: ArrayLike,
+    state: ArrayLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+) -> tuple[NDArray, NDArray, RNNTape]:
+    """Run a plain recurrent network over a sequence and keep a tape for `rnn_backward`.
+
+    Parameters
+    ----------
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
+        As in `rnn`.
+
+    Returns
+    -------
+    output, state_n
+        As in `rnn`, the same bits.
+    tape : RNNTape
+        For `rnn_backward`. Tapes are independent of each other. The weights may be changed before the
+        backward pass, `x` may not.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `rnn`.
+    """
+    x, h_0, weights, lengths, reverse, nonlinearity = checked_rnn(
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
+    )
+    weights = *weights, None, None
+    output, (h_n, _), tape = taped(RNNTape, f"rnn_{nonlinearity}", x, (h_0, None), weights, lengths, reverse)
+    return output, h_n, tape
+
+
+def rnn_backward(
+    tape: RNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
+    """The gradients of a loss through one `rnn_forward`.
+
+    May be called any number of times with one tape, with the same or with other arguments.
+
+    Parameters
+    ----------
+    tape : RNNTape
+        What `rnn_forward` returned.
+    d_output : array_like, (T, B, H), optional
+        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        Default: zeros.
+    d_state_n : array_like, (B, H), optional
+        The gradient with respect to `state_n`. Default: zeros.
+
+    Returns
+    -------
+    d_x : ndarray, (T, B, I)
+        Zero beyond a sequence's length.
+    d_state : ndarray, (B, H)
+    d_params : dict of ndarray
+        "weight_ih" (H, I), "weight_hh" (H, H), and "bias_ih", "bias_hh" (H,) of those biases that
+        were given.
+
+    Raises
+    ------
+    TypeError
+        If `tape` is not a tape of `rnn_forward`, or a dtype cannot be cast.
+    ValueError
+        If a shape does not fit, or the `x` of the forward pass has been changed since.
+    """
+    check_tape(tape, RNNTape)
+    sizes = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1]
+    d_output, d_h_n = checked_gradients(d_output, d_state_n, sizes, tape.x.dtype)
+    d_x, (d_h_0, _), d_params = gradients(tape, d_output, (d_h_n, None))
+    return d_x, d_h_0, d_params

@@ -1,4 +1,4 @@
-"""Layers: parameters, several layers deep, around the functions of `fastrnn.functional`."""
+"""Layers: parameters, several layers deep and in both directions, around the functions of `fastrnn.functional`."""
 
 from __future__ import annotations
 
@@ -9,35 +9,45 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastrnn import _core
-from fastrnn._config import instruction_set
-from fastrnn._threads import get_num_threads
+from fastrnn._rows import Rows
+from fastrnn._stacks import (
+    ALL,
+    CheckpointedStack,
+    Dropout,
+    TapedStack,
+    infer_stack,
+    joined,
+    kept_memory,
+    of_layers,
+    pack_stack,
+)
 from fastrnn._validation import (
+    NONLINEARITIES,
     as_array,
     check_bytes,
     check_tape,
+    checked_lengths,
+    choice,
     flag,
     float_dtype,
     initial_state,
-    native,
+    native_or_none,
     pair,
     probability,
     shape_error,
     shaped_array,
     size,
 )
-from fastrnn.functional import unchecked_lstm, unchecked_lstm_backward, unchecked_lstm_forward
+from fastrnn.functional import GATES, WEIGHTS, empty_like
 from fastrnn.parameters import Parameters
-from fastrnn.stream import LSTMStream
+from fastrnn.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    from fastrnn._validation import State
-
-__all__ = ["LSTM"]
+__all__ = ["GRU", "LSTM", "RNN"]
 
 # A tape leaves no more than that to the next one.
 MOST_LEFT_BYTES = 256 << 20
@@ -49,18 +59,20 @@ class LayerTape:
     When it goes, it leaves its memory to the layer for the next tape: the system takes time to clear new memory.
     """
 
-    __slots__ = ("layer", "tapes", "batched", "memory", "heir")
+    __slots__ = ("layer", "rows", "levels", "masks", "dropout", "batched", "memory", "heir")
 
-    def __init__(self, layer, tapes, batched, memory, heir):
+    def __init__(self, layer, rows, levels, masks, dropout, batched, memory, heir):
         self.layer = weakref.ref(layer)
-        self.tapes = tapes  # of fastrnn.functional, the layer nearest to x first
+        self.rows = rows
+        self.levels = levels  # lists of stacks, one for each direction; the level nearest to x first
+        self.masks, self.dropout = masks, dropout  # of what comes into each level, or None
         self.batched = batched
-        self.memory = memory  # of each of tapes: gates, c, and what was packed for it alone or None
+        self.memory = memory  # (gates, state, extra, what was packed for the tape alone) of each layer and direction
         self.heir = heir
 
     def __del__(self):
         # A tape may come to life again in its last moment: it is then empty.
-        memory, self.memory, self.tapes = self.memory, (), ()
+        memory, self.memory, self.levels = self.memory, (), ()
         if memory and sum(one.nbytes for of_layer in memory for one in of_layer if one is not None) <= MOST_LEFT_BYTES:
             self.heir.append(memory)
 
@@ -68,81 +80,18 @@ class LayerTape:
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one layer")
 
     def __repr__(self):
-        if not self.tapes:
+        if not self.levels:
             return f"<LayerTape, finalized, of {self.layer()}>"
-        T, B, _ = self.tapes[0].x.shape
-        return f"<LayerTape T={T} B={B} of {self.layer()}>"
+        return f"<LayerTape T={self.rows.T} B={self.rows.B} of {self.layer()}>"
 
 
-class LSTM:
-    """A long short-term memory layer, or a stack of them, as torch.nn.LSTM.
+class Recurrent:
+    """What LSTM, GRU and RNN share: everything but their names and options."""
 
-    See `fastrnn.functional.lstm` for the equations and their source; gate order, names and shapes of the
-    parameters are those of torch.nn.LSTM, so that its state_dict can be loaded.
-
-    Parameters
-    ----------
-    input_size : int
-        Size I of each step's input, at least 1.
-    hidden_size : int
-        Size H of the state, at least 1.
-    num_layers : int, default 1
-        Layers on top of each other, each taking the output of the one below.
-    bias : bool, default True
-        Whether there are bias_ih and bias_hh.
-    batch_first : bool, default False
-        Whether `x` and `output` are (B, T, ...) rather than (T, B, ...). The state is not affected.
-    dropout : float, default 0.0
-        Only 0 is implemented.
-    bidirectional : bool, default False
-        Only False is implemented.
-    proj_size : int, default 0
-        Only 0 is implemented.
-    peephole : bool, default False
-        Only False is implemented.
-    dtype : data-type, default float32
-        float32 or float64: of the parameters, of the computation and of everything returned.
-    rng : None, int or numpy.random.Generator, optional
-        Where the initial parameters come from: uniform in [-1/sqrt(H), 1/sqrt(H)). An int is a seed.
-        Default: different at each construction.
-
-    Attributes
-    ----------
-    params : Parameters
-        weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H), bias_ih_l0 (4*H,), bias_hh_l0 (4*H,), then
-        those of layer 1 with (4*H, H) for weight_ih_l1, and so on; rows in the order i, f, g, o.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has the wrong type or is out of range.
-    NotImplementedError
-        If an argument asks for what is not implemented.
-
-    Examples
-    --------
-    >>> import numpy as np, fastrnn
-    >>> layer = fastrnn.LSTM(64, 128, num_layers=2, rng=0)
-    >>> output, (h_n, c_n) = layer(np.zeros((25, 16, 64)))
-    >>> output.shape, h_n.shape
-    ((25, 16, 128), (2, 16, 128))
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        *,
-        peephole: bool = False,
-        dtype: DTypeLike = np.float32,
-        rng: int | np.random.Generator | None = None,
-    ) -> None:
+    def _initialize(
+        self, cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+        dtype, rng, proj_size=0, peephole=False,
+    ):  # fmt: skip
         input_size = size("input_size", input_size)
         hidden_size = size("hidden_size", hidden_size)
         num_layers = size("num_layers", num_layers)
@@ -163,17 +112,10 @@ class LSTM:
             rng = np.random.default_rng(rng)
         except (TypeError, ValueError) as error:
             raise type(error)(f"rng: {error}") from error
-        for name, value in (
-            ("dropout", dropout),
-            ("bidirectional", bidirectional),
-            ("proj_size", proj_size),
-            ("peephole", peephole),
-        ):
-            if value:
-                raise NotImplementedError(f"{name}: {value} is not implemented yet")
 
-        columns = input_size + (2 * num_layers - 1) * hidden_size + 2 * num_layers * bias
-        if 4 * hidden_size * columns * dtype.itemsize > sys.maxsize:
+        D, G, P = 1 + bidirectional, GATES[cell] * hidden_size, proj_size or hidden_size
+        columns = input_size + num_layers * (P + 2 * bias) + (num_layers - 1) * D * P
+        if D * (G * columns + num_layers * (proj_size + 3 * peephole) * hidden_size) * dtype.itemsize > sys.maxsize:
             raise ValueError(
                 "input_size, hidden_size: too large: the parameters of "
                 f"{num_layers} layers of input_size={input_size}, hidden_size={hidden_size} "
@@ -181,37 +123,60 @@ class LSTM:
             )
         shapes = {}
         for k in range(num_layers):
-            shapes[f"weight_ih_l{k}"] = (4 * hidden_size, hidden_size if k else input_size)
-            shapes[f"weight_hh_l{k}"] = (4 * hidden_size, hidden_size)
-            if bias:
-                shapes[f"bias_ih_l{k}"] = (4 * hidden_size,)
-                shapes[f"bias_hh_l{k}"] = (4 * hidden_size,)
+            for suffix in (f"_l{k}", f"_l{k}_reverse")[:D]:
+                shapes[f"weight_ih{suffix}"] = (G, D * P if k else input_size)
+                shapes[f"weight_hh{suffix}"] = (G, P)
+                if bias:
+                    shapes[f"bias_ih{suffix}"] = (G,)
+                    shapes[f"bias_hh{suffix}"] = (G,)
+                if proj_size:
+                    shapes[f"weight_hr{suffix}"] = (P, hidden_size)
+                if peephole:
+                    shapes[f"weight_peephole{suffix}"] = (3, hidden_size)
         params = Parameters(shapes, dtype)
         bound = hidden_size**-0.5
         for array in params.values():
             array[...] = rng.uniform(-bound, bound, array.shape)
+        self._cell = cell
         self._input_size = input_size
         self._hidden_size = hidden_size
         self._num_layers = num_layers
         self._bias = bias
         self._batch_first = batch_first
+        self._dropout = dropout
+        self._bidirectional = bidirectional
+        self._proj_size = proj_size
+        self._peephole = peephole
+        self._rng = rng
         self._params = params
         self._derive()
 
     def _derive(self):
         """Everything that follows from the parameters."""
         self._dtype = self._params.flat.dtype
-        # weight_ih, weight_hh, bias_ih, bias_hh of each layer, as functional takes them. Views, because
-        # the shapes of the array objects that `params` gives out can be assigned to.
-        absent = () if self._bias else (None, None)
+        self._names = [
+            [f"{name}_l{k}{suffix}" for name in WEIGHTS]
+            for k in range(self._num_layers)
+            for suffix in ("", "_reverse")[: 1 + self._bidirectional]
+        ]
+        # Views, because the shapes of the array objects that `params` gives out can be assigned to.
         self._weights = [
-            (*(array.view() for array in arrays), *absent) for arrays in self._split(self._params)
+            tuple(None if array is None else array.view() for array in arrays)
+            for arrays in self._split(self._params)
         ]
         self._tape_memory = collections.deque(maxlen=1)
+        D = 1 + self._bidirectional
+        self._widest = max(self._input_size, GATES[self._cell] * self._hidden_size, D * self._output_size)
+        # What runs one after the other: of each direction its layers among all, and whether it is the reverse.
+        self._levels = [[(ALL, False)]]
+        if self._bidirectional:
+            self._levels = [
+                [(slice(k, k + 1), False), (slice(k + 1, k + 2), True)] for k in range(0, len(self._weights), 2)
+            ]
 
     # Pickles and deep copies take the parameters; what is derived from them is made again.
 
-    _DERIVED = ("_dtype", "_weights", "_tape_memory")
+    _DERIVED = ("_dtype", "_names", "_weights", "_tape_memory", "_levels", "_widest")
 
     def __getstate__(self):
         state = {k: v for k, v in self.__dict__.items() if k not in self._DERIVED}
@@ -225,10 +190,9 @@ class LSTM:
             self.freeze()
 
     def _split(self, params):
-        """The arrays of each layer."""
-        arrays = list(params.values())
-        count = len(arrays) // self._num_layers
-        return [arrays[k : k + count] for k in range(0, len(arrays), count)]
+        """The arrays of each direction of each layer, in the order of functional.WEIGHTS."""
+        arrays = params._arrays
+        return [tuple([arrays.get(name) for name in names]) for names in self._names]
 
     # Configuration
 
@@ -258,9 +222,23 @@ class LSTM:
         return self._batch_first
 
     @property
+    def dropout(self) -> float:
+        """The probability with which `forward` sets a number between two layers to zero."""
+        return self._dropout
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether each layer also reads the sequences from their ends."""
+        return self._bidirectional
+
+    @property
     def dtype(self) -> np.dtype:
         """float32 or float64."""
         return self._dtype
+
+    @property
+    def _output_size(self):
+        return self._proj_size or self._hidden_size
 
     def _constructor_arguments(self):
         """All arguments that make such a layer, less `rng`, as plain Python values."""
@@ -270,24 +248,24 @@ class LSTM:
             "num_layers": self._num_layers,
             "bias": self._bias,
             "batch_first": self._batch_first,
-            "dropout": 0.0,
-            "bidirectional": False,
-            "proj_size": 0,
-            "peephole": False,
+            "dropout": self._dropout,
+            "bidirectional": self._bidirectional,
             "dtype": self._dtype.name,
         }
 
     def __repr__(self) -> str:
-        parts = [str(self._input_size), str(self._hidden_size)]
-        if self._num_layers != 1:
-            parts.append(f"num_layers={self._num_layers}")
-        if not self._bias:
-            parts.append("bias=False")
-        if self._batch_first:
-            parts.append("batch_first=True")
-        if self._dtype != np.float32:
-            parts.append(f"dtype={self._dtype}")
-        return f"LSTM({', '.join(parts)})"
+        defaults = {
+            "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
+            "proj_size": 0, "peephole": False, "nonlinearity": "tanh", "dtype": "float32",
+        }  # fmt: skip
+        arguments = self._constructor_arguments()
+        parts = [str(arguments.pop("input_size")), str(arguments.pop("hidden_size"))]
+        parts += [
+            f"{name}={value if name == 'dtype' else repr(value)}"
+            for name, value in arguments.items()
+            if value != defaults[name]
+        ]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     # Parameters
 
@@ -306,8 +284,8 @@ class LSTM:
         Parameters
         ----------
         mapping : mapping of str to array_like
-            Exactly the names and shapes of `params`: another layer's `state_dict()` or that of a
-            torch.nn.LSTM, for example. Nothing is written unless everything fits.
+            Exactly the names and shapes of `params`: another layer's `state_dict()` or that of torch's layer of the
+            same name, for example. Nothing is written unless everything fits.
 
         Raises
         ------
@@ -368,7 +346,7 @@ class LSTM:
         params = self._params
         params._set_writeable(False)
         try:
-            packed = self._pack(backward=False)
+            packed = pack_stack(self._cell, self._weights, False)
         except MemoryError:
             params._set_writeable(params._packed is None)
             raise
@@ -382,18 +360,9 @@ class LSTM:
         self._params._packed = None
         self._params._set_writeable(True)
 
-    def _pack(self, backward, spare=None):
-        """Of each layer, in the memory of spares that nobody uses any more, where there are some."""
-        num_threads, isa = get_num_threads(), instruction_set()
-        spare = spare or [None] * self._num_layers
-        return [
-            _core.lstm_pack(weights, backward, num_threads, isa, old)
-            for weights, old in zip(self._weights, spare, strict=True)
-        ]
-
     # Computation
 
-    def stream(self, batch_size: int | None = None) -> LSTMStream:
+    def stream(self, batch_size: int | None = None) -> Stream:
         """The layer, one step a call, carrying its state.
 
         Parameters
@@ -403,14 +372,15 @@ class LSTM:
 
         Returns
         -------
-        stream : LSTMStream
+        stream : Stream
             ``y_t = stream.step(x_t)``, ``stream.state``, ``stream.reset()``. It has the weights of this moment,
             and shares them if the layer is frozen.
 
         Raises
         ------
         TypeError, ValueError
-            If `batch_size` is no integer of at least 1.
+            If `batch_size` is no integer of at least 1, or the layer is bidirectional: its output at a step depends
+            on all steps after it.
 
         Examples
         --------
@@ -420,15 +390,17 @@ class LSTM:
         (128,)
         """
         B = 1 if batch_size is None else size("batch_size", batch_size)
-        sizes = (self._num_layers, B, self._hidden_size)
-        check_bytes("batch_size", sizes[:2], max(self._input_size, 4 * self._hidden_size), self._dtype.itemsize)
+        if self._bidirectional:
+            raise ValueError("stream: a bidirectional layer has no output before it has seen the last step")
+        L, H, P = self._num_layers, self._hidden_size, self._output_size
+        check_bytes("batch_size", (L, B), max(self._input_size, GATES[self._cell] * H), self._dtype.itemsize)
         frozen = self._params._packed
-        packed = frozen[0] if frozen else self._pack(backward=False)
-        return LSTMStream(packed, self._input_size, sizes, self._dtype, batch_size is not None)
+        packed = frozen[0] if frozen else pack_stack(self._cell, self._weights, False)
+        h = np.zeros((L, B, P), self._dtype)
+        c = np.zeros((L, B, H), self._dtype) if self._cell == "lstm" else None
+        return Stream(packed, self._input_size, h, c, batch_size is not None)
 
-    def __call__(
-        self, x: ArrayLike, state: State | None = None, lengths: None = None
-    ) -> tuple[NDArray, tuple[NDArray, NDArray]]:
+    def __call__(self, x: ArrayLike, state=None, lengths: ArrayLike | None = None):
         """Run the layer over a sequence and keep nothing for a backward pass.
 
         Parameters
@@ -436,50 +408,59 @@ class LSTM:
         x : array_like, (T, B, I), or (B, T, I) with `batch_first`, or (T, I)
             The input: T steps of B sequences, or of a single one. T and B may be 0. It is cast to the
             layer's dtype by NumPy's "same_kind" rule; any strides and any byte order will do.
-        state : tuple (h_0, c_0) of array_like, each (num_layers, B, H) or (num_layers, H), optional
-            The state before the first step; a member may be None. Default: zeros.
-        lengths : None
-            Not implemented yet.
+        state : tuple (h_0, c_0) of array_like, or h_0 for a GRU or an RNN, optional
+            The state before the first step, (num_layers*D, B, H_out), and c_0 (num_layers*D, B, H), or without B as
+            x is. D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if there is one, else H. A member may be
+            None. Default: zeros.
+        lengths : array_like of int, (B,), optional
+            Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. The reverse
+            direction begins at each sequence's own end. Default: T.
 
         Returns
         -------
-        output : ndarray, (T, B, H), or (B, T, H) with `batch_first`, or (T, H)
-            h_t of the last layer at every step.
-        state_n : tuple (h_n, c_n) of ndarray, each (num_layers, B, H) or (num_layers, H)
-            The state after the last step.
+        output : ndarray, (T, B, D*H_out), or (B, T, D*H_out) with `batch_first`, or (T, D*H_out)
+            h_t of the last layer at every step; zero beyond a sequence's length.
+        state_n : tuple (h_n, c_n) of ndarray, or h_n for a GRU or an RNN
+            The state after each sequence's last step, of the shapes of `state`.
 
         Raises
         ------
         TypeError
             If a dtype cannot be cast.
         ValueError
-            If a shape does not fit. The message starts with the argument's name.
+            If a shape or a length does not fit. The message starts with the argument's name.
         """
-        x, _, batched, h_0, c_0 = self._arguments(x, state, lengths, private_state=False)
-        h_n = np.empty(h_0.shape, self._dtype)
-        c_n = np.empty(c_0.shape, self._dtype)
-        # Rebinding x lets go of the output below: at most two are alive.
+        rows, x, batched, state_0 = self._arguments(x, state, lengths, private_state=False)
+        x = rows.gather(x, self._dtype)
+        state_n = empty_like(state_0)
         frozen = self._params._packed
-        for k, weights in enumerate(frozen[0] if frozen else self._weights):
-            output = np.empty((*x.shape[:2], self._hidden_size), self._dtype)
-            unchecked_lstm(x, h_0[k], c_0[k], weights, output, h_n[k], c_n[k])
-            x = output
-        return self._returned(output, h_n, c_n, batched)
+        weights = frozen[0] if frozen else self._weights
+        for level in self._levels:
+            outputs = []
+            for at, reverse in level:
+                parts = of_layers(state_0, at), of_layers(state_n, at), weights[at]
+                outputs.append(infer_stack(self._cell, rows, reverse, x, *parts))
+            x = joined(outputs)
+        return self._returned(rows.scatter(x), rows, state_n, batched)
 
     def forward(
-        self, x: ArrayLike, state: State | None = None, lengths: None = None
-    ) -> tuple[NDArray, tuple[NDArray, NDArray], LayerTape]:
+        self, x: ArrayLike, state=None, lengths: ArrayLike | None = None, *, checkpoint_every: int | None = None
+    ):
         """Run the layer over a sequence and keep a tape for `backward`.
 
         Parameters
         ----------
         x, state, lengths
             As for a call of the layer.
+        checkpoint_every : int, optional
+            Keep the state of each so many steps only, and let `backward` run forward again in between: memory for
+            T / checkpoint_every + checkpoint_every steps instead of T, and the same bits. A bidirectional
+            layer's inner layers keep their inputs, too. Default: keep everything.
 
         Returns
         -------
         output, state_n
-            As from a call of the layer, the same bits.
+            As from a call of the layer, the same bits, but for `dropout`.
         tape : LayerTape
             For `backward`. Tapes are independent of each other. The parameters may be changed before
             the backward pass, `x` may not.
@@ -489,43 +470,53 @@ class LSTM:
         TypeError, ValueError
             As in a call of the layer.
         """
-        x, x_is_private, batched, h_0, c_0 = self._arguments(x, state, lengths, private_state=True)
-        h_n = np.empty(h_0.shape, self._dtype)
-        c_n = np.empty(c_0.shape, self._dtype)
-        T, B, _ = x.shape
-        H = self._hidden_size
-        shapes = (T, B, 4 * H), (T, B, H)
-        try:
-            memory = self._tape_memory.pop()
-        except IndexError:
-            memory = None
-        if memory is None or memory[0][0].shape != shapes[0]:
-            memory = [(*(np.empty(s, self._dtype) for s in shapes), None) for _ in h_0]
-        frozen = self._params._packed
+        if checkpoint_every is not None:
+            checkpoint_every = size("checkpoint_every", checkpoint_every)
+        rows, given, batched, state_0 = self._arguments(x, state, lengths, private_state=True)
+        x = rows.gather(given, self._dtype)
+        x_is_private = x is not given
+        state_n = empty_like(state_0)
+        frozen, cell = self._params._packed, self._cell
+        memory = self._memory_for(rows, checkpoint_every)
         if frozen is None:
-            weights_of, packed = self._weights, self._pack(True, [spare for _, _, spare in memory])
+            weights = self._weights
+            packed = pack_stack(cell, weights, True, [spare for *_, spare in memory])
+            if checkpoint_every:  # backward runs forward again, with the weights as they are now
+                weights = pack_stack(cell, weights, False)
         else:
             if frozen[1] is None:
-                frozen[1] = self._pack(True)
-            weights_of, packed = frozen
-        memory = [(gates, c, None if frozen else own) for (gates, c, _), own in zip(memory, packed)]
+                frozen[1] = pack_stack(cell, self._weights, True)
+            weights, packed = frozen
+        memory = [(*kept, None if frozen else own) for (*kept, _), own in zip(memory, packed)]
+        dropout = None
+        if self._dropout and self._num_layers > 1:
+            dropout = Dropout(self._dropout, int(self._rng.integers(2**63)))
 
-        tapes = []
-        for k, weights in enumerate(weights_of):
-            output = np.empty((T, B, H), self._dtype)
-            tapes.append(
-                unchecked_lstm_forward(
-                    x, x_is_private, h_0[k], c_0[k], weights, packed[k], *memory[k][:2],
-                    output, h_n[k], c_n[k],
-                )
-            )  # fmt: skip
-            x, x_is_private = output, True
-        tape = LayerTape(self, tapes, batched, memory, self._tape_memory)
-        return *self._returned(output, h_n, c_n, batched), tape
+        levels, masks = [], []
+        for number, level in enumerate(self._levels):
+            mask = None
+            if number > 0 and dropout:
+                mask = dropout.mask(number, 0, x)
+                x = dropout.applied(mask, x)
+            masks.append(mask)
+            stacks, outputs = [], []
+            for at, reverse in level:
+                arguments = (
+                    cell, rows, reverse, x, x_is_private, of_layers(state_0, at), of_layers(state_n, at), weights[at],
+                    packed[at],
+                )  # fmt: skip
+                if checkpoint_every:
+                    stack, output = CheckpointedStack.run(*arguments, self._kept_of_part, dropout, checkpoint_every)
+                else:
+                    stack, output = TapedStack.run(*arguments, [kept for *kept, _ in memory[at]], dropout)
+                stacks.append(stack)
+                outputs.append(output)
+            levels.append(stacks)
+            x, x_is_private = joined(outputs), True
+        tape = LayerTape(self, rows, levels, masks, dropout, batched, memory, self._tape_memory)
+        return *self._returned(rows.scatter(x), rows, state_n, batched), tape
 
-    def backward(
-        self, tape: LayerTape, d_output: ArrayLike | None = None, d_state_n: State | None = None
-    ) -> tuple[NDArray, tuple[NDArray, NDArray], Parameters]:
+    def backward(self, tape: LayerTape, d_output: ArrayLike | None = None, d_state_n=None):
         """The gradients of a loss through one `forward`.
 
         May be called any number of times with one tape; it accumulates nothing. The parameters are taken
@@ -536,14 +527,17 @@ class LSTM:
         tape : LayerTape
             What `forward` of this layer returned.
         d_output : array_like, shape of `output`, optional
-            The gradient with respect to `output`. Default: zeros.
-        d_state_n : tuple (d_h_n, d_c_n) of array_like, shapes of `state_n`, optional
-            The gradient with respect to `state_n`; a member may be None. Default: zeros.
+            The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+            Default: zeros.
+        d_state_n : tuple (d_h_n, d_c_n) of array_like, or d_h_n for a GRU or an RNN, optional
+            The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros.
 
         Returns
         -------
         d_x : ndarray, shape of `x`
-        d_state : tuple (d_h_0, d_c_0) of ndarray, shapes of `state_n`
+            Zero beyond a sequence's length.
+        d_state : tuple (d_h_0, d_c_0) of ndarray, or d_h_0 for a GRU or an RNN
+            Of the shapes of `state_n`.
         d_params : Parameters
             The names and shapes of `params`.
 
@@ -556,38 +550,57 @@ class LSTM:
             has been changed since.
         """
         check_tape(tape, LayerTape)
-        if not tape.tapes:
+        if not tape.levels:
             raise ValueError("tape: has been finalized, its memory given to another")
         if tape.layer() is not self:
             raise ValueError(f"tape: made by another layer, {tape.layer()!r}")
-        T, B, _ = tape.tapes[0].x.shape
-        L, H, dtype = self._num_layers, self._hidden_size, self._dtype
-        d_output = self._output_gradient(d_output, T, B, tape.batched)
-        d_h_n, d_c_n = pair("d_state_n", d_state_n, "(d_h_n, d_c_n)")
-        d_h_n = self._state("d_state_n (d_h_n)", d_h_n, B, tape.batched)
-        d_c_n = self._state("d_state_n (d_c_n)", d_c_n, B, tape.batched)
-        tape.tapes[0].check_x()
+        rows, dtype = tape.rows, self._dtype
+        d_output = rows.gather(self._output_gradient(d_output, rows, tape.batched), dtype)
+        d_state_n = self._state("d_state_n", "d_", "_n", d_state_n, rows.B, tape.batched)
+        for stack in tape.levels[0]:
+            stack.check_x()
 
-        d_h_n = [None] * L if d_h_n is None else native(d_h_n, dtype)
-        d_c_n = [None] * L if d_c_n is None else native(d_c_n, dtype)
+        d_state_n = [native_or_none(rows.gather_state(d), dtype) for d in d_state_n]
         d_params = self._params.empty_like()
         d_weights = self._split(d_params)
-        d_h_0 = np.empty((L, B, H), dtype)
-        d_c_0 = np.empty((L, B, H), dtype)
-        for k in reversed(range(L)):
-            d_x = np.empty(tape.tapes[k].x.shape, dtype)
-            unchecked_lstm_backward(
-                tape.tapes[k], d_output, d_h_n[k], d_c_n[k], d_x, d_h_0[k], d_c_0[k], *d_weights[k]
-            )
-            d_output = d_x
-        return *self._returned(d_x, d_h_0, d_c_0, tape.batched), d_params
+        d_state_0 = tuple(None if sizes is None else np.empty(sizes, dtype) for sizes in self._state_sizes(rows.B))
+        levels = list(zip(self._levels, tape.levels, tape.masks))
+        P = self._output_size
+        for level, stacks, mask in reversed(levels):
+            d_x = None
+            for d, ((at, _), stack) in enumerate(zip(level, stacks)):
+                d_part = d_output
+                if d_part is not None and len(stacks) > 1:
+                    d_part = np.ascontiguousarray(d_output[..., d * P : (d + 1) * P])
+                d_of_part = stack.backward(d_part, of_layers(d_state_n, at), of_layers(d_state_0, at), d_weights[at])
+                d_x = d_of_part if d_x is None else np.add(d_x, d_of_part, out=d_x)
+            d_output = d_x if mask is None else tape.dropout.applied(mask, d_x)
+        return *self._returned(rows.scatter(d_output), rows, d_state_0, tape.batched), d_params
 
-    # Between the caller's shapes and (T, B, I), (num_layers, B, H)
+    def _memory_for(self, rows, checkpoint_every):
+        """(gates, state, extra, packed weights or None) of each layer and direction: new, or what the last tape left."""
+        none = [(None, None, None, None)] * len(self._weights)
+        if checkpoint_every:
+            return none
+        try:
+            memory = self._tape_memory.pop()
+        except IndexError:
+            memory = None
+        if memory and memory[0][1] is not None and memory[0][1].shape[:-1] == rows.shape:
+            return memory
+        return [(*self._kept(rows), None) for _ in self._weights]
+
+    def _kept(self, rows):
+        return kept_memory(self._cell, rows, self._hidden_size, self._proj_size, self._dtype)
+
+    def _kept_of_part(self, rows):
+        """For the stack of a part of the steps."""
+        return [self._kept(rows) for _ in range(1 if self._bidirectional else self._num_layers)]
+
+    # Between the caller's shapes and (T, B, I), (num_layers * D, B, H)
 
     def _arguments(self, x, state, lengths, private_state):
-        """x (T, B, I), whether nobody shares it, whether it had a batch axis, h_0, c_0."""
-        if lengths is not None:
-            raise NotImplementedError("lengths: not implemented yet")
+        """The rows, x (T, B, I) not yet cast, whether it had a batch axis, and the state, native and by rows."""
         dtype = self._dtype
         x = as_array("x", x, dtype)
         batched = x.ndim == 3
@@ -595,18 +608,18 @@ class LSTM:
             raise self._x_error(x.shape)
         if not batched:
             x = x[:, None]
+            if lengths is not None:
+                raise ValueError("lengths: expected None for an x without a batch axis")
         elif self._batch_first:
             x = x.transpose(1, 0, 2)
-        T, B, I = x.shape
-        H = self._hidden_size
-        check_bytes("x", (T, B), max(I, 4 * H), dtype.itemsize)
-        h_0, c_0 = pair("state", state, "(h_0, c_0)")
-        h_0 = self._state("state (h_0)", h_0, B, batched)
-        c_0 = self._state("state (c_0)", c_0, B, batched)
-        h_0 = initial_state(h_0, (self._num_layers, B, H), dtype, private_state)
-        c_0 = initial_state(c_0, (self._num_layers, B, H), dtype, private_state)
-        native_x = native(x, dtype)
-        return native_x, native_x is not x, batched, h_0, c_0
+        T, B, _ = x.shape
+        check_bytes("x", (T, B), self._widest, dtype.itemsize)
+        h_0, c_0 = (None, None) if state is None else self._state("state", "", "_0", state, B, batched)
+        rows = Rows(T, B, checked_lengths(lengths, T, B))
+        h_sizes, c_sizes = self._state_sizes(B)
+        h_0 = initial_state(rows.gather_state(h_0), h_sizes, dtype, private_state)
+        c_0 = None if c_sizes is None else initial_state(rows.gather_state(c_0), c_sizes, dtype, private_state)
+        return rows, x, batched, (h_0, c_0)
 
     def _x_error(self, given):
         I = self._input_size
@@ -619,34 +632,249 @@ class LSTM:
             f"x: expected ({', '.join(axes)}, input_size={I}) or (T, input_size={I}), got {given}"
         )
 
-    def _state(self, name, value, B, batched):
-        """(num_layers, B, H), checked but not yet native, or None."""
-        L, H = self._num_layers, self._hidden_size
-        if batched:
-            symbols = ("num_layers", "B", "hidden_size")
-            return shaped_array(name, value, symbols, (L, B, H), self._dtype)
-        array = shaped_array(name, value, ("num_layers", "hidden_size"), (L, H), self._dtype)
-        return None if array is None else array[:, None]
+    def _state_sizes(self, B):
+        """Of h and, of an LSTM, of c."""
+        layers = len(self._weights)
+        return (layers, B, self._output_size), (layers, B, self._hidden_size) if self._cell == "lstm" else None
 
-    def _output_gradient(self, d_output, T, B, batched):
-        """(T, B, H), native, or None."""
+    def _state(self, name, prefix, suffix, value, B, batched):
+        """(h, c), checked but not yet native, each may be None."""
+        members, names = (value, None), (name, None)
+        if self._cell == "lstm":
+            h, c = f"{prefix}h{suffix}", f"{prefix}c{suffix}"
+            members, names = pair(name, value, f"({h}, {c})"), (f"{name} ({h})", f"{name} ({c})")
+        layers = "2*num_layers" if self._bidirectional else "num_layers"
+        last = ("proj_size" if self._proj_size else "hidden_size", "hidden_size")
+        checked = []
+        for member, member_name, sizes, symbol in zip(members, names, self._state_sizes(B), last):
+            if member is not None:
+                axes = slice(0, 3) if batched else slice(0, 3, 2)
+                symbols = (layers, "B", symbol)[axes]
+                member = shaped_array(member_name, member, symbols, sizes[axes], self._dtype)
+                member = member if batched else member[:, None]
+            checked.append(member)
+        return tuple(checked)
+
+    def _output_gradient(self, d_output, rows, batched):
+        """(T, B, D * H_out), not yet native, or None."""
         if d_output is None:
             return None
-        H, dtype = self._hidden_size, self._dtype
+        T, B, D = rows.T, rows.B, 1 + self._bidirectional
+        last = "proj_size" if self._proj_size else "hidden_size"
+        symbols, sizes = ("T", "B", f"2*{last}" if D == 2 else last), (T, B, D * self._output_size)
         if not batched:
-            d_output = shaped_array("d_output", d_output, ("T", "hidden_size"), (T, H), dtype)
-            return native(d_output[:, None], dtype)
+            return shaped_array("d_output", d_output, symbols[::2], sizes[::2], self._dtype)[:, None]
         if self._batch_first:
-            symbols = ("B", "T", "hidden_size")
-            d_output = shaped_array("d_output", d_output, symbols, (B, T, H), dtype)
-            return native(d_output.transpose(1, 0, 2), dtype)
-        symbols = ("T", "B", "hidden_size")
-        return native(shaped_array("d_output", d_output, symbols, (T, B, H), dtype), dtype)
+            symbols, sizes = ("B", "T", symbols[2]), (B, T, sizes[2])
+            return shaped_array("d_output", d_output, symbols, sizes, self._dtype).transpose(1, 0, 2)
+        return shaped_array("d_output", d_output, symbols, sizes, self._dtype)
 
-    def _returned(self, output, h, c, batched):
+    def _returned(self, output, rows, state, batched):
         """Time-major results in the caller's axes."""
+        h, c = state
+        h, c = rows.scatter_state(h), rows.scatter_state(c)
         if not batched:
-            return output[:, 0], (h[:, 0], c[:, 0])
-        if self._batch_first:
+            output, h, c = output[:, 0], h[:, 0], None if c is None else c[:, 0]
+        elif self._batch_first:
             output = output.transpose(1, 0, 2)
-        return output, (h, c)
+        return output, h if c is None else (h, c)
+
+
+class LSTM(Recurrent):
+    """A long short-term memory layer, or a stack of them, as torch.nn.LSTM.
+
+    See `fastrnn.functional.lstm` for the equations and their source; gate order, names and shapes of the
+    parameters are those of torch.nn.LSTM, so that its state_dict can be loaded.
+
+    Parameters
+    ----------
+    input_size : int
+        Size I of each step's input, at least 1.
+    hidden_size : int
+        Size H of the state, at least 1.
+    num_layers : int, default 1
+        Layers on top of each other, each taking the output of the one below.
+    bias : bool, default True
+        Whether there are bias_ih and bias_hh.
+    batch_first : bool, default False
+        Whether `x` and `output` are (B, T, ...) rather than (T, B, ...). The state is not affected.
+    dropout : float, default 0.0
+        The probability with which `forward`, not a call of the layer, sets a number between two layers to zero; the
+        others are divided by what remains of one.
+    bidirectional : bool, default False
+        Whether each layer also has weights that read the sequences from their ends; the outputs stand side by side.
+    proj_size : int, default 0
+        Size H_out of a projection of each output, less than H; 0 for none, and H_out is H.
+    peephole : bool, default False
+        Whether the gates see the cell state: i and f that of the step before, o the new one.
+    dtype : data-type, default float32
+        float32 or float64: of the parameters, of the computation and of everything returned.
+    rng : None, int or numpy.random.Generator, optional
+        Where the initial parameters come from: uniform in [-1/sqrt(H), 1/sqrt(H)); and then the masks of `dropout`.
+        An int is a seed. Default: different at each construction.
+
+    Attributes
+    ----------
+    params : Parameters
+        weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H_out), bias_ih_l0 (4*H,), bias_hh_l0 (4*H,), weight_hr_l0 (H_out, H)
+        and weight_peephole_l0 (3, H), those that there are; then the same with the suffix _l0_reverse; and then those
+        of layer 1 with (4*H, D*H_out) for weight_ih_l1, and so on. Rows are in the order i, f, g, o.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> layer = fastrnn.LSTM(64, 128, num_layers=2, rng=0)
+    >>> output, (h_n, c_n) = layer(np.zeros((25, 16, 64)))
+    >>> output.shape, h_n.shape
+    ((25, 16, 128), (2, 16, 128))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        peephole: bool = False,
+        dtype: DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self._initialize(
+            "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
+            proj_size, peephole,
+        )  # fmt: skip
+
+    @property
+    def proj_size(self) -> int:
+        """Size of the projected output; 0 for no projection."""
+        return self._proj_size
+
+    @property
+    def peephole(self) -> bool:
+        """Whether the gates see the cell state."""
+        return self._peephole
+
+    def _constructor_arguments(self):
+        return super()._constructor_arguments() | {"proj_size": self._proj_size, "peephole": self._peephole}
+
+
+class GRU(Recurrent):
+    """A layer of gated recurrent units, or a stack of them, as torch.nn.GRU.
+
+    See `fastrnn.functional.gru` for the equations and their source: the reset gate comes after the product. Gate order,
+    names and shapes of the parameters are those of torch.nn.GRU, so that its state_dict can be loaded.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+        As for `LSTM`.
+
+    Attributes
+    ----------
+    params : Parameters
+        weight_ih_l0 (3*H, I), weight_hh_l0 (3*H, H), bias_ih_l0 (3*H,), bias_hh_l0 (3*H,); then the same with the
+        suffix _l0_reverse if there is one; and then those of layer 1 with (3*H, D*H) for weight_ih_l1, and so on.
+        Rows are in the order r, z, n.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> layer = fastrnn.GRU(64, 128, bidirectional=True, rng=0)
+    >>> output, h_n = layer(np.zeros((25, 16, 64)))
+    >>> output.shape, h_n.shape
+    ((25, 16, 256), (2, 16, 128))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self._initialize(
+            "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+        )
+
+
+class RNN(Recurrent):
+    """A plain recurrent layer, or a stack of them, as torch.nn.RNN.
+
+    See `fastrnn.functional.rnn` for the equation and its source; names and shapes of the parameters are those of
+    torch.nn.RNN, so that its state_dict can be loaded.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+        As for `LSTM`.
+    nonlinearity : {"tanh", "relu"}, default "tanh"
+        What makes h_t of its sum; it comes after `num_layers`.
+
+    Attributes
+    ----------
+    params : Parameters
+        weight_ih_l0 (H, I), weight_hh_l0 (H, H), bias_ih_l0 (H,), bias_hh_l0 (H,); then the same with the suffix
+        _l0_reverse if there is one; and then those of layer 1 with (H, D*H) for weight_ih_l1, and so on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> layer = fastrnn.RNN(64, 128, nonlinearity="relu", batch_first=True, rng=0)
+    >>> output, h_n = layer(np.zeros((16, 25, 64)))
+    >>> output.shape, h_n.shape
+    ((16, 25, 128), (1, 16, 128))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        nonlinearity = choice("nonlinearity", nonlinearity, NONLINEARITIES)
+        self._initialize(
+            f"rnn_{nonlinearity}", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            dtype, rng,
+        )  # fmt: skip
+
+    @property
+    def nonlinearity(self) -> str:
+        """What makes h_t of its sum, "tanh" or "relu"."""
+        return self._cell.removeprefix("rnn_")
+
+    def _constructor_arguments(self):
+        return super()._constructor_arguments() | {"nonlinearity": self.nonlinearity}

@@ -16,13 +16,13 @@ import stat
 import numpy as np
 
 from fastrnn._validation import flag, shape_error, size
-from fastrnn.layers import LSTM
+from fastrnn.layers import GRU, LSTM, RNN
 
 __all__ = ["load", "save"]
 
 # What can be saved, by the name that stands in the file. Such a class has `params`, takes `rng`, and its
 # `_constructor_arguments()` are all of its arguments but `rng`, as JSON has them.
-LAYERS = {cls.__name__: cls for cls in (LSTM,)}
+LAYERS = {cls.__name__: cls for cls in (LSTM, GRU, RNN)}
 
 # It has to grow when a class gets another argument, too: files of before then lack it.
 FORMAT_VERSION = 1

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from fastrnn import _core
 from fastrnn._threads import get_num_threads
 from fastrnn._validation import as_array, native, pair, shape_error, shaped_array
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from fastrnn._validation import State
-
-__all__ = ["LSTMStream"]
+__all__ = ["Stream"]
 
 
-class LSTMStream(_core.LSTMSteps):
-    """What `LSTM.stream` returns: the layer, one step a call, from a state of zeros.
+class Stream(_core.Steps):
+    """What a layer's `stream` returns: the layer, one step a call, from a state of zeros.
 
     Each `step` gives the bits that the layer would give for the whole sequence. The weights are those of the moment
     when the stream was made. A stream is one sequence (or batch) in progress: it is for one thread at a time, while
     any number of streams of one frozen layer share its packed weights.
     """
 
-    def __init__(self, packed, input_size, state_shape, dtype, batched):
-        h, c = np.zeros(state_shape, dtype), np.zeros(state_shape, dtype)
+    def __init__(self, packed, input_size, h, c, batched):
         super().__init__(packed, h, c, batched, get_num_threads)
         self._batched = batched
         self._input_size = input_size
@@ -62,24 +54,27 @@ class LSTMStream(_core.LSTMSteps):
             raise ValueError("out: is read-only")
 
     @property
-    def state(self) -> tuple[NDArray, NDArray]:
-        """(h, c), copies, each (num_layers, B, H) or (num_layers, H); can be assigned to."""
-        return tuple(s.copy() if self._batched else s[:, 0].copy() for s in (self._h, self._c))
+    def state(self):
+        """(h, c), or h of a GRU or an RNN: copies, (num_layers, B, ...) or (num_layers, ...); can be assigned to."""
+        h, c = (None if s is None else s.copy() if self._batched else s[:, 0].copy() for s in (self._h, self._c))
+        return h if c is None else (h, c)
 
     @state.setter
-    def state(self, value: State | None) -> None:
-        L, B, H = self._h.shape
-        symbols, sizes = ("num_layers", "B", "hidden_size"), (L, B, H)
-        if not self._batched:
-            symbols, sizes = ("num_layers", "hidden_size"), (L, H)
-        members = pair("state", value, "(h, c)")
-        new = [
-            shaped_array(f"state ({name})", member, symbols, sizes, self._h.dtype)
-            for name, member in zip("hc", members, strict=True)
-        ]
-        # Each is copied before either is written: it may be a view of the other.
-        new = [0 if s is None else np.array(s, self._h.dtype).reshape(L, B, H) for s in new]
-        self._h[...], self._c[...] = new
+    def state(self, value) -> None:
+        parts = [("state", self._h)]
+        members = [value]
+        if self._c is not None:
+            parts = [("state (h)", self._h), ("state (c)", self._c)]
+            members = pair("state", value, "(h, c)")
+        new = []
+        for (name, old), member in zip(parts, members, strict=True):
+            axes = slice(0, 3) if self._batched else slice(0, 3, 2)
+            symbols = ("num_layers", "B", "hidden_size")[axes]
+            member = shaped_array(name, member, symbols, old.shape[axes], old.dtype)
+            # Each is copied before either is written: it may be a view of the other.
+            new.append(0 if member is None else np.array(member, old.dtype).reshape(old.shape))
+        for (_, old), values in zip(parts, new):
+            old[...] = values
 
     def reset(self) -> None:
         """Set the state to zeros."""

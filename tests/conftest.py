@@ -34,3 +34,15 @@ def threads():
     before = fastrnn.get_num_threads()
     yield fastrnn.set_num_threads
     fastrnn.set_num_threads(before)
+
+
+@pytest.fixture
+def every_isa():
+    """A function that goes through the instruction sets that this machine can run, each in use for its turn."""
+
+    def turns():
+        for name in _config.runnable():
+            with _config.using(name):
+                yield name
+
+    return turns

@@ -206,8 +206,8 @@ def test_missing_and_unknown_arguments(module):
     for name in ("x", "state", "weight_ih", "weight_hh"):
         with pytest.raises(TypeError, match=name):
             module.lstm(**{key: value for key, value in good.items() if key != name})
-    with pytest.raises(TypeError, match="lengths"):
-        module.lstm(**good, lengths=[1, 2])
+    with pytest.raises(TypeError, match="length"):
+        module.lstm(**good, length=[1, 2])
 
 
 def result_bytes(result):

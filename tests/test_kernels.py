@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lstm_cases
-from fastrnn import _config, functional, get_num_threads, reference, set_num_threads
+import recurrent_cases
+from fastrnn import _config, _core, functional, get_num_threads, reference, set_num_threads
+from fastrnn._rows import Rows
 
 # One below, at and above the widths of vectors (4, 8, 16), panels (8, 16, 32) and row tiles (4, 6, 14).
 SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 27, 28, 29, 31, 32, 33, 47, 48, 49, 63, 64, 65]
@@ -108,12 +110,17 @@ def test_a_single_bias(one, dtype, isa):
     assert alone.tobytes() == both.tobytes()
 
 
-def test_no_number_outside_the_results_is_written(dtype, isa):
+@pytest.mark.parametrize("options", [{}, {"P": 9}, {"peephole": True}, {"lengths": [3, 0, 2, 3, 1]}], ids=str)
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_no_number_outside_the_results_is_written(cell, options, dtype, isa):
     """Guards around every array that the kernel writes, at a width that ends in the middle of a vector."""
-    from fastrnn import _core
-
+    if cell != "lstm" and {"P", "peephole"} & set(options):
+        return
     T, B, I, H = 3, 5, 7, 21
-    case = lstm_cases.draw(np.random.default_rng(6), dtype, T, B, I, H)
+    case = recurrent_cases.draw(np.random.default_rng(6), cell, T, B, I, H, dtype=dtype, **options)
+    cell = {"rnn": "rnn_tanh"}.get(cell, cell)
+    rows = Rows(T, B, None if "lengths" not in options else np.array(options["lengths"]))
+    P = options.get("P", H)
     guarded = []
 
     def room(*shape):
@@ -122,14 +129,20 @@ def test_no_number_outside_the_results_is_written(dtype, isa):
         guarded.append((whole, size))
         return whole[64 : 64 + size].reshape(shape)
 
-    output, h_n, c_n, gates, c = room(T, B, H), room(B, H), room(B, H), room(T, B, 4 * H), room(T, B, H)
-    _core.lstm_forward(case.x, *case.state, tuple(case.weights), output, h_n, c_n, gates, c, 2, isa)
-    packed = _core.lstm_pack(tuple(case.weights), True, 2, isa)
-    d_results = [room(T, B, I), room(B, H), room(B, H), room(4 * H, I), room(4 * H, H), room(4 * H)]
-    _core.lstm_backward(packed, case.x, *case.state, gates, c, case.d_output, *case.d_state_n, *d_results, 2)
-    d_x = d_results[0].copy()
-    _core.lstm_backward(packed, case.x, *case.state, gates, c, case.d_output, *case.d_state_n, None, *d_results[1:], 2)
-    assert d_results[0].tobytes() == d_x.tobytes()
+    weights = tuple(case.weights.get(name) for name in functional.WEIGHTS)
+    state = (*case.state, None)[:2]
+    x, d_output = rows.gather(case.x, dtype), rows.gather(case.d_output, dtype)
+    output, h_n, c_n = room(*rows.shape, P), room(B, P), room(B, H) if cell == "lstm" else None
+    kept = [shape and room(*shape) for shape in functional.kept_shapes(cell, rows, H, options.get("P", 0))]
+    _core.forward(cell, x, *state, rows.offsets, weights, output, h_n, c_n, *kept, 2, isa)
+    packed = _core.pack(cell, weights, True, 2, isa)
+    d_x, d_h_0, d_c_0 = room(*x.shape), room(B, P), room(B, H) if cell == "lstm" else None
+    d_weights = tuple(None if w is None else room(*w.shape) for w in weights)
+    given = packed, x, *state, rows.offsets, *kept, d_output, *(*case.d_state_n, None)[:2]
+    _core.backward(*given, d_x, d_h_0, d_c_0, d_weights, False, 2)
+    before = d_x.copy()
+    _core.backward(*given, None, d_h_0, d_c_0, d_weights, False, 2)
+    assert d_x.tobytes() == before.tobytes()
     for whole, size in guarded:
         assert np.all(whole[:64] == 3) and np.all(whole[64 + size :] == 3)
         assert not np.any(whole[64 : 64 + size] == 3)

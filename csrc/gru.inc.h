@@ -1,0 +1,51 @@
+/* The GRU cell (Cho et al. 2014), the reset gate after the product as in cuDNN and torch, forward and backward. x stands
+ * for the sums of the input, h for the recurrent ones. The state is h, and h_n has to be kept for backward.
+ *   1  r = sigmoid(x_r + h_r), z = sigmoid(x_z + h_z)
+ *   2  n = tanh(x_n + r h_n)
+ *   3  h_t = n + z (h_{t-1} - n) */
+INLINE void NAME(gru_first)(const NAME(units) * u)
+{
+    const ptrdiff_t apart = u->apart;
+    STORE(u->gates, NAME(sigmoid)(v_add(LOAD(u->gates), LOAD(u->recurrent)))); /* 1 */
+    STORE(u->gates + apart, NAME(sigmoid)(v_add(LOAD(u->gates + apart), LOAD(u->recurrent + apart))));
+}
+INLINE void NAME(gru_second)(const NAME(units) * u)
+{
+    const ptrdiff_t apart = u->apart;
+    vec h_n = LOAD(u->recurrent + 2 * apart);
+    vec n = NAME(tanh)(v_fma(LOAD(u->gates), h_n, LOAD(u->gates + 2 * apart)));  /* 2 */
+    vec h = v_fma(LOAD(u->gates + apart), v_sub(LOAD(u->h_prev), n), n);         /* 3 */
+    STORE(u->h, h);
+    if (u->h_next) STORE(u->h_next, h);
+    if (u->keep) {
+        STORE(u->gates + 2 * apart, n);
+        STORE(u->extra, h_n);
+        STORE(u->state, h);
+    }
+}
+
+/* d_x stands for the gradient of the loss with respect to x; numbers as above. d_gates holds those of h_n, then of r, z
+ * and n: the first three are the recurrent sums', the last three the input's.
+ *   3  d_z = d_h (h_{t-1} - n), d_n = d_h (1 - z),  d_h_{t-1} = d_h z
+ *   2  d_x_n = d_n (1 - n^2), d_h_n = d_x_n r, d_r = d_x_n h_n
+ *   1  d_x_r = d_r r (1 - r), d_x_z = d_z z (1 - z) */
+INLINE void NAME(gru_back)(const NAME(units_back) * u)
+{
+    const ptrdiff_t apart = u->apart, H = u->H;
+    vec one = v_set1(1);
+    vec r = LOAD(u->gates), z = LOAD(u->gates + apart), n = LOAD(u->gates + 2 * apart);
+    vec d_h = v_add(v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), LOAD(u->d_h)), LOAD(u->d_state));
+
+    STORE(u->d_state, v_mul(d_h, z)); /* 3 */
+    vec d_z = v_mul(d_h, v_sub(LOAD(u->c_prev), n));
+    vec d_n = v_fnma(d_h, z, d_h);
+    vec d_x_n = v_mul(d_n, v_fnma(n, n, one)); /* 2 */
+    vec d_r = v_mul(d_x_n, LOAD(u->extra));
+    STORE(u->d_gates, v_mul(d_x_n, r));
+    STORE(u->d_gates + H, v_mul(d_r, v_fnma(r, r, r))); /* 1 */
+    STORE(u->d_gates + 2 * H, v_mul(d_z, v_fnma(z, z, z)));
+    STORE(u->d_gates + 3 * H, d_x_n);
+}
+
+enum { NAME(GRU_BLOCK) = 128 / sizeof(real) };
+DEFINE_CELL(gru, 3, NAME(GRU_BLOCK), 1, 4, NAME(gru_first), NAME(gru_second), NAME(gru_back))

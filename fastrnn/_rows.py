@@ -1,0 +1,106 @@
+"""Ragged batches: the steps that there are of (T, B) of them, in the order in which a kernel takes them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastrnn._validation import native
+
+
+class Rows:
+    """The rows of a batch of T steps and B sequences, each a step of a sequence.
+
+    Of a batch that is not ragged they are (T, B), as they are. Of a ragged one they are (N,), N the sum of the lengths: the
+    sequences are ordered by length, the longest first, and the rows by step, so that those of a step are the first
+    so many sequences.
+
+    Parameters
+    ----------
+    T, B : int
+    lengths : ndarray of intp, (B,), or None
+        Steps of each sequence; None for T of each.
+
+    Attributes
+    ----------
+    shape : tuple
+        (T, B) or (N,).
+    offsets : ndarray of intp, (longest + 1,), or None
+        The first row of each step, and N; None if the batch is not ragged.
+    """
+
+    __slots__ = ("T", "B", "shape", "offsets", "_order", "_t", "_b", "_turned")
+
+    def __init__(self, T, B, lengths=None):
+        self.T, self.B = T, B
+        if lengths is None or (lengths == T).all():
+            self.shape, self.offsets = (T, B), None
+            return
+        order = np.argsort(-lengths, kind="stable")
+        lengths = lengths[order]
+        # A step has the sequences that are longer than it is late.
+        counts = B - np.cumsum(np.bincount(lengths))[:-1]
+        self.offsets = np.concatenate([np.zeros(1, np.intp), np.cumsum(counts, dtype=np.intp)])
+        step = np.repeat(np.arange(len(counts)), counts)
+        sequence = np.arange(len(step)) - self.offsets[step]
+        self.shape = step.shape
+        self._order = order
+        self._t, self._b = step, order[sequence]
+        self._turned = self.offsets[lengths[sequence] - 1 - step] + sequence
+
+    @property
+    def steps(self):
+        """The steps that any sequence has."""
+        return self.T if self.offsets is None else len(self.offsets) - 1
+
+    def part(self, t0, t1):
+        """The rows of steps t0 to t1, or to the last, as rows of their own."""
+        return Part(self, t0, min(t1, self.steps))
+
+    def gather(self, array, dtype):
+        """(T, B, n), or None, to the rows (..., n), native."""
+        if array is None:
+            return None
+        return native(array if self.offsets is None else array[self._t, self._b], dtype)
+
+    def scatter(self, rows):
+        """The rows (..., n) to (T, B, n), zero where there is no row."""
+        if self.offsets is None:
+            return rows
+        array = np.zeros((self.T, self.B, rows.shape[-1]), rows.dtype)
+        array[self._t, self._b] = rows
+        return array
+
+    def turned(self, rows):
+        """The rows as if every sequence began at its end; of None, None."""
+        if rows is None:
+            return None
+        return np.ascontiguousarray(rows[::-1]) if self.offsets is None else rows[self._turned]
+
+    def gather_state(self, array):
+        """(..., B, n), or None, to the kernel's order of sequences."""
+        return array if array is None or self.offsets is None else array[..., self._order, :]
+
+    def scatter_state(self, state):
+        """The way back; of None, None."""
+        if state is None or self.offsets is None:
+            return state
+        array = np.empty_like(state)
+        array[..., self._order, :] = state
+        return array
+
+
+class Part(Rows):
+    """Rows of some steps. Its `slice` takes them from an array of all rows, its `first` is the number of the first."""
+
+    __slots__ = ("slice", "first")
+
+    def __init__(self, rows, t0, t1):
+        self.T = t1 - t0
+        if rows.offsets is None:
+            self.B, self.shape, self.offsets = rows.B, (self.T, rows.B), None
+            self.slice, self.first = slice(t0, t1), t0 * rows.B
+        else:
+            begin, end = int(rows.offsets[t0]), int(rows.offsets[t1])
+            self.B = int(rows.offsets[t0 + 1]) - begin
+            self.shape, self.offsets = (end - begin,), rows.offsets[t0 : t1 + 1] - begin
+            self.slice, self.first = slice(begin, end), begin
