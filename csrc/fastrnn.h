@@ -125,13 +125,17 @@ typedef struct fastrnn_workspace fastrnn_workspace;
 fastrnn_workspace *fastrnn_workspace_create(void); /* NULL if there is no memory */
 void fastrnn_workspace_free(fastrnn_workspace *);  /* NULL is ignored */
 
-/* workspace: may be NULL; then the memory is allocated and freed.
- * interruption: may be NULL.
- * threads: at most so many are used; fewer where fewer are faster. 1 never enters OpenMP. */
-fastrnn_status fastrnn_forward(const fastrnn_forward_args *, fastrnn_workspace *, const fastrnn_interruption *,
-                               int threads);
-fastrnn_status fastrnn_backward(const fastrnn_backward_args *, fastrnn_workspace *, const fastrnn_interruption *,
-                                int threads);
+/* Runs calls of one precision, T, B and offsets, side by side on the cores where that is faster: the directions of a layer,
+ * or, `stacked`, layers on top of each other, where forward each call's x is the output of the call before, and backward,
+ * the top layer first, each call's d_output is the d_x of the call before. The bits do not depend on it.
+ *
+ * count: 1 to FASTRNN_MOST_CALLS. workspace: may be NULL; then the memory is allocated and freed. interruption: may be
+ * NULL. threads: at most so many are used; fewer where fewer are faster. 1 never enters OpenMP. */
+enum { FASTRNN_MOST_CALLS = 16 };
+fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, int stacked, fastrnn_workspace *,
+                               const fastrnn_interruption *, int threads);
+fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, int stacked, fastrnn_workspace *,
+                                const fastrnn_interruption *, int threads);
 
 /* y[k] = sigmoid(x[k]), or tanh(x[k]), as the cells compute them; k < n. x and y may be the same array. */
 void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, ptrdiff_t n, const void *x, void *y);

@@ -34,7 +34,8 @@ INLINE void NAME(gru_back)(const NAME(units_back) * u)
     const ptrdiff_t apart = u->apart, H = u->H;
     vec one = v_set1(1);
     vec r = LOAD(u->gates), z = LOAD(u->gates + apart), n = LOAD(u->gates + 2 * apart);
-    vec d_h = v_add(v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), LOAD(u->d_h)), LOAD(u->d_state));
+    /* In this order, so that it is the same if time is cut here and the last two arrive as one. */
+    vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), v_add(LOAD(u->d_h), LOAD(u->d_state)));
 
     STORE(u->d_state, v_mul(d_h, z)); /* 3 */
     vec d_z = v_mul(d_h, v_sub(LOAD(u->c_prev), n));

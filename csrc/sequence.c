@@ -9,6 +9,8 @@
 #include "packed.h"
 #include "team.h"
 
+_Static_assert((int)FASTRNN_MOST_CALLS <= (int)FASTRNN_PROGRESSES, "each call may publish its progress");
+
 /* Workspace of one call. Gates and copied inputs of a chunk: enough rows for a product at full speed, few enough to
  * stay in the caches. */
 enum { CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20 };
@@ -35,11 +37,29 @@ static double projection_bytes(ptrdiff_t I, ptrdiff_t G, size_t element)
     return ROWS * row < MOST ? ROWS * row : MOST;
 }
 
-/* Rows of a chunk of steps that has so many columns in so many bytes: at least those of one step, at most all. */
-static ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t columns, size_t element)
+/* Which progress a call publishes, and which it waits for: that of the call whose result it reads. */
+enum { NO_LINK = -1 };
+typedef struct {
+    int own, other;
+} linked;
+
+static void wait_for_link(const fastrnn_member *me, linked l, ptrdiff_t progress)
 {
+    if (l.other >= 0) fastrnn_team_wait(me, l.other, progress);
+}
+static void tell_link(const fastrnn_member *me, linked l, ptrdiff_t progress)
+{
+    if (l.own >= 0) fastrnn_team_publish(me, l.own, progress);
+}
+
+/* Rows of a chunk of steps that has so many columns in so many bytes: at least those of one step, at most all. Of linked
+ * calls, the one waits for a chunk of the other: so there are several. */
+static ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t columns, size_t element, linked links)
+{
+    enum { LINKED_CHUNKS = 8 };
     const ptrdiff_t all = first_row(s, s->T), least = rows_of_step(s, 0);
-    const double rows = bytes / ((double)columns * (double)element);
+    double rows = bytes / ((double)columns * (double)element);
+    if (links.own >= 0 && rows > (double)all / LINKED_CHUNKS) rows = (double)all / LINKED_CHUNKS;
     return rows <= (double)least ? least : rows < (double)all ? (ptrdiff_t)rows : all;
 }
 static ptrdiff_t end_of_chunk(const steps *s, ptrdiff_t t0, ptrdiff_t rows)
@@ -74,7 +94,7 @@ static fastrnn_range from_row(fastrnn_range range, ptrdiff_t start)
 /* The first sequence of member `index`: as many rows come before it as before the first of n items of a share. */
 static ptrdiff_t first_sequence(const steps *s, int index, int size)
 {
-    const fastrnn_member member = {index, size, NULL};
+    const fastrnn_member member = {index, size, NULL, 0};
     const ptrdiff_t before = index == size ? first_row(s, s->T) : fastrnn_share(first_row(s, s->T), &member).from;
     ptrdiff_t low = 0, high = s->B; /* the least number of sequences that have so many rows */
     while (low < high) {
@@ -137,7 +157,8 @@ static void copy_bytes(void *to, const void *from, ptrdiff_t n, ptrdiff_t m, siz
 
 typedef struct {
     int threads;
-    int split_rows; /* members share the batch, else the hidden units */
+    int split_rows;     /* members share the batch, else the hidden units */
+    double time, alone; /* the estimate, and that for one thread, ns */
 } plan;
 
 /* Of n hidden units shared in blocks, the most that one of `members` gets. */
@@ -145,7 +166,7 @@ static ptrdiff_t largest_share(ptrdiff_t n, ptrdiff_t block, int members)
 {
     ptrdiff_t most = 0;
     for (int k = 0; k < members; k++) {
-        const fastrnn_member member = {k, members, NULL};
+        const fastrnn_member member = {k, members, NULL, 0};
         const fastrnn_range part = fastrnn_share(fastrnn_panels(n, block), &member);
         const ptrdiff_t units = (part.to * block < n ? part.to * block : n) - part.from * block;
         if (units > most) most = units;
@@ -167,8 +188,7 @@ static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, in
     const double speed = 10 * lanes;                              /* flop per ns and core */
     const ptrdiff_t T = s->T, B = T > 0 ? fastrnn_panels(first_row(s, T), T) : 0; /* a step's sequences, on average */
     const ptrdiff_t blocks = fastrnn_panels(H, block);
-    plan best = {1, 0};
-    double least = 0;
+    plan best = {1, 0, 0, 0};
     if (2.0 * gates * (double)T * (double)B * (double)H * (double)(I + P) < 200e3)
         return best; /* some microseconds at most: not worth a team */
     for (int n = 1; n <= threads && (n <= B / FEWEST_ROWS || n <= blocks); n++)
@@ -185,13 +205,33 @@ static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, in
             double input = split_rows ? 0 : 2 * rows * I * gates * units / speed;
             double time = T * (step + input) + (n > 1 ? start : 0);
             if (n > 1) time *= 1.1; /* a team has more to lose where others want its cores */
-            if (n == 1 || time < least) {
-                least = time;
-                best.threads = n;
-                best.split_rows = split_rows;
-            }
+            if (n == 1 || time < best.time) best = (plan){n, split_rows, time, n == 1 ? time : best.alone};
         }
     return best;
+}
+
+/* Whether several calls are faster each on a thread of its own: then the plans say so. Stacked ones wait for each other
+ * at the beginning and at the end. */
+static int side_by_side(plan *plans, int count, int stacked, int threads)
+{
+    double apart = 0, longest = 0;
+    for (int k = 0; k < count; k++) {
+        apart += plans[k].time;
+        if (plans[k].alone > longest) longest = plans[k].alone;
+    }
+    const int members = threads < count ? threads : count;
+    if (members < 2) return 0;
+    const double start = 5000, waiting = stacked ? 1.125 : 1;
+    if (1.1 * longest * waiting * (double)fastrnn_panels(count, members) + start >= apart) return 0;
+    for (int k = 0; k < count; k++) plans[k] = (plan){1, 0, plans[k].alone, plans[k].alone};
+    return 1;
+}
+
+/* Memory that is used by the one after the other. */
+static void merge_layout(fastrnn_layout *layout, const fastrnn_layout *other)
+{
+    if (other->size > layout->size) layout->size = other->size;
+    layout->overflow |= other->overflow;
 }
 
 #define real float
@@ -206,20 +246,21 @@ static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, in
 #undef real
 #undef SUFFIX
 
-fastrnn_status fastrnn_forward(const fastrnn_forward_args *args, fastrnn_workspace *workspace,
+fastrnn_status fastrnn_forward(const fastrnn_forward_args *args, int count, int stacked, fastrnn_workspace *workspace,
                                const fastrnn_interruption *interruption, int threads)
 {
-    assert(args->T >= 0 && args->B >= 0 && args->packed->pass == FASTRNN_FORWARD);
-    return args->packed->dtype == FASTRNN_F32 ? run_forward_f32(args, workspace, interruption, threads)
-                                              : run_forward_f64(args, workspace, interruption, threads);
+    assert(count > 0 && count <= FASTRNN_MOST_CALLS && args->T >= 0 && args->B >= 0);
+    return args->packed->dtype == FASTRNN_F32 ? run_forward_f32(args, count, stacked, workspace, interruption, threads)
+                                              : run_forward_f64(args, count, stacked, workspace, interruption, threads);
 }
 
-fastrnn_status fastrnn_backward(const fastrnn_backward_args *args, fastrnn_workspace *workspace,
+fastrnn_status fastrnn_backward(const fastrnn_backward_args *args, int count, int stacked, fastrnn_workspace *workspace,
                                 const fastrnn_interruption *interruption, int threads)
 {
-    assert(args->T >= 0 && args->B >= 0 && args->packed->pass == FASTRNN_BACKWARD);
-    return args->packed->dtype == FASTRNN_F32 ? run_backward_f32(args, workspace, interruption, threads)
-                                              : run_backward_f64(args, workspace, interruption, threads);
+    assert(count > 0 && count <= FASTRNN_MOST_CALLS && args->T >= 0 && args->B >= 0);
+    return args->packed->dtype == FASTRNN_F32
+               ? run_backward_f32(args, count, stacked, workspace, interruption, threads)
+               : run_backward_f64(args, count, stacked, workspace, interruption, threads);
 }
 
 int fastrnn_has_openmp(void)

@@ -14,6 +14,8 @@ struct NAME(forward) {
     ptrdiff_t x_row, h_row, m_row;
     ptrdiff_t chunk; /* rows whose input is projected together, at least B; unused with split rows */
     int split_rows;
+    linked linked;
+    size_t at_gates, at_x_rows, at_hidden, at_m, at_recurrent; /* in the workspace */
 };
 
 static void NAME(forward_member)(void *context, const fastrnn_member *me)
@@ -41,6 +43,7 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
         real *gates = f->gates + (keep && args->gates ? first * G : 0);
         const fastrnn_range flat = f->split_rows ? first_of(rows, n) : (fastrnn_range){0, n};
         const real *x_chunk = x + first * I;
+        wait_for_link(me, f->linked, t1);
         if (f->x_rows) {
             const fastrnn_range some = f->split_rows ? flat : fastrnn_share(n, me);
             for (ptrdiff_t r = some.from; r < some.to; r++)
@@ -91,6 +94,7 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
             }
             if (!f->split_rows) fastrnn_team_barrier(me); /* the next step reads all of h_t */
         }
+        tell_link(me, f->linked, t1);
     }
     if (me->index > 0 && !f->split_rows) return; /* the last barrier has shown the first member all that is left to copy */
     for (ptrdiff_t t = T - 1, done = 0; t >= 0 && done < B; t--) {
@@ -104,42 +108,91 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
     }
 }
 
-static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, fastrnn_workspace *workspace,
-                                        const fastrnn_interruption *interruption, int threads)
+/* Everything of f but its memory, which is reserved. */
+static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forward_args *args, plan p, linked linked,
+                                  fastrnn_layout *layout)
 {
     const fastrnn_packed *packed = args->packed;
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
-    const ptrdiff_t T = args->T, B = args->B, I = packed->I, H = packed->H, P = packed->P, G = cell->gates * H;
+    const ptrdiff_t B = args->B, I = packed->I, H = packed->H, P = packed->P, G = cell->gates * H;
     const int keep_gates = args->state && args->gates, copy_x = rows_collide(I, sizeof(real));
     const ptrdiff_t x_row = copy_x ? padded_row(I, sizeof(real)) : I;
-    const plan p = plan_steps(&(steps){T, B, args->offsets}, I, H, P, cell->gates, sizeof(real), kernel->width, cell->block, threads);
-
-    struct NAME(forward) f = {
-        .args = args, .packed = packed, .kernel = kernel, .cell = cell, .steps = {T, B, args->offsets}, .x_row = x_row,
-        .h_row = padded_row(P, sizeof(real)), .m_row = padded_row(H, sizeof(real)), .split_rows = p.split_rows,
+    *f = (struct NAME(forward)){
+        .args = args, .packed = packed, .kernel = kernel, .cell = cell, .steps = {args->T, B, args->offsets},
+        .x_row = x_row, .h_row = padded_row(P, sizeof(real)), .m_row = padded_row(H, sizeof(real)),
+        .split_rows = p.split_rows, .linked = linked,
     };
-    f.chunk = p.split_rows ? B : chunk_rows(&f.steps, projection_bytes(I, G, sizeof(real)), G + (copy_x ? x_row : 0), sizeof(real));
+    const double bytes = projection_bytes(I, G, sizeof(real));
+    f->chunk = p.split_rows ? B : chunk_rows(&f->steps, bytes, G + (copy_x ? x_row : 0), sizeof(real), linked);
+    f->at_gates = fastrnn_reserve(layout, sizeof(real), keep_gates ? 0 : f->chunk, G, 1);
+    f->at_x_rows = fastrnn_reserve(layout, sizeof(real), copy_x ? f->chunk : 0, x_row, 1);
+    f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, B, f->h_row);
+    f->at_m = fastrnn_reserve(layout, sizeof(real), packed->has_projection ? B : 0, f->m_row, 1);
+    f->at_recurrent = fastrnn_reserve(layout, sizeof(real), cell->recurrent ? B : 0, G, 1);
+}
 
+static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
+{
+    const int keep_gates = f->args->state && f->args->gates;
+    f->gates = keep_gates ? f->args->gates : (real *)(memory + f->at_gates);
+    if (rows_collide(f->packed->I, sizeof(real))) f->x_rows = (real *)(memory + f->at_x_rows);
+    f->hidden = (real *)(memory + f->at_hidden);
+    if (f->packed->has_projection) f->m = (real *)(memory + f->at_m);
+    if (f->cell->recurrent) f->recurrent = (real *)(memory + f->at_recurrent);
+}
+
+struct NAME(forwards) {
+    struct NAME(forward) *calls;
+    int count;
+};
+
+/* Each call by one member, in the order of the calls: so whatever a call waits for is done or on its way. */
+static void NAME(forwards_member)(void *context, const fastrnn_member *me)
+{
+    const struct NAME(forwards) *all = context;
+    const fastrnn_member alone = fastrnn_alone(me);
+    for (int k = me->index; k < all->count; k += me->size) NAME(forward_member)(&all->calls[k], &alone);
+}
+
+static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int count, int stacked,
+                                        fastrnn_workspace *workspace, const fastrnn_interruption *interruption,
+                                        int threads)
+{
+    struct NAME(forward) calls[FASTRNN_MOST_CALLS];
+    plan plans[FASTRNN_MOST_CALLS];
+    for (int k = 0; k < count; k++) {
+        const fastrnn_packed *packed = args[k].packed;
+        const NAME(cell) *cell = packed->isa->SUFFIX->cells[packed->cell];
+        plans[k] = plan_steps(&(steps){args[k].T, args[k].B, args[k].offsets}, packed->I, packed->H, packed->P,
+                              cell->gates, sizeof(real), packed->isa->SUFFIX->width, cell->block, threads);
+    }
+    const int together = side_by_side(plans, count, stacked, threads);
     fastrnn_layout layout = {0};
-    size_t gates = fastrnn_reserve(&layout, sizeof(real), keep_gates ? 0 : f.chunk, G, 1);
-    size_t x_rows = fastrnn_reserve(&layout, sizeof(real), copy_x ? f.chunk : 0, x_row, 1);
-    size_t hidden = fastrnn_reserve(&layout, sizeof(real), 2, B, f.h_row);
-    size_t m = fastrnn_reserve(&layout, sizeof(real), packed->has_projection ? B : 0, f.m_row, 1);
-    size_t recurrent = fastrnn_reserve(&layout, sizeof(real), cell->recurrent ? B : 0, G, 1);
+    for (int k = 0; k < count; k++) {
+        fastrnn_layout own = {0}; /* one after the other, they use the same memory */
+        const linked links = {together && stacked ? k : NO_LINK, together && stacked ? k - 1 : NO_LINK};
+        NAME(prepare_forward)(&calls[k], &args[k], plans[k], links, together ? &layout : &own);
+        if (!together) merge_layout(&layout, &own);
+    }
     char *memory = fastrnn_borrow(workspace, &layout);
     if (!memory) return FASTRNN_OUT_OF_MEMORY;
-    f.gates = keep_gates ? args->gates : (real *)(memory + gates);
-    if (copy_x) f.x_rows = (real *)(memory + x_rows);
-    f.hidden = (real *)(memory + hidden);
-    if (packed->has_projection) f.m = (real *)(memory + m);
-    if (cell->recurrent) f.recurrent = (real *)(memory + recurrent);
-
     int complete = 1;
-    const ptrdiff_t some = T > 0 ? rows_of_step(&f.steps, 0) : 0; /* the others have no step */
-    if (some > 0) complete = fastrnn_team_run(p.threads, NAME(forward_member), &f, interruption);
-    copy_bytes((real *)args->h_n + some * P, (const real *)args->h_0 + some * P, B - some, P, sizeof(real));
-    if (args->c_n) copy_bytes((real *)args->c_n + some * H, (const real *)args->c_0 + some * H, B - some, H, sizeof(real));
+    for (int k = 0; k < count; k++) NAME(place_forward)(&calls[k], memory);
+    const int steps = args->T > 0 && rows_of_step(&calls->steps, 0) > 0; /* all have the same */
+    if (steps && together) {
+        struct NAME(forwards) all = {calls, count};
+        complete = fastrnn_team_run(threads < count ? threads : count, NAME(forwards_member), &all, interruption);
+    } else if (steps)
+        for (int k = 0; k < count && complete; k++)
+            complete = fastrnn_team_run(plans[k].threads, NAME(forward_member), &calls[k], interruption);
+    for (int k = 0; k < count; k++) { /* of the sequences that have no step */
+        const ptrdiff_t some = steps ? rows_of_step(&calls[k].steps, 0) : 0, none = args[k].B - some;
+        const ptrdiff_t H = args[k].packed->H, P = args[k].packed->P;
+        copy_bytes((real *)args[k].h_n + some * P, (const real *)args[k].h_0 + some * P, none, P, sizeof(real));
+        if (args[k].c_n)
+            copy_bytes((real *)args[k].c_n + some * H, (const real *)args[k].c_0 + some * H, none, H, sizeof(real));
+    }
     fastrnn_give_back(workspace, memory);
     return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }
@@ -161,6 +214,8 @@ struct NAME(backward) {
     real *scratch;                         /* per member, for outer_product */
     ptrdiff_t scratch_size;
     int split_rows;
+    linked linked;
+    size_t at_d_gates, at_h_prev, at_d_h, at_m, at_d_m, at_d_state, at_panels_x, at_panels_h, at_panels_m, at_scratch;
 };
 
 /* d_weight, a row of N for each of some columns of a, += sum over depth rows of a[r]^T b[r], b in panels; the rows in
@@ -304,6 +359,7 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
     for (ptrdiff_t t1 = T, t0; t1 > 0; t1 = t0) {
         t0 = start_of_chunk(&b->steps, t1, b->chunk);
         const ptrdiff_t first = first_row(&b->steps, t0);
+        wait_for_link(me, b->linked, T - t0);
         NAME(first_h_prev)(b, t0, first_of(some_rows, rows_of_step(&b->steps, t0)));
         for (ptrdiff_t t = t1 - 1; t >= t0; t--) {
             const ptrdiff_t at = first_row(&b->steps, t), after = rows_of_step(&b->steps, t + 1);
@@ -362,6 +418,7 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
             const fastrnn_range flat = fastrnn_share(n, me);
             NAME(input_gradient)(b, me, first + flat.from, flat.to - flat.from, b->d_gates + flat.from * row);
         }
+        tell_link(me, b->linked, T - t0);
         NAME(weight_gradients)(b, me, t0, t1);
         if (t0 > 0) { /* this chunk's first step is the one after the next chunk */
             const fastrnn_range some = first_of(some_rows, rows_of_step(&b->steps, t0));
@@ -380,67 +437,114 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
     }
 }
 
-static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, fastrnn_workspace *workspace,
-                                         const fastrnn_interruption *interruption, int threads)
+/* Everything of b but its memory, which is reserved. */
+static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_backward_args *args, plan p, linked linked,
+                                   fastrnn_layout *layout)
 {
     const fastrnn_packed *packed = args->packed;
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
-    const ptrdiff_t T = args->T, B = args->B, I = packed->I, H = packed->H, P = packed->P, width = kernel->width;
-    const ptrdiff_t G = cell->gates * H, row = padded_row(cell->d_gates * H, sizeof(real));
-    const ptrdiff_t projected = packed->has_projection ? 1 : 0;
-    const plan p = plan_steps(&(steps){T, B, args->offsets}, I, H, P, cell->gates, sizeof(real), width, cell->block, threads);
-
-    struct NAME(backward) b = {
-        .args = args, .packed = packed, .kernel = kernel, .cell = cell, .steps = {T, B, args->offsets}, .d_gates_row = row,
-        .scratch_size = kernel->outer_rows * kernel->depth, .split_rows = p.split_rows,
+    const ptrdiff_t B = args->B, I = packed->I, H = packed->H, P = packed->P, width = kernel->width;
+    const ptrdiff_t row = padded_row(cell->d_gates * H, sizeof(real)), projected = packed->has_projection ? 1 : 0;
+    *b = (struct NAME(backward)){
+        .args = args, .packed = packed, .kernel = kernel, .cell = cell, .steps = {args->T, B, args->offsets},
+        .d_gates_row = row, .scratch_size = kernel->outer_rows * kernel->depth, .split_rows = p.split_rows,
+        .linked = linked,
     };
-    b.chunk = chunk_rows(&b.steps, BACKWARD_CHUNK_BYTES, row + P + projected * (P + H), sizeof(real));
+    b->chunk = chunk_rows(&b->steps, BACKWARD_CHUNK_BYTES, row + P + projected * (P + H), sizeof(real), linked);
+    b->at_d_gates = fastrnn_reserve(layout, sizeof(real), b->chunk + B, row, 1);
+    b->at_h_prev = fastrnn_reserve(layout, sizeof(real), b->chunk, P, 1);
+    b->at_d_h = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, P, 1);
+    b->at_m = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, H, 1);
+    b->at_d_m = fastrnn_reserve(layout, sizeof(real), projected * B, H, 1);
+    b->at_d_state = fastrnn_reserve(layout, sizeof(real), packed->cell == FASTRNN_GRU ? B : 0, H, 1);
+    b->at_panels_x = fastrnn_reserve(layout, sizeof(real), kernel->depth, fastrnn_panels(I, width), width);
+    b->at_panels_h = fastrnn_reserve(layout, sizeof(real), kernel->depth, fastrnn_panels(P, width), width);
+    b->at_panels_m = fastrnn_reserve(layout, sizeof(real), projected * kernel->depth, fastrnn_panels(H, width), width);
+    b->at_scratch = fastrnn_reserve(layout, sizeof(real), b->scratch_size, p.threads, 1);
+}
 
+static void NAME(place_backward)(struct NAME(backward) * b, char *memory)
+{
+    b->d_gates = (real *)(memory + b->at_d_gates);
+    b->h_prev = (real *)(memory + b->at_h_prev);
+    b->panels_x = (real *)(memory + b->at_panels_x);
+    b->panels_h = (real *)(memory + b->at_panels_h);
+    b->scratch = (real *)(memory + b->at_scratch);
+    if (b->packed->has_projection) {
+        b->d_h = (real *)(memory + b->at_d_h);
+        b->m = (real *)(memory + b->at_m);
+        b->d_m = (real *)(memory + b->at_d_m);
+        b->panels_m = (real *)(memory + b->at_panels_m);
+    }
+    if (b->packed->cell == FASTRNN_LSTM) b->d_state = b->args->d_c_0;
+    if (b->packed->cell == FASTRNN_GRU) b->d_state = (real *)(memory + b->at_d_state);
+}
+
+/* d_h and d_state run back through time in place: their beginning. Without any step that is all, and the gradients of
+ * the weights are zero. */
+static void NAME(begin_backward)(const struct NAME(backward) * b, int steps)
+{
+    const fastrnn_backward_args *args = b->args;
+    const ptrdiff_t B = args->B, I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H;
+    copy_bytes(args->d_h_0, args->d_h_n, B, P, sizeof(real));
+    if (b->d_state) copy_bytes(b->d_state, b->packed->cell == FASTRNN_LSTM ? args->d_c_n : NULL, B, H, sizeof(real));
+    if (steps || args->accumulate) return;
+    copy_bytes(args->d_weight_ih, NULL, G, I, sizeof(real));
+    copy_bytes(args->d_weight_hh, NULL, G, P, sizeof(real));
+    copy_bytes(args->d_bias_ih, NULL, args->d_bias_ih ? G : 0, 1, sizeof(real));
+    copy_bytes(args->d_bias_hh, NULL, args->d_bias_hh ? G : 0, 1, sizeof(real));
+    copy_bytes(args->d_weight_hr, NULL, args->d_weight_hr ? P : 0, H, sizeof(real));
+    copy_bytes(args->d_peephole, NULL, args->d_peephole ? 3 : 0, H, sizeof(real));
+}
+
+struct NAME(backwards) {
+    struct NAME(backward) *calls;
+    int count;
+};
+
+static void NAME(backwards_member)(void *context, const fastrnn_member *me)
+{
+    const struct NAME(backwards) *all = context;
+    const fastrnn_member alone = fastrnn_alone(me);
+    for (int k = me->index; k < all->count; k += me->size) NAME(backward_member)(&all->calls[k], &alone);
+}
+
+static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int count, int stacked,
+                                         fastrnn_workspace *workspace, const fastrnn_interruption *interruption,
+                                         int threads)
+{
+    struct NAME(backward) calls[FASTRNN_MOST_CALLS];
+    plan plans[FASTRNN_MOST_CALLS];
+    for (int k = 0; k < count; k++) {
+        const fastrnn_packed *packed = args[k].packed;
+        const NAME(cell) *cell = packed->isa->SUFFIX->cells[packed->cell];
+        plans[k] = plan_steps(&(steps){args[k].T, args[k].B, args[k].offsets}, packed->I, packed->H, packed->P,
+                              cell->gates, sizeof(real), packed->isa->SUFFIX->width, cell->block, threads);
+    }
+    const int together = side_by_side(plans, count, stacked, threads);
     fastrnn_layout layout = {0};
-    size_t d_gates = fastrnn_reserve(&layout, sizeof(real), b.chunk + B, row, 1);
-    size_t h_prev = fastrnn_reserve(&layout, sizeof(real), b.chunk, P, 1);
-    size_t d_h = fastrnn_reserve(&layout, sizeof(real), projected * b.chunk, P, 1);
-    size_t m = fastrnn_reserve(&layout, sizeof(real), projected * b.chunk, H, 1);
-    size_t d_m = fastrnn_reserve(&layout, sizeof(real), projected * B, H, 1);
-    size_t d_state = fastrnn_reserve(&layout, sizeof(real), packed->cell == FASTRNN_GRU ? B : 0, H, 1);
-    size_t panels_x = fastrnn_reserve(&layout, sizeof(real), kernel->depth, fastrnn_panels(I, width), width);
-    size_t panels_h = fastrnn_reserve(&layout, sizeof(real), kernel->depth, fastrnn_panels(P, width), width);
-    size_t panels_m = fastrnn_reserve(&layout, sizeof(real), projected * kernel->depth, fastrnn_panels(H, width), width);
-    size_t scratch = fastrnn_reserve(&layout, sizeof(real), b.scratch_size, p.threads, 1);
+    for (int k = 0; k < count; k++) {
+        fastrnn_layout own = {0};
+        const linked links = {together && stacked ? k : NO_LINK, together && stacked ? k - 1 : NO_LINK};
+        NAME(prepare_backward)(&calls[k], &args[k], plans[k], links, together ? &layout : &own);
+        if (!together) merge_layout(&layout, &own);
+    }
     char *memory = fastrnn_borrow(workspace, &layout);
     if (!memory) return FASTRNN_OUT_OF_MEMORY;
-    b.d_gates = (real *)(memory + d_gates);
-    b.h_prev = (real *)(memory + h_prev);
-    b.panels_x = (real *)(memory + panels_x);
-    b.panels_h = (real *)(memory + panels_h);
-    b.scratch = (real *)(memory + scratch);
-    if (projected) {
-        b.d_h = (real *)(memory + d_h);
-        b.m = (real *)(memory + m);
-        b.d_m = (real *)(memory + d_m);
-        b.panels_m = (real *)(memory + panels_m);
-    }
-
-    copy_bytes(args->d_h_0, args->d_h_n, B, P, sizeof(real)); /* d_h and d_state run back through time in place */
-    if (packed->cell == FASTRNN_LSTM) {
-        copy_bytes(args->d_c_0, args->d_c_n, B, H, sizeof(real));
-        b.d_state = args->d_c_0;
-    } else if (packed->cell == FASTRNN_GRU) {
-        b.d_state = (real *)(memory + d_state);
-        copy_bytes(b.d_state, NULL, B, H, sizeof(real));
-    }
     int complete = 1;
-    if (T > 0 && rows_of_step(&b.steps, 0) > 0)
-        complete = fastrnn_team_run(p.threads, NAME(backward_member), &b, interruption);
-    else if (!args->accumulate) {
-        copy_bytes(args->d_weight_ih, NULL, G, I, sizeof(real));
-        copy_bytes(args->d_weight_hh, NULL, G, P, sizeof(real));
-        copy_bytes(args->d_bias_ih, NULL, args->d_bias_ih ? G : 0, 1, sizeof(real));
-        copy_bytes(args->d_bias_hh, NULL, args->d_bias_hh ? G : 0, 1, sizeof(real));
-        copy_bytes(args->d_weight_hr, NULL, projected * P, H, sizeof(real));
-        copy_bytes(args->d_peephole, NULL, args->d_peephole ? 3 : 0, H, sizeof(real));
-    }
+    const int steps = args->T > 0 && rows_of_step(&calls->steps, 0) > 0;
+    for (int k = 0; k < count; k++) NAME(place_backward)(&calls[k], memory);
+    if (together) {
+        struct NAME(backwards) all = {calls, count};
+        for (int k = 0; k < count; k++) NAME(begin_backward)(&calls[k], steps);
+        if (steps)
+            complete = fastrnn_team_run(threads < count ? threads : count, NAME(backwards_member), &all, interruption);
+    } else
+        for (int k = 0; k < count && complete; k++) {
+            NAME(begin_backward)(&calls[k], steps);
+            if (steps) complete = fastrnn_team_run(plans[k].threads, NAME(backward_member), &calls[k], interruption);
+        }
     fastrnn_give_back(workspace, memory);
     return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }

@@ -15,8 +15,12 @@
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#elif defined(__unix__) || defined(__APPLE__)
+#endif
+#if defined(__unix__) || defined(__APPLE__)
 #include <sched.h>
+#define YIELD() sched_yield()
+#else
+#define YIELD() ((void)0)
 #endif
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -56,6 +60,11 @@ struct fastrnn_team {
     _Alignas(64)
 #endif
     asking asking;
+#ifdef _OPENMP
+    struct {
+        _Alignas(64) atomic_ptrdiff_t value;
+    } progress[FASTRNN_PROGRESSES];
+#endif
 };
 
 static void team_init(fastrnn_team *team, const fastrnn_interruption *interruption)
@@ -64,6 +73,7 @@ static void team_init(fastrnn_team *team, const fastrnn_interruption *interrupti
     atomic_init(&team->arrived, 0);
     atomic_init(&team->round, 0);
     atomic_init(&team->sleeping, 0);
+    for (int k = 0; k < FASTRNN_PROGRESSES; k++) atomic_init(&team->progress[k].value, 0);
 #endif
     WRITE(team->stopped, 0);
     team->asking.interruption = interruption;
@@ -77,7 +87,7 @@ int fastrnn_team_go(const fastrnn_member *me, double operations)
 {
     const double look = 1e8, seconds = 0.05;
     asking *a = &me->team->asking;
-    if (me->index == 0 && a->interruption && (a->operations += operations) > look) {
+    if (me->asks && a->interruption && (a->operations += operations) > look) {
         struct timespec now;
         a->operations = 0;
         timespec_get(&now, TIME_UTC);
@@ -99,11 +109,9 @@ static void sleep_through(fastrnn_team *team, unsigned seen)
     atomic_fetch_add(&team->sleeping, 1);
     syscall(SYS_futex, (void *)&team->round, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
     atomic_fetch_sub(&team->sleeping, 1);
-#elif defined(__unix__) || defined(__APPLE__)
-    (void)team, (void)seen;
-    sched_yield();
 #else
     (void)team, (void)seen;
+    YIELD();
 #endif
 }
 static void wake_sleepers(fastrnn_team *team)
@@ -139,8 +147,27 @@ void fastrnn_team_barrier(const fastrnn_member *me)
     }
 }
 
+
+void fastrnn_team_publish(const fastrnn_member *me, int which, ptrdiff_t progress)
+{
+    atomic_store_explicit(&me->team->progress[which].value, progress, memory_order_release);
+}
+
+void fastrnn_team_wait(const fastrnn_member *me, int which, ptrdiff_t progress)
+{
+    enum { SPINS = 2000 };
+    for (int spins = 0; atomic_load_explicit(&me->team->progress[which].value, memory_order_acquire) < progress;) {
+        if (spins++ < SPINS)
+            RELAX();
+        else
+            YIELD();
+    }
+}
 #else
+/* A team of one does one thing after the other. */
 void fastrnn_team_barrier(const fastrnn_member *me) { (void)me; }
+void fastrnn_team_publish(const fastrnn_member *me, int which, ptrdiff_t progress) { (void)me, (void)which, (void)progress; }
+void fastrnn_team_wait(const fastrnn_member *me, int which, ptrdiff_t progress) { (void)me, (void)which, (void)progress; }
 #endif
 
 int fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_member *), void *context,
@@ -152,7 +179,8 @@ int fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_membe
     if (threads > 1) {
 #pragma omp parallel num_threads(threads)
         {
-            fastrnn_member me = {omp_get_thread_num(), omp_get_num_threads(), &team};
+            const int index = omp_get_thread_num();
+            const fastrnn_member me = {index, omp_get_num_threads(), &team, index == 0};
             float_mode before = float_mode_enter();
             job(context, &me);
             float_mode_leave(before);
@@ -162,7 +190,7 @@ int fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_membe
 #else
     (void)threads;
 #endif
-    fastrnn_member alone = {0, 1, &team};
+    const fastrnn_member alone = {0, 1, &team, 1};
     float_mode before = float_mode_enter();
     job(context, &alone);
     float_mode_leave(before);

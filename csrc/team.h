@@ -11,6 +11,7 @@ typedef struct fastrnn_team fastrnn_team;
 typedef struct {
     int index, size; /* 0 <= index < size */
     fastrnn_team *team;
+    int asks; /* whether it is the one that asks whether to go on */
 } fastrnn_member;
 
 /* Runs job(context, member) once for every member of a team of at most `threads`, with the floating-point mode of
@@ -20,8 +21,21 @@ int fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_membe
                      const fastrnn_interruption *interruption);
 
 /* Whether to go on with a piece of work of so many operations, or to skip it and all that follows, since the call has
- * been interrupted. Barriers are not to be skipped: others may be waiting. Member 0 asks those who can interrupt. */
+ * been interrupted. Barriers and what is published are not to be skipped: others may be waiting. */
 int fastrnn_team_go(const fastrnn_member *, double operations);
+
+/* The member as a team of its own, for work that it shares with nobody. */
+static inline fastrnn_member fastrnn_alone(const fastrnn_member *me)
+{
+    const fastrnn_member alone = {0, 1, me->team, me->asks};
+    return alone;
+}
+
+/* How far something is, of which others want to know: it only grows, from 0. What a member wrote before it says so, those
+ * can read who have waited for it. Barriers and these are for different jobs. */
+enum { FASTRNN_PROGRESSES = 16 };
+void fastrnn_team_publish(const fastrnn_member *, int which, ptrdiff_t progress);
+void fastrnn_team_wait(const fastrnn_member *, int which, ptrdiff_t progress);
 
 /* Waits until every member has come here. What a member wrote before, all can read after. */
 void fastrnn_team_barrier(const fastrnn_member *);

@@ -1,20 +1,24 @@
 """Fast recurrent layers for NumPy: fused kernels, forward and backward, the same bits on every run.
 
-The layers are `LSTM`, `GRU` and `RNN`; one layer on raw arrays is `fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
+The layers are `LSTM`, `GRU` and `RNN`, one step of each `LSTMCell`, `GRUCell` and `RNNCell`; one layer on raw arrays is `fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
 """
 
 from fastrnn import functional, reference
 from fastrnn._config import show_config
 from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
+from fastrnn.cells import GRUCell, LSTMCell, RNNCell
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
 __all__ = [
     "GRU",
+    "GRUCell",
     "LSTM",
+    "LSTMCell",
     "RNN",
+    "RNNCell",
     "Parameters",
     "__version__",
     "functional",

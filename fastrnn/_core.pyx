@@ -110,10 +110,11 @@ cdef extern from "fastrnn.h" nogil:
     void fastrnn_packed_free(fastrnn_packed *)
     fastrnn_workspace *fastrnn_workspace_create()
     void fastrnn_workspace_free(fastrnn_workspace *)
-    fastrnn_status fastrnn_forward(const fastrnn_forward_args *, fastrnn_workspace *, const fastrnn_interruption *,
-                                   int threads)
-    fastrnn_status fastrnn_backward(const fastrnn_backward_args *, fastrnn_workspace *, const fastrnn_interruption *,
-                                    int threads)
+    int FASTRNN_MOST_CALLS
+    fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, bint stacked, fastrnn_workspace *,
+                                   const fastrnn_interruption *, int threads)
+    fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, bint stacked, fastrnn_workspace *,
+                                    const fastrnn_interruption *, int threads)
     void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, Py_ssize_t n, const void *x, void *y)
     uint64_t fastrnn_fingerprint(const void *data, size_t size)
 
@@ -252,7 +253,7 @@ cdef size_t KEPT_BYTES = 32 << 20
 
 cdef class Workspace:
     cdef fastrnn_workspace *pointer
-    cdef fastrnn_packed *packed
+    cdef fastrnn_packed *packed[16] # of the calls that run together
     cdef object error # what interrupted the call
 
     def __cinit__(self):
@@ -262,7 +263,19 @@ cdef class Workspace:
 
     def __dealloc__(self):
         fastrnn_workspace_free(self.pointer)
-        fastrnn_packed_free(self.packed)
+        for k in range(FASTRNN_MOST_CALLS):
+            fastrnn_packed_free(self.packed[k])
+
+    cdef void keep_some(self) noexcept nogil:
+        """Frees what is more than KEPT_BYTES of packed weights."""
+        cdef size_t kept = 0
+        cdef int k
+        for k in range(FASTRNN_MOST_CALLS):
+            kept += fastrnn_packed_bytes(self.packed[k])
+            if kept > KEPT_BYTES:
+                kept -= fastrnn_packed_bytes(self.packed[k])
+                fastrnn_packed_free(self.packed[k])
+                self.packed[k] = NULL
 
     cdef int check(self, fastrnn_status status) except -1:
         if status == FASTRNN_INTERRUPTED:
@@ -294,44 +307,59 @@ cdef int _signalled(void *context) noexcept with gil:
     return 0
 
 
-def forward(str cell not None, cnp.ndarray x not None, cnp.ndarray h_0 not None, cnp.ndarray c_0, cnp.ndarray offsets,
-            weights not None, cnp.ndarray output not None, cnp.ndarray h_n not None, cnp.ndarray c_n,
-            cnp.ndarray gates, cnp.ndarray state, cnp.ndarray extra, int num_threads, str isa not None):
-    """Fills output, h_n and c_n; and with state given, what there is of gates, state and extra.
+MOST_CALLS = FASTRNN_MOST_CALLS
 
-    Without offsets x and output are (T, B, ...), with them (N, ...), as fastrnn.h says. The weights are packed for
-    forward, or a tuple to be packed by `isa` for this call alone.
+
+def forward(str cell not None, list calls not None, bint stacked, int num_threads, str isa not None):
+    """Runs some calls, independent of each other or stacked, as fastrnn.h has them.
+
+    A call is a tuple (x, h_0, c_0, offsets, weights, output, h_n, c_n, gates, state, extra). It fills output, h_n and
+    c_n; and with state given, what there is of gates, state and extra. Without offsets x and output are (T, B, ...),
+    with them (N, ...). The weights are packed for forward, or a tuple to be packed by `isa` for this call alone.
     """
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_isa *kernels = NULL
-    cdef int type_number = _type_of(x)
-    cdef fastrnn_weights w
-    cdef fastrnn_forward_args args
+    cdef fastrnn_weights weights[16]
+    cdef fastrnn_forward_args args[16]
     cdef fastrnn_interruption interruption
     cdef fastrnn_status status = FASTRNN_OK
-    cdef bint pack = type(weights) is not Packed
+    cdef cnp.ndarray x, h_0, offsets
+    cdef int type_number = 0, k, count = <int>len(calls)
+    cdef bint pack = False
+    cdef tuple call
+    if not 0 < count <= FASTRNN_MOST_CALLS:
+        raise ValueError(f"calls: expected 1 to {FASTRNN_MOST_CALLS}, got {count}")
     interruption.wanted, interruption.context = _signalled, <void *>workspace
+    for k in range(count):
+        call = calls[k]
+        x, h_0, offsets = call[0], call[1], call[3]
+        type_number = _type_of(x)
+        if type(call[4]) is Packed:
+            args[k].packed = _packed(<Packed>call[4], type_number)
+        else:
+            args[k].packed = NULL
+            pack = True
+            if _weights(&weights[k], cell, call[4]) != type_number:
+                raise ValueError("x and weights differ in precision")
+        args[k].offsets = _offsets(offsets)
+        args[k].T, args[k].B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
+        args[k].x, args[k].h_0 = _readable(x, type_number), _readable(h_0, type_number)
+        args[k].c_0 = _readable(call[2], type_number)
+        args[k].output, args[k].h_n = _writable(call[5], type_number), _writable(call[6], type_number)
+        args[k].c_n, args[k].gates = _writable(call[7], type_number), _writable(call[8], type_number)
+        args[k].state, args[k].extra = _writable(call[9], type_number), _writable(call[10], type_number)
     if pack:
         kernels = _find(isa)
-        if _weights(&w, cell, weights) != type_number:
-            raise ValueError("x and weights differ in precision")
-    else:
-        args.packed = _packed(<Packed>weights, type_number)
-    args.offsets = _offsets(offsets)
-    args.T, args.B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
-    args.x, args.h_0, args.c_0 = _readable(x, type_number), _readable(h_0, type_number), _readable(c_0, type_number)
-    args.output, args.h_n = _writable(output, type_number), _writable(h_n, type_number)
-    args.c_n, args.gates = _writable(c_n, type_number), _writable(gates, type_number)
-    args.state, args.extra = _writable(state, type_number), _writable(extra, type_number)
     with nogil:
-        if pack:
-            status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_FORWARD, &w, num_threads, &workspace.packed)
-            args.packed = workspace.packed
+        for k in range(count):
+            if status == FASTRNN_OK and args[k].packed == NULL:
+                status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_FORWARD, &weights[k], num_threads,
+                                      &workspace.packed[k])
+                args[k].packed = workspace.packed[k]
         if status == FASTRNN_OK:
-            status = fastrnn_forward(&args, workspace.pointer, &interruption, num_threads)
-        if pack and fastrnn_packed_bytes(workspace.packed) > KEPT_BYTES:
-            fastrnn_packed_free(workspace.packed)
-            workspace.packed = NULL
+            status = fastrnn_forward(args, count, stacked, workspace.pointer, &interruption, num_threads)
+        if pack:
+            workspace.keep_some()
     workspace.check(status)
 
 
@@ -426,7 +454,7 @@ cdef class Steps:
             args.packed = (<Packed>self.packed[k]).pointer
             args.output = cnp.PyArray_DATA(<cnp.ndarray>out if k == last else self.between)
             with nogil:
-                status = fastrnn_forward(&args, workspace.pointer, NULL, threads)
+                status = fastrnn_forward(&args, 1, False, workspace.pointer, NULL, threads)
             workspace.check(status)
             args.x = args.h_n
             args.h_0 = args.h_n = <char *>args.h_n + cnp.PyArray_STRIDE(self._h, 0)
@@ -435,36 +463,44 @@ cdef class Steps:
         return out
 
 
-def backward(Packed packed not None, cnp.ndarray x not None, cnp.ndarray h_0 not None, cnp.ndarray c_0,
-             cnp.ndarray offsets, cnp.ndarray gates, cnp.ndarray state not None, cnp.ndarray extra, cnp.ndarray d_output,
-             cnp.ndarray d_h_n, cnp.ndarray d_c_n, cnp.ndarray d_x, cnp.ndarray d_h_0 not None, cnp.ndarray d_c_0,
-             tuple d_weights not None, bint accumulate, int num_threads):
-    """Fills the gradients, or adds to those of the weights if they are to accumulate.
+def backward(list calls not None, bint stacked, int num_threads):
+    """Runs backward of some calls, independent of each other or stacked, the top layer first.
 
-    The given gradients may be None for zeros; d_x and d_weights of biases None if not wanted.
+    A call is a tuple (packed, x, h_0, c_0, offsets, gates, state, extra, d_output, d_h_n, d_c_n, d_x, d_h_0, d_c_0,
+    d_weights, accumulate). It fills the gradients from d_x on, or adds to d_weights, a tuple like the weights, if they
+    are to accumulate. The given gradients may be None for zeros; d_x and d_weights of biases None if not wanted.
     """
     cdef Workspace workspace = _workspace()
-    cdef int type_number = _type_of(x)
-    cdef fastrnn_backward_args args
+    cdef fastrnn_backward_args args[16]
     cdef fastrnn_interruption interruption
     cdef fastrnn_status status
+    cdef cnp.ndarray x, h_0, offsets
+    cdef int type_number, k, count = <int>len(calls)
+    cdef tuple call, d_weights
+    if not 0 < count <= FASTRNN_MOST_CALLS:
+        raise ValueError(f"calls: expected 1 to {FASTRNN_MOST_CALLS}, got {count}")
     interruption.wanted, interruption.context = _signalled, <void *>workspace
-    args.packed = _packed(packed, type_number)
-    args.offsets = _offsets(offsets)
-    args.T, args.B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
-    args.x, args.h_0, args.c_0 = _readable(x, type_number), _readable(h_0, type_number), _readable(c_0, type_number)
-    args.gates, args.state = _readable(gates, type_number), _readable(state, type_number)
-    args.extra = _readable(extra, type_number)
-    args.d_output = _readable(d_output, type_number)
-    args.d_h_n, args.d_c_n = _readable(d_h_n, type_number), _readable(d_c_n, type_number)
-    args.d_x = _writable(d_x, type_number)
-    args.d_h_0, args.d_c_0 = _writable(d_h_0, type_number), _writable(d_c_0, type_number)
-    args.d_weight_ih, args.d_weight_hh = _writable(d_weights[0], type_number), _writable(d_weights[1], type_number)
-    args.d_bias_ih, args.d_bias_hh = _writable(d_weights[2], type_number), _writable(d_weights[3], type_number)
-    args.d_weight_hr, args.d_peephole = _writable(d_weights[4], type_number), _writable(d_weights[5], type_number)
-    args.accumulate = accumulate
+    for k in range(count):
+        call = calls[k]
+        x, h_0, offsets, d_weights = call[1], call[2], call[4], call[14]
+        type_number = _type_of(x)
+        args[k].packed = _packed(call[0], type_number)
+        args[k].offsets = _offsets(offsets)
+        args[k].T, args[k].B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
+        args[k].x, args[k].h_0 = _readable(x, type_number), _readable(h_0, type_number)
+        args[k].c_0, args[k].gates = _readable(call[3], type_number), _readable(call[5], type_number)
+        args[k].state, args[k].extra = _readable(call[6], type_number), _readable(call[7], type_number)
+        args[k].d_output, args[k].d_h_n = _readable(call[8], type_number), _readable(call[9], type_number)
+        args[k].d_c_n, args[k].d_x = _readable(call[10], type_number), _writable(call[11], type_number)
+        args[k].d_h_0, args[k].d_c_0 = _writable(call[12], type_number), _writable(call[13], type_number)
+        args[k].d_weight_ih = _writable(d_weights[0], type_number)
+        args[k].d_weight_hh = _writable(d_weights[1], type_number)
+        args[k].d_bias_ih, args[k].d_bias_hh = _writable(d_weights[2], type_number), _writable(d_weights[3], type_number)
+        args[k].d_weight_hr = _writable(d_weights[4], type_number)
+        args[k].d_peephole = _writable(d_weights[5], type_number)
+        args[k].accumulate = call[15]
     with nogil:
-        status = fastrnn_backward(&args, workspace.pointer, &interruption, num_threads)
+        status = fastrnn_backward(args, count, stacked, workspace.pointer, &interruption, num_threads)
     workspace.check(status)
 
 

@@ -55,68 +55,50 @@ WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_
 # Weights are tuples in the order of WEIGHTS, with None for what there is not.
 
 
-def infer_rows(cell, rows, reverse, x, state_0, weights, state_n):
-    """The output, of native arrays. `weights` may be what _core.pack has made of them; state_n is written."""
-    output = np.empty((*rows.shape, state_0[0].shape[-1]), x.dtype)
-    if reverse:
-        x = rows.turned(x)
-    nothing = None, None, None
-    _core.forward(
-        cell, x, *state_0, rows.offsets, weights, output, *state_n, *nothing,
-        get_num_threads(), instruction_set(),
-    )  # fmt: skip
-    return rows.turned(output) if reverse else output
+def infer_rows(cell, rows, inputs, stacked=False):
+    """The outputs of native arrays: of directions of one layer, or stacked, of layers on top of each other.
+
+    Each input is (reverse, x, state_0, weights, state_n), of a stacked one but the first without x and in the same
+    direction. `weights` may be what _core.pack has made of them; state_n is written.
+    """
+    calls, outputs = [], []
+    for reverse, x, state_0, weights, state_n in inputs:
+        if stacked and outputs:
+            x = outputs[-1]
+        elif reverse:
+            x = rows.turned(x)
+        h_0 = state_0[0]
+        output = np.empty((*rows.shape, h_0.shape[-1]), h_0.dtype)
+        calls.append((x, *state_0, rows.offsets, weights, output, *state_n, None, None, None))
+        outputs.append(output)
+    _core.forward(cell, calls, stacked, get_num_threads(), instruction_set())
+    return [rows.turned(output) if one[0] else output for one, output in zip(inputs, outputs)]
 
 
 class Tape:
     """What a backward needs of its forward, of one direction of one layer; opaque, and never altered by a backward.
 
     The weights are in it as they were, `packed` for backward. `x` is in it by reference where it could be read in place,
-    and then `fingerprint` tells whether it has been changed since.
+    and then `fingerprint` tells whether it has been changed since. Both are as the kernel reads them, from the end if the
+    direction is the reverse.
+
+    Nobody may write to packed, kept and state_0 while the tape lives, and nobody else to x if it is called private; kept is
+    what kept_shapes says.
     """
 
     __slots__ = ("rows", "reverse", "x", "fingerprint", "state_0", "kept", "packed", "weights")
 
-    @classmethod
-    def of(cls, cell, rows, reverse, x, x_is_private, state_0, weights, packed, kept, state_n):
-        """The tape of one forward pass, and the output.
-
-        Nobody may write to packed, kept and state_0 while the tape lives, and nobody else to x if it is called private.
-        `weights` may be what _core.pack has made of them for forward, `packed` is the same for backward; kept is
-        what kept_shapes says; state_n is written.
-        """
-        self = cls()
+    def __init__(self, rows, reverse, x, x_is_private, state_0, packed, kept):
         if reverse:
             x, x_is_private = rows.turned(x), True
-        # Taken first: what another thread does to x while the kernel runs is noticed, too.
         self.fingerprint = None if x_is_private else _core.fingerprint(x)
-        output = np.empty((*rows.shape, state_0[0].shape[-1]), x.dtype)
-        _core.forward(
-            cell, x, *state_0, rows.offsets, weights, output, *state_n, *kept,
-            get_num_threads(), instruction_set(),
-        )  # fmt: skip
         # A view, because the shape of the caller's own array object can be assigned to.
         self.x = x if x_is_private else x.view()
         self.rows, self.reverse, self.state_0, self.packed, self.kept = rows, reverse, state_0, packed, kept
-        return self, rows.turned(output) if reverse else output
 
     def check_x(self):
         if self.fingerprint is not None and _core.fingerprint(self.x) != self.fingerprint:
             raise ValueError("x: changed between forward and backward")
-
-    def backward(self, d_output, d_state_n, d_state_0, d_weights, accumulate=False):
-        """d_x, of native arrays; d_state_0 and d_weights are written, the latter added to if they accumulate.
-
-        It does not look whether x was changed: check_x does.
-        """
-        if self.reverse:
-            d_output = self.rows.turned(d_output)
-        d_x = np.empty(self.x.shape, self.x.dtype)
-        _core.backward(
-            self.packed, self.x, *self.state_0, self.rows.offsets, *self.kept, d_output, *d_state_n,
-            d_x, *d_state_0, d_weights, accumulate, get_num_threads(),
-        )  # fmt: skip
-        return self.rows.turned(d_x) if self.reverse else d_x
 
     def __reduce__(self):
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one process")
@@ -125,6 +107,46 @@ class Tape:
         T, B, I = self.rows.T, self.rows.B, self.x.shape[-1]
         H = self.kept[1].shape[-1]
         return f"<functional.{type(self).__name__} T={T} B={B} I={I} H={H} {self.x.dtype}>"
+
+
+def run_tapes(cell, tapes, weights, states_n, stacked=False):
+    """Fills the tapes, of directions of one layer or of stacked layers; returns the outputs. See infer_rows.
+
+    The x of a stacked tape but the first is the output of the one before.
+    """
+    calls, outputs = [], []
+    for tape, of_tape, state_n in zip(tapes, weights, states_n):
+        if stacked and outputs:
+            tape.x = outputs[-1]
+        h_0 = tape.state_0[0]
+        output = np.empty((*tape.rows.shape, h_0.shape[-1]), h_0.dtype)
+        calls.append((tape.x, *tape.state_0, tape.rows.offsets, of_tape, output, *state_n, *tape.kept))
+        outputs.append(output)
+    _core.forward(cell, calls, stacked, get_num_threads(), instruction_set())
+    return [tape.rows.turned(output) if tape.reverse else output for tape, output in zip(tapes, outputs)]
+
+
+def run_back(tapes, d_outputs, states, stacked=False):
+    """d_x of each tape, of directions of one layer, or of stacked layers, the top one first; of native arrays.
+
+    d_outputs is one for each tape, None for zeros, and for those stacked below another not looked at. The states are
+    (d_state_n, d_state_0, d_weights, accumulate) of each tape; d_state_0 and d_weights are written, the latter added to if
+    they accumulate. It does not look whether x was changed: check_x does.
+    """
+    calls, results = [], []
+    for tape, d_output, (d_state_n, d_state_0, d_weights, accumulate) in zip(tapes, d_outputs, states):
+        if stacked and results:
+            d_output = results[-1]
+        elif tape.reverse:
+            d_output = tape.rows.turned(d_output)
+        d_x = np.empty(tape.x.shape, tape.x.dtype)
+        calls.append((
+            tape.packed, tape.x, *tape.state_0, tape.rows.offsets, *tape.kept, d_output, *d_state_n, d_x, *d_state_0,
+            d_weights, accumulate,
+        ))  # fmt: skip
+        results.append(d_x)
+    _core.backward(calls, stacked, get_num_threads())
+    return [tape.rows.turned(d_x) if tape.reverse else d_x for tape, d_x in zip(tapes, results)]
 
 
 def kept_shapes(cell, rows, H, projection):
@@ -144,7 +166,7 @@ def inferred(cell, x, state, weights, lengths, reverse):
     """output and the state_n of infer_rows, for checked arguments."""
     rows, x, state_0 = arranged(cell, x, state, weights, lengths, private=False)
     state_n = empty_like(state_0)
-    output = infer_rows(cell, rows, reverse, x, state_0, weights, state_n)
+    (output,) = infer_rows(cell, rows, [(reverse, x, state_0, weights, state_n)])
     return rows.scatter(output), tuple(rows.scatter_state(s) for s in state_n)
 
 
@@ -157,9 +179,8 @@ def taped(kind, cell, x, state, weights, lengths, reverse):
     kept = tuple(None if shape is None else np.empty(shape, dtype) for shape in shapes)
     packed = _core.pack(cell, weights, True, get_num_threads(), instruction_set())
     state_n = empty_like(state_0)
-    tape, output = kind.of(
-        cell, rows, reverse, native_x, native_x is not x, state_0, weights, packed, kept, state_n
-    )
+    tape = kind(rows, reverse, native_x, native_x is not x, state_0, packed, kept)
+    (output,) = run_tapes(cell, [tape], [weights], [state_n])
     tape.weights = [(name, w.shape) for name, w in zip(WEIGHTS, weights) if w is not None]
     return rows.scatter(output), tuple(rows.scatter_state(s) for s in state_n), tape
 
@@ -184,7 +205,7 @@ def gradients(tape, d_output, d_state_n):
     d_state_0 = empty_like(tape.state_0)
     d_params = {name: np.empty(shape, dtype) for name, shape in tape.weights}
     d_weights = tuple(d_params.get(name) for name in WEIGHTS)
-    d_x = tape.backward(rows.gather(d_output, dtype), d_state_n, d_state_0, d_weights)
+    (d_x,) = run_back([tape], [rows.gather(d_output, dtype)], [(d_state_n, d_state_0, d_weights, False)])
     return rows.scatter(d_x), tuple(rows.scatter_state(d) for d in d_state_0), d_params
 
 

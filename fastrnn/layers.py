@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import collections
-import sys
 import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastrnn._parametrized import Parametrized
 from fastrnn._rows import Rows
-from fastrnn._stacks import (
+from fastrnn._levels import (
     ALL,
-    CheckpointedStack,
+    CheckpointedLevel,
     Dropout,
-    TapedStack,
-    infer_stack,
-    joined,
+    TapedLevel,
+    infer_level,
     kept_memory,
     of_layers,
     pack_stack,
@@ -29,7 +28,6 @@ from fastrnn._validation import (
     checked_lengths,
     choice,
     flag,
-    float_dtype,
     initial_state,
     native_or_none,
     pair,
@@ -38,14 +36,11 @@ from fastrnn._validation import (
     shaped_array,
     size,
 )
-from fastrnn.functional import GATES, WEIGHTS, empty_like
-from fastrnn.parameters import Parameters
+from fastrnn.functional import GATES, empty_like
 from fastrnn.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
+    from numpy.typing import ArrayLike, DTypeLike
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -64,7 +59,7 @@ class LayerTape:
     def __init__(self, layer, rows, levels, masks, dropout, batched, memory, heir):
         self.layer = weakref.ref(layer)
         self.rows = rows
-        self.levels = levels  # lists of stacks, one for each direction; the level nearest to x first
+        self.levels = levels  # of fastrnn._levels, that nearest to x first
         self.masks, self.dropout = masks, dropout  # of what comes into each level, or None
         self.batched = batched
         self.memory = memory  # (gates, state, extra, what was packed for the tape alone) of each layer and direction
@@ -85,85 +80,31 @@ class LayerTape:
         return f"<LayerTape T={self.rows.T} B={self.rows.B} of {self.layer()}>"
 
 
-class Recurrent:
+class Recurrent(Parametrized):
     """What LSTM, GRU and RNN share: everything but their names and options."""
 
-    def _initialize(
+    def __init__(
         self, cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
         dtype, rng, proj_size=0, peephole=False,
     ):  # fmt: skip
-        input_size = size("input_size", input_size)
-        hidden_size = size("hidden_size", hidden_size)
         num_layers = size("num_layers", num_layers)
-        bias = flag("bias", bias)
         batch_first = flag("batch_first", batch_first)
         dropout = probability("dropout", dropout)
         bidirectional = flag("bidirectional", bidirectional)
         proj_size = size("proj_size", proj_size, minimum=0)
-        if proj_size >= hidden_size:
-            raise ValueError(
-                f"proj_size: expected less than hidden_size={hidden_size}, got {proj_size}"
-            )
         peephole = flag("peephole", peephole)
-        dtype = float_dtype("dtype", dtype)
-        if isinstance(rng, bool):
-            raise TypeError(f"rng: expected None, an int or a numpy.random.Generator, got {rng!r}")
-        try:
-            rng = np.random.default_rng(rng)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"rng: {error}") from error
-
-        D, G, P = 1 + bidirectional, GATES[cell] * hidden_size, proj_size or hidden_size
-        columns = input_size + num_layers * (P + 2 * bias) + (num_layers - 1) * D * P
-        if D * (G * columns + num_layers * (proj_size + 3 * peephole) * hidden_size) * dtype.itemsize > sys.maxsize:
-            raise ValueError(
-                "input_size, hidden_size: too large: the parameters of "
-                f"{num_layers} layers of input_size={input_size}, hidden_size={hidden_size} "
-                "are more than memory can address"
-            )
-        shapes = {}
-        for k in range(num_layers):
-            for suffix in (f"_l{k}", f"_l{k}_reverse")[:D]:
-                shapes[f"weight_ih{suffix}"] = (G, D * P if k else input_size)
-                shapes[f"weight_hh{suffix}"] = (G, P)
-                if bias:
-                    shapes[f"bias_ih{suffix}"] = (G,)
-                    shapes[f"bias_hh{suffix}"] = (G,)
-                if proj_size:
-                    shapes[f"weight_hr{suffix}"] = (P, hidden_size)
-                if peephole:
-                    shapes[f"weight_peephole{suffix}"] = (3, hidden_size)
-        params = Parameters(shapes, dtype)
-        bound = hidden_size**-0.5
-        for array in params.values():
-            array[...] = rng.uniform(-bound, bound, array.shape)
-        self._cell = cell
-        self._input_size = input_size
-        self._hidden_size = hidden_size
         self._num_layers = num_layers
-        self._bias = bias
         self._batch_first = batch_first
         self._dropout = dropout
         self._bidirectional = bidirectional
-        self._proj_size = proj_size
         self._peephole = peephole
-        self._rng = rng
-        self._params = params
-        self._derive()
+        directions = ("", "_reverse")[: 1 + bidirectional]
+        super().__init__(
+            cell, input_size, hidden_size, bias, dtype, rng, num_layers, "_l{}", directions, proj_size, peephole
+        )
 
     def _derive(self):
-        """Everything that follows from the parameters."""
-        self._dtype = self._params.flat.dtype
-        self._names = [
-            [f"{name}_l{k}{suffix}" for name in WEIGHTS]
-            for k in range(self._num_layers)
-            for suffix in ("", "_reverse")[: 1 + self._bidirectional]
-        ]
-        # Views, because the shapes of the array objects that `params` gives out can be assigned to.
-        self._weights = [
-            tuple(None if array is None else array.view() for array in arrays)
-            for arrays in self._split(self._params)
-        ]
+        super()._derive()
         self._tape_memory = collections.deque(maxlen=1)
         D = 1 + self._bidirectional
         self._widest = max(self._input_size, GATES[self._cell] * self._hidden_size, D * self._output_size)
@@ -174,47 +115,17 @@ class Recurrent:
                 [(slice(k, k + 1), False), (slice(k + 1, k + 2), True)] for k in range(0, len(self._weights), 2)
             ]
 
-    # Pickles and deep copies take the parameters; what is derived from them is made again.
+    _DERIVED = (*Parametrized._DERIVED, "_tape_memory", "_levels", "_widest")
 
-    _DERIVED = ("_dtype", "_names", "_weights", "_tape_memory", "_levels", "_widest")
-
-    def __getstate__(self):
-        state = {k: v for k, v in self.__dict__.items() if k not in self._DERIVED}
-        return state | {"frozen": self.frozen}
-
-    def __setstate__(self, state):
-        frozen = state.pop("frozen")
-        self.__dict__.update(state)
-        self._derive()
-        if frozen and not self.frozen:
-            self.freeze()
-
-    def _split(self, params):
-        """The arrays of each direction of each layer, in the order of functional.WEIGHTS."""
-        arrays = params._arrays
-        return [tuple([arrays.get(name) for name in names]) for names in self._names]
+    def _forget(self):
+        self._tape_memory.clear()
 
     # Configuration
-
-    @property
-    def input_size(self) -> int:
-        """Size of each step's input."""
-        return self._input_size
-
-    @property
-    def hidden_size(self) -> int:
-        """Size of the state."""
-        return self._hidden_size
 
     @property
     def num_layers(self) -> int:
         """How many layers lie on top of each other."""
         return self._num_layers
-
-    @property
-    def bias(self) -> bool:
-        """Whether there are biases."""
-        return self._bias
 
     @property
     def batch_first(self) -> bool:
@@ -231,134 +142,13 @@ class Recurrent:
         """Whether each layer also reads the sequences from their ends."""
         return self._bidirectional
 
-    @property
-    def dtype(self) -> np.dtype:
-        """float32 or float64."""
-        return self._dtype
-
-    @property
-    def _output_size(self):
-        return self._proj_size or self._hidden_size
-
     def _constructor_arguments(self):
-        """All arguments that make such a layer, less `rng`, as plain Python values."""
-        return {
-            "input_size": self._input_size,
-            "hidden_size": self._hidden_size,
+        return super()._constructor_arguments() | {
             "num_layers": self._num_layers,
-            "bias": self._bias,
             "batch_first": self._batch_first,
             "dropout": self._dropout,
             "bidirectional": self._bidirectional,
-            "dtype": self._dtype.name,
         }
-
-    def __repr__(self) -> str:
-        defaults = {
-            "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
-            "proj_size": 0, "peephole": False, "nonlinearity": "tanh", "dtype": "float32",
-        }  # fmt: skip
-        arguments = self._constructor_arguments()
-        parts = [str(arguments.pop("input_size")), str(arguments.pop("hidden_size"))]
-        parts += [
-            f"{name}={value if name == 'dtype' else repr(value)}"
-            for name, value in arguments.items()
-            if value != defaults[name]
-        ]
-        return f"{type(self).__name__}({', '.join(parts)})"
-
-    # Parameters
-
-    @property
-    def params(self) -> Parameters:
-        """The parameters; their values may be changed at any time."""
-        return self._params
-
-    def state_dict(self) -> dict[str, NDArray]:
-        """A copy of each parameter, by name."""
-        return {name: array.copy() for name, array in self._params.items()}
-
-    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
-        """Set every parameter.
-
-        Parameters
-        ----------
-        mapping : mapping of str to array_like
-            Exactly the names and shapes of `params`: another layer's `state_dict()` or that of torch's layer of the
-            same name, for example. Nothing is written unless everything fits.
-
-        Raises
-        ------
-        TypeError
-            If `mapping` is not a mapping.
-        ValueError
-            If a name is missing or not known, or an array does not fit: the message lists them all. Or if
-            the layer is frozen.
-        """
-        if self.frozen:
-            raise ValueError("params: the layer is frozen; call unfreeze() first")
-        try:
-            given = {name: mapping[name] for name in mapping.keys()}
-        except AttributeError:
-            raise TypeError(
-                f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}"
-            ) from None
-        arrays = {}
-        problems = []
-        for name, array in self._params.items():
-            if name not in given:
-                problems.append(f"{name}: missing")
-                continue
-            try:
-                value = as_array(name, given[name], self._dtype)
-                if value.shape != array.shape:
-                    raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
-            except (TypeError, ValueError) as error:
-                problems.append(str(error))
-                continue
-            arrays[name] = value
-        problems += [f"{name}: not a parameter" for name in given if name not in self._params]
-        if problems:
-            raise ValueError("mapping: does not fit " + "\n    ".join([f"{self!r}:", *problems]))
-        # Whatever can fail or warn, and whatever shares memory with a parameter, is copied first.
-        new = self._params.empty_like()
-        for name, value in arrays.items():
-            new[name] = value
-        self._params.flat[...] = new.flat
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the parameters are read-only and their packed form is kept: see `freeze`."""
-        return self._params._packed is not None
-
-    def freeze(self) -> None:
-        """Make the parameters read-only and keep them as the kernels read them, for calls that pack nothing.
-
-        The results are the same bits. The packed weights take as much memory as the parameters, and as much again from
-        the first `forward` on. Any number of threads may call a frozen layer at once.
-
-        Notes
-        -----
-        Every array that `params` gives out becomes read-only, those given out before included. What cannot be seen is
-        a writeable view that somebody has made of one of them before: writing to it changes `params` and not the
-        results.
-        """
-        params = self._params
-        params._set_writeable(False)
-        try:
-            packed = pack_stack(self._cell, self._weights, False)
-        except MemoryError:
-            params._set_writeable(params._packed is None)
-            raise
-        # For forward, and for backward from the first `forward` on: one object, so that a call in another thread never
-        # mixes those of two freezes. It belongs to the parameters, because layers may share these.
-        params._packed = [packed, None]
-        self._tape_memory.clear()
-
-    def unfreeze(self) -> None:
-        """Make the parameters writeable again, and drop their packed form."""
-        self._params._packed = None
-        self._params._set_writeable(True)
 
     # Computation
 
@@ -436,11 +226,10 @@ class Recurrent:
         frozen = self._params._packed
         weights = frozen[0] if frozen else self._weights
         for level in self._levels:
-            outputs = []
-            for at, reverse in level:
-                parts = of_layers(state_0, at), of_layers(state_n, at), weights[at]
-                outputs.append(infer_stack(self._cell, rows, reverse, x, *parts))
-            x = joined(outputs)
+            directions = [
+                (reverse, of_layers(state_0, at), of_layers(state_n, at), weights[at]) for at, reverse in level
+            ]
+            x = infer_level(self._cell, rows, x, directions)
         return self._returned(rows.scatter(x), rows, state_n, batched)
 
     def forward(
@@ -499,20 +288,20 @@ class Recurrent:
                 mask = dropout.mask(number, 0, x)
                 x = dropout.applied(mask, x)
             masks.append(mask)
-            stacks, outputs = [], []
-            for at, reverse in level:
-                arguments = (
-                    cell, rows, reverse, x, x_is_private, of_layers(state_0, at), of_layers(state_n, at), weights[at],
-                    packed[at],
-                )  # fmt: skip
-                if checkpoint_every:
-                    stack, output = CheckpointedStack.run(*arguments, self._kept_of_part, dropout, checkpoint_every)
-                else:
-                    stack, output = TapedStack.run(*arguments, [kept for *kept, _ in memory[at]], dropout)
-                stacks.append(stack)
-                outputs.append(output)
-            levels.append(stacks)
-            x, x_is_private = joined(outputs), True
+            arguments = cell, rows, x, x_is_private
+            directions = [
+                (reverse, of_layers(state_0, at), of_layers(state_n, at), weights[at], packed[at]) for at, reverse in level
+            ]
+            if checkpoint_every:
+                directions = [(*one, self._kept_of_part) for one in directions]
+                run, x = CheckpointedLevel.run(*arguments, directions, dropout, checkpoint_every)
+            else:
+                directions = [
+                    (*one, [kept for *kept, _ in memory[at]]) for one, (at, _) in zip(directions, level)
+                ]
+                run, x = TapedLevel.run(*arguments, directions, dropout)
+            levels.append(run)
+            x_is_private = True
         tape = LayerTape(self, rows, levels, masks, dropout, batched, memory, self._tape_memory)
         return *self._returned(rows.scatter(x), rows, state_n, batched), tape
 
@@ -557,24 +346,19 @@ class Recurrent:
         rows, dtype = tape.rows, self._dtype
         d_output = rows.gather(self._output_gradient(d_output, rows, tape.batched), dtype)
         d_state_n = self._state("d_state_n", "d_", "_n", d_state_n, rows.B, tape.batched)
-        for stack in tape.levels[0]:
-            stack.check_x()
+        tape.levels[0].check_x()
 
         d_state_n = [native_or_none(rows.gather_state(d), dtype) for d in d_state_n]
         d_params = self._params.empty_like()
         d_weights = self._split(d_params)
         d_state_0 = tuple(None if sizes is None else np.empty(sizes, dtype) for sizes in self._state_sizes(rows.B))
-        levels = list(zip(self._levels, tape.levels, tape.masks))
-        P = self._output_size
-        for level, stacks, mask in reversed(levels):
-            d_x = None
-            for d, ((at, _), stack) in enumerate(zip(level, stacks)):
-                d_part = d_output
-                if d_part is not None and len(stacks) > 1:
-                    d_part = np.ascontiguousarray(d_output[..., d * P : (d + 1) * P])
-                d_of_part = stack.backward(d_part, of_layers(d_state_n, at), of_layers(d_state_0, at), d_weights[at])
-                d_x = d_of_part if d_x is None else np.add(d_x, d_of_part, out=d_x)
-            d_output = d_x if mask is None else tape.dropout.applied(mask, d_x)
+        for level, run, mask in zip(self._levels[::-1], tape.levels[::-1], tape.masks[::-1]):
+            directions = [
+                (of_layers(d_state_n, at), of_layers(d_state_0, at), d_weights[at]) for at, _ in level
+            ]
+            d_output = run.backward(d_output, directions)
+            if mask is not None:
+                d_output = tape.dropout.applied(mask, d_output)
         return *self._returned(rows.scatter(d_output), rows, d_state_0, tape.batched), d_params
 
     def _memory_for(self, rows, checkpoint_every):
@@ -614,11 +398,13 @@ class Recurrent:
             x = x.transpose(1, 0, 2)
         T, B, _ = x.shape
         check_bytes("x", (T, B), self._widest, dtype.itemsize)
-        h_0, c_0 = (None, None) if state is None else self._state("state", "", "_0", state, B, batched)
-        rows = Rows(T, B, checked_lengths(lengths, T, B))
+        rows = Rows(T, B, None if lengths is None else checked_lengths(lengths, T, B))
         h_sizes, c_sizes = self._state_sizes(B)
+        if state is None:
+            return rows, x, batched, (np.zeros(h_sizes, dtype), c_sizes and np.zeros(c_sizes, dtype))
+        h_0, c_0 = self._state("state", "", "_0", state, B, batched)
         h_0 = initial_state(rows.gather_state(h_0), h_sizes, dtype, private_state)
-        c_0 = None if c_sizes is None else initial_state(rows.gather_state(c_0), c_sizes, dtype, private_state)
+        c_0 = c_sizes and initial_state(rows.gather_state(c_0), c_sizes, dtype, private_state)
         return rows, x, batched, (h_0, c_0)
 
     def _x_error(self, given):
@@ -749,7 +535,7 @@ class LSTM(Recurrent):
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        self._initialize(
+        super().__init__(
             "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
             proj_size, peephole,
         )  # fmt: skip
@@ -813,7 +599,7 @@ class GRU(Recurrent):
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        self._initialize(
+        super().__init__(
             "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
         )
 
@@ -866,7 +652,7 @@ class RNN(Recurrent):
         rng: int | np.random.Generator | None = None,
     ) -> None:
         nonlinearity = choice("nonlinearity", nonlinearity, NONLINEARITIES)
-        self._initialize(
+        super().__init__(
             f"rnn_{nonlinearity}", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             dtype, rng,
         )  # fmt: skip

@@ -16,13 +16,14 @@ import stat
 import numpy as np
 
 from fastrnn._validation import flag, shape_error, size
+from fastrnn.cells import GRUCell, LSTMCell, RNNCell
 from fastrnn.layers import GRU, LSTM, RNN
 
 __all__ = ["load", "save"]
 
 # What can be saved, by the name that stands in the file. Such a class has `params`, takes `rng`, and its
 # `_constructor_arguments()` are all of its arguments but `rng`, as JSON has them.
-LAYERS = {cls.__name__: cls for cls in (LSTM, GRU, RNN)}
+LAYERS = {cls.__name__: cls for cls in (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell)}
 
 # It has to grow when a class gets another argument, too: files of before then lack it.
 FORMAT_VERSION = 1
@@ -245,6 +246,7 @@ def _build(about, tensors):
 
     for name, array in layer.params.items():
         array[...] = np.frombuffer(tensors[name]["data"], dtype).reshape(array.shape)
+    layer._rng = np.random.default_rng()  # for the masks of dropout
     return layer
 
 

@@ -372,6 +372,6 @@ def test_weights_of_another_precision_are_refused():
     x, h, output = draw(T, B, I), draw(B, H), np.empty((T, B, H), np.float32)
     with pytest.raises(ValueError, match="precision"):
         _core.forward(
-            "lstm", x, h, h, None, packed, output, h.copy(), h.copy(), None, None, None, 1, "generic"
+            "lstm", [(x, h, h, None, packed, output, h.copy(), h.copy(), None, None, None)], False, 1, "generic"
         )
     assert stream.step(x[0, 0]).dtype == np.float64

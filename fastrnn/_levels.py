@@ -1,0 +1,268 @@
+"""What runs together: layers on top of each other that read in one direction, or the two directions of one layer.
+
+Both are a level, on rows as fastrnn._rows has them. A level is a list of directions, each a tuple that begins with whether
+it is the reverse one, the state before and the state after (h, c), c being None but for the LSTM; then come lists with an
+item for each of its layers, the lowest first. Two directions have one layer each.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastrnn import _core
+from fastrnn._config import instruction_set
+from fastrnn._threads import get_num_threads
+from fastrnn.functional import Tape, empty_like, infer_rows, kept_shapes, run_back, run_tapes
+
+# Inference keeps the outputs of all layers of a stack that runs together: no more than these bytes of them.
+MOST_OUTPUT_BYTES = 16 << 20
+
+
+ALL = slice(None)
+
+
+def of_layers(state, k):
+    """The state of one layer, or of a slice of them."""
+    if k is ALL:
+        return state
+    h, c = state
+    return None if h is None else h[k], None if c is None else c[k]
+
+
+def joined(outputs):
+    """The outputs of the directions, side by side."""
+    return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=-1)
+
+
+class Dropout:
+    """Sets numbers between two layers to zero and divides the others by the probability that remains.
+
+    A mask depends on nothing but the seed, its number and the place in the array: so it can be made again for some rows.
+    """
+
+    def __init__(self, probability, seed):
+        self.probability = probability
+        self.seed = seed
+
+    def mask(self, number, first, x):
+        """For rows x of an array from row `first` on."""
+        generator = np.random.PCG64([self.seed, number])
+        generator.advance(first * x.shape[-1])
+        return np.random.Generator(generator).random(x.shape) >= self.probability
+
+    def applied(self, mask, x):
+        """x, or the gradient of what came of it, with the mask applied."""
+        x = x * mask
+        x *= 0 if self.probability == 1 else 1 / (1 - self.probability)
+        return x
+
+
+def infer_level(cell, rows, x, directions):
+    """The output; the state after is written."""
+    inputs = [
+        (reverse, x, of_layers(state_0, k), one, of_layers(state_n, k))
+        for reverse, state_0, state_n, weights in directions
+        for k, one in enumerate(weights)
+    ]
+    if len(inputs) == 1 or len(directions) == 2:
+        return joined(infer_rows(cell, rows, inputs))
+    outputs = len(inputs) * math.prod(rows.shape) * directions[0][1][0].shape[-1] * x.itemsize
+    if len(inputs) <= _core.MOST_CALLS and outputs <= MOST_OUTPUT_BYTES:
+        return infer_rows(cell, rows, inputs, stacked=True)[-1]
+    for reverse, _, *others in inputs:  # rebinding x lets go of the output below: two are alive
+        (x,) = infer_rows(cell, rows, [(reverse, x, *others)])
+    return x
+
+
+class TapedLevel:
+    """What backward needs of all steps."""
+
+    def __init__(self, tapes, masks, dropout):
+        # The tapes of all layers and directions; the masks of what comes into layers but the first.
+        self.tapes, self.masks, self.dropout = tapes, masks, dropout
+
+    @classmethod
+    def run(cls, cell, rows, x, x_is_private, directions, dropout, first=0):
+        """The level and its output; the state after is written.
+
+        The lists of a direction are weights, or what was packed of them for forward, those packed for backward,
+        and memory for what a tape keeps. `first` is the number of the first row.
+        """
+        tapes, weights, states_n = [], [], []
+        stacked = len(directions) == 1
+        for reverse, state_0, state_n, for_forward, packed, kept in directions:
+            for k, one in enumerate(for_forward):
+                below = stacked and k > 0
+                tapes.append(
+                    Tape(
+                        rows, reverse, None if below else x, below or x_is_private, of_layers(state_0, k), packed[k], kept[k]
+                    )
+                )
+                weights.append(one)
+                states_n.append(of_layers(state_n, k))
+        masks = [None] * len(tapes)
+        if not stacked:
+            outputs = run_tapes(cell, tapes, weights, states_n)
+        elif not dropout and len(tapes) <= _core.MOST_CALLS:
+            outputs = run_tapes(cell, tapes, weights, states_n, stacked=True)[-1:]
+        else:
+            for k, tape in enumerate(tapes):
+                if k > 0 and dropout:
+                    masks[k] = dropout.mask(k, first, x)
+                    x = dropout.applied(masks[k], x)
+                if k > 0:
+                    tape.x = x
+                outputs = run_tapes(cell, [tape], weights[k : k + 1], states_n[k : k + 1])
+                (x,) = outputs
+        return cls(tapes, masks, dropout), joined(outputs)
+
+    def check_x(self):
+        self.tapes[0].check_x()
+
+    def backward(self, d_output, directions, accumulate=False):
+        """d_x; the directions are tuples of the gradients of the state after, of that before, and of the weights.
+
+        The last two are written, those of the weights added to if they accumulate.
+        """
+        states = [
+            (of_layers(d_state_n, k), of_layers(d_state_0, k), one, accumulate)
+            for d_state_n, d_state_0, d_weights in directions
+            for k, one in enumerate(d_weights)
+        ]
+        if len(directions) == 2:
+            d_x, other = run_back(self.tapes, apart(d_output), states)
+            return np.add(d_x, other, out=d_x)
+        if len(states) <= _core.MOST_CALLS and not any(mask is not None for mask in self.masks):
+            return run_back(self.tapes[::-1], [d_output] * len(states), states[::-1], stacked=True)[-1]
+        for tape, mask, state in zip(self.tapes[::-1], self.masks[::-1], states[::-1]):
+            (d_output,) = run_back([tape], [d_output], [state])
+            if mask is not None:
+                d_output = self.dropout.applied(mask, d_output)
+        return d_output
+
+
+def apart(d_output):
+    """The parts of a gradient that belong to the two directions."""
+    if d_output is None:
+        return None, None
+    return [np.ascontiguousarray(part) for part in np.split(d_output, 2, axis=-1)]
+
+
+class CheckpointedLevel:
+    """What backward needs of the first step of each stretch of steps, to run forward again for the others."""
+
+    def __init__(self, stretches):
+        self.stretches = stretches
+
+    @classmethod
+    def run(cls, cell, rows, x, x_is_private, directions, dropout, every):
+        """As TapedLevel.run, but that weights are packed for forward, and stay as they are.
+
+        In place of memory there is a function that gives it for the rows of a stretch.
+        """
+        runs = [Stretches.run(cell, rows, x, x_is_private, *one, dropout, every) for one in directions]
+        return cls([stretches for stretches, _ in runs]), joined([output for _, output in runs])
+
+    def check_x(self):
+        for stretches in self.stretches:
+            stretches.check_x()
+
+    def backward(self, d_output, directions, accumulate=False):
+        """As TapedLevel.backward."""
+        parts = [d_output] if len(directions) == 1 else apart(d_output)
+        d_x = None
+        for stretches, d_part, gradients in zip(self.stretches, parts, directions):
+            d_part_x = stretches.backward(d_part, *gradients, accumulate)
+            d_x = d_part_x if d_x is None else np.add(d_x, d_part_x, out=d_x)
+        return d_x
+
+
+class Stretches:
+    """The steps of one direction, `every` at a time."""
+
+    def __init__(self, cell, rows, reverse, every, weights, packed, kept, dropout):
+        self.cell, self.rows, self.reverse, self.every = cell, rows, reverse, every
+        self.weights, self.packed, self.kept, self.dropout = weights, packed, kept, dropout
+        self.states = []
+
+    @classmethod
+    def run(cls, cell, rows, x, x_is_private, reverse, state_0, state_n, weights, packed, kept, dropout, every):
+        """The stretches and the output; state_n is written."""
+        self = cls(cell, rows, reverse, every, weights, packed, kept, dropout)
+        if reverse:
+            x, x_is_private = rows.turned(x), True
+        self.fingerprint = None if x_is_private else _core.fingerprint(x)
+        self.x = x if x_is_private else x.view()
+        for there, here in zip(state_n, state_0):
+            if there is not None:
+                there[...] = here
+        output = np.empty((*rows.shape, state_0[0].shape[-1]), x.dtype)
+        for t0 in range(0, rows.steps, every):
+            part = rows.part(t0, t0 + every)
+            state = tuple(None if s is None else s[:, : part.B].copy() for s in state_n)
+            self.states.append(state)
+            y = x[part.slice]
+            after = empty_like(state)
+            if dropout:
+                for k, one in enumerate(weights):
+                    if k > 0:
+                        y = dropout.applied(dropout.mask(k, part.first, y), y)
+                    (y,) = infer_rows(cell, part, [(False, y, of_layers(state, k), one, of_layers(after, k))])
+            else:
+                y = infer_level(cell, part, y, [(False, state, after, weights)])
+            output[part.slice] = y
+            for there, here in zip(state_n, after):
+                if there is not None:
+                    there[:, : part.B] = here
+        return self, rows.turned(output) if reverse else output
+
+    def check_x(self):
+        if self.fingerprint is not None and _core.fingerprint(self.x) != self.fingerprint:
+            raise ValueError("x: changed between forward and backward")
+
+    def backward(self, d_output, d_state_n, d_state_0, d_weights, accumulate=False):
+        """d_x; d_state_0 and d_weights are written, the latter added to if they accumulate."""
+        if self.reverse:
+            d_output = self.rows.turned(d_output)
+        for there, here in zip(d_state_0, d_state_n):
+            if there is not None:
+                there[...] = 0 if here is None else here
+        d_x = np.empty(self.x.shape, self.x.dtype)
+        if not self.states and not accumulate:
+            for arrays in d_weights:
+                for array in arrays:
+                    if array is not None:
+                        array[...] = 0
+        for number in reversed(range(len(self.states))):
+            part = self.rows.part(number * self.every, (number + 1) * self.every)
+            state = self.states[number]
+            direction = False, state, empty_like(state), self.weights, self.packed, self.kept(part)
+            level, _ = TapedLevel.run(
+                self.cell, part, self.x[part.slice], True, [direction], self.dropout, part.first
+            )
+            d_state = tuple(None if d is None else np.ascontiguousarray(d[:, : part.B]) for d in d_state_0)
+            d_before = empty_like(d_state)
+            d_part = None if d_output is None else d_output[part.slice]
+            d_x[part.slice] = level.backward(d_part, [(d_state, d_before, d_weights)], accumulate)
+            for there, here in zip(d_state_0, d_before):
+                if there is not None:
+                    there[:, : part.B] = here
+            accumulate = True
+        return self.rows.turned(d_x) if self.reverse else d_x
+
+
+def kept_memory(cell, rows, H, projection, dtype):
+    """Memory for the tape of a layer: gates, state and extra."""
+    shapes = kept_shapes(cell, rows, H, projection)
+    return tuple(None if shape is None else np.empty(shape, dtype) for shape in shapes)
+
+
+def pack_stack(cell, weights, backward, spares=None):
+    """The packed weights, in the memory of spares that nobody uses any more, where there are some."""
+    spares = spares or [None] * len(weights)
+    return [
+        _core.pack(cell, one, backward, get_num_threads(), instruction_set(), spare)
+        for one, spare in zip(weights, spares, strict=True)
+    ]

@@ -1,0 +1,253 @@
+"""What layers and cells have in common: named parameters, and what becomes of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastrnn._levels import pack_stack
+from fastrnn._validation import as_array, flag, float_dtype, shape_error, size
+from fastrnn.functional import GATES, WEIGHTS
+from fastrnn.parameters import Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+# Arguments in the order of a representation, which leaves them out where they have these values.
+DEFAULTS = {
+    "num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
+    "proj_size": 0, "peephole": False, "dtype": "float32",
+}  # fmt: skip
+
+
+class Parametrized:
+    """Parameters of one or more directions of one or more layers of a cell.
+
+    Parameters
+    ----------
+    cell : str
+        As fastrnn._core calls it.
+    input_size, hidden_size, bias, dtype, rng
+        As of fastrnn.LSTM, not yet checked.
+    num_layers, proj_size, peephole
+        The same, checked.
+    suffix, directions : str, tuple of str
+        What the names of the parameters end in: the suffix with the number of the layer, then each direction.
+    """
+
+    def __init__(
+        self, cell, input_size, hidden_size, bias, dtype, rng, num_layers=1, suffix="", directions=("",), proj_size=0,
+        peephole=False,
+    ):  # fmt: skip
+        input_size = size("input_size", input_size)
+        hidden_size = size("hidden_size", hidden_size)
+        bias = flag("bias", bias)
+        dtype = float_dtype("dtype", dtype)
+        if proj_size >= hidden_size:
+            raise ValueError(f"proj_size: expected less than hidden_size={hidden_size}, got {proj_size}")
+        if isinstance(rng, bool):
+            raise TypeError(f"rng: expected None, an int or a numpy.random.Generator, got {rng!r}")
+        try:
+            rng = np.random.default_rng(rng)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"rng: {error}") from error
+
+        G, P, D = GATES[cell] * hidden_size, proj_size or hidden_size, len(directions)
+        columns = input_size + (num_layers - 1) * D * P + num_layers * (P + 2 * bias)
+        numbers = D * (G * columns + num_layers * (proj_size + 3 * peephole) * hidden_size)
+        if numbers * dtype.itemsize > sys.maxsize:
+            raise ValueError(
+                "input_size, hidden_size: too large: the parameters of "
+                f"{num_layers} layers of input_size={input_size}, hidden_size={hidden_size} "
+                "are more than memory can address"
+            )
+        names, shapes = [], {}
+        for k in range(num_layers):
+            sizes = [(G, D * P if k else input_size), (G, P), (G,), (G,), (P, hidden_size), (3, hidden_size)]
+            present = [True, True, bias, bias, proj_size > 0, peephole]
+            for direction in directions:
+                names.append([f"{name}{suffix.format(k)}{direction}" for name in WEIGHTS])
+                shapes |= {name: n for name, n, there in zip(names[-1], sizes, present) if there}
+        params = Parameters(shapes, dtype)
+        bound = hidden_size**-0.5
+        for array in params.values():
+            array[...] = rng.uniform(-bound, bound, array.shape)
+        self._cell = cell
+        self._input_size = input_size
+        self._hidden_size = hidden_size
+        self._output_size = P
+        self._bias = bias
+        self._proj_size = proj_size
+        self._names = names
+        self._rng = rng
+        self._params = params
+        self._derive()
+
+    def _derive(self):
+        """Everything that follows from the parameters."""
+        self._dtype = self._params.flat.dtype
+        # Views, because the shapes of the array objects that `params` gives out can be assigned to.
+        self._weights = [
+            tuple(None if array is None else array.view() for array in arrays)
+            for arrays in self._split(self._params)
+        ]
+
+    def _split(self, params):
+        """The arrays of each direction of each layer, in the order of functional.WEIGHTS."""
+        arrays = params._arrays
+        return [tuple([arrays.get(name) for name in names]) for names in self._names]
+
+    # Pickles and deep copies take the parameters; what is derived from them is made again.
+
+    _DERIVED = ("_dtype", "_weights")
+
+    def __getstate__(self):
+        state = {k: v for k, v in self.__dict__.items() if k not in self._DERIVED}
+        return state | {"frozen": self.frozen}
+
+    def __setstate__(self, state):
+        frozen = state.pop("frozen")
+        self.__dict__.update(state)
+        self._derive()
+        if frozen and not self.frozen:
+            self.freeze()
+
+    # Configuration
+
+    @property
+    def input_size(self) -> int:
+        """Size of each step's input."""
+        return self._input_size
+
+    @property
+    def hidden_size(self) -> int:
+        """Size of the state."""
+        return self._hidden_size
+
+    @property
+    def bias(self) -> bool:
+        """Whether there are biases."""
+        return self._bias
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64."""
+        return self._dtype
+
+    def _constructor_arguments(self):
+        """All arguments that make such an object, less `rng`, as plain Python values."""
+        return {
+            "input_size": self._input_size,
+            "hidden_size": self._hidden_size,
+            "bias": self._bias,
+            "dtype": self._dtype.name,
+        }
+
+    def __repr__(self) -> str:
+        arguments = self._constructor_arguments()
+        parts = [str(self._input_size), str(self._hidden_size)]
+        for name, default in DEFAULTS.items():
+            value = arguments.get(name, default)
+            if value != default:
+                parts.append(f"{name}={value if name == 'dtype' else repr(value)}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    # Parameters
+
+    @property
+    def params(self) -> Parameters:
+        """The parameters; their values may be changed at any time."""
+        return self._params
+
+    def state_dict(self) -> dict[str, NDArray]:
+        """A copy of each parameter, by name."""
+        return {name: array.copy() for name, array in self._params.items()}
+
+    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
+        """Set every parameter.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array_like
+            Exactly the names and shapes of `params`: another layer's `state_dict()` or that of torch's layer of the
+            same name, for example. Nothing is written unless everything fits.
+
+        Raises
+        ------
+        TypeError
+            If `mapping` is not a mapping.
+        ValueError
+            If a name is missing or not known, or an array does not fit: the message lists them all. Or if
+            the layer is frozen.
+        """
+        if self.frozen:
+            raise ValueError("params: the layer is frozen; call unfreeze() first")
+        try:
+            given = {name: mapping[name] for name in mapping.keys()}
+        except AttributeError:
+            raise TypeError(
+                f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}"
+            ) from None
+        arrays = {}
+        problems = []
+        for name, array in self._params.items():
+            if name not in given:
+                problems.append(f"{name}: missing")
+                continue
+            try:
+                value = as_array(name, given[name], self._dtype)
+                if value.shape != array.shape:
+                    raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
+            except (TypeError, ValueError) as error:
+                problems.append(str(error))
+                continue
+            arrays[name] = value
+        problems += [f"{name}: not a parameter" for name in given if name not in self._params]
+        if problems:
+            raise ValueError("mapping: does not fit " + "\n    ".join([f"{self!r}:", *problems]))
+        # Whatever can fail or warn, and whatever shares memory with a parameter, is copied first.
+        new = self._params.empty_like()
+        for name, value in arrays.items():
+            new[name] = value
+        self._params.flat[...] = new.flat
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the parameters are read-only and their packed form is kept: see `freeze`."""
+        return self._params._packed is not None
+
+    def freeze(self) -> None:
+        """Make the parameters read-only and keep them as the kernels read them, for calls that pack nothing.
+
+        The results are the same bits. The packed weights take as much memory as the parameters, and as much again from
+        the first `forward` on. Any number of threads may call a frozen layer at once.
+
+        Notes
+        -----
+        Every array that `params` gives out becomes read-only, those given out before included. What cannot be seen is
+        a writeable view that somebody has made of one of them before: writing to it changes `params` and not the
+        results.
+        """
+        params = self._params
+        params._set_writeable(False)
+        try:
+            packed = pack_stack(self._cell, self._weights, False)
+        except MemoryError:
+            params._set_writeable(params._packed is None)
+            raise
+        # For forward, and for backward from the first `forward` on: one object, so that a call in another thread never
+        # mixes those of two freezes. It belongs to the parameters, because layers may share these.
+        params._packed = [packed, None]
+        self._forget()
+
+    def _forget(self):
+        """Drop what is kept between calls besides."""
+
+    def unfreeze(self) -> None:
+        """Make the parameters writeable again, and drop their packed form."""
+        self._params._packed = None
+        self._params._set_writeable(True)

@@ -1,0 +1,104 @@
+"""Layers of every kind with drawn options, and what the reference makes of them, layer by layer and direction by direction."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+import fastrnn
+from fastrnn import reference
+
+CLASSES = (fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN)
+
+
+def draw(seed, *shape, dtype=np.float64):
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(dtype)
+
+
+@st.composite
+def layers(draw_one, **fixed):
+    """A layer in float64."""
+    cls = draw_one(st.sampled_from(CLASSES))
+    options = {
+        "num_layers": draw_one(st.integers(1, 3)),
+        "bias": draw_one(st.booleans()),
+        "batch_first": draw_one(st.booleans()),
+        "bidirectional": draw_one(st.booleans()),
+    }
+    hidden_size = draw_one(st.sampled_from([1, 3, 17]))
+    if cls is fastrnn.LSTM:
+        options["proj_size"] = draw_one(st.integers(0, min(hidden_size - 1, 4)))
+        options["peephole"] = draw_one(st.booleans())
+    if cls is fastrnn.RNN:
+        options["nonlinearity"] = draw_one(st.sampled_from(["tanh", "relu"]))
+    rng = draw_one(st.integers(0, 2**32))
+    input_size = draw_one(st.sampled_from([1, 2, 9]))
+    return cls(input_size, hidden_size, **(options | fixed), dtype=np.float64, rng=rng)
+
+
+def members(state):
+    return state if isinstance(state, tuple) else (state,)
+
+
+def state_like(layer, B, seed):
+    """A state, or the gradient of one, of a batch of B."""
+    layers = layer.num_layers * (1 + layer.bidirectional)
+    h = draw(seed, layers, B, getattr(layer, "proj_size", 0) or layer.hidden_size, dtype=layer.dtype)
+    if not isinstance(layer, fastrnn.LSTM):
+        return h
+    return h, draw(seed + 1, layers, B, layer.hidden_size, dtype=layer.dtype)
+
+
+def results(layer, x, state, lengths, d_output, d_state_n, **options):
+    """name -> array: the results of forward and of backward."""
+    output, state_n, tape = layer.forward(x, state, lengths, **options)
+    d_x, d_state, d_params = layer.backward(tape, d_output, d_state_n)
+    named = {"output": output, "d_x": d_x}
+    named |= dict(zip(("h_n", "c_n"), members(state_n)))
+    named |= dict(zip(("d_h_0", "d_c_0"), members(d_state)))
+    return named | {f"d_{name}": array for name, array in d_params.items()}
+
+
+def reference_results(layer, x, state, lengths, d_output, d_state_n):
+    """The same by fastrnn.reference."""
+    name = type(layer).__name__.lower()
+    forward, backward = (getattr(reference, f"{name}_{way}") for way in ("forward", "backward"))
+    options = {"lengths": lengths}
+    if name == "rnn":
+        options["nonlinearity"] = layer.nonlinearity
+
+    def turn(array):
+        return array.swapaxes(0, 1) if layer.batch_first else array
+
+    def of_part(state, k):
+        return state[k] if name != "lstm" else tuple(s[k] for s in state)
+
+    directions = ("", "_reverse")[: 1 + layer.bidirectional]
+    x, levels, state_n = turn(x), [], []
+    for k in range(layer.num_layers):
+        outputs, tapes = [], []
+        for d, direction in enumerate(directions):
+            suffix = f"_l{k}{direction}"
+            weights = {n.removesuffix(suffix): w for n, w in layer.params.items() if n.endswith(suffix)}
+            at = len(directions) * k + d
+            y, last, tape = forward(x, of_part(state, at), **weights, **options, reverse=d == 1)
+            outputs.append(y)
+            tapes.append(tape)
+            state_n.append(members(last))
+        x = np.concatenate(outputs, axis=-1)
+        levels.append(tapes)
+    output = x
+
+    d_y, d_state, d_params = turn(d_output), {}, {}
+    for k in reversed(range(layer.num_layers)):
+        d_x = 0
+        for d, direction in enumerate(directions):
+            at = len(directions) * k + d
+            part = np.split(d_y, len(directions), axis=-1)[d]
+            d_part, d_before, d_weights = backward(levels[k][d], part, of_part(d_state_n, at))
+            d_x = d_x + d_part
+            d_state[at] = members(d_before)
+            d_params |= {f"d_{n}_l{k}{direction}": g for n, g in d_weights.items()}
+        d_y = d_x
+    named = {"output": turn(output), "d_x": turn(d_y)}
+    named |= dict(zip(("h_n", "c_n"), map(np.stack, zip(*state_n))))
+    named |= dict(zip(("d_h_0", "d_c_0"), map(np.stack, zip(*(d_state[at] for at in sorted(d_state))))))
+    return named | {f"d_{n}": d_params[f"d_{n}"] for n in layer.params}

@@ -1,0 +1,247 @@
+"""Layers of every kind with all their options: against the reference, and their promises to the last bit."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layer_cases import CLASSES, draw, layers, members, reference_results, results, state_like
+
+import fastrnn
+
+
+def case_of(layer, T, B, lengths=None, seed=1):
+    """x, state, lengths, d_output and d_state_n."""
+    D, P = 1 + layer.bidirectional, getattr(layer, "proj_size", 0) or layer.hidden_size
+    axes = (B, T) if layer.batch_first else (T, B)
+    x, d_output = draw(seed, *axes, layer.input_size), draw(seed + 1, *axes, D * P)
+    x, d_output = x.astype(layer.dtype), d_output.astype(layer.dtype)
+    return x, state_like(layer, B, seed + 2), lengths, d_output, state_like(layer, B, seed + 4)
+
+
+def assert_same(actual, expected):
+    assert list(actual) == list(expected)
+    for name, array in expected.items():
+        assert actual[name].shape == array.shape and actual[name].tobytes() == array.tobytes(), name
+
+
+def assert_close(actual, expected, tolerance=2e-13):
+    assert list(actual) == list(expected)
+    for name, array in expected.items():
+        scale = max(1.0, np.abs(array).max(initial=0))
+        np.testing.assert_allclose(actual[name], array, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+def one_of_each(**options):
+    yield fastrnn.LSTM(5, 7, **options, rng=1)
+    yield fastrnn.LSTM(5, 7, proj_size=3, peephole=True, **options, rng=1)
+    yield fastrnn.GRU(5, 7, **options, rng=1)
+    yield fastrnn.RNN(5, 7, **options, rng=1)
+    yield fastrnn.RNN(5, 7, nonlinearity="relu", **options, rng=1)
+
+
+@given(layer=layers(), data=st.data(), T=st.sampled_from([4, 1, 3, 0]), B=st.sampled_from([3, 1, 9, 0]))
+@settings(max_examples=150)
+def test_against_the_reference(layer, data, T, B):
+    lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
+    case = case_of(layer, T, B, lengths)
+    assert_close(results(layer, *case), reference_results(layer, *case))
+
+
+@given(layer=layers(), data=st.data(), T=st.sampled_from([5, 1, 0]), B=st.sampled_from([3, 1, 6]))
+@settings(max_examples=80)
+def test_every_way_gives_the_same_bits(layer, data, T, B):
+    lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
+    x, state, _, d_output, d_state_n = case = case_of(layer, T, B, lengths)
+    expected = results(layer, *case)
+    output, state_n = layer(x, state, lengths)
+    forward = {"output": output} | dict(zip(("h_n", "c_n"), members(state_n)))
+    assert_same(forward, {name: expected[name] for name in forward})
+
+    every = data.draw(st.integers(1, T + 2))
+    assert_same(results(layer, *case, checkpoint_every=every), expected)
+    copies = [copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))]
+    layer.freeze()
+    for other in (layer, *copies):
+        assert_same(results(other, *case), expected)
+        assert_same(results(other, *case, checkpoint_every=every), expected)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_each_ragged_sequence_is_that_alone(num_layers, bidirectional):
+    T, lengths = 6, [3, 0, 6, 1, 4, 6, 2]
+    for layer in one_of_each(num_layers=num_layers, bidirectional=bidirectional):
+        x, state, _, d_output, d_state_n = case_of(layer, T, len(lengths))
+        whole = results(layer, x, state, lengths, d_output, d_state_n)
+        for b, length in enumerate(lengths):
+            part = slice(b, b + 1)
+
+            def of(state):
+                taken = tuple(s[:, part] for s in members(state))
+                return taken if isinstance(state, tuple) else taken[0]
+
+            alone = results(layer, x[:length, part], of(state), None, d_output[:length, part], of(d_state_n))
+            for name in ("output", "d_x"):
+                assert whole[name][:length, part].tobytes() == alone[name].tobytes(), name
+                assert not whole[name][length:, b].any()
+            for name in {"h_n", "c_n", "d_h_0", "d_c_0"} & set(alone):
+                assert whole[name][:, part].tobytes() == alone[name].tobytes(), name
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_threads_and_instruction_sets_give_the_same_bits(every_isa, threads, bidirectional):
+    lengths = [30, 7, 30, 0, 12, 25, 30, 1]
+    for layer in one_of_each(num_layers=2, bidirectional=bidirectional):
+        case = case_of(layer, 30, 8, lengths)
+        found = []
+        for isa in every_isa():
+            for n in (1, 2):
+                threads(n)
+                found.append((isa, results(layer, *case)))
+        first = {isa == "generic": result for isa, result in reversed(found)}
+        for isa, result in found:
+            assert_same(result, first[isa == "generic"])
+
+
+def test_streams_of_every_kind():
+    T = 6
+    for layer in one_of_each(num_layers=2):
+        for B in (None, 3):
+            x = draw(1, T, B or 1, 5).astype(np.float32)
+            state = state_like(layer, B or 1, 2)
+            output, state_n = layer(x, state)
+            stream = layer.stream(B)
+            if B:
+                stream.state = state
+                y = np.stack([stream.step(x_t) for x_t in x])
+            else:
+                stream.state = tuple(s[:, 0] for s in state) if isinstance(state, tuple) else state[:, 0]
+                y = np.stack([stream.step(x_t[0]) for x_t in x])[:, None]
+                state_n = tuple(s[:, 0] for s in members(state_n))
+            assert y.tobytes() == output.tobytes()
+            assert [s.tobytes() for s in members(stream.state)] == [s.tobytes() for s in members(state_n)]
+            stream.reset()
+            assert not any(s.any() for s in members(stream.state))
+    with pytest.raises(ValueError, match="bidirectional"):
+        fastrnn.GRU(5, 7, bidirectional=True).stream()
+
+
+def test_dropout_is_of_training_alone():
+    for bidirectional in (False, True):
+        layer = fastrnn.LSTM(5, 40, num_layers=2, dropout=0.25, bidirectional=bidirectional, rng=1)
+        plain = fastrnn.LSTM(5, 40, num_layers=2, bidirectional=bidirectional)
+        plain.load_state_dict(layer.state_dict())
+        x = draw(1, 50, 3, 5).astype(np.float32)
+        assert layer(x)[0].tobytes() == plain(x)[0].tobytes()
+        assert layer.forward(x)[0].tobytes() != plain(x)[0].tobytes()
+        # The part of the inputs of layer 1 that is dropped, as its gradient shows it.
+        output, _, tape = layer.forward(x)
+        masks = [tape.masks[1]] if bidirectional else [tape.levels[0].masks[1]]
+        for mask in masks:
+            assert abs(mask.mean() - 0.75) < 0.02
+
+
+def test_dropout_comes_from_the_rng():
+    x = draw(1, 7, 3, 5).astype(np.float32)
+
+    def outputs(rng):
+        layer = fastrnn.GRU(5, 6, num_layers=3, dropout=0.5, rng=rng)
+        return [layer.forward(x)[0].tobytes() for _ in range(2)]
+
+    first, second = outputs(3), outputs(3)
+    assert first == second and first[0] != first[1] and outputs(4) != first
+
+
+def test_gradients_of_dropout_are_those_of_the_masked_net():
+    """With its masks given, the net is linear in what comes out of them: finite differences in float64."""
+    for bidirectional in (False, True):
+        layer = fastrnn.LSTM(2, 3, num_layers=2, dropout=0.5, bidirectional=bidirectional, dtype=np.float64, rng=5)
+        D = 1 + bidirectional
+        x, weight = draw(1, 4, 2, 2), draw(2, 4, 2, 3 * D)
+
+        def loss():
+            layer._rng = np.random.default_rng(9)
+            output, _, tape = layer.forward(x)
+            return (output * weight).sum(), tape
+
+        _, tape = loss()
+        d_x, _, d_params = layer.backward(tape, weight)
+        for array, gradient in ((x, d_x), (layer.params.flat, d_params.flat)):
+            for index in list(np.ndindex(array.shape))[::3]:
+                value = array[index]
+                found = []
+                for step in (1e-6, -1e-6):
+                    array[index] = value + step
+                    found.append(loss()[0])
+                array[index] = value
+                assert abs((found[0] - found[1]) / 2e-6 - gradient[index]) < 1e-8
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_checkpoints_keep_the_masks_of_dropout(every):
+    for bidirectional in (False, True):
+        found = []
+        for options in ({}, {"checkpoint_every": every}):
+            layer = fastrnn.GRU(5, 6, num_layers=3, dropout=0.5, bidirectional=bidirectional, rng=2)
+            found.append(results(layer, *case_of(layer, 8, 4, [8, 3, 0, 5]), **options))
+        assert_same(*found)
+
+
+def test_checkpoints_take_less_memory():
+    import tracemalloc
+
+    T, B, H = 400, 4, 64
+    layer = fastrnn.LSTM(3, H, num_layers=2, rng=0)
+    x = draw(1, T, B, 3).astype(np.float32)
+    kept = {}
+    for every in (None, 20):
+        tracemalloc.start()
+        _, _, tape = layer.forward(x, checkpoint_every=every)
+        kept[every] = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        del tape
+        layer._tape_memory.clear()
+    output = T * B * H * 4
+    assert kept[None] > 10 * output  # 5 H for each of two layers, and the output
+    # The output, and for each 20 steps h and c of two layers.
+    assert kept[20] < 1.5 * output
+
+
+def test_checkpoints_after_a_change_of_the_parameters():
+    layer = fastrnn.LSTM(5, 6, num_layers=2, rng=1)
+    x, state, _, d_output, d_state_n = case = case_of(layer, 9, 4)
+    expected = results(layer, *case)
+    _, _, tape = layer.forward(x, state, checkpoint_every=2)
+    layer.params.flat[...] = 0
+    d_x, _, d_params = layer.backward(tape, d_output, d_state_n)
+    assert d_x.tobytes() == expected["d_x"].tobytes()
+    assert d_params["weight_hh_l1"].tobytes() == expected["d_weight_hh_l1"].tobytes()
+    x[0] += 1
+    with pytest.raises(ValueError, match="^x: changed"):
+        layer.backward(tape, d_output, d_state_n)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
+def test_refused_checkpoints(value):
+    layer = fastrnn.LSTM(5, 6)
+    with pytest.raises((TypeError, ValueError), match="^checkpoint_every: expected"):
+        layer.forward(np.zeros((3, 2, 5)), checkpoint_every=value)
+
+
+def test_representations_make_the_layer_again():
+    for layer in [*one_of_each(num_layers=2, bidirectional=True, dropout=0.5, batch_first=True, bias=False)]:
+        again = eval(repr(layer), {type(layer).__name__: type(layer)})
+        assert repr(again) == repr(layer)
+        assert again.params._layout == layer.params._layout
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_names_of_the_parameters(cls):
+    layer = cls(3, 4, num_layers=2, bidirectional=True)
+    names = [f"{n}_l{k}{d}" for k in (0, 1) for d in ("", "_reverse") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    assert list(layer.params) == names
+    gates = {fastrnn.LSTM: 4, fastrnn.GRU: 3, fastrnn.RNN: 1}[cls]
+    assert layer.params["weight_ih_l1"].shape == (4 * gates, 8)
