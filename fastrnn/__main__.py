@@ -3,6 +3,7 @@
 The exit status is 1 if one is off.
 """
 
+import itertools
 import sys
 
 import numpy as np
@@ -15,26 +16,51 @@ SHAPES = [(1, 1, 1, 1), (5, 3, 7, 5), (9, 2, 16, 33), (4, 17, 31, 48), (3, 40, 6
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-13}
 
 
-def _draw(rng, dtype, T, B, I, H):
-    """Random inputs, exactly representable in dtype, as float64: x, state, weights, gradients of the results."""
-    shapes = [(T, B, I), (B, H), (B, H), (4 * H, I), (4 * H, H), (4 * H,), (4 * H,), (T, B, H), (B, H), (B, H)]
-    x, h_0, c_0, *weights, d_output, d_h_n, d_c_n = (
-        rng.uniform(-1, 1, shape).astype(dtype).astype(np.float64) for shape in shapes
-    )
-    return x, (h_0, c_0), weights, d_output, (d_h_n, d_c_n)
+# The functions of a cell, its gates, how many arrays its state has, and options; lengths and a direction go with the shape.
+CELLS = [
+    ("lstm", 4, 2, {}),
+    ("lstm", 4, 2, {"projection": True, "peephole": True}),
+    ("gru", 3, 1, {}),
+    ("rnn", 1, 1, {"nonlinearity": "tanh"}),
+    ("rnn", 1, 1, {"nonlinearity": "relu"}),
+]
 
 
-def _results(module, dtype, x, state, weights, d_output, d_state_n):
+def _draw(rng, dtype, shape, gates, members, projection=False, peephole=False, **options):
+    """Random inputs, exactly representable in dtype, as float64: x, state, weights, gradients of the results, options."""
+    T, B, I, H = shape
+    P = max(1, H // 2) if projection else H
+    state = [(B, P), (B, H)][:members]
+    weights = {"weight_ih": (gates * H, I), "weight_hh": (gates * H, P), "bias_ih": (gates * H,), "bias_hh": (gates * H,)}
+    weights |= {"weight_hr": (P, H)} if projection else {}
+    weights |= {"weight_peephole": (3, H)} if peephole else {}
+
+    def numbers(shapes):
+        return [rng.uniform(-1, 1, n).astype(dtype).astype(np.float64) for n in shapes]
+
+    options |= {"lengths": rng.integers(0, T + 1, B), "reverse": True} if T % 2 else {}
+    (x, d_output), state, d_state_n = numbers([(T, B, I), (T, B, P)]), numbers(state), numbers(state)
+    return x, state, dict(zip(weights, numbers(weights.values()))), d_output, d_state_n, options
+
+
+def _results(module, cell, dtype, x, state, weights, d_output, d_state_n, options):
     """Every number that the functions of a module give for these inputs in this precision, by name."""
+    inference, forward, backward = (getattr(module, cell + way) for way in ("", "_forward", "_backward"))
 
-    def cast(arrays):
-        return [array.astype(dtype) for array in arrays]
+    def as_state(members):
+        members = [array.astype(dtype) for array in members]
+        return members if cell == "lstm" else members[0]
 
-    inferred, _ = module.lstm(x.astype(dtype), cast(state), *cast(weights))
-    output, (h_n, c_n), tape = module.lstm_forward(x.astype(dtype), cast(state), *cast(weights))
-    d_x, (d_h_0, d_c_0), d_params = module.lstm_backward(tape, d_output.astype(dtype), cast(d_state_n))
-    results = {"inference": inferred, "output": output, "h_n": h_n, "c_n": c_n}
-    results |= {"d_x": d_x, "d_h_0": d_h_0, "d_c_0": d_c_0}
+    def arrays(name, state):
+        return dict(zip((f"{name}h", f"{name}c"), state if cell == "lstm" else [state]))
+
+    arguments = x.astype(dtype), as_state(state)
+    weights = {name: array.astype(dtype) for name, array in weights.items()}
+    inferred, _ = inference(*arguments, **weights, **options)
+    output, state_n, tape = forward(*arguments, **weights, **options)
+    d_x, d_state, d_params = backward(tape, d_output.astype(dtype), as_state(d_state_n))
+    results = {"inference": inferred, "output": output, "d_x": d_x}
+    results |= arrays("state_n ", state_n) | arrays("d_state ", d_state)
     return results | {f"d_{name}": gradient for name, gradient in d_params.items()}
 
 
@@ -45,15 +71,15 @@ def self_check() -> bool:
         for dtype, tolerance in TOLERANCE.items():
             rng = np.random.default_rng(1)
             worst, where = 0.0, ""
-            for shape in SHAPES:
-                inputs = _draw(rng, dtype, *shape)
-                expected = _results(reference, np.float64, *inputs)
+            for shape, (cell, gates, members, options) in itertools.product(SHAPES, CELLS):
+                inputs = _draw(rng, dtype, shape, gates, members, **options)
+                expected = _results(reference, cell, np.float64, *inputs)
                 with _config.using(name):
-                    actual = _results(functional, dtype, *inputs)
+                    actual = _results(functional, cell, dtype, *inputs)
                 for key, value in expected.items():
                     error = np.abs(actual[key] - value).max() / max(1.0, np.abs(value).max())
                     if not error <= worst:
-                        worst, where = error, f"{key} at T, B, I, H = {shape}"
+                        worst, where = error, f"{key} of {cell} at T, B, I, H = {shape}"
             right = worst <= tolerance
             good &= right
             verdict = "ok" if right else f"OFF: {where}"

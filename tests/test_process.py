@@ -51,7 +51,7 @@ def test_self_check_notices_a_kernel_that_is_off():
     code = """
 import sys, fastrnn.__main__ as m
 lstm = m.functional.lstm
-m.functional.lstm = lambda *a: (lstm(*a)[0] * 1.001, None)
+m.functional.lstm = lambda *a, **k: (lstm(*a, **k)[0] * 1.001, None)
 sys.exit(0 if m.self_check() else 1)
 """
     result = python("-c", code)
@@ -121,13 +121,16 @@ sys.exit(os.waitstatus_to_exitcode(status))
     assert result.returncode == 0, result.stderr
 
 
-def test_python_threads_share_a_layer(threads):
+@pytest.mark.parametrize("cls", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+def test_python_threads_share_a_layer(threads, cls, options):
     threads(2)
-    layer, x = large_case()
-    d_output = np.ones((LARGE["T"], LARGE["B"], LARGE["H"]), np.float32)
+    layer = cls(LARGE["I"], LARGE["H"], **options, rng=0)
+    _, x = large_case()
 
     def results():
         output, _, tape = layer.forward(x)
+        d_output = np.ones_like(output)
         d_x, _, d_params = layer.backward(tape, d_output)
         return output.tobytes() + d_x.tobytes() + d_params.flat.tobytes()
 

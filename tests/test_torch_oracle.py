@@ -1,4 +1,4 @@
-"""fastrnn against torch.nn.LSTM: outputs, states and every gradient."""
+"""fastrnn against torch.nn: outputs, states and every gradient."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 TOLERANCE = {np.float32: 2e-6, np.float64: 1e-14}
 
 
-def draw(seed, *shape, dtype):
+def draw(seed, *shape, dtype=np.float64):
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(dtype)
 
 
@@ -147,3 +147,102 @@ def test_tensors_as_arguments(module):
             x += 1
         with pytest.raises(ValueError, match="^x: changed between forward and backward"):
             module.lstm_backward(tape, torch.ones(T, B, H))
+
+
+# Every kind of layer, padded and ragged
+
+
+def torch_kind(name, I, H, **options):
+    torch.manual_seed(1)
+    return getattr(torch.nn, name)(I, H, dtype=torch.float64, **options)
+
+
+KINDS = [
+    ("LSTM", {}),
+    ("LSTM", {"proj_size": 3}),
+    ("GRU", {}),
+    ("RNN", {}),
+    ("RNN", {"nonlinearity": "relu"}),
+]
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 7, 1, 3, 7]])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize(("name", "options"), KINDS, ids=str)
+def test_every_kind_of_layer(name, options, num_layers, bidirectional, batch_first, bias, lengths):
+    T, B, I, H = 7, 5, 4, 17
+    options = options | {
+        "num_layers": num_layers, "bidirectional": bidirectional, "batch_first": batch_first, "bias": bias,
+    }  # fmt: skip
+    oracle = torch_kind(name, I, H, **options)
+    layer = getattr(fastrnn, name)(I, H, **options, dtype=np.float64)
+    layer.load_state_dict(oracle.state_dict())
+    assert list(layer.params) == list(oracle.state_dict())
+
+    D, P = 1 + bidirectional, options.get("proj_size") or H
+    axes = (B, T) if batch_first else (T, B)
+    x = torch.tensor(draw(1, *axes, I), requires_grad=True)
+    d_output = draw(2, *axes, D * P)
+    sizes = [P, H] if name == "LSTM" else [P]
+    state, d_state_n = ([draw(s + k, D * num_layers, B, n) for k, n in enumerate(sizes)] for s in (3, 5))
+    state_torch = [torch.tensor(s, requires_grad=True) for s in state]
+
+    def as_state(members):
+        return tuple(members) if name == "LSTM" else members[0]
+
+    def members(state):
+        return state if name == "LSTM" else (state,)
+
+    if lengths is None:
+        expected, expected_n = oracle(x, as_state(state_torch))
+    else:
+        rnn = torch.nn.utils.rnn
+        packed = rnn.pack_padded_sequence(x, torch.tensor(lengths), batch_first, enforce_sorted=False)
+        packed, expected_n = oracle(packed, as_state(state_torch))
+        expected, _ = rnn.pad_packed_sequence(packed, batch_first, total_length=T)
+    torch.autograd.backward(
+        (expected, *members(expected_n)), [torch.tensor(d) for d in (d_output, *d_state_n)]
+    )
+
+    output, state_n, tape = layer.forward(x, as_state(state), lengths)
+    d_x, d_state, d_params = layer.backward(tape, d_output, as_state(d_state_n))
+    assert_close(output, expected, "output")
+    assert_close(d_x, x.grad, "d_x")
+    for k, (found, wanted) in enumerate(zip(members(state_n), members(expected_n), strict=True)):
+        assert_close(found, wanted, f"state_n {k}")
+    for k, (found, wanted) in enumerate(zip(members(d_state), state_torch, strict=True)):
+        assert_close(found, wanted.grad, f"d_state {k}")
+    for parameter_name, parameter in oracle.named_parameters():
+        assert_close(d_params[parameter_name], parameter.grad, parameter_name)
+    # And the way back.
+    oracle.load_state_dict({key: torch.from_numpy(array) for key, array in layer.state_dict().items()})
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("name", "options"), [("LSTM", {}), ("GRU", {}), ("RNN", {}), ("RNN", {"nonlinearity": "relu"})])
+def test_every_kind_of_cell(name, options, bias):
+    B, I, H = 5, 4, 17
+    oracle = torch_kind(f"{name}Cell", I, H, bias=bias, **options)
+    cell = getattr(fastrnn, f"{name}Cell")(I, H, bias, **options, dtype=np.float64)
+    cell.load_state_dict(oracle.state_dict())
+    assert list(cell.params) == list(oracle.state_dict())
+
+    x = torch.tensor(draw(1, B, I), requires_grad=True)
+    state, d_state_n = ([draw(s + k, B, H) for k in range(2 if name == "LSTM" else 1)] for s in (3, 5))
+    state_torch = [torch.tensor(s, requires_grad=True) for s in state]
+    expected = oracle(x, tuple(state_torch) if name == "LSTM" else state_torch[0])
+    expected = expected if name == "LSTM" else (expected,)
+    torch.autograd.backward(expected, [torch.tensor(d) for d in d_state_n])
+
+    after, tape = cell.forward(x, tuple(state) if name == "LSTM" else state[0])
+    d_x, d_state, d_params = cell.backward(tape, tuple(d_state_n) if name == "LSTM" else d_state_n[0])
+    after, d_state = (s if name == "LSTM" else (s,) for s in (after, d_state))
+    assert_close(d_x, x.grad, "d_x")
+    for k in range(len(state)):
+        assert_close(after[k], expected[k], f"state {k}")
+        assert_close(d_state[k], state_torch[k].grad, f"d_state {k}")
+    for parameter_name, parameter in oracle.named_parameters():
+        assert_close(d_params[parameter_name], parameter.grad, parameter_name)
