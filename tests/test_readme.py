@@ -16,4 +16,4 @@ def test_examples():
     exec(training, names)
     assert np.mean(names["error"] ** 2) < 0.5 * np.mean(names["target"] ** 2)
     exec(more, names)
-    assert names["output"].shape == (100, 16, 256) and not names["output"][3:, 3].any() and names["h"].shape == (16, 128)
+    assert names["output"].shape == (100, 16, 256) and names["h"].shape == (16, 128)
