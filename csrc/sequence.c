@@ -38,7 +38,7 @@ static double projection_bytes(ptrdiff_t I, ptrdiff_t G, size_t element)
 }
 
 /* Which progress a call publishes, and which it waits for: that of the call whose result it reads. */
-enum { NO_LINK = -1 };
+enum { NO_LINK = -1, LINKED_CHUNKS = 12 };
 typedef struct {
     int own, other;
 } linked;
@@ -56,7 +56,6 @@ static void tell_link(const fastrnn_member *me, linked l, ptrdiff_t progress)
  * calls, the one waits for a chunk of the other: so there are several. */
 static ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t columns, size_t element, linked links)
 {
-    enum { LINKED_CHUNKS = 8 };
     const ptrdiff_t all = first_row(s, s->T), least = rows_of_step(s, 0);
     double rows = bytes / ((double)columns * (double)element);
     if (links.own >= 0 && rows > (double)all / LINKED_CHUNKS) rows = (double)all / LINKED_CHUNKS;
@@ -174,16 +173,18 @@ static ptrdiff_t largest_share(ptrdiff_t n, ptrdiff_t block, int members)
     return most;
 }
 
-/* How many threads, and what they share: the least estimated time. Sharing hidden units keeps a slice of weight_hh in
+enum { TEAM_START = 2500 }; /* ns, where its threads have not fallen asleep since the last */
+
+/* How many threads, and what they share: the least estimated time, in which the start of a team counts as `start`. Sharing hidden units keeps a slice of weight_hh in
  * each core's caches and costs a barrier a step; sharing the batch needs none, but every core reads all weights in
  * every step, weight_ih too, because what a core projects it should also use: so it takes some rows to be worth that.
  */
 enum { FEWEST_ROWS = 4 };
 static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, int gates, size_t element, int width,
-                       int block, int threads)
+                       int block, int threads, double start)
 {
     const double lanes = width / 2;
-    const double barrier = 400, start = 5000, cell = 6.0 * gates; /* ns: a barrier, a team, the cell on one vector */
+    const double barrier = 400, cell = 6.0 * gates;               /* ns: a barrier, the cell on one vector */
     const double transfer = 8;                                    /* bytes per ns, of h_t to the other cores */
     const double speed = 10 * lanes;                              /* flop per ns and core */
     const ptrdiff_t T = s->T, B = T > 0 ? fastrnn_panels(first_row(s, T), T) : 0; /* a step's sequences, on average */
@@ -203,6 +204,8 @@ static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, in
             double step = (product > reading ? product : reading) + cell * rows * units / lanes;
             if (n > 1 && !split_rows) step += barrier + (double)B * P * element / transfer;
             double input = split_rows ? 0 : 2 * rows * I * gates * units / speed;
+            double once = split_rows ? 0 : gates * units * I * element / bandwidth / T; /* weight_ih, read once */
+            if (once > input) input = once;
             double time = T * (step + input) + (n > 1 ? start : 0);
             if (n > 1) time *= 1.1; /* a team has more to lose where others want its cores */
             if (n == 1 || time < best.time) best = (plan){n, split_rows, time, n == 1 ? time : best.alone};
@@ -210,21 +213,27 @@ static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, in
     return best;
 }
 
-/* Whether several calls are faster each on a thread of its own: then the plans say so. Stacked ones wait for each other
- * at the beginning and at the end. */
-static int side_by_side(plan *plans, int count, int stacked, int threads)
+/* How several calls run: in the order of their plans, each with its own team; or all with one team; or each on a thread of
+ * its own, and then the plans say so. Stacked calls wait for each other at the beginning and at the end. */
+typedef enum { IN_TURN, WITH_ONE_TEAM, SIDE_BY_SIDE } arrangement;
+static arrangement arrange(plan *plans, int count, int stacked, ptrdiff_t T, int threads)
 {
     double apart = 0, longest = 0;
+    int same = 1;
     for (int k = 0; k < count; k++) {
         apart += plans[k].time;
         if (plans[k].alone > longest) longest = plans[k].alone;
+        same &= plans[k].threads == plans->threads;
     }
     const int members = threads < count ? threads : count;
-    if (members < 2) return 0;
-    const double start = 5000, waiting = stacked ? 1.125 : 1;
-    if (1.1 * longest * waiting * (double)fastrnn_panels(count, members) + start >= apart) return 0;
-    for (int k = 0; k < count; k++) plans[k] = (plan){1, 0, plans[k].alone, plans[k].alone};
-    return 1;
+    if (members < 2) return IN_TURN;
+    const double chunks = T < LINKED_CHUNKS ? (double)T : LINKED_CHUNKS;
+    const double waiting = stacked && T > 0 ? (chunks + members - 1) / chunks : 1;
+    if (1.1 * longest * waiting * (double)fastrnn_panels(count, members) + TEAM_START < apart) {
+        for (int k = 0; k < count; k++) plans[k] = (plan){1, 0, plans[k].alone, plans[k].alone};
+        return SIDE_BY_SIDE;
+    }
+    return same && plans->threads > 1 ? WITH_ONE_TEAM : IN_TURN;
 }
 
 /* Memory that is used by the one after the other. */

@@ -148,11 +148,20 @@ struct NAME(forwards) {
 };
 
 /* Each call by one member, in the order of the calls: so whatever a call waits for is done or on its way. */
-static void NAME(forwards_member)(void *context, const fastrnn_member *me)
+static void NAME(forwards_side_by_side)(void *context, const fastrnn_member *me)
 {
     const struct NAME(forwards) *all = context;
     const fastrnn_member alone = fastrnn_alone(me);
     for (int k = me->index; k < all->count; k += me->size) NAME(forward_member)(&all->calls[k], &alone);
+}
+
+static void NAME(forwards_with_one_team)(void *context, const fastrnn_member *me)
+{
+    const struct NAME(forwards) *all = context;
+    for (int k = 0; k < all->count; k++) {
+        NAME(forward_member)(&all->calls[k], me);
+        fastrnn_team_barrier(me); /* the next call uses the same memory, and may read this one's output */
+    }
 }
 
 static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int count, int stacked,
@@ -165,9 +174,11 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
         const fastrnn_packed *packed = args[k].packed;
         const NAME(cell) *cell = packed->isa->SUFFIX->cells[packed->cell];
         plans[k] = plan_steps(&(steps){args[k].T, args[k].B, args[k].offsets}, packed->I, packed->H, packed->P,
-                              cell->gates, sizeof(real), packed->isa->SUFFIX->width, cell->block, threads);
+                              cell->gates, sizeof(real), packed->isa->SUFFIX->width, cell->block, threads,
+                              (double)TEAM_START / count);
     }
-    const int together = side_by_side(plans, count, stacked, threads);
+    const arrangement how = arrange(plans, count, stacked, args->T, threads);
+    const int together = how == SIDE_BY_SIDE;
     fastrnn_layout layout = {0};
     for (int k = 0; k < count; k++) {
         fastrnn_layout own = {0}; /* one after the other, they use the same memory */
@@ -180,10 +191,12 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
     int complete = 1;
     for (int k = 0; k < count; k++) NAME(place_forward)(&calls[k], memory);
     const int steps = args->T > 0 && rows_of_step(&calls->steps, 0) > 0; /* all have the same */
-    if (steps && together) {
-        struct NAME(forwards) all = {calls, count};
-        complete = fastrnn_team_run(threads < count ? threads : count, NAME(forwards_member), &all, interruption);
-    } else if (steps)
+    struct NAME(forwards) all = {calls, count};
+    if (steps && how == SIDE_BY_SIDE)
+        complete = fastrnn_team_run(threads < count ? threads : count, NAME(forwards_side_by_side), &all, interruption);
+    else if (steps && how == WITH_ONE_TEAM)
+        complete = fastrnn_team_run(plans->threads, NAME(forwards_with_one_team), &all, interruption);
+    else if (steps)
         for (int k = 0; k < count && complete; k++)
             complete = fastrnn_team_run(plans[k].threads, NAME(forward_member), &calls[k], interruption);
     for (int k = 0; k < count; k++) { /* of the sequences that have no step */
@@ -503,11 +516,25 @@ struct NAME(backwards) {
     int count;
 };
 
-static void NAME(backwards_member)(void *context, const fastrnn_member *me)
+static void NAME(backwards_side_by_side)(void *context, const fastrnn_member *me)
 {
     const struct NAME(backwards) *all = context;
     const fastrnn_member alone = fastrnn_alone(me);
-    for (int k = me->index; k < all->count; k += me->size) NAME(backward_member)(&all->calls[k], &alone);
+    for (int k = me->index; k < all->count; k += me->size) {
+        NAME(begin_backward)(&all->calls[k], 1);
+        NAME(backward_member)(&all->calls[k], &alone);
+    }
+}
+
+static void NAME(backwards_with_one_team)(void *context, const fastrnn_member *me)
+{
+    const struct NAME(backwards) *all = context;
+    for (int k = 0; k < all->count; k++) {
+        if (me->index == 0) NAME(begin_backward)(&all->calls[k], 1);
+        fastrnn_team_barrier(me);
+        NAME(backward_member)(&all->calls[k], me);
+        fastrnn_team_barrier(me); /* the next call uses the same memory, and may read this one's d_x */
+    }
 }
 
 static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int count, int stacked,
@@ -520,9 +547,11 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
         const fastrnn_packed *packed = args[k].packed;
         const NAME(cell) *cell = packed->isa->SUFFIX->cells[packed->cell];
         plans[k] = plan_steps(&(steps){args[k].T, args[k].B, args[k].offsets}, packed->I, packed->H, packed->P,
-                              cell->gates, sizeof(real), packed->isa->SUFFIX->width, cell->block, threads);
+                              cell->gates, sizeof(real), packed->isa->SUFFIX->width, cell->block, threads,
+                              (double)TEAM_START / count);
     }
-    const int together = side_by_side(plans, count, stacked, threads);
+    const arrangement how = arrange(plans, count, stacked, args->T, threads);
+    const int together = how == SIDE_BY_SIDE;
     fastrnn_layout layout = {0};
     for (int k = 0; k < count; k++) {
         fastrnn_layout own = {0};
@@ -535,12 +564,12 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
     int complete = 1;
     const int steps = args->T > 0 && rows_of_step(&calls->steps, 0) > 0;
     for (int k = 0; k < count; k++) NAME(place_backward)(&calls[k], memory);
-    if (together) {
-        struct NAME(backwards) all = {calls, count};
-        for (int k = 0; k < count; k++) NAME(begin_backward)(&calls[k], steps);
-        if (steps)
-            complete = fastrnn_team_run(threads < count ? threads : count, NAME(backwards_member), &all, interruption);
-    } else
+    struct NAME(backwards) all = {calls, count};
+    if (steps && how == SIDE_BY_SIDE)
+        complete = fastrnn_team_run(threads < count ? threads : count, NAME(backwards_side_by_side), &all, interruption);
+    else if (steps && how == WITH_ONE_TEAM)
+        complete = fastrnn_team_run(plans->threads, NAME(backwards_with_one_team), &all, interruption);
+    else
         for (int k = 0; k < count && complete; k++) {
             NAME(begin_backward)(&calls[k], steps);
             if (steps) complete = fastrnn_team_run(plans[k].threads, NAME(backward_member), &calls[k], interruption);

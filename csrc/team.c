@@ -124,12 +124,13 @@ static void wake_sleepers(fastrnn_team *team)
 #endif
 }
 
+enum { SPINS = 2000 };
+
 /* OpenMP's own barrier costs microseconds where a step may take less than one. Waiting members spin for some tens of
  * microseconds. Longer than that, a member has probably lost its processor to another program, perhaps to the very
  * spinning of its own team: then they sleep, because on a busy machine a spinning wait costs a time slice a step. */
 void fastrnn_team_barrier(const fastrnn_member *me)
 {
-    enum { SPINS = 2000 };
     if (me->size == 1) return;
     fastrnn_team *team = me->team;
     unsigned round = atomic_load_explicit(&team->round, memory_order_relaxed);
@@ -148,19 +149,24 @@ void fastrnn_team_barrier(const fastrnn_member *me)
 }
 
 
+/* `round` counts what is published, too: a job has either this or barriers. */
 void fastrnn_team_publish(const fastrnn_member *me, int which, ptrdiff_t progress)
 {
     atomic_store_explicit(&me->team->progress[which].value, progress, memory_order_release);
+    atomic_fetch_add(&me->team->round, 1);
+    wake_sleepers(me->team);
 }
 
 void fastrnn_team_wait(const fastrnn_member *me, int which, ptrdiff_t progress)
 {
-    enum { SPINS = 2000 };
-    for (int spins = 0; atomic_load_explicit(&me->team->progress[which].value, memory_order_acquire) < progress;) {
+    fastrnn_team *team = me->team;
+    for (int spins = 0;;) {
+        const unsigned round = atomic_load(&team->round); /* before the look: what comes after it changes the round */
+        if (atomic_load_explicit(&team->progress[which].value, memory_order_acquire) >= progress) return;
         if (spins++ < SPINS)
             RELAX();
         else
-            YIELD();
+            sleep_through(team, round);
     }
 }
 #else

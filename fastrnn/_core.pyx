@@ -372,7 +372,7 @@ cdef class Steps:
     """
     cdef list packed
     cdef readonly cnp.ndarray _h, _c
-    cdef cnp.ndarray between # (B, P): h_t of the layers below the last
+    cdef cnp.ndarray between # (L, B, P): h_t of the layers below the last
     cdef object num_threads
     cdef cnp.npy_intp x_shape[2]
     cdef cnp.npy_intp y_shape[2]
@@ -387,7 +387,7 @@ cdef class Steps:
         for k in range(len(packed)):
             _packed(packed[k], self.type_number)
         self.packed, self._h, self._c, self.num_threads = packed, h, c, num_threads
-        self.between = h[0].copy()
+        self.between = h.copy()
         self.ndim = 2 if batched else 1
         self.x_shape[0] = self.y_shape[0] = h.shape[1]
         self.x_shape[self.ndim - 1] = (<Packed>packed[0]).I
@@ -441,25 +441,30 @@ cdef class Steps:
             x_t = x_t.copy()
         cdef int threads = self.num_threads()
         cdef Workspace workspace = _workspace()
-        cdef fastrnn_forward_args args
-        cdef fastrnn_status status
-        cdef Py_ssize_t k, last = len(self.packed) - 1
-        args.T, args.B = 1, self._h.shape[1]
-        args.offsets = NULL
-        args.gates = args.state = args.extra = NULL
-        args.x = cnp.PyArray_DATA(<cnp.ndarray>x_t)
-        args.h_0 = args.h_n = cnp.PyArray_DATA(self._h)
-        args.c_0 = args.c_n = cnp.PyArray_DATA(self._c) if self._c is not None else NULL
-        for k in range(last + 1):
-            args.packed = (<Packed>self.packed[k]).pointer
-            args.output = cnp.PyArray_DATA(<cnp.ndarray>out if k == last else self.between)
-            with nogil:
-                status = fastrnn_forward(&args, 1, False, workspace.pointer, NULL, threads)
-            workspace.check(status)
-            args.x = args.h_n
-            args.h_0 = args.h_n = <char *>args.h_n + cnp.PyArray_STRIDE(self._h, 0)
-            if self._c is not None:
-                args.c_0 = args.c_n = <char *>args.c_n + cnp.PyArray_STRIDE(self._c, 0)
+        cdef fastrnn_forward_args args[16]
+        cdef fastrnn_status status = FASTRNN_OK
+        cdef Py_ssize_t k, layers = len(self.packed), row = cnp.PyArray_STRIDE(self._h, 0), c_row = 0
+        cdef int count = 0
+        cdef char *h = <char *>cnp.PyArray_DATA(self._h)
+        cdef char *between = <char *>cnp.PyArray_DATA(self.between)
+        cdef char *c = NULL
+        cdef const void *x = cnp.PyArray_DATA(<cnp.ndarray>x_t)
+        if self._c is not None:
+            c, c_row = <char *>cnp.PyArray_DATA(self._c), cnp.PyArray_STRIDE(self._c, 0)
+        for k in range(layers):
+            args[count].T, args[count].B, args[count].offsets = 1, self._h.shape[1], NULL
+            args[count].packed = (<Packed>self.packed[k]).pointer
+            args[count].gates = args[count].state = args[count].extra = NULL
+            args[count].x = x
+            args[count].h_0 = args[count].h_n = h + k * row
+            args[count].c_0 = args[count].c_n = c + k * c_row if c != NULL else NULL
+            x = args[count].output = cnp.PyArray_DATA(<cnp.ndarray>out) if k == layers - 1 else between + k * row
+            count += 1
+            if count == FASTRNN_MOST_CALLS or k == layers - 1:
+                with nogil:
+                    status = fastrnn_forward(args, count, True, workspace.pointer, NULL, threads)
+                workspace.check(status)
+                count = 0
         return out
 
 

@@ -245,3 +245,30 @@ def test_names_of_the_parameters(cls):
     assert list(layer.params) == names
     gates = {fastrnn.LSTM: 4, fastrnn.GRU: 3, fastrnn.RNN: 1}[cls]
     assert layer.params["weight_ih_l1"].shape == (4 * gates, 8)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("T", "B", "H"), [(100, 1, 128), (1, 1, 256), (1, 3, 128), (30, 40, 96), (40, 16, 256)])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_layers_side_by_side_or_in_turn_give_the_same_bits(threads, cls, T, B, H, bidirectional):
+    """Sizes for which the plan lets layers or directions run beside each other, with one team, and one by one."""
+    layer = cls(H, H, num_layers=3, bidirectional=bidirectional, rng=1)
+    lengths = np.random.default_rng(3).integers(0, T + 1, B)
+    for case in (case_of(layer, T, B), case_of(layer, T, B, lengths)):
+        threads(1)
+        expected = results(layer, *case)
+        for n in (2, 3):
+            threads(n)
+            assert_same(results(layer, *case), expected)
+            output, _ = layer(*case[:3])
+            assert output.tobytes() == expected["output"].tobytes()
+
+
+def test_more_layers_than_run_together():
+    layer = fastrnn.GRU(3, 5, num_layers=19, dtype=np.float64, rng=1)
+    case = case_of(layer, 6, 4, [6, 2, 0, 5])
+    assert_close(results(layer, *case), reference_results(layer, *case))
+    stream = layer.stream(4)
+    x = draw(1, 6, 4, 3)
+    y = np.stack([stream.step(x_t) for x_t in x])
+    assert y.tobytes() == layer(x)[0].tobytes()
