@@ -114,7 +114,14 @@ def test_the_index_names_everything_public():
 
 
 @pytest.mark.parametrize(
-    "code", [">>> 1 + 1\n3\n", ">>> 1 + 1\n", ">>> 1\n1\n>>> 1 / 0\n1\n", "assert 1 == 2\n", "x = 1\n```\n\n```python\n>>> x\n2\n"]
+    "code",
+    [
+        ">>> 1 + 1\n3\n",
+        ">>> 1 + 1\n",
+        ">>> 1\n1\n>>> 1 / 0\n1\n",
+        "assert 1 == 2\n",
+        "x = 1\n```\n\n```python\n>>> x\n2\n",
+    ],
 )
 def test_a_page_that_is_wrong_fails(tmp_path, code):
     page = tmp_path / "page.md"
