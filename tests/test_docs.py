@@ -1,0 +1,139 @@
+"""The pages of docs/ and the docstrings: their examples run as they stand and print what they say."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastrnn
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+MODULES = [f"fastrnn.{module.name}" for module in pkgutil.iter_modules(fastrnn.__path__) if module.name != "__main__"]
+
+FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
+
+
+def blocks_of(text):
+    """(line, packages, code) of each block marked python.
+
+    What follows "python" on the line that opens a block are the packages that the block needs and fastrnn does not.
+    """
+    for fence in FENCE.finditer(text):
+        language, *packages = fence[1].split() or [""]
+        if language == "python":
+            yield text.count("\n", 0, fence.start(2)), packages, fence[2]
+
+
+def run_doctest(test):
+    """Fails with doctest's report, unless everything prints what it says."""
+    report = []
+    if doctest.DocTestRunner(verbose=False).run(test, out=report.append, clear_globs=False).failed:
+        pytest.fail("".join(report), pytrace=False)
+
+
+def run_block(page, line, code, names):
+    """Code with prompts as a doctest, other code as it is; with the page's own line numbers."""
+    if ">>> " in code:
+        test = doctest.DocTestParser().get_doctest(code, {}, page.name, str(page), line)
+        test.globs = names
+        run_doctest(test)
+    else:
+        exec(compile("\n" * line + code, str(page), "exec"), names)
+
+
+def run_page(page, installed=()):
+    """All blocks in one namespace, one after the other, less those that need a package not among those installed."""
+    names = {"__name__": "__main__"}
+    for line, packages, code in blocks_of(page.read_text(encoding="utf-8")):
+        if set(packages) <= set(installed):
+            run_block(page, line, code, names)
+
+
+def packages_of(page):
+    return sorted({package for _, packages, _ in blocks_of(page.read_text(encoding="utf-8")) for package in packages})
+
+
+def named(page):
+    return page.relative_to(DOCS).as_posix()
+
+
+@pytest.fixture
+def somewhere(tmp_path, monkeypatch, threads):
+    """A folder for the files of a page; the number of threads is put back."""
+    monkeypatch.chdir(tmp_path)
+    threads(fastrnn.get_num_threads())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_page(page, somewhere):
+    run_page(page)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if packages_of(page)], ids=named)
+def test_page_with_other_packages(page, somewhere):
+    packages = packages_of(page)
+    for package in packages:
+        pytest.importorskip(package)
+    run_page(page, packages)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstrings(module):
+    if module == "fastrnn.serialization":
+        pytest.importorskip("safetensors")
+    module = importlib.import_module(module)
+    for test in doctest.DocTestFinder().find(module, extraglobs={"np": np, "fastrnn": fastrnn}):
+        run_doctest(test)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_prompt_is_run_and_every_link_leads_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    prompts = len(re.findall(r"^\s*>>> ", text, re.MULTILINE))
+    assert prompts == sum(len(doctest.DocTestParser().get_examples(code)) for _, _, code in blocks_of(text))
+    for link in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text)):
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", FENCE.sub("", target.read_text(encoding="utf-8")), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings], link
+
+
+def test_the_index_names_everything_public():
+    index = (DOCS / "api" / "README.md").read_text(encoding="utf-8")
+    for name in fastrnn.__all__:
+        assert f"`{name}`" in index or f"`fastrnn.{name}`" in index, name
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        ">>> 1 + 1\n3\n",
+        ">>> 1 + 1\n",
+        ">>> 1\n1\n>>> 1 / 0\n1\n",
+        "assert 1 == 2\n",
+        "x = 1\n```\n\n```python\n>>> x\n2\n",
+    ],
+)
+def test_a_page_that_is_wrong_fails(tmp_path, code):
+    page = tmp_path / "page.md"
+    page.write_text(f"# A page\n\n```python\n{code}```\n", encoding="utf-8")
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        run_page(page)
+
+
+def test_what_needs_a_package_runs_with_it_alone(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nx = []\n```\n\n```python other\nx.append(1)\nassert not x\n```\n", encoding="utf-8")
+    run_page(page)
+    assert packages_of(page) == ["other"]
+    with pytest.raises(AssertionError):
+        run_page(page, ["other"])
