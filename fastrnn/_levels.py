@@ -246,6 +246,7 @@ class Stretches:
             d_before = empty_like(d_state)
             d_part = None if d_output is None else d_output[part.slice]
             d_x[part.slice] = level.backward(d_part, [(d_state, d_before, d_weights)], accumulate)
+            del level  # before there is another one
             for there, here in zip(d_state_0, d_before):
                 if there is not None:
                     there[:, : part.B] = here

@@ -21,6 +21,8 @@ from fastrnn.layers import GRU, LSTM, RNN
 
 __all__ = ["load", "save"]
 
+Layer = LSTM | GRU | RNN | LSTMCell | GRUCell | RNNCell
+
 # What can be saved, by the name that stands in the file. Such a class has `params`, takes `rng`, and its
 # `_constructor_arguments()` are all of its arguments but `rng`, as JSON has them.
 LAYERS = {cls.__name__: cls for cls in (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell)}
@@ -36,7 +38,7 @@ DTYPES = {"float32": ("F32", np.dtype("<f4")), "float64": ("F64", np.dtype("<f8"
 MOST_PROBLEMS_SHOWN = 8
 
 
-def save(path: str | os.PathLike[str], layer: LSTM) -> None:
+def save(path: str | os.PathLike[str], layer: Layer) -> None:
     """Write a layer to a file: its parameters and the arguments it was made with.
 
     The file is in safetensors format, so that other programs can read the parameters; see `load`. What stood under
@@ -46,7 +48,7 @@ def save(path: str | os.PathLike[str], layer: LSTM) -> None:
     ----------
     path : str or os.PathLike
         The file. If it is a symbolic link, what the link points to is replaced.
-    layer : LSTM
+    layer : LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell
         It may be frozen, which the file does not keep. `params` are written bit for bit.
 
     Raises
@@ -91,7 +93,7 @@ def save(path: str | os.PathLike[str], layer: LSTM) -> None:
     _write_atomically(path, to_bytes(arrays, {METADATA_KEY: json.dumps(about, allow_nan=False)}))
 
 
-def load(path: str | os.PathLike[str]) -> LSTM:
+def load(path: str | os.PathLike[str]) -> Layer:
     """A new layer from a file that `save` has written.
 
     Nothing in the file is executed, and no more memory is taken than the file's own size allows for: files of
@@ -104,7 +106,7 @@ def load(path: str | os.PathLike[str]) -> LSTM:
 
     Returns
     -------
-    layer : LSTM
+    layer : LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell
         Of the saved layer's class, made with the same arguments, with the same bits in `params`; not frozen. It has
         nothing to do with the file any more.
 

@@ -127,6 +127,11 @@ def test_streams_of_every_kind():
             assert not any(s.any() for s in members(stream.state))
     with pytest.raises(ValueError, match="bidirectional"):
         fastrnn.GRU(5, 7, bidirectional=True).stream()
+    stream = fastrnn.LSTM(5, 7, proj_size=3).stream()
+    with pytest.raises(ValueError, match=r"^out: expected \(proj_size=3,\), got \(7,\)"):
+        stream.step(np.zeros(5), out=np.zeros(7, np.float32))
+    with pytest.raises(ValueError, match=r"^state \(h\): expected \(num_layers=1, proj_size=3\), got"):
+        stream.state = np.zeros((1, 7)), None
 
 
 def test_dropout_is_of_training_alone():
@@ -208,6 +213,14 @@ def test_checkpoints_take_less_memory():
     assert kept[None] > 10 * output  # 5 H for each of two layers, and the output
     # The output, and for each 20 steps h and c of two layers.
     assert kept[20] < 1.5 * output
+
+    output, _, tape = layer.forward(x, checkpoint_every=20)
+    tracemalloc.start()
+    layer.backward(tape, output)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    stretch = 20 * B * 2 * (5 + 1) * H * 4  # tapes and outputs of two layers
+    assert peak < 1.5 * stretch + x.nbytes + 3 * layer.params.flat.nbytes
 
 
 def test_checkpoints_after_a_change_of_the_parameters():
