@@ -121,7 +121,7 @@ static fastrnn_range share_rows(const steps *s, const fastrnn_member *me)
 static fastrnn_range no_piece(fastrnn_range all) { return (fastrnn_range){all.from, all.from}; }
 static int next_piece(const fastrnn_member *me, fastrnn_range all, double operations, fastrnn_range *piece)
 {
-    enum { FEWEST = 8 };
+    enum { FEWEST = 2 };
     const double most = 1e9, fit = most / (operations + 1);
     if (piece->to >= all.to) return 0;
     piece->from = piece->to;
