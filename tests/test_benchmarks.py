@@ -463,6 +463,20 @@ def test_curves_are_of_shapes_that_differ_in_one_number():
     ]  # fmt: skip
 
 
+def test_threads_are_told_apart_by_kind():
+    points = [
+        scaling.point("threads", "train", Shape(9, 1, 8, 8), n, [seconds / n] * 3, kind)
+        for kind, seconds in (("lstm", 1.0), ("lstm-bidirectional", 2.0)) for n in (1, 2)
+    ]  # fmt: skip
+    denormals = {what: {"denormal": [1.0], "normal": [1.0]} for what in ("layer", "numpy")}
+    lines = report.scaling_lines(
+        {"points": points, "intercepts": [], "denormals": denormals | {"shape": [1, 1, 1, 1]}, "memory": {}}
+    )
+    for where in ("9, 1, 8, 8", "lstm-bidirectional 9, 1, 8, 8"):
+        assert f"| train; {where} | **2.00** (2.00–2.00) |" in lines
+    assert {"lstm-bidirectional", "lstm-two-layers"} <= {kind for kind, shape in scaling.THREADED if shape.B == 1}
+
+
 def test_thread_counts():
     assert scaling.thread_counts(1) == [1]
     assert scaling.thread_counts(3) == [1, 2, 3]
