@@ -178,10 +178,16 @@ TABLES = {
     "family-small": Table(
         "Other kinds, small layers", ("forward", "train"), square(100, (1, 32), 64), kinds=("gru", "rnn")
     ),
+    "family-single": Table(
+        "Other kinds, one sequence",
+        ("forward", "train"),
+        [*square(100, (1,), 128), *square(25, (1,), 512)],
+        kinds=tuple(name for name, kind in KINDS.items() if name != PLAIN and not kind.ragged),
+    ),
     "family": Table(
         "Other kinds",
         ("forward", "train"),
-        [*square(100, (1, 32), 128), *square(25, (1, 16, 64), 512)],
+        [*square(100, (32,), 128), *square(25, (16, 64), 512)],
         kinds=tuple(name for name in KINDS if name != PLAIN),
     ),
     "family-step": Table(
@@ -205,7 +211,6 @@ QUICK = {
     *square(25, (1, 16), 2048),
 }
 QUICK_OF_OTHER_KINDS = {
-    *square(100, (1, 32), 64),
     *square(100, (1, 32), 128),
     *square(25, (16,), 512),
     *square(1, (1,), 128),
