@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from libraries import BASELINE, PEERS, REFERENCE
 from report import Ratio, rows_of, short, table
+from shapes import label
 
 TOLERANCE = 0.05
 
@@ -28,10 +29,15 @@ class Change(NamedTuple):
 
     mode: str
     dtype: str
+    kind: str
     shape: tuple
     library: str
     before: Ratio
     after: Ratio
+
+    @property
+    def label(self):
+        return label(self.kind, self.shape)
 
     @property
     def factor(self):
@@ -41,7 +47,7 @@ class Change(NamedTuple):
         return self.after.high < (1 - tolerance) * self.before.low
 
     def cells(self):
-        what = f"{self.mode} {self.dtype}", str(self.shape), self.library
+        what = f"{self.mode} {self.dtype}", self.label, self.library
         return [*what, str(self.before), str(self.after), short(self.factor)]
 
 
@@ -82,13 +88,13 @@ def unlike(before, after):
 def verdict(found, tolerance=TOLERANCE):
     """(exit status, lines to print) for these changes."""
     if not found:
-        return 2, ["Nothing to compare: no shape, mode and dtype with the same library in both."]
+        return 2, ["Nothing to compare: no shape, kind, mode and dtype with the same library in both."]
     worse = [change for change in found if change.is_worse(tolerance)]
     if not worse:
         least = min(found, key=lambda change: change.factor)
         return 0, [
             f"None of {len(found)} ratios is worse by more than {tolerance:.0%}, the spread considered. "
-            f"The lowest after / before: {short(least.factor)}, {least.mode} {least.dtype} {least.shape}, "
+            f"The lowest after / before: {short(least.factor)}, {least.mode} {least.dtype} {least.label}, "
             f"to {least.library}."
         ]
     worse.sort(key=lambda change: change.factor)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import libraries
+from shapes import PLAIN
 
 FEWEST_ROUNDS = 3  # fewer have no quartiles
 MOST_CALLS = 1001
@@ -51,10 +52,13 @@ class Worker:
     def __init__(self, library):
         self.library = library
 
-    def prepare(self, mode, dtype, shape):
+    def takes_part(self, mode, dtype, kind):
+        return libraries.takes_part(self.library, mode, dtype, kind)
+
+    def prepare(self, mode, dtype, shape, kind):
         """Takes on a problem and returns its result, which has also warmed everything up."""
         self.task = None  # its memory first
-        self.task = libraries.set_up(self.library, mode, dtype, shape)
+        self.task = libraries.set_up(self.library, mode, dtype, shape, kind)
         with self.task.around():
             return {name: np.array(value) for name, value in self.task.results().items()}
 
@@ -97,7 +101,7 @@ class Process:
 
     def __init__(self, name, library, threads, import_from=None):
         context = multiprocessing.get_context("spawn")
-        self.name, self.library = name, library
+        self.name = name
         self.pipe, theirs = context.Pipe()
         arguments = (theirs, library, threads, import_from)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
@@ -130,12 +134,12 @@ class Process:
         self.stop()
 
 
-def measure(processes, mode, dtype, shape, pace):
+def measure(processes, mode, dtype, shape, pace, kind=PLAIN):
     """Compares the results of all processes, then times them: {name: median seconds of a call, per round}."""
     expected = None
     estimates = {}
     for process in processes:
-        result = process.call("prepare", mode, dtype, shape)
+        result = process.call("prepare", mode, dtype, shape, kind)
         if expected is None:
             expected = result
         libraries.check_agreement(process.name, expected, result, dtype)

@@ -1,7 +1,8 @@
 """The libraries that take part: fastrnn, its NumPy reference, PyTorch, ONNX Runtime, OpenVINO.
 
 A library is a class, made once in a process of its own with a number of threads. It has a method for each
-mode that it offers (forward, train, step; see shapes.py), which sets a problem up and returns a Task.
+mode that it offers (forward, train, step; see shapes.py), which sets a problem up and returns a Task, and names the
+dtypes and the kinds of layer that it takes part in.
 Whatever a user does once (loading weights, packing them, compiling a model, binding buffers) happens there,
 outside the timing; each peer is set up in the way that its documentation names as the fastest, weights
 packed beforehand where it can. A new one is a class like these and a line in LIBRARIES.
@@ -11,11 +12,13 @@ None of them is imported before it is used: the process that steers the others n
 
 import contextlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Callable
 
 import numpy as np
+
+from shapes import KINDS, PLAIN, Kind, Shape, lengths_of
 
 # Largest difference that counts as rounding, relative to the largest number of the array (or to one).
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
@@ -23,35 +26,50 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 # A stream is compared over so many steps before one step is timed.
 COMPARED_STEPS = 8
 
-PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
 
 @dataclass
 class Problem:
     """What every library is given, made anew from the same seed in each process: nothing large is sent."""
 
+    kind: Kind
+    sizes: Shape
     x: np.ndarray  # (T, B, I)
-    d_output: np.ndarray  # (T, B, H)
+    d_output: np.ndarray  # (T, B, D*H_out); zero past a sequence's end
     params: dict  # by torch's names; uniform in +-1/sqrt(H), as torch and fastrnn initialize
+    lengths: np.ndarray | None = None  # (B,), of a ragged batch
 
     @classmethod
-    def of(cls, shape, dtype):
+    def of(cls, shape, dtype, kind=PLAIN):
+        shape, kind = Shape(*shape), KINDS[kind]
         T, B, I, H = shape
         random = np.random.default_rng(0)
-        shapes = (4 * H, I), (4 * H, H), (4 * H,), (4 * H,)
         params = {}
-        for name, its_shape in zip(PARAMETERS, shapes, strict=True):
-            params[name + "_l0"] = values = random.random(its_shape, dtype)
+        for name, its_shape in kind.parameters(I, H).items():
+            params[name] = values = random.random(its_shape, dtype)
             values -= 0.5
             values *= 2 * H**-0.5
         x = random.standard_normal((T, B, I), dtype)
-        d_output = random.standard_normal((T, B, H), dtype)
-        return cls(x, d_output, params)
+        d_output = random.standard_normal((T, B, kind.output_size(H)), dtype)
+        lengths = lengths_of(shape) if kind.ragged else None
+        if lengths is not None:
+            d_output[past_end(lengths, T)] = 0
+        return cls(kind, shape, x, d_output, params, lengths)
 
     @property
-    def sizes(self):
-        """T, B, I, H."""
-        return *self.x.shape, self.d_output.shape[2]
+    def with_lengths(self):
+        """What a call of fastrnn or of its reference is given beside the input."""
+        return {} if self.lengths is None else {"lengths": self.lengths}
+
+
+def past_end(lengths, T):
+    """(T, B), True where a step is none of its sequence."""
+    return np.arange(T)[:, None] >= lengths
+
+
+def named(output, state_n):
+    """What a layer returns, by name; the state of a GRU or an RNN is h_n alone."""
+    members = state_n if isinstance(state_n, (tuple, list)) else [state_n]
+    return {"output": output} | dict(zip(("h_n", "c_n"), members, strict=False))
 
 
 @dataclass
@@ -75,6 +93,7 @@ class Fastrnn:
 
     modules = ("fastrnn",)
     dtypes = ("float32", "float64")
+    kinds = tuple(KINDS)
     freezes = True
 
     def __init__(self, threads):
@@ -86,31 +105,28 @@ class Fastrnn:
 
     def layer(self, problem, frozen):
         _, _, I, H = problem.sizes
-        layer = self.fastrnn.LSTM(I, H, dtype=problem.x.dtype)
+        options = problem.kind.options(H)
+        layer = getattr(self.fastrnn, problem.kind.layer)(I, H, dtype=problem.x.dtype, **options)
         layer.load_state_dict(problem.params)
         if frozen and hasattr(layer, "freeze"):
             layer.freeze()
         return layer
 
     def forward(self, problem):
-        call = partial(self.layer(problem, self.freezes), problem.x)
-
-        def results():
-            output, (h_n, c_n) = call()
-            return {"output": output, "h_n": h_n, "c_n": c_n}
-
-        return Task(call, results)
+        call = partial(self.layer(problem, self.freezes), problem.x, **problem.with_lengths)
+        return Task(call, lambda: named(*call()))
 
     def train(self, problem):
         layer, x, d_output = self.layer(problem, frozen=False), problem.x, problem.d_output
+        with_lengths = problem.with_lengths
 
         def call():
-            output, state_n, tape = layer.forward(x)
+            output, state_n, tape = layer.forward(x, **with_lengths)
             return output, state_n, *layer.backward(tape, d_output)
 
         def results():
-            output, (h_n, c_n), d_x, _, d_params = call()
-            return {"output": output, "h_n": h_n, "c_n": c_n, "d_x": d_x, **d_params}
+            output, state_n, d_x, _, d_params = call()
+            return named(output, state_n) | {"d_x": d_x, **d_params}
 
         return Task(call, results)
 
@@ -118,15 +134,14 @@ class Fastrnn:
         layer, x = self.layer(problem, self.freezes), problem.x
         _, B, _, H = problem.sizes
         step, final_state = (
-            self.streaming(layer.stream(B), np.empty((B, H), x.dtype))
+            self.streaming(layer.stream(B), np.empty((B, problem.kind.output_size(H)), x.dtype))
             if hasattr(layer, "stream")
             else self.carrying(layer)
         )
 
         def results():
             output = np.stack([step(x_t).copy() for x_t in x])
-            h_n, c_n = final_state()
-            return {"output": output, "h_n": h_n, "c_n": c_n}
+            return named(output, final_state())
 
         return Task(partial(step, x[0]), results)
 
@@ -153,11 +168,58 @@ class FastrnnUnfrozen(Fastrnn):
     train = None  # frozen or not, training packs in every call
 
 
+class FastrnnBaseline(Fastrnn):
+    """Another build, which may be older than some of the kinds."""
+
+    def __init__(self, threads):
+        super().__init__(threads)
+        self.kinds = tuple(filter(self.has, KINDS))
+
+    def has(self, kind):
+        try:
+            set_up(self, "forward", "float32", Shape(2, 2, 2, 2), kind).call()
+        except (AttributeError, NotImplementedError):
+            return False
+        return True
+
+
+class FastrnnPadded(Fastrnn):
+    """Ragged sequences run as if all of them had T steps: what they cost without lengths.
+
+    It is no competitor. The report sets the time of the ragged batch against it, in proportion to the steps.
+    """
+
+    kinds = tuple(name for name, kind in KINDS.items() if kind.ragged)
+    step = None
+
+    def forward(self, problem):
+        task = super().forward(replace(problem, lengths=None))
+        return replace(task, results=lambda: self.cut(problem, task.results()))
+
+    def train(self, problem):
+        task = super().train(replace(problem, lengths=None))
+        return replace(task, results=lambda: self.cut(problem, task.results()))
+
+    def cut(self, problem, results):
+        """The output to the lengths; the states are those of each sequence by itself. The gradients fit as they are."""
+        results["output"][past_end(problem.lengths, len(problem.x))] = 0
+        layer = self.layer(problem, frozen=False)
+        alone = [
+            named(*layer(problem.x[:length, b : b + 1])) for b, length in enumerate(problem.lengths)
+        ]
+        states = {name: np.concatenate([one[name] for one in alone], 1) for name in alone[0] if name != "output"}
+        return results | states
+
+
 class Reference:
     """fastrnn.reference: plain NumPy, the meaning of every kernel."""
 
     modules = ("fastrnn",)
     dtypes = ("float32", "float64")
+    # Its functions are those of one layer and one direction.
+    kinds = tuple(
+        name for name, kind in KINDS.items() if kind.num_layers == 1 and not kind.bidirectional
+    )
 
     def __init__(self, threads):
         from fastrnn import reference
@@ -165,47 +227,53 @@ class Reference:
         self.reference = reference  # NumPy's products take OMP_NUM_THREADS threads
         self.version = f"numpy {np.__version__}"
 
+    def function(self, problem, suffix=""):
+        """lstm, lstm_forward or lstm_backward of the kind."""
+        return getattr(self.reference, problem.kind.layer.lower() + suffix)
+
     @staticmethod
     def weights(problem):
-        return [problem.params[name + "_l0"] for name in PARAMETERS]
+        return {name.removesuffix("_l0"): value for name, value in problem.params.items()}
+
+    @staticmethod
+    def named(output, state_n):
+        """With the axis of the layers, which has length one."""
+        results = named(output, state_n)
+        return {name: value if name == "output" else value[None] for name, value in results.items()}
 
     def forward(self, problem):
-        call = partial(self.reference.lstm, problem.x, None, *self.weights(problem))
-
-        def results():
-            output, (h_n, c_n) = call()
-            return {"output": output, "h_n": h_n[None], "c_n": c_n[None]}
-
-        return Task(call, results)
+        function = self.function(problem)
+        call = partial(function, problem.x, None, **self.weights(problem), **problem.with_lengths)
+        return Task(call, lambda: self.named(*call()))
 
     def train(self, problem):
-        reference, x, d_output = self.reference, problem.x, problem.d_output
-        weights = self.weights(problem)
+        forward, backward = (self.function(problem, suffix) for suffix in ("_forward", "_backward"))
+        forward = partial(forward, problem.x, None, **self.weights(problem), **problem.with_lengths)
+        d_output = problem.d_output
 
         def call():
-            output, state_n, tape = reference.lstm_forward(x, None, *weights)
-            return output, state_n, *reference.lstm_backward(tape, d_output)
+            output, state_n, tape = forward()
+            return output, state_n, *backward(tape, d_output)
 
         def results():
-            output, (h_n, c_n), d_x, _, d_params = call()
-            named = {"output": output, "h_n": h_n[None], "c_n": c_n[None], "d_x": d_x}
-            return named | {f"{name}_l0": gradient for name, gradient in d_params.items()}
+            output, state_n, d_x, _, d_params = call()
+            d_params = {f"{name}_l0": gradient for name, gradient in d_params.items()}
+            return self.named(output, state_n) | {"d_x": d_x} | d_params
 
         return Task(call, results)
 
     def step(self, problem):
-        lstm, x, weights = self.reference.lstm, problem.x, self.weights(problem)
+        function, x, weights = self.function(problem), problem.x, self.weights(problem)
         state = None
 
         def step(x_t):
             nonlocal state
-            output, state = lstm(x_t[None], state, *weights)
+            output, state = function(x_t[None], state, **weights)
             return output[0]
 
         def results():
             output = np.stack([step(x_t) for x_t in x])
-            h_n, c_n = state
-            return {"output": output, "h_n": h_n[None], "c_n": c_n[None]}
+            return self.named(output, state)
 
         return Task(partial(step, x[0]), results)
 
@@ -214,10 +282,14 @@ class Reference:
 
 
 class Torch:
-    """nn.LSTM, and nn.LSTMCell for a step; inference mode is entered once, outside the timing."""
+    """nn.LSTM, and nn.LSTMCell for a step; inference mode is entered once, outside the timing.
+
+    Ragged sequences come padded and leave padded, as everywhere, and are packed for the layer.
+    """
 
     modules = ("torch",)
     dtypes = ("float32", "float64")
+    kinds = tuple(KINDS)
 
     def __init__(self, threads):
         import torch
@@ -226,31 +298,38 @@ class Torch:
         self.torch = torch
         self.version = torch.__version__
 
-    def load(self, module, problem, suffix="_l0"):
-        params = {
-            name.removesuffix("_l0") + suffix: self.torch.from_numpy(value)
-            for name, value in problem.params.items()
-        }
-        module.load_state_dict(params)
-        return module
+    def parameters(self, problem):
+        return {name: self.torch.from_numpy(value) for name, value in problem.params.items()}
 
     def layer(self, problem):
-        _, _, I, H = problem.sizes
+        """(the layer, what runs it, x)."""
+        T, _, I, H = problem.sizes
+        rnn = self.torch.nn.utils.rnn
         x = self.torch.from_numpy(problem.x)
-        return self.load(self.torch.nn.LSTM(I, H, dtype=x.dtype), problem), x
+        layer = getattr(self.torch.nn, problem.kind.layer)(I, H, dtype=x.dtype, **problem.kind.options(H))
+        layer.load_state_dict(self.parameters(problem))
+        if problem.lengths is None:
+            return layer, partial(layer, x), x
+        lengths = self.torch.from_numpy(problem.lengths)
+
+        def call():
+            packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+            output, state_n = layer(packed)
+            return rnn.pad_packed_sequence(output, total_length=T)[0], state_n
+
+        return layer, call, x
 
     def forward(self, problem):
-        layer, x = self.layer(problem)
-        call = partial(layer.eval(), x)
+        layer, call, _ = self.layer(problem)
+        layer.eval()
 
         def results():
-            output, (h_n, c_n) = call()
-            return {"output": output.numpy(), "h_n": h_n.numpy(), "c_n": c_n.numpy()}
+            return {name: tensor.numpy() for name, tensor in named(*call()).items()}
 
         return Task(call, results, self.torch.inference_mode)
 
     def train(self, problem):
-        layer, x = self.layer(problem)
+        layer, forward, x = self.layer(problem)
         x.requires_grad_()
         d_output = self.torch.from_numpy(problem.d_output)
 
@@ -258,34 +337,42 @@ class Torch:
             # Without the last step's gradients there is nothing to add to: an optimizer's zero_grad.
             layer.zero_grad(set_to_none=True)
             x.grad = None
-            returned = layer(x)
+            returned = forward()
             returned[0].backward(d_output)
             return returned
 
         def results():
-            output, (h_n, c_n) = call()
-            named = {"output": output, "h_n": h_n, "c_n": c_n, "d_x": x.grad}
-            named |= {name: parameter.grad for name, parameter in layer.named_parameters()}
-            return {name: tensor.detach().numpy() for name, tensor in named.items()}
+            tensors = named(*call()) | {"d_x": x.grad}
+            tensors |= {name: parameter.grad for name, parameter in layer.named_parameters()}
+            return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
 
         return Task(call, results)
 
     def step(self, problem):
+        """A cell for each layer."""
         _, B, I, H = problem.sizes
-        torch = self.torch
+        torch, kind, params = self.torch, problem.kind, self.parameters(problem)
         x = torch.from_numpy(problem.x)
-        cell = self.load(torch.nn.LSTMCell(I, H, dtype=x.dtype), problem, suffix="").eval()
-        state = torch.zeros(B, H, dtype=x.dtype), torch.zeros(B, H, dtype=x.dtype)
+        cells = []
+        for k, (suffix,) in enumerate(kind.suffixes):
+            cells.append(getattr(torch.nn, kind.layer + "Cell")(H if k else I, H, dtype=x.dtype).eval())
+            own = {name: value for name, value in params.items() if name.endswith(suffix)}
+            cells[k].load_state_dict({name.removesuffix(suffix): value for name, value in own.items()})
+        zeros = torch.zeros(B, H, dtype=x.dtype)
+        has_c = kind.layer == "LSTM"
+        states = [(zeros, zeros) if has_c else zeros for _ in cells]
 
         def step(x_t):
-            nonlocal state
-            state = cell(x_t, state)
-            return state[0]
+            for k, cell in enumerate(cells):
+                states[k] = cell(x_t, states[k])
+                x_t = states[k][0] if has_c else states[k]
+            return x_t
 
         def results():
             output = torch.stack([step(x_t) for x_t in x])
-            h_n, c_n = state
-            return {"output": output.numpy(), "h_n": h_n[None].numpy(), "c_n": c_n[None].numpy()}
+            members = zip(*states, strict=True) if has_c else [states]
+            state_n = [torch.stack(list(of_layers)) for of_layers in members]
+            return {name: tensor.numpy() for name, tensor in named(output, state_n).items()}
 
         return Task(partial(step, x[0]), results, torch.inference_mode)
 
@@ -293,56 +380,99 @@ class Torch:
 # ---------------------------------------------------------------------------------------------------
 
 
+# Where ONNX's gates stand in torch's order: its LSTM has i o f c, its GRU z r h.
+ONNX_GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
+
+
 def onnx_model(problem, T, with_state=False):
-    """The layer as the bytes of an ONNX model: x, and maybe h_0 and c_0, to output, h_n and c_n."""
+    """The layers as the bytes of an ONNX model: x, and maybe lengths, h_0 and c_0, to output, h_n and c_n.
+
+    The states of each layer have names of their own, h_0_l0 and so on, so that none has to be cut out or put together.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     _, B, I, H = problem.sizes
+    kind, params = problem.kind, problem.params
+    real = helper.np_dtype_to_tensor_dtype(problem.x.dtype)
+    states = {name: array.shape for name, array in result_arrays(problem, T).items()}
+    inputs, results = {"x": (real, (T, B, I))}, {name: (real, shape) for name, shape in states.items()}
+    # The empty name stands for lengths that are all T.
+    lengths = "lengths" if problem.lengths is not None else ""
+    if lengths:
+        inputs[lengths] = TensorProto.INT32, (B,)
+    options = {"direction": "bidirectional"} if kind.bidirectional else {}
+    options |= {"linear_before_reset": 1} if kind.layer == "GRU" else {}
 
     def in_onnx_order(rows):
-        i, f, g, o = np.split(rows, 4)
-        return np.concatenate([i, o, f, g])
+        parts = np.split(rows, kind.gates)
+        return np.concatenate([parts[gate] for gate in ONNX_GATES[kind.layer]])
 
-    weight_ih, weight_hh, bias_ih, bias_hh = (
-        in_onnx_order(problem.params[name + "_l0"]) for name in PARAMETERS
-    )
-    weights = {"W": weight_ih[None], "R": weight_hh[None], "B": np.concatenate([bias_ih, bias_hh])[None]}
-    real = helper.np_dtype_to_tensor_dtype(problem.x.dtype)
-    layer, states = {"x": (T, B, I)}, {"h_0": (1, B, H), "c_0": (1, B, H)} if with_state else {}
-    results = {"output": (T, B, H), "h_n": (1, B, H), "c_n": (1, B, H)}
+    weights, nodes, below = {}, [], "x"
+    for k, suffixes in enumerate(kind.suffixes):
+        of_directions = [
+            [in_onnx_order(params[name + suffix]) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            for suffix in suffixes
+        ]
+        weights[f"W_l{k}"] = np.stack([weight_ih for weight_ih, *_ in of_directions])
+        weights[f"R_l{k}"] = np.stack([weight_hh for _, weight_hh, *_ in of_directions])
+        weights[f"B_l{k}"] = np.stack([np.concatenate(biases) for _, _, *biases in of_directions])
+        ends = [name for name in states if name.endswith(f"_l{k}")]
+        starts = [name.replace("_n_", "_0_") for name in ends] if with_state else []
+        inputs |= {start: results[end] for start, end in zip(starts, ends, strict=False)}
+        y, output = f"y_l{k}", "output" if k == kind.num_layers - 1 else f"output_l{k}"
+        arguments = [below, f"W_l{k}", f"R_l{k}", f"B_l{k}", lengths, *starts]
+        nodes.append(helper.make_node(kind.layer, arguments, [y, *ends], hidden_size=H, **options))
+        # y is (T, D, B, H).
+        if kind.bidirectional:
+            nodes.append(helper.make_node("Transpose", [y], [y + "_turned"], perm=[0, 2, 1, 3]))
+            nodes.append(helper.make_node("Reshape", [y + "_turned", "T, B, D H"], [output]))
+        else:
+            nodes.append(helper.make_node("Squeeze", [y, "axis of directions"], [output]))
+        below = output
+
+    integers = {"axis of directions": [1]} if not kind.bidirectional else {"T, B, D H": [0, 0, -1]}
     graph = helper.make_graph(
-        [
-            # The empty name stands for the sequences' lengths, which are all T.
-            helper.make_node(
-                "LSTM", ["x", "W", "R", "B", "", *states], ["y", "h_n", "c_n"], hidden_size=H
-            ),
-            # The axis of the directions, which has length one.
-            helper.make_node("Squeeze", ["y", "direction"], ["output"]),
-        ],
-        "lstm",
-        [helper.make_tensor_value_info(name, real, shape) for name, shape in (layer | states).items()],
-        [helper.make_tensor_value_info(name, real, shape) for name, shape in results.items()],
+        nodes,
+        kind.layer.lower(),
+        [helper.make_tensor_value_info(name, *type_and_shape) for name, type_and_shape in inputs.items()],
+        [helper.make_tensor_value_info(name, *type_and_shape) for name, type_and_shape in results.items()],
         [numpy_helper.from_array(array, name) for name, array in weights.items()]
-        + [helper.make_tensor("direction", TensorProto.INT64, [1], [1])],
+        + [helper.make_tensor(name, TensorProto.INT64, [len(n)], n) for name, n in integers.items()],
     )
     opsets = [helper.make_opsetid("", 17)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
 def result_arrays(problem, T):
+    """What the model of a problem writes: the output, and the states of each layer."""
     _, B, _, H = problem.sizes
-    shapes = {"output": (T, B, H), "h_n": (1, B, H), "c_n": (1, B, H)}
+    kind = problem.kind
+    shapes = {"output": (T, B, kind.output_size(H))}
+    for k, directions in enumerate(kind.suffixes):
+        for name in ("h_n", "c_n") if kind.layer == "LSTM" else ("h_n",):
+            shapes[f"{name}_l{k}"] = len(directions), B, H
     return {name: np.zeros(shape, problem.x.dtype) for name, shape in shapes.items()}
+
+
+def stacked(arrays):
+    """The results of a model with the states of all layers together."""
+    states = {}
+    for name, array in arrays.items():
+        if name != "output":
+            states.setdefault(name[: name.index("_l")], []).append(array)
+    return {"output": arrays["output"]} | {name: np.concatenate(parts) for name, parts in states.items()}
 
 
 class BoundModel:
     """What ONNX Runtime and OpenVINO have in common: a compiled model that runs between arrays bound once.
 
-    A subclass compiles a model, and gives a function that runs it from these arrays into those.
+    A subclass compiles a model, and gives a function that runs it from these arrays into those. ONNX knows no
+    projection.
     """
 
     modules = ()
     dtypes = ("float32",)
+    kinds = tuple(name for name, kind in KINDS.items() if not kind.projected)
 
     def compile(self, model):
         raise NotImplementedError
@@ -352,24 +482,28 @@ class BoundModel:
 
     def forward(self, problem):
         T, _, _, _ = problem.sizes
-        outputs = result_arrays(problem, T)
-        run = self.bind(self.compile(onnx_model(problem, T)), {"x": problem.x}, outputs)
+        inputs, outputs = {"x": problem.x}, result_arrays(problem, T)
+        if problem.lengths is not None:
+            inputs["lengths"] = problem.lengths.astype(np.int32)
+        run = self.bind(self.compile(onnx_model(problem, T)), inputs, outputs)
 
         def results():
             run()
-            return outputs
+            return stacked(outputs)
 
-        return Task(run, results, keeps=(problem.x, outputs))
+        return Task(run, results, keeps=(inputs, outputs))
 
     def step(self, problem):
         """Two bindings take turns, each of which reads the state that the other one has written."""
         compiled = self.compile(onnx_model(problem, 1, with_state=True))
         x, x_t = problem.x, problem.x[:1].copy()
         ends = result_arrays(problem, 1), result_arrays(problem, 1)
-        runs = [
-            self.bind(compiled, {"x": x_t, "h_0": start["h_n"], "c_0": start["c_n"]}, end)
-            for start, end in (ends[::-1], ends)
-        ]
+
+        def inputs(start):
+            states = {name.replace("_n_", "_0_"): array for name, array in start.items() if name != "output"}
+            return {"x": x_t} | states
+
+        runs = [self.bind(compiled, inputs(start), end) for start, end in (ends[::-1], ends)]
         latest = 1
 
         def step():
@@ -383,7 +517,7 @@ class BoundModel:
                 x_t[0] = row
                 step()
                 outputs.append(ends[latest]["output"][0].copy())
-            return ends[latest] | {"output": np.stack(outputs)}
+            return stacked(ends[latest]) | {"output": np.stack(outputs)}
 
         return Task(step, results, keeps=(x_t, ends))
 
@@ -447,13 +581,15 @@ class OpenVino(BoundModel):
 
 # ---------------------------------------------------------------------------------------------------
 
-FASTRNN, UNFROZEN, BASELINE, REFERENCE = "fastrnn", "fastrnn unfrozen", "baseline", "reference"
+FASTRNN, UNFROZEN, PADDED = "fastrnn", "fastrnn unfrozen", "fastrnn padded"
+BASELINE, REFERENCE = "baseline", "reference"
 
 PEERS = {"torch": Torch, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
 LIBRARIES = {
     FASTRNN: Fastrnn,
     UNFROZEN: FastrnnUnfrozen,
-    BASELINE: Fastrnn,
+    PADDED: FastrnnPadded,
+    BASELINE: FastrnnBaseline,
     REFERENCE: Reference,
     **PEERS,
 }
@@ -463,14 +599,15 @@ def is_installed(library):
     return all(importlib.util.find_spec(module) is not None for module in library.modules)
 
 
-def takes_part(library, mode, dtype):
-    return getattr(library, mode, None) is not None and dtype in library.dtypes
+def takes_part(library, mode, dtype, kind=PLAIN):
+    """Whether a library, the class or an object of it, offers this; of a baseline only the object knows."""
+    return getattr(library, mode, None) is not None and dtype in library.dtypes and kind in library.kinds
 
 
-def set_up(library, mode, dtype, shape):
+def set_up(library, mode, dtype, shape, kind=PLAIN):
     """The task of a library, an object of one of the classes above, for a shape."""
     steps = COMPARED_STEPS if mode == "step" else shape[0]
-    return getattr(library, mode)(Problem.of((steps, *shape[1:]), np.dtype(dtype)))
+    return getattr(library, mode)(Problem.of((steps, *shape[1:]), np.dtype(dtype), kind))
 
 
 def check_agreement(name, expected, actual, dtype):

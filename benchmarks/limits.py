@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shapes import ITEMSIZE, flops, weight_traffic
+from shapes import ITEMSIZE, PLAIN, flops, weight_traffic
 
 HERE = Path(__file__).parent
 HEADERS = HERE.parent / "csrc"
@@ -179,14 +179,14 @@ def bandwidth_at(limits, size):
     return float(np.interp(math.log(size), np.log(sizes), rates))
 
 
-def floor(limits, threads, mode, dtype, shape):
+def floor(limits, threads, mode, dtype, shape, kind=PLAIN):
     """Seconds below which a call cannot come: all its operations at peak, or its weights read in each step.
 
     The weights are shared by the threads, each of which reads its part from the level of the cache that the
     part fits in. (Where some of it stays in a nearer one from step to step, a call can come a little below.)
     """
-    weights, reads = weight_traffic(mode, dtype, shape)
-    computing = flops(mode, shape) / limits["peak"][dtype]
+    weights, reads = weight_traffic(mode, dtype, shape, kind)
+    computing = flops(mode, shape, kind) / limits["peak"][dtype]
     reading = reads * weights / bandwidth_at(limits, weights / threads)
     return max(computing, reading)
 

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 import limits
 from libraries import BASELINE, FASTRNN, REFERENCE, UNFROZEN
 from report import curves, rows_of
-from shapes import TABLES, Shape
+from shapes import PLAIN, Shape, label
 
 # Okabe and Ito's colours, told apart with every kind of colour vision; markers say the same once more.
 STYLES = {
@@ -124,8 +124,9 @@ def floors(run, dtype):
 def line_of(row):
     """(title of the group, label) of the line on which a row is drawn."""
     if row.mode == "step":
-        return "One step of a stream", str(row.shape)
-    return TABLES[row.table].title if row.table else "Shapes of this run", str(row.shape)
+        of_kind = f", {row.title}" if row.kind != PLAIN else ""
+        return f"One step of a stream{of_kind}", str(row.shape)
+    return row.title or "Shapes of this run", str(row.shape)
 
 
 def lines_of(rows):
@@ -207,14 +208,14 @@ def along(panel, axis, points):
 def against_one_thread(panel, points):
     seconds = {}
     for point in points:
-        of_shape = seconds.setdefault(Shape(*point["shape"]), {})
+        of_shape = seconds.setdefault(label(point.get("kind", PLAIN), Shape(*point["shape"])), {})
         of_shape[point["threads"]] = np.median(point["seconds"])
     colours = plt.get_cmap("cividis")(np.linspace(0, 0.9, len(seconds)))
     most = max(point["threads"] for point in points)
     panel.plot([1, most], [1, most], color=GREY, linewidth=1, linestyle=(0, (1, 2)))
-    for (shape, times), colour in zip(seconds.items(), colours, strict=True):
+    for (where, times), colour in zip(seconds.items(), colours, strict=True):
         speedups = [times[1] / times[n] for n in times]
-        panel.plot(list(times), speedups, color=colour, marker="o", markersize=3, label=str(shape))
+        panel.plot(list(times), speedups, color=colour, marker="o", markersize=3, label=where)
     panel.set_xticks(sorted({point["threads"] for point in points}))
     panel.set_ylim(bottom=0)
 

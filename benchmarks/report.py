@@ -4,7 +4,8 @@
 
 The ratio to another library is its time divided by fastrnn's, taken within each round: above 1, fastrnn is
 faster. Shown are the median over the rounds and the quartiles. Below each table stand the geometric means,
-and after them every shape with a ratio below 1, because a mean hides what is lost.
+and after them every shape with a ratio below 1, because a mean hides what is lost. What is no plain LSTM has
+tables of its own, so that their means are those of one thing.
 """
 
 import json
@@ -16,10 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 import limits
-from libraries import FASTRNN, PEERS
-from shapes import TABLES, Shape, flops
+from libraries import FASTRNN, PADDED, PEERS
+from shapes import KINDS, PLAIN, TABLES, Shape, flops, label, share_of_steps
 
 TITLES = {"forward": "Forward", "train": "Training (forward, backward, all gradients)", "step": "One step"}
+OTHER_KINDS = "other kinds of layers"
 
 
 class Ratio(NamedTuple):
@@ -59,12 +61,13 @@ def geometric_mean(values):
 
 
 class Row:
-    """One cell of a run (a mode, a dtype, a shape) with what follows from its times."""
+    """One cell of a run (a mode, a dtype, a kind, a shape) with what follows from its times."""
 
     def __init__(self, result, run):
         self.mode, self.dtype, self.table = result["mode"], result["dtype"], result["table"]
+        self.kind = result.get("kind", PLAIN)  # older files have no other
         self.shape = Shape(*result["shape"])
-        self.rounds = result["seconds"]
+        self.rounds = {name: seconds for name, seconds in result["seconds"].items() if name != PADDED}
         self.medians = {name: float(np.median(seconds)) for name, seconds in self.rounds.items()}
         self.seconds = self.medians[FASTRNN]
         self.ratios = {
@@ -72,16 +75,32 @@ class Row:
             for name, seconds in self.rounds.items()
             if name != FASTRNN
         }
-        self.rate = flops(self.mode, self.shape) / self.seconds
+        self.of_padded = None
+        if PADDED in result["seconds"]:
+            self.padded = np.array(result["seconds"][PADDED])
+            self.steps = share_of_steps(self.kind, self.shape)
+            self.of_padded = Ratio.of(self.rounds[FASTRNN], self.steps * self.padded)
+        self.rate = flops(self.mode, self.shape, self.kind) / self.seconds
         measured = limits.of_run(run)
         self.of_peak = self.floor = None
         if measured:
             self.of_peak = self.rate / measured[0]["peak"][self.dtype]
-            self.floor = limits.floor(*measured, self.mode, self.dtype, self.shape)
+            self.floor = limits.floor(*measured, self.mode, self.dtype, self.shape, self.kind)
 
     @property
     def key(self):
-        return self.mode, self.dtype, self.shape
+        return self.mode, self.dtype, self.kind, self.shape
+
+    @property
+    def label(self):
+        return label(self.kind, self.shape)
+
+    @property
+    def title(self):
+        """What stands above the row and its like: the kind, or the table of a plain LSTM; None without one."""
+        if self.kind != PLAIN:
+            return KINDS[self.kind].title
+        return TABLES[self.table].title if self.table is not None else None
 
     def of_floor(self, name=FASTRNN):
         """The floor as a fraction of a library's time: 1 is as fast as the machine could be."""
@@ -99,10 +118,11 @@ def rows_of(run):
 
 
 def grouped(rows):
-    """{(mode, dtype): its rows}, in the order of the run."""
+    """{heading: its rows}, in the order of the run: a mode, a dtype, and the plain LSTM apart from the other kinds."""
     groups = {}
     for row in rows:
-        groups.setdefault((row.mode, row.dtype), []).append(row)
+        heading = [f"{TITLES[row.mode]}, {row.dtype}"] + ([OTHER_KINDS] if row.kind != PLAIN else [])
+        groups.setdefault(": ".join(heading), []).append(row)
     return groups
 
 
@@ -115,7 +135,7 @@ def table(head, lines):
 
 
 def results_table(rows):
-    """The lines of the table of one mode and dtype, with the geometric means and the losses below it."""
+    """The lines of the table of one group, with the geometric means and the losses below it."""
     others = list(dict.fromkeys(name for row in rows for name in row.ratios))
     with_best = sum(name in PEERS for name in others) > 1
     with_limits = rows[0].of_peak is not None
@@ -123,11 +143,11 @@ def results_table(rows):
     head += ["of peak", "of floor"] if with_limits else []
     head += others + (["best peer"] if with_best else [])
 
-    lines, source = [], None
+    lines, title = [], None
     for row in rows:
-        if row.table != source and row.table is not None:
-            lines.append([f"*{TABLES[row.table].title}*"] + [""] * (len(head) - 1))
-        source = row.table
+        if row.title != title and row.title is not None:
+            lines.append([f"*{row.title}*"] + [""] * (len(head) - 1))
+        title = row.title
         cells = [str(row.shape), duration(row.seconds), f"{row.rate / 1e9:.3g}"]
         if with_limits:
             cells += [percent(row.of_peak), percent(row.of_floor())]
@@ -154,7 +174,7 @@ def results_table(rows):
 def losses(rows):
     """A line for each peer and shape that is faster than fastrnn."""
     lost = [
-        f"- {name}, {row.shape}: {ratio}" + (", within the spread" if ratio.high >= 1 else "")
+        f"- {name}, {row.label}: {ratio}" + (", within the spread" if ratio.high >= 1 else "")
         for row in rows
         for name, ratio in row.ratios.items()
         if name in PEERS and ratio.median < 1
@@ -165,6 +185,29 @@ def losses(rows):
     if not lost:
         return [f"No ratio of {compared} is below 1."]
     return [f"Below 1, {len(lost)} of {compared}:", "", *lost]
+
+
+def ragged_lines(rows):
+    """What the ragged batches of these rows cost beside the same batches padded; nothing where there are none."""
+    ragged = [row for row in rows if row.of_padded]
+    if not ragged:
+        return []
+    lines = [
+        [
+            f"{row.mode}, {row.dtype}; {row.label}", duration(row.seconds), duration(float(np.median(row.padded))),
+            percent(row.steps), str(row.of_padded),
+        ]
+        for row in ragged
+    ]  # fmt: skip
+    return [
+        "",
+        "### Ragged against padded",
+        "",
+        "The same sequences with their lengths and as if all of them had T steps, in the same rounds. Set against the "
+        "padded time in proportion to the steps, 1 is a time that goes by the steps alone.",
+        "",
+        *table(["mode; T, B, I, H", "ragged", "padded", "steps, of T B", "of the padded time by steps"], lines),
+    ]
 
 
 def head_lines(run):
@@ -251,13 +294,14 @@ def scaling_lines(scaling):
         lines += ["", "### Threads", ""]
         seconds = {}
         for point in threads:
-            of_shape = seconds.setdefault((point["mode"], Shape(*point["shape"])), {})
+            where = label(point.get("kind", PLAIN), Shape(*point["shape"]))
+            of_shape = seconds.setdefault((point["mode"], where), {})
             of_shape[point["threads"]] = point["seconds"]
         lines += table(
             ["mode; T, B, I, H", *(f"{n} against 1" for n in counts[1:])],
             [
-                [f"{mode}; {shape}", *(str(Ratio.of(times[1], times[n])) for n in counts[1:])]
-                for (mode, shape), times in seconds.items()
+                [f"{mode}; {where}", *(str(Ratio.of(times[1], times[n])) for n in counts[1:])]
+                for (mode, where), times in seconds.items()
             ],
         )
     denormals = scaling["denormals"]
@@ -278,8 +322,10 @@ def scaling_lines(scaling):
 
 def markdown(run):
     lines = head_lines(run)
-    for (mode, dtype), rows in grouped(rows_of(run)).items():
-        lines += ["", f"### {TITLES[mode]}, {dtype}", "", *results_table(rows), "", *losses(rows)]
+    rows = rows_of(run)
+    for heading, group in grouped(rows).items():
+        lines += ["", f"### {heading}", "", *results_table(group), "", *losses(group)]
+    lines += ragged_lines(rows)
     if run.get("scaling"):
         lines += scaling_lines(run["scaling"])
     return "\n".join(lines).rstrip() + "\n"

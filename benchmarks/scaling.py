@@ -10,7 +10,7 @@ import numpy as np
 
 from interleaved import Pace, Process, measure
 from libraries import Fastrnn, Problem
-from shapes import ITEMSIZE, Shape, square
+from shapes import ITEMSIZE, PLAIN, Shape, label, square
 
 DTYPE = "float32"
 STEPS = (1, 2, 5, 10, 25, 50, 100, 200, 400, 800)
@@ -24,12 +24,15 @@ CURVES = {
     "H": [[Shape(25, B, H, H) for H in HIDDEN] for B in (1, 16)],
 }
 THREADED = [
-    Shape(100, 1, 64, 64),
-    Shape(100, 32, 64, 64),
-    Shape(20, 20, 200, 200),
-    Shape(25, 1, 512, 512),
-    Shape(25, 16, 512, 512),
-    Shape(25, 1, 1024, 1024),
+    (PLAIN, Shape(100, 1, 64, 64)),
+    (PLAIN, Shape(100, 32, 64, 64)),
+    (PLAIN, Shape(20, 20, 200, 200)),
+    (PLAIN, Shape(25, 1, 512, 512)),
+    (PLAIN, Shape(25, 16, 512, 512)),
+    (PLAIN, Shape(25, 1, 1024, 1024)),
+    # Of a single sequence, directions and layers can run side by side.
+    ("lstm-bidirectional", Shape(100, 1, 128, 128)),
+    ("lstm-two-layers", Shape(100, 1, 128, 128)),
 ]
 MODES = ("forward", "train")
 
@@ -68,8 +71,15 @@ def run(threads, say=lambda line: None):
     }
 
 
-def point(axis, mode, shape, threads, seconds):
-    return {"axis": axis, "mode": mode, "shape": list(shape), "threads": threads, "seconds": seconds}
+def point(axis, mode, shape, threads, seconds, kind=PLAIN):
+    return {
+        "axis": axis,
+        "mode": mode,
+        "kind": kind,
+        "shape": list(shape),
+        "threads": threads,
+        "seconds": seconds,
+    }
 
 
 def is_of(point, curve):
@@ -83,11 +93,11 @@ def scaling_in_threads(most, say):
         return []
     processes = [Process(str(n), Fastrnn, n) for n in counts]
     points = []
-    for shape in THREADED:
+    for kind, shape in THREADED:
         for mode in MODES:
-            say(f"scaling in threads, {mode}: {shape}")
-            for n, seconds in measure(processes, mode, DTYPE, shape, THREADS_PACE).items():
-                points.append(point("threads", mode, shape, int(n), seconds))
+            say(f"scaling in threads, {mode}: {label(kind, shape)}")
+            for n, seconds in measure(processes, mode, DTYPE, shape, THREADS_PACE, kind).items():
+                points.append(point("threads", mode, shape, int(n), seconds, kind))
     for process in processes:
         process.stop()
     return points

@@ -1,17 +1,22 @@
 """The shapes that are measured, where they come from, and what each of them costs at least.
 
-A shape is T steps, B sequences, I inputs and H hidden units of one LSTM layer. There are three modes:
+A shape is T steps, B sequences, I inputs and H hidden units of a layer, whose kind is an LSTM if nothing else is
+said. There are three modes:
 
 forward   an inference pass over T steps
 train     forward and backward over T steps, with all gradients
 step      one step of a sequence that is never seen as a whole: T = 1, the state is carried from call to call
 """
 
+import math
 from typing import NamedTuple
+
+import numpy as np
 
 MODES = ("forward", "train", "step")
 DTYPES = ("float32", "float64")
 ITEMSIZE = {"float32": 4, "float64": 8}
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 class Shape(NamedTuple):
@@ -24,10 +29,96 @@ class Shape(NamedTuple):
         return ", ".join(map(str, self))
 
 
+class Kind(NamedTuple):
+    """What is run over a shape: a class of fastrnn and of torch.nn, its options, sequences of one length or of many."""
+
+    title: str
+    layer: str = "LSTM"
+    num_layers: int = 1
+    bidirectional: bool = False
+    projected: bool = False  # proj_size is H // 2
+    ragged: bool = False
+
+    @property
+    def modes(self):
+        """Steps are for what has an output before the last one, and torch has no cell with a projection."""
+        return MODES[:2] if self.bidirectional or self.projected or self.ragged else MODES
+
+    @property
+    def suffixes(self):
+        """What the parameters of each layer and direction end in, a list for each layer."""
+        directions = ("", "_reverse")[: 1 + self.bidirectional]
+        return [[f"_l{k}{direction}" for direction in directions] for k in range(self.num_layers)]
+
+    def options(self, H):
+        """The constructor's, by name; no class is given one that it lacks."""
+        options = {"num_layers": self.num_layers, "bidirectional": self.bidirectional}
+        return options | ({"proj_size": H // 2} if self.projected else {})
+
+    def output_size(self, H):
+        """Numbers of a step's output, those of all directions."""
+        return (1 + self.bidirectional) * (H // 2 if self.projected else H)
+
+    def parameters(self, I, H):
+        """{torch's name: shape}."""
+        rows, columns, shapes = self.gates * H, I, {}
+        H_out = H // 2 if self.projected else H
+        for of_layer in self.suffixes:
+            for suffix in of_layer:
+                shapes["weight_ih" + suffix] = rows, columns
+                shapes["weight_hh" + suffix] = rows, H_out
+                shapes["bias_ih" + suffix] = (rows,)
+                shapes["bias_hh" + suffix] = (rows,)
+                if self.projected:
+                    shapes["weight_hr" + suffix] = H_out, H
+            columns = self.output_size(H)
+        return shapes
+
+    def matrices(self, I, H):
+        """{torch's name: how many numbers} of what is multiplied with."""
+        shapes = self.parameters(I, H)
+        return {name: math.prod(shape) for name, shape in shapes.items() if name.startswith("weight")}
+
+    @property
+    def gates(self):
+        return GATES[self.layer]
+
+
+KINDS = {
+    "lstm": Kind("LSTM"),
+    "gru": Kind("GRU", "GRU"),
+    "rnn": Kind("RNN, tanh", "RNN"),
+    "lstm-ragged": Kind("LSTM, ragged", ragged=True),
+    "gru-ragged": Kind("GRU, ragged", "GRU", ragged=True),
+    "lstm-projected": Kind("LSTM, projected to H/2", projected=True),
+    "lstm-bidirectional": Kind("LSTM, bidirectional", bidirectional=True),
+    "lstm-two-layers": Kind("LSTM, two layers", num_layers=2),
+}
+PLAIN = "lstm"
+
+
+def label(kind, shape):
+    """How a shape is named where nothing else tells its kind."""
+    return str(shape) if kind == PLAIN else f"{kind} {shape}"
+
+
+def lengths_of(shape):
+    """The steps of each sequence of a ragged batch, (B,): uniform in T/4..T, in no order, the same in every process."""
+    T, B, _, _ = shape
+    return np.random.default_rng(1).integers(-(-T // 4), T, B, endpoint=True)
+
+
+def share_of_steps(kind, shape):
+    """The steps that the sequences have, as a fraction of T B."""
+    T, B, _, _ = shape
+    return float(lengths_of(shape).sum() / (T * B)) if KINDS[kind].ragged else 1.0
+
+
 class Table(NamedTuple):
     title: str
     modes: tuple
     shapes: list
+    kinds: tuple = (PLAIN,)  # each of them at every shape
 
 
 def square(T, batches, H):
@@ -84,6 +175,24 @@ TABLES = {
         ],
     ),
     "deepbench-device": Table("DeepBench, device inference", ("forward",), square(150, (1,), 256)),
+    "family-small": Table(
+        "Other kinds, small layers", ("forward", "train"), square(100, (1, 32), 64), kinds=("gru", "rnn")
+    ),
+    "family-single": Table(
+        "Other kinds, one sequence",
+        ("forward", "train"),
+        [*square(100, (1,), 128), *square(25, (1,), 512)],
+        kinds=tuple(name for name, kind in KINDS.items() if name != PLAIN and not kind.ragged),
+    ),
+    "family": Table(
+        "Other kinds",
+        ("forward", "train"),
+        [*square(100, (32,), 128), *square(25, (16, 64), 512)],
+        kinds=tuple(name for name in KINDS if name != PLAIN),
+    ),
+    "family-step": Table(
+        "Other kinds, one step", ("step",), square(1, (1,), 128), kinds=("lstm-two-layers",)
+    ),
 }
 
 # What runs by default: a few of every table, of every kind of limit, none that takes a second.
@@ -101,6 +210,11 @@ QUICK = {
     *square(50, (4,), 1536),
     *square(25, (1, 16), 2048),
 }
+QUICK_OF_OTHER_KINDS = {
+    *square(100, (1, 32), 128),
+    *square(25, (16,), 512),
+    *square(1, (1,), 128),
+}
 
 
 class Cell(NamedTuple):
@@ -110,46 +224,56 @@ class Cell(NamedTuple):
     dtype: str
     shape: Shape
     table: str | None
+    kind: str = PLAIN
 
 
-def select(modes, dtypes, tables=None, full=False, shapes=None):
-    """The cells of a run, each once, mode by mode.
+def select(modes, dtypes, tables=None, full=False, shapes=None, kinds=None):
+    """The cells of a run, each once, mode by mode and in each of them kind by kind.
 
-    `shapes` replaces the tables, and then every mode applies; `tables` names those wanted, whole; without
-    either it is all of them, cut down to QUICK unless `full`. A step has T = 1, whatever the shape's T.
+    `shapes` replaces the tables, and then every mode applies, to the plain kind or to `kinds`; `tables` names those
+    wanted, whole; without either it is all of them, cut down to the quick ones unless `full`. Of the tables, only
+    these `kinds` are taken. A step has T = 1, whatever the shape's T.
     """
     if shapes:
-        candidates = [(shape, MODES, None) for shape in shapes]
+        candidates = [(kind, shape, MODES, None) for kind in kinds or (PLAIN,) for shape in shapes]
     else:
         candidates = [
-            (shape, table.modes, name)
+            (kind, shape, table.modes, name)
+            for kind in KINDS
             for name, table in TABLES.items()
-            if tables is None or name in tables
+            if kind in table.kinds and (kinds is None or kind in kinds) and (tables is None or name in tables)
             for shape in table.shapes
-            if full or tables is not None or shape in QUICK
+            if full or tables is not None or shape in (QUICK if kind == PLAIN else QUICK_OF_OTHER_KINDS)
         ]
     cells = {}
     for mode in modes:
         for dtype in dtypes:
-            for shape, its_modes, table in candidates:
-                if mode in its_modes:
+            for kind, shape, its_modes, table in candidates:
+                if mode in its_modes and mode in KINDS[kind].modes:
                     shape = shape._replace(T=1) if mode == "step" else shape
-                    cells.setdefault((mode, dtype, shape), Cell(mode, dtype, shape, table))
+                    cells.setdefault((mode, dtype, kind, shape), Cell(mode, dtype, shape, table, kind))
     return list(cells.values())
 
 
-def flops(mode, shape):
+def flops(mode, shape, kind=PLAIN):
     """Operations of the matrix products, which are all that is counted; a training step is three forward passes."""
     T, B, I, H = shape
-    return (3 if mode == "train" else 1) * 2 * T * B * (I + H) * 4 * H
+    steps = int(lengths_of(shape).sum()) if KINDS[kind].ragged else T * B
+    return (3 if mode == "train" else 1) * 2 * steps * sum(KINDS[kind].matrices(I, H).values())
 
 
-def weight_traffic(mode, dtype, shape):
+def weight_traffic(mode, dtype, shape, kind=PLAIN):
     """(bytes of the weights that every step has to read again, how often they are read).
 
-    A pass over a sequence can keep the input weights out of its steps, by one product for all of them; a step
-    that comes alone cannot. Backward reads the recurrent weights once more.
+    A pass over a sequence can keep the input weights out of its steps, by one product for all of them, and can run
+    layer by layer and direction by direction, so that only one's recurrent weights need to be near at a time. A
+    step that comes alone can do neither. Backward reads the recurrent weights once more.
     """
     T, _, I, H = shape
-    columns = I + H if mode == "step" else H
-    return 4 * H * columns * ITEMSIZE[dtype], 2 * T if mode == "train" else T
+    matrices = KINDS[kind].matrices(I, H)
+    steps = int(lengths_of(shape).max(initial=0)) if KINDS[kind].ragged else T
+    if mode == "step":
+        return sum(matrices.values()) * ITEMSIZE[dtype], steps
+    recurrent = matrices["weight_hh_l0"] + matrices.get("weight_hr_l0", 0)
+    passes = sum(map(len, KINDS[kind].suffixes)) * (2 if mode == "train" else 1)
+    return recurrent * ITEMSIZE[dtype], passes * steps

@@ -3,11 +3,12 @@
     python benchmarks/suite.py                            # some of every table, a few minutes
     python benchmarks/suite.py --full                     # all of every table
     python benchmarks/suite.py --tables small zaremba --modes forward
+    python benchmarks/suite.py --kinds gru lstm-ragged    # of the tables, what is of these kinds
     python benchmarks/suite.py --shapes 25,16,512,512 100,1,64,64 --peers torch --baseline ../before
 
 Writes build/benchmarks.json (every round), build/benchmarks.md (the tables) and, with matplotlib,
-build/benchmarks.png. What is measured, and how, is told at the top of the modules: shapes.py (tables and
-modes), libraries.py (who takes part), interleaved.py (processes and rounds), limits.py (peak, bandwidth and
+build/benchmarks.png. What is measured, and how, is told at the top of the modules: shapes.py (tables, kinds
+and modes), libraries.py (who takes part), interleaved.py (processes and rounds), limits.py (peak, bandwidth and
 floor), scaling.py. report.py and plots.py make tables and pictures of a JSON file; compare.py compares two.
 """
 
@@ -26,13 +27,13 @@ from libraries import (
     BASELINE,
     FASTRNN,
     LIBRARIES,
+    PADDED,
     PEERS,
     REFERENCE,
     UNFROZEN,
     is_installed,
-    takes_part,
 )
-from shapes import DTYPES, MODES, TABLES, Shape, select
+from shapes import DTYPES, KINDS, MODES, PLAIN, TABLES, Shape, label, select
 
 
 def processor():
@@ -64,6 +65,12 @@ def parse_arguments():
     what.add_argument("--full", action="store_true", help="all of every table: about half an hour")
     what.add_argument("--tables", nargs="+", choices=TABLES, help="all of these tables")
     what.add_argument("--shapes", nargs="+", type=parse_shape, metavar="T,B,I,H", help="these shapes")
+    what.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=KINDS,
+        help=f"of the tables, what is of these kinds; the --shapes for each of them (default: {PLAIN})",
+    )
     what.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     what.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32"])
     what.add_argument("--scaling", action="store_true", help="also how fastrnn scales by itself")
@@ -102,9 +109,18 @@ def parse_arguments():
         parser.error(f"--baseline {arguments.baseline}: there is no fastrnn in it")
     if arguments.threads < 1 or arguments.rounds < 1:
         parser.error("--threads and --rounds: at least 1")
+    if not selected(arguments) and not arguments.only_scaling:
+        parser.error("nothing to measure: no table or kind among these has these modes")
     if arguments.check is not None and not Path(arguments.check).is_file():
         parser.error(f"--check {arguments.check}: there is no such file")
     return arguments
+
+
+def selected(arguments):
+    """The cells of a run."""
+    return select(
+        arguments.modes, arguments.dtype, arguments.tables, arguments.full, arguments.shapes, arguments.kinds
+    )
 
 
 def say(line):
@@ -123,9 +139,10 @@ def measured_limits(arguments):
         return None
 
 
-def started(arguments):
+def started(arguments, cells):
     """The processes of all who take part, fastrnn first."""
     names = [FASTRNN]
+    names += [PADDED] if any(KINDS[cell.kind].ragged for cell in cells) else []
     names += [UNFROZEN] if arguments.unfrozen else []
     names += [BASELINE] if arguments.baseline is not None else []
     names += arguments.peers
@@ -143,17 +160,17 @@ def started(arguments):
 def measure_cells(arguments, cells, run):
     """Fills in the versions and, cell by cell, the results of a run."""
     pace = interleaved.Pace(arguments.rounds, arguments.turn, arguments.pause)
-    processes = started(arguments)
-    run["versions"] |= {process.name: process.version for process in processes}
+    processes = started(arguments, cells)
+    run["versions"] |= {process.name: process.version for process in processes if process.name != PADDED}
     for number, cell in enumerate(cells, 1):
-        taking_part = [p for p in processes if takes_part(p.library, cell.mode, cell.dtype)]
-        seconds = interleaved.measure(taking_part, cell.mode, cell.dtype, cell.shape, pace)
+        taking_part = [p for p in processes if p.call("takes_part", cell.mode, cell.dtype, cell.kind)]
+        seconds = interleaved.measure(taking_part, cell.mode, cell.dtype, cell.shape, pace, cell.kind)
         result = {**cell._asdict(), "shape": list(cell.shape), "seconds": seconds}
         run["results"].append(result)
         row = report.Row(result, run)
         ratios = [f"{name} {report.short(ratio.median)}" for name, ratio in row.ratios.items()]
         say(
-            f"{number} of {len(cells)}  {cell.mode} {cell.dtype} {cell.shape}: "
+            f"{number} of {len(cells)}  {cell.mode} {cell.dtype} {label(cell.kind, cell.shape)}: "
             f"{', '.join([report.duration(row.seconds), *ratios])}"
         )
     for process in processes:
@@ -181,7 +198,7 @@ def main():
     # For libraries that read it when they are loaded; the processes inherit it.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
 
-    cells = select(arguments.modes, arguments.dtype, arguments.tables, arguments.full, arguments.shapes)
+    cells = selected(arguments)
     run = {
         "machine": f"{processor()}, {os.cpu_count()} processors, {platform.system()}",
         "versions": {"Python": platform.python_version()},

@@ -16,7 +16,7 @@ import fastrnn
 from libraries import FASTRNN, LIBRARIES, REFERENCE, check_agreement, set_up
 from shapes import flops, select
 
-CELLS = select(("forward", "train", "step"), ("float32",))
+CELLS = select(("forward", "train", "step"), ("float32",), kinds=("lstm",))
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ LIMITS = {
 
 
 def run_of(*results, limits=LIMITS, **more):
-    """What suite.py would write about these (mode, shape, {library: seconds of each round})."""
+    """What suite.py would write about these (mode, shape, {library: seconds of each round}, kind if not plain)."""
     return {
         "machine": "a machine",
         "versions": {"fastrnn": "1", "torch": "2"},
@@ -43,7 +44,8 @@ def run_of(*results, limits=LIMITS, **more):
         "limits": limits and {"threads": {"1": limits}},
         "results": [
             {"mode": mode, "dtype": "float32", "shape": list(shape), "table": None, "seconds": seconds}
-            for mode, shape, seconds in results
+            | {"kind": name for name in kind}  # files of old have none
+            for mode, shape, seconds, *kind in results
         ],
     } | more
 
@@ -58,6 +60,9 @@ def test_tables_are_those_of_their_sources():
     assert {s.H for s in shapes.TABLES["zaremba"].shapes} == {200, 650, 1500}
     everywhere = [shape for table in shapes.TABLES.values() for shape in table.shapes]
     assert shapes.QUICK <= set(everywhere)
+    assert shapes.QUICK_OF_OTHER_KINDS <= {
+        shape for table in shapes.TABLES.values() if table.kinds != ("lstm",) for shape in table.shapes
+    }
     assert all(shape.I == shape.H for shape in everywhere)
 
 
@@ -69,7 +74,7 @@ def test_inference_shapes_are_not_trained():
 def test_every_cell_is_selected_once():
     for full in (False, True):
         cells = shapes.select(shapes.MODES, ("float32", "float64"), full=full)
-        keys = [(cell.mode, cell.dtype, cell.shape) for cell in cells]
+        keys = [(cell.mode, cell.dtype, cell.kind, cell.shape) for cell in cells]
         assert len(keys) == len(set(keys))
     device = Shape(150, 1, 256, 256)  # in two tables
     assert [cell.shape for cell in cells if cell.mode == "forward"].count(device) == 2  # a dtype each
@@ -82,9 +87,116 @@ def test_shapes_of_ones_own_are_measured_in_every_mode():
     ]  # fmt: skip
 
 
+def test_every_kind_is_measured_by_default_and_can_be_chosen():
+    quick = shapes.select(shapes.MODES, ("float32",))
+    for kind in shapes.KINDS:
+        of_kind = [cell for cell in quick if cell.kind == kind]
+        assert {"forward", "train"} <= {cell.mode for cell in of_kind}
+        assert shapes.select(shapes.MODES, ("float32",), kinds=[kind]) == of_kind
+    two_layers = [cell for cell in quick if cell.kind == "lstm-two-layers" and cell.mode == "step"]
+    assert [cell.shape for cell in two_layers] == [(1, 1, 128, 128)]
+
+
+def test_plain_lstms_come_first_and_have_no_kind_to_tell():
+    quick = shapes.select(("forward",), ("float32",))
+    plain = [cell.kind == "lstm" for cell in quick]
+    assert plain == sorted(plain, reverse=True)
+    shape = Shape(5, 1, 8, 8)
+    assert shapes.label("lstm", shape) == "5, 1, 8, 8" and shapes.label("gru", shape) == "gru 5, 1, 8, 8"
+
+
+def test_shapes_of_ones_own_are_measured_with_every_kind_asked_for():
+    kinds = ["gru", "lstm-bidirectional"]
+    cells = shapes.select(shapes.MODES, ("float32",), shapes=[Shape(9, 2, 3, 4)], kinds=kinds)
+    assert [(cell.kind, cell.mode) for cell in cells] == [
+        ("gru", "forward"), ("lstm-bidirectional", "forward"), ("gru", "train"), ("lstm-bidirectional", "train"),
+        ("gru", "step"),  # the other one has no output before the last step
+    ]  # fmt: skip
+
+
+def parsed(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["suite.py", "--peers", "reference", *arguments])
+    return suite.parse_arguments()
+
+
+def test_kinds_on_the_command_line(monkeypatch):
+    arguments = parsed(monkeypatch, "--kinds", "rnn", "gru-ragged")
+    assert {cell.kind for cell in suite.selected(arguments)} == {"rnn", "gru-ragged"}
+    arguments = parsed(monkeypatch, "--shapes", "9,2,3,4", "--modes", "train", "--kinds", "lstm-projected")
+    assert suite.selected(arguments) == [
+        shapes.Cell("train", "float32", Shape(9, 2, 3, 4), None, "lstm-projected")
+    ]
+    assert {cell.kind for cell in suite.selected(parsed(monkeypatch))} == shapes.KINDS.keys()
+
+
+@pytest.mark.parametrize("chosen", [["--kinds", "elman"], ["--tables", "small", "--kinds", "gru"]])
+def test_kinds_of_which_there_is_nothing(monkeypatch, capsys, chosen):
+    with pytest.raises(SystemExit):
+        parsed(monkeypatch, *chosen)
+    assert "invalid choice" in (error := capsys.readouterr().err) or "nothing to measure" in error
+
+
 def test_flops():
     assert shapes.flops("forward", (3, 2, 5, 7)) == 2 * 3 * 2 * (5 + 7) * 4 * 7
     assert shapes.flops("train", (3, 2, 5, 7)) == 3 * shapes.flops("forward", (3, 2, 5, 7))
+
+
+STEPS_OF_RAGGED = sum(shapes.lengths_of((9, 2, 5, 8)))
+
+
+@pytest.mark.parametrize(
+    "kind, operations",
+    [
+        ("lstm", 2 * 9 * 2 * 4 * 8 * (5 + 8)),
+        ("gru", 2 * 9 * 2 * 3 * 8 * (5 + 8)),
+        ("rnn", 2 * 9 * 2 * 1 * 8 * (5 + 8)),
+        ("lstm-ragged", 2 * STEPS_OF_RAGGED * 4 * 8 * (5 + 8)),
+        ("gru-ragged", 2 * STEPS_OF_RAGGED * 3 * 8 * (5 + 8)),
+        ("lstm-projected", 2 * 9 * 2 * (4 * 8 * (5 + 4) + 4 * 8)),
+        ("lstm-bidirectional", 2 * 9 * 2 * 2 * 4 * 8 * (5 + 8)),
+        ("lstm-two-layers", 2 * 9 * 2 * 4 * 8 * (5 + 8 + 8 + 8)),
+    ],
+)
+def test_flops_of_a_kind(kind, operations):
+    assert shapes.flops("forward", (9, 2, 5, 8), kind) == operations
+    assert shapes.flops("train", (9, 2, 5, 8), kind) == 3 * operations
+
+
+def test_every_kind_is_counted():
+    counted = test_flops_of_a_kind.pytestmark[0].args[1]
+    assert [kind for kind, _ in counted] == list(shapes.KINDS)
+
+
+@pytest.mark.parametrize(
+    "kind, numbers, reads",
+    [
+        ("gru", 3 * 8 * 8, 9),
+        ("rnn", 8 * 8, 9),
+        ("lstm-ragged", 4 * 8 * 8, max(shapes.lengths_of((9, 2, 5, 8)))),
+        ("lstm-projected", 4 * 8 * 4 + 4 * 8, 9),
+        ("lstm-bidirectional", 4 * 8 * 8, 2 * 9),
+        ("lstm-two-layers", 4 * 8 * 8, 2 * 9),
+    ],
+)
+def test_weight_traffic_of_a_kind(kind, numbers, reads):
+    shape = (9, 2, 5, 8)
+    assert shapes.weight_traffic("forward", "float32", shape, kind) == (4 * numbers, reads)
+    assert shapes.weight_traffic("train", "float64", shape, kind) == (8 * numbers, 2 * reads)
+
+
+def test_a_step_reads_all_layers():
+    both = 4 * 8 * (5 + 8) + 4 * 8 * (8 + 8)
+    assert shapes.weight_traffic("step", "float32", (1, 2, 5, 8), "lstm-two-layers") == (4 * both, 1)
+
+
+def test_lengths_are_between_a_quarter_and_all_of_the_steps():
+    for T in (1, 2, 4, 5, 100):
+        lengths = shapes.lengths_of((T, 500, 1, 1))
+        assert lengths.shape == (500,) and 4 * min(lengths) >= T and max(lengths) == T
+    assert min(lengths) == 25 and any(np.diff(lengths) > 0) and any(np.diff(lengths) < 0)
+    assert np.array_equal(lengths, shapes.lengths_of((100, 500, 7, 9)))
+    assert shapes.share_of_steps("lstm-ragged", (100, 500, 1, 1)) == pytest.approx(lengths.mean() / 100)
+    assert shapes.share_of_steps("lstm", (100, 500, 1, 1)) == 1
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -197,6 +309,39 @@ def test_markdown_without_limits_and_without_others():
     assert "not measured" in text and "| of peak |" not in text and "Below 1" not in text
 
 
+def test_other_kinds_have_a_table_of_their_own():
+    shape = (25, 16, 64, 64)
+    text = report.markdown(
+        run_of(
+            ("forward", shape, {"fastrnn": [1e-3], "torch": [4e-3]}),
+            ("forward", shape, {"fastrnn": [1e-3], "torch": [0.5e-3]}, "gru"),
+            ("forward", shape, {"fastrnn": [1e-3], "torch": [2e-3]}, "lstm-two-layers"),
+        )
+    )
+    _, plain, others = text.split("### ")
+    assert plain.startswith("Forward, float32\n") and "| **4.00** |" in plain and "No ratio of 1 is" in plain
+    assert others.startswith("Forward, float32: other kinds of layers\n")
+    assert others.index("| *GRU* |") < others.index("**0.50**") < others.index("| *LSTM, two layers* |")
+    gigaflops = 2 * 25 * 16 * 128 * 192 / 1e-3 / 1e9  # three gates
+    assert f"| 25, 16, 64, 64 | 1.00 ms | {gigaflops:.3g} |" in others
+    assert "- torch, gru 25, 16, 64, 64: **0.50**" in others
+
+
+def test_ragged_is_set_against_padded_by_its_steps():
+    """The machine becomes ten times slower in the second round, and the ratio stays."""
+    shape = (100, 32, 8, 8)
+    share = shapes.share_of_steps("gru-ragged", shape)
+    seconds = {"fastrnn": [1e-3, 1e-2, 1e-3], "fastrnn padded": [2e-3, 2e-2, 2e-3], "torch": [3e-3] * 3}
+    run = run_of(("forward", shape, seconds, "gru-ragged"))
+    (row,) = report.rows_of(run)
+    assert row.of_padded.median == pytest.approx(0.5 / share) and row.of_padded.low == pytest.approx(0.5 / share)
+    assert row.ratios.keys() == {"torch"} and row.best_peer[0] == "torch"
+    text = report.markdown(run)
+    assert "### Ragged against padded" in text and "| torch |" in text and "| fastrnn padded |" not in text
+    assert f"| 1.00 ms | 2.00 ms | {100 * share:.0f}% | **{0.5 / share:.2f}** " in text
+    assert "Ragged against" not in report.markdown(run_of(("forward", shape, {"fastrnn": [1.0]}, "gru")))
+
+
 def test_tables_have_equally_many_cells_in_every_row():
     seconds = {"fastrnn": [1.0], "reference": [2.0], "torch": [3.0], "openvino": [4.0]}
     run = run_of(("forward", (5, 1, 8, 8), seconds), ("forward", (6, 1, 8, 8), {"fastrnn": [1.0]}))
@@ -234,6 +379,20 @@ def test_a_fall_within_the_spread_is_not():
 
 def test_a_rise_is_not():
     assert comparison([1.0, 1.0, 1.0], [3.0, 3.0, 3.0])[0] == 0
+
+
+def test_kinds_are_not_confused():
+    shape = (5, 1, 8, 8)
+    runs = [
+        run_of(
+            ("forward", shape, {"fastrnn": [1.0] * 3, "torch": [2.0] * 3}),
+            ("forward", shape, {"fastrnn": [1.0] * 3, "torch": [gru] * 3}, "gru"),
+        )
+        for gru in (5.0, 3.0)
+    ]
+    status, lines = compare.verdict(compare.changes(*runs))
+    assert status == 1 and lines[0].startswith("1 of 2 ")
+    assert "| gru 5, 1, 8, 8 | torch |" in lines[-1]
 
 
 def test_seconds_are_not_compared():
@@ -304,6 +463,20 @@ def test_curves_are_of_shapes_that_differ_in_one_number():
     ]  # fmt: skip
 
 
+def test_threads_are_told_apart_by_kind():
+    points = [
+        scaling.point("threads", "train", Shape(9, 1, 8, 8), n, [seconds / n] * 3, kind)
+        for kind, seconds in (("lstm", 1.0), ("lstm-bidirectional", 2.0)) for n in (1, 2)
+    ]  # fmt: skip
+    denormals = {what: {"denormal": [1.0], "normal": [1.0]} for what in ("layer", "numpy")}
+    lines = report.scaling_lines(
+        {"points": points, "intercepts": [], "denormals": denormals | {"shape": [1, 1, 1, 1]}, "memory": {}}
+    )
+    for where in ("9, 1, 8, 8", "lstm-bidirectional 9, 1, 8, 8"):
+        assert f"| train; {where} | **2.00** (2.00–2.00) |" in lines
+    assert {"lstm-bidirectional", "lstm-two-layers"} <= {kind for kind, shape in scaling.THREADED if shape.B == 1}
+
+
 def test_thread_counts():
     assert scaling.thread_counts(1) == [1]
     assert scaling.thread_counts(3) == [1, 2, 3]
@@ -325,6 +498,33 @@ def test_fastrnn_agrees_with_the_reference(mode, dtype, threads):
     shape = (1 if mode == "step" else 4, 3, 5, 7)
     results = [libraries.set_up(library, mode, dtype, shape).results() for library in (ours, reference)]
     libraries.check_agreement("reference", *results, dtype)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")  # torch takes its slower code
+@pytest.mark.parametrize("kind", shapes.KINDS)
+@pytest.mark.parametrize("name", [n for n in libraries.LIBRARIES if n not in ("fastrnn", "fastrnn unfrozen")])
+def test_every_library_agrees_on_every_kind(name, kind, threads):
+    of_library = libraries.LIBRARIES[name]
+    for module in of_library.modules:
+        pytest.importorskip(module, exc_type=ImportError)
+    if kind not in of_library.kinds:
+        pytest.skip(f"{name} does not take part in {kind}")
+    ours, theirs = libraries.LIBRARIES["fastrnn"](1), of_library(1)
+    for mode in shapes.KINDS[kind].modes:
+        for dtype in shapes.DTYPES:
+            if libraries.takes_part(theirs, mode, dtype, kind):
+                shape = (1 if mode == "step" else 9, 3, 5, 8)
+                expected = libraries.set_up(ours, mode, dtype, shape, kind).results()
+                task = libraries.set_up(theirs, mode, dtype, shape, kind)
+                with task.around():
+                    libraries.check_agreement(name, expected, task.results(), dtype)
+
+
+def test_an_old_baseline_takes_part_in_what_it_has(threads):
+    baseline = libraries.LIBRARIES["baseline"](1)
+    assert baseline.kinds == tuple(shapes.KINDS)
+    baseline.fastrnn = SimpleNamespace(LSTM=fastrnn.LSTM)
+    assert baseline.has("lstm") and not baseline.has("gru")
 
 
 def test_disagreement_is_an_error():
@@ -374,3 +574,24 @@ def test_the_suite_from_end_to_end(tmp_path):
         assert all(len(rounds) == 2 and min(rounds) > 0 for rounds in result["seconds"].values())
     assert run["versions"]["fastrnn"] == fastrnn.__version__
     assert prefix.with_suffix(".md").read_text(encoding="utf-8") == report.markdown(run)
+
+
+def test_the_suite_with_kinds(tmp_path):
+    prefix = tmp_path / "results"
+    options = ["--shapes=4,3,8,8", "--peers", "reference", "--rounds=1", "--turn=0.001", "--pause=0"]
+    kinds = ["--kinds", "lstm", "gru-ragged", "lstm-two-layers"]
+    done = python("suite.py", *options, *kinds, "--no-limits", f"--output={prefix}")
+    assert done.returncode == 0, done.stderr
+    run = json.loads(prefix.with_suffix(".json").read_text(encoding="utf-8"))
+    assert {(result["mode"], result["kind"]): set(result["seconds"]) for result in run["results"]} == {
+        ("forward", "lstm"): {"fastrnn", "reference"},
+        ("forward", "gru-ragged"): {"fastrnn", "fastrnn padded", "reference"},
+        ("forward", "lstm-two-layers"): {"fastrnn"},
+        ("train", "lstm"): {"fastrnn", "reference"},
+        ("train", "gru-ragged"): {"fastrnn", "fastrnn padded", "reference"},
+        ("train", "lstm-two-layers"): {"fastrnn"},
+        ("step", "lstm"): {"fastrnn", "reference"},
+        ("step", "lstm-two-layers"): {"fastrnn"},
+    }
+    text = prefix.with_suffix(".md").read_text(encoding="utf-8")
+    assert "| *GRU, ragged* |" in text and "### Ragged against padded" in text
