@@ -224,6 +224,15 @@ def test_checkpoints_after_a_change_of_the_parameters():
         layer.backward(tape, d_output, d_state_n)
 
 
+def test_checkpoints_of_no_sequence_take_no_time():
+    layer = fastrnn.GRU(5, 6, bidirectional=True, rng=1)
+    x = np.zeros((10**12, 0, 5), np.float32)
+    output, h_n, tape = layer.forward(x, checkpoint_every=1)
+    d_x, d_h_0, d_params = layer.backward(tape, output, h_n)
+    assert output.shape == (10**12, 0, 12) and d_x.shape == x.shape and d_h_0.shape == (2, 0, 6)
+    assert not d_params.flat.any()
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
 def test_refused_checkpoints(value):
     layer = fastrnn.LSTM(5, 6)
