@@ -23,6 +23,7 @@ class Stream(_core.Steps):
         super().__init__(packed, h, c, batched, get_num_threads)
         self._batched = batched
         self._input_size = input_size
+        self._output_symbol = "hidden_size" if c is None or h.shape == c.shape else "proj_size"
 
     def __reduce__(self):
         raise TypeError("a stream cannot be copied or pickled; make another and give it the state")
@@ -42,7 +43,7 @@ class Stream(_core.Steps):
 
     def _check_out(self, out):
         _, B, H = self._h.shape
-        symbols, sizes = ("B", "hidden_size"), (B, H)
+        symbols, sizes = ("B", self._output_symbol), (B, H)
         if not self._batched:
             symbols, sizes = symbols[1:], sizes[1:]
         if type(out) is not np.ndarray or out.dtype != self._h.dtype:
@@ -61,19 +62,19 @@ class Stream(_core.Steps):
 
     @state.setter
     def state(self, value) -> None:
-        parts = [("state", self._h)]
+        parts = [("state", self._h, self._output_symbol)]
         members = [value]
         if self._c is not None:
-            parts = [("state (h)", self._h), ("state (c)", self._c)]
+            parts = [("state (h)", self._h, self._output_symbol), ("state (c)", self._c, "hidden_size")]
             members = pair("state", value, "(h, c)")
         new = []
-        for (name, old), member in zip(parts, members, strict=True):
+        for (name, old, symbol), member in zip(parts, members, strict=True):
             axes = slice(0, 3) if self._batched else slice(0, 3, 2)
-            symbols = ("num_layers", "B", "hidden_size")[axes]
+            symbols = ("num_layers", "B", symbol)[axes]
             member = shaped_array(name, member, symbols, old.shape[axes], old.dtype)
             # Each is copied before either is written: it may be a view of the other.
             new.append(0 if member is None else np.array(member, old.dtype).reshape(old.shape))
-        for (_, old), values in zip(parts, new):
+        for (_, old, _), values in zip(parts, new):
             old[...] = values
 
     def reset(self) -> None:

@@ -129,6 +129,16 @@ def test_streams_of_every_kind():
         fastrnn.GRU(5, 7, bidirectional=True).stream()
 
 
+def test_streams_name_the_projection_in_errors():
+    stream = fastrnn.LSTM(5, 7, proj_size=3).stream(2)
+    with pytest.raises(ValueError, match=r"^out: expected \(B=2, proj_size=3\), got"):
+        stream.step(np.zeros((2, 5)), out=np.zeros((2, 7), np.float32))
+    with pytest.raises(ValueError, match=r"^state \(h\): expected \(num_layers=1, B=2, proj_size=3\), got"):
+        stream.state = np.zeros((1, 2, 7)), None
+    with pytest.raises(ValueError, match=r"^state \(c\): expected \(num_layers=1, B=2, hidden_size=7\), got"):
+        stream.state = None, np.zeros((1, 2, 3))
+
+
 def test_dropout_is_of_training_alone():
     for bidirectional in (False, True):
         layer = fastrnn.LSTM(5, 40, num_layers=2, dropout=0.25, bidirectional=bidirectional, rng=1)
