@@ -255,6 +255,7 @@ cdef class Workspace:
     cdef fastrnn_workspace *pointer
     cdef fastrnn_packed *packed[16] # of the calls that run together
     cdef object error # what interrupted the call
+    cdef bint in_use
 
     def __cinit__(self):
         self.pointer = fastrnn_workspace_create()
@@ -290,11 +291,13 @@ _of_this_thread = threading.local()
 
 
 cdef Workspace _workspace():
+    """This thread's, or a new one within a call: the handlers of signals, which a call runs, may make calls, too."""
+    cdef Workspace workspace
     try:
-        return _of_this_thread.workspace
+        workspace = _of_this_thread.workspace
     except AttributeError:
-        _of_this_thread.workspace = Workspace()
-        return _of_this_thread.workspace
+        workspace = _of_this_thread.workspace = Workspace()
+    return Workspace() if workspace.in_use else workspace
 
 
 cdef int _signalled(void *context) noexcept with gil:
@@ -350,6 +353,7 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
         args[k].state, args[k].extra = _writable(call[9], type_number), _writable(call[10], type_number)
     if pack:
         kernels = _find(isa)
+    workspace.in_use = True
     with nogil:
         for k in range(count):
             if status == FASTRNN_OK and args[k].packed == NULL:
@@ -360,6 +364,7 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
             status = fastrnn_forward(args, count, stacked, workspace.pointer, &interruption, num_threads)
         if pack:
             workspace.keep_some()
+    workspace.in_use = False
     workspace.check(status)
 
 
@@ -504,8 +509,10 @@ def backward(list calls not None, bint stacked, int num_threads):
         args[k].d_weight_hr = _writable(d_weights[4], type_number)
         args[k].d_peephole = _writable(d_weights[5], type_number)
         args[k].accumulate = call[15]
+    workspace.in_use = True
     with nogil:
         status = fastrnn_backward(args, count, stacked, workspace.pointer, &interruption, num_threads)
+    workspace.in_use = False
     workspace.check(status)
 
 

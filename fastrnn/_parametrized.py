@@ -236,7 +236,7 @@ class Parametrized:
         params._set_writeable(False)
         try:
             packed = pack_stack(self._cell, self._weights, False)
-        except MemoryError:
+        except BaseException:  # Ctrl-C, too
             params._set_writeable(params._packed is None)
             raise
         # For forward, and for backward from the first `forward` on: one object, so that a call in another thread never

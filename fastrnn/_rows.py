@@ -50,7 +50,9 @@ class Rows:
     @property
     def steps(self):
         """The steps that any sequence has."""
-        return self.T if self.offsets is None else len(self.offsets) - 1
+        if self.offsets is None:
+            return self.T if self.B else 0
+        return len(self.offsets) - 1
 
     def part(self, t0, t1):
         """The rows of steps t0 to t1, or to the last, as rows of their own."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _config
+from fastrnn import _config, _parametrized
 
 T, B, I, H, L = 9, 5, 7, 35, 2
 
@@ -58,6 +58,19 @@ def test_frozen_parameters_are_read_only_and_cannot_be_made_writeable():
     with pytest.raises(ValueError, match="^params: the layer is frozen"):
         layer.load_state_dict(layer.state_dict())
     assert layer.params.flat.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_parameters_stay_writeable_if_freezing_fails(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    layer = fastrnn.LSTM(I, H, rng=1)
+    monkeypatch.setattr(_parametrized, "pack_stack", fail)
+    with pytest.raises(error):
+        layer.freeze()
+    assert not layer.frozen
+    layer.params.flat[...] = 0
 
 
 def test_after_unfreeze_the_parameters_count_again():

@@ -116,6 +116,31 @@ def test_handlers_that_return_interrupt_nothing():
     assert calls
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_handlers_may_make_calls_themselves(threads, num_threads):
+    threads(num_threads)
+    layer, x = long_case(fastrnn.LSTM)
+    other, d_output = fastrnn.GRU(128, 200, rng=2), np.ones((10, 16, 200), np.float32)
+    x = x[:600]
+
+    def run(layer, x, d_output):
+        output, _, tape = layer.forward(x)
+        return output.tobytes() + layer.backward(tape, d_output)[2].flat.tobytes()
+
+    within = []
+    before = signal.signal(signal.SIGALRM, lambda *_: within.append(run(other, x[:10], d_output)))
+    with _config.using("generic"):
+        expected, of_other = run(layer, x, x), run(other, x[:10], d_output)
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.1)
+        try:
+            found = [run(layer, x, x) for _ in range(3)]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    assert found == [expected] * 3
+    assert within and within == [of_other] * len(within)
+
+
 def test_threads_that_get_no_signals_compute_as_ever():
     layer, x = long_case(fastrnn.GRU)
     expected = layer(x[:200])[0].tobytes()

@@ -134,6 +134,16 @@ def test_streams_of_every_kind():
         stream.state = np.zeros((1, 7)), None
 
 
+def test_streams_name_the_projection_in_errors():
+    stream = fastrnn.LSTM(5, 7, proj_size=3).stream(2)
+    with pytest.raises(ValueError, match=r"^out: expected \(B=2, proj_size=3\), got"):
+        stream.step(np.zeros((2, 5)), out=np.zeros((2, 7), np.float32))
+    with pytest.raises(ValueError, match=r"^state \(h\): expected \(num_layers=1, B=2, proj_size=3\), got"):
+        stream.state = np.zeros((1, 2, 7)), None
+    with pytest.raises(ValueError, match=r"^state \(c\): expected \(num_layers=1, B=2, hidden_size=7\), got"):
+        stream.state = None, np.zeros((1, 2, 3))
+
+
 def test_dropout_is_of_training_alone():
     for bidirectional in (False, True):
         layer = fastrnn.LSTM(5, 40, num_layers=2, dropout=0.25, bidirectional=bidirectional, rng=1)
@@ -235,6 +245,15 @@ def test_checkpoints_after_a_change_of_the_parameters():
     x[0] += 1
     with pytest.raises(ValueError, match="^x: changed"):
         layer.backward(tape, d_output, d_state_n)
+
+
+def test_checkpoints_of_no_sequence_take_no_time():
+    layer = fastrnn.GRU(5, 6, bidirectional=True, rng=1)
+    x = np.zeros((10**12, 0, 5), np.float32)
+    output, h_n, tape = layer.forward(x, checkpoint_every=1)
+    d_x, d_h_0, d_params = layer.backward(tape, output, h_n)
+    assert output.shape == (10**12, 0, 12) and d_x.shape == x.shape and d_h_0.shape == (2, 0, 6)
+    assert not d_params.flat.any()
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
