@@ -2,12 +2,12 @@
  *
  * Arrays are row-major, contiguous and of one precision, `real` below: float for FASTRNN_F32, double for FASTRNN_F64.
  * T time steps, B sequences, I inputs, H hidden units; each may be 0 but H. P numbers in h: H, but for an LSTM with a
- * projection. Rows of weights: G = gates * H, where the LSTM has four gates, i f g o, the GRU three, r z n, the RNN one.
- * The equations, torch's, stand in lstm.inc.h, gru.inc.h and rnn.inc.h.
+ * projection. Rows of weights: G = gates * H, where the LSTM has four gates, i f g o, the GRU three, r z n, the RNN
+ * one. The equations, torch's, stand in lstm.inc.h, gru.inc.h and rnn.inc.h.
  *
- * N is the number of rows of all steps: T * B, or less in a ragged batch, where the sequences are ordered by their lengths,
- * the longest first, and step t has those that are longer than t: its rows, one for each of them in that order, come after those
- * of step t - 1.
+ * N is the number of rows of all steps: T * B, or less in a ragged batch, where the sequences are ordered by their
+ * lengths, the longest first, and step t has those that are longer than t: its rows, one for each of them in that
+ * order, come after those of step t - 1.
  *
  * Outputs overlap nothing else unless it is said. Inputs are only read, and may overlap each other. Nothing is kept
  * after a call but what it returns and the workspace it was given. Any number of threads may call at once. Each
@@ -97,27 +97,27 @@ typedef struct {
     const void *h_0;              /* (B, P) */
     const void *c_0;              /* LSTM (B, H) */
     void *output;                 /* (N, P) written: h_t */
-    void *h_n, *c_n;              /* (B, P) and LSTM (B, H) written: h and c after each sequence's last step, h_0 and c_0
-                                     where there is none; they may be h_0 and c_0 themselves */
-    void *gates, *state, *extra;  /* (N, columns of fastrnn_tape) written; state NULL for inference */
+    void *h_n, *c_n;             /* (B, P) and LSTM (B, H) written: h and c after each sequence's last step, h_0 and c_0
+                                    where there is none; they may be h_0 and c_0 themselves */
+    void *gates, *state, *extra; /* (N, columns of fastrnn_tape) written; state NULL for inference */
 } fastrnn_forward_args;
 
 typedef struct {
     ptrdiff_t T, B;
-    const ptrdiff_t *offsets;           /* as for forward */
-    const fastrnn_packed *packed;       /* for backward: the weights of the forward call */
-    const void *x;                      /* (N, I), and the next five too as forward had or left them */
-    const void *h_0, *c_0;              /* (B, P), LSTM (B, H) */
-    const void *gates, *state, *extra;  /* (N, columns of fastrnn_tape) */
-    const void *d_output;               /* (N, P) or NULL for zeros */
-    const void *d_h_n, *d_c_n;          /* (B, P), LSTM (B, H), each may be NULL for zeros */
-    void *d_x;                          /* (N, I) written; or NULL */
-    void *d_h_0, *d_c_0;                /* (B, P), LSTM (B, H) written */
-    void *d_weight_ih, *d_weight_hh;    /* (G, I), (G, P) written */
-    void *d_bias_ih, *d_bias_hh;        /* (G) written; or NULL */
-    void *d_weight_hr, *d_peephole;     /* (P, H), (3, H) written where there is such a weight */
-    int accumulate;                     /* the last six are added to: backward of one stretch of time after the other, the
-                                           last stretch first, gives the bits of one call */
+    const ptrdiff_t *offsets;          /* as for forward */
+    const fastrnn_packed *packed;      /* for backward: the weights of the forward call */
+    const void *x;                     /* (N, I), and the next five too as forward had or left them */
+    const void *h_0, *c_0;             /* (B, P), LSTM (B, H) */
+    const void *gates, *state, *extra; /* (N, columns of fastrnn_tape) */
+    const void *d_output;              /* (N, P) or NULL for zeros */
+    const void *d_h_n, *d_c_n;         /* (B, P), LSTM (B, H), each may be NULL for zeros */
+    void *d_x;                         /* (N, I) written; or NULL */
+    void *d_h_0, *d_c_0;               /* (B, P), LSTM (B, H) written */
+    void *d_weight_ih, *d_weight_hh;   /* (G, I), (G, P) written */
+    void *d_bias_ih, *d_bias_hh;       /* (G) written; or NULL */
+    void *d_weight_hr, *d_peephole;    /* (P, H), (3, H) written where there is such a weight */
+    int accumulate; /* the last six are added to: backward of one stretch of time after the other, the
+                       last stretch first, gives the bits of one call */
 } fastrnn_backward_args;
 
 /* Memory that calls use and leave behind for the next, at most 32 MiB. Used by one call at a time. */
@@ -125,9 +125,9 @@ typedef struct fastrnn_workspace fastrnn_workspace;
 fastrnn_workspace *fastrnn_workspace_create(void); /* NULL if there is no memory */
 void fastrnn_workspace_free(fastrnn_workspace *);  /* NULL is ignored */
 
-/* Runs calls of one precision, T, B and offsets, side by side on the cores where that is faster: the directions of a layer,
- * or, `stacked`, layers on top of each other, where forward each call's x is the output of the call before, and backward,
- * the top layer first, each call's d_output is the d_x of the call before. The bits do not depend on it.
+/* Runs calls of one precision, T, B and offsets, side by side on the cores where that is faster: the directions of a
+ * layer, or, `stacked`, layers on top of each other, where forward each call's x is the output of the call before, and
+ * backward, the top layer first, each call's d_output is the d_x of the call before. The bits do not depend on it.
  *
  * count: 1 to FASTRNN_MOST_CALLS. workspace: may be NULL; then the memory is allocated and freed. interruption: may be
  * NULL. threads: at most so many are used; fewer where fewer are faster. 1 never enters OpenMP. */

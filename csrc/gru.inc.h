@@ -1,5 +1,5 @@
-/* The GRU cell (Cho et al. 2014), the reset gate after the product as in cuDNN and torch, forward and backward. x stands
- * for the sums of the input, h for the recurrent ones. The state is h, and h_n has to be kept for backward.
+/* The GRU cell (Cho et al. 2014), the reset gate after the product as in cuDNN and torch, forward and backward. x
+ * stands for the sums of the input, h for the recurrent ones. The state is h, and h_n has to be kept for backward.
  *   1  r = sigmoid(x_r + h_r), z = sigmoid(x_z + h_z)
  *   2  n = tanh(x_n + r h_n)
  *   3  h_t = n + z (h_{t-1} - n) */

@@ -12,7 +12,8 @@ static void NAME(project)(const NAME(cell) * cell, ptrdiff_t M, ptrdiff_t I, ptr
                           const real *x, ptrdiff_t x_row, const real *panels, const real *bias, real *gates)
 {
     const ptrdiff_t G = cell->gates * H, p0 = NAME(panel_of_block)(cell->gates, cell->block, H, b0);
-    NAME(product)(M, G, p0, NAME(panel_of_block)(cell->gates, cell->block, H, b1), I, x, x_row, 1, panels, bias, gates, G);
+    NAME(product)(M, G, p0, NAME(panel_of_block)(cell->gates, cell->block, H, b1), I, x, x_row, 1, panels, bias, gates,
+                  G);
 }
 
 static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real *a,
@@ -30,7 +31,8 @@ static void NAME(outer_product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const rea
     for (ptrdiff_t m = 0; m < M; m += NAME(OUTER_ROWS)) {
         const ptrdiff_t some = M - m < NAME(OUTER_ROWS) ? M - m : NAME(OUTER_ROWS);
         NAME(pack_tiles)(some, K, a + m, a_row, scratch);
-        NAME(product)(some, N, 0, (N + NR - 1) / NR, K, scratch, 1, 0, panels, fresh ? NAME(zeros) : NULL, c + m * N, N);
+        NAME(product)(some, N, 0, (N + NR - 1) / NR, K, scratch, 1, 0, panels, fresh ? NAME(zeros) : NULL, c + m * N,
+                      N);
     }
 }
 

@@ -1,5 +1,5 @@
-/* The LSTM cell (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000 and, where there are peepholes
- * p, those of Gers et al. 2002), forward and backward. Its state is c.
+/* The LSTM cell (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000 and, where there are
+ * peepholes p, those of Gers et al. 2002), forward and backward. Its state is c.
  *   1  i = sigmoid(z_i + p_i c_{t-1}), f = sigmoid(z_f + p_f c_{t-1}), g = tanh(z_g)
  *   2  c_t = f c_{t-1} + i g
  *   3  o = sigmoid(z_o + p_o c_t)
@@ -77,8 +77,8 @@ static void NAME(lstm_hidden)(ptrdiff_t n, ptrdiff_t H, const real *gates, const
 }
 
 /* p_i += d_z_i c_{t-1}, p_f += d_z_f c_{t-1}, p_o += d_z_o c_t */
-static void NAME(lstm_peephole)(ptrdiff_t n, ptrdiff_t H, ptrdiff_t j0, ptrdiff_t j1, const real *d_gates, ptrdiff_t row,
-                                const real *c, const real *c_prev, int fresh, real *d_peephole)
+static void NAME(lstm_peephole)(ptrdiff_t n, ptrdiff_t H, ptrdiff_t j0, ptrdiff_t j1, const real *d_gates,
+                                ptrdiff_t row, const real *c, const real *c_prev, int fresh, real *d_peephole)
 {
     static const int gate_of[3] = {0, 1, 3};
     for (int p = 0; p < 3; p++)

@@ -1,8 +1,9 @@
 /* Packing of what is known before the first step.
  *
- * Forward, the columns of the product are the gates in blocks: those of the first `block` hidden units, gate by gate, then
- * those of the next units; the last block may have fewer. So one part of the product has all that the cell of these units
- * needs, in one place, and only the very last vector can be less than full. With one gate this is the order of units.
+ * Forward, the columns of the product are the gates in blocks: those of the first `block` hidden units, gate by gate,
+ * then those of the next units; the last block may have fewer. So one part of the product has all that the cell of
+ * these units needs, in one place, and only the very last vector can be less than full. With one gate this is the order
+ * of units.
  */
 
 /* The first panel of block b; of the block after the last, the end of the panels. A whole block is whole panels. */

@@ -34,8 +34,8 @@ fastrnn_tape_columns fastrnn_tape(fastrnn_cell cell, ptrdiff_t H, ptrdiff_t proj
     return cell == FASTRNN_GRU ? (fastrnn_tape_columns){3 * H, H, H} : (fastrnn_tape_columns){0, H, 0};
 }
 
-fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_pass pass, const fastrnn_weights *weights,
-                            int threads, fastrnn_packed **packed)
+fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_pass pass,
+                            const fastrnn_weights *weights, int threads, fastrnn_packed **packed)
 {
     const ptrdiff_t I = weights->I, H = weights->H, P = weights->P;
     const int is_float = dtype == FASTRNN_F32;

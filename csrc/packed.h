@@ -4,10 +4,11 @@
 
 #include "fastrnn.h"
 
-/* For forward, panels_ih and panels_hh are [panel of gates][I or P][width] and panels_hr [panel of P][H][width]; bias_ih, and
- * bias_hh where the cell keeps the recurrent sums apart (else it is in bias_ih), in the order of the gates. For backward,
- * [panel of columns][rows][width]: G rows of weight_ih and weight_hh, P of weight_hr. A cell with more gradients than gates
- * has weight_hh's last rows first, because they belong to the first gradients. See pack_gates and pack_rows. */
+/* For forward, panels_ih and panels_hh are [panel of gates][I or P][width] and panels_hr [panel of P][H][width];
+ * bias_ih, and bias_hh where the cell keeps the recurrent sums apart (else it is in bias_ih), in the order of the
+ * gates. For backward, [panel of columns][rows][width]: G rows of weight_ih and weight_hh, P of weight_hr. A cell with
+ * more gradients than gates has weight_hh's last rows first, because they belong to the first gradients. See pack_gates
+ * and pack_rows. */
 struct fastrnn_packed {
     const fastrnn_isa *isa;
     fastrnn_dtype dtype;

@@ -8,12 +8,15 @@ static void NAME(pack_member)(void *context, const fastrnn_member *me)
     const NAME(cell) *cell = kernel->cells[to->cell];
     const int gates = cell->gates, block = cell->block, width = kernel->width;
     const ptrdiff_t I = to->I, H = to->H, P = to->P, G = gates * H;
-    const fastrnn_range of_G = fastrnn_share(fastrnn_panels(G, width), me), of_H = fastrnn_share(fastrnn_panels(H, width), me);
-    const fastrnn_range of_P = fastrnn_share(fastrnn_panels(P, width), me), of_I = fastrnn_share(fastrnn_panels(I, width), me);
+    const fastrnn_range of_G = fastrnn_share(fastrnn_panels(G, width), me),
+                        of_H = fastrnn_share(fastrnn_panels(H, width), me);
+    const fastrnn_range of_P = fastrnn_share(fastrnn_panels(P, width), me),
+                        of_I = fastrnn_share(fastrnn_panels(I, width), me);
     if (to->pass == FASTRNN_FORWARD) {
         kernel->pack_gates(gates, block, H, I, of_G.from, of_G.to, w->weight_ih, to->panels_ih);
         kernel->pack_gates(gates, block, H, P, of_G.from, of_G.to, w->weight_hh, to->panels_hh);
-        kernel->pack_bias(gates, block, H, of_G.from, of_G.to, w->bias_ih, cell->recurrent ? NULL : w->bias_hh, to->bias_ih);
+        kernel->pack_bias(gates, block, H, of_G.from, of_G.to, w->bias_ih, cell->recurrent ? NULL : w->bias_hh,
+                          to->bias_ih);
         if (cell->recurrent) kernel->pack_bias(gates, block, H, of_G.from, of_G.to, NULL, w->bias_hh, to->bias_hh);
         if (w->weight_hr) kernel->pack_gates(1, block, P, H, of_P.from, of_P.to, w->weight_hr, to->panels_hr);
     } else {

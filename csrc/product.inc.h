@@ -136,8 +136,8 @@ INLINE int NAME(panel_lanes)(ptrdiff_t N, ptrdiff_t q)
     return rest >= NR ? VL : (int)(rest > VL ? rest - VL : rest);
 }
 
-/* Packs panels [p0, p1) of a K by N matrix whose row k is at source + k * stride, as rows `first` and on of panels of `all`
- * rows; p points at panel 0. Some rows at a time, so that their pages are not looked up again for every panel. */
+/* Packs panels [p0, p1) of a K by N matrix whose row k is at source + k * stride, as rows `first` and on of panels of
+ * `all` rows; p points at panel 0. Some rows at a time, so that their pages are not looked up again for every panel. */
 enum { NAME(PACKED_ROWS) = 32 };
 static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t N, ptrdiff_t p0, ptrdiff_t p1, const real *source, ptrdiff_t stride,
                             ptrdiff_t first, ptrdiff_t all, real *p)

@@ -52,8 +52,8 @@ static void tell_link(const fastrnn_member *me, linked l, ptrdiff_t progress)
     if (l.own >= 0) fastrnn_team_publish(me, l.own, progress);
 }
 
-/* Rows of a chunk of steps that has so many columns in so many bytes: at least those of one step, at most all. Of linked
- * calls, the one waits for a chunk of the other: so there are several. */
+/* Rows of a chunk of steps that has so many columns in so many bytes: at least those of one step, at most all. Of
+ * linked calls, the one waits for a chunk of the other: so there are several. */
 static ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t columns, size_t element, linked links)
 {
     const ptrdiff_t all = first_row(s, s->T), least = rows_of_step(s, 0);
@@ -175,18 +175,19 @@ static ptrdiff_t largest_share(ptrdiff_t n, ptrdiff_t block, int members)
 
 enum { TEAM_START = 2500 }; /* ns, where its threads have not fallen asleep since the last */
 
-/* How many threads, and what they share: the least estimated time, in which the start of a team counts as `start`. Sharing hidden units keeps a slice of weight_hh in
- * each core's caches and costs a barrier a step; sharing the batch needs none, but every core reads all weights in
- * every step, weight_ih too, because what a core projects it should also use: so it takes some rows to be worth that.
+/* How many threads, and what they share: the least estimated time, in which the start of a team counts as `start`.
+ * Sharing hidden units keeps a slice of weight_hh in each core's caches and costs a barrier a step; sharing the batch
+ * needs none, but every core reads all weights in every step, weight_ih too, because what a core projects it should
+ * also use: so it takes some rows to be worth that.
  */
 enum { FEWEST_ROWS = 4 };
 static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, int gates, size_t element, int width,
                        int block, int threads, double start)
 {
     const double lanes = width / 2;
-    const double barrier = 400, cell = 6.0 * gates;               /* ns: a barrier, the cell on one vector */
-    const double transfer = 8;                                    /* bytes per ns, of h_t to the other cores */
-    const double speed = 10 * lanes;                              /* flop per ns and core */
+    const double barrier = 400, cell = 6.0 * gates; /* ns: a barrier, the cell on one vector */
+    const double transfer = 8;                      /* bytes per ns, of h_t to the other cores */
+    const double speed = 10 * lanes;                /* flop per ns and core */
     const ptrdiff_t T = s->T, B = T > 0 ? fastrnn_panels(first_row(s, T), T) : 0; /* a step's sequences, on average */
     const ptrdiff_t blocks = fastrnn_panels(H, block);
     plan best = {1, 0, 0, 0};
@@ -213,8 +214,8 @@ static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, in
     return best;
 }
 
-/* How several calls run: in the order of their plans, each with its own team; or all with one team; or each on a thread of
- * its own, and then the plans say so. Stacked calls wait for each other at the beginning and at the end. */
+/* How several calls run: in the order of their plans, each with its own team; or all with one team; or each on a thread
+ * of its own, and then the plans say so. Stacked calls wait for each other at the beginning and at the end. */
 typedef enum { IN_TURN, WITH_ONE_TEAM, SIDE_BY_SIDE } arrangement;
 static arrangement arrange(plan *plans, int count, int stacked, ptrdiff_t T, int threads)
 {

@@ -8,8 +8,9 @@ struct NAME(forward) {
     const NAME(cell) *cell;
     steps steps;
     real *gates; /* (rows of a chunk, G), or all of them in the tape */
-    /* The chunk's x with rows x_row apart, where its own rows collide, else NULL. h_{t-1} and h_t in turn (2, B, h_row). What
-     * is to be projected (B, m_row). The recurrent sums of a step (B, G) where the cell keeps them apart. */
+    /* The chunk's x with rows x_row apart, where its own rows collide, else NULL. h_{t-1} and h_t in turn (2, B,
+     * h_row). What is to be projected (B, m_row). The recurrent sums of a step (B, G) where the cell keeps them apart.
+     */
     real *x_rows, *hidden, *m, *recurrent;
     ptrdiff_t x_row, h_row, m_row;
     ptrdiff_t chunk; /* rows whose input is projected together, at least B; unused with split rows */
@@ -29,7 +30,8 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
     const int width = kernel->width, of_block = cell->gates * cell->block; /* columns */
     const real *x = args->x;
     real *output = args->output, *state = args->state, *extra = args->extra, *c_n = args->c_n;
-    fastrnn_range rows = {0, B}, blocks = {0, fastrnn_panels(H, cell->block)}, h_panels = {0, fastrnn_panels(P, kernel->width)};
+    fastrnn_range rows = {0, B}, blocks = {0, fastrnn_panels(H, cell->block)},
+                  h_panels = {0, fastrnn_panels(P, kernel->width)};
     if (f->split_rows)
         rows = share_rows(&f->steps, me);
     else {
@@ -51,7 +53,8 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
             x_chunk = f->x_rows;
             if (!f->split_rows) fastrnn_team_barrier(me);
         }
-        for (fastrnn_range piece = no_piece(blocks); next_piece(me, blocks, 2.0 * (flat.to - flat.from) * I * of_block, &piece);)
+        for (fastrnn_range piece = no_piece(blocks);
+             next_piece(me, blocks, 2.0 * (flat.to - flat.from) * I * of_block, &piece);)
             kernel->project(cell, flat.to - flat.from, I, H, piece.from, piece.to, x_chunk + flat.from * f->x_row,
                             f->x_row, f->packed->panels_ih, f->packed->bias_ih, gates + flat.from * G);
 
@@ -67,7 +70,10 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
                 .peephole = f->packed->peephole,
                 .h_prev = t ? f->hidden + t % 2 * B * f->h_row : args->h_0,
                 .h_prev_row = t ? f->h_row : P,
-                .c_prev = !is_lstm ? NULL : !t ? args->c_0 : keep ? state + first_row(&f->steps, t - 1) * H : c_n,
+                .c_prev = !is_lstm ? NULL
+                          : !t     ? args->c_0
+                          : keep   ? state + first_row(&f->steps, t - 1) * H
+                                   : c_n,
                 .gates = gates + (at - first) * G,
                 .recurrent = f->recurrent,
                 .state = keep ? state + at * H : c_n,
@@ -78,13 +84,15 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
                 .h_next_row = f->h_row,
                 .keep = keep,
             };
-            for (fastrnn_range piece = no_piece(blocks); next_piece(me, blocks, 2.0 * (now.to - now.from) * P * of_block, &piece);)
+            for (fastrnn_range piece = no_piece(blocks);
+                 next_piece(me, blocks, 2.0 * (now.to - now.from) * P * of_block, &piece);)
                 cell->step(&step, now.from, now.to, piece.from, piece.to);
             if (f->m) {
                 if (!f->split_rows) fastrnn_team_barrier(me); /* a projection reads all of m */
-                for (fastrnn_range piece = no_piece(h_panels); next_piece(me, h_panels, 2.0 * (now.to - now.from) * H * width, &piece);)
-                    kernel->multiply(now.to - now.from, P, H, piece.from, piece.to, f->m + now.from * f->m_row, f->m_row,
-                                     f->packed->panels_hr, h_next + now.from * f->h_row, f->h_row);
+                for (fastrnn_range piece = no_piece(h_panels);
+                     next_piece(me, h_panels, 2.0 * (now.to - now.from) * H * width, &piece);)
+                    kernel->multiply(now.to - now.from, P, H, piece.from, piece.to, f->m + now.from * f->m_row,
+                                     f->m_row, f->packed->panels_hr, h_next + now.from * f->h_row, f->h_row);
                 const ptrdiff_t from = h_panels.from * kernel->width, to = h_panels.to * kernel->width;
                 const size_t bytes = (size_t)((to < P ? to : P) - from) * sizeof(real);
                 for (ptrdiff_t r = now.from; from < P && r < now.to; r++) {
@@ -96,13 +104,15 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
         }
         tell_link(me, f->linked, t1);
     }
-    if (me->index > 0 && !f->split_rows) return; /* the last barrier has shown the first member all that is left to copy */
+    if (me->index > 0 && !f->split_rows)
+        return; /* the last barrier has shown the first member all that is left to copy */
     for (ptrdiff_t t = T - 1, done = 0; t >= 0 && done < B; t--) {
         const ptrdiff_t count = rows_of_step(&f->steps, t), at = first_row(&f->steps, t);
         const fastrnn_range ending = first_of(from_row(rows, done), count);
         done = count;
         if (ending.from >= ending.to) continue;
-        copy_bytes((real *)args->h_n + ending.from * P, output + (at + ending.from) * P, ending.to - ending.from, P, sizeof(real));
+        copy_bytes((real *)args->h_n + ending.from * P, output + (at + ending.from) * P, ending.to - ending.from, P,
+                   sizeof(real));
         if (keep && is_lstm)
             copy_bytes(c_n + ending.from * H, state + (at + ending.from) * H, ending.to - ending.from, H, sizeof(real));
     }
@@ -119,9 +129,16 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     const int keep_gates = args->state && args->gates, copy_x = rows_collide(I, sizeof(real));
     const ptrdiff_t x_row = copy_x ? padded_row(I, sizeof(real)) : I;
     *f = (struct NAME(forward)){
-        .args = args, .packed = packed, .kernel = kernel, .cell = cell, .steps = {args->T, B, args->offsets},
-        .x_row = x_row, .h_row = padded_row(P, sizeof(real)), .m_row = padded_row(H, sizeof(real)),
-        .split_rows = p.split_rows, .linked = linked,
+        .args = args,
+        .packed = packed,
+        .kernel = kernel,
+        .cell = cell,
+        .steps = {args->T, B, args->offsets},
+        .x_row = x_row,
+        .h_row = padded_row(P, sizeof(real)),
+        .m_row = padded_row(H, sizeof(real)),
+        .split_rows = p.split_rows,
+        .linked = linked,
     };
     const double bytes = projection_bytes(I, G, sizeof(real));
     f->chunk = p.split_rows ? B : chunk_rows(&f->steps, bytes, G + (copy_x ? x_row : 0), sizeof(real), linked);
@@ -173,9 +190,9 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
     for (int k = 0; k < count; k++) {
         const fastrnn_packed *packed = args[k].packed;
         const NAME(cell) *cell = packed->isa->SUFFIX->cells[packed->cell];
-        plans[k] = plan_steps(&(steps){args[k].T, args[k].B, args[k].offsets}, packed->I, packed->H, packed->P,
-                              cell->gates, sizeof(real), packed->isa->SUFFIX->width, cell->block, threads,
-                              (double)TEAM_START / count);
+        plans[k] =
+            plan_steps(&(steps){args[k].T, args[k].B, args[k].offsets}, packed->I, packed->H, packed->P, cell->gates,
+                       sizeof(real), packed->isa->SUFFIX->width, cell->block, threads, (double)TEAM_START / count);
     }
     const arrangement how = arrange(plans, count, stacked, args->T, threads);
     const int together = how == SIDE_BY_SIDE;
@@ -216,15 +233,15 @@ struct NAME(backward) {
     const NAME(kernels) *kernel;
     const NAME(cell) *cell;
     steps steps;
-    /* Steps are taken in chunks, the last chunk first. d_gates (rows of a chunk, then B, d_gates_row): the gradients of the
-     * chunk's steps, then those of the step after it. h_prev (rows, P): h_{t-1} of each row. With a projection, d_h (rows, P)
-     * and m (rows, H): the gradient of h_t, and what was projected to it. */
+    /* Steps are taken in chunks, the last chunk first. d_gates (rows of a chunk, then B, d_gates_row): the gradients of
+     * the chunk's steps, then those of the step after it. h_prev (rows, P): h_{t-1} of each row. With a projection, d_h
+     * (rows, P) and m (rows, H): the gradient of h_t, and what was projected to it. */
     ptrdiff_t chunk, d_gates_row;
     real *d_gates, *h_prev, *d_h, *m;
-    real *d_m;                             /* (B, H): with a projection, the gradient of a step's m */
-    real *d_state;                         /* (B, H) */
-    real *panels_x, *panels_h, *panels_m;  /* packed rows of x, h_prev and m: [panel][up to kernel->depth][width] */
-    real *scratch;                         /* per member, for outer_product */
+    real *d_m;                            /* (B, H): with a projection, the gradient of a step's m */
+    real *d_state;                        /* (B, H) */
+    real *panels_x, *panels_h, *panels_m; /* packed rows of x, h_prev and m: [panel][up to kernel->depth][width] */
+    real *scratch;                        /* per member, for outer_product */
     ptrdiff_t scratch_size;
     int split_rows;
     linked linked;
@@ -258,7 +275,8 @@ static fastrnn_range NAME(share_tiles)(ptrdiff_t columns, int tile, const fastrn
 /* d_weight += sum over the chunk's rows, from the last to the first, of d_gates[r]^T x[r] (and h_prev[r]). With rows in
  * descending order, as time runs here, cutting time into chunks leaves every sum in one order. The gradients of the
  * recurrent sums are the first of d_gates, those of the input's sums the last: the same, or `shift` further. */
-static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0, ptrdiff_t t1)
+static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0,
+                                   ptrdiff_t t1)
 {
     const fastrnn_backward_args *args = b->args;
     const NAME(kernels) *kernel = b->kernel;
@@ -278,8 +296,8 @@ static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrn
         depth = end < kernel->depth ? end : kernel->depth;
         const int fresh = !args->accumulate && t1 == b->steps.T && end == n;
         const real *d_gates = b->d_gates + (end - 1) * row;
-        kernel->pack_rows(depth, I, x_panels.from, x_panels.to, (const real *)args->x + (first + end - 1) * I, -I, 0, depth,
-                          b->panels_x);
+        kernel->pack_rows(depth, I, x_panels.from, x_panels.to, (const real *)args->x + (first + end - 1) * I, -I, 0,
+                          depth, b->panels_x);
         kernel->pack_rows(depth, P, h_panels.from, h_panels.to, b->h_prev + (end - 1) * P, -P, 0, depth, b->panels_h);
         if (b->m)
             kernel->pack_rows(depth, H, m_panels.from, m_panels.to, b->m + (end - 1) * H, -H, 0, depth, b->panels_m);
@@ -313,16 +331,16 @@ static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrn
             const real *c = args->state, *c_prev = t ? c + first_row(&b->steps, t - 1) * H : args->c_0;
             const ptrdiff_t from = m_panels.from * kernel->width, to = m_panels.to * kernel->width;
             if (!fastrnn_team_go(me, 20.0 * count * H)) break;
-            kernel->lstm_peephole(count, H, from, to < H ? to : H, b->d_gates + (at - first) * row, row, c + at * H, c_prev,
-                                  !args->accumulate && t == b->steps.T - 1, args->d_peephole);
+            kernel->lstm_peephole(count, H, from, to < H ? to : H, b->d_gates + (at - first) * row, row, c + at * H,
+                                  c_prev, !args->accumulate && t == b->steps.T - 1, args->d_peephole);
         }
         fastrnn_team_barrier(me);
     }
 }
 
 /* d_x, `rows` rows of it from row `first` on, from d_gates of these rows. */
-static void NAME(input_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t first, ptrdiff_t rows,
-                                 const real *d_gates)
+static void NAME(input_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t first,
+                                 ptrdiff_t rows, const real *d_gates)
 {
     const ptrdiff_t I = b->packed->I, H = b->packed->H, G = b->cell->gates * H;
     const fastrnn_range panels = {0, fastrnn_panels(I, b->kernel->width)};
@@ -355,7 +373,8 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
     const fastrnn_backward_args *args = b->args;
     const fastrnn_packed *packed = b->packed;
     const NAME(kernels) *kernel = b->kernel;
-    const ptrdiff_t T = args->T, B = args->B, H = packed->H, P = packed->P, G = b->cell->gates * H, row = b->d_gates_row;
+    const ptrdiff_t T = args->T, B = args->B, H = packed->H, P = packed->P, G = b->cell->gates * H,
+                    row = b->d_gates_row;
     const int is_lstm = packed->cell == FASTRNN_LSTM, width = kernel->width;
     const real *state = args->state, *gates = args->gates, *extra = args->extra, *d_output = args->d_output;
     real *d_h_0 = args->d_h_0;
@@ -390,7 +409,9 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
                 .gates = gates ? gates + at * G : NULL,
                 .state = state + at * H,
                 .extra = extra && !is_lstm ? extra + at * H : NULL,
-                .c_prev = t ? state + first_row(&b->steps, t - 1) * H : is_lstm ? args->c_0 : args->h_0,
+                .c_prev = t         ? state + first_row(&b->steps, t - 1) * H
+                          : is_lstm ? args->c_0
+                                    : args->h_0,
                 .d_output = d_output ? d_output + at * P : NULL,
                 .d_h = d_h_0,
                 .d_state = b->d_state,
@@ -401,18 +422,22 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
             if (packed->has_projection) {
                 real *d_h = b->d_h + (at - first) * P;
                 const fastrnn_range both = first_of(now, after);
-                const ptrdiff_t from = h_panels.from * kernel->width, to = h_panels.to * kernel->width < P ? h_panels.to * kernel->width : P;
-                for (fastrnn_range piece = no_piece(h_panels); next_piece(me, h_panels, 2.0 * (both.to - both.from) * G * width, &piece);)
-                    kernel->multiply(both.to - both.from, P, G, piece.from, piece.to, d_gates_next + both.from * row, row,
-                                     packed->panels_hh, d_h_0 + both.from * P, P);
+                const ptrdiff_t from = h_panels.from * kernel->width,
+                                to = h_panels.to * kernel->width < P ? h_panels.to * kernel->width : P;
+                for (fastrnn_range piece = no_piece(h_panels);
+                     next_piece(me, h_panels, 2.0 * (both.to - both.from) * G * width, &piece);)
+                    kernel->multiply(both.to - both.from, P, G, piece.from, piece.to, d_gates_next + both.from * row,
+                                     row, packed->panels_hh, d_h_0 + both.from * P, P);
                 for (ptrdiff_t r = now.from; from < to && r < now.to; r++)
-                    kernel->add(to - from, d_h_0 + r * P + from, d_output ? d_output + (at + r) * P + from : NULL, d_h + r * P + from);
+                    kernel->add(to - from, d_h_0 + r * P + from, d_output ? d_output + (at + r) * P + from : NULL,
+                                d_h + r * P + from);
                 if (!b->split_rows) fastrnn_team_barrier(me); /* the cell reads all of d_h */
                 step.a = d_h, step.a_row = P, step.K = P, step.panels = packed->panels_hr;
                 step.product_rows = rows_of_step(&b->steps, t);
                 step.d_output = NULL, step.d_h = b->d_m, step.h = b->m + (at - first) * H;
             }
-            for (fastrnn_range piece = no_piece(units); next_piece(me, units, 2.0 * (now.to - now.from) * step.K * width, &piece);)
+            for (fastrnn_range piece = no_piece(units);
+                 next_piece(me, units, 2.0 * (now.to - now.from) * step.K * width, &piece);)
                 b->cell->step_back(&step, now.from, now.to, piece.from, piece.to);
             if (h_next && (!is_lstm || packed->has_projection)) {
                 const fastrnn_range next = first_of(b->split_rows ? rows : some_rows, after);
@@ -436,7 +461,8 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
         if (t0 > 0) { /* this chunk's first step is the one after the next chunk */
             const fastrnn_range some = first_of(some_rows, rows_of_step(&b->steps, t0));
             const ptrdiff_t last = first - first_row(&b->steps, start_of_chunk(&b->steps, t0, b->chunk));
-            copy_bytes(b->d_gates + (last + some.from) * row, b->d_gates + some.from * row, some.to - some.from, row, sizeof(real));
+            copy_bytes(b->d_gates + (last + some.from) * row, b->d_gates + some.from * row, some.to - some.from, row,
+                       sizeof(real));
             fastrnn_team_barrier(me);
         }
     }
@@ -446,7 +472,8 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
     if (packed->cell == FASTRNN_GRU) { /* what passed by the product */
         fastrnn_team_barrier(me);
         const fastrnn_range some = first_of(some_rows, count);
-        kernel->add((some.to - some.from) * H, d_h_0 + some.from * H, b->d_state + some.from * H, d_h_0 + some.from * H);
+        kernel->add((some.to - some.from) * H, d_h_0 + some.from * H, b->d_state + some.from * H,
+                    d_h_0 + some.from * H);
     }
 }
 
@@ -460,8 +487,14 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
     const ptrdiff_t B = args->B, I = packed->I, H = packed->H, P = packed->P, width = kernel->width;
     const ptrdiff_t row = padded_row(cell->d_gates * H, sizeof(real)), projected = packed->has_projection ? 1 : 0;
     *b = (struct NAME(backward)){
-        .args = args, .packed = packed, .kernel = kernel, .cell = cell, .steps = {args->T, B, args->offsets},
-        .d_gates_row = row, .scratch_size = kernel->outer_rows * kernel->depth, .split_rows = p.split_rows,
+        .args = args,
+        .packed = packed,
+        .kernel = kernel,
+        .cell = cell,
+        .steps = {args->T, B, args->offsets},
+        .d_gates_row = row,
+        .scratch_size = kernel->outer_rows * kernel->depth,
+        .split_rows = p.split_rows,
         .linked = linked,
     };
     b->chunk = chunk_rows(&b->steps, BACKWARD_CHUNK_BYTES, row + P + projected * (P + H), sizeof(real), linked);
@@ -546,9 +579,9 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
     for (int k = 0; k < count; k++) {
         const fastrnn_packed *packed = args[k].packed;
         const NAME(cell) *cell = packed->isa->SUFFIX->cells[packed->cell];
-        plans[k] = plan_steps(&(steps){args[k].T, args[k].B, args[k].offsets}, packed->I, packed->H, packed->P,
-                              cell->gates, sizeof(real), packed->isa->SUFFIX->width, cell->block, threads,
-                              (double)TEAM_START / count);
+        plans[k] =
+            plan_steps(&(steps){args[k].T, args[k].B, args[k].offsets}, packed->I, packed->H, packed->P, cell->gates,
+                       sizeof(real), packed->isa->SUFFIX->width, cell->block, threads, (double)TEAM_START / count);
     }
     const arrangement how = arrange(plans, count, stacked, args->T, threads);
     const int together = how == SIDE_BY_SIDE;
@@ -566,7 +599,8 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
     for (int k = 0; k < count; k++) NAME(place_backward)(&calls[k], memory);
     struct NAME(backwards) all = {calls, count};
     if (steps && how == SIDE_BY_SIDE)
-        complete = fastrnn_team_run(threads < count ? threads : count, NAME(backwards_side_by_side), &all, interruption);
+        complete =
+            fastrnn_team_run(threads < count ? threads : count, NAME(backwards_side_by_side), &all, interruption);
     else if (steps && how == WITH_ONE_TEAM)
         complete = fastrnn_team_run(plans->threads, NAME(backwards_with_one_team), &all, interruption);
     else

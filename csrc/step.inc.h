@@ -1,6 +1,6 @@
-/* One step of any cell: its products, and the time at which the cell's own functions see their numbers. A cell is one file
- * that includes nothing: two functions forward and one backward on a vector of hidden units of one sequence, and a line
- * that makes a NAME(cell) of them. */
+/* One step of any cell: its products, and the time at which the cell's own functions see their numbers. A cell is one
+ * file that includes nothing: two functions forward and one backward on a vector of hidden units of one sequence, and a
+ * line that makes a NAME(cell) of them. */
 
 INLINE vec NAME(load_lanes)(const real *p, int lanes) { return lanes == VL ? v_load(p) : v_load_n(p, lanes); }
 INLINE void NAME(store_lanes)(real *p, vec a, int lanes)
@@ -61,8 +61,8 @@ INLINE void NAME(step_forward)(const NAME(step) * s, ptrdiff_t r0, ptrdiff_t r1,
     for (ptrdiff_t b = b0, next; b < b1; b = next) {
         next = b1 - b < some ? b1 : b + some;
         NAME(product)(r1 - r0, G, NAME(panel_of_block)(gates, block, H, b), NAME(panel_of_block)(gates, block, H, next),
-                      s->K, s->h_prev + r0 * s->h_prev_row, s->h_prev_row, 1, s->panels, s->recurrent ? s->bias_hh : NULL,
-                      sums + r0 * G, G);
+                      s->K, s->h_prev + r0 * s->h_prev_row, s->h_prev_row, 1, s->panels,
+                      s->recurrent ? s->bias_hh : NULL, sums + r0 * G, G);
         const ptrdiff_t begin = b * block, end = next * block < H ? next * block : H;
         for (int pass = first ? 1 : 2; pass <= 2; pass++)
             for (ptrdiff_t r = r0; r < r1; r++)

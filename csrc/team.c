@@ -55,11 +55,11 @@ struct fastrnn_team {
     atomic_int sleeping;
     _Alignas(64)
 #endif
-    shared_flag stopped;
+        shared_flag stopped;
 #ifdef _OPENMP
     _Alignas(64)
 #endif
-    asking asking;
+        asking asking;
 #ifdef _OPENMP
     struct {
         _Alignas(64) atomic_ptrdiff_t value;
@@ -81,8 +81,8 @@ static void team_init(fastrnn_team *team, const fastrnn_interruption *interrupti
     if (interruption) timespec_get(&team->asking.asked, TIME_UTC);
 }
 
-/* Asking may take as long as another thread holds Python's lock, and looking at the clock takes as long as a small step:
- * so the clock is looked at after so many operations, some milliseconds, and the question asked by the clock. */
+/* Asking may take as long as another thread holds Python's lock, and looking at the clock takes as long as a small
+ * step: so the clock is looked at after so many operations, some milliseconds, and the question asked by the clock. */
 int fastrnn_team_go(const fastrnn_member *me, double operations)
 {
     const double look = 1e8, seconds = 0.05;
@@ -148,7 +148,6 @@ void fastrnn_team_barrier(const fastrnn_member *me)
     }
 }
 
-
 /* `round` counts what is published, too: a job has either this or barriers. */
 void fastrnn_team_publish(const fastrnn_member *me, int which, ptrdiff_t progress)
 {
@@ -172,8 +171,14 @@ void fastrnn_team_wait(const fastrnn_member *me, int which, ptrdiff_t progress)
 #else
 /* A team of one does one thing after the other. */
 void fastrnn_team_barrier(const fastrnn_member *me) { (void)me; }
-void fastrnn_team_publish(const fastrnn_member *me, int which, ptrdiff_t progress) { (void)me, (void)which, (void)progress; }
-void fastrnn_team_wait(const fastrnn_member *me, int which, ptrdiff_t progress) { (void)me, (void)which, (void)progress; }
+void fastrnn_team_publish(const fastrnn_member *me, int which, ptrdiff_t progress)
+{
+    (void)me, (void)which, (void)progress;
+}
+void fastrnn_team_wait(const fastrnn_member *me, int which, ptrdiff_t progress)
+{
+    (void)me, (void)which, (void)progress;
+}
 #endif
 
 int fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_member *), void *context,

@@ -31,8 +31,8 @@ static inline fastrnn_member fastrnn_alone(const fastrnn_member *me)
     return alone;
 }
 
-/* How far something is, of which others want to know: it only grows, from 0. What a member wrote before it says so, those
- * can read who have waited for it. Barriers and these are for different jobs. */
+/* How far something is, of which others want to know: it only grows, from 0. What a member wrote before it says so,
+ * those can read who have waited for it. Barriers and these are for different jobs. */
 enum { FASTRNN_PROGRESSES = 16 };
 void fastrnn_team_publish(const fastrnn_member *, int which, ptrdiff_t progress);
 void fastrnn_team_wait(const fastrnn_member *, int which, ptrdiff_t progress);
