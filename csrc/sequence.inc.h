@@ -100,7 +100,7 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
                     if (keep) memcpy(extra + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
                 }
             }
-            if (!f->split_rows) fastrnn_team_barrier(me); /* the next step reads all of h_t */
+            if (!f->split_rows && fastrnn_team_barrier(me)) return; /* the next step reads all of h_t */
         }
         tell_link(me, f->linked, t1);
     }
@@ -170,6 +170,7 @@ static void NAME(forwards_side_by_side)(void *context, const fastrnn_member *me)
     const struct NAME(forwards) *all = context;
     const fastrnn_member alone = fastrnn_alone(me);
     for (int k = me->index; k < all->count; k += me->size) NAME(forward_member)(&all->calls[k], &alone);
+    fastrnn_team_finish(me);
 }
 
 static void NAME(forwards_with_one_team)(void *context, const fastrnn_member *me)
@@ -289,7 +290,7 @@ static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrn
     const fastrnn_range of_P = NAME(share_tiles)(P, kernel->tile_rows, me);
     /* Of the recurrent gradients, the first `shift` are those of the last rows of the weights. */
     const fastrnn_range low = first_of(gates, shift), high = from_row(gates, shift);
-    const int same_biases = shift == 0 && args->d_bias_ih && args->d_bias_hh;
+    const int same_biases = shift == 0 && args->d_bias_ih && args->d_bias_hh && !args->accumulate;
     const ptrdiff_t first = first_row(&b->steps, t0), n = first_row(&b->steps, t1) - first;
 
     for (ptrdiff_t end = n, depth; end > 0; end -= depth) {
@@ -444,9 +445,9 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
                 const real *h = is_lstm ? extra : state;
                 copy_bytes(h_next + next.from * P, h + (at + next.from) * P, next.to - next.from, P, sizeof(real));
             }
-            if (!b->split_rows)
-                fastrnn_team_barrier(me); /* the step before reads all of d_gates */
-            else if (args->d_x)
+            if (!b->split_rows) {
+                if (fastrnn_team_barrier(me)) return; /* the step before reads all of d_gates */
+            } else if (args->d_x)
                 NAME(input_gradient)(b, me, at + now.from, now.to - now.from, step.d_gates + now.from * row);
         }
         const ptrdiff_t n = first_row(&b->steps, t1) - first;
@@ -557,6 +558,7 @@ static void NAME(backwards_side_by_side)(void *context, const fastrnn_member *me
         NAME(begin_backward)(&all->calls[k], 1);
         NAME(backward_member)(&all->calls[k], &alone);
     }
+    fastrnn_team_finish(me);
 }
 
 static void NAME(backwards_with_one_team)(void *context, const fastrnn_member *me)

@@ -55,7 +55,7 @@ struct fastrnn_team {
     atomic_int sleeping;
     _Alignas(64)
 #endif
-        shared_flag stopped;
+        shared_flag stopped, leaving;
 #ifdef _OPENMP
     _Alignas(64)
 #endif
@@ -76,6 +76,7 @@ static void team_init(fastrnn_team *team, const fastrnn_interruption *interrupti
     for (int k = 0; k < FASTRNN_PROGRESSES; k++) atomic_init(&team->progress[k].value, 0);
 #endif
     WRITE(team->stopped, 0);
+    WRITE(team->leaving, 0);
     team->asking.interruption = interruption;
     team->asking.operations = 0;
     if (interruption) timespec_get(&team->asking.asked, TIME_UTC);
@@ -102,15 +103,15 @@ int fastrnn_team_go(const fastrnn_member *me, double operations)
 
 #ifdef _OPENMP
 
-/* Sleep until `round` is no longer `seen`, or for no reason; and the end of that sleep. */
-static void sleep_through(fastrnn_team *team, unsigned seen)
+/* Sleep until `round` is no longer `seen`, or for no reason, or (the asker) so long at most; and the end of that sleep. */
+static void sleep_through(fastrnn_team *team, unsigned seen, const struct timespec *most)
 {
 #if defined(__linux__)
     atomic_fetch_add(&team->sleeping, 1);
-    syscall(SYS_futex, (void *)&team->round, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    syscall(SYS_futex, (void *)&team->round, FUTEX_WAIT_PRIVATE, seen, most, NULL, 0);
     atomic_fetch_sub(&team->sleeping, 1);
 #else
-    (void)team, (void)seen;
+    (void)team, (void)seen, (void)most;
     YIELD();
 #endif
 }
@@ -129,23 +130,26 @@ enum { SPINS = 2000 };
 /* OpenMP's own barrier costs microseconds where a step may take less than one. Waiting members spin for some tens of
  * microseconds. Longer than that, a member has probably lost its processor to another program, perhaps to the very
  * spinning of its own team: then they sleep, because on a busy machine a spinning wait costs a time slice a step. */
-void fastrnn_team_barrier(const fastrnn_member *me)
+int fastrnn_team_barrier(const fastrnn_member *me)
 {
-    if (me->size == 1) return;
+    if (me->size == 1) return 0;
     fastrnn_team *team = me->team;
     unsigned round = atomic_load_explicit(&team->round, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == me->size - 1) {
+        /* Here nobody can be on the way from one barrier to the next: so all read the same before they go on. */
+        WRITE(team->leaving, READ(team->stopped));
         atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
         atomic_store(&team->round, round + 1);
         wake_sleepers(team);
-        return;
+        return READ(team->leaving);
     }
     for (int spins = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;) {
         if (spins++ < SPINS)
             RELAX();
         else
-            sleep_through(team, round);
+            sleep_through(team, round, NULL);
     }
+    return READ(team->leaving);
 }
 
 /* `round` counts what is published, too: a job has either this or barriers. */
@@ -165,12 +169,37 @@ void fastrnn_team_wait(const fastrnn_member *me, int which, ptrdiff_t progress)
         if (spins++ < SPINS)
             RELAX();
         else
-            sleep_through(team, round);
+            sleep_through(team, round, NULL);
+    }
+}
+
+void fastrnn_team_finish(const fastrnn_member *me)
+{
+    const struct timespec most = {0, 20000000};
+    fastrnn_team *team = me->team;
+    atomic_fetch_add(&team->arrived, 1);
+    atomic_fetch_add(&team->round, 1);
+    wake_sleepers(team);
+    if (!me->asks) return;
+    for (int spins = 0;;) {
+        const unsigned round = atomic_load(&team->round);
+        if (atomic_load(&team->arrived) == me->size) return;
+        if (spins++ < SPINS)
+            RELAX();
+        else {
+            sleep_through(team, round, &most);
+            fastrnn_team_go(me, 1e9);
+        }
     }
 }
 #else
 /* A team of one does one thing after the other. */
-void fastrnn_team_barrier(const fastrnn_member *me) { (void)me; }
+int fastrnn_team_barrier(const fastrnn_member *me)
+{
+    (void)me;
+    return 0;
+}
+void fastrnn_team_finish(const fastrnn_member *me) { (void)me; }
 void fastrnn_team_publish(const fastrnn_member *me, int which, ptrdiff_t progress)
 {
     (void)me, (void)which, (void)progress;

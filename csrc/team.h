@@ -37,8 +37,12 @@ enum { FASTRNN_PROGRESSES = 16 };
 void fastrnn_team_publish(const fastrnn_member *, int which, ptrdiff_t progress);
 void fastrnn_team_wait(const fastrnn_member *, int which, ptrdiff_t progress);
 
-/* Waits until every member has come here. What a member wrote before, all can read after. */
-void fastrnn_team_barrier(const fastrnn_member *);
+/* Waits until every member has come here. What a member wrote before, all can read after. Returns, to all the same,
+ * whether the call has been interrupted: then they may leave together. To a team of one always 0. */
+int fastrnn_team_barrier(const fastrnn_member *);
+
+/* For a job without barriers, the last thing that each member does: the one that asks goes on asking for the others. */
+void fastrnn_team_finish(const fastrnn_member *);
 
 typedef struct {
     ptrdiff_t from, to;
