@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+import collections
+import math
+
 import numpy as np
 
 from fastrnn._validation import native
+
+# Memory that a ragged call of a layer needs between its arguments and its results, for the next call: the system takes
+# time to clear new memory. What is here nobody uses.
+_spares = collections.deque(maxlen=4)
+MOST_SPARE_BYTES = 8 << 20
+
+
+def borrow(shape, dtype):
+    """An array for use within a call; its values are not set."""
+    size = math.prod(shape) * dtype.itemsize
+    try:
+        memory = _spares.pop()
+    except IndexError:
+        memory = None
+    if memory is None or memory.nbytes < size:
+        memory = np.empty(size, np.uint8)
+    return memory[:size].view(dtype).reshape(shape)
+
+
+def give_back(array):
+    """Of an array that borrow has made, and that nobody uses any more."""
+    if array.base is not None and array.base.nbytes <= MOST_SPARE_BYTES:
+        _spares.append(array.base)
 
 
 class Rows:
@@ -28,7 +54,7 @@ class Rows:
         The first row of each step, and N; None if the batch is not ragged.
     """
 
-    __slots__ = ("T", "B", "shape", "offsets", "_order", "_t", "_b", "_turned")
+    __slots__ = ("T", "B", "shape", "offsets", "_order", "_t", "_b", "_at", "_turned")
 
     def __init__(self, T, B, lengths=None):
         self.T, self.B = T, B
@@ -45,6 +71,7 @@ class Rows:
         self.shape = step.shape
         self._order = order
         self._t, self._b = step, order[sequence]
+        self._at = step * B + self._b
         self._turned = self.offsets[lengths[sequence] - 1 - step] + sequence
 
     @property
@@ -58,25 +85,43 @@ class Rows:
         """The rows of steps t0 to t1, or to the last, as rows of their own."""
         return Part(self, t0, min(t1, self.steps))
 
-    def gather(self, array, dtype):
-        """(T, B, n), or None, to the rows (..., n), native."""
+    def empty(self, n, dtype):
+        """Rows (..., n) whose values are not set; those of a ragged batch are borrowed, because nobody sees them."""
+        return np.empty((*self.shape, n), dtype) if self.offsets is None else borrow((*self.shape, n), dtype)
+
+    def gather(self, array, dtype, borrowed=False):
+        """(T, B, n), or None, to the rows (..., n), native; of a ragged batch in borrowed memory if that is wanted."""
         if array is None:
             return None
-        return native(array if self.offsets is None else array[self._t, self._b], dtype)
+        if self.offsets is None:
+            return native(array, dtype)
+        # Before any cast, which is not for what lies beyond the lengths.
+        if not array.flags.c_contiguous:
+            rows = array[self._t, self._b]
+        elif borrowed and array.dtype == dtype:
+            rows = borrow((*self.shape, array.shape[-1]), dtype)
+            return self._flat(array).take(self._at, axis=0, out=rows, mode="clip")  # "raise" would copy once more
+        else:
+            rows = self._flat(array).take(self._at, axis=0)
+        return native(rows, dtype)
 
     def scatter(self, rows):
         """The rows (..., n) to (T, B, n), zero where there is no row."""
         if self.offsets is None:
             return rows
         array = np.zeros((self.T, self.B, rows.shape[-1]), rows.dtype)
-        array[self._t, self._b] = rows
+        self._flat(array)[self._at] = rows
         return array
+
+    def _flat(self, array):
+        """A view (T * B, n)."""
+        return array.reshape(self.T * self.B, array.shape[-1])
 
     def turned(self, rows):
         """The rows as if every sequence began at its end; of None, None."""
         if rows is None:
             return None
-        return np.ascontiguousarray(rows[::-1]) if self.offsets is None else rows[self._turned]
+        return np.ascontiguousarray(rows[::-1]) if self.offsets is None else rows.take(self._turned, axis=0)
 
     def gather_state(self, array):
         """(..., B, n), or None, to the kernel's order of sequences."""

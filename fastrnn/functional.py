@@ -58,6 +58,8 @@ WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_
 def infer_rows(cell, rows, inputs, stacked=False):
     """The outputs of native arrays: of directions of one layer, or stacked, of layers on top of each other.
 
+    Those of a ragged batch are in borrowed memory.
+
     Each input is (reverse, x, state_0, weights, state_n), of a stacked one but the first without x and in the same
     direction. `weights` may be what _core.pack has made of them; state_n is written.
     """
@@ -68,7 +70,7 @@ def infer_rows(cell, rows, inputs, stacked=False):
         elif reverse:
             x = rows.turned(x)
         h_0 = state_0[0]
-        output = np.empty((*rows.shape, h_0.shape[-1]), h_0.dtype)
+        output = rows.empty(h_0.shape[-1], h_0.dtype)
         calls.append((x, *state_0, rows.offsets, weights, output, *state_n, None, None, None))
         outputs.append(output)
     _core.forward(cell, calls, stacked, get_num_threads(), instruction_set())

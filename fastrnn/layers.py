@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrnn._parametrized import Parametrized
-from fastrnn._rows import Rows
+from fastrnn._rows import Rows, give_back
 from fastrnn._levels import (
     ALL,
     CheckpointedLevel,
@@ -221,7 +221,7 @@ class Recurrent(Parametrized):
             If a shape or a length does not fit. The message starts with the argument's name.
         """
         rows, x, batched, state_0 = self._arguments(x, state, lengths, private_state=False)
-        x = rows.gather(x, self._dtype)
+        x = given = rows.gather(x, self._dtype, borrowed=True)
         state_n = empty_like(state_0)
         frozen = self._params._packed
         weights = frozen[0] if frozen else self._weights
@@ -230,7 +230,12 @@ class Recurrent(Parametrized):
                 (reverse, of_layers(state_0, at), of_layers(state_n, at), weights[at]) for at, reverse in level
             ]
             x = infer_level(self._cell, rows, x, directions)
-        return self._returned(rows.scatter(x), rows, state_n, batched)
+        if rows.offsets is None:
+            return self._returned(x, rows, state_n, batched)
+        output = rows.scatter(x)
+        give_back(given)
+        give_back(x)
+        return self._returned(output, rows, state_n, batched)
 
     def forward(
         self, x: ArrayLike, state=None, lengths: ArrayLike | None = None, *, checkpoint_every: int | None = None

@@ -1,5 +1,6 @@
 """Layers of every kind with all their options: against the reference, and their promises to the last bit."""
 
+import concurrent.futures
 import copy
 import pickle
 
@@ -304,3 +305,18 @@ def test_more_layers_than_run_together():
     x = draw(1, 6, 4, 3)
     y = np.stack([stream.step(x_t) for x_t in x])
     assert y.tobytes() == layer(x)[0].tobytes()
+
+
+def test_ragged_calls_do_not_share_what_they_return():
+    """They borrow memory from each other, of all sizes, also within a call that a signal's handler or a thread makes."""
+    layer = fastrnn.LSTM(5, 40, num_layers=2, rng=1)
+    cases = [(draw(k, 3 + k, 6, 5).astype(np.float32), np.random.default_rng(k).integers(0, 4 + k, 6)) for k in range(12)]
+    cases.append((cases[0][0], np.zeros(6, int)))
+    expected = [layer.forward(x, None, lengths)[0] for x, lengths in cases]
+    found = [layer(x, None, lengths) for x, lengths in cases]
+    for (output, state_n), wanted in zip(found, expected, strict=True):
+        assert output.tobytes() == wanted.tobytes()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for (output, _), wanted in zip(pool.map(lambda case: layer(case[0], None, case[1]), cases), expected):
+                assert output.tobytes() == wanted.tobytes()
