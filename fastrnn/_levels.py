@@ -235,10 +235,13 @@ class Stretches:
                 for array in arrays:
                     if array is not None:
                         array[...] = 0
+        shape, kept = None, None
         for number in reversed(range(len(self.states))):
             part = self.rows.part(number * self.every, (number + 1) * self.every)
             state = self.states[number]
-            direction = False, state, empty_like(state), self.weights, self.packed, self.kept(part)
+            if part.shape != shape:  # else it has the memory of the stretch after it
+                shape, kept = part.shape, self.kept(part)
+            direction = False, state, empty_like(state), self.weights, self.packed, kept
             level, _ = TapedLevel.run(
                 self.cell, part, self.x[part.slice], True, [direction], self.dropout, part.first
             )
