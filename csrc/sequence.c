@@ -52,14 +52,14 @@ static void tell_link(const fastrnn_member *me, linked l, ptrdiff_t progress)
     if (l.own >= 0) fastrnn_team_publish(me, l.own, progress);
 }
 
-/* Rows of a chunk of steps that has so many columns in so many bytes: at least those of one step, at most all. Of
- * linked calls, the one waits for a chunk of the other: so there are several. */
-static ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t columns, size_t element, linked links)
+/* Rows of a chunk of steps that has so many columns in so many bytes: at least those of one step, at most all by so
+ * many. */
+static ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t columns, size_t element, int chunks)
 {
     const ptrdiff_t all = first_row(s, s->T), least = rows_of_step(s, 0);
     double rows = bytes / ((double)columns * (double)element);
-    if (links.own >= 0 && rows > (double)all / LINKED_CHUNKS) rows = (double)all / LINKED_CHUNKS;
-    return rows <= (double)least ? least : rows < (double)all ? (ptrdiff_t)rows : all;
+    if (rows > (double)all / chunks) rows = (double)all / chunks;
+    return rows <= (double)least ? least : (ptrdiff_t)rows;
 }
 static ptrdiff_t end_of_chunk(const steps *s, ptrdiff_t t0, ptrdiff_t rows)
 {

@@ -141,7 +141,10 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
         .linked = linked,
     };
     const double bytes = projection_bytes(I, G, sizeof(real));
-    f->chunk = p.split_rows ? B : chunk_rows(&f->steps, bytes, G + (copy_x ? x_row : 0), sizeof(real), linked);
+    const int chunks = linked.own == NO_LINK ? 1 : LINKED_CHUNKS; /* the call above waits for a chunk */
+    f->chunk = p.split_rows
+                   ? B
+                   : chunk_rows(&f->steps, bytes, G + (copy_x ? x_row : 0), sizeof(real), chunks);
     f->at_gates = fastrnn_reserve(layout, sizeof(real), keep_gates ? 0 : f->chunk, G, 1);
     f->at_x_rows = fastrnn_reserve(layout, sizeof(real), copy_x ? f->chunk : 0, x_row, 1);
     f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, B, f->h_row);
@@ -392,9 +395,12 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
     for (ptrdiff_t t1 = T, t0; t1 > 0; t1 = t0) {
         t0 = start_of_chunk(&b->steps, t1, b->chunk);
         const ptrdiff_t first = first_row(&b->steps, t0);
-        wait_for_link(me, b->linked, T - t0);
+        /* Linked calls tell each other of d_x some steps at a time; others make it for the whole chunk. */
+        const ptrdiff_t some_steps = b->linked.own == NO_LINK ? t1 - t0 : fastrnn_panels(T, LINKED_CHUNKS);
+        ptrdiff_t end = t1; /* of the steps whose d_x is still to be made */
         NAME(first_h_prev)(b, t0, first_of(some_rows, rows_of_step(&b->steps, t0)));
         for (ptrdiff_t t = t1 - 1; t >= t0; t--) {
+            if (t == end - 1) wait_for_link(me, b->linked, T - (end - t0 < some_steps ? t0 : end - some_steps));
             const ptrdiff_t at = first_row(&b->steps, t), after = rows_of_step(&b->steps, t + 1);
             const fastrnn_range now = first_of(rows, rows_of_step(&b->steps, t));
             const real *d_gates_next = b->d_gates + (first_row(&b->steps, t + 1) - first) * row;
@@ -445,19 +451,22 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
                 const real *h = is_lstm ? extra : state;
                 copy_bytes(h_next + next.from * P, h + (at + next.from) * P, next.to - next.from, P, sizeof(real));
             }
-            if (!b->split_rows) {
-                if (fastrnn_team_barrier(me)) return; /* the step before reads all of d_gates */
-            } else if (args->d_x)
-                NAME(input_gradient)(b, me, at + now.from, now.to - now.from, step.d_gates + now.from * row);
+            if (b->split_rows) {
+                if (args->d_x)
+                    NAME(input_gradient)(b, me, at + now.from, now.to - now.from, step.d_gates + now.from * row);
+                continue;
+            }
+            if (fastrnn_team_barrier(me)) return; /* the step before reads all of d_gates */
+            if (t > t0 && end - t < some_steps) continue;
+            if (args->d_x) {
+                const fastrnn_range flat = fastrnn_share(first_row(&b->steps, end) - at, me);
+                NAME(input_gradient)(b, me, at + flat.from, flat.to - flat.from,
+                                     b->d_gates + (at - first + flat.from) * row);
+            }
+            end = t;
+            tell_link(me, b->linked, T - t);
         }
-        const ptrdiff_t n = first_row(&b->steps, t1) - first;
-        if (b->split_rows)
-            fastrnn_team_barrier(me);
-        else if (args->d_x) {
-            const fastrnn_range flat = fastrnn_share(n, me);
-            NAME(input_gradient)(b, me, first + flat.from, flat.to - flat.from, b->d_gates + flat.from * row);
-        }
-        tell_link(me, b->linked, T - t0);
+        if (b->split_rows) fastrnn_team_barrier(me);
         NAME(weight_gradients)(b, me, t0, t1);
         if (t0 > 0) { /* this chunk's first step is the one after the next chunk */
             const fastrnn_range some = first_of(some_rows, rows_of_step(&b->steps, t0));
@@ -498,7 +507,7 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
         .split_rows = p.split_rows,
         .linked = linked,
     };
-    b->chunk = chunk_rows(&b->steps, BACKWARD_CHUNK_BYTES, row + P + projected * (P + H), sizeof(real), linked);
+    b->chunk = chunk_rows(&b->steps, BACKWARD_CHUNK_BYTES, row + P + projected * (P + H), sizeof(real), 1);
     b->at_d_gates = fastrnn_reserve(layout, sizeof(real), b->chunk + B, row, 1);
     b->at_h_prev = fastrnn_reserve(layout, sizeof(real), b->chunk, P, 1);
     b->at_d_h = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, P, 1);
