@@ -66,6 +66,8 @@ def named(page):
 def somewhere(tmp_path, monkeypatch, threads):
     """A folder for the files of a page; the number of threads is put back."""
     monkeypatch.chdir(tmp_path)
+    # Processes that a page starts find this fastrnn, installed or not.
+    monkeypatch.setenv("PYTHONPATH", str(Path(fastrnn.__file__).parent.parent))
     threads(fastrnn.get_num_threads())
 
 
