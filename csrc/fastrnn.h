@@ -68,10 +68,17 @@ typedef struct {
     const void *peephole;          /* LSTM (3, H) of i, f and o; or NULL */
 } fastrnn_weights;
 
+/* Is called now and then, at least every 0.1 s or so of work, by the thread that made the call; what it returns other
+ * than 0 ends the call with FASTRNN_INTERRUPTED, its results unfinished. */
+typedef struct {
+    int (*wanted)(void *context);
+    void *context;
+} fastrnn_interruption;
+
 /* Packs for one pass. *packed: NULL, or what an earlier call left and nobody uses any more; its memory is used again
- * where it is large enough, and otherwise freed. Written only on success. */
-fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *, int threads,
-                            fastrnn_packed **packed);
+ * where it is large enough, and otherwise freed. After an interruption it is such memory. interruption: may be NULL. */
+fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *,
+                            const fastrnn_interruption *, int threads, fastrnn_packed **packed);
 size_t fastrnn_packed_bytes(const fastrnn_packed *); /* 0 for NULL */
 void fastrnn_packed_free(fastrnn_packed *);          /* NULL is ignored */
 
@@ -81,13 +88,6 @@ typedef struct {
     ptrdiff_t gates, state, extra;
 } fastrnn_tape_columns;
 fastrnn_tape_columns fastrnn_tape(fastrnn_cell, ptrdiff_t H, ptrdiff_t projection); /* P, or 0 for none */
-
-/* Is called now and then, at least every 0.1 s or so of work, by the thread that made the call; what it returns other
- * than 0 ends the call with FASTRNN_INTERRUPTED, its results unfinished. */
-typedef struct {
-    int (*wanted)(void *context);
-    void *context;
-} fastrnn_interruption;
 
 typedef struct {
     ptrdiff_t T, B;

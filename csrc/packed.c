@@ -35,7 +35,8 @@ fastrnn_tape_columns fastrnn_tape(fastrnn_cell cell, ptrdiff_t H, ptrdiff_t proj
 }
 
 fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_pass pass,
-                            const fastrnn_weights *weights, int threads, fastrnn_packed **packed)
+                            const fastrnn_weights *weights, const fastrnn_interruption *interruption, int threads,
+                            fastrnn_packed **packed)
 {
     const ptrdiff_t I = weights->I, H = weights->H, P = weights->P;
     const int is_float = dtype == FASTRNN_F32;
@@ -89,6 +90,7 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
     /* A team is worth its start from some tens of microseconds on. */
     const double numbers = (double)G * (double)(I + P) + (has_projection ? (double)P * (double)H : 0);
     packing p = {weights, to};
-    fastrnn_team_run(numbers < 100e3 ? 1 : threads, is_float ? pack_member_f32 : pack_member_f64, &p, NULL);
-    return FASTRNN_OK;
+    const int complete = fastrnn_team_run(numbers < 100e3 ? 1 : threads, is_float ? pack_member_f32 : pack_member_f64,
+                                          &p, interruption);
+    return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }

@@ -116,21 +116,6 @@ static fastrnn_range share_rows(const steps *s, const fastrnn_member *me)
     return (fastrnn_range){first_sequence(s, me->index, me->size), to};
 }
 
-/* Blocks or panels in pieces none of which takes longer than an interruption may, one having so many operations:
- *   for (fastrnn_range piece = no_piece(all); next_piece(me, all, operations, &piece);) ... */
-static fastrnn_range no_piece(fastrnn_range all) { return (fastrnn_range){all.from, all.from}; }
-static int next_piece(const fastrnn_member *me, fastrnn_range all, double operations, fastrnn_range *piece)
-{
-    enum { FEWEST = 2 };
-    const double most = 1e9, fit = most / (operations + 1);
-    if (piece->to >= all.to) return 0;
-    piece->from = piece->to;
-    if (fit < (double)(all.to - piece->from))
-        piece->to = fit < FEWEST ? piece->from + FEWEST : piece->from + (ptrdiff_t)fit;
-    if (fit >= (double)(all.to - piece->from) || piece->to > all.to) piece->to = all.to;
-    return fastrnn_team_go(me, operations * (double)(piece->to - piece->from));
-}
-
 /* The distance between rows of n numbers: they start on a cache line, but not all in the same few sets of a cache. */
 static ptrdiff_t padded_row(ptrdiff_t n, size_t element)
 {

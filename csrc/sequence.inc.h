@@ -53,8 +53,8 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
             x_chunk = f->x_rows;
             if (!f->split_rows) fastrnn_team_barrier(me);
         }
-        for (fastrnn_range piece = no_piece(blocks);
-             next_piece(me, blocks, 2.0 * (flat.to - flat.from) * I * of_block, &piece);)
+        for (fastrnn_range piece = fastrnn_no_piece(blocks);
+             fastrnn_next_piece(me, blocks, 2.0 * (flat.to - flat.from) * I * of_block, &piece);)
             kernel->project(cell, flat.to - flat.from, I, H, piece.from, piece.to, x_chunk + flat.from * f->x_row,
                             f->x_row, f->packed->panels_ih, f->packed->bias_ih, gates + flat.from * G);
 
@@ -84,13 +84,13 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
                 .h_next_row = f->h_row,
                 .keep = keep,
             };
-            for (fastrnn_range piece = no_piece(blocks);
-                 next_piece(me, blocks, 2.0 * (now.to - now.from) * P * of_block, &piece);)
+            for (fastrnn_range piece = fastrnn_no_piece(blocks);
+                 fastrnn_next_piece(me, blocks, 2.0 * (now.to - now.from) * P * of_block, &piece);)
                 cell->step(&step, now.from, now.to, piece.from, piece.to);
             if (f->m) {
                 if (!f->split_rows) fastrnn_team_barrier(me); /* a projection reads all of m */
-                for (fastrnn_range piece = no_piece(h_panels);
-                     next_piece(me, h_panels, 2.0 * (now.to - now.from) * H * width, &piece);)
+                for (fastrnn_range piece = fastrnn_no_piece(h_panels);
+                     fastrnn_next_piece(me, h_panels, 2.0 * (now.to - now.from) * H * width, &piece);)
                     kernel->multiply(now.to - now.from, P, H, piece.from, piece.to, f->m + now.from * f->m_row,
                                      f->m_row, f->packed->panels_hr, h_next + now.from * f->h_row, f->h_row);
                 const ptrdiff_t from = h_panels.from * kernel->width, to = h_panels.to * kernel->width;
@@ -348,7 +348,7 @@ static void NAME(input_gradient)(const struct NAME(backward) * b, const fastrnn_
 {
     const ptrdiff_t I = b->packed->I, H = b->packed->H, G = b->cell->gates * H;
     const fastrnn_range panels = {0, fastrnn_panels(I, b->kernel->width)};
-    for (fastrnn_range piece = no_piece(panels); next_piece(me, panels, 2.0 * rows * G * b->kernel->width, &piece);)
+    for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, 2.0 * rows * G * b->kernel->width, &piece);)
         b->kernel->multiply(rows, I, G, piece.from, piece.to, d_gates + (b->cell->d_gates * H - G), b->d_gates_row,
                             b->packed->panels_ih, (real *)b->args->d_x + first * I, I);
 }
@@ -431,8 +431,8 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
                 const fastrnn_range both = first_of(now, after);
                 const ptrdiff_t from = h_panels.from * kernel->width,
                                 to = h_panels.to * kernel->width < P ? h_panels.to * kernel->width : P;
-                for (fastrnn_range piece = no_piece(h_panels);
-                     next_piece(me, h_panels, 2.0 * (both.to - both.from) * G * width, &piece);)
+                for (fastrnn_range piece = fastrnn_no_piece(h_panels);
+                     fastrnn_next_piece(me, h_panels, 2.0 * (both.to - both.from) * G * width, &piece);)
                     kernel->multiply(both.to - both.from, P, G, piece.from, piece.to, d_gates_next + both.from * row,
                                      row, packed->panels_hh, d_h_0 + both.from * P, P);
                 for (ptrdiff_t r = now.from; from < to && r < now.to; r++)
@@ -443,8 +443,8 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
                 step.product_rows = rows_of_step(&b->steps, t);
                 step.d_output = NULL, step.d_h = b->d_m, step.h = b->m + (at - first) * H;
             }
-            for (fastrnn_range piece = no_piece(units);
-                 next_piece(me, units, 2.0 * (now.to - now.from) * step.K * width, &piece);)
+            for (fastrnn_range piece = fastrnn_no_piece(units);
+                 fastrnn_next_piece(me, units, 2.0 * (now.to - now.from) * step.K * width, &piece);)
                 b->cell->step_back(&step, now.from, now.to, piece.from, piece.to);
             if (h_next && (!is_lstm || packed->has_projection)) {
                 const fastrnn_range next = first_of(b->split_rows ? rows : some_rows, after);
@@ -477,7 +477,7 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
         }
     }
     const ptrdiff_t count = rows_of_step(&b->steps, 0);
-    for (fastrnn_range piece = no_piece(some_h); next_piece(me, some_h, 2.0 * count * G * width, &piece);)
+    for (fastrnn_range piece = fastrnn_no_piece(some_h); fastrnn_next_piece(me, some_h, 2.0 * count * G * width, &piece);)
         kernel->multiply(count, P, G, piece.from, piece.to, b->d_gates, row, packed->panels_hh, d_h_0, P);
     if (packed->cell == FASTRNN_GRU) { /* what passed by the product */
         fastrnn_team_barrier(me);

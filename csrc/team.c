@@ -101,6 +101,18 @@ int fastrnn_team_go(const fastrnn_member *me, double operations)
     return !READ(me->team->stopped);
 }
 
+int fastrnn_next_piece(const fastrnn_member *me, fastrnn_range all, double operations, fastrnn_range *piece)
+{
+    enum { FEWEST = 2 };
+    const double most = 1e9, fit = most / (operations + 1);
+    if (piece->to >= all.to) return 0;
+    piece->from = piece->to;
+    if (fit < (double)(all.to - piece->from))
+        piece->to = fit < FEWEST ? piece->from + FEWEST : piece->from + (ptrdiff_t)fit;
+    if (fit >= (double)(all.to - piece->from) || piece->to > all.to) piece->to = all.to;
+    return fastrnn_team_go(me, operations * (double)(piece->to - piece->from));
+}
+
 #ifdef _OPENMP
 
 /* Sleep until `round` is no longer `seen`, or for no reason, or (the asker) so long at most; and the end of that sleep. */

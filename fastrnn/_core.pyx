@@ -103,8 +103,8 @@ cdef extern from "fastrnn.h" nogil:
     bint fastrnn_isa_is_supported(const fastrnn_isa *)
     bint fastrnn_has_openmp()
     const char *fastrnn_compiler()
-    fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *, int threads,
-                                fastrnn_packed **)
+    fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *,
+                                const fastrnn_interruption *, int threads, fastrnn_packed **)
     fastrnn_tape_columns fastrnn_tape(fastrnn_cell, Py_ssize_t H, Py_ssize_t projection)
     size_t fastrnn_packed_bytes(const fastrnn_packed *)
     void fastrnn_packed_free(fastrnn_packed *)
@@ -237,11 +237,15 @@ def pack(str cell not None, tuple weights not None, bint backward, int num_threa
     cdef int type_number = _weights(&w, cell, weights)
     cdef fastrnn_status status
     cdef Packed packed = Packed.__new__(Packed) if spare is None else spare
+    cdef Workspace workspace = _workspace()
+    cdef fastrnn_interruption interruption
+    interruption.wanted, interruption.context = _signalled, <void *>workspace
+    workspace.in_use = True
     with nogil:
         status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
-                              num_threads, &packed.pointer)
-    if status != FASTRNN_OK:
-        raise MemoryError("no memory for packed weights")
+                              &interruption, num_threads, &packed.pointer)
+    workspace.in_use = False
+    workspace.check(status)
     packed.type_number, packed.I = type_number, w.I
     return packed
 
@@ -283,7 +287,7 @@ cdef class Workspace:
             error, self.error = self.error, None
             raise error
         if status != FASTRNN_OK:
-            raise MemoryError("no memory for the kernel's workspace")
+            raise MemoryError("no memory for the kernels' weights or workspace")
         return 0
 
 
@@ -357,8 +361,8 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
     with nogil:
         for k in range(count):
             if status == FASTRNN_OK and args[k].packed == NULL:
-                status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_FORWARD, &weights[k], num_threads,
-                                      &workspace.packed[k])
+                status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_FORWARD, &weights[k], &interruption,
+                                      num_threads, &workspace.packed[k])
                 args[k].packed = workspace.packed[k]
         if status == FASTRNN_OK:
             status = fastrnn_forward(args, count, stacked, workspace.pointer, &interruption, num_threads)
