@@ -1,6 +1,15 @@
 /* A layer over time, in one precision: what each member of the team does. Whatever a member is interrupted in, it comes
  * to every barrier: fastrnn_team_go() says of each piece of work whether it is still wanted. */
 
+/* The plan of one of `count` calls, which share the start of a team. */
+static plan NAME(plan_call)(steps s, const fastrnn_packed *packed, int threads, int count)
+{
+    const NAME(kernels) *kernel = packed->isa->SUFFIX;
+    const NAME(cell) *cell = kernel->cells[packed->cell];
+    return plan_steps(&s, packed->I, packed->H, packed->P, cell->gates, sizeof(real), kernel->width, cell->block, threads,
+                      (double)TEAM_START / count);
+}
+
 struct NAME(forward) {
     const fastrnn_forward_args *args;
     const fastrnn_packed *packed;
@@ -191,13 +200,8 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
 {
     struct NAME(forward) calls[FASTRNN_MOST_CALLS];
     plan plans[FASTRNN_MOST_CALLS];
-    for (int k = 0; k < count; k++) {
-        const fastrnn_packed *packed = args[k].packed;
-        const NAME(cell) *cell = packed->isa->SUFFIX->cells[packed->cell];
-        plans[k] =
-            plan_steps(&(steps){args[k].T, args[k].B, args[k].offsets}, packed->I, packed->H, packed->P, cell->gates,
-                       sizeof(real), packed->isa->SUFFIX->width, cell->block, threads, (double)TEAM_START / count);
-    }
+    for (int k = 0; k < count; k++)
+        plans[k] = NAME(plan_call)((steps){args[k].T, args[k].B, args[k].offsets}, args[k].packed, threads, count);
     const arrangement how = arrange(plans, count, stacked, args->T, threads);
     const int together = how == SIDE_BY_SIDE;
     fastrnn_layout layout = {0};
@@ -587,13 +591,8 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
 {
     struct NAME(backward) calls[FASTRNN_MOST_CALLS];
     plan plans[FASTRNN_MOST_CALLS];
-    for (int k = 0; k < count; k++) {
-        const fastrnn_packed *packed = args[k].packed;
-        const NAME(cell) *cell = packed->isa->SUFFIX->cells[packed->cell];
-        plans[k] =
-            plan_steps(&(steps){args[k].T, args[k].B, args[k].offsets}, packed->I, packed->H, packed->P, cell->gates,
-                       sizeof(real), packed->isa->SUFFIX->width, cell->block, threads, (double)TEAM_START / count);
-    }
+    for (int k = 0; k < count; k++)
+        plans[k] = NAME(plan_call)((steps){args[k].T, args[k].B, args[k].offsets}, args[k].packed, threads, count);
     const arrangement how = arrange(plans, count, stacked, args->T, threads);
     const int together = how == SIDE_BY_SIDE;
     fastrnn_layout layout = {0};

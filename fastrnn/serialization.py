@@ -229,7 +229,7 @@ def _build(about, tensors):
     try:
         _check_sizes(arguments, len(tensors), sum(len(t["data"]) for t in tensors.values()) // dtype.itemsize)
         layer = cls(**arguments, rng=_no_draws())
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"the arguments of {cls.__name__}: {error}") from error
     # The constructor has let an absent argument be its default, and might take another form of a value for the same.
     expected = layer._constructor_arguments()
