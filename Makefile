@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 
+STUDY   = unrolled long_gap gradients many_to_one many_to_many one_to_many translate forecast visualize odyssey
+
 BIN     = $(VENV)/bin
 SOURCES = setup.py pyproject.toml MANIFEST.in $(wildcard csrc/*.c csrc/*.h fastrnn/*.pyx)
 
@@ -12,7 +14,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench bench-peers build clean FORCE
+.PHONY: help demo study test bench bench-peers build clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -24,7 +26,10 @@ help: ## what can be made
 demo: $(VENV)/installed ## train a small character-level language model
 	@$(BIN)/python examples/char_lm.py $(ARGS)
 
-test: $(VENV)/installed ## run the tests
+study: $(VENV)/extras ## all examples of docs/study.md, with their figures, into build/study (an hour)
+	@set -e; for name in $(STUDY); do echo "examples/$$name.py"; $(BIN)/python examples/$$name.py $(ARGS); done
+
+test: $(VENV)/extras ## run the tests
 	@$(BIN)/python -m pytest -q tests $(ARGS)
 
 bench: $(VENV)/installed ## beside the NumPy reference and the limits of the machine, and how it scales (minutes)
@@ -59,7 +64,12 @@ $(VENV)/compiler: FORCE | $(VENV)/ready
 
 $(VENV)/installed: $(VENV)/ready $(VENV)/compiler $(SOURCES)
 	@echo "building fastrnn"
-	@$(BIN)/pip install -q --no-build-isolation --editable '.[test,demo,bench]'
+	@$(BIN)/pip install -q --no-build-isolation --editable '.[demo,bench]'
+	@touch $@
+
+$(VENV)/extras: $(VENV)/installed
+	@echo "installing what the tests and the study need"
+	@$(BIN)/pip install -q 'fastrnn[test]'
 	@touch $@
 
 # By their requirements and not as '.[peers,plots]', which would build fastrnn once more.

@@ -30,32 +30,20 @@ import zipfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
-# NumPy and fastrnn take turns, several times a step, and the threads of OpenBLAS and of OpenMP wait
-# for their next turn by spinning, on the cores that the other one needs: on two cores, half the
-# speed. So OpenMP's sleep at once, and NumPy's products are spread over threads here, in
-# `head_gradient`, which also gives the same bits on any number of cores.
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+from training import (  # first, because NumPy's threads are set there
+    DIVERGING,
+    Adam,
+    Failure,
+    add_by_symbol,
+    clip_scale,
+    cross_entropy,
+)
+import numpy as np
+from tqdm import tqdm
 
-import numpy as np  # noqa: E402
-
-import fastrnn  # noqa: E402
-
-try:
-    from tqdm import tqdm
-except ImportError:
-    print("error: this example needs tqdm: pip install 'fastrnn[demo]'", file=sys.stderr)
-    raise SystemExit(2) from None
+import fastrnn
 
 BITS = 1 / math.log(2)  # bits per nat
-
-# A run that diverges meets the check of its loss; no warnings on the way there.
-DIVERGING = {"over": "ignore", "invalid": "ignore"}
-
-
-class Failure(Exception):
-    """Something the user can put right: one line on stderr, exit status 2."""
-
 
 # The text ---------------------------------------------------------------------------------------
 
@@ -147,11 +135,8 @@ class CharModel:
         loss, d_rows = self.head_gradient(rows, targets.ravel(), d_ends)
         # 2. the LSTM
         d_x, _, d_lstm = self.lstm.backward(tape, d_rows.reshape(output.shape))
-        # 1. each character's row sums the places where it stood: sort by character, sum the runs
-        order = np.argsort(inputs, axis=None, kind="stable")
-        present, starts = np.unique(inputs.ravel()[order], return_index=True)
-        d_places = d_x.reshape(targets.size, -1)[order]
-        d_ends["embedding"][present] = np.add.reduceat(d_places, starts, axis=0)
+        # 1. each character's row sums the places where it stood
+        add_by_symbol(d_ends["embedding"], inputs, d_x)
         return loss, state, (d_ends.flat, d_lstm.flat)
 
     def head_gradient(self, rows, targets, d_ends):
@@ -195,55 +180,6 @@ class CharModel:
         output, state = self.lstm(self.ends["embedding"][inputs], state)
         T, B, H = output.shape
         return self.score(output.reshape(T * B, H)).reshape(T, B, -1), state
-
-
-def cross_entropy(logits, targets):
-    """logits (N, V), targets (N,) -> -log softmax(logits)[target] in nats (N,), and the softmax,
-    which takes the place of logits."""
-    logits -= logits.max(axis=1, keepdims=True)
-    wanted = logits[np.arange(len(targets)), targets]
-    np.exp(logits, out=logits)
-    total = logits.sum(axis=1, keepdims=True)
-    logits /= total
-    return np.log(total[:, 0]) - wanted, logits
-
-
-class Adam:
-    """Kingma and Ba 2015, on flat arrays, in blocks that stay in the cache."""
-
-    BLOCK = 1 << 14
-
-    def __init__(self, flats, beta1=0.9, beta2=0.999, epsilon=1e-8):
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.first = [np.zeros_like(flat) for flat in flats]  # running mean of the gradient
-        self.second = [np.zeros_like(flat) for flat in flats]  # and of its square
-
-    def step(self, flats, d_flats, rate, t, scale=1.0):
-        """The t-th step, t = 1, 2, ..., along scale * d_flats; overwrites d_flats."""
-        beta1, beta2 = self.beta1, self.beta2
-        correction = math.sqrt(1 - beta2**t)
-        rate *= correction / (1 - beta1**t)
-        epsilon = self.epsilon * correction
-        for whole in zip(flats, d_flats, self.first, self.second):
-            for start in range(0, len(whole[0]), self.BLOCK):
-                p, g, m, v = (array[start : start + self.BLOCK] for array in whole)
-                m *= beta1
-                m += np.multiply(g, (1 - beta1) * scale)
-                v *= beta2
-                g *= g
-                g *= (1 - beta2) * scale**2
-                v += g
-                np.sqrt(v, out=g)
-                g += epsilon
-                np.divide(m, g, out=g)
-                g *= rate
-                p -= g
-
-
-def clip_scale(d_flats, limit):
-    """What to multiply a gradient by, to bring its global norm to `limit` at most (Pascanu 2013)."""
-    norm = math.sqrt(sum(float(np.dot(d_flat, d_flat)) for d_flat in d_flats))
-    return min(1.0, limit / norm) if norm else 1.0
 
 
 # Training ---------------------------------------------------------------------------------------

@@ -17,14 +17,14 @@ import pytest
 
 import fastrnn
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "char_lm.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPT = EXAMPLES / "char_lm.py"
 with pytest.MonkeyPatch.context() as patch:
     # set here, so that what the example sets does not stay for the other tests
     patch.setenv("GOMP_SPINCOUNT", "0")
     patch.setenv("OPENBLAS_NUM_THREADS", "1")
-    spec = importlib.util.spec_from_file_location("char_lm", SCRIPT)
-    char_lm = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(char_lm)
+    patch.syspath_prepend(EXAMPLES)
+    import char_lm
 
 PROSE = "The quick brown fox jumps over the lazy dog; then it sleeps, and dreams of café hens.\n" * 40
 SMALL = (
@@ -47,7 +47,7 @@ def command(*options):
 def environment():
     package = str(Path(fastrnn.__file__).parents[1])
     inherited = os.environ.get("PYTHONPATH")
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, inherited]))}
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, str(EXAMPLES), inherited]))}
 
 
 def run(*options):
@@ -148,38 +148,6 @@ def test_no_number_depends_on_the_threads(folder):
         options = "--iterations=20", "--batch=32", "--unroll=48", "--hidden=32"
         run(*options, f"--threads={threads}", f"--checkpoint={threads}.npz")
     assert Path("1.npz").read_bytes() == Path("2.npz").read_bytes() == Path("3.npz").read_bytes()
-
-
-def test_cross_entropy_of_extreme_scores():
-    logits = np.array([[1000.0, 0, -1000], [0, 0, 0]], np.float32)
-    losses, softmax = char_lm.cross_entropy(logits, np.array([1, 2]))
-    np.testing.assert_allclose(losses, [1000, math.log(3)], rtol=1e-6)
-    np.testing.assert_allclose(softmax, [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
-
-
-def test_adam_follows_the_paper(monkeypatch):
-    monkeypatch.setattr(char_lm.Adam, "BLOCK", 4)  # several blocks, the last one shorter
-    rng = np.random.default_rng(0)
-    flats = [rng.normal(size=11), rng.normal(size=3)]
-    expected = [flat.copy() for flat in flats]
-    adam = char_lm.Adam(flats)
-    m, v = np.zeros((2, 14))
-    for t in range(1, 6):
-        d_flats = [rng.normal(size=11), rng.normal(size=3)]
-        g = 0.3 * np.concatenate(d_flats)
-        m = 0.9 * m + 0.1 * g
-        v = 0.999 * v + 0.001 * g * g
-        step = 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        expected = [expected[0] - step[:11], expected[1] - step[11:]]
-        adam.step(flats, d_flats, rate=0.01, t=t, scale=0.3)
-    np.testing.assert_allclose(np.concatenate(flats), np.concatenate(expected), rtol=1e-12)
-
-
-def test_clipping_limits_the_norm_of_the_whole_gradient():
-    d_flats = [np.array([3.0, 0]), np.array([4.0])]
-    assert char_lm.clip_scale(d_flats, 1.0) == pytest.approx(1 / 5)
-    assert char_lm.clip_scale(d_flats, 6.0) == 1
-    assert char_lm.clip_scale([np.zeros(2)], 1.0) == 1
 
 
 # The text ---------------------------------------------------------------------------------------
@@ -458,7 +426,7 @@ def test_without_tqdm_it_says_what_to_install(folder):
         [sys.executable, "-c", program], env=environment(), capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "error: this example needs tqdm: pip install 'fastrnn[demo]'\n"
+    assert done.stderr == "error: the examples need tqdm: pip install 'fastrnn[demo]'\n"
 
 
 def test_a_run_that_diverges_ends_with_an_error_and_keeps_its_last_checkpoint(folder, capsys):
