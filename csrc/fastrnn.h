@@ -137,6 +137,25 @@ fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, int stac
 fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, int stacked, fastrnn_workspace *,
                                 const fastrnn_interruption *, int threads);
 
+/* A ragged batch as its caller has it: arrays (T, B, ...), whose rows of n numbers have `bytes` bytes each and lie `step`
+ * bytes apart for steps and `sequence` bytes for sequences, which may be any; sequence b has length_b <= T steps. */
+typedef struct {
+    ptrdiff_t T, B, steps;    /* steps: the largest length */
+    const ptrdiff_t *offsets; /* (steps + 1): the first of the N rows of each step, and N */
+    const ptrdiff_t *order;   /* (B): the sequences by their lengths, the longest first */
+    const ptrdiff_t *lengths; /* (B): in that order */
+} fastrnn_rows;
+
+/* Rows (N, n) of what an array has, (T, B, n); and an array of rows, 0 beyond the lengths. */
+fastrnn_status fastrnn_gather(const fastrnn_rows *, size_t bytes, const void *array, ptrdiff_t step, ptrdiff_t sequence,
+                              void *to, const fastrnn_interruption *, int threads);
+fastrnn_status fastrnn_scatter(const fastrnn_rows *, size_t bytes, const void *from, void *array, ptrdiff_t step,
+                               ptrdiff_t sequence, const fastrnn_interruption *, int threads);
+
+/* Rows (N, n) with the steps of each sequence in the opposite order. */
+fastrnn_status fastrnn_turn(const fastrnn_rows *, size_t bytes, const void *from, void *to,
+                            const fastrnn_interruption *, int threads);
+
 /* y[k] = sigmoid(x[k]), or tanh(x[k]), as the cells compute them; k < n. x and y may be the same array. */
 void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, ptrdiff_t n, const void *x, void *y);
 

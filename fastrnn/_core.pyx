@@ -98,6 +98,12 @@ cdef extern from "fastrnn.h" nogil:
         void *d_peephole
         bint accumulate
 
+    ctypedef struct fastrnn_rows:
+        Py_ssize_t T, B, steps
+        const Py_ssize_t *offsets
+        const Py_ssize_t *order
+        const Py_ssize_t *lengths
+
     const fastrnn_isa *fastrnn_isa_at(int index)
     const char *fastrnn_isa_name(const fastrnn_isa *)
     bint fastrnn_isa_is_supported(const fastrnn_isa *)
@@ -115,6 +121,12 @@ cdef extern from "fastrnn.h" nogil:
                                    const fastrnn_interruption *, int threads)
     fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, bint stacked, fastrnn_workspace *,
                                     const fastrnn_interruption *, int threads)
+    fastrnn_status fastrnn_gather(const fastrnn_rows *, size_t bytes, const void *array, Py_ssize_t step,
+                                  Py_ssize_t sequence, void *to, const fastrnn_interruption *, int threads)
+    fastrnn_status fastrnn_scatter(const fastrnn_rows *, size_t bytes, const void *rows, void *array, Py_ssize_t step,
+                                   Py_ssize_t sequence, const fastrnn_interruption *, int threads)
+    fastrnn_status fastrnn_turn(const fastrnn_rows *, size_t bytes, const void *rows, void *to,
+                                const fastrnn_interruption *, int threads)
     void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, Py_ssize_t n, const void *x, void *y)
     uint64_t fastrnn_fingerprint(const void *data, size_t size)
 
@@ -186,13 +198,13 @@ cdef fastrnn_dtype _dtype(int type_number) noexcept nogil:
     return FASTRNN_F32 if type_number == cnp.NPY_FLOAT else FASTRNN_F64
 
 
-cdef const Py_ssize_t *_offsets(cnp.ndarray offsets) except? NULL:
-    """(T + 1) of a ragged batch, or NULL for None."""
-    if offsets is None:
+cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
+    """What tells where the rows of a ragged batch are, or NULL for None."""
+    if indices is None:
         return NULL
-    if cnp.PyArray_TYPE(offsets) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(offsets):
-        raise ValueError(f"a kernel cannot read these offsets of {offsets.dtype} as they lie in memory")
-    return <const Py_ssize_t *>cnp.PyArray_DATA(offsets)
+    if cnp.PyArray_TYPE(indices) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(indices):
+        raise ValueError(f"a kernel cannot read these indices of {indices.dtype} as they lie in memory")
+    return <const Py_ssize_t *>cnp.PyArray_DATA(indices)
 
 
 # Packed weights
@@ -348,7 +360,7 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
             pack = True
             if _weights(&weights[k], cell, call[4]) != type_number:
                 raise ValueError("x and weights differ in precision")
-        args[k].offsets = _offsets(offsets)
+        args[k].offsets = _indices(offsets)
         args[k].T, args[k].B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
         args[k].x, args[k].h_0 = _readable(x, type_number), _readable(h_0, type_number)
         args[k].c_0 = _readable(call[2], type_number)
@@ -499,7 +511,7 @@ def backward(list calls not None, bint stacked, int num_threads):
         x, h_0, offsets, d_weights = call[1], call[2], call[4], call[14]
         type_number = _type_of(x)
         args[k].packed = _packed(call[0], type_number)
-        args[k].offsets = _offsets(offsets)
+        args[k].offsets = _indices(offsets)
         args[k].T, args[k].B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
         args[k].x, args[k].h_0 = _readable(x, type_number), _readable(h_0, type_number)
         args[k].c_0, args[k].gates = _readable(call[3], type_number), _readable(call[5], type_number)
@@ -518,6 +530,63 @@ def backward(list calls not None, bint stacked, int num_threads):
         status = fastrnn_backward(args, count, stacked, workspace.pointer, &interruption, num_threads)
     workspace.in_use = False
     workspace.check(status)
+
+
+cdef class RaggedRows:
+    """Moves the rows of a ragged batch, of any type of numbers: offsets (steps + 1), order (B,), lengths (B,) as in fastrnn.h."""
+    cdef fastrnn_rows rows
+    cdef readonly cnp.ndarray offsets, order, lengths
+
+    def __init__(self, Py_ssize_t T, cnp.ndarray offsets not None, cnp.ndarray order not None, cnp.ndarray lengths not None):
+        self.offsets, self.order, self.lengths = offsets, order, lengths
+        self.rows.T, self.rows.B, self.rows.steps = T, order.shape[0], offsets.shape[0] - 1
+        self.rows.offsets, self.rows.order, self.rows.lengths = _indices(offsets), _indices(order), _indices(lengths)
+
+    cdef size_t check(self, cnp.ndarray rows, cnp.ndarray array) except? 0:
+        """The bytes of a row of rows (N, n), contiguous, and of array (T, B, n), of any strides but in a row."""
+        cdef size_t bytes = rows.shape[1] * cnp.PyArray_ITEMSIZE(rows)
+        if not cnp.PyArray_IS_C_CONTIGUOUS(rows) or rows.shape[0] != self.rows.offsets[self.rows.steps]:
+            raise ValueError("these are not the rows of this batch")
+        if array is not None and (
+            array.shape[0] != self.rows.T or array.shape[1] != self.rows.B or array.shape[2] != rows.shape[1]
+            or cnp.PyArray_ITEMSIZE(array) != cnp.PyArray_ITEMSIZE(rows)
+            or array.shape[2] > 1 and array.strides[2] != cnp.PyArray_ITEMSIZE(array)
+        ):
+            raise ValueError("rows cannot be moved between this array and those rows")
+        return bytes
+
+    def gather(self, cnp.ndarray array not None, cnp.ndarray rows not None, int num_threads):
+        """Fills rows (N, n) from array (T, B, n)."""
+        self.move(0, self.check(rows, array), array, array.strides[0], array.strides[1], rows, num_threads)
+
+    def scatter(self, cnp.ndarray rows not None, cnp.ndarray array not None, int num_threads):
+        """Fills array (T, B, n) from rows (N, n), with zeros where there is no row."""
+        self.move(1, self.check(rows, array), rows, array.strides[0], array.strides[1], array, num_threads)
+
+    def turn(self, cnp.ndarray rows not None, cnp.ndarray turned not None, int num_threads):
+        """Fills turned (N, n) from rows (N, n), each sequence in the opposite order."""
+        if self.check(rows, None) != self.check(turned, None):
+            raise ValueError("rows cannot be moved between these")
+        self.move(2, self.check(rows, None), rows, 0, 0, turned, num_threads)
+
+    cdef int move(self, int how, size_t bytes, cnp.ndarray array, Py_ssize_t step, Py_ssize_t sequence, cnp.ndarray result,
+                  int num_threads) except -1:
+        cdef Workspace workspace = _workspace()
+        cdef fastrnn_interruption interruption
+        cdef fastrnn_status status
+        cdef const void *source = cnp.PyArray_DATA(array)
+        cdef void *to = cnp.PyArray_DATA(result)
+        interruption.wanted, interruption.context = _signalled, <void *>workspace
+        workspace.in_use = True
+        with nogil:
+            if how == 0:
+                status = fastrnn_gather(&self.rows, bytes, source, step, sequence, to, &interruption, num_threads)
+            elif how == 1:
+                status = fastrnn_scatter(&self.rows, bytes, source, to, step, sequence, &interruption, num_threads)
+            else:
+                status = fastrnn_turn(&self.rows, bytes, source, to, &interruption, num_threads)
+        workspace.in_use = False
+        return workspace.check(status)
 
 
 def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not None, str isa not None):

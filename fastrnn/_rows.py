@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from fastrnn._core import RaggedRows
+from fastrnn._threads import get_num_threads
 from fastrnn._validation import native
 
 # Memory that a ragged call of a layer needs between its arguments and its results, for the next call: the system takes
@@ -54,7 +56,7 @@ class Rows:
         The first row of each step, and N; None if the batch is not ragged.
     """
 
-    __slots__ = ("T", "B", "shape", "offsets", "_order", "_t", "_b", "_at", "_turned")
+    __slots__ = ("T", "B", "shape", "offsets", "_ragged")
 
     def __init__(self, T, B, lengths=None):
         self.T, self.B = T, B
@@ -65,14 +67,10 @@ class Rows:
         lengths = lengths[order]
         # A step has the sequences that are longer than it is late.
         counts = B - np.cumsum(np.bincount(lengths))[:-1]
-        self.offsets = np.concatenate([np.zeros(1, np.intp), np.cumsum(counts, dtype=np.intp)])
-        step = np.repeat(np.arange(len(counts)), counts)
-        sequence = np.arange(len(step)) - self.offsets[step]
-        self.shape = step.shape
-        self._order = order
-        self._t, self._b = step, order[sequence]
-        self._at = step * B + self._b
-        self._turned = self.offsets[lengths[sequence] - 1 - step] + sequence
+        self.offsets = np.zeros(len(counts) + 1, np.intp)
+        np.cumsum(counts, out=self.offsets[1:])
+        self.shape = (int(self.offsets[-1]),)
+        self._ragged = RaggedRows(T, self.offsets, order, lengths)
 
     @property
     def steps(self):
@@ -95,44 +93,42 @@ class Rows:
             return None
         if self.offsets is None:
             return native(array, dtype)
+        if array.shape[-1] > 1 and array.strides[-1] != array.itemsize:
+            array = np.ascontiguousarray(array)
         # Before any cast, which is not for what lies beyond the lengths.
-        if not array.flags.c_contiguous:
-            rows = array[self._t, self._b]
-        elif borrowed and array.dtype == dtype:
-            rows = borrow((*self.shape, array.shape[-1]), dtype)
-            return self._flat(array).take(self._at, axis=0, out=rows, mode="clip")  # "raise" would copy once more
-        else:
-            rows = self._flat(array).take(self._at, axis=0)
+        make = borrow if borrowed and array.dtype == dtype else np.empty
+        rows = make((*self.shape, array.shape[-1]), array.dtype)
+        self._ragged.gather(array, rows, get_num_threads())
         return native(rows, dtype)
 
     def scatter(self, rows):
         """The rows (..., n) to (T, B, n), zero where there is no row."""
         if self.offsets is None:
             return rows
-        array = np.zeros((self.T, self.B, rows.shape[-1]), rows.dtype)
-        self._flat(array)[self._at] = rows
+        array = np.empty((self.T, self.B, rows.shape[-1]), rows.dtype)
+        self._ragged.scatter(rows, array, get_num_threads())
         return array
-
-    def _flat(self, array):
-        """A view (T * B, n)."""
-        return array.reshape(self.T * self.B, array.shape[-1])
 
     def turned(self, rows):
         """The rows as if every sequence began at its end; of None, None."""
         if rows is None:
             return None
-        return np.ascontiguousarray(rows[::-1]) if self.offsets is None else rows.take(self._turned, axis=0)
+        if self.offsets is None:
+            return np.ascontiguousarray(rows[::-1])
+        turned = np.empty_like(rows)
+        self._ragged.turn(rows, turned, get_num_threads())
+        return turned
 
     def gather_state(self, array):
         """(..., B, n), or None, to the kernel's order of sequences."""
-        return array if array is None or self.offsets is None else array[..., self._order, :]
+        return array if array is None or self.offsets is None else array[..., self._ragged.order, :]
 
     def scatter_state(self, state):
         """The way back; of None, None."""
         if state is None or self.offsets is None:
             return state
         array = np.empty_like(state)
-        array[..., self._order, :] = state
+        array[..., self._ragged.order, :] = state
         return array
 
 

@@ -1,0 +1,107 @@
+/* Ragged batches: from steps and sequences as a caller has them to the rows of a kernel, and back. */
+#include <string.h>
+
+#include "fastrnn.h"
+#include "team.h"
+
+typedef struct {
+    const fastrnn_rows *rows;
+    size_t bytes;
+    const char *from;
+    char *to;
+    ptrdiff_t step, sequence; /* strides of the caller's array, in bytes */
+} moving;
+
+static ptrdiff_t first_step_from(const fastrnn_rows *r, ptrdiff_t row)
+{
+    ptrdiff_t t = 0;
+    while (t < r->steps && r->offsets[t] < row) t++;
+    return t;
+}
+
+/* The steps whose first rows are in the member's share of all rows. */
+static fastrnn_range share_of_steps(const fastrnn_rows *r, const fastrnn_member *me)
+{
+    const fastrnn_range rows = fastrnn_share(r->offsets[r->steps], me);
+    const fastrnn_range steps = {first_step_from(r, rows.from), first_step_from(r, rows.to)};
+    return steps;
+}
+
+static double operations_of_a_step(const moving *m) { return (double)m->rows->B * (double)m->bytes; }
+
+static void gather_member(void *context, const fastrnn_member *me)
+{
+    const moving *m = context;
+    const fastrnn_rows *r = m->rows;
+    const fastrnn_range steps = share_of_steps(r, me);
+    for (fastrnn_range piece = fastrnn_no_piece(steps); fastrnn_next_piece(me, steps, operations_of_a_step(m), &piece);)
+        for (ptrdiff_t t = piece.from; t < piece.to; t++) {
+            char *to = m->to + (size_t)r->offsets[t] * m->bytes;
+            for (ptrdiff_t b = 0; b < r->offsets[t + 1] - r->offsets[t]; b++, to += m->bytes)
+                memcpy(to, m->from + t * m->step + r->order[b] * m->sequence, m->bytes);
+        }
+    fastrnn_team_finish(me);
+}
+
+static void scatter_member(void *context, const fastrnn_member *me)
+{
+    const moving *m = context;
+    const fastrnn_rows *r = m->rows;
+    const fastrnn_range steps = fastrnn_share(r->T, me);
+    for (fastrnn_range piece = fastrnn_no_piece(steps); fastrnn_next_piece(me, steps, operations_of_a_step(m), &piece);)
+        for (ptrdiff_t t = piece.from; t < piece.to; t++) {
+            const ptrdiff_t count = t < r->steps ? r->offsets[t + 1] - r->offsets[t] : 0;
+            for (ptrdiff_t b = 0; b < r->B; b++) {
+                char *to = m->to + t * m->step + r->order[b] * m->sequence;
+                if (b < count)
+                    memcpy(to, m->from + (size_t)(r->offsets[t] + b) * m->bytes, m->bytes);
+                else
+                    memset(to, 0, m->bytes);
+            }
+        }
+    fastrnn_team_finish(me);
+}
+
+static void turn_member(void *context, const fastrnn_member *me)
+{
+    const moving *m = context;
+    const fastrnn_rows *r = m->rows;
+    const fastrnn_range steps = share_of_steps(r, me);
+    for (fastrnn_range piece = fastrnn_no_piece(steps); fastrnn_next_piece(me, steps, operations_of_a_step(m), &piece);)
+        for (ptrdiff_t t = piece.from; t < piece.to; t++) {
+            char *to = m->to + (size_t)r->offsets[t] * m->bytes;
+            for (ptrdiff_t b = 0; b < r->offsets[t + 1] - r->offsets[t]; b++, to += m->bytes)
+                memcpy(to, m->from + (size_t)(r->offsets[r->lengths[b] - 1 - t] + b) * m->bytes, m->bytes);
+        }
+    fastrnn_team_finish(me);
+}
+
+static fastrnn_status move(void (*job)(void *, const fastrnn_member *), moving *m,
+                           const fastrnn_interruption *interruption, int threads)
+{
+    /* A team is worth its start from some tens of microseconds on. */
+    const double bytes = (double)m->rows->offsets[m->rows->steps] * (double)m->bytes;
+    const int complete = fastrnn_team_run(bytes < 300e3 ? 1 : threads, job, m, interruption);
+    return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
+}
+
+fastrnn_status fastrnn_gather(const fastrnn_rows *rows, size_t bytes, const void *array, ptrdiff_t step,
+                              ptrdiff_t sequence, void *to, const fastrnn_interruption *interruption, int threads)
+{
+    moving m = {rows, bytes, array, to, step, sequence};
+    return move(gather_member, &m, interruption, threads);
+}
+
+fastrnn_status fastrnn_scatter(const fastrnn_rows *rows, size_t bytes, const void *from, void *array, ptrdiff_t step,
+                               ptrdiff_t sequence, const fastrnn_interruption *interruption, int threads)
+{
+    moving m = {rows, bytes, from, array, step, sequence};
+    return move(scatter_member, &m, interruption, threads);
+}
+
+fastrnn_status fastrnn_turn(const fastrnn_rows *rows, size_t bytes, const void *from, void *to,
+                            const fastrnn_interruption *interruption, int threads)
+{
+    moving m = {rows, bytes, from, to, 0, 0};
+    return move(turn_member, &m, interruption, threads);
+}

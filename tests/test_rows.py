@@ -1,0 +1,79 @@
+"""Rows of ragged batches: gathered, scattered and turned as plain loops would, whatever the strides and threads."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastrnn._core import RaggedRows
+from fastrnn._rows import Rows
+
+LAYOUTS = {
+    "contiguous": lambda array: array,
+    "batch first": lambda array: np.ascontiguousarray(array.transpose(1, 0, 2)).transpose(1, 0, 2),
+    "backwards": lambda array: array[::-1, ::-1].copy()[::-1, ::-1],
+    "numbers apart": lambda array: np.repeat(array, 2, axis=2)[:, :, ::2],
+    "broadcast": lambda array: np.broadcast_to(array[:, :1], array.shape),
+    "byte-swapped": lambda array: array.astype(array.dtype.newbyteorder()),
+}
+
+
+@given(
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=9),
+    spare=st.integers(0, 2),
+    n=st.integers(0, 5),
+    layout=st.sampled_from(sorted(LAYOUTS)),
+)
+def test_small_batches(lengths, spare, n, layout):
+    check(np.array(lengths), max(lengths) + spare, n, layout, np.float64)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_a_batch_for_several_threads(num_threads, dtype, threads):
+    threads(num_threads)
+    check(np.random.default_rng(0).integers(0, 200, 67), 205, 33, "batch first", dtype)
+    check(np.array([3000, 1, 0]), 3000, 70, "contiguous", dtype)
+
+
+def check(lengths, T, n, layout, dtype):
+    B = len(lengths)
+    array = LAYOUTS[layout](np.random.default_rng(1).normal(size=(T, B, n)).astype(dtype))
+    order = np.argsort(-lengths, kind="stable")
+    places = [(t, b) for t in range(T) for b in order if t < lengths[b]]
+    expected = np.array([array[t, b] for t, b in places], dtype).reshape(len(places), n)
+    opposite = np.array([array[lengths[b] - 1 - t, b] for t, b in places], dtype).reshape(len(places), n)
+    padded = np.where(np.arange(T)[:, None, None] < lengths[:, None], array, 0)
+
+    rows = Rows(T, B, lengths)
+    gathered = rows.gather(array, np.dtype(dtype))
+    if rows.offsets is None:
+        assert (lengths == T).all()
+        return
+    np.testing.assert_array_equal(gathered, expected)
+    np.testing.assert_array_equal(rows.gather(array, np.dtype(dtype), borrowed=True), expected)
+    np.testing.assert_array_equal(rows.turned(gathered), opposite)
+    np.testing.assert_array_equal(rows.turned(rows.turned(gathered)), expected)
+    np.testing.assert_array_equal(rows.scatter(gathered), padded)
+    assert gathered.dtype == dtype and gathered.dtype.isnative
+
+
+def test_arrays_that_are_not_of_the_batch_are_refused():
+    offsets, order, lengths = np.array([0, 2, 3]), np.array([1, 0]), np.array([2, 1])
+    rows = RaggedRows(4, offsets, order, lengths)
+    array, packed = np.zeros((4, 2, 5)), np.zeros((3, 5))
+    rows.scatter(packed, array, 1)
+    for wrong in (array[:3], array[:, :1], array[..., :4], array.astype(np.float32), np.zeros((4, 2, 10))[..., ::2]):
+        with pytest.raises(ValueError, match="cannot be moved"):
+            rows.gather(wrong, packed, 1)
+        with pytest.raises(ValueError, match="cannot be moved"):
+            rows.scatter(packed, wrong, 1)
+    for wrong in (packed[:2], np.zeros((3, 10))[:, ::2]):
+        with pytest.raises(ValueError, match="not the rows"):
+            rows.gather(array, wrong, 1)
+        with pytest.raises(ValueError, match="not the rows"):
+            rows.turn(packed, wrong, 1)
+    with pytest.raises(ValueError, match="cannot be moved"):
+        rows.turn(packed, np.zeros((3, 4)), 1)
+    with pytest.raises(ValueError, match="indices of int32"):
+        RaggedRows(4, offsets.astype(np.int32), order, lengths)
+
