@@ -137,8 +137,9 @@ fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, int stac
 fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, int stacked, fastrnn_workspace *,
                                 const fastrnn_interruption *, int threads);
 
-/* A ragged batch as its caller has it: arrays (T, B, ...), whose rows of n numbers have `bytes` bytes each and lie `step`
- * bytes apart for steps and `sequence` bytes for sequences, which may be any; sequence b has length_b <= T steps. */
+/* A ragged batch as its caller has it: arrays (T, B, ...), whose rows of n numbers have `bytes` bytes each and lie
+ * `step` bytes apart for steps and `sequence` bytes for sequences, which may be any; sequence b has length_b <= T
+ * steps. */
 typedef struct {
     ptrdiff_t T, B, steps;    /* steps: the largest length */
     const ptrdiff_t *offsets; /* (steps + 1): the first of the N rows of each step, and N */
