@@ -14,7 +14,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test bench bench-peers build clean FORCE
+.PHONY: help demo study test fuzz bench bench-peers build clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -31,6 +31,9 @@ study: $(VENV)/extras ## all examples of docs/study.md, with their figures, into
 
 test: $(VENV)/extras ## run the tests
 	@$(BIN)/python -m pytest -q tests $(ARGS)
+
+fuzz: $(VENV)/extras ## 100,000 and more calls with arguments as they should not be (half an hour)
+	@FASTRNN_FUZZ=40 $(BIN)/python -m pytest -q tests/test_fuzz.py $(ARGS)
 
 bench: $(VENV)/installed ## beside the NumPy reference and the limits of the machine, and how it scales (minutes)
 	@$(BIN)/python benchmarks/suite.py --peers reference --scaling $(ARGS)
