@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import warnings
 import weakref
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,8 @@ class Recurrent(Parametrized):
         self._dropout = dropout
         self._bidirectional = bidirectional
         self._peephole = peephole
+        if dropout and num_layers == 1:
+            warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=3)
         directions = ("", "_reverse")[: 1 + bidirectional]
         super().__init__(
             cell, input_size, hidden_size, bias, dtype, rng, num_layers, "_l{}", directions, proj_size, peephole

@@ -160,6 +160,13 @@ def test_dropout_is_of_training_alone():
             assert abs(mask.mean() - 0.75) < 0.02
 
 
+def test_dropout_where_there_is_nothing_between_layers_is_worth_a_warning():
+    with pytest.warns(UserWarning, match="^dropout: is between layers") as caught:
+        fastrnn.GRU(2, 3, dropout=0.5)
+    assert caught[0].filename == __file__
+    fastrnn.GRU(2, 3, num_layers=2, dropout=0.5)
+
+
 def test_dropout_comes_from_the_rng():
     x = draw(1, 7, 3, 5).astype(np.float32)
 

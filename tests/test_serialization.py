@@ -764,6 +764,7 @@ def test_fuzzed_values(fuzzed, state_dict, value, changes):
         refused_or_sound(fuzzed)
 
 
+@pytest.mark.filterwarnings("ignore:dropout")
 def test_every_single_bit(fuzzed, valid):
     """Of the header, where each of them means something."""
     for position in range(8 + int.from_bytes(valid[:8], "little")):
