@@ -39,7 +39,7 @@ typedef enum {
 typedef struct fastrnn_isa fastrnn_isa;
 
 const fastrnn_isa *fastrnn_isa_at(int index);      /* those built in, the slowest first; NULL past the last */
-const char *fastrnn_isa_name(const fastrnn_isa *); /* "generic", "avx2", "avx512" */
+const char *fastrnn_isa_name(const fastrnn_isa *); /* "generic", "avx2", "avx512", "neon" */
 int fastrnn_isa_is_supported(const fastrnn_isa *); /* by this processor and its operating system */
 
 int fastrnn_has_openmp(void);
