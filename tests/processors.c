@@ -2,10 +2,10 @@
  * in a form that does not depend on the processor, so that test_processors.py can compare machines:
  *
  *   processors            of each set and problem a hash of the values of all its arrays
- *   processors --values   the arrays: a line "set problem array rows columns", then the numbers as little-endian doubles
+ *   processors --values   the arrays: a line "set problem array rows columns", then the numbers, little-endian doubles
  *
- * The inputs are made of integers. Every array ends where its page of memory ends, and the next one must not be touched.
- * The callers' rounding mode is upward: no result may show it, and it must still be there afterwards. */
+ * The inputs are made of integers. Every array ends where its page of memory ends, and the next one must not be
+ * touched. The caller's rounding mode is upward: no result may show it, and it must still be there afterwards. */
 #define _DEFAULT_SOURCE /* mmap */
 #include <fenv.h>
 #include <float.h>
@@ -165,25 +165,23 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     double *written = ragged ? (double *)new_array("offsets", 0, 1, T + 1, sizeof(double)) : NULL;
     for (ptrdiff_t t = 0; ragged && t <= T; t++) written[t] = (double)offsets[t];
 
+    fastrnn_weights weights[MOST];
     fastrnn_forward_args forward[MOST] = {{0}}, inference[MOST];
     fastrnn_backward_args backward[MOST] = {{0}};
-    fastrnn_weights weights[MOST];
     for (int k = 0; k < layers; k++) {
         const ptrdiff_t I = stacked && k > 0 ? P : s.I;
         const fastrnn_tape_columns tape = fastrnn_tape(cell, H, projection);
-        const double w = bound(I + P);
-        weights[k] = (fastrnn_weights){
-            .cell = cell, .I = I, .H = H, .P = P,
-            .weight_ih = given("weight_ih", k, G, I, e, w),
-            .weight_hh = given("weight_hh", k, G, P, e, w),
-            .bias_ih = biases & 1 ? given("bias_ih", k, 1, G, e, 0.5 * scale) : NULL,
-            .bias_hh = biases & 2 ? given("bias_hh", k, 1, G, e, 0.5 * scale) : NULL,
-            .weight_hr = projection ? given("weight_hr", k, P, H, e, bound(H)) : NULL,
-            .peephole = options & PEEPHOLE ? given("weight_peephole", k, 3, H, e, 0.5) : NULL,
-        };
+        fastrnn_weights *w = &weights[k];
+        w->cell = cell, w->I = I, w->H = H, w->P = P;
+        w->weight_ih = given("weight_ih", k, G, I, e, bound(I + P));
+        w->weight_hh = given("weight_hh", k, G, P, e, bound(I + P));
+        w->bias_ih = biases & 1 ? given("bias_ih", k, 1, G, e, 0.5 * scale) : NULL;
+        w->bias_hh = biases & 2 ? given("bias_hh", k, 1, G, e, 0.5 * scale) : NULL;
+        w->weight_hr = projection ? given("weight_hr", k, P, H, e, bound(H)) : NULL;
+        w->peephole = options & PEEPHOLE ? given("weight_peephole", k, 3, H, e, 0.5) : NULL;
+
         fastrnn_forward_args *f = &forward[k];
-        f->T = T, f->B = B;
-        f->offsets = ragged ? offsets : NULL;
+        f->T = T, f->B = B, f->offsets = ragged ? offsets : NULL;
         f->x = stacked && k > 0 ? forward[k - 1].output : given("x", k, N, I, e, scale);
         f->h_0 = given("h_0", k, B, P, e, scale);
         f->c_0 = is_lstm ? given("c_0", k, B, H, e, scale) : NULL;
@@ -204,22 +202,22 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
         const int layer = stacked ? layers - 1 - k : k;
         const fastrnn_forward_args *f = &forward[layer];
         const fastrnn_weights *w = &weights[layer];
-        backward[k] = (fastrnn_backward_args){
-            .T = T, .B = B, .offsets = f->offsets,
-            .x = f->x, .h_0 = f->h_0, .c_0 = f->c_0, .gates = f->gates, .state = f->state, .extra = f->extra,
-            .d_output = stacked && k > 0 ? backward[k - 1].d_x : given("d_output", layer, N, P, e, scale),
-            .d_h_n = given("d_h_n", layer, B, P, e, scale),
-            .d_c_n = is_lstm ? given("d_c_n", layer, B, H, e, scale) : NULL,
-            .d_x = room("d_x", layer, N, w->I, e),
-            .d_h_0 = room("d_h_0", layer, B, P, e),
-            .d_c_0 = is_lstm ? room("d_c_0", layer, B, H, e) : NULL,
-            .d_weight_ih = room("d_weight_ih", layer, G, w->I, e),
-            .d_weight_hh = room("d_weight_hh", layer, G, P, e),
-            .d_bias_ih = w->bias_ih ? room("d_bias_ih", layer, 1, G, e) : NULL,
-            .d_bias_hh = w->bias_hh ? room("d_bias_hh", layer, 1, G, e) : NULL,
-            .d_weight_hr = w->weight_hr ? room("d_weight_hr", layer, P, H, e) : NULL,
-            .d_peephole = w->peephole ? room("d_weight_peephole", layer, 3, H, e) : NULL,
-        };
+        fastrnn_backward_args *b = &backward[k];
+        b->T = T, b->B = B, b->offsets = f->offsets;
+        b->x = f->x, b->h_0 = f->h_0, b->c_0 = f->c_0;
+        b->gates = f->gates, b->state = f->state, b->extra = f->extra;
+        b->d_output = stacked && k > 0 ? backward[k - 1].d_x : given("d_output", layer, N, P, e, scale);
+        b->d_h_n = given("d_h_n", layer, B, P, e, scale);
+        b->d_c_n = is_lstm ? given("d_c_n", layer, B, H, e, scale) : NULL;
+        b->d_x = room("d_x", layer, N, w->I, e);
+        b->d_h_0 = room("d_h_0", layer, B, P, e);
+        b->d_c_0 = is_lstm ? room("d_c_0", layer, B, H, e) : NULL;
+        b->d_weight_ih = room("d_weight_ih", layer, G, w->I, e);
+        b->d_weight_hh = room("d_weight_hh", layer, G, P, e);
+        b->d_bias_ih = w->bias_ih ? room("d_bias_ih", layer, 1, G, e) : NULL;
+        b->d_bias_hh = w->bias_hh ? room("d_bias_hh", layer, 1, G, e) : NULL;
+        b->d_weight_hr = w->weight_hr ? room("d_weight_hr", layer, P, H, e) : NULL;
+        b->d_peephole = w->peephole ? room("d_weight_peephole", layer, 3, H, e) : NULL;
     }
 
     fastrnn_workspace *workspace = fastrnn_workspace_create();
@@ -266,9 +264,9 @@ static void run_all(const fastrnn_isa *isa, int values)
 {
     /* Around the widths of vectors (2, 4, 8, 16), panels (4 to 32), blocks (8 to 32) and row tiles (4, 6, 10, 14). */
     static const shape shapes[] = {
-        {3, 1, 5, 1},   {2, 2, 4, 2},   {2, 3, 3, 3},   {3, 4, 1, 4},   {2, 5, 7, 5},    {2, 6, 8, 7},
-        {2, 9, 9, 8},   {3, 10, 2, 9},  {2, 11, 16, 15}, {1, 13, 17, 16}, {2, 14, 5, 17}, {2, 15, 31, 31},
-        {1, 29, 33, 33}, {5, 2, 0, 20}, {0, 2, 3, 4},   {2, 0, 3, 4},   {1, 1, 40, 70},
+        {3, 1, 5, 1},    {2, 2, 4, 2},  {2, 3, 3, 3},    {3, 4, 1, 4},    {2, 5, 7, 5},   {2, 6, 8, 7},
+        {2, 9, 9, 8},    {3, 10, 2, 9}, {2, 11, 16, 15}, {1, 13, 17, 16}, {2, 14, 5, 17}, {2, 15, 31, 31},
+        {1, 29, 33, 33}, {5, 2, 0, 20}, {0, 2, 3, 4},    {2, 0, 3, 4},    {1, 1, 40, 70},
     };
     enum { SHAPES = sizeof shapes / sizeof shapes[0] };
     for (int d = 0; d < 2; d++) {

@@ -17,7 +17,7 @@ import recurrent_cases
 from fastrnn import _core, functional
 
 ROOT = Path(__file__).parents[1]
-FLAGS = "-std=c11 -pedantic -Wall -Wextra -Werror -ffp-contract=off".split()
+FLAGS = ["-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"]
 
 # compiler, what runs its programs, and flags: 64 bits with neon, 64 bits big-endian, 32 bits.
 MACHINES = {
