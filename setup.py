@@ -22,15 +22,17 @@ MSVC_FLAGS = ["/O2", "/std:c11", "/fp:precise"]
 
 # (compile flags, link flags), the first pair that builds a program wins.
 UNIX_OPENMP = [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])]
-MSVC_OPENMP = [(["/openmp"], [])]
+MSVC_OPENMP = [(["/openmp", "/experimental:c11atomics"], [])]
 
+# What csrc/team.c uses.
 OPENMP_PROBE = """
 #include <omp.h>
+#include <stdatomic.h>
 int main(void) {
-    int total = 0;
-    #pragma omp parallel reduction(+ : total)
-    total += omp_get_num_threads();
-    return total == 0;
+    atomic_int total = 0;
+    #pragma omp parallel
+    atomic_fetch_add(&total, omp_get_num_threads());
+    return atomic_load(&total) == 0;
 }
 """
 
@@ -45,15 +47,17 @@ class BuildExtension(build_ext):
             # Python's own CFLAGS often carry -g, which would make the wheel several times larger.
             # Symbols stay, so profilers still see names; `build_ext --debug` keeps the line numbers.
             flags.append("-g0")
-        openmp_compile, openmp_link = self.find_openmp(MSVC_OPENMP if msvc else UNIX_OPENMP)
+        openmp_compile, openmp_link = self.find_openmp(flags, MSVC_OPENMP if msvc else UNIX_OPENMP)
         for extension in self.extensions:
             extension.extra_compile_args = flags + openmp_compile
             extension.extra_link_args = openmp_link
+            if not msvc:
+                extension.libraries = ["m"]  # fenv.h, on processors other than x86-64 and AArch64
         if not msvc:
             self.compile_side_by_side()
         super().build_extensions()
 
-    def find_openmp(self, candidates):
+    def find_openmp(self, flags, candidates):
         """The first pair of flags that compiles and links an OpenMP program, or none."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "openmp_probe.c")
@@ -61,7 +65,7 @@ class BuildExtension(build_ext):
             for compile_flags, link_flags in candidates:
                 try:
                     objects = self.compiler.compile(
-                        [str(source)], output_dir=folder, extra_postargs=compile_flags
+                        [str(source)], output_dir=folder, extra_postargs=flags + compile_flags
                     )
                     self.compiler.link_executable(
                         objects, "openmp_probe", output_dir=folder, extra_postargs=link_flags

@@ -11,12 +11,13 @@
  *
  * Outputs overlap nothing else unless it is said. Inputs are only read, and may overlap each other. Nothing is kept
  * after a call but what it returns and the workspace it was given. Any number of threads may call at once. Each
- * function that computes sets the floating-point mode of its threads (round to nearest, denormals are zero, no
- * exception) and restores it before it returns.
+ * function that computes sets the floating-point mode of its threads (round to nearest, no exception, and on x86-64 and
+ * AArch64 denormals are zero) and restores it before it returns.
  *
  * Every number of a result is a sum in one fixed order, with fused multiply-add: it depends on nothing but its inputs;
  * not on B, on how T is cut into calls (sums over time, which gradients of weights are, apart), on threads, or,
- * `generic` apart, on the instruction set. A NaN is a NaN under all of these, but its sign and payload may differ. */
+ * `generic` apart, on the instruction set. A NaN is a NaN under all of these, but its sign and payload may differ; and
+ * what rounding alone would make the smallest normal number is 0 on AArch64. */
 #ifndef FASTRNN_H
 #define FASTRNN_H
 
@@ -39,7 +40,7 @@ typedef enum {
 typedef struct fastrnn_isa fastrnn_isa;
 
 const fastrnn_isa *fastrnn_isa_at(int index);      /* those built in, the slowest first; NULL past the last */
-const char *fastrnn_isa_name(const fastrnn_isa *); /* "generic", "avx2", "avx512" */
+const char *fastrnn_isa_name(const fastrnn_isa *); /* "generic", "avx2", "avx512", "neon" */
 int fastrnn_isa_is_supported(const fastrnn_isa *); /* by this processor and its operating system */
 
 int fastrnn_has_openmp(void);

@@ -13,7 +13,7 @@ static inline float_mode float_mode_enter(void)
     return before;
 }
 static inline void float_mode_leave(float_mode before) { _mm_setcsr(before); }
-#elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+#elif defined(__aarch64__)
 #include <stdint.h>
 typedef uint64_t float_mode;
 static inline void float_mode_leave(float_mode before) { __asm__ volatile("msr fpcr, %0" : : "r"(before)); }
@@ -25,9 +25,16 @@ static inline float_mode float_mode_enter(void)
     return before;
 }
 #else /* denormals are computed with, slowly */
-typedef int float_mode;
-static inline float_mode float_mode_enter(void) { return 0; }
-static inline void float_mode_leave(float_mode before) { (void)before; }
+#include <fenv.h>
+typedef fenv_t float_mode;
+static inline float_mode float_mode_enter(void)
+{
+    float_mode before;
+    feholdexcept(&before);
+    fesetround(FE_TONEAREST);
+    return before;
+}
+static inline void float_mode_leave(float_mode before) { fesetenv(&before); }
 #endif
 
 #endif

@@ -50,6 +50,8 @@ static const struct {
 #ifdef FASTRNN_X86_64
     {&fastrnn_isa_avx2, has_avx2},
     {&fastrnn_isa_avx512, has_avx512},
+#elif defined(FASTRNN_AARCH64)
+    {&fastrnn_isa_neon, always},
 #endif
 };
 enum { BUILT = sizeof built / sizeof built[0] };

@@ -36,6 +36,9 @@ extern const struct fastrnn_isa fastrnn_isa_generic;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const struct fastrnn_isa fastrnn_isa_avx2, fastrnn_isa_avx512;
 #define FASTRNN_X86_64 1
+#elif defined(__aarch64__)
+extern const struct fastrnn_isa fastrnn_isa_neon;
+#define FASTRNN_AARCH64 1
 #endif
 /* A further set is one vec_NAME.h, one kernels_NAME.c, its line here and its line in isa.c. */
 

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 #include <stdlib.h>
-#if defined(_MSC_VER)
+#if defined(_WIN32)
 #include <malloc.h>
 #elif defined(__linux__)
 #include <sys/mman.h>
@@ -42,7 +42,7 @@ void *fastrnn_allocate(const fastrnn_layout *layout)
     if (layout->overflow) return NULL;
     size_t alignment = layout->size >= 2 * (size_t)HUGE_PAGE ? HUGE_PAGE : CACHE_LINE;
     size_t size = (layout->size + alignment) / alignment * alignment; /* never 0 */
-#if defined(_MSC_VER)
+#if defined(_WIN32)
     return _aligned_malloc(size, alignment);
 #else
     void *block = aligned_alloc(alignment, size);
@@ -55,7 +55,7 @@ void *fastrnn_allocate(const fastrnn_layout *layout)
 
 void fastrnn_free(void *block)
 {
-#if defined(_MSC_VER)
+#if defined(_WIN32)
     _aligned_free(block);
 #else
     free(block);

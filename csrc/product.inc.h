@@ -79,9 +79,10 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
     TILES_OF_ROWS(X, 1) X(1, 3) X(1, 4) X(1, 5) X(1, 6) X(1, 7) X(1, 8)                                                \
     TILES_OF_ROWS(X, 2) X(2, 3) X(2, 4) TILES_OF_ROWS(X, 3) X(3, 3) X(3, 4) TILES_OF_ROWS(X, 4)
 #define TILES_TO_6(X) TILES_TO_4(X) TILES_OF_ROWS(X, 5) TILES_OF_ROWS(X, 6)
+#define TILES_TO_10(X)                                                                                                 \
+    TILES_TO_6(X) TILES_OF_ROWS(X, 7) TILES_OF_ROWS(X, 8) TILES_OF_ROWS(X, 9) TILES_OF_ROWS(X, 10)
 #define TILES_TO_14(X)                                                                                                 \
-    TILES_TO_6(X) TILES_OF_ROWS(X, 7) TILES_OF_ROWS(X, 8) TILES_OF_ROWS(X, 9) TILES_OF_ROWS(X, 10)                     \
-    TILES_OF_ROWS(X, 11) TILES_OF_ROWS(X, 12) TILES_OF_ROWS(X, 13) TILES_OF_ROWS(X, 14)
+    TILES_TO_10(X) TILES_OF_ROWS(X, 11) TILES_OF_ROWS(X, 12) TILES_OF_ROWS(X, 13) TILES_OF_ROWS(X, 14)
 #define ALL_TILES JOIN(TILES_TO, TILE_ROWS)
 
 ALL_TILES(TILE)
@@ -179,5 +180,6 @@ static void NAME(pack_tiles)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t 
 #undef TILES_OF_ROWS
 #undef TILES_TO_4
 #undef TILES_TO_6
+#undef TILES_TO_10
 #undef TILES_TO_14
 #undef ALL_TILES

@@ -1,5 +1,6 @@
 """What concerns the process: the choice of the instruction set, threads, fork, the floating-point mode, the import."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -21,10 +22,23 @@ def python(*arguments, **environment):
     )
 
 
+def outputs():
+    """What each kind of layer gives, as text that shows every bit."""
+    x = np.linspace(-2, 2, 6 * 3 * 5).reshape(6, 3, 5)
+    layers = [cls(5, 21, dtype=np.float64, rng=1) for cls in (fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN)]
+    return " ".join(layer(x)[0].tobytes().hex() for layer in layers)
+
+
 @pytest.mark.parametrize("name", _config.runnable())
 def test_instruction_set_can_be_forced(name):
     result = python("-c", FORCED, FASTRNN_ISA=name)
     assert result.stdout.strip() == name
+
+
+def test_forced_instruction_sets_compute(isa):
+    """`generic` gives other bits than those with fused multiply-add, so it shows which was used."""
+    code = f"import numpy as np, fastrnn\n{inspect.getsource(outputs)}\nprint(outputs())"
+    assert python("-c", code, FASTRNN_ISA=isa).stdout.strip() == outputs()
 
 
 def test_fastest_set_is_the_default():

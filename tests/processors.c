@@ -1,0 +1,304 @@
+/* Fixed problems for the C interface, with every instruction set that the processor supports. What comes out is written
+ * in a form that does not depend on the processor, so that test_processors.py can compare machines:
+ *
+ *   processors            of each set and problem a hash of the values of all its arrays
+ *   processors --values   the arrays: a line "set problem array rows columns", then the numbers, little-endian doubles
+ *
+ * The inputs are made of integers. Every array ends where its page of memory ends, and the next one must not be
+ * touched. The caller's rounding mode is upward: no result may show it, and it must still be there afterwards. */
+#define _DEFAULT_SOURCE /* mmap */
+#include <fenv.h>
+#include <float.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fastrnn.h"
+
+static void die(const char *what, const char *where)
+{
+    fprintf(stderr, "processors: %s: %s\n", what, where);
+    exit(1);
+}
+
+/* The arrays of a problem, in the order in which they are written. */
+typedef struct {
+    char name[32];
+    ptrdiff_t rows, columns;
+    size_t element;
+    char *data, *block; /* the array ends `page` bytes before the block does */
+    size_t block_bytes;
+} array;
+static array arrays[200];
+static int array_count;
+
+static char *new_array(const char *name, int layer, ptrdiff_t rows, ptrdiff_t columns, size_t element)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = (size_t)rows * (size_t)columns * element;
+    array *a = &arrays[array_count++];
+    snprintf(a->name, sizeof a->name, "%d.%s", layer, name);
+    a->rows = rows, a->columns = columns, a->element = element;
+    a->block_bytes = (bytes + page - 1) / page * page + page;
+    a->block = mmap(NULL, a->block_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (a->block == MAP_FAILED) die("no memory", a->name);
+    char *end = a->block + a->block_bytes - page;
+    if (mprotect(end, page, PROT_NONE)) die("no guard", a->name);
+    return a->data = end - bytes;
+}
+
+static double number(const array *a, ptrdiff_t k)
+{
+    return a->element == sizeof(float) ? ((const float *)a->data)[k] : ((const double *)a->data)[k];
+}
+
+static void free_arrays(void)
+{
+    for (int k = 0; k < array_count; k++) {
+        for (const char *p = arrays[k].block; p < arrays[k].data; p++)
+            if (*p) die("written before its first number", arrays[k].name);
+        munmap(arrays[k].block, arrays[k].block_bytes);
+    }
+    array_count = 0;
+}
+
+static uint64_t seed;
+
+/* An array of numbers from [-bound, bound), exact in float where the bound is a power of two. */
+static void *given(const char *name, int layer, ptrdiff_t rows, ptrdiff_t columns, size_t element, double bound)
+{
+    char *data = new_array(name, layer, rows, columns, element);
+    for (ptrdiff_t k = 0; k < rows * columns; k++) {
+        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        const double x = ((double)(seed >> 40) - 8388608) / 8388608 * bound;
+        if (element == sizeof(float))
+            ((float *)data)[k] = (float)x;
+        else
+            ((double *)data)[k] = x;
+    }
+    return data;
+}
+
+/* An array to be written: of NaN, so that a number that was left out is seen. */
+static void *room(const char *name, int layer, ptrdiff_t rows, ptrdiff_t columns, size_t element)
+{
+    return memset(new_array(name, layer, rows, columns, element), 0xff, (size_t)(rows * columns) * element);
+}
+
+static void write_arrays(const char *set, const char *problem, int values)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+    for (int k = 0; k < array_count; k++) {
+        const array *a = &arrays[k];
+        if (values) printf("%s %s %s %td %td\n", set, problem, a->name, a->rows, a->columns);
+        for (ptrdiff_t j = 0; j < a->rows * a->columns; j++) {
+            const double x = number(a, j);
+            uint64_t bits;
+            memcpy(&bits, &x, sizeof bits);
+            for (int byte = 0; byte < 8; byte++) {
+                const unsigned char b = (unsigned char)(bits >> (8 * byte));
+                if (values) putchar(b);
+                hash = (hash ^ b) * UINT64_C(0x100000001b3);
+            }
+        }
+    }
+    if (!values) printf("%-8s %-48s %016llx\n", set, problem, (unsigned long long)hash);
+}
+
+static void enter_caller(void) { fesetround(FE_UPWARD); }
+static void leave_caller(const char *problem)
+{
+    volatile float least = FLT_MIN, half = 0.5f;
+    if (fegetround() != FE_UPWARD) die("the rounding mode has changed", problem);
+    if (least * half == 0) die("denormals have become zero", problem);
+    fesetround(FE_TONEAREST);
+}
+
+typedef struct {
+    ptrdiff_t T, B, I, H;
+} shape;
+
+enum { PEEPHOLE = 1, RAGGED = 2, STACKED = 4, TINY = 8 };
+static const char *const cells[FASTRNN_CELLS] = {"lstm", "gru", "rnn_tanh", "rnn_relu"};
+
+/* The largest power of two for which sums of n products stay moderate. */
+static double bound(ptrdiff_t n)
+{
+    double b = 1;
+    while (b * b * (double)n > 4) b /= 2;
+    return b;
+}
+
+static fastrnn_packed *pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_pass pass, const fastrnn_weights *w)
+{
+    fastrnn_packed *packed = NULL;
+    if (fastrnn_pack(isa, dtype, pass, w, NULL, 3, &packed)) die("no memory", "pack");
+    return packed;
+}
+
+/* projection: P, or 0 for none. biases: 1 of the input, 2 recurrent, 3 both. */
+static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, shape s, ptrdiff_t projection,
+                int biases, int layers, int options, int values)
+{
+    static const int gates_of[FASTRNN_CELLS] = {4, 3, 1, 1};
+    enum { MOST = 3 };
+    const size_t e = dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
+    const int is_lstm = cell == FASTRNN_LSTM, stacked = (options & STACKED) != 0, ragged = (options & RAGGED) != 0;
+    const ptrdiff_t T = s.T, B = s.B, H = s.H, P = projection ? projection : H, G = gates_of[cell] * H;
+    char problem[96];
+    snprintf(problem, sizeof problem, "%s.%s.T%td.B%td.I%td.H%td.P%td.b%d.x%d%s%s%s%s", cells[cell],
+             e == sizeof(float) ? "f32" : "f64", T, B, s.I, H, projection, biases, layers,
+             options & PEEPHOLE ? ".peephole" : "", ragged ? ".ragged" : "", stacked ? ".stacked" : "",
+             options & TINY ? ".tiny" : "");
+    const double scale = options & TINY ? (e == sizeof(float) ? 0x1p-75 : 0x1p-520) : 1;
+    seed = 1;
+
+    /* Sequence b has T - b * T / B steps or, with an odd T, none at the end. */
+    ptrdiff_t offsets[200] = {0};
+    for (ptrdiff_t t = 0; t < T; t++) {
+        offsets[t + 1] = offsets[t];
+        for (ptrdiff_t b = 0; b < B; b++) offsets[t + 1] += !ragged || t < T - (b + T % 2) * T / B;
+    }
+    const ptrdiff_t N = offsets[T];
+    double *written = ragged ? (double *)new_array("offsets", 0, 1, T + 1, sizeof(double)) : NULL;
+    for (ptrdiff_t t = 0; ragged && t <= T; t++) written[t] = (double)offsets[t];
+
+    fastrnn_weights weights[MOST];
+    fastrnn_forward_args forward[MOST] = {{0}}, inference[MOST];
+    fastrnn_backward_args backward[MOST] = {{0}};
+    for (int k = 0; k < layers; k++) {
+        const ptrdiff_t I = stacked && k > 0 ? P : s.I;
+        const fastrnn_tape_columns tape = fastrnn_tape(cell, H, projection);
+        fastrnn_weights *w = &weights[k];
+        w->cell = cell, w->I = I, w->H = H, w->P = P;
+        w->weight_ih = given("weight_ih", k, G, I, e, bound(I + P));
+        w->weight_hh = given("weight_hh", k, G, P, e, bound(I + P));
+        w->bias_ih = biases & 1 ? given("bias_ih", k, 1, G, e, 0.5 * scale) : NULL;
+        w->bias_hh = biases & 2 ? given("bias_hh", k, 1, G, e, 0.5 * scale) : NULL;
+        w->weight_hr = projection ? given("weight_hr", k, P, H, e, bound(H)) : NULL;
+        w->peephole = options & PEEPHOLE ? given("weight_peephole", k, 3, H, e, 0.5) : NULL;
+
+        fastrnn_forward_args *f = &forward[k];
+        f->T = T, f->B = B, f->offsets = ragged ? offsets : NULL;
+        f->x = stacked && k > 0 ? forward[k - 1].output : given("x", k, N, I, e, scale);
+        f->h_0 = given("h_0", k, B, P, e, scale);
+        f->c_0 = is_lstm ? given("c_0", k, B, H, e, scale) : NULL;
+        f->output = room("output", k, N, P, e);
+        f->h_n = room("h_n", k, B, P, e);
+        f->c_n = is_lstm ? room("c_n", k, B, H, e) : NULL;
+        inference[k] = *f;
+        f->gates = tape.gates ? room("gates", k, N, tape.gates, e) : NULL;
+        f->state = room("state", k, N, tape.state, e);
+        f->extra = tape.extra ? room("extra", k, N, tape.extra, e) : NULL;
+
+        inference[k].output = room("inferred_output", k, N, P, e);
+        inference[k].h_n = room("inferred_h_n", k, B, P, e);
+        inference[k].c_n = is_lstm ? room("inferred_c_n", k, B, H, e) : NULL;
+        if (stacked && k > 0) inference[k].x = inference[k - 1].output;
+    }
+    for (int k = 0; k < layers; k++) { /* backward, the top layer first */
+        const int layer = stacked ? layers - 1 - k : k;
+        const fastrnn_forward_args *f = &forward[layer];
+        const fastrnn_weights *w = &weights[layer];
+        fastrnn_backward_args *b = &backward[k];
+        b->T = T, b->B = B, b->offsets = f->offsets;
+        b->x = f->x, b->h_0 = f->h_0, b->c_0 = f->c_0;
+        b->gates = f->gates, b->state = f->state, b->extra = f->extra;
+        b->d_output = stacked && k > 0 ? backward[k - 1].d_x : given("d_output", layer, N, P, e, scale);
+        b->d_h_n = given("d_h_n", layer, B, P, e, scale);
+        b->d_c_n = is_lstm ? given("d_c_n", layer, B, H, e, scale) : NULL;
+        b->d_x = room("d_x", layer, N, w->I, e);
+        b->d_h_0 = room("d_h_0", layer, B, P, e);
+        b->d_c_0 = is_lstm ? room("d_c_0", layer, B, H, e) : NULL;
+        b->d_weight_ih = room("d_weight_ih", layer, G, w->I, e);
+        b->d_weight_hh = room("d_weight_hh", layer, G, P, e);
+        b->d_bias_ih = w->bias_ih ? room("d_bias_ih", layer, 1, G, e) : NULL;
+        b->d_bias_hh = w->bias_hh ? room("d_bias_hh", layer, 1, G, e) : NULL;
+        b->d_weight_hr = w->weight_hr ? room("d_weight_hr", layer, P, H, e) : NULL;
+        b->d_peephole = w->peephole ? room("d_weight_peephole", layer, 3, H, e) : NULL;
+    }
+
+    fastrnn_workspace *workspace = fastrnn_workspace_create();
+    fastrnn_packed *packed[2 * MOST];
+    enter_caller();
+    for (int k = 0; k < layers; k++) {
+        inference[k].packed = forward[k].packed = packed[k] = pack(isa, dtype, FASTRNN_FORWARD, &weights[k]);
+        const int layer = stacked ? layers - 1 - k : k;
+        backward[k].packed = packed[layers + k] = pack(isa, dtype, FASTRNN_BACKWARD, &weights[layer]);
+    }
+    if (fastrnn_forward(inference, layers, stacked, workspace, NULL, 1) ||
+        fastrnn_forward(forward, layers, stacked, workspace, NULL, 3) ||
+        fastrnn_backward(backward, layers, stacked, workspace, NULL, 3))
+        die("no memory", problem);
+    leave_caller(problem);
+    for (int k = 0; k < 2 * layers; k++) fastrnn_packed_free(packed[k]);
+    fastrnn_workspace_free(workspace);
+    write_arrays(fastrnn_isa_name(isa), problem, values);
+    free_arrays();
+}
+
+static void activate(const fastrnn_isa *isa, fastrnn_dtype dtype, int use_tanh, int values)
+{
+    enum { MAGNITUDES = 40, EACH = 101 }; /* bounds from 2^-30 to 2^9 */
+    const size_t e = dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
+    char problem[32];
+    snprintf(problem, sizeof problem, "%s.%s", use_tanh ? "tanh" : "sigmoid", e == sizeof(float) ? "f32" : "f64");
+    seed = 1;
+    double magnitude = 0x1p-30;
+    for (int k = 0; k < MAGNITUDES; k++, magnitude *= 2) {
+        const void *x = given("x", k, 1, EACH, e, magnitude);
+        void *y = room("y", k, 1, EACH, e), *nearest = room("nearest", k, 1, EACH, e);
+        enter_caller();
+        fastrnn_activate(isa, dtype, use_tanh, EACH, x, y);
+        leave_caller(problem);
+        fastrnn_activate(isa, dtype, use_tanh, EACH, x, nearest);
+        if (memcmp(y, nearest, EACH * e)) die("the rounding mode shows", problem);
+    }
+    write_arrays(fastrnn_isa_name(isa), problem, values);
+    free_arrays();
+}
+
+static void run_all(const fastrnn_isa *isa, int values)
+{
+    /* Around the widths of vectors (2, 4, 8, 16), panels (4 to 32), blocks (8 to 32) and row tiles (4, 6, 10, 14). */
+    static const shape shapes[] = {
+        {3, 1, 5, 1},    {2, 2, 4, 2},  {2, 3, 3, 3},    {3, 4, 1, 4},    {2, 5, 7, 5},   {2, 6, 8, 7},
+        {2, 9, 9, 8},    {3, 10, 2, 9}, {2, 11, 16, 15}, {1, 13, 17, 16}, {2, 14, 5, 17}, {2, 15, 31, 31},
+        {1, 29, 33, 33}, {5, 2, 0, 20}, {0, 2, 3, 4},    {2, 0, 3, 4},    {1, 1, 40, 70},
+    };
+    enum { SHAPES = sizeof shapes / sizeof shapes[0] };
+    for (int d = 0; d < 2; d++) {
+        const fastrnn_dtype dtype = d ? FASTRNN_F64 : FASTRNN_F32;
+        activate(isa, dtype, 0, values);
+        activate(isa, dtype, 1, values);
+        for (int c = 0; c < FASTRNN_CELLS; c++) {
+            const fastrnn_cell cell = (fastrnn_cell)c;
+            for (int k = 0; k < SHAPES; k++) run(isa, cell, dtype, shapes[k], 0, k % 4, 1, 0, values);
+            run(isa, cell, dtype, (shape){7, 13, 6, 11}, 0, 3, 1, RAGGED, values);
+            run(isa, cell, dtype, (shape){9, 5, 6, 19}, 0, 3, 3, STACKED, values);
+            run(isa, cell, dtype, (shape){9, 5, 6, 19}, 0, 3, 2, RAGGED, values); /* the directions of a layer */
+            run(isa, cell, dtype, (shape){13, 6, 20, 24}, 0, 3, 3, STACKED | RAGGED, values);
+            run(isa, cell, dtype, (shape){6, 9, 12, 13}, 0, 3, 1, TINY, values);
+        }
+        run(isa, FASTRNN_LSTM, dtype, (shape){4, 24, 30, 64}, 0, 3, 1, 0, values);  /* enough for a team */
+        run(isa, FASTRNN_LSTM, dtype, (shape){1, 15, 2100, 3}, 0, 3, 1, 0, values); /* parts of a sum: over inputs, */
+        run(isa, FASTRNN_LSTM, dtype, (shape){150, 15, 2, 3}, 0, 3, 1, 0, values);  /* over steps and sequences */
+        run(isa, FASTRNN_LSTM, dtype, (shape){3, 11, 6, 18}, 0, 3, 1, PEEPHOLE, values);
+        run(isa, FASTRNN_LSTM, dtype, (shape){3, 11, 6, 18}, 5, 3, 1, 0, values);
+        run(isa, FASTRNN_LSTM, dtype, (shape){3, 7, 6, 10}, 21, 0, 1, PEEPHOLE, values);
+        run(isa, FASTRNN_LSTM, dtype, (shape){5, 12, 6, 33}, 17, 2, 1, PEEPHOLE | RAGGED, values);
+        run(isa, FASTRNN_LSTM, dtype, (shape){12, 4, 6, 21}, 9, 3, 3, PEEPHOLE | STACKED | RAGGED, values);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const int values = argc == 2 && !strcmp(argv[1], "--values");
+    if (argc > 1 && !values) die("the only argument there is", "--values");
+    const fastrnn_isa *isa;
+    for (int k = 0; (isa = fastrnn_isa_at(k)); k++)
+        if (fastrnn_isa_is_supported(isa)) run_all(isa, values);
+    return fflush(stdout) || ferror(stdout) ? 1 : 0;
+}
