@@ -90,6 +90,10 @@ typedef struct {
 } fastrnn_tape_columns;
 fastrnn_tape_columns fastrnn_tape(fastrnn_cell, ptrdiff_t H, ptrdiff_t projection); /* P, or 0 for none */
 
+/* Hidden units of a block. A row of gates has, block after block, those of the block's units gate by gate; the last
+ * block has the units that are left. */
+int fastrnn_gate_block(fastrnn_dtype, fastrnn_cell);
+
 typedef struct {
     ptrdiff_t T, B;
     const ptrdiff_t *offsets;     /* (T + 1) the first row of each step, then N; or NULL: all of T steps */

@@ -34,6 +34,13 @@ fastrnn_tape_columns fastrnn_tape(fastrnn_cell cell, ptrdiff_t H, ptrdiff_t proj
     return cell == FASTRNN_GRU ? (fastrnn_tape_columns){3 * H, H, H} : (fastrnn_tape_columns){0, H, 0};
 }
 
+/* One number for all instruction sets, see DEFINE_CELL. */
+int fastrnn_gate_block(fastrnn_dtype dtype, fastrnn_cell cell)
+{
+    const fastrnn_isa *isa = fastrnn_isa_at(0);
+    return dtype == FASTRNN_F32 ? isa->f32->cells[cell]->block : isa->f64->cells[cell]->block;
+}
+
 fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_pass pass,
                             const fastrnn_weights *weights, const fastrnn_interruption *interruption, int threads,
                             fastrnn_packed **packed)

@@ -112,6 +112,7 @@ cdef extern from "fastrnn.h" nogil:
     fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *,
                                 const fastrnn_interruption *, int threads, fastrnn_packed **)
     fastrnn_tape_columns fastrnn_tape(fastrnn_cell, Py_ssize_t H, Py_ssize_t projection)
+    int fastrnn_gate_block(fastrnn_dtype, fastrnn_cell)
     size_t fastrnn_packed_bytes(const fastrnn_packed *)
     void fastrnn_packed_free(fastrnn_packed *)
     fastrnn_workspace *fastrnn_workspace_create()
@@ -196,6 +197,11 @@ cdef void *_writable(cnp.ndarray array, int type_number) except? NULL:
 
 cdef fastrnn_dtype _dtype(int type_number) noexcept nogil:
     return FASTRNN_F32 if type_number == cnp.NPY_FLOAT else FASTRNN_F64
+
+
+def gate_block(str cell not None, cnp.ndarray gates not None):
+    """The hidden units of a block of a tape's gates: a row has, block after block, the units gate by gate."""
+    return fastrnn_gate_block(_dtype(_type_of(gates)), _cells[cell])
 
 
 cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:

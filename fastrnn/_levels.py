@@ -84,8 +84,8 @@ class TapedLevel:
         self.tapes, self.masks, self.dropout = tapes, masks, dropout
 
     @classmethod
-    def run(cls, cell, rows, x, x_is_private, directions, dropout, first=0):
-        """The level and its output; the state after is written.
+    def run(cls, cell, rows, x, x_is_private, directions, dropout, first=0, gates=None):
+        """The level and its output; the state after is written, and to the list `gates` added as by run_tapes.
 
         The lists of a direction are weights, or what was packed of them for forward, those packed for backward,
         and memory for what a tape keeps. `first` is the number of the first row.
@@ -104,9 +104,9 @@ class TapedLevel:
                 states_n.append(of_layers(state_n, k))
         masks = [None] * len(tapes)
         if not stacked:
-            outputs = run_tapes(cell, tapes, weights, states_n)
+            outputs = run_tapes(cell, tapes, weights, states_n, gates=gates)
         elif not dropout and len(tapes) <= _core.MOST_CALLS:
-            outputs = run_tapes(cell, tapes, weights, states_n, stacked=True)[-1:]
+            outputs = run_tapes(cell, tapes, weights, states_n, stacked=True, gates=gates)[-1:]
         else:
             for k, tape in enumerate(tapes):
                 if k > 0 and dropout:
@@ -114,7 +114,7 @@ class TapedLevel:
                     x = dropout.applied(masks[k], x)
                 if k > 0:
                     tape.x = x
-                outputs = run_tapes(cell, [tape], weights[k : k + 1], states_n[k : k + 1])
+                outputs = run_tapes(cell, [tape], weights[k : k + 1], states_n[k : k + 1], gates=gates)
                 (x,) = outputs
         return cls(tapes, masks, dropout), joined(outputs)
 

@@ -48,6 +48,8 @@ __all__ = [
 ]
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+# What a tape keeps of them, in the order of the weights' rows.
+GATE_NAMES = {"lstm": "ifgo", "gru": "rzn"}
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole")
 
 
@@ -111,10 +113,11 @@ class Tape:
         return f"<functional.{type(self).__name__} T={T} B={B} I={I} H={H} {self.x.dtype}>"
 
 
-def run_tapes(cell, tapes, weights, states_n, stacked=False):
+def run_tapes(cell, tapes, weights, states_n, stacked=False, gates=None):
     """Fills the tapes, of directions of one layer or of stacked layers; returns the outputs. See infer_rows.
 
-    The x of a stacked tape but the first is the output of the one before.
+    The x of a stacked tape but the first is the output of the one before. To `gates`, a list if it is given, it adds the
+    gates_of each tape.
     """
     calls, outputs = [], []
     for tape, of_tape, state_n in zip(tapes, weights, states_n):
@@ -125,7 +128,26 @@ def run_tapes(cell, tapes, weights, states_n, stacked=False):
         calls.append((tape.x, *tape.state_0, tape.rows.offsets, of_tape, output, *state_n, *tape.kept))
         outputs.append(output)
     _core.forward(cell, calls, stacked, get_num_threads(), instruction_set())
+    if gates is not None:
+        gates += [gates_of(cell, tape, output) for tape, output in zip(tapes, outputs)]
     return [tape.rows.turned(output) if tape.reverse else output for tape, output in zip(tapes, outputs)]
+
+
+def gates_of(cell, tape, output):
+    """name -> copy (T, B, n): every step's gates, c of the LSTM, and h, which is the output as the kernel left it."""
+    gates, state, _ = tape.kept
+    named = {}
+    if gates is not None:
+        names = GATE_NAMES[cell]
+        width = len(names) * _core.gate_block(cell, gates)
+        blocks = np.split(gates, range(width, gates.shape[-1], width), axis=-1)
+        of_gates = zip(*(np.split(block, len(names), axis=-1) for block in blocks))
+        named |= {name: np.concatenate(parts, axis=-1) for name, parts in zip(names, of_gates)}
+    if cell == "lstm":
+        named["c"] = state.copy()
+    named["h"] = output.copy()
+    rows = tape.rows
+    return {name: rows.scatter(rows.turned(array) if tape.reverse else array) for name, array in named.items()}
 
 
 def run_back(tapes, d_outputs, states, stacked=False):

@@ -241,7 +241,13 @@ class Recurrent(Parametrized):
         return self._returned(output, rows, state_n, batched)
 
     def forward(
-        self, x: ArrayLike, state=None, lengths: ArrayLike | None = None, *, checkpoint_every: int | None = None
+        self,
+        x: ArrayLike,
+        state=None,
+        lengths: ArrayLike | None = None,
+        *,
+        checkpoint_every: int | None = None,
+        return_gates: bool = False,
     ):
         """Run the layer over a sequence and keep a tape for `backward`.
 
@@ -253,6 +259,8 @@ class Recurrent(Parametrized):
             Keep the state of each so many steps only, and let `backward` run forward again in between: memory for
             T / checkpoint_every + checkpoint_every steps instead of T, and the same bits. A bidirectional
             layer's inner layers keep their inputs, too. Default: keep everything.
+        return_gates : bool, default False
+            Whether to return `gates`, too. Not with `checkpoint_every`, which is there to do without them.
 
         Returns
         -------
@@ -261,14 +269,31 @@ class Recurrent(Parametrized):
         tape : LayerTape
             For `backward`. Tapes are independent of each other. The parameters may be changed before
             the backward pass, `x` may not.
+        gates : list of dict of ndarray, only with `return_gates`
+            Of each layer and direction, in the order of `state`, what it computed at every step: "i", "f", "g", "o" and
+            "c" of an LSTM, "r", "z" and "n" of a GRU, after their activations, (T, B, H); and "h", the output of that
+            layer before any `dropout`, (T, B, H_out). Each in the axes of `output`, zero beyond a sequence's length,
+            and a copy.
 
         Raises
         ------
         TypeError, ValueError
-            As in a call of the layer.
+            As in a call of the layer, or if there are to be both checkpoints and gates.
+
+        Examples
+        --------
+        >>> layer = fastrnn.LSTM(64, 128, num_layers=2, rng=0)
+        >>> output, (h_n, c_n), tape, gates = layer.forward(np.ones((25, 16, 64)), return_gates=True)
+        >>> len(gates), list(gates[0]), gates[0]["f"].shape
+        (2, ['i', 'f', 'g', 'o', 'c', 'h'], (25, 16, 128))
+        >>> bool((gates[1]["c"][-1] == c_n[1]).all()), bool((gates[1]["h"] == output).all())
+        (True, True)
         """
         if checkpoint_every is not None:
             checkpoint_every = size("checkpoint_every", checkpoint_every)
+        gates = [] if flag("return_gates", return_gates) else None
+        if checkpoint_every and return_gates:
+            raise ValueError("return_gates: not with checkpoint_every, which does not keep gates")
         rows, given, batched, state_0 = self._arguments(x, state, lengths, private_state=True)
         x = rows.gather(given, self._dtype)
         x_is_private = x is not given
@@ -307,11 +332,14 @@ class Recurrent(Parametrized):
                 directions = [
                     (*one, [kept for *kept, _ in memory[at]]) for one, (at, _) in zip(directions, level)
                 ]
-                run, x = TapedLevel.run(*arguments, directions, dropout)
+                run, x = TapedLevel.run(*arguments, directions, dropout, gates=gates)
             levels.append(run)
             x_is_private = True
         tape = LayerTape(self, rows, levels, masks, dropout, batched, memory, self._tape_memory)
-        return *self._returned(rows.scatter(x), rows, state_n, batched), tape
+        results = *self._returned(rows.scatter(x), rows, state_n, batched), tape
+        if gates is None:
+            return results
+        return *results, [{name: self._of_caller(a, batched) for name, a in one.items()} for one in gates]
 
     def backward(self, tape: LayerTape, d_output: ArrayLike | None = None, d_state_n=None):
         """The gradients of a loss through one `forward`.
@@ -468,10 +496,14 @@ class Recurrent(Parametrized):
         h, c = state
         h, c = rows.scatter_state(h), rows.scatter_state(c)
         if not batched:
-            output, h, c = output[:, 0], h[:, 0], None if c is None else c[:, 0]
-        elif self._batch_first:
-            output = output.transpose(1, 0, 2)
-        return output, h if c is None else (h, c)
+            h, c = h[:, 0], None if c is None else c[:, 0]
+        return self._of_caller(output, batched), h if c is None else (h, c)
+
+    def _of_caller(self, array, batched):
+        """(T, B, n) in the caller's axes."""
+        if not batched:
+            return array[:, 0]
+        return array.transpose(1, 0, 2) if self._batch_first else array
 
 
 class LSTM(Recurrent):

@@ -57,48 +57,79 @@ def results(layer, x, state, lengths, d_output, d_state_n, **options):
     return named | {f"d_{name}": array for name, array in d_params.items()}
 
 
-def reference_results(layer, x, state, lengths, d_output, d_state_n):
-    """The same by fastrnn.reference."""
+def directions_of(layer):
+    return ("", "_reverse")[: 1 + layer.bidirectional]
+
+
+def turn(layer, array):
+    return array.swapaxes(0, 1) if layer.batch_first else array
+
+
+def of_part(state, k):
+    return tuple(s[k] for s in state) if isinstance(state, tuple) else state[k]
+
+
+def reference_forward(layer, x, state, lengths):
+    """By fastrnn.reference, time-major: outputs and tapes, a list of each layer's directions, and states_n in their order."""
     name = type(layer).__name__.lower()
-    forward, backward = (getattr(reference, f"{name}_{way}") for way in ("forward", "backward"))
-    options = {"lengths": lengths}
-    if name == "rnn":
-        options["nonlinearity"] = layer.nonlinearity
-
-    def turn(array):
-        return array.swapaxes(0, 1) if layer.batch_first else array
-
-    def of_part(state, k):
-        return state[k] if name != "lstm" else tuple(s[k] for s in state)
-
-    directions = ("", "_reverse")[: 1 + layer.bidirectional]
-    x, levels, state_n = turn(x), [], []
+    forward = getattr(reference, f"{name}_forward")
+    options = {"nonlinearity": layer.nonlinearity} if name == "rnn" else {}
+    directions = directions_of(layer)
+    x, outputs, tapes, states_n = turn(layer, x), [], [], []
     for k in range(layer.num_layers):
-        outputs, tapes = [], []
+        outputs.append([])
+        tapes.append([])
         for d, direction in enumerate(directions):
             suffix = f"_l{k}{direction}"
             weights = {n.removesuffix(suffix): w for n, w in layer.params.items() if n.endswith(suffix)}
-            at = len(directions) * k + d
-            y, last, tape = forward(x, of_part(state, at), **weights, **options, reverse=d == 1)
-            outputs.append(y)
-            tapes.append(tape)
-            state_n.append(members(last))
-        x = np.concatenate(outputs, axis=-1)
-        levels.append(tapes)
-    output = x
+            before = of_part(state, len(directions) * k + d)
+            y, last, tape = forward(x, before, **weights, **options, lengths=lengths, reverse=d == 1)
+            outputs[k].append(y)
+            tapes[k].append(tape)
+            states_n.append(members(last))
+        x = np.concatenate(outputs[k], axis=-1)
+    return outputs, tapes, states_n
 
-    d_y, d_state, d_params = turn(d_output), {}, {}
+
+def reference_results(layer, x, state, lengths, d_output, d_state_n):
+    """What `results` gives, by fastrnn.reference."""
+    backward = getattr(reference, f"{type(layer).__name__.lower()}_backward")
+    directions = directions_of(layer)
+    outputs, tapes, states_n = reference_forward(layer, x, state, lengths)
+    d_y, d_state, d_params = turn(layer, d_output), {}, {}
     for k in reversed(range(layer.num_layers)):
         d_x = 0
         for d, direction in enumerate(directions):
             at = len(directions) * k + d
             part = np.split(d_y, len(directions), axis=-1)[d]
-            d_part, d_before, d_weights = backward(levels[k][d], part, of_part(d_state_n, at))
+            d_part, d_before, d_weights = backward(tapes[k][d], part, of_part(d_state_n, at))
             d_x = d_x + d_part
             d_state[at] = members(d_before)
             d_params |= {f"d_{n}_l{k}{direction}": g for n, g in d_weights.items()}
         d_y = d_x
-    named = {"output": turn(output), "d_x": turn(d_y)}
-    named |= dict(zip(("h_n", "c_n"), map(np.stack, zip(*state_n))))
+    named = {"output": turn(layer, np.concatenate(outputs[-1], axis=-1)), "d_x": turn(layer, d_y)}
+    named |= dict(zip(("h_n", "c_n"), map(np.stack, zip(*states_n))))
     named |= dict(zip(("d_h_0", "d_c_0"), map(np.stack, zip(*(d_state[at] for at in sorted(d_state))))))
     return named | {f"d_{n}": d_params[f"d_{n}"] for n in layer.params}
+
+
+# Where the reference's tapes have the gates of a step.
+KNOWN = {
+    fastrnn.LSTM: {"i": 3, "f": 4, "g": 5, "o": 6, "c": 7},
+    fastrnn.GRU: {"r": 3, "z": 4, "n": 5},
+    fastrnn.RNN: {},
+}
+
+
+def reference_gates(layer, x, state, lengths):
+    """What `forward(..., return_gates=True)` gives as gates, by fastrnn.reference."""
+    outputs, tapes, _ = reference_forward(layer, x, state, lengths)
+    found = []
+    for output, tape in zip(sum(outputs, []), sum(tapes, [])):
+        named = {}
+        for name, at in KNOWN[type(layer)].items():
+            named[name] = np.zeros((*output.shape[:2], layer.hidden_size), layer.dtype)
+            for t, b, known in tape.steps:
+                named[name][t, b] = known[at]
+        found.append({name: turn(layer, array) for name, array in (named | {"h": output}).items()})
+    return found

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import CLASSES, draw, layers, members, reference_results, results, state_like
+from layer_cases import CLASSES, draw, layers, members, reference_gates, reference_results, results, state_like
 
 import fastrnn
 
@@ -68,6 +68,89 @@ def test_every_way_gives_the_same_bits(layer, data, T, B):
     for other in (layer, *copies):
         assert_same(results(other, *case), expected)
         assert_same(results(other, *case, checkpoint_every=every), expected)
+
+
+def named_gates(gates):
+    """The dictionaries of all layers and directions as one."""
+    return {f"{name} {k}": array for k, one in enumerate(gates) for name, array in one.items()}
+
+
+@given(layer=layers(), data=st.data(), T=st.sampled_from([4, 1, 3, 0]), B=st.sampled_from([3, 1, 9, 0]))
+@settings(max_examples=150)
+def test_gates_against_the_reference(layer, data, T, B):
+    lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
+    x, state, *_ = case_of(layer, T, B, lengths)
+    gates = layer.forward(x, state, lengths, return_gates=True)[-1]
+    assert_close(named_gates(gates), named_gates(reference_gates(layer, x, state, lengths)))
+
+
+@given(layer=layers(), data=st.data(), T=st.sampled_from([5, 1, 0]), B=st.sampled_from([3, 1, 6]))
+@settings(max_examples=80)
+def test_gates_are_copies_and_change_nothing(layer, data, T, B):
+    lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
+    x, state, _, d_output, d_state_n = case = case_of(layer, T, B, lengths)
+    expected = results(layer, *case)
+    output, state_n, tape, gates = layer.forward(x, state, lengths, return_gates=True)
+    layer.freeze()
+    assert_same(named_gates(layer.forward(x, state, lengths, return_gates=True)[-1]), named_gates(gates))
+    top = np.concatenate([one["h"] for one in gates[-1 - layer.bidirectional :]], axis=-1)
+    assert top.tobytes() == output.tobytes()
+    for array in named_gates(gates).values():
+        array[...] = np.nan
+    d_x, _, d_params = layer.backward(tape, d_output, d_state_n)
+    found = {"output": output, "d_x": d_x} | {f"d_{name}": array for name, array in d_params.items()}
+    found |= dict(zip(("h_n", "c_n"), members(state_n)))
+    assert_same(found, {name: expected[name] for name in found})
+
+
+@pytest.mark.parametrize("H", [1, 7, 8, 9, 16, 17, 32, 33, 64, 100])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gates_of_every_width_and_instruction_set(every_isa, H, dtype):
+    lengths = [6, 2, 0, 5]
+    for cls in CLASSES:
+        layer = cls(3, H, num_layers=2, bidirectional=True, dtype=dtype, rng=1)
+        x, state, *_ = case_of(layer, 6, 4)
+        reference = named_gates(reference_gates(layer, x, state, lengths))
+        found = {}
+        for isa in every_isa():
+            gates = found[isa] = named_gates(layer.forward(x, state, lengths, return_gates=True)[-1])
+            assert_close(gates, reference, tolerance=1e-5 if dtype == np.float32 else 2e-13)
+            if isa not in ("generic", "avx2"):
+                assert_same(gates, found["avx2"])
+
+
+def test_gates_of_a_single_sequence():
+    for layer in one_of_each(num_layers=2, bidirectional=True, batch_first=True):
+        x, state, *_ = case_of(layer, 6, 1)
+        alone = tuple(s[:, 0] for s in state) if isinstance(state, tuple) else state[:, 0]
+        expected = layer.forward(x, state, return_gates=True)[-1]
+        gates = layer.forward(x[0], alone, return_gates=True)[-1]
+        assert_same(named_gates(gates), {name: array[0] for name, array in named_gates(expected).items()})
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_h_among_the_gates_is_that_before_dropout(bidirectional):
+    layer = fastrnn.LSTM(5, 6, num_layers=2, dropout=0.5, bidirectional=bidirectional, rng=1)
+    x, state, *_ = case_of(layer, 7, 3)
+    _, _, tape, gates = layer.forward(x, state, return_gates=True)
+    D = 1 + bidirectional
+    below = np.concatenate([one["h"] for one in gates[:D]], axis=-1)
+    mask = tape.masks[1] if bidirectional else tape.levels[0].masks[1]
+    above = fastrnn.LSTM(6 * D, 6, bidirectional=bidirectional)
+    above.load_state_dict({n.replace("_l1", "_l0"): w for n, w in layer.state_dict().items() if "_l1" in n})
+    expected = above.forward(below * mask * np.float32(2), tuple(s[D:] for s in state), return_gates=True)[-1]
+    assert_same(named_gates(gates[D:]), named_gates(expected))
+    assert below.all() and not mask.all()
+
+
+def test_gates_that_are_refused():
+    layer = fastrnn.LSTM(5, 6, rng=1)
+    x = np.zeros((3, 2, 5))
+    with pytest.raises(TypeError, match="^return_gates: expected True or False, got 1"):
+        layer.forward(x, return_gates=1)
+    with pytest.raises(ValueError, match="^return_gates: not with checkpoint_every"):
+        layer.forward(x, checkpoint_every=2, return_gates=True)
+    assert len(layer.forward(x, checkpoint_every=2, return_gates=False)) == 3
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
