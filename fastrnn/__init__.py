@@ -1,6 +1,7 @@
 """Fast recurrent layers for NumPy: fused kernels, forward and backward, the same bits on every run.
 
-The layers are `LSTM`, `GRU` and `RNN`, one step of each `LSTMCell`, `GRUCell` and `RNNCell`; one layer on raw arrays is `fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
+The layers are `LSTM`, `GRU` and `RNN`, one step of each `LSTMCell`, `GRUCell` and `RNNCell`; one layer on raw arrays is
+`fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
 """
 
 from fastrnn import functional, reference

@@ -5,6 +5,7 @@ The exit status is 1 if one is off.
 
 import itertools
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,9 @@ SHAPES = [(1, 1, 1, 1), (5, 3, 7, 5), (9, 2, 16, 33), (4, 17, 31, 48), (3, 40, 6
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-13}
 
 
-# The functions of a cell, its gates, how many arrays its state has, and options; lengths and a direction go with the shape.
-CELLS = [
+# The functions of a cell, its gates, how many arrays its state has, and options; lengths and a direction go with the
+# shape.
+CELLS: list[tuple[str, int, int, dict[str, Any]]] = [
     ("lstm", 4, 2, {}),
     ("lstm", 4, 2, {"projection": True, "peephole": True}),
     ("gru", 3, 1, {}),
@@ -27,11 +29,16 @@ CELLS = [
 
 
 def _draw(rng, dtype, shape, gates, members, projection=False, peephole=False, **options):
-    """Random inputs, exactly representable in dtype, as float64: x, state, weights, gradients of the results, options."""
+    """Random inputs, exactly representable in dtype, as float64: x, state, weights, gradients, options."""
     T, B, I, H = shape
     P = max(1, H // 2) if projection else H
     state = [(B, P), (B, H)][:members]
-    weights = {"weight_ih": (gates * H, I), "weight_hh": (gates * H, P), "bias_ih": (gates * H,), "bias_hh": (gates * H,)}
+    weights = {
+        "weight_ih": (gates * H, I),
+        "weight_hh": (gates * H, P),
+        "bias_ih": (gates * H,),
+        "bias_hh": (gates * H,),
+    }
     weights |= {"weight_hr": (P, H)} if projection else {}
     weights |= {"weight_peephole": (3, H)} if peephole else {}
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 from fastrnn import _core, _threads
 from fastrnn._version import __version__
@@ -31,7 +32,7 @@ def instruction_set() -> str:
 
 
 @contextlib.contextmanager
-def using(name: str):
+def using(name: str) -> Iterator[None]:
     """Use another instruction set for a while, in all threads: for tests and the self-check."""
     global _chosen
     before, _chosen = _chosen, _checked(name, "instruction set")

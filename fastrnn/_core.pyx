@@ -5,8 +5,8 @@
 Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is looked at here; their shapes are not: the
 callers have checked them and allocated the results. Steps does both, for a call that lasts microseconds.
 
-A cell is "lstm", "gru", "rnn_tanh" or "rnn_relu". Weights are tuples (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
-weight_peephole), what there is not being None; and c_0 and the like are None but for the LSTM.
+A cell is "lstm", "gru", "rnn_tanh" or "rnn_relu". Weights are tuples (weight_ih, weight_hh, bias_ih, bias_hh,
+weight_hr, weight_peephole), what there is not being None; and c_0 and the like are None but for the LSTM.
 """
 
 cimport numpy as cnp
@@ -160,7 +160,9 @@ cdef const fastrnn_isa *_find(str name) except NULL:
     raise ValueError(f"isa: no instruction set is named {name!r}")
 
 
-cdef dict _cells = {"lstm": FASTRNN_LSTM, "gru": FASTRNN_GRU, "rnn_tanh": FASTRNN_RNN_TANH, "rnn_relu": FASTRNN_RNN_RELU}
+cdef dict _cells = {
+    "lstm": FASTRNN_LSTM, "gru": FASTRNN_GRU, "rnn_tanh": FASTRNN_RNN_TANH, "rnn_relu": FASTRNN_RNN_RELU,
+}
 
 
 def tape_columns(str cell not None, Py_ssize_t H, Py_ssize_t projection):
@@ -248,7 +250,8 @@ cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
     return type_number
 
 
-def pack(str cell not None, tuple weights not None, bint backward, int num_threads, str isa not None, Packed spare=None):
+def pack(str cell not None, tuple weights not None, bint backward, int num_threads, str isa not None,
+         Packed spare=None):
     """The weights packed for one pass, in the memory of `spare` if one is given, which nobody uses any more."""
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_weights w
@@ -275,8 +278,8 @@ cdef size_t KEPT_BYTES = 32 << 20
 
 cdef class Workspace:
     cdef fastrnn_workspace *pointer
-    cdef fastrnn_packed *packed[16] # of the calls that run together
-    cdef object error # what interrupted the call
+    cdef fastrnn_packed *packed[16]  # of the calls that run together
+    cdef object error  # what interrupted the call
     cdef bint in_use
 
     def __cinit__(self):
@@ -393,20 +396,20 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
 cdef class Steps:
     """A stack of packed layers that takes one step at a time; `fastrnn.stream` makes a user's class of it.
 
-    `_h` (L, B, P) and `_c` (L, B, H), None but for the LSTM, are the state, which each step replaces and nobody else may
-    hold. What a kernel can read and write as it is costs no more than a look at its type, precision and shape; a subclass
-    says what becomes of the rest.
+    `_h` (L, B, P) and `_c` (L, B, H), None but for the LSTM, are the state, which each step replaces and nobody else
+    may hold. What a kernel can read and write as it is costs no more than a look at its type, precision and shape; a
+    subclass says what becomes of the rest.
     """
     cdef list packed
     cdef readonly cnp.ndarray _h, _c
-    cdef cnp.ndarray between # (L, B, P): h_t of the layers below the last
+    cdef cnp.ndarray between  # (L, B, P): h_t of the layers below the last
     cdef object num_threads
     cdef cnp.npy_intp x_shape[2]
     cdef cnp.npy_intp y_shape[2]
     cdef int ndim, type_number
 
     def __init__(self, list packed, cnp.ndarray h not None, cnp.ndarray c, bint batched, num_threads):
-        """packed for forward; h (L, B, P) and c (L, B, H) or None; x_t (B, I) if batched, else (I,); num_threads() tells how many."""
+        """packed for forward; h (L, B, P), c (L, B, H) or None; x_t (B, I) if batched, else (I,); num_threads()."""
         self.type_number = _type_of(h)
         _writable(h, self.type_number)
         if c is not None:
@@ -527,7 +530,8 @@ def backward(list calls not None, bint stacked, int num_threads):
         args[k].d_h_0, args[k].d_c_0 = _writable(call[12], type_number), _writable(call[13], type_number)
         args[k].d_weight_ih = _writable(d_weights[0], type_number)
         args[k].d_weight_hh = _writable(d_weights[1], type_number)
-        args[k].d_bias_ih, args[k].d_bias_hh = _writable(d_weights[2], type_number), _writable(d_weights[3], type_number)
+        args[k].d_bias_ih = _writable(d_weights[2], type_number)
+        args[k].d_bias_hh = _writable(d_weights[3], type_number)
         args[k].d_weight_hr = _writable(d_weights[4], type_number)
         args[k].d_peephole = _writable(d_weights[5], type_number)
         args[k].accumulate = call[15]

@@ -1,8 +1,8 @@
 """What runs together: layers on top of each other that read in one direction, or the two directions of one layer.
 
-Both are a level, on rows as fastrnn._rows has them. A level is a list of directions, each a tuple that begins with whether
-it is the reverse one, the state before and the state after (h, c), c being None but for the LSTM; then come lists with an
-item for each of its layers, the lowest first. Two directions have one layer each.
+Both are a level, on rows as fastrnn._rows has them. A level is a list of directions, each a tuple that begins with
+whether it is the reverse one, the state before and the state after (h, c), c being None but for the LSTM; then come
+lists with an item for each of its layers, the lowest first. Two directions have one layer each.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def joined(outputs):
 class Dropout:
     """Sets numbers between two layers to zero and divides the others by the probability that remains.
 
-    A mask depends on nothing but the seed, its number and the place in the array: so it can be made again for some rows.
+    A mask depends on nothing but the seed, its number and the place in the array: so it can be made again for
+    some rows.
     """
 
     def __init__(self, probability, seed):
@@ -97,7 +98,13 @@ class TapedLevel:
                 below = stacked and k > 0
                 tapes.append(
                     Tape(
-                        rows, reverse, None if below else x, below or x_is_private, of_layers(state_0, k), packed[k], kept[k]
+                        rows,
+                        reverse,
+                        None if below else x,
+                        below or x_is_private,
+                        of_layers(state_0, k),
+                        packed[k],
+                        kept[k],
                     )
                 )
                 weights.append(one)
@@ -242,9 +249,7 @@ class Stretches:
             if part.shape != shape:  # else it has the memory of the stretch after it
                 shape, kept = part.shape, self.kept(part)
             direction = False, state, empty_like(state), self.weights, self.packed, kept
-            level, _ = TapedLevel.run(
-                self.cell, part, self.x[part.slice], True, [direction], self.dropout, part.first
-            )
+            level, _ = TapedLevel.run(self.cell, part, self.x[part.slice], True, [direction], self.dropout, part.first)
             d_state = tuple(None if d is None else np.ascontiguousarray(d[:, : part.B]) for d in d_state_0)
             d_before = empty_like(d_state)
             d_part = None if d_output is None else d_output[part.slice]

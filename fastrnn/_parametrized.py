@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastrnn._levels import pack_stack
-from fastrnn._validation import as_array, flag, float_dtype, shape_error, size
+from fastrnn._validation import Array, as_array, flag, float_dtype, shape_error, size
 from fastrnn.functional import GATES, WEIGHTS
 from fastrnn.parameters import Parameters
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import ArrayLike, NDArray
+# A state as callers may give it and as it is returned: (h, c) of an LSTM, h of the others.
+Given = TypeVar("Given")
+Returned = TypeVar("Returned")
 
 # Arguments in the order of a representation, which leaves them out where they have these values.
 DEFAULTS = {
@@ -92,8 +93,7 @@ class Parametrized:
         self._dtype = self._params.flat.dtype
         # Views, because the shapes of the array objects that `params` gives out can be assigned to.
         self._weights = [
-            tuple(None if array is None else array.view() for array in arrays)
-            for arrays in self._split(self._params)
+            tuple(None if array is None else array.view() for array in arrays) for arrays in self._split(self._params)
         ]
 
     def _split(self, params):
@@ -103,7 +103,7 @@ class Parametrized:
 
     # Pickles and deep copies take the parameters; what is derived from them is made again.
 
-    _DERIVED = ("_dtype", "_weights")
+    _DERIVED: tuple[str, ...] = ("_dtype", "_weights")
 
     def __getstate__(self):
         state = {k: v for k, v in self.__dict__.items() if k not in self._DERIVED}
@@ -163,7 +163,7 @@ class Parametrized:
         """The parameters; their values may be changed at any time."""
         return self._params
 
-    def state_dict(self) -> dict[str, NDArray]:
+    def state_dict(self) -> dict[str, Array]:
         """A copy of each parameter, by name."""
         return {name: array.copy() for name, array in self._params.items()}
 
@@ -189,9 +189,7 @@ class Parametrized:
         try:
             given = {name: mapping[name] for name in mapping.keys()}
         except AttributeError:
-            raise TypeError(
-                f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}"
-            ) from None
+            raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}") from None
         arrays = {}
         problems = []
         for name, array in self._params.items():

@@ -13,7 +13,7 @@ from fastrnn._validation import native
 
 # Memory that a ragged call of a layer needs between its arguments and its results, for the next call: the system takes
 # time to clear new memory. What is here nobody uses.
-_spares = collections.deque(maxlen=4)
+_spares: collections.deque[np.ndarray] = collections.deque(maxlen=4)
 MOST_SPARE_BYTES = 8 << 20
 
 
@@ -38,8 +38,8 @@ def give_back(array):
 class Rows:
     """The rows of a batch of T steps and B sequences, each a step of a sequence.
 
-    Of a batch that is not ragged they are (T, B), as they are. Of a ragged one they are (N,), N the sum of the lengths: the
-    sequences are ordered by length, the longest first, and the rows by step, so that those of a step are the first
+    Of a batch that is not ragged they are (T, B), as they are. Of a ragged one they are (N,), N the sum of the lengths:
+    the sequences are ordered by length, the longest first, and the rows by step, so that those of a step are the first
     so many sequences.
 
     Parameters

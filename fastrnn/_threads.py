@@ -15,18 +15,18 @@ def _cgroup_limit() -> int | None:
     """The processors that a container's CPU quota amounts to, rounded up; None without a quota."""
     try:
         with open("/sys/fs/cgroup/cpu.max") as file:  # cgroup 2
-            quota, period = file.read().split()
-    except (OSError, ValueError):
+            limit = file.read().split()
+    except OSError:
         try:
             with (
                 open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as quota_file,  # cgroup 1
                 open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as period_file,
             ):
-                quota, period = quota_file.read().strip(), period_file.read().strip()
+                limit = [quota_file.read(), period_file.read()]
         except OSError:
             return None
     try:
-        quota, period = int(quota), int(period)
+        quota, period = map(int, limit)
     except ValueError:  # "max"
         return None
     return max(1, -(-quota // period)) if quota > 0 and period > 0 else None

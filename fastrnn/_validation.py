@@ -9,14 +9,15 @@ import numbers
 import operator
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-    State = tuple[ArrayLike | None, ArrayLike | None]
+# Of float32 or float64, which the arguments of a call decide and no checker can follow.
+Array = NDArray[Any]
+State = tuple[ArrayLike | None, ArrayLike | None]
+Nonlinearity = Literal["tanh", "relu"]
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
@@ -25,14 +26,16 @@ FLOAT64 = np.dtype(np.float64)
 # Arrays
 
 
-def shape_error(name, symbols, sizes, given):
+def shape_error(
+    name: str, symbols: Sequence[object], sizes: Sequence[int | None], given: tuple[int, ...]
+) -> ValueError:
     """`x: expected (T, B, I=64), got (25, 16, 32)`; of a size of None, only the symbol is shown."""
     axes = [str(s) if n is None else f"{s}={n}" for s, n in zip(symbols, sizes, strict=True)]
     expected = ", ".join(axes) + ("," if len(axes) == 1 else "")
     return ValueError(f"{name}: expected ({expected}), got {given}")
 
 
-def as_array(name, value, dtype=None):
+def as_array(name: str, value: Any, dtype: np.dtype | None = None) -> Array:
     """The value as a plain array, still in its own layout and memory.
 
     With a dtype, it is also checked that NumPy's "same_kind" rule allows the cast to it.
@@ -51,9 +54,7 @@ def as_array(name, value, dtype=None):
             raise TypeError(f"{name}: not an array: {error}") from error
     if dtype is None or array.dtype is dtype or np.can_cast(array.dtype, dtype, "same_kind"):
         return array
-    raise TypeError(
-        f"{name}: cannot be cast from {array.dtype} to {dtype} by NumPy's 'same_kind' rule"
-    )
+    raise TypeError(f"{name}: cannot be cast from {array.dtype} to {dtype} by NumPy's 'same_kind' rule")
 
 
 def shaped_array(name, value, symbols, sizes, dtype):
@@ -180,9 +181,7 @@ NONLINEARITIES = ("tanh", "relu")
 ROWS = {1: "H", 3: "3*H", 4: "4*H"}  # of the weights of a cell with so many gates
 
 
-def checked_lstm(
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
-):
+def checked_lstm(x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse):
     """The arguments of lstm and lstm_forward.
 
     Returns
@@ -194,9 +193,7 @@ def checked_lstm(
     lengths : None, or ndarray of intp, (B,), in memory that the caller does not share
     reverse : bool
     """
-    weights, (I, H, P), dtype = checked_weights(
-        4, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    )
+    weights, (I, H, P), dtype = checked_weights(4, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole)
     x = checked_x(x, I, max(4 * H, I, P), dtype)
     T, B, _ = x.shape
     h_0, c_0 = pair("state", state, "(h_0, c_0)")
@@ -229,9 +226,7 @@ def checked_one_state(gates, x, state, weight_ih, weight_hh, bias_ih, bias_hh, l
     return x, state, tuple(native_or_none(w, dtype) for w in weights[:4]), lengths, reverse
 
 
-def checked_weights(
-    gates, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr=None, weight_peephole=None
-):
+def checked_weights(gates, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr=None, weight_peephole=None):
     """The six weights, not yet cast; their sizes (I, H, P), P being H without a weight_hr; and their dtype."""
     rows_symbol = ROWS[gates]
     weight_ih = as_array("weight_ih", weight_ih)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import Generic
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn._parametrized import Parametrized
-from fastrnn._rows import Rows
 from fastrnn._levels import kept_memory, pack_stack
+from fastrnn._parametrized import Given, Parametrized, Returned
+from fastrnn._rows import Rows
 from fastrnn._validation import (
     NONLINEARITIES,
+    Array,
+    Nonlinearity,
+    State,
     as_array,
     check_bytes,
     check_tape,
@@ -24,9 +28,7 @@ from fastrnn._validation import (
     shaped_array,
 )
 from fastrnn.functional import GATES, Tape, empty_like, infer_rows, run_back, run_tapes
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike
+from fastrnn.parameters import Parameters
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
@@ -48,10 +50,10 @@ class CellTape:
         return f"<CellTape B={self.tape.rows.B} of {self.cell()}>"
 
 
-class Cell(Parametrized):
+class Cell(Parametrized, Generic[Given, Returned]):
     """What LSTMCell, GRUCell and RNNCell share: everything but their names and options."""
 
-    def __call__(self, x: ArrayLike, state=None):
+    def __call__(self, x: ArrayLike, state: Given | None = None) -> Returned:
         """Take one step and keep nothing for a backward pass.
 
         Parameters
@@ -80,7 +82,7 @@ class Cell(Parametrized):
         infer_rows(self._cell, rows, [(False, native(given, self._dtype), state_0, weights, state_n)])
         return self._returned(state_n, batched)
 
-    def forward(self, x: ArrayLike, state=None):
+    def forward(self, x: ArrayLike, state: Given | None = None) -> tuple[Returned, CellTape]:
         """Take one step and keep a tape for `backward`.
 
         Parameters
@@ -116,7 +118,7 @@ class Cell(Parametrized):
         run_tapes(self._cell, [tape], weights[:1], [state_n])
         return self._returned(state_n, batched), CellTape(self, tape, batched)
 
-    def backward(self, tape: CellTape, d_state):
+    def backward(self, tape: CellTape, d_state: Given | None) -> tuple[Array, Returned, Parameters]:
         """The gradients of a loss through one `forward`.
 
         May be called any number of times with one tape; it accumulates nothing. The parameters are taken as they
@@ -198,7 +200,7 @@ class Cell(Parametrized):
         return h if c is None else (h, c)
 
 
-class LSTMCell(Cell):
+class LSTMCell(Cell[State, tuple[Array, Array]]):
     """One step of a long short-term memory layer, as torch.nn.LSTMCell.
 
     See `fastrnn.functional.lstm` for the equations and their source.
@@ -249,7 +251,7 @@ class LSTMCell(Cell):
         super().__init__("lstm", input_size, hidden_size, bias, dtype, rng)
 
 
-class GRUCell(Cell):
+class GRUCell(Cell[ArrayLike, Array]):
     """One step of a layer of gated recurrent units, as torch.nn.GRUCell.
 
     See `fastrnn.functional.gru` for the equations and their source.
@@ -290,7 +292,7 @@ class GRUCell(Cell):
         super().__init__("gru", input_size, hidden_size, bias, dtype, rng)
 
 
-class RNNCell(Cell):
+class RNNCell(Cell[ArrayLike, Array]):
     """One step of a plain recurrent layer, as torch.nn.RNNCell.
 
     See `fastrnn.functional.rnn` for the equation and its source.
@@ -325,7 +327,7 @@ class RNNCell(Cell):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        nonlinearity: str = "tanh",
+        nonlinearity: Nonlinearity = "tanh",
         *,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,

@@ -11,15 +11,17 @@ inputs, H hidden units, P numbers in h, which are H but for an LSTM with a proje
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastrnn import _core
 from fastrnn._config import instruction_set
-from fastrnn._threads import get_num_threads
 from fastrnn._rows import Rows
+from fastrnn._threads import get_num_threads
 from fastrnn._validation import (
+    Array,
+    Nonlinearity,
+    State,
     check_tape,
     checked_gradients,
     checked_gru,
@@ -29,11 +31,6 @@ from fastrnn._validation import (
     initial_state,
     native_or_none,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from fastrnn._validation import State
 
 __all__ = [
     "gru",
@@ -53,8 +50,8 @@ GATE_NAMES = {"lstm": "ifgo", "gru": "rzn"}
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole")
 
 
-# What the cells share, on rows as fastrnn._rows has them. A state is the tuple (h, c), whose c is None but for the LSTM.
-# Weights are tuples in the order of WEIGHTS, with None for what there is not.
+# What the cells share, on rows as fastrnn._rows has them. A state is the tuple (h, c), whose c is None but for the
+# LSTM. Weights are tuples in the order of WEIGHTS, with None for what there is not.
 
 
 def infer_rows(cell, rows, inputs, stacked=False):
@@ -82,15 +79,16 @@ def infer_rows(cell, rows, inputs, stacked=False):
 class Tape:
     """What a backward needs of its forward, of one direction of one layer; opaque, and never altered by a backward.
 
-    The weights are in it as they were, `packed` for backward. `x` is in it by reference where it could be read in place,
-    and then `fingerprint` tells whether it has been changed since. Both are as the kernel reads them, from the end if the
-    direction is the reverse.
+    The weights are in it as they were, `packed` for backward. `x` is in it by reference where it could be read in
+    place, and then `fingerprint` tells whether it has been changed since. Both are as the kernel reads them, from the
+    end if the direction is the reverse.
 
-    Nobody may write to packed, kept and state_0 while the tape lives, and nobody else to x if it is called private; kept is
-    what kept_shapes says.
+    Nobody may write to packed, kept and state_0 while the tape lives, and nobody else to x if it is called private;
+    kept is what kept_shapes says.
     """
 
     __slots__ = ("rows", "reverse", "x", "fingerprint", "state_0", "kept", "packed", "weights")
+    weights: list[tuple[str, tuple[int, ...]]]  # names and shapes; of a layer's tape they are not set
 
     def __init__(self, rows, reverse, x, x_is_private, state_0, packed, kept):
         if reverse:
@@ -154,8 +152,8 @@ def run_back(tapes, d_outputs, states, stacked=False):
     """d_x of each tape, of directions of one layer, or of stacked layers, the top one first; of native arrays.
 
     d_outputs is one for each tape, None for zeros, and for those stacked below another not looked at. The states are
-    (d_state_n, d_state_0, d_weights, accumulate) of each tape; d_state_0 and d_weights are written, the latter added to if
-    they accumulate. It does not look whether x was changed: check_x does.
+    (d_state_n, d_state_0, d_weights, accumulate) of each tape; d_state_0 and d_weights are written, the latter added to
+    if they accumulate. It does not look whether x was changed: check_x does.
     """
     calls, results = [], []
     for tape, d_output, (d_state_n, d_state_0, d_weights, accumulate) in zip(tapes, d_outputs, states):
@@ -253,7 +251,7 @@ def lstm(
     weight_peephole: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, tuple[NDArray, NDArray]]:
+) -> tuple[Array, tuple[Array, Array]]:
     """Run an LSTM over a sequence and keep nothing for a backward pass.
 
     With rows of the weights in the order i, f, g, o of the gates, step t computes ::
@@ -337,7 +335,7 @@ def lstm_forward(
     weight_peephole: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, tuple[NDArray, NDArray], LSTMTape]:
+) -> tuple[Array, tuple[Array, Array], LSTMTape]:
     """Run an LSTM over a sequence and keep a tape for `lstm_backward`.
 
     Parameters
@@ -367,7 +365,7 @@ def lstm_backward(
     tape: LSTMTape,
     d_output: ArrayLike | None = None,
     d_state_n: State | None = None,
-) -> tuple[NDArray, tuple[NDArray, NDArray], dict[str, NDArray]]:
+) -> tuple[Array, tuple[Array, Array], dict[str, Array]]:
     """The gradients of a loss through one `lstm_forward`.
 
     May be called any number of times with one tape, with the same or with other arguments.
@@ -425,7 +423,7 @@ def gru(
     *,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, NDArray]:
+) -> tuple[Array, Array]:
     """Run a GRU over a sequence and keep nothing for a backward pass.
 
     With rows of the weights in the order r, z, n, and a and b for the products of the input and of the state, step t
@@ -481,9 +479,7 @@ def gru(
     .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
        translation", EMNLP 2014.
     """
-    x, h_0, weights, lengths, reverse = checked_gru(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse
-    )
+    x, h_0, weights, lengths, reverse = checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
     weights = *weights, None, None
     output, (h_n, _) = inferred("gru", x, (h_0, None), weights, lengths, reverse)
     return output, h_n
@@ -499,7 +495,7 @@ def gru_forward(
     *,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, NDArray, GRUTape]:
+) -> tuple[Array, Array, GRUTape]:
     """Run a GRU over a sequence and keep a tape for `gru_backward`.
 
     Parameters
@@ -520,9 +516,7 @@ def gru_forward(
     TypeError, ValueError
         As in `gru`.
     """
-    x, h_0, weights, lengths, reverse = checked_gru(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse
-    )
+    x, h_0, weights, lengths, reverse = checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
     weights = *weights, None, None
     output, (h_n, _), tape = taped(GRUTape, "gru", x, (h_0, None), weights, lengths, reverse)
     return output, h_n, tape
@@ -532,7 +526,7 @@ def gru_backward(
     tape: GRUTape,
     d_output: ArrayLike | None = None,
     d_state_n: ArrayLike | None = None,
-) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
+) -> tuple[Array, Array, dict[str, Array]]:
     """The gradients of a loss through one `gru_forward`.
 
     May be called any number of times with one tape, with the same or with other arguments.
@@ -586,10 +580,10 @@ def rnn(
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, NDArray]:
+) -> tuple[Array, Array]:
     """Run a plain recurrent network over a sequence and keep nothing for a backward pass.
 
     Step t computes, with the rectifier max(0, z) in place of tanh if asked for ::
@@ -654,10 +648,10 @@ def rnn_forward(
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, NDArray, RNNTape]:
+) -> tuple[Array, Array, RNNTape]:
     """Run a plain recurrent network over a sequence and keep a tape for `rnn_backward`.
 
     Parameters
@@ -690,7 +684,7 @@ def rnn_backward(
     tape: RNNTape,
     d_output: ArrayLike | None = None,
     d_state_n: ArrayLike | None = None,
-) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
+) -> tuple[Array, Array, dict[str, Array]]:
     """The gradients of a loss through one `rnn_forward`.
 
     May be called any number of times with one tape, with the same or with other arguments.

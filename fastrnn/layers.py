@@ -5,12 +5,11 @@ from __future__ import annotations
 import collections
 import warnings
 import weakref
-from typing import TYPE_CHECKING
+from typing import Any, Generic, Literal, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn._parametrized import Parametrized
-from fastrnn._rows import Rows, give_back
 from fastrnn._levels import (
     ALL,
     CheckpointedLevel,
@@ -21,8 +20,13 @@ from fastrnn._levels import (
     of_layers,
     pack_stack,
 )
+from fastrnn._parametrized import Given, Parametrized, Returned
+from fastrnn._rows import Rows, give_back
 from fastrnn._validation import (
     NONLINEARITIES,
+    Array,
+    Nonlinearity,
+    State,
     as_array,
     check_bytes,
     check_tape,
@@ -38,10 +42,8 @@ from fastrnn._validation import (
     size,
 )
 from fastrnn.functional import GATES, empty_like
+from fastrnn.parameters import Parameters
 from fastrnn.stream import Stream
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -81,7 +83,7 @@ class LayerTape:
         return f"<LayerTape T={self.rows.T} B={self.rows.B} of {self.layer()}>"
 
 
-class Recurrent(Parametrized):
+class Recurrent(Parametrized, Generic[Given, Returned]):
     """What LSTM, GRU and RNN share: everything but their names and options."""
 
     def __init__(
@@ -155,7 +157,7 @@ class Recurrent(Parametrized):
 
     # Computation
 
-    def stream(self, batch_size: int | None = None) -> Stream:
+    def stream(self, batch_size: int | None = None) -> Stream[Given, Returned]:
         """The layer, one step a call, carrying its state.
 
         Parameters
@@ -193,7 +195,9 @@ class Recurrent(Parametrized):
         c = np.zeros((L, B, H), self._dtype) if self._cell == "lstm" else None
         return Stream(packed, self._input_size, h, c, batch_size is not None)
 
-    def __call__(self, x: ArrayLike, state=None, lengths: ArrayLike | None = None):
+    def __call__(
+        self, x: ArrayLike, state: Given | None = None, lengths: ArrayLike | None = None
+    ) -> tuple[Array, Returned]:
         """Run the layer over a sequence and keep nothing for a backward pass.
 
         Parameters
@@ -203,8 +207,8 @@ class Recurrent(Parametrized):
             layer's dtype by NumPy's "same_kind" rule; any strides and any byte order will do.
         state : tuple (h_0, c_0) of array_like, or h_0 for a GRU or an RNN, optional
             The state before the first step, (num_layers*D, B, H_out), and c_0 (num_layers*D, B, H), or without B as
-            x is. D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if there is one, else H. A member may be
-            None. Default: zeros.
+            x is. D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if there is one, else H. A member may
+            be None. Default: zeros.
         lengths : array_like of int, (B,), optional
             Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. The reverse
             direction begins at each sequence's own end. Default: T.
@@ -240,15 +244,37 @@ class Recurrent(Parametrized):
         give_back(x)
         return self._returned(output, rows, state_n, batched)
 
+    @overload
     def forward(
         self,
         x: ArrayLike,
-        state=None,
+        state: Given | None = None,
+        lengths: ArrayLike | None = None,
+        *,
+        checkpoint_every: int | None = None,
+        return_gates: Literal[False] = False,
+    ) -> tuple[Array, Returned, LayerTape]: ...
+
+    @overload
+    def forward(
+        self,
+        x: ArrayLike,
+        state: Given | None = None,
+        lengths: ArrayLike | None = None,
+        *,
+        checkpoint_every: int | None = None,
+        return_gates: Literal[True],
+    ) -> tuple[Array, Returned, LayerTape, list[dict[str, Array]]]: ...
+
+    def forward(
+        self,
+        x: ArrayLike,
+        state: Given | None = None,
         lengths: ArrayLike | None = None,
         *,
         checkpoint_every: int | None = None,
         return_gates: bool = False,
-    ):
+    ) -> Any:
         """Run the layer over a sequence and keep a tape for `backward`.
 
         Parameters
@@ -291,7 +317,7 @@ class Recurrent(Parametrized):
         """
         if checkpoint_every is not None:
             checkpoint_every = size("checkpoint_every", checkpoint_every)
-        gates = [] if flag("return_gates", return_gates) else None
+        gates: list[dict[str, Array]] | None = [] if flag("return_gates", return_gates) else None
         if checkpoint_every and return_gates:
             raise ValueError("return_gates: not with checkpoint_every, which does not keep gates")
         rows, given, batched, state_0 = self._arguments(x, state, lengths, private_state=True)
@@ -322,16 +348,15 @@ class Recurrent(Parametrized):
                 x = dropout.applied(mask, x)
             masks.append(mask)
             arguments = cell, rows, x, x_is_private
-            directions = [
-                (reverse, of_layers(state_0, at), of_layers(state_n, at), weights[at], packed[at]) for at, reverse in level
+            directions: list[tuple[Any, ...]] = [
+                (reverse, of_layers(state_0, at), of_layers(state_n, at), weights[at], packed[at])
+                for at, reverse in level
             ]
             if checkpoint_every:
                 directions = [(*one, self._kept_of_part) for one in directions]
                 run, x = CheckpointedLevel.run(*arguments, directions, dropout, checkpoint_every)
             else:
-                directions = [
-                    (*one, [kept for *kept, _ in memory[at]]) for one, (at, _) in zip(directions, level)
-                ]
+                directions = [(*one, [kept for *kept, _ in memory[at]]) for one, (at, _) in zip(directions, level)]
                 run, x = TapedLevel.run(*arguments, directions, dropout, gates=gates)
             levels.append(run)
             x_is_private = True
@@ -341,7 +366,9 @@ class Recurrent(Parametrized):
             return results
         return *results, [{name: self._of_caller(a, batched) for name, a in one.items()} for one in gates]
 
-    def backward(self, tape: LayerTape, d_output: ArrayLike | None = None, d_state_n=None):
+    def backward(
+        self, tape: LayerTape, d_output: ArrayLike | None = None, d_state_n: Given | None = None
+    ) -> tuple[Array, Returned, Parameters]:
         """The gradients of a loss through one `forward`.
 
         May be called any number of times with one tape; it accumulates nothing. The parameters are taken
@@ -381,24 +408,22 @@ class Recurrent(Parametrized):
             raise ValueError(f"tape: made by another layer, {tape.layer()!r}")
         rows, dtype = tape.rows, self._dtype
         d_output = rows.gather(self._output_gradient(d_output, rows, tape.batched), dtype)
-        d_state_n = self._state("d_state_n", "d_", "_n", d_state_n, rows.B, tape.batched)
+        members = self._state("d_state_n", "d_", "_n", d_state_n, rows.B, tape.batched)
         tape.levels[0].check_x()
 
-        d_state_n = [native_or_none(rows.gather_state(d), dtype) for d in d_state_n]
+        d_after = [native_or_none(rows.gather_state(d), dtype) for d in members]
         d_params = self._params.empty_like()
         d_weights = self._split(d_params)
         d_state_0 = tuple(None if sizes is None else np.empty(sizes, dtype) for sizes in self._state_sizes(rows.B))
         for level, run, mask in zip(self._levels[::-1], tape.levels[::-1], tape.masks[::-1]):
-            directions = [
-                (of_layers(d_state_n, at), of_layers(d_state_0, at), d_weights[at]) for at, _ in level
-            ]
+            directions = [(of_layers(d_after, at), of_layers(d_state_0, at), d_weights[at]) for at, _ in level]
             d_output = run.backward(d_output, directions)
             if mask is not None:
                 d_output = tape.dropout.applied(mask, d_output)
         return *self._returned(rows.scatter(d_output), rows, d_state_0, tape.batched), d_params
 
     def _memory_for(self, rows, checkpoint_every):
-        """(gates, state, extra, packed weights or None) of each layer and direction: new, or what the last tape left."""
+        """(gates, state, extra, packed weights or None) of each layer and direction: new, or the last tape's."""
         none = [(None, None, None, None)] * len(self._weights)
         if checkpoint_every:
             return none
@@ -450,9 +475,7 @@ class Recurrent(Parametrized):
             return shape_error("x", (*axes, "input_size"), (None, None, I), given)
         if len(given) == 2:
             return shape_error("x", ("T", "input_size"), (None, I), given)
-        return ValueError(
-            f"x: expected ({', '.join(axes)}, input_size={I}) or (T, input_size={I}), got {given}"
-        )
+        return ValueError(f"x: expected ({', '.join(axes)}, input_size={I}) or (T, input_size={I}), got {given}")
 
     def _state_sizes(self, B):
         """Of h and, of an LSTM, of c."""
@@ -506,7 +529,7 @@ class Recurrent(Parametrized):
         return array.transpose(1, 0, 2) if self._batch_first else array
 
 
-class LSTM(Recurrent):
+class LSTM(Recurrent[State, tuple[Array, Array]]):
     """A long short-term memory layer, or a stack of them, as torch.nn.LSTM.
 
     See `fastrnn.functional.lstm` for the equations and their source; gate order, names and shapes of the
@@ -594,7 +617,7 @@ class LSTM(Recurrent):
         return super()._constructor_arguments() | {"proj_size": self._proj_size, "peephole": self._peephole}
 
 
-class GRU(Recurrent):
+class GRU(Recurrent[ArrayLike, Array]):
     """A layer of gated recurrent units, or a stack of them, as torch.nn.GRU.
 
     See `fastrnn.functional.gru` for the equations and their source: the reset gate comes after the product. Gate order,
@@ -644,7 +667,7 @@ class GRU(Recurrent):
         )
 
 
-class RNN(Recurrent):
+class RNN(Recurrent[ArrayLike, Array]):
     """A plain recurrent layer, or a stack of them, as torch.nn.RNN.
 
     See `fastrnn.functional.rnn` for the equation and its source; names and shapes of the parameters are those of
@@ -682,7 +705,7 @@ class RNN(Recurrent):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: str = "tanh",
+        nonlinearity: Nonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, ValuesView
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn._validation import as_array, float_dtype, shape_error, size
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
+from fastrnn._validation import Array, as_array, float_dtype, shape_error, size
 
 __all__ = ["Parameters"]
 
@@ -19,7 +16,7 @@ __all__ = ["Parameters"]
 ALIGNMENT = 64
 
 
-class Parameters(Mapping):
+class Parameters(Mapping[str, Array]):
     """A fixed set of named arrays, each of them a view of one flat array.
 
     ``params[name]`` is the array itself, so that writing to it, or to a part of `flat`, changes the
@@ -40,9 +37,7 @@ class Parameters(Mapping):
 
     __slots__ = ("_arrays", "_flat", "_layout", "_packed")
 
-    def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32
-    ) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
         layout = []
         start = 0
         for name, shape in shapes.items():
@@ -63,17 +58,17 @@ class Parameters(Mapping):
         self._arrays = {name: flat[i:j].reshape(shape) for name, shape, i, j in layout}
 
     @property
-    def flat(self) -> NDArray:
+    def flat(self) -> Array:
         """All values as one contiguous 1-D array, to be read and written in place."""
         return self._flat
 
     @flat.setter
-    def flat(self, value: NDArray) -> None:
+    def flat(self, value: Array) -> None:
         # `params.flat -= step` works in place and then assigns the same object.
         if value is not self._flat:
             raise AttributeError("flat: can only be written in place, as in params.flat[...] = values")
 
-    def __getitem__(self, name: str) -> NDArray:
+    def __getitem__(self, name: str) -> Array:
         return self._arrays[name]
 
     def __setitem__(self, name: str, value: ArrayLike) -> None:
@@ -85,7 +80,7 @@ class Parameters(Mapping):
             raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
         np.copyto(array, value, casting="same_kind")
 
-    def values(self) -> ValuesView[NDArray]:
+    def values(self) -> ValuesView[Array]:
         return self._arrays.values()  # ten times as fast as Mapping's, and on the way of every backward
 
     def __iter__(self) -> Iterator[str]:
@@ -100,7 +95,7 @@ class Parameters(Mapping):
             return NotImplemented
         return self._layout == other._layout and np.array_equal(self._flat, other._flat)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def copy(self) -> Parameters:
         """The same names and values in memory of their own."""

@@ -13,11 +13,14 @@ of the forward steps that they undo. In a step, B counts the sequences that have
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastrnn._validation import (
+    Array,
+    Nonlinearity,
+    State,
     check_tape,
     checked_gradients,
     checked_gru,
@@ -26,11 +29,6 @@ from fastrnn._validation import (
     checked_rnn,
     initial_state,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from fastrnn._validation import State
 
 __all__ = [
     "gru",
@@ -130,7 +128,7 @@ def linear_backward(weights, d_weights, suffix, a, d_y):
     return d_y @ weights[f"weight_{suffix}"]
 
 
-def sigmoid(z: NDArray) -> NDArray:
+def sigmoid(z: Array) -> Array:
     """1 / (1 + exp(-z)), of an exp that cannot overflow."""
     e = np.exp(-np.abs(z))
     return np.where(z >= 0, 1 / (1 + e), e / (1 + e))
@@ -216,7 +214,7 @@ def lstm(
     weight_peephole: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, tuple[NDArray, NDArray]]:
+) -> tuple[Array, tuple[Array, Array]]:
     """The same as `fastrnn.functional.lstm`, in plain NumPy."""
     output, state_n, _ = lstm_forward(
         x, state, weight_ih, weight_hh, bias_ih, bias_hh,
@@ -237,7 +235,7 @@ def lstm_forward(
     weight_peephole: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, tuple[NDArray, NDArray], LSTMTape]:
+) -> tuple[Array, tuple[Array, Array], LSTMTape]:
     """The same as `fastrnn.functional.lstm_forward`, in plain NumPy."""
     x, (h, c), weights, lengths, reverse = checked_lstm(
         x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
@@ -255,7 +253,7 @@ def lstm_backward(
     tape: LSTMTape,
     d_output: ArrayLike | None = None,
     d_state_n: State | None = None,
-) -> tuple[NDArray, tuple[NDArray, NDArray], dict[str, NDArray]]:
+) -> tuple[Array, tuple[Array, Array], dict[str, Array]]:
     """The same as `fastrnn.functional.lstm_backward`, in plain NumPy."""
     check_tape(tape, LSTMTape)
     T, B, _, H = tape.sizes
@@ -323,11 +321,9 @@ def gru(
     *,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, NDArray]:
+) -> tuple[Array, Array]:
     """The same as `fastrnn.functional.gru`, in plain NumPy."""
-    output, h_n, _ = gru_forward(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths=lengths, reverse=reverse
-    )
+    output, h_n, _ = gru_forward(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths=lengths, reverse=reverse)
     return output, h_n
 
 
@@ -341,11 +337,9 @@ def gru_forward(
     *,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, NDArray, GRUTape]:
+) -> tuple[Array, Array, GRUTape]:
     """The same as `fastrnn.functional.gru_forward`, in plain NumPy."""
-    x, h, weights, lengths, reverse = checked_gru(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse
-    )
+    x, h, weights, lengths, reverse = checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
     tape = GRUTape(x, weights, gates=3)
     _, B, _, H = tape.sizes
     h = initial_state(h, (B, H), tape.dtype, private=True)
@@ -357,7 +351,7 @@ def gru_backward(
     tape: GRUTape,
     d_output: ArrayLike | None = None,
     d_state_n: ArrayLike | None = None,
-) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
+) -> tuple[Array, Array, dict[str, Array]]:
     """The same as `fastrnn.functional.gru_backward`, in plain NumPy."""
     check_tape(tape, GRUTape)
     T, B, _, H = tape.sizes
@@ -374,6 +368,7 @@ class RNNTape(Tape):
     """What `rnn_backward` needs of an `rnn_forward`."""
 
     __slots__ = ("nonlinearity",)
+    nonlinearity: str
 
 
 def rnn_step(nonlinearity, weights, x_t, h_prev):
@@ -403,10 +398,10 @@ def rnn(
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, NDArray]:
+) -> tuple[Array, Array]:
     """The same as `fastrnn.functional.rnn`, in plain NumPy."""
     output, h_n, _ = rnn_forward(
         x, state, weight_ih, weight_hh, bias_ih, bias_hh,
@@ -423,10 +418,10 @@ def rnn_forward(
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     lengths: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[NDArray, NDArray, RNNTape]:
+) -> tuple[Array, Array, RNNTape]:
     """The same as `fastrnn.functional.rnn_forward`, in plain NumPy."""
     x, h, weights, lengths, reverse, nonlinearity = checked_rnn(
         x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
@@ -443,7 +438,7 @@ def rnn_backward(
     tape: RNNTape,
     d_output: ArrayLike | None = None,
     d_state_n: ArrayLike | None = None,
-) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
+) -> tuple[Array, Array, dict[str, Array]]:
     """The same as `fastrnn.functional.rnn_backward`, in plain NumPy."""
     check_tape(tape, RNNTape)
     T, B, _, H = tape.sizes

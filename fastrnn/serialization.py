@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import TypeAlias
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from fastrnn.layers import GRU, LSTM, RNN
 
 __all__ = ["load", "save"]
 
-Layer = LSTM | GRU | RNN | LSTMCell | GRUCell | RNNCell
+Layer: TypeAlias = LSTM | GRU | RNN | LSTMCell | GRUCell | RNNCell
 
 # What can be saved, by the name that stands in the file. Such a class has `params`, takes `rng`, and its
 # `_constructor_arguments()` are all of its arguments but `rng`, as JSON has them.
@@ -87,9 +88,7 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     from safetensors.numpy import save as to_bytes
 
     about = {"format_version": FORMAT_VERSION, "class": cls.__name__, "arguments": layer._constructor_arguments()}
-    arrays = {
-        name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in layer.params.items()
-    }
+    arrays = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in layer.params.items()}
     _write_atomically(path, to_bytes(arrays, {METADATA_KEY: json.dumps(about, allow_nan=False)}))
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Generic
+
 import numpy as np
 
 from fastrnn import _core
+from fastrnn._parametrized import Given, Returned
 from fastrnn._threads import get_num_threads
 from fastrnn._validation import as_array, native, pair, shape_error, shaped_array
 
 __all__ = ["Stream"]
 
 
-class Stream(_core.Steps):
+class Stream(_core.Steps, Generic[Given, Returned]):
     """What a layer's `stream` returns: the layer, one step a call, from a state of zeros.
 
     Each `step` gives the bits that the layer would give for the whole sequence. The weights are those of the moment
@@ -55,13 +58,13 @@ class Stream(_core.Steps):
             raise ValueError("out: is read-only")
 
     @property
-    def state(self):
+    def state(self) -> Returned:
         """(h, c), or h of a GRU or an RNN: copies, (num_layers, B, ...) or (num_layers, ...); can be assigned to."""
         h, c = (None if s is None else s.copy() if self._batched else s[:, 0].copy() for s in (self._h, self._c))
-        return h if c is None else (h, c)
+        return h if c is None else (h, c)  # type: ignore[return-value]  # which of them, the layer's class says
 
     @state.setter
-    def state(self, value) -> None:
+    def state(self, value: Given | None) -> None:
         parts = [("state", self._h, self._output_symbol)]
         members = [value]
         if self._c is not None:
