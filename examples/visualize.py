@@ -1,19 +1,19 @@
 """What the cells of a character model keep track of, seen in its gates and cell states.
 
-After A. Karpathy, J. Johnson and L. Fei-Fei, "Visualizing and Understanding Recurrent Networks", 2015. The model is that
-of char_lm.py, and it reads the sources of Python's standard library: a text with quotes, brackets, comments and
+After A. Karpathy, J. Johnson and L. Fei-Fei, "Visualizing and Understanding Recurrent Networks", 2015. The model is
+that of char_lm.py, and it reads the sources of Python's standard library: a text with quotes, brackets, comments and
 indentation, of which one can say at every character whether it is inside of them.
 
-    python examples/visualize.py            # three models, a few minutes
+    python examples/visualize.py            # four models, a few minutes
     python examples/visualize.py --quick
 
-A cell is looked for whose state goes with the position in the line, one with the depth of the brackets, and so on: by its
-correlation over one part of the held-out text. The correlation over another part then tells whether it was found or
-picked, and the cells of a model that has not been trained tell what there is to find without learning.
+A cell is looked for whose state goes with the position in the line, one with the depth of the brackets, and so on: by
+its correlation over one half of the held-out text. The correlation over the other half then tells whether it was found
+or picked, and the cells of a model that has not been trained tell what there is to find without learning.
 
-Written are visualize-gates.png, how often each gate is shut or open; visualize-cells.png, text coloured by the cells that
-were found; visualize-correlations.png, all cells over both parts; and visualize.html, a page without need of anything
-else, in which every cell and gate can be chosen to colour a text.
+Written are visualize-gates.png, how often each gate is shut or open; visualize-cells.png, text in the colours of the
+cells that were found; visualize-correlations.png, all cells over both halves; and visualize.html, a page in need of
+nothing else, in which any cell or gate can be chosen to colour a text.
 """
 
 import base64
@@ -41,20 +41,20 @@ FEATURES = {
 }
 GATES = {"i": "input gate", "f": "forget gate", "o": "output gate"}
 SHUT, OPEN = 0.1, 0.9
+QUOTE = re.compile("['\"]")
 LAYERS = 2
-# Of what is least and what is most in a picture, light enough to read what stands on them.
+HELD_OUT = 100_000  # characters of the held-out text, at most
+# Of -1, 0 and 1, light enough to read what stands on them.
 PALETTE = [(0.42, 0.66, 0.90), (1, 1, 1), (0.95, 0.58, 0.33)]
-COLOURS = figures.matplotlib.colors.LinearSegmentedColormap.from_list("cells", PALETTE)
-ABOUT = """An LSTM of {layers} layers with {units} units each has learnt to tell the next character of Python sources, at \
-{bits:.2f} bits a character. It reads this text, which it has not seen before, character by character; the colour of a \
-character is the value of the chosen unit once the character has been read."""
-HELD_OUT = 60_000  # characters of the held-out text, at most
+ABOUT = """An LSTM of {layers} layers with {units} units each has learnt to tell the next character of Python sources,
+at {bits:.2f} bits a character. It reads this text, which it has not seen before, character by character; the colour
+of a character is the value of the chosen unit once the character has been read."""
 
 # The text ---------------------------------------------------------------------------------------
 
 
 def sources(limit):
-    """Modules of the standard library of 10 to 100 kB in ASCII, in an order drawn once, up to a number of characters."""
+    """Modules of the standard library, of 10 to 100 kB in ASCII, in an order drawn once: about `limit` characters."""
     found, total = [], 0
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     for path in np.random.default_rng(0).permutation(paths):
@@ -69,7 +69,7 @@ def sources(limit):
 
 def features(source):
     """name -> (n,): of Python source of n characters, what is so once each of them has been read."""
-    lines = source.splitlines(keepends=True)
+    lines = list(io.StringIO(source))
     starts = np.concatenate([[0], np.cumsum([len(line) for line in lines])])
     named = {name: np.zeros(len(source), np.float32) for name in FEATURES}
     for start, line in zip(starts, lines):
@@ -83,20 +83,20 @@ def features(source):
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         begin, end = (int(starts[row - 1]) + column for row, column in (token.start, token.end))
         kind = tokenize.tok_name[token.type]
-        if kind == "FSTRING_START":  # these came with Python 3.12
+        if kind == "FSTRING_START":  # from Python 3.12 on
             opened.append(begin)
-        elif kind == "STRING" or kind == "FSTRING_END":
+        elif kind in ("STRING", "FSTRING_END"):
             begin = opened.pop() if kind == "FSTRING_END" else begin
-            # not before its quote, and no longer once it is closed
-            quote = re.compile("['\"]").search(source, begin).start()
+            quote = QUOTE.search(source, begin).start()  # past a prefix
             several = source[quote : quote + 3] in ("'''", '"""')
-            named["docstring" if several else "string"][quote : end - 1] = 1
+            named["docstring" if several else "string"][quote : end - 1] = 1  # once it is closed, it has been left
         elif kind == "COMMENT":
             named["comment"][begin:end] = 1
-        elif kind == "OP" and token.string in "([{":
-            named["brackets"][begin:] += 1
-        elif kind == "OP" and token.string in ")]}":
-            named["brackets"][begin:] -= 1
+        elif kind == "OP" and not opened and token.string in "([{":
+            named["brackets"][begin] = 1
+        elif kind == "OP" and not opened and token.string in ")]}":
+            named["brackets"][begin] = -1
+    np.cumsum(named["brackets"], out=named["brackets"])
     return named
 
 
@@ -105,20 +105,22 @@ def features(source):
 
 def options_of(seed, quick):
     """The hyperparameters, as char_lm.py has them."""
-    size = ["--hidden=64", "--batch=16"] if quick else ["--hidden=128", "--batch=32", "--unroll=100", "--decay=600"]
-    return char_lm.parse([*size, f"--layers={LAYERS}", f"--seed={seed}"])
+    size = ["--hidden=64", "--iterations=800"] if quick else ["--hidden=128", "--iterations=3000", "--decay=600"]
+    return char_lm.parse([*size, f"--layers={LAYERS}", "--batch=16", f"--seed={seed}"])
 
 
-def recorded(model, ids):
-    """name -> (n, L * H) of ids (n,), read from beginning to end: the gates, and "c", which is tanh of the cell state."""
-    parts, state = [], None
-    for start in range(0, len(ids), 2000):
-        x = model.ends["embedding"][ids[start : start + 2000], None]
+def recorded(model, ids, window=2000):
+    """name -> (n, L * H) of ids (n,), read from beginning to end: the gates, and "c", the tanh of the cell state."""
+    shape = len(ids), model.lstm.num_layers * model.lstm.hidden_size
+    record, state = {name: np.empty(shape, np.float32) for name in (*GATES, "c")}, None
+    for start in range(0, len(ids), window):
+        here = slice(start, start + window)
+        x = model.ends["embedding"][ids[here]]
         _, state, _, gates = model.lstm.forward(x, state, return_gates=True)
-        parts.append({name: np.concatenate([layer[name][:, 0] for layer in gates], axis=1) for name in (*GATES, "c")})
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    np.tanh(whole["c"], out=whole["c"])
-    return whole
+        for name, array in record.items():
+            np.concatenate([layer[name] for layer in gates], axis=1, out=array[here])
+    np.tanh(record["c"], out=record["c"])
+    return record
 
 
 def correlations(states, label):
@@ -143,29 +145,58 @@ def best(r):
     return int(np.argmax(np.abs(r[0])))
 
 
+def oriented(r):
+    """Its two correlations, the first made positive."""
+    k = best(r)
+    return r[:, k] * np.sign(r[0, k])
+
+
 def of_seed(seed, quick):
-    """Trains a model: what is told of it, and the record of the second half."""
+    """Trains a model and reads the held-out text with it: all that the pictures show."""
     modules = sources(600_000 if quick else 3_000_000)
     text = char_lm.Text("".join(modules))
     ids = text.held_out[-HELD_OUT:]
     labels = [features(module) for module in modules[-10:]]
     labels = {name: np.concatenate([label[name] for label in labels])[-len(ids) :] for name in FEATURES}
     o = options_of(seed, quick)
-    state = char_lm.Training.begin(len(text.vocabulary), o)
-    untrained = both(recorded(state.model, ids), labels)
-    training.run(lambda _: state.step(text, o), 300 if quick else 2000, "training" if quick else None)
-    record = recorded(state.model, ids)
+    learner = char_lm.Training.begin(len(text.vocabulary), o)
+    untrained = both(recorded(learner.model, ids), labels)
+    training.run(lambda _: learner.step(text, o), o.iterations, None)
+    record = recorded(learner.model, ids)
+    trained = both(record, labels)
+
     half = len(ids) // 2
+    characters = text.decode(ids[half:])
+    labels = {name: label[half:] for name, label in labels.items()}
+    lines = {name: telling(characters, [label], 6) for name, label in labels.items()}
+    passage = telling(characters, list(labels.values()), 32)
+    other = {name: array[half:] for name, array in record.items()}
     return {
-        "bits": char_lm.bits_per_character(state.model, text.held_out),
+        "bits": char_lm.bits_per_character(learner.model, text.held_out),
         "untrained": untrained,
-        "trained": both(record, labels),
+        "trained": trained,
         "shut": {gate: (record[gate] < SHUT).mean(axis=0).reshape(LAYERS, -1) for gate in GATES},
         "open": {gate: (record[gate] > OPEN).mean(axis=0).reshape(LAYERS, -1) for gate in GATES},
-        "text": text.decode(ids[half:]),
-        "labels": {name: label[half:] for name, label in labels.items()},
-        "record": {name: array[half:] for name, array in record.items()},
+        "lines": {name: (characters[at], other["c"][at, best(trained[name])]) for name, at in lines.items()},
+        "passage": characters[passage],
+        "record": {name: array[passage].T for name, array in other.items()},
     }
+
+
+def telling(characters, labels, count):
+    """The slice of `count` lines, of 90 characters at most, in which labels (n,) change most, each on its own scale."""
+    begins = np.flatnonzero(np.array(["\n", *characters]) == "\n")
+    lengths = np.diff(begins)
+
+    def change(k):
+        if lengths[k : k + count].max() > 90:
+            return -1
+        here = slice(begins[k], begins[k + count])
+        filled = (lengths[k : k + count] > 1).mean()
+        return filled * sum(label[here].std() / max(label.std(), 1e-9) for label in labels)
+
+    k = max(range(1, len(lengths) - count), key=change)
+    return slice(begins[k], begins[k + count])
 
 
 # Pictures ---------------------------------------------------------------------------------------
@@ -174,32 +205,37 @@ def of_seed(seed, quick):
 def draw_gates(seen, path):
     """Each unit by how often a gate of it is open, and how often shut."""
     fig, axes = figures.figure(7.2, 2.9, ncols=len(GATES), sharex=True, sharey=True)
+    ticks = np.linspace(0, 1, 6)
     for axis, (gate, name) in zip(axes, GATES.items()):
         axis.plot([0, 1], [1, 0], color=figures.GRID, linewidth=1)
         for layer in range(LAYERS):
-            opened, shut = seen["open"][gate][layer], seen["shut"][gate][layer]
-            axis.scatter(opened, shut, s=14, alpha=0.55, linewidths=0, color=figures.CYCLE[layer], label=f"layer {layer}")
-        axis.set(title=name, xlabel=f"part of the time above {OPEN}", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+            x, y = seen["open"][gate][layer], seen["shut"][gate][layer]
+            colour = figures.CYCLE[layer]
+            axis.scatter(x, y, s=14, alpha=0.55, linewidths=0, color=colour, clip_on=False)
+            axis.text(0.97, 0.93 - 0.1 * layer, f"layer {layer}", transform=axis.transAxes, ha="right", color=colour)
+        axis.set(title=name, xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, aspect="equal")
+        axis.set_xlabel(f"part of the time above {OPEN}")
     axes[0].set_ylabel(f"part of the time below {SHUT}")
-    axes[-1].legend(loc="upper right", handletextpad=0.1, borderpad=0)
     figures.save(fig, path)
 
 
 def draw_correlations(seen, path):
-    """All cells, over one half of the text and over the other, those before training in grey; the best over the first."""
+    """All cells, over one half of the text and over the other, before and after training; the best over the first."""
     fig, axes = figures.figure(7.2, 5.0, nrows=2, ncols=3, sharex=True, sharey=True)
-    for axis, name in zip(axes.flat, FEATURES):
-        before, after = seen["untrained"][name], seen["trained"][name]
-        k = best(after)
+    trained, untrained, chosen = figures.CYCLE[0], figures.CYCLE[3], figures.CYCLE[1]
+    for axis, (name, title) in zip(axes.flat, FEATURES.items()):
+        r = seen["trained"][name]
+        k = best(r)
         axis.plot([-1, 1], [-1, 1], color=figures.GRID, linewidth=1)
-        axis.scatter(*after, s=9, linewidths=0, color=figures.CYCLE[0], alpha=0.6)
-        axis.scatter(*before, s=5, linewidths=0, color=figures.CYCLE[5])
-        axis.scatter(*after[:, k], s=60, facecolors="none", edgecolors=figures.CYCLE[1], linewidths=1.5)
-        axis.set_title(FEATURES[name], fontsize=9)
-        axis.text(0.04, 0.96, f"{place(after, k)}\n{after[1, k]:.2f} on the other half", transform=axis.transAxes, va="top",
-                  fontsize=8, color=figures.CYCLE[1])  # fmt: skip
+        axis.scatter(*r, s=10, linewidths=0, color=trained, alpha=0.6)
+        axis.scatter(*seen["untrained"][name], s=6, linewidths=0, color=untrained, alpha=0.8)
+        axis.scatter(*r[:, k], s=60, facecolors="none", edgecolors=chosen, linewidths=1.5)
+        axis.set_title(title, fontsize=8.5)
+        axis.text(-0.95, 0.92, f"{place(r, k)}:\n{r[0, k]:.2f}, then {r[1, k]:.2f}", va="top", fontsize=8, color=chosen)
+        axis.text(0.95, -0.74, "trained", ha="right", fontsize=8, color=trained)
+        axis.text(0.95, -0.92, "before", ha="right", fontsize=8, color=untrained)
         axis.set(xlim=(-1, 1), ylim=(-1, 1), xticks=[-1, 0, 1], yticks=[-1, 0, 1], aspect="equal")
-    fig.supxlabel("correlation over the half where cells are looked for", fontsize=9)
+    fig.supxlabel("correlation over the half in which cells are looked for", fontsize=9)
     fig.supylabel("over the other half", fontsize=9)
     figures.save(fig, path)
 
@@ -210,52 +246,33 @@ def place(r, k):
     return f"layer {layer}, unit {unit}"
 
 
-def line_begins(characters):
-    return np.flatnonzero(np.concatenate([[True], [character == "\n" for character in characters[:-1]]]))
-
-
-def telling(characters, labels, count):
-    """The slice of `count` lines, of 90 characters at most, in which the labels change most, each on its own scale."""
-    begins = np.append(line_begins(characters), len(characters))
-
-    def change(k):
-        here = slice(begins[k], begins[k + count])
-        if np.diff(begins[k : k + count + 1]).max() > 90:
-            return -1
-        return sum(label[here].std() / max(label.std(), 1e-9) for label in labels)
-
-    k = max(range(1, len(begins) - count), key=change)
-    return slice(begins[k], begins[k + count])
-
-
-def draw_cells(seen, path, count=6):
-    """Lines of the other half in the colours of the cells that were found, their sign such that what they follow is red."""
-    fig, axes = figures.figure(7.2, 7.4, nrows=len(FEATURES))
-    columns = 84
-    for axis, name in zip(axes, FEATURES):
+def draw_cells(seen, path):
+    """Lines of the other half in the colours of the cells that were found, orange where what they follow is much."""
+    fig, axes = figures.figure(7.2, 7.0, nrows=len(FEATURES))
+    colours = figures.matplotlib.colors.LinearSegmentedColormap.from_list("cells", PALETTE)
+    columns, letter = 84, {"family": "DejaVu Sans Mono", "fontsize": 8, "ha": "center", "va": "center_baseline"}
+    for axis, (name, title) in zip(axes, FEATURES.items()):
         r = seen["trained"][name]
         k = best(r)
-        here = telling(seen["text"], [seen["labels"][name]], count)
-        values = np.sign(r[0, k]) * seen["record"]["c"][here, k]
-        grid, row, column = np.full((count, columns), np.nan), 0, 0
-        for character, value in zip(seen["text"][here], values):
+        characters, values = seen["lines"][name]
+        grid, row, column = np.full((characters.count("\n"), columns), np.nan), 0, 0
+        for character, value in zip(characters, values * np.sign(r[0, k])):
             if character == "\n":
                 row, column = row + 1, 0
-            else:
-                if column < columns:
-                    grid[row, column] = value
-                    axis.text(column, row, character, family="DejaVu Sans Mono", fontsize=6.6, ha="center", va="center")
+            elif column < columns:
+                grid[row, column] = value
+                axis.text(column, row, character, **letter)
                 column += 1
-        axis.imshow(grid, cmap=COLOURS, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
-        axis.set_title(f"{FEATURES[name]}: {place(r, k)}, r = {r[0, k]:.2f}, on the other half {r[1, k]:.2f}", fontsize=8.5)
+        axis.imshow(grid, cmap=colours, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+        found = f"{place(r, k)}, r = {r[0, k]:.2f}, on the other half {r[1, k]:.2f}"
+        axis.set_title(f"{title}: {found}", fontsize=8.5)
         axis.set_axis_off()
     figures.save(fig, path)
 
 
 def write_page(seen, path):
-    """The page, with all that a passage of the other half does to all units."""
-    here = telling(seen["text"], list(seen["labels"].values()), 32)
-    record = {name: array[here].T for name, array in seen["record"].items()}  # (L * H, characters)
+    """The page, with what all units do over a passage of the other half."""
+    record = seen["record"]
     names = {"c": "tanh of the cell state", **GATES}
     low = {name: -1 if name == "c" else 0 for name in names}
     cells = {name: best(seen["trained"][name]) for name in FEATURES}
@@ -269,7 +286,7 @@ def write_page(seen, path):
         "about": ABOUT.format(units=units, layers=LAYERS, bits=seen["bits"]),
         "layers": LAYERS,
         "units": units,
-        "text": seen["text"][here],
+        "text": seen["passage"],
         "colours": [[round(255 * part) for part in rgb] for rgb in PALETTE],
         "quantities": [{"name": names[name], "low": low[name], "high": 1, "values": coded(name)} for name in names],
         "found": [
@@ -287,16 +304,15 @@ def write_page(seen, path):
 
 
 def main(options):
-    seeds = range(options.seed, options.seed + (1 if options.quick else 3))
+    seeds = range(options.seed, options.seed + (1 if options.quick else 4))
     runs = training.side_by_side(of_seed, [(seed, options.quick) for seed in seeds], "models")
     bits = [seen["bits"] for seen in runs]
     print(f"held-out text: {spread(bits)} bits per character\n")
     print(f"{'correlation of a cell with the':33}{'looked for':^20}{'other half':^20}{'untrained, other half':^20}")
     numbers = {"bits": bits}
     for name, title in FEATURES.items():
-        chosen = [np.abs(seen[when][name][:, best(seen[when][name])]) for seen in runs for when in ("trained", "untrained")]
-        found, confirmed = np.transpose(chosen[0::2])
-        _, untrained = np.transpose(chosen[1::2])
+        found, confirmed = np.transpose([oriented(seen["trained"][name]) for seen in runs])
+        _, untrained = np.transpose([oriented(seen["untrained"][name]) for seen in runs])
         numbers[name] = {"found": found.tolist(), "confirmed": confirmed.tolist(), "untrained": untrained.tolist()}
         print(f"  {title:31}{spread(found):^20}{spread(confirmed):^20}{spread(untrained):^20}")
     print(f"\n{'part of the time that a gate is':33}{f'below {SHUT}':^20}{f'above {OPEN}':^20}")
