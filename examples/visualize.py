@@ -105,7 +105,7 @@ def features(source):
 
 def options_of(seed, quick):
     """The hyperparameters, as char_lm.py has them."""
-    size = ["--hidden=64", "--iterations=800"] if quick else ["--hidden=128", "--iterations=3000", "--decay=600"]
+    size = ["--hidden=64", "--iterations=700"] if quick else ["--hidden=128", "--iterations=3000", "--decay=600"]
     return char_lm.parse([*size, f"--layers={LAYERS}", "--batch=16", f"--seed={seed}"])
 
 
@@ -153,7 +153,7 @@ def oriented(r):
 
 def of_seed(seed, quick):
     """Trains a model and reads the held-out text with it: all that the pictures show."""
-    modules = sources(600_000 if quick else 3_000_000)
+    modules = sources(1_000_000 if quick else 3_000_000)
     text = char_lm.Text("".join(modules))
     ids = text.held_out[-HELD_OUT:]
     labels = [features(module) for module in modules[-10:]]
@@ -250,7 +250,8 @@ def draw_cells(seen, path):
     """Lines of the other half in the colours of the cells that were found, orange where what they follow is much."""
     fig, axes = figures.figure(7.2, 7.0, nrows=len(FEATURES))
     colours = figures.matplotlib.colors.LinearSegmentedColormap.from_list("cells", PALETTE)
-    columns, letter = 84, {"family": "DejaVu Sans Mono", "fontsize": 8, "ha": "center", "va": "center_baseline"}
+    columns = 84
+    letter = {"family": "DejaVu Sans Mono", "size": 8, "ha": "center", "va": "center_baseline", "in_layout": False}
     for axis, (name, title) in zip(axes, FEATURES.items()):
         r = seen["trained"][name]
         k = best(r)
