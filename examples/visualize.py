@@ -44,6 +44,7 @@ SHUT, OPEN = 0.1, 0.9
 QUOTE = re.compile("['\"]")
 LAYERS = 2
 HELD_OUT = 100_000  # characters of the held-out text, at most
+COLUMNS = 90
 # Of -1, 0 and 1, light enough to read what stands on them.
 PALETTE = [(0.42, 0.66, 0.90), (1, 1, 1), (0.95, 0.58, 0.33)]
 ABOUT = """An LSTM of {layers} layers with {units} units each has learnt to tell the next character of Python sources,
@@ -184,12 +185,12 @@ def of_seed(seed, quick):
 
 
 def telling(characters, labels, count):
-    """The slice of `count` lines, of 90 characters at most, in which labels (n,) change most, each on its own scale."""
+    """The slice of `count` lines that fit in a picture in which labels (n,) change most, each on its own scale."""
     begins = np.flatnonzero(np.array(["\n", *characters]) == "\n")
     lengths = np.diff(begins)
 
     def change(k):
-        if lengths[k : k + count].max() > 90:
+        if lengths[k : k + count].max() > COLUMNS:
             return -1
         here = slice(begins[k], begins[k + count])
         filled = (lengths[k : k + count] > 1).mean()
@@ -207,7 +208,7 @@ def draw_gates(seen, path):
     fig, axes = figures.figure(7.2, 2.9, ncols=len(GATES), sharex=True, sharey=True)
     ticks = np.linspace(0, 1, 6)
     for axis, (gate, name) in zip(axes, GATES.items()):
-        axis.plot([0, 1], [1, 0], color=figures.GRID, linewidth=1)
+        axis.plot([0, 1], [1, 0], color=figures.GRID, linewidth=1, zorder=0)
         for layer in range(LAYERS):
             x, y = seen["open"][gate][layer], seen["shut"][gate][layer]
             colour = figures.CYCLE[layer]
@@ -226,7 +227,7 @@ def draw_correlations(seen, path):
     for axis, (name, title) in zip(axes.flat, FEATURES.items()):
         r = seen["trained"][name]
         k = best(r)
-        axis.plot([-1, 1], [-1, 1], color=figures.GRID, linewidth=1)
+        axis.plot([-1, 1], [-1, 1], color=figures.GRID, linewidth=1, zorder=0)
         axis.scatter(*r, s=10, linewidths=0, color=trained, alpha=0.6)
         axis.scatter(*seen["untrained"][name], s=6, linewidths=0, color=untrained, alpha=0.8)
         axis.scatter(*r[:, k], s=60, facecolors="none", edgecolors=chosen, linewidths=1.5)
@@ -247,24 +248,24 @@ def place(r, k):
 
 
 def draw_cells(seen, path):
-    """Lines of the other half in the colours of the cells that were found, orange where what they follow is much."""
+    """Lines of the other half in the colours of the cells that were found, from least, blue, to most, orange, of what
+    they follow."""
     fig, axes = figures.figure(7.2, 7.0, nrows=len(FEATURES))
     colours = figures.matplotlib.colors.LinearSegmentedColormap.from_list("cells", PALETTE)
-    columns = 84
     letter = {"family": "DejaVu Sans Mono", "size": 8, "ha": "center", "va": "center_baseline", "in_layout": False}
     for axis, (name, title) in zip(axes, FEATURES.items()):
         r = seen["trained"][name]
         k = best(r)
         characters, values = seen["lines"][name]
-        grid, row, column = np.full((characters.count("\n"), columns), np.nan), 0, 0
+        grid, row, column = np.full((characters.count("\n"), COLUMNS), np.nan), 0, 0
         for character, value in zip(characters, values * np.sign(r[0, k])):
             if character == "\n":
                 row, column = row + 1, 0
-            elif column < columns:
+            else:
                 grid[row, column] = value
                 axis.text(column, row, character, **letter)
                 column += 1
-        axis.imshow(grid, cmap=colours, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+        axis.imshow(grid, cmap=colours, aspect="auto", interpolation="nearest")
         found = f"{place(r, k)}, r = {r[0, k]:.2f}, on the other half {r[1, k]:.2f}"
         axis.set_title(f"{title}: {found}", fontsize=8.5)
         axis.set_axis_off()
@@ -309,19 +310,19 @@ def main(options):
     runs = training.side_by_side(of_seed, [(seed, options.quick) for seed in seeds], "models")
     bits = [seen["bits"] for seen in runs]
     print(f"held-out text: {spread(bits)} bits per character\n")
-    print(f"{'correlation of a cell with the':33}{'looked for':^20}{'other half':^20}{'untrained, other half':^20}")
+    print(f"{'correlation of a cell with the':36}{'looked for':^20}{'other half':^20}{'untrained, other half':^20}")
     numbers = {"bits": bits}
     for name, title in FEATURES.items():
         found, confirmed = np.transpose([oriented(seen["trained"][name]) for seen in runs])
         _, untrained = np.transpose([oriented(seen["untrained"][name]) for seen in runs])
         numbers[name] = {"found": found.tolist(), "confirmed": confirmed.tolist(), "untrained": untrained.tolist()}
-        print(f"  {title:31}{spread(found):^20}{spread(confirmed):^20}{spread(untrained):^20}")
-    print(f"\n{'part of the time that a gate is':33}{f'below {SHUT}':^20}{f'above {OPEN}':^20}")
+        print(f"  {title:34}{spread(found):^20}{spread(confirmed):^20}{spread(untrained):^20}")
+    print(f"\n{'part of the time that a gate is':36}{f'below {SHUT}':^20}{f'above {OPEN}':^20}")
     for gate, title in GATES.items():
         for layer in range(LAYERS):
             shut, opened = ([seen[way][gate][layer].mean() for seen in runs] for way in ("shut", "open"))
             numbers[f"{gate}{layer}"] = {"shut": list(map(float, shut)), "open": list(map(float, opened))}
-            print(f"  {f'{title}, layer {layer}':31}{spread(shut):^20}{spread(opened):^20}")
+            print(f"  {f'{title}, layer {layer}':34}{spread(shut):^20}{spread(opened):^20}")
     print()
     seen, folder = runs[0], options.output
     draw_gates(seen, folder / "visualize-gates.png")
