@@ -168,7 +168,8 @@ def draw_years(years, series, forecasts, runs, path):
         axis.set_title("One year ahead" if k == 0 else "Five years ahead")
         axis.set(ylabel="sunspot number", ylim=(-10, 225))
     axes[0].set_xlim(TRAINED, TESTED - 1)
-    for x, text, colour in (0.02, "measured", GREY), (0.13, "autoregression", AR), (0.3, "LSTM, mean and range of seeds", LSTM):
+    names = (0.02, "measured", GREY), (0.13, "autoregression", AR), (0.3, "LSTM, mean and range of seeds", LSTM)
+    for x, text, colour in names:
         axes[0].text(x, 0.97, text, color=colour, transform=axes[0].transAxes, va="top")
     figures.save(fig, path)
 
@@ -229,13 +230,13 @@ def main(options):
 
     shown = [0, 1, 4, 10]
     hidden, noise, iterations, widest = setting
-    print(f"trained on {years[0]} to {TRAINED - 1}, tested on {TRAINED} to {TESTED - 1}: AR({order}), LSTM of {hidden},")
+    print(f"{years[0]} to {TRAINED - 1} to train on, {TRAINED} to {TESTED - 1} to test: AR({order}), LSTM of {hidden},")
     print(f"noise {noise}, {iterations} iterations, scaled by 1/{widest:g} to {widest:g}; root mean square errors:")
     print(f"{'years ahead':20}" + "".join(f"{k + 1:>8}" for k in shown) + f"{'1 to 11':>10}")
     for name, error in table.items():
         print(f"{name:20}" + "".join(f"{error[k]:8.1f}" for k in shown) + f"{error.mean():10.1f}")
     mean = of_runs.mean(axis=1)
-    print(f"each of {len(seeds)} LSTMs alone: {mean.mean():.1f} on average over 1 to 11, {mean.min():.1f} to {mean.max():.1f}")
+    print(f"each of {len(seeds)} LSTMs alone: 1 to 11 {mean.mean():.1f}, {mean.min():.1f} to {mean.max():.1f}")
     numbers |= {
         "order": order,
         "setting": dict(zip(("hidden", "noise", "iterations", "widest"), setting)),

@@ -1,10 +1,11 @@
 """Many to many: a class for every character of Python source, read forward or from both ends.
 
 Is this character part of a keyword, of a name, of a call, of a docstring? The standard library's tokenize knows, and
-labels the sources of the standard library, of which every fifth file is held out. One LSTM reads from left to right and
-has to decide at once; a bidirectional one (Schuster and Paliwal, "Bidirectional recurrent neural networks", 1997) has as
-many parameters and reads on to the end first. The labelling of speech by Graves and Schmidhuber ("Framewise phoneme
-classification with bidirectional LSTM and other neural network architectures", 2005) is the model of this comparison.
+labels the sources of the standard library, of which every fifth file is held out. One LSTM reads from left to right
+and has to decide at once; a bidirectional one (Schuster and Paliwal, "Bidirectional recurrent neural networks", 1997)
+has as many parameters and reads on to the end first. The labelling of speech by Graves and Schmidhuber ("Framewise
+phoneme classification with bidirectional LSTM and other neural network architectures", 2005) is the model of this
+comparison.
 
     python examples/many_to_many.py
 
@@ -134,7 +135,7 @@ class Labeller:
         return np.concatenate([self.head(output[:length, b]).argmax(axis=1) for b, length in enumerate(lengths)])
 
 
-E, HIDDEN = 32, {False: 96, True: 64}  # by `bidirectional`: as many parameters, up to one in a hundred
+E, HIDDEN = 32, {False: 96, True: 64}  # by `bidirectional`: as many parameters, within about a hundredth
 RATE = 0.005
 
 
@@ -197,8 +198,9 @@ def draw_errors(wrong, classes, place, path):
     figures.save(fig, path)
 
 
-# By class; comments and operators in ink, as they stand apart anyway.
-OF_CLASS = ["#22272e", "#6b7785", "#2f5fa8", "#22272e", "#a3483a", "#7a5ea8", "#b8860b", "#3d8b7d", "#3d8b7d", "#6b7785"]
+BLUE, _, GREEN, _, PURPLE, GREY = figures.CYCLE
+OF_CLASS = {KEYWORD: BLUE, CALL: "#a3483a", DEFINITION: PURPLE, NUMBER: "#b8860b"}
+OF_CLASS |= {STRING: GREEN, DOCSTRING: GREEN, OPERATOR: GREY, COMMENT: GREY}
 BOLD, SLANTED = {KEYWORD, DEFINITION}, {DOCSTRING, COMMENT}
 
 
@@ -212,7 +214,7 @@ def draw_snippet(text, classes, wrong, path):
         for column, character in enumerate(line):
             k = classes[at]
             axis.text(column + 0.5, row * step, character, family="DejaVu Sans Mono", fontsize=8.4, ha="center",
-                      va="baseline", color=OF_CLASS[k], fontweight="bold" if k in BOLD else "normal",
+                      va="baseline", color=OF_CLASS.get(k, figures.INK), fontweight="bold" if k in BOLD else "normal",
                       fontstyle="oblique" if k in SLANTED else "normal")  # fmt: skip
             for way, below in zip(WAYS, (0.37, 0.6)):
                 if wrong[way][at]:
@@ -248,7 +250,7 @@ def main(options):
     draw_snippet(shown, classes[n:], of_shown, options.output / "many_to_many_snippet.png")
 
     numbers = {"training": sum(map(len, train)), "held out": n, "share": {}}
-    print(f"{numbers['training']:,} characters to train on, {n:,} held out; the held-out ones that are wrong, in per cent,")
+    print(f"{numbers['training']:,} characters to train on, {n:,} held out; those of them that are wrong, in per cent,")
     print(f"the mean of {seeds} seeds and the range:")
     print(f"{'':12}{'share':>7}{'forward':>22}{'both directions':>22}")
     rows = {"all": np.ones(n, bool)}
