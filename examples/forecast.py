@@ -1,0 +1,250 @@
+"""Forecasts: the sunspots of the next eleven years, by an LSTM, a linear autoregression and simpler rules.
+
+Yule fitted the first autoregression to the yearly sunspot numbers ("On a method of investigating periodicities in
+disturbed series", 1927), and Weigend, Huberman and Rumelhart a network ("Predicting the future: a connectionist
+approach", 1990), trained on 1700 to 1920. So it is here; the test years are 1921 to 2008. The LSTM reads the series
+once and says, after each year, all of the next eleven. Its size and training, and the order of the autoregression
+(statsmodels' AutoReg), are chosen in the same way: by three stretches of forty years before 1921, each forecast by what
+was fitted to the years before it. Nobody sees a test year before it is past.
+
+    python examples/forecast.py
+
+What to see: the autoregression wins. It is ahead of the LSTM where the next year is asked for, and hardly so later; the
+mean of several LSTMs beats the value eleven years before, some of them alone do not. 221 numbers, nearly linear, and a
+test that goes higher than all of them are its home ground: an LSTM that has not been taught that cycles come in all
+sizes, by training on the series scaled at random, does not come near.
+"""
+
+import training  # first, because NumPy's threads are set there
+import numpy as np
+
+import fastrnn
+import figures
+
+K = 11  # years ahead
+TRAINED, TESTED = 1921, 2009  # the first year that no training sees, and the first after the test
+FOLDS = (1801, 1841, 1881)  # validation begins, for forty years each
+
+
+def load_sunspots():
+    """Years (n,) and the mean sunspot numbers (n,) of them."""
+    from statsmodels.datasets import sunspots
+
+    table = sunspots.load_pandas().data
+    return table["YEAR"].to_numpy().astype(int), table["SUNACTIVITY"].to_numpy()
+
+
+def errors(forecasts, series, begin, end):
+    """The root mean square error (K,) of 1, ..., K years ahead, for the same years `begin` to `end` each.
+
+    forecasts[t, k], made at t, is of t + 1 + k; so those of the first test years were made in the last training years.
+    """
+    made = [forecasts[begin - 1 - k : end - 1 - k, k] for k in range(K)]
+    return np.sqrt(np.mean((np.array(made) - series[begin:end]) ** 2, axis=1))
+
+
+# Rules and the autoregression -------------------------------------------------------------------
+
+
+def persistence(series):
+    return np.repeat(series[:, None], K, axis=1)
+
+
+def cycle_before(series):
+    """Each year as eleven years before."""
+    forecasts = np.full((len(series), K), np.nan)
+    forecasts[K - 1 :] = np.lib.stride_tricks.sliding_window_view(series, K)
+    return forecasts
+
+
+def autoregression(series, trained, order):
+    """Forecasts (n, K) by an autoregression fitted to series[:trained], for the years from `trained` on."""
+    from statsmodels.tsa.ar_model import AutoReg
+
+    fitted = AutoReg(series[:trained], order).fit()
+    forecasts = np.full((len(series), K), np.nan)
+    for t in range(trained - K, len(series)):
+        forecasts[t] = fitted.apply(series[: t + 1]).forecast(K)
+    return forecasts
+
+
+# The network ------------------------------------------------------------------------------------
+
+WARM_UP = 11  # years read before a forecast counts
+B, RATE = 8, 0.01
+
+
+class Forecaster:
+    """An LSTM reads the series; a linear head says, after each step, the next K of it."""
+
+    def __init__(self, hidden, rng, dtype=np.float32):
+        self.lstm = fastrnn.LSTM(1, hidden, dtype=dtype, rng=rng)
+        self.head = training.Linear(hidden, K, rng, dtype)
+        self.parts = [self.lstm, self.head]
+
+    def gradient(self, x, targets, scale):
+        """The loss of x (T, B, 1), its gradient by `parts`.
+
+        targets (T - WARM_UP, 1, K) are those of a sequence of scale 1, and scale (B, 1) is that of each.
+        """
+        output, _, tape = self.lstm.forward(x)
+        rows = output[WARM_UP:]
+        forecasts = self.head(rows) / scale
+        loss, d_forecasts = training.squared_loss(forecasts, np.broadcast_to(targets, forecasts.shape))
+        d_output = np.zeros_like(output)
+        d_output[WARM_UP:], d_head = self.head.backward(rows, d_forecasts / scale)
+        _, _, d_lstm = self.lstm.backward(tape, d_output)
+        return loss, [d_lstm, d_head]
+
+    def __call__(self, x):
+        output, _ = self.lstm(x)
+        return self.head(output)
+
+
+def network(series, trained, hidden, noise, iterations, widest, seed):
+    """Forecasts (n, K) by an LSTM trained on series[:trained], with noise on it, scaled by 1/widest to widest."""
+    rng = np.random.default_rng(seed)
+    unit = series[:trained].std()
+    z = (series / unit).astype(np.float32)
+    model = Forecaster(hidden, rng)
+    optimizer = training.Optimizer(model.parts, RATE, clip=1.0)
+    T = trained - K
+    targets = np.lib.stride_tricks.sliding_window_view(z[1:trained], K)[WARM_UP:, None]
+
+    def step(iteration):
+        scale = np.exp(rng.uniform(-1, 1, size=(B, 1)) * np.log(widest)).astype(np.float32)
+        x = scale * z[:T, None, None] + noise * rng.standard_normal((T, B, 1), dtype=np.float32)
+        loss, gradient = model.gradient(x, targets, scale)
+        optimizer.step(gradient, RATE * (1 - iteration / iterations))
+        return loss
+
+    training.run(step, iterations, None)
+    return model(z[:, None, None])[:, 0] * unit
+
+
+# Validation -------------------------------------------------------------------------------------
+
+ORDERS = [(order,) for order in range(1, 21)]
+WIDEST = 2.0
+SETTINGS = [(H, noise, n, WIDEST) for H in (8, 16, 32) for noise in (0.1, 0.3) for n in (150, 300, 600)]
+
+
+def networks(series, trained, *setting):
+    """The mean forecast of three."""
+    return np.mean([network(series, trained, *setting, seed) for seed in range(3)], axis=0)
+
+
+def validation_error(forecaster, series, begin, *setting):
+    """The mean error of what was fitted to series[:begin] in the forty years after."""
+    return float(errors(forecaster(series[: begin + 40], begin, *setting), series, begin, begin + 40).mean())
+
+
+def choose(forecaster, series, begins, settings, description):
+    """The setting with the least mean error in the stretches of validation, and that error."""
+    jobs = [(forecaster, series, begin, *setting) for setting in settings for begin in begins]
+    found = np.reshape(training.side_by_side(validation_error, jobs, description), (len(settings), -1)).mean(axis=1)
+    best = int(found.argmin())
+    return settings[best], float(found[best])
+
+
+# Figures ----------------------------------------------------------------------------------------
+
+LSTM, AR, GREEN, *_, GREY = figures.CYCLE
+
+
+def draw_years(years, series, forecasts, runs, path):
+    """The test years, and what was said of them one year and five years before."""
+    fig, axes = figures.figure(7.6, 4.4, nrows=2, sharex=True, sharey=True, dpi=110)
+    test = slice(TRAINED - years[0], TESTED - years[0])
+    for axis, k in zip(axes, (0, 4)):
+        made = slice(test.start - 1 - k, test.stop - 1 - k)
+        axis.fill_between(years[test], series[test], color=figures.GRID, linewidth=0)
+        axis.plot(years[test], series[test], color=figures.INK, linewidth=0.8)
+        of_runs = [run[made, k] for run in runs]
+        band = np.min(of_runs, axis=0), np.max(of_runs, axis=0)
+        axis.fill_between(years[test], *band, color=LSTM, alpha=0.2, linewidth=0)
+        axis.plot(years[test], forecasts["autoregression"][made, k], color=AR, linewidth=1.4)
+        axis.plot(years[test], forecasts["LSTM, mean of all"][made, k], color=LSTM, linewidth=1.4)
+        axis.set_title("One year ahead" if k == 0 else "Five years ahead")
+        axis.set(ylabel="sunspot number", ylim=(-10, 225))
+    axes[0].set_xlim(TRAINED, TESTED - 1)
+    names = (0.02, "measured", GREY), (0.13, "autoregression", AR), (0.3, "LSTM, mean and range of seeds", LSTM)
+    for x, text, colour in names:
+        axes[0].text(x, 0.97, text, color=colour, transform=axes[0].transAxes, va="top")
+    figures.save(fig, path)
+
+
+def draw_errors(table, of_runs, path):
+    """table: name -> errors (K,); of_runs (seeds, K)."""
+    fig, axis = figures.figure(7.2, 4)
+    ahead = np.arange(1, K + 1)
+    axis.fill_between(ahead, of_runs.min(axis=0), of_runs.max(axis=0), color=LSTM, alpha=0.2, linewidth=0)
+    for name, x, y, colour, line in (
+        ("persistence", 7.2, 80, GREY, "--"),
+        ("mean until 1920", K + 0.1, 53, GREY, "--"),
+        ("11 years before", K + 0.1, 33, GREY, "--"),
+        ("LSTM, not scaled", 7.2, 39.5, GREEN, "-"),
+        ("autoregression", 2.2, 22, AR, "-"),
+        ("LSTM, mean of all (and range of each)", 7.2, 26, LSTM, "-"),
+    ):
+        axis.plot(ahead, table[name.split(" (")[0]], color=colour, linestyle=line)
+        axis.text(x, y, name, color=colour)
+    axis.set(xlabel="years ahead", xticks=ahead, xlim=(0.8, K + 2.1), ylim=(0, None))
+    axis.set_title("Root mean square error, 1921 to 2008")
+    figures.save(fig, path)
+
+
+# What was found ---------------------------------------------------------------------------------
+
+CHOSEN = {"order": 9, "setting": (32, 0.3, 150, WIDEST)}  # by the full run, for the quick one
+
+
+def main(options):
+    years, series = load_sunspots()
+    trained, end = TRAINED - years[0], TESTED - years[0]
+    numbers = {}
+    order, setting = CHOSEN["order"], CHOSEN["setting"]
+    if not options.quick:
+        begins = [year - years[0] for year in FOLDS]
+        (order,), error = choose(autoregression, series, begins, ORDERS, "validation of orders")
+        numbers["validation of the autoregression"] = error
+        setting, error = choose(networks, series, begins, SETTINGS, "validation of networks")
+        numbers["validation of the LSTM"] = error
+    seeds = range(options.seed, options.seed + (4 if options.quick else 10))
+    not_scaled = (*setting[:-1], 1.0)
+    jobs = [(series, trained, *how, seed) for how in (setting, not_scaled) for seed in seeds]
+    made = np.reshape(training.side_by_side(network, jobs, "networks"), (2, len(seeds), -1, K))
+
+    forecasts = {
+        "autoregression": autoregression(series, trained, order),
+        "LSTM, mean of all": made[0].mean(axis=0),
+        "LSTM, not scaled": made[1].mean(axis=0),
+        "11 years before": cycle_before(series),
+        "persistence": persistence(series),
+        "mean until 1920": np.full((len(series), K), series[:trained].mean()),
+    }
+    table = {name: errors(of, series, trained, end) for name, of in forecasts.items()}
+    of_runs = np.array([errors(of, series, trained, end) for of in made[0]])
+    draw_years(years, series, forecasts, made[0], options.output / "forecast_years.png")
+    draw_errors(table, of_runs, options.output / "forecast_errors.png")
+
+    shown = [0, 1, 4, 10]
+    hidden, noise, iterations, widest = setting
+    print(f"{years[0]} to {TRAINED - 1} to train on, {TRAINED} to {TESTED - 1} to test: AR({order}), LSTM of {hidden},")
+    print(f"noise {noise}, {iterations} iterations, scaled by 1/{widest:g} to {widest:g}; root mean square errors:")
+    print(f"{'years ahead':20}" + "".join(f"{k + 1:>8}" for k in shown) + f"{'1 to 11':>10}")
+    for name, error in table.items():
+        print(f"{name:20}" + "".join(f"{error[k]:8.1f}" for k in shown) + f"{error.mean():10.1f}")
+    mean = of_runs.mean(axis=1)
+    print(f"each of {len(seeds)} LSTMs alone: 1 to 11 {mean.mean():.1f}, {mean.min():.1f} to {mean.max():.1f}")
+    numbers |= {
+        "order": order,
+        "setting": dict(zip(("hidden", "noise", "iterations", "widest"), setting)),
+        "errors": {name: error.tolist() for name, error in table.items()},
+        "LSTM of each seed": of_runs.tolist(),
+    }
+    return numbers
+
+
+if __name__ == "__main__":
+    training.study(main, __doc__.splitlines()[0])

@@ -1,0 +1,271 @@
+"""Many to many: a class for every character of Python source, read forward or from both ends.
+
+Is this character part of a keyword, of a name, of a call, of a docstring? The standard library's tokenize knows, and
+labels the sources of the standard library, of which every fifth file is held out. One LSTM reads from left to right
+and has to decide at once; a bidirectional one (Schuster and Paliwal, "Bidirectional recurrent neural networks", 1997)
+has as many parameters and reads on to the end first. The labelling of speech by Graves and Schmidhuber ("Framewise
+phoneme classification with bidirectional LSTM and other neural network architectures", 2005) is the model of this
+comparison.
+
+    python examples/many_to_many.py
+
+What to see: what stands to the left decides whether we are in a comment or a string, and there the two are close. What
+is still to come decides whether `in` will be `in` or `index`, and whether a name will be called: the forward one can
+only guess, and is wrong many times as often.
+"""
+
+import inspect
+import io
+import keyword
+import sysconfig
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+
+import training  # first, because NumPy's threads are set there
+import numpy as np
+
+import fastrnn
+import figures
+
+# The data ---------------------------------------------------------------------------------------
+
+CLASSES = ("space", "operator", "keyword", "name", "call", "definition", "number", "string", "docstring", "comment")
+SPACE, OPERATOR, KEYWORD, NAME, CALL, DEFINITION, NUMBER, STRING, DOCSTRING, COMMENT = range(len(CLASSES))
+
+# Characters by their ASCII code; all beyond, and what is not printed, are one.
+V, OTHER = 128, 127
+
+
+@dataclass
+class Source:
+    """What is read, ids (n,), their classes (n,), and how many characters of its token stand before each (n,)."""
+
+    ids: np.ndarray
+    classes: np.ndarray
+    place: np.ndarray
+
+    def __len__(self):
+        return len(self.ids)
+
+
+def label(text):
+    """The Source of a Python text."""
+    codes = np.array([ord(character) for character in text])
+    source = Source(np.where(codes < OTHER, codes, OTHER), np.full(len(codes), SPACE), np.zeros(len(codes), int))
+    line_starts = np.cumsum([0, *(len(line) for line in io.StringIO(text))])
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    comments = [token for token in tokens if token.type == tokenize.COMMENT]
+    tokens = [token for token in tokens if token.type not in (tokenize.COMMENT, tokenize.NL)]
+    begin = tokenize.TokenInfo(tokenize.NEWLINE, "", (0, 0), (0, 0), "")
+    triples = [*zip([begin, *tokens], tokens, tokens[1:]), *((begin, comment, begin) for comment in comments)]
+    for before, token, after in triples:
+        found = classify(before, token, after)
+        if found is not None:
+            start, end = (line_starts[line - 1] + column for line, column in (token.start, token.end))
+            at = slice(start, end)
+            source.classes[at] = found
+            source.place[at] = np.arange(end - start)
+    return source
+
+
+STRINGS = {tokenize.STRING} | {
+    getattr(tokenize, name) for name in ("FSTRING_START", "FSTRING_MIDDLE", "FSTRING_END") if hasattr(tokenize, name)
+}
+
+
+def classify(before, token, after):
+    """The class of a token that stands between two others, or None for a token that is no text."""
+    if token.type == tokenize.COMMENT:
+        return COMMENT
+    if token.type == tokenize.NUMBER:
+        return NUMBER
+    if token.type == tokenize.OP:
+        return OPERATOR
+    if token.type in STRINGS:
+        alone = before.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT) and after.type == tokenize.NEWLINE
+        return DOCSTRING if alone else STRING
+    if token.type == tokenize.NAME:
+        if keyword.iskeyword(token.string):
+            return KEYWORD
+        if before.string in ("def", "class"):
+            return DEFINITION
+        return CALL if after.string == "(" else NAME
+    return None
+
+
+def load_library(largest, every=1):
+    """The standard library's sources, of files up to so many bytes: those to train on, and every fifth, held out."""
+    paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    paths = [path for path in paths if 1000 < path.stat().st_size <= largest][::every]
+    if len(paths) < 10:
+        raise training.Failure("this Python comes without the sources of its library")
+    sources = [label(path.read_text(encoding="utf-8")) for path in paths]
+    held_out = sources[::5]  # whole files: nothing of them has been seen
+    return [source for number, source in enumerate(sources) if number % 5], held_out
+
+
+# The model --------------------------------------------------------------------------------------
+
+
+class Labeller:
+    """Embeddings, an LSTM in one direction or in both, and a linear head at every step."""
+
+    def __init__(self, E, hidden, bidirectional, rng, dtype=np.float32):
+        self.embedding = training.Embedding(V, E, rng, dtype)
+        self.lstm = fastrnn.LSTM(E, hidden, bidirectional=bidirectional, dtype=dtype, rng=rng)
+        self.head = training.Linear(hidden * (1 + bidirectional), len(CLASSES), rng, dtype)
+        self.parts = [self.embedding, self.lstm, self.head]
+
+    def gradient(self, ids, classes):
+        """The mean loss in nats of ids and classes (T, B), and its gradient by `parts`."""
+        output, _, tape = self.lstm.forward(self.embedding(ids))
+        loss, d_logits = training.softmax_loss(self.head(output), classes)
+        d_output, d_head = self.head.backward(output, d_logits)
+        d_x, _, d_lstm = self.lstm.backward(tape, d_output)
+        return loss, [self.embedding.backward(ids, d_x), d_lstm, d_head]
+
+    def __call__(self, sources):
+        """The class of each character of some sources, one after the other."""
+        lengths = np.array([len(source) for source in sources])
+        ids = np.zeros((lengths.max(), len(sources)), int)
+        for b, source in enumerate(sources):
+            ids[: len(source), b] = source.ids
+        output, _ = self.lstm(self.embedding(ids), lengths=lengths)
+        return np.concatenate([self.head(output[:length, b]).argmax(axis=1) for b, length in enumerate(lengths)])
+
+
+E, HIDDEN = 32, {False: 96, True: 64}  # by `bidirectional`: as many parameters, within about a hundredth
+RATE = 0.005
+
+
+def fit(train, T, B, iterations, bidirectional, seed):
+    """A labeller, trained on windows of T characters from anywhere in the sources."""
+    rng = np.random.default_rng(seed)
+    model = Labeller(E, HIDDEN[bidirectional], bidirectional, rng)
+    optimizer = training.Optimizer(model.parts, RATE, clip=1.0)
+    ids, classes = (np.concatenate([getattr(source, of) for source in train]) for of in ("ids", "classes"))
+
+    def step(iteration):
+        window = rng.integers(len(ids) - T, size=B) + np.arange(T)[:, None]
+        loss, gradient = model.gradient(ids[window], classes[window])
+        optimizer.step(gradient, RATE * (1 - iteration / iterations))
+        return loss
+
+    training.run(step, iterations, None)
+    return model
+
+
+def fit_and_read(train, held_out, *how):
+    """What a labeller says of the held-out sources, whole files at a time."""
+    model = fit(train, *how)
+    return np.concatenate([model(held_out[k : k + 8]) for k in range(0, len(held_out), 8)])
+
+
+# Figures ----------------------------------------------------------------------------------------
+
+WAYS = {False: "forward", True: "both directions"}
+COLOURS = {False: figures.CYCLE[1], True: figures.CYCLE[0]}
+
+
+def draw_errors(wrong, classes, place, path):
+    """wrong[bidirectional] (seeds, n) by class, and by how much of a token has been read."""
+    fig, (left, right) = figures.figure(9, 4, ncols=2, width_ratios=[1.2, 1])
+    rates = {way: np.array([wrong[way][:, classes == k].mean(axis=1) for k in range(len(CLASSES))]) for way in WAYS}
+    order = np.argsort(rates[False].mean(axis=1))
+    for row, k in enumerate(order):
+        left.plot([rates[way][k].mean() for way in WAYS], [row, row], color=figures.GRID, linewidth=4, zorder=1)
+    for way, name in WAYS.items():
+        left.plot(rates[way][order].mean(axis=1), range(len(order)), "o", color=COLOURS[way])
+        left.plot(rates[way][order], range(len(order)), "|", color=COLOURS[way], markersize=9, markeredgewidth=1)
+        left.text(rates[way][CALL].mean(), len(order) - 0.6, name, color=COLOURS[way], ha="center")
+    left.set(xscale="log", yticks=range(len(order)), yticklabels=[CLASSES[k] for k in order])
+    left.set_ylim(-0.5, len(order) - 0.1)
+    left.set_title("Wrong, of the characters of a class")
+    left.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g}%")
+
+    places = np.arange(6)
+    for k, line in (CALL, "-"), (KEYWORD, "--"):
+        for way in WAYS:
+            at = [(classes == k) & (place == p) for p in places]
+            rate = np.array([wrong[way][:, of_place].mean() for of_place in at])
+            right.plot(places + 1, rate, line, color=COLOURS[way], marker="o", markersize=3)
+            if way is False:
+                right.text(1.4, 1.25 * rate[0], CLASSES[k], color=COLOURS[way])
+    right.set(xlabel="character of the token", xticks=places + 1, yscale="log", ylim=(1e-3, 1))
+    right.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g}%")
+    right.set_title("Wrong, by the place in the token")
+    figures.save(fig, path)
+
+
+BLUE, _, GREEN, _, PURPLE, GREY = figures.CYCLE
+OF_CLASS = {KEYWORD: BLUE, CALL: "#a3483a", DEFINITION: PURPLE, NUMBER: "#b8860b"}
+OF_CLASS |= {STRING: GREEN, DOCSTRING: GREEN, OPERATOR: GREY, COMMENT: GREY}
+BOLD, SLANTED = {KEYWORD, DEFINITION}, {DOCSTRING, COMMENT}
+
+
+def draw_snippet(text, classes, wrong, path):
+    """The text coloured by its classes, and below the characters a stroke for each way that is wrong there."""
+    lines = text.splitlines()
+    widest, step = max(map(len, lines)), 1.75
+    fig, axis = figures.figure(9, 0.235 * (len(lines) + 1))
+    at = 0
+    for row, line in enumerate(lines):
+        for column, character in enumerate(line):
+            k = classes[at]
+            axis.text(column + 0.5, row * step, character, family="DejaVu Sans Mono", fontsize=8.4, ha="center",
+                      va="baseline", color=OF_CLASS.get(k, figures.INK), fontweight="bold" if k in BOLD else "normal",
+                      fontstyle="oblique" if k in SLANTED else "normal")  # fmt: skip
+            for way, below in zip(WAYS, (0.37, 0.6)):
+                if wrong[way][at]:
+                    axis.plot([column + 0.05, column + 0.95], [row * step + below] * 2, color=COLOURS[way],
+                              linewidth=2, solid_capstyle="butt")  # fmt: skip
+            at += 1
+        at += 1  # the end of the line
+    for row, (way, name) in enumerate(WAYS.items()):
+        axis.text(widest, (4 + row) * step, f"wrong: {name}", color=COLOURS[way], ha="right")
+    axis.set(xlim=(-0.5, widest + 0.5), ylim=(len(lines) * step, -step))
+    axis.axis("off")
+    figures.save(fig, path)
+
+
+# What was found ---------------------------------------------------------------------------------
+
+
+def main(options):
+    if options.quick:
+        (train, held_out), how, seeds = load_library(20_000, every=3), (128, 16, 300), 1
+    else:
+        (train, held_out), how, seeds = load_library(40_000), (200, 16, 1500), 3
+    shown = inspect.getsource(load_library)
+    everything = [*held_out, label(shown)]
+    jobs = [(train, everything, *how, way, options.seed + s) for way in WAYS for s in range(seeds)]
+    read = np.reshape(training.side_by_side(fit_and_read, jobs, "labelling"), (len(WAYS), seeds, -1))
+    classes, place = (np.concatenate([getattr(source, of) for source in everything]) for of in ("classes", "place"))
+
+    n = len(classes) - len(shown)
+    wrong = {way: read[number, :, :n] != classes[:n] for number, way in enumerate(WAYS)}
+    of_shown = {way: read[number, 0, n:] != classes[n:] for number, way in enumerate(WAYS)}
+    draw_errors(wrong, classes[:n], place[:n], options.output / "many_to_many_errors.png")
+    draw_snippet(shown, classes[n:], of_shown, options.output / "many_to_many_snippet.png")
+
+    numbers = {"training": sum(map(len, train)), "held out": n, "share": {}}
+    print(f"{numbers['training']:,} characters to train on, {n:,} held out; those of them that are wrong, in per cent,")
+    print(f"the mean of {seeds} seeds and the range:")
+    print(f"{'':12}{'share':>7}{'forward':>22}{'both directions':>22}")
+    rows = {"all": np.ones(n, bool)}
+    rows |= {name: classes[:n] == k for k, name in enumerate(CLASSES)}
+    rows |= {"1st of keyword": (classes[:n] == KEYWORD) & (place[:n] == 0)}
+    for name, chosen in rows.items():
+        numbers["share"][name] = float(chosen.mean())
+        line = f"{name:14}{100 * chosen.mean():5.1f}"
+        for way, key in WAYS.items():
+            rates = wrong[way][:, chosen].mean(axis=1)
+            numbers.setdefault(key, {})[name] = rates.tolist()
+            line += f"{100 * rates.mean():9.2f} ({100 * rates.min():.2f}-{100 * rates.max():.2f})".rjust(22)
+        print(line)
+    return numbers
+
+
+if __name__ == "__main__":
+    training.study(main, __doc__.splitlines()[0])
