@@ -5,6 +5,7 @@ import pytest
 
 import odyssey
 import training
+from many_to_one import Sequences
 from odyssey import IDENTITY, OPEN, VARIANTS, Block
 
 T, B, I, H = 5, 3, 2, 3
@@ -119,3 +120,36 @@ def test_coupled_gates_stay_coupled_to_the_last_bit(rng):
     assert not np.array_equal(block.params["weight_ih_l0"][:H], start[:H])
     for of_i, of_f in zip(odyssey.rows(block.params, "i"), odyssey.rows(block.params, "f")):
         np.testing.assert_array_equal(of_f, -of_i)
+
+
+def test_a_conversation_is_all_utterances_once_each_in_its_own_order(rng):
+    lengths, labels = np.array([3, 1, 2]), np.array([7, 8, 9])
+    x = np.arange(3.0)[:, None, None] + 10 * labels[:, None]  # of step and speaker
+    utterances = Sequences(x.astype(np.float32), lengths, labels)
+    seen = set()
+    for _ in range(20):
+        (x, speakers), whole = odyssey.conversation(utterances, 2, 0, rng), [70, 71, 72, 80, 90, 91]
+        assert x.shape == (2, 3, 1) and speakers.shape == (2, 3)
+        frames = x[..., 0].T.ravel().tolist()
+        assert sorted(frames) == whole and [frame // 10 for frame in frames] == speakers.T.ravel().tolist()
+        at = frames.index(70)
+        assert frames[at : at + 3] == [70, 71, 72] and frames.index(91) == frames.index(90) + 1
+        seen.add(tuple(frames))
+    assert len(seen) == 6
+    x, speakers = odyssey.conversation(utterances, 4, 0, rng)  # what does not fill a window is left out
+    assert x.shape == (4, 1, 1) and speakers.shape == (4, 1)
+    noise = odyssey.conversation(utterances, 6, 5, np.random.default_rng(1))[0] - odyssey.conversation(
+        utterances, 6, 0, np.random.default_rng(1)
+    )[0]
+    assert 1 < noise.std() < 12
+
+
+def test_without_a_forget_gate_it_is_worse(quick):
+    numbers, folder = quick("odyssey")
+    found = numbers["variants"]
+    mean = {variant: found[variant]["mean"] for variant in VARIANTS}
+    assert mean["V"] < numbers["single_frames"] - 12
+    assert mean["NFG"] > mean["V"] + 2
+    assert max(mean, key=mean.get) == "NFG"
+    for name in "odyssey", "odyssey_search":
+        assert 15_000 < (folder / f"{name}.png").stat().st_size < 150_000
