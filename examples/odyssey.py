@@ -393,7 +393,7 @@ def report(numbers, n_frames, n_seeds):
             f"{variant:4}  {VARIANTS[variant][0]:24}  {of['mean']:4.1f} ± {of['deviation']:.1f}%  "
             f"{p:>11}{'*' if of['differs'] else ' '}  {more:>15}  {p_search:>8}  {of['seconds']:4.1f} s"
         )
-    print(f"* p of Welch's t-test below {LEVEL} / {len(VARIANTS) - 1}, there being so many tests; the last p is Wilcoxon's")
+    print(f"* p of Welch's t-test below {LEVEL} / {len(VARIANTS) - 1}, of so many tests; the last p is Wilcoxon's")
     if n_settings > 1:
         share = {name: f"{part:.0%}" for name, part in numbers["variance"].items()}
         print(f"of the variance {share['settings']} goes with the setting, {share['variants']} with the variant")
