@@ -5,11 +5,11 @@ Pascanu, Mikolov and Bengio, "On the Difficulty of Training Recurrent Neural Net
 
     python examples/gradients.py
 
-To see, first: a gradient that starts at the last step shrinks or grows by about the same factor in each step back. In an
-RNN that is the spectral radius of its recurrent matrix, less what tanh takes away. In an LSTM whose gates remember, the
-gradient of c hardly changes, whatever the matrix, and so in a GRU that of h. Second: by plain gradient descent, an RNN
-with a large matrix does not learn, because a single steep step throws it far away; with gradients clipped to a norm of
-one it learns, at the same rate.
+To see, first: a gradient that starts at the last step shrinks or grows by about the same factor in each step back. In
+an RNN that is the spectral radius of its recurrent matrix, less what tanh takes away. In an LSTM whose gates remember,
+the gradient of c hardly changes, whatever the matrix, and so in a GRU that of h. Second: by plain gradient descent, an
+RNN with a large matrix does not learn, because a single steep step throws it far away; with gradients clipped to a norm
+of one it learns, at the same rate.
 """
 
 import training  # isort: skip, before NumPy
