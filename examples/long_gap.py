@@ -12,9 +12,10 @@ each, all that matters comes in the first ten steps; a gap of noise follows; the
     python examples/long_gap.py --quick    # gaps of 10 and 100, one seed
 
 To see: with a short gap all three cells learn; as it grows, the plain RNN falls to chance, while the GRU and the LSTM
-still answer over hundreds of steps. All begin with orthogonal recurrent matrices, which help a plain RNN most, and each
-cell has the learning rate that served it best in trials over gaps of up to 100 steps. Gates begin with biases by which
-they remember for 2 to T steps (Tallec and Ollivier, "Can Recurrent Neural Networks Warp Time?", 2018); an RNN has none.
+still answer over hundreds of steps. All begin with orthogonal recurrent matrices, which help a plain RNN; each cell
+has a learning rate that served it well in trials. Gates begin with biases by which they remember for 2 to T steps
+(Tallec and Ollivier, "Can Recurrent Neural Networks Warp Time?", 2018); an RNN has no gates. Without such biases, the
+last lines say, gates are not enough.
 """
 
 import training  # isort: skip, before NumPy
