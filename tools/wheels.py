@@ -35,7 +35,8 @@ def interpreters():
     """One for each version, with the GIL and without: (version, free-threaded) to (path, what it says of itself)."""
     subprocess.run(["uv", "python", "install", "--quiet", *UV_VERSIONS], stderr=subprocess.DEVNULL, check=False)
     folders = [Path(folder) for folder in os.environ["PATH"].split(os.pathsep)]
-    folders += sorted(Path.home().glob(".pyenv/versions/*/bin")) + sorted(Path.home().glob(".local/share/uv/python/*/bin"))
+    for others in (".pyenv/versions/*/bin", ".local/share/uv/python/*/bin"):
+        folders += sorted(Path.home().glob(others))
     found = {}
     for folder in folders:
         for path in sorted(folder.glob("python3.[1-9][0-9]")) + sorted(folder.glob("python3.[1-9][0-9]t")):
@@ -85,7 +86,7 @@ def main(arguments):
                     numpys.append(f"numpy=={oldest_numpy}.*")
                 for numpy in numpys:
                     installed = environment(python, work / f"test{name}", wheel, numpy, *needed)
-                    tell = "import numpy, fastrnn; print('NumPy', numpy.__version__, 'and', fastrnn.__file__, flush=True)"
+                    tell = "import numpy, fastrnn; print('NumPy', numpy.__version__, 'and', fastrnn.__file__)"
                     run(installed, "-c", tell, folder=work)
                     pytest = [installed, "-m", "pytest", "-q", "tests", "--ignore", "tests/study", *arguments]
                     run(*pytest, folder=tests, PYTHON_GIL="0" if version[1] else "")
