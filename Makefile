@@ -14,7 +14,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test fuzz bench bench-peers build clean FORCE
+.PHONY: help demo study test fuzz lint format wheel bench bench-peers build clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -34,6 +34,22 @@ test: $(VENV)/extras ## run the tests
 
 fuzz: $(VENV)/extras ## 100,000 and more calls with arguments as they should not be (half an hour)
 	@FASTRNN_FUZZ=40 $(BIN)/python -m pytest -q tests/test_fuzz.py $(ARGS)
+
+lint: $(VENV)/lint ## what .ci/run has to say about style and types (seconds)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/clang-format --dry-run -Werror csrc/*.[ch] benchmarks/*.c
+	@$(BIN)/cython-lint fastrnn/_core.pyx
+	@$(BIN)/mypy
+	@$(BIN)/python -m mypy.stubtest fastrnn --allowlist .ci/stubtest-allowlist
+
+format: $(VENV)/lint ## lay Python and C out as `make lint` wants it
+	@$(BIN)/ruff check -q --fix . || true
+	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i csrc/*.[ch] benchmarks/*.c
+
+wheel: $(VENV)/wheel ## a wheel for every CPython here, repaired and tested in a fresh environment, into build/wheels (long)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/wheels.py $(ARGS)
 
 bench: $(VENV)/installed ## beside the NumPy reference and the limits of the machine, and how it scales (minutes)
 	@$(BIN)/python benchmarks/suite.py --peers reference --scaling $(ARGS)
@@ -73,6 +89,12 @@ $(VENV)/installed: $(VENV)/ready $(VENV)/compiler $(SOURCES)
 $(VENV)/extras: $(VENV)/installed
 	@echo "installing what the tests and the study need"
 	@$(BIN)/pip install -q 'fastrnn[test]'
+	@touch $@
+
+# By their requirements, which builds nothing.
+$(VENV)/lint $(VENV)/wheel: $(VENV)/%: pyproject.toml | $(VENV)/installed
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$*"], sep="\n")' > $(VENV)/requires.txt
+	@$(BIN)/pip install -q -r $(VENV)/requires.txt
 	@touch $@
 
 # By their requirements and not as '.[peers,plots]', which would build fastrnn once more.

@@ -106,8 +106,8 @@ def floors(run, dtype):
     panel.set_xlim(0, max(1.02, 1.02 * fastest))
     panel.set_ylim(len(lines) - 0.4, -0.6)
     panels[0, 0].set_yticks(range(len(lines)), [label for _, label in lines], fontsize=9)
-    for tick, (_, label) in zip(panels[0, 0].get_yticklabels(), lines, strict=True):
-        if not label[0].isdigit():
+    for tick, (_, name) in zip(panels[0, 0].get_yticklabels(), lines, strict=True):
+        if not name[0].isdigit():
             tick.set(style="italic", color=GREY)
     figure.get_layout_engine().set(wspace=0.06)
     figure.supxlabel("speed, as a fraction of what the machine allows at that shape (T, B, I, H)", fontsize=10)
@@ -197,9 +197,9 @@ def scaling(run):
 
 
 def along(panel, axis, points):
-    for (label, curve), (colour, line) in zip(curves(points, axis).items(), LINES, strict=False):
+    for (where, curve), (colour, line) in zip(curves(points, axis).items(), LINES, strict=False):
         rates = [rate / 1e9 for rate in curve.values()]
-        panel.plot(list(curve), rates, line, color=colour, marker="o", markersize=3, label=label)
+        panel.plot(list(curve), rates, line, color=colour, marker="o", markersize=3, label=where)
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
     panel.xaxis.set_minor_formatter(NullFormatter())

@@ -7,6 +7,7 @@
  * p = r + r^2 q(r), q a polynomial near (exp(r) - 1 - r) / r^2.
  */
 
+/* clang-format off */
 #define NUMBERS_f32(X)                                                                                                 \
     X(LOWEST, -88.0f)               /* exp is below the smallest normal number from -87.34: s is 0 there */            \
     X(ROUNDER, 0x1.8p23f)           /* adding it rounds to an integer and leaves that in the low bits */               \
@@ -20,7 +21,8 @@
     X(LN2_HIGH, 0x1.62e42fefa3p-1)                                                                                     \
     X(LN2_LOW, 0x1.3de6af278ece6p-42)
 #define DECLARE_NUMBER(name, value) static const real NAME(name) = value;
-NAME(NUMBERS)(DECLARE_NUMBER)
+NAME(NUMBERS)(DECLARE_NUMBER);
+/* clang-format on */
 #define LOWEST NAME(LOWEST)
 #define ROUNDER NAME(ROUNDER)
 #define LOG2E NAME(LOG2E)

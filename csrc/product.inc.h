@@ -74,6 +74,7 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
         NAME(tile)(mr, nv, K, a, a_row, a_k, p, p_panel, start, c, c_row, lanes);                                      \
     }
 /* One panel at a time for many rows; with few rows several, for 8 or more sums that do not wait for each other. */
+/* clang-format off */
 #define TILES_OF_ROWS(X, mr) X(mr, 1) X(mr, 2)
 #define TILES_TO_4(X)                                                                                                  \
     TILES_OF_ROWS(X, 1) X(1, 3) X(1, 4) X(1, 5) X(1, 6) X(1, 7) X(1, 8)                                                \
@@ -83,6 +84,7 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
     TILES_TO_6(X) TILES_OF_ROWS(X, 7) TILES_OF_ROWS(X, 8) TILES_OF_ROWS(X, 9) TILES_OF_ROWS(X, 10)
 #define TILES_TO_14(X)                                                                                                 \
     TILES_TO_10(X) TILES_OF_ROWS(X, 11) TILES_OF_ROWS(X, 12) TILES_OF_ROWS(X, 13) TILES_OF_ROWS(X, 14)
+/* clang-format on */
 #define ALL_TILES JOIN(TILES_TO, TILE_ROWS)
 
 ALL_TILES(TILE)
@@ -121,8 +123,10 @@ static void NAME(product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t p0, ptrdiff_t p1, 
                 for (ptrdiff_t m = m0, mr; m < m1; m += mr) {
                     mr = NAME(even_part)(m1 - m, TILE_ROWS);
                     const real *tile = a_k ? a + m * a_row + k * a_k : a + m * K + k * mr;
+                    /* clang-format off */
                     NAME(tiles)[mr][nv](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr, p + (q * K + k) * NR, K * NR, row,
                                         c + m * c_row + q * NR, c_row, lanes);
+                    /* clang-format on */
                 }
             }
         }

@@ -409,6 +409,7 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
             const fastrnn_range now = first_of(rows, rows_of_step(&b->steps, t));
             const real *d_gates_next = b->d_gates + (first_row(&b->steps, t + 1) - first) * row;
             real *h_next = t == t1 - 1 ? NULL : b->h_prev + (at + rows_of_step(&b->steps, t) - first) * P;
+            /* clang-format off */
             NAME(step_back) step = {
                 .H = H,
                 .a = d_gates_next,
@@ -430,6 +431,7 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
                 .d_gates_row = row,
                 .h = is_lstm ? h_next : NULL,
             };
+            /* clang-format on */
             if (packed->has_projection) {
                 real *d_h = b->d_h + (at - first) * P;
                 const fastrnn_range both = first_of(now, after);

@@ -50,6 +50,7 @@ typedef struct {
 /* Each has a cache line of its own: what the one writes at every step, others do not read. */
 struct fastrnn_team {
 #ifdef _OPENMP
+    /* clang-format off */
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_uint round;
     atomic_int sleeping;
@@ -60,6 +61,7 @@ struct fastrnn_team {
     _Alignas(64)
 #endif
         asking asking;
+    /* clang-format on */
 #ifdef _OPENMP
     struct {
         _Alignas(64) atomic_ptrdiff_t value;

@@ -1,4 +1,4 @@
-"""Layers of every kind with drawn options, and what the reference makes of them, layer by layer and direction by direction."""
+"""Layers of every kind with drawn options, and what the reference makes of them, one direction of one layer a time."""
 
 import numpy as np
 from hypothesis import strategies as st

@@ -286,7 +286,7 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(folder, capsys, monk
     def interrupted(self, *arguments):
         calls.append(1)
         if len(calls) == 7:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return gradient(self, *arguments)
 
     previous = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
@@ -301,8 +301,8 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(folder, capsys, monk
 
 def test_a_second_signal_acts_at_once(folder, capsys, monkeypatch):
     def interrupted(self, *arguments):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         raise AssertionError("still there")
 
     monkeypatch.setattr(char_lm.CharModel, "gradient", interrupted)

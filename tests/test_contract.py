@@ -41,7 +41,7 @@ def test_batch(case, isa, threads):
 
 
 def test_chunks(case, isa, threads):
-    """Calling with time cut anywhere, the state carried, equals calling once; so do the gradients of input and state."""
+    """With time cut anywhere, the state carried, calls equal one call; so do the gradients of input and state."""
     T = case.x.shape[0]
     threads(2)
     whole = lstm_cases.run(functional, case)
@@ -155,8 +155,8 @@ def test_nothing_given_equals_zeros_to_the_sign_of_zero(dtype, isa):
     zero, minus = np.zeros((1, 1), dtype), np.full((1, 1), -0.0, dtype)
     weights = [np.full((4, 1), -1, dtype), np.full((4, 1), -1, dtype)]
     bias = np.full(4, -0.0, dtype)
-    for given, full in (((None, None), (zero, zero)), ((None, minus), (zero, minus))):
-        _, (h, c), tape = functional.lstm_forward(zero[None], given, *weights, bias)
+    for state, full in (((None, None), (zero, zero)), ((None, minus), (zero, minus))):
+        _, (h, c), tape = functional.lstm_forward(zero[None], state, *weights, bias)
         _, (h_full, c_full), _ = functional.lstm_forward(zero[None], full, *weights, bias, np.zeros(4, dtype))
         assert h.tobytes() == h_full.tobytes() and c.tobytes() == c_full.tobytes()
         _, d_state, _ = functional.lstm_backward(tape, None, (minus, minus))

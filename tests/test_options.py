@@ -398,13 +398,13 @@ def test_more_layers_than_run_together():
 
 
 def test_ragged_calls_do_not_share_what_they_return():
-    """They borrow memory from each other, of all sizes, also within a call that a signal's handler or a thread makes."""
+    """They borrow memory from each other, of all sizes, also in a call that a signal's handler or a thread makes."""
     layer = fastrnn.LSTM(5, 40, num_layers=2, rng=1)
     cases = [(draw(k, 3 + k, 6, 5).astype(np.float32), np.random.default_rng(k).integers(0, 4 + k, 6)) for k in range(12)]
     cases.append((cases[0][0], np.zeros(6, int)))
     expected = [layer.forward(x, None, lengths)[0] for x, lengths in cases]
     found = [layer(x, None, lengths) for x, lengths in cases]
-    for (output, state_n), wanted in zip(found, expected, strict=True):
+    for (output, _), wanted in zip(found, expected, strict=True):
         assert output.tobytes() == wanted.tobytes()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         for _ in range(5):

@@ -82,7 +82,8 @@ def test_show_config_tells_what_is_used(capsys, threads):
 
 
 def test_import_needs_nothing_but_numpy():
-    code = "import sys, fastrnn; print(sorted({m.split('.')[0] for m in sys.modules} & {'torch', 'scipy', 'tqdm', 'hypothesis'}))"
+    others = {"torch", "scipy", "tqdm", "hypothesis"}
+    code = f"import sys, fastrnn; print(sorted({{m.split('.')[0] for m in sys.modules}} & {others}))"
     assert python("-c", code).stdout.strip() == "[]"
 
 

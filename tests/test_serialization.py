@@ -345,7 +345,7 @@ def test_through_a_symbolic_link(tmp_path, path, layer):
     folder.mkdir()
     target = folder / "target"
     path.symlink_to(target)
-    for k in range(2):
+    for _ in range(2):
         fastrnn.save(path, layer)
         assert path.is_symlink() and list(folder.iterdir()) == [target]
         assert_same_layer(fastrnn.load(path), layer)
