@@ -116,6 +116,14 @@ def cross_entropy(logits, targets):
     return np.log(total[:, 0]) - wanted, logits
 
 
+def softmax(scores):
+    """exp(scores) along the last axis, made to add up to 1; takes the place of scores. Of -inf it makes 0."""
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return scores
+
+
 def softmax_loss(logits, targets, mask=None):
     """The mean cross-entropy in nats, and its gradient d_logits.
 

@@ -83,6 +83,13 @@ def test_cross_entropy_of_extreme_scores():
     np.testing.assert_allclose(softmax, [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
 
 
+def test_softmax_of_extreme_scores_and_of_what_does_not_count():
+    scores = np.array([[[1000.0, 1000], [-1000, 0], [-np.inf, 3]]], np.float32)
+    result = training.softmax(scores)
+    assert result is scores
+    np.testing.assert_array_equal(result, [[[0.5, 0.5], [0, 1], [0, 1]]])
+
+
 def test_adam_follows_the_paper(monkeypatch):
     monkeypatch.setattr(training.Adam, "BLOCK", 4)  # several blocks, the last one shorter
     rng = np.random.default_rng(0)
