@@ -67,9 +67,7 @@ class BuildExtension(build_ext):
                     objects = self.compiler.compile(
                         [str(source)], output_dir=folder, extra_postargs=flags + compile_flags
                     )
-                    self.compiler.link_executable(
-                        objects, "openmp_probe", output_dir=folder, extra_postargs=link_flags
-                    )
+                    self.compiler.link_executable(objects, "openmp_probe", output_dir=folder, extra_postargs=link_flags)
                     return compile_flags, link_flags
                 except (CompileError, LinkError):
                     continue

@@ -65,11 +65,7 @@ def changes(before, after):
 def changes_from_baseline(run):
     """What the baseline of a run says about it."""
     equal = Ratio(1.0, 1.0, 1.0)
-    return [
-        Change(*row.key, BASELINE, equal, row.ratios[BASELINE])
-        for row in rows_of(run)
-        if BASELINE in row.ratios
-    ]
+    return [Change(*row.key, BASELINE, equal, row.ratios[BASELINE]) for row in rows_of(run) if BASELINE in row.ratios]
 
 
 def unlike(before, after):
@@ -118,9 +114,7 @@ def report_changes(before, after, tolerance=TOLERANCE):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN.json", type=Path)
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="default %(default)s")
     arguments = parser.parse_args()

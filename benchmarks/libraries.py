@@ -14,7 +14,7 @@ import contextlib
 import importlib.util
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -204,9 +204,7 @@ class FastrnnPadded(Fastrnn):
         """The output to the lengths; the states are those of each sequence by itself. The gradients fit as they are."""
         results["output"][past_end(problem.lengths, len(problem.x))] = 0
         layer = self.layer(problem, frozen=False)
-        alone = [
-            named(*layer(problem.x[:length, b : b + 1])) for b, length in enumerate(problem.lengths)
-        ]
+        alone = [named(*layer(problem.x[:length, b : b + 1])) for b, length in enumerate(problem.lengths)]
         states = {name: np.concatenate([one[name] for one in alone], 1) for name in alone[0] if name != "output"}
         return results | states
 
@@ -217,9 +215,7 @@ class Reference:
     modules = ("fastrnn",)
     dtypes = ("float32", "float64")
     # Its functions are those of one layer and one direction.
-    kinds = tuple(
-        name for name, kind in KINDS.items() if kind.num_layers == 1 and not kind.bidirectional
-    )
+    kinds = tuple(name for name, kind in KINDS.items() if kind.num_layers == 1 and not kind.bidirectional)
 
     def __init__(self, threads):
         from fastrnn import reference
@@ -537,9 +533,7 @@ class OnnxRuntime(BoundModel):
         self.version = onnxruntime.__version__
 
     def compile(self, model):
-        return self.onnxruntime.InferenceSession(
-            model, self.options, providers=["CPUExecutionProvider"]
-        )
+        return self.onnxruntime.InferenceSession(model, self.options, providers=["CPUExecutionProvider"])
 
     def bind(self, compiled, inputs, outputs):
         value = self.onnxruntime.OrtValue.ortvalue_from_numpy

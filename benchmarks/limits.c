@@ -21,7 +21,7 @@
 #define SUMS 12
 
 #define DEFINE_LIMITS(S, real)                                                                                         \
-    /* Operations done by one repetition of multiply_add_S. */                                                        \
+    /* Operations done by one repetition of multiply_add_S. */                                                         \
     int64_t operations_##S(void) { return 2 * SUMS * VL_##S; }                                                         \
     /* s = s*a + b from the numbers at p (a, b, then SUMS different s, or they would be computed as one). */           \
     void multiply_add_##S(const real *p, real *sums, int64_t repetitions)                                              \

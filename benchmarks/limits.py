@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shapes import ITEMSIZE, PLAIN, flops, weight_traffic
+from shapes import PLAIN, flops, weight_traffic
 
 HERE = Path(__file__).parent
 HEADERS = HERE.parent / "csrc"
@@ -157,12 +157,8 @@ def measure(thread_counts, instruction_set, seconds=0.005, attempts=5):
             sizes = affordable(threads)
             memory = first_touched(sizes[-1], threads)
             by_threads[str(threads)] = {
-                "peak": {
-                    dtype: fma_peak(library, dtype, threads, seconds, 2 * attempts) for dtype in SUFFIX
-                },
-                "bandwidth": [
-                    [size, read_bandwidth(library, memory, size, seconds, attempts)] for size in sizes
-                ],
+                "peak": {dtype: fma_peak(library, dtype, threads, seconds, 2 * attempts) for dtype in SUFFIX},
+                "bandwidth": [[size, read_bandwidth(library, memory, size, seconds, attempts)] for size in sizes],
             }
         return {"instruction_set": instruction_set, "threads": by_threads}
 

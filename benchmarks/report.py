@@ -71,9 +71,7 @@ class Row:
         self.medians = {name: float(np.median(seconds)) for name, seconds in self.rounds.items()}
         self.seconds = self.medians[FASTRNN]
         self.ratios = {
-            name: Ratio.of(seconds, self.rounds[FASTRNN])
-            for name, seconds in self.rounds.items()
-            if name != FASTRNN
+            name: Ratio.of(seconds, self.rounds[FASTRNN]) for name, seconds in self.rounds.items() if name != FASTRNN
         }
         self.of_padded = None
         if PADDED in result["seconds"]:

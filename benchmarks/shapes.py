@@ -190,9 +190,7 @@ TABLES = {
         [*square(100, (32,), 128), *square(25, (16, 64), 512)],
         kinds=tuple(name for name in KINDS if name != PLAIN),
     ),
-    "family-step": Table(
-        "Other kinds, one step", ("step",), square(1, (1,), 128), kinds=("lstm-two-layers",)
-    ),
+    "family-step": Table("Other kinds, one step", ("step",), square(1, (1,), 128), kinds=("lstm-two-layers",)),
 }
 
 # What runs by default: a few of every table, of every kind of limit, none that takes a second.

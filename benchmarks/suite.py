@@ -58,9 +58,7 @@ def parse_shape(text):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_argument_group("what is measured")
     what.add_argument("--full", action="store_true", help="all of every table: about half an hour")
     what.add_argument("--tables", nargs="+", choices=TABLES, help="all of these tables")
@@ -94,9 +92,7 @@ def parse_arguments():
         default="build/benchmarks",
         help="of the .json, .md and .png files; default %(default)s",
     )
-    then.add_argument(
-        "--check", metavar="FILE", help="compare ratios with an earlier .json file, see compare.py"
-    )
+    then.add_argument("--check", metavar="FILE", help="compare ratios with an earlier .json file, see compare.py")
     arguments = parser.parse_args()
 
     if arguments.peers is None:
@@ -118,9 +114,7 @@ def parse_arguments():
 
 def selected(arguments):
     """The cells of a run."""
-    return select(
-        arguments.modes, arguments.dtype, arguments.tables, arguments.full, arguments.shapes, arguments.kinds
-    )
+    return select(arguments.modes, arguments.dtype, arguments.tables, arguments.full, arguments.shapes, arguments.kinds)
 
 
 def say(line):

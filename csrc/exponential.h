@@ -2,8 +2,8 @@
 #ifndef FASTRNN_EXPONENTIAL_H
 #define FASTRNN_EXPONENTIAL_H
 
-/* q(r) = (exp(r) - 1 - r) / r^2, |r| <= ln(2)/2, where r + r^2 q is wrong by at most 1.4e-8 of itself. Estrin's scheme, for
- * short chains. */
+/* q(r) = (exp(r) - 1 - r) / r^2, |r| <= ln(2)/2, where r + r^2 q is wrong by at most 1.4e-8 of itself. Estrin's scheme,
+ * for short chains. */
 INLINE vec_f32 exp_polynomial_f32(vec_f32 r)
 {
     vec_f32 r2 = v_mul_f32(r, r);

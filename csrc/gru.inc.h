@@ -13,8 +13,8 @@ INLINE void NAME(gru_second)(const NAME(units) * u)
 {
     const ptrdiff_t apart = u->apart;
     vec h_n = LOAD(u->recurrent + 2 * apart);
-    vec n = NAME(tanh)(v_fma(LOAD(u->gates), h_n, LOAD(u->gates + 2 * apart)));  /* 2 */
-    vec h = v_fma(LOAD(u->gates + apart), v_sub(LOAD(u->h_prev), n), n);         /* 3 */
+    vec n = NAME(tanh)(v_fma(LOAD(u->gates), h_n, LOAD(u->gates + 2 * apart))); /* 2 */
+    vec h = v_fma(LOAD(u->gates + apart), v_sub(LOAD(u->h_prev), n), n);        /* 3 */
     STORE(u->h, h);
     if (u->h_next) STORE(u->h_next, h);
     if (u->keep) {

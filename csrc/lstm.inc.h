@@ -49,12 +49,11 @@ INLINE void NAME(lstm_back)(const NAME(units_back) * u)
     vec d_c = v_fma(v_mul(d_h, o), v_fnma(tanh_c, tanh_c, one), LOAD(u->d_state)); /* 4 */
     vec d_z_o = v_mul(v_mul(d_h, tanh_c), v_fnma(o, o, o));                        /* 3 */
     if (u->peephole) d_c = v_fma(d_z_o, LOAD(u->peephole + 2 * H), d_c);
-    vec d_c_prev = v_mul(d_c, f); /* 2 */
+    vec d_c_prev = v_mul(d_c, f);                      /* 2 */
     vec d_z_i = v_mul(v_mul(d_c, g), v_fnma(i, i, i)); /* 1 */
     vec d_z_f = v_mul(v_mul(d_c, LOAD(u->c_prev)), v_fnma(f, f, f));
     vec d_z_g = v_mul(v_mul(d_c, i), v_fnma(g, g, one));
-    if (u->peephole)
-        d_c_prev = v_fma(d_z_f, LOAD(u->peephole + H), v_fma(d_z_i, LOAD(u->peephole), d_c_prev));
+    if (u->peephole) d_c_prev = v_fma(d_z_f, LOAD(u->peephole + H), v_fma(d_z_i, LOAD(u->peephole), d_c_prev));
     STORE(u->d_state, d_c_prev);
     STORE(u->d_gates, d_z_i);
     STORE(u->d_gates + H, d_z_f);

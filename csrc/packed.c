@@ -97,7 +97,7 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
     /* A team is worth its start from some tens of microseconds on. */
     const double numbers = (double)G * (double)(I + P) + (has_projection ? (double)P * (double)H : 0);
     packing p = {weights, to};
-    const int complete = fastrnn_team_run(numbers < 100e3 ? 1 : threads, is_float ? pack_member_f32 : pack_member_f64,
-                                          &p, interruption);
+    const int complete =
+        fastrnn_team_run(numbers < 100e3 ? 1 : threads, is_float ? pack_member_f32 : pack_member_f64, &p, interruption);
     return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }

@@ -1,13 +1,13 @@
 /* pack_gates and pack_rows for some panels, in pieces: a number that is packed counts as so many operations. */
 enum { NAME(PACKING) = 20 };
-static void NAME(pack_transposed)(const NAME(kernels) *kernel, const fastrnn_member *me, int gates, int block,
+static void NAME(pack_transposed)(const NAME(kernels) * kernel, const fastrnn_member *me, int gates, int block,
                                   ptrdiff_t H, ptrdiff_t K, fastrnn_range panels, const real *weight, real *packed)
 {
     const double operations = (double)NAME(PACKING) * kernel->width * (double)K;
     for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
         kernel->pack_gates(gates, block, H, K, piece.from, piece.to, weight, packed);
 }
-static void NAME(pack_straight)(const NAME(kernels) *kernel, const fastrnn_member *me, ptrdiff_t K, ptrdiff_t N,
+static void NAME(pack_straight)(const NAME(kernels) * kernel, const fastrnn_member *me, ptrdiff_t K, ptrdiff_t N,
                                 fastrnn_range panels, const real *weight, ptrdiff_t first, ptrdiff_t all, real *packed)
 {
     const double operations = (double)NAME(PACKING) * kernel->width * (double)K;

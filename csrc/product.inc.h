@@ -24,7 +24,8 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
 {
     enum { ROWS = TILE_ROWS, WIDTH = 8 };
     vec sum[ROWS][WIDTH];
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++) {
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++)
+    {
         const real *from = start ? start + v * VL : c + i * c_row + v * VL;
         sum[i][v] = start || v < nv - 1 || lanes == VL ? v_load(from) : v_load_n(from, lanes);
     }
@@ -36,27 +37,31 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
         if (mr <= 3) { /* few rows: keep their numbers in registers and meet each panel vector once */
             vec x[3];
             UNROLL for (int i = 0; i < mr; i++) x[i] = v_set1(row[0][i * a_row]);
-            UNROLL for (int v = 0; v < nv; v++) {
+            UNROLL for (int v = 0; v < nv; v++)
+            {
                 vec y = v_load(p + v / 2 * p_panel + v % 2 * VL);
                 UNROLL for (int i = 0; i < mr; i++) sum[i][v] = v_fma(x[i], y, sum[i][v]);
             }
         } else {
             vec y[WIDTH];
             UNROLL for (int v = 0; v < nv; v++) y[v] = v_load(p + v / 2 * p_panel + v % 2 * VL);
-            UNROLL for (int i = 0; i < mr; i++) {
+            UNROLL for (int i = 0; i < mr; i++)
+            {
                 vec x = v_set1(row[i / 3][(i % 3) * a_row]);
                 UNROLL for (int v = 0; v < nv; v++) sum[i][v] = v_fma(x, y[v], sum[i][v]);
             }
         }
         UNROLL for (int j = 0; 3 * j < mr; j++) row[j] += a_k;
-        if (mr > 3) UNROLL for (int v = 0; v < nv; v++) {
-            v_prefetch(p + v / 2 * p_panel + v % 2 * VL + NAME(ROWS_TO_L1) * NR);
-            v_prefetch_l2(p + v / 2 * p_panel + v % 2 * VL + NAME(ROWS_TO_L2) * NR);
-        }
+        if (mr > 3) UNROLL for (int v = 0; v < nv; v++)
+            {
+                v_prefetch(p + v / 2 * p_panel + v % 2 * VL + NAME(ROWS_TO_L1) * NR);
+                v_prefetch_l2(p + v / 2 * p_panel + v % 2 * VL + NAME(ROWS_TO_L2) * NR);
+            }
         p += NR;
     }
 
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++) {
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++)
+    {
         real *to = c + i * c_row + v * VL;
         if (v < nv - 1 || lanes == VL)
             v_store(to, sum[i][v]);

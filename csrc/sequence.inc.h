@@ -6,15 +6,15 @@ static plan NAME(plan_call)(steps s, const fastrnn_packed *packed, int threads, 
 {
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
-    return plan_steps(&s, packed->I, packed->H, packed->P, cell->gates, sizeof(real), kernel->width, cell->block, threads,
-                      (double)TEAM_START / count);
+    return plan_steps(&s, packed->I, packed->H, packed->P, cell->gates, sizeof(real), kernel->width, cell->block,
+                      threads, (double)TEAM_START / count);
 }
 
 struct NAME(forward) {
     const fastrnn_forward_args *args;
     const fastrnn_packed *packed;
-    const NAME(kernels) *kernel;
-    const NAME(cell) *cell;
+    const NAME(kernels) * kernel;
+    const NAME(cell) * cell;
     steps steps;
     real *gates; /* (rows of a chunk, G), or all of them in the tape */
     /* The chunk's x with rows x_row apart, where its own rows collide, else NULL. h_{t-1} and h_t in turn (2, B,
@@ -151,9 +151,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     };
     const double bytes = projection_bytes(I, G, sizeof(real));
     const int chunks = linked.own == NO_LINK ? 1 : LINKED_CHUNKS; /* the call above waits for a chunk */
-    f->chunk = p.split_rows
-                   ? B
-                   : chunk_rows(&f->steps, bytes, G + (copy_x ? x_row : 0), sizeof(real), chunks);
+    f->chunk = p.split_rows ? B : chunk_rows(&f->steps, bytes, G + (copy_x ? x_row : 0), sizeof(real), chunks);
     f->at_gates = fastrnn_reserve(layout, sizeof(real), keep_gates ? 0 : f->chunk, G, 1);
     f->at_x_rows = fastrnn_reserve(layout, sizeof(real), copy_x ? f->chunk : 0, x_row, 1);
     f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, B, f->h_row);
@@ -172,7 +170,7 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
 }
 
 struct NAME(forwards) {
-    struct NAME(forward) *calls;
+    struct NAME(forward) * calls;
     int count;
 };
 
@@ -238,8 +236,8 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
 struct NAME(backward) {
     const fastrnn_backward_args *args;
     const fastrnn_packed *packed;
-    const NAME(kernels) *kernel;
-    const NAME(cell) *cell;
+    const NAME(kernels) * kernel;
+    const NAME(cell) * cell;
     steps steps;
     /* Steps are taken in chunks, the last chunk first. d_gates (rows of a chunk, then B, d_gates_row): the gradients of
      * the chunk's steps, then those of the step after it. h_prev (rows, P): h_{t-1} of each row. With a projection, d_h
@@ -352,7 +350,8 @@ static void NAME(input_gradient)(const struct NAME(backward) * b, const fastrnn_
 {
     const ptrdiff_t I = b->packed->I, H = b->packed->H, G = b->cell->gates * H;
     const fastrnn_range panels = {0, fastrnn_panels(I, b->kernel->width)};
-    for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, 2.0 * rows * G * b->kernel->width, &piece);)
+    for (fastrnn_range piece = fastrnn_no_piece(panels);
+         fastrnn_next_piece(me, panels, 2.0 * rows * G * b->kernel->width, &piece);)
         b->kernel->multiply(rows, I, G, piece.from, piece.to, d_gates + (b->cell->d_gates * H - G), b->d_gates_row,
                             b->packed->panels_ih, (real *)b->args->d_x + first * I, I);
 }
@@ -483,7 +482,8 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
         }
     }
     const ptrdiff_t count = rows_of_step(&b->steps, 0);
-    for (fastrnn_range piece = fastrnn_no_piece(some_h); fastrnn_next_piece(me, some_h, 2.0 * count * G * width, &piece);)
+    for (fastrnn_range piece = fastrnn_no_piece(some_h);
+         fastrnn_next_piece(me, some_h, 2.0 * count * G * width, &piece);)
         kernel->multiply(count, P, G, piece.from, piece.to, b->d_gates, row, packed->panels_hh, d_h_0, P);
     if (packed->cell == FASTRNN_GRU) { /* what passed by the product */
         fastrnn_team_barrier(me);
@@ -561,7 +561,7 @@ static void NAME(begin_backward)(const struct NAME(backward) * b, int steps)
 }
 
 struct NAME(backwards) {
-    struct NAME(backward) *calls;
+    struct NAME(backward) * calls;
     int count;
 };
 

@@ -117,7 +117,8 @@ int fastrnn_next_piece(const fastrnn_member *me, fastrnn_range all, double opera
 
 #ifdef _OPENMP
 
-/* Sleep until `round` is no longer `seen`, or for no reason, or (the asker) so long at most; and the end of that sleep. */
+/* Sleep until `round` is no longer `seen`, or for no reason, or (the asker) so long at most; and the end of that sleep.
+ */
 static void sleep_through(fastrnn_team *team, unsigned seen, const struct timespec *most)
 {
 #if defined(__linux__)

@@ -56,8 +56,9 @@ static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
     return part;
 }
 
-/* Blocks or panels in pieces none of which takes longer than an interruption may, one of them having so many operations:
- *   for (fastrnn_range piece = fastrnn_no_piece(all); fastrnn_next_piece(me, all, operations, &piece);) ... */
+/* Blocks or panels in pieces none of which takes longer than an interruption may, one of them having so many
+ * operations: for (fastrnn_range piece = fastrnn_no_piece(all); fastrnn_next_piece(me, all, operations, &piece);) ...
+ */
 static inline fastrnn_range fastrnn_no_piece(fastrnn_range all) { return (fastrnn_range){all.from, all.from}; }
 int fastrnn_next_piece(const fastrnn_member *, fastrnn_range all, double operations, fastrnn_range *piece);
 

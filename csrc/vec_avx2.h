@@ -67,10 +67,7 @@ typedef __m256d vec_f64;
 enum { VL_f64 = 4 };
 INLINE vec_f64 v_load_f64(const double *p) { return _mm256_loadu_pd(p); }
 INLINE void v_store_f64(double *p, vec_f64 a) { _mm256_storeu_pd(p, a); }
-INLINE __m256i v_mask_f64(int n)
-{
-    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
-}
+INLINE __m256i v_mask_f64(int n) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)); }
 INLINE vec_f64 v_load_n_f64(const double *p, int n) { return _mm256_maskload_pd(p, v_mask_f64(n)); }
 INLINE void v_store_n_f64(double *p, vec_f64 a, int n) { _mm256_maskstore_pd(p, v_mask_f64(n), a); }
 INLINE vec_f64 v_set1_f64(double x) { return _mm256_set1_pd(x); }

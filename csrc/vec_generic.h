@@ -65,8 +65,9 @@ INLINE void v_prefetch_l2(const void *p) { (void)p; }
         return x;                                                                                                      \
     }                                                                                                                  \
     GENERIC_MAP(S, v_negabs, (vec_##S a), v_real_##S(v_bits_##S(a.lane[l]) | SIGN_BIT(bits)))                          \
-    GENERIC_MAP(S, v_copysign, (vec_##S m, vec_##S s),                                                                 \
-                v_real_##S((bits)((v_bits_##S(m.lane[l]) & ~SIGN_BIT(bits)) | (v_bits_##S(s.lane[l]) & SIGN_BIT(bits)))))\
+    GENERIC_MAP(                                                                                                       \
+        S, v_copysign, (vec_##S m, vec_##S s),                                                                         \
+        v_real_##S((bits)((v_bits_##S(m.lane[l]) & ~SIGN_BIT(bits)) | (v_bits_##S(s.lane[l]) & SIGN_BIT(bits)))))      \
     GENERIC_MAP(S, v_if_negative, (vec_##S x, vec_##S yes, vec_##S no), x.lane[l] < 0 ? yes.lane[l] : no.lane[l])      \
     GENERIC_MAP(S, v_exp2_rounded, (vec_##S t),                                                                        \
                 v_real_##S((bits)((v_bits_##S(t.lane[l]) << MANTISSA) + ((bits)BIAS << MANTISSA))))                    \

@@ -545,9 +545,7 @@ def positive(given):
 
 
 def parse(arguments):
-    parser = Parser(
-        description="Train a character language model, and let it write.", allow_abbrev=False
-    )
+    parser = Parser(description="Train a character language model, and let it write.", allow_abbrev=False)
 
     def option(name, help, **settings):
         if settings.get("default") is not None:
@@ -608,8 +606,7 @@ def run(o):
     received = train(training, text, o)
     if received:
         print(
-            f"stopped at iteration {training.iteration}, saved in {o.checkpoint};"
-            " --resume goes on from there",
+            f"stopped at iteration {training.iteration}, saved in {o.checkpoint}; --resume goes on from there",
             file=sys.stderr,
         )
         return 128 + received

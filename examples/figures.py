@@ -10,7 +10,7 @@ except ImportError:
     raise SystemExit(2) from None
 
 matplotlib.use("agg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 INK, PAPER, GRID = "#22272e", "#ffffff", "#e3e6ea"
 # Of the cells, in all figures.

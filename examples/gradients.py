@@ -134,9 +134,7 @@ def draw_flow(flows, path):
                 norms = flows[name, radius, remember]
                 style = "--" if remember == 0 and name != "RNN" else "-"
                 back = np.arange(norms.shape[-1])
-                axes.plot(
-                    back, norms[-1], style, color=colour, linewidth=1.8 if style == "-" else 1.1
-                )
+                axes.plot(back, norms[-1], style, color=colour, linewidth=1.8 if style == "-" else 1.1)
         axes.axhline(1, color=figures.INK, linewidth=0.8)
         axes.set(title=TITLES[name], xlabel="steps back", yscale="log", ylim=(1e-12, 1e8))
     for radius, colour in zip(RADII, SHADES):
@@ -176,9 +174,7 @@ def draw_clipping(trainings, path):
 def main(options):
     T = 60 if options.quick else 100
     flows, factors = {}, {}
-    print(
-        "change of a gradient's norm in a step back (of the GRU and the LSTM: gates that remember)"
-    )
+    print("change of a gradient's norm in a step back (of the GRU and the LSTM: gates that remember)")
     print(f"{'spectral radius':18}" + "".join(f"{radius:>9}" for radius in RADII))
     for name in CELLS:
         for remember in REMEMBER[name]:
@@ -193,11 +189,7 @@ def main(options):
     draw_flow(flows, options.output / "gradients_flow.png")
 
     iterations, seeds = (500, 3) if options.quick else (1500, 5)
-    jobs = [
-        (rate, clip, options.seed + k, iterations)
-        for rate, clip in TRAININGS.values()
-        for k in range(seeds)
-    ]
+    jobs = [(rate, clip, options.seed + k, iterations) for rate, clip in TRAININGS.values() for k in range(seeds)]
     done = iter(training.side_by_side(learn, jobs, "trainings"))
     trainings = {title: [next(done) for _ in range(seeds)] for title in TRAININGS}
     print(f"loss in the end, of {seeds} seeds (chance: {np.log(4):.2f}), and the largest gradient")

@@ -162,21 +162,11 @@ def main(options):
     seeds = range(options.seed, options.seed + (1 if options.quick else 3))
     iterations = 600 if options.quick else 1500
     # the longest first, so that no core has one left at the end
-    jobs = [
-        (t, c, g, s, iterations)
-        for g in gaps[::-1]
-        for c in reversed(CELLS)
-        for t in TASKS
-        for s in seeds
-    ]
-    if (
-        not options.quick
-    ):  # what gates do that begin half open, with biases of zero: they keep 2 steps
+    jobs = [(t, c, g, s, iterations) for g in gaps[::-1] for c in reversed(CELLS) for t in TASKS for s in seeds]
+    if not options.quick:  # what gates do that begin half open, with biases of zero: they keep 2 steps
         jobs += [("adding", c, 100, s, iterations, 2) for c in ("GRU", "LSTM") for s in seeds]
     runs, half_open = {}, {}
-    for (task, cell, gap, _, _, *memory), found in zip(
-        jobs, training.side_by_side(learn, jobs, "trainings")
-    ):
+    for (task, cell, gap, _, _, *memory), found in zip(jobs, training.side_by_side(learn, jobs, "trainings")):
         if memory:
             half_open.setdefault(cell, []).append(found[0])
         else:
@@ -193,9 +183,7 @@ def main(options):
         texts = " ".join(f"{100 * success:.1f}" for success in row)
         print(f"adding at gap 100, {cell} whose gates begin with biases of zero: {texts}")
     draw(runs, gaps, options.output / "long_gap.png")
-    numbers = {"chance": CHANCE, "half_open": half_open} | {
-        task: {cell: {} for cell in CELLS} for task in TASKS
-    }
+    numbers = {"chance": CHANCE, "half_open": half_open} | {task: {cell: {} for cell in CELLS} for task in TASKS}
     for (task, cell, gap), row in runs.items():
         numbers[task][cell][gap] = [{"success": success, "iterations": n} for success, n in row]
     return numbers

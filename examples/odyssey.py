@@ -28,7 +28,8 @@ Sizes: T steps, B windows, I coefficients, H hidden units.
 import math
 import time
 from functools import partial
-from typing import Callable, NamedTuple
+from typing import NamedTuple
+from collections.abc import Callable
 
 import training  # first: it sets NumPy's threads
 import figures

@@ -1,7 +1,7 @@
 """What the examples share: embeddings and linear heads, losses, Adam, clipping, batches and the training loop.
 
-Import it before NumPy. Gradients are named after what they belong to, d_logits or d_rows, and a model is a list of parts,
-each with its `params`: an `Embedding`, a `Linear`, a fastrnn layer.
+Import it before NumPy. Gradients are named after what they belong to, d_logits or d_rows, and a model is a list of
+parts, each with its `params`: an `Embedding`, a `Linear`, a fastrnn layer.
 
     lstm, head = fastrnn.LSTM(I, H, rng=rng), training.Linear(H, V, rng)
     optimizer = training.Optimizer([lstm, head], rate=0.003, clip=1.0)
@@ -34,9 +34,9 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-import fastrnn  # noqa: E402
+import fastrnn
 
 try:
     from tqdm import tqdm
@@ -243,7 +243,7 @@ def run(step, iterations, description="", *, until=None):
 def side_by_side(function, jobs, description=""):
     """[function(*job) for job in jobs], on all cores, each job on one of them, with a bar.
 
-    For many small trainings. The function and its arguments must be picklable; the results come in the order of the jobs.
+    For many small trainings. The function and its arguments must be picklable; results are in the order of the jobs.
     """
     jobs = list(jobs)
     workers = min(len(jobs), fastrnn.get_num_threads())
@@ -271,7 +271,9 @@ def study(main, description):
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="smaller and shorter: seconds, and rougher numbers")
     parser.add_argument("--seed", type=int, default=1, help="the same seed, the same numbers (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("build/study"), help="default: %(default)s", metavar="FOLDER")
+    parser.add_argument(
+        "--output", type=Path, default=Path("build/study"), help="default: %(default)s", metavar="FOLDER"
+    )
     options = parser.parse_args()
     sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     begin = time.perf_counter()

@@ -85,23 +85,16 @@ def compare(name, T, B, I, H, dtype, seed):
         "d_x": same(d_x, chain_d_x),
         "d_state": same(tuple(d[0] for d in members(d_state)), chain_d_state),
         "d_biases": all(same(d_params[f"{key}_l0"], chain_d_params[key]) for key in biases),
-        "d_weights": all(
-            same(d_params[f"{key}_l0"], chain_d_params[key])
-            for key in cell.params
-            if key not in biases
-        ),
+        "d_weights": all(same(d_params[f"{key}_l0"], chain_d_params[key]) for key in cell.params if key not in biases),
         "d_params_apart": max(
-            float(abs(d_params[f"{key}_l0"] - d).max() / abs(d).max())
-            for key, d in chain_d_params.items()
+            float(abs(d_params[f"{key}_l0"] - d).max() / abs(d).max()) for key, d in chain_d_params.items()
         ),
     }
 
 
 # The picture -------------------------------------------------------------------------------------
 
-VALUES = LinearSegmentedColormap.from_list(
-    "values", [figures.COLOURS["RNN"], figures.PAPER, figures.COLOURS["LSTM"]]
-)
+VALUES = LinearSegmentedColormap.from_list("values", [figures.COLOURS["RNN"], figures.PAPER, figures.COLOURS["LSTM"]])
 SCALE = Normalize(-0.6, 0.6)
 LOOK_OF_BELT = {"color": figures.COLOURS["LSTM"], "linewidth": 3}
 BELT, PATH = 0.62, -0.62  # the heights of c and of h
@@ -228,9 +221,7 @@ def impulse(T=5, I=3, H=6, seed=0):
 def main(options):
     T, B, I, H = (20, 4, 8, 16) if options.quick else (200, 32, 64, 128)
     results = {}
-    print(
-        f"{T} steps of a layer and {T} cells in a row, {I} inputs, {H} hidden units, {B} sequences"
-    )
+    print(f"{T} steps of a layer and {T} cells in a row, {I} inputs, {H} hidden units, {B} sequences")
     said = {True: "same bits", False: "-"}
     columns = ("output", "state", "d_x", "d_state", "d_biases", "d_weights")
     print(f"{'':18}" + "".join(f"{column:>11}" for column in columns) + "  d_params apart")

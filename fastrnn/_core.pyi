@@ -43,6 +43,7 @@ class Steps:
     def step(self, x_t: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]: ...
 
 def backward(calls: list[tuple[Any, ...]], stacked: bool, num_threads: int) -> None: ...
+
 @disjoint_base
 class RaggedRows:
     @property

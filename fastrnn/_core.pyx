@@ -543,11 +543,12 @@ def backward(list calls not None, bint stacked, int num_threads):
 
 
 cdef class RaggedRows:
-    """Moves the rows of a ragged batch, of any type of numbers: offsets (steps + 1), order (B,), lengths (B,) as in fastrnn.h."""
+    """Moves the rows of a ragged batch, of any type of numbers; offsets (steps + 1), order and lengths (B,)."""
     cdef fastrnn_rows rows
     cdef readonly cnp.ndarray offsets, order, lengths
 
-    def __init__(self, Py_ssize_t T, cnp.ndarray offsets not None, cnp.ndarray order not None, cnp.ndarray lengths not None):
+    def __init__(self, Py_ssize_t T, cnp.ndarray offsets not None, cnp.ndarray order not None,
+                 cnp.ndarray lengths not None):
         self.offsets, self.order, self.lengths = offsets, order, lengths
         self.rows.T, self.rows.B, self.rows.steps = T, order.shape[0], offsets.shape[0] - 1
         self.rows.offsets, self.rows.order, self.rows.lengths = _indices(offsets), _indices(order), _indices(lengths)
@@ -579,8 +580,8 @@ cdef class RaggedRows:
             raise ValueError("rows cannot be moved between these")
         self.move(2, self.check(rows, None), rows, 0, 0, turned, num_threads)
 
-    cdef int move(self, int how, size_t bytes, cnp.ndarray array, Py_ssize_t step, Py_ssize_t sequence, cnp.ndarray result,
-                  int num_threads) except -1:
+    cdef int move(self, int how, size_t bytes, cnp.ndarray array, Py_ssize_t step, Py_ssize_t sequence,
+                  cnp.ndarray result, int num_threads) except -1:
         cdef Workspace workspace = _workspace()
         cdef fastrnn_interruption interruption
         cdef fastrnn_status status

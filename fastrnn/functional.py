@@ -114,8 +114,8 @@ class Tape:
 def run_tapes(cell, tapes, weights, states_n, stacked=False, gates=None):
     """Fills the tapes, of directions of one layer or of stacked layers; returns the outputs. See infer_rows.
 
-    The x of a stacked tape but the first is the output of the one before. To `gates`, a list if it is given, it adds the
-    gates_of each tape.
+    The x of a stacked tape but the first is the output of the one before. To `gates`, a list if it is given, it adds
+    the gates_of each tape.
     """
     calls, outputs = [], []
     for tape, of_tape, state_n in zip(tapes, weights, states_n):

@@ -70,7 +70,7 @@ def of_part(state, k):
 
 
 def reference_forward(layer, x, state, lengths):
-    """By fastrnn.reference, time-major: outputs and tapes, a list of each layer's directions, and states_n in their order."""
+    """By fastrnn.reference, time-major: outputs and tapes, lists of each layer's directions, and states_n in order."""
     name = type(layer).__name__.lower()
     forward = getattr(reference, f"{name}_forward")
     options = {"nonlinearity": layer.nonlinearity} if name == "rnn" else {}

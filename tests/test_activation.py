@@ -127,7 +127,11 @@ def test_sets_with_fma_agree_to_the_last_bit(dtype):
     sets = [name for name in _config.runnable() if name != "generic"]
     rng = np.random.default_rng(1)
     bits = rng.integers(0, 2**32, 1_000_001, dtype=np.uint32)
-    x = bits.view(np.float32) if dtype == np.float32 else rng.standard_normal(1_000_001) * 10 ** rng.uniform(-5, 2, 1_000_001)
+    x = (
+        bits.view(np.float32)
+        if dtype == np.float32
+        else rng.standard_normal(1_000_001) * 10 ** rng.uniform(-5, 2, 1_000_001)
+    )
     x = np.nan_to_num(x, nan=1.0)
     for function in FUNCTIONS:
         results = {activate(function, x, name).tobytes() for name in sets}

@@ -1,7 +1,6 @@
 """benchmarks/: the arithmetic of its tables, floors and verdicts; measured is next to nothing."""
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -123,9 +122,7 @@ def test_kinds_on_the_command_line(monkeypatch):
     arguments = parsed(monkeypatch, "--kinds", "rnn", "gru-ragged")
     assert {cell.kind for cell in suite.selected(arguments)} == {"rnn", "gru-ragged"}
     arguments = parsed(monkeypatch, "--shapes", "9,2,3,4", "--modes", "train", "--kinds", "lstm-projected")
-    assert suite.selected(arguments) == [
-        shapes.Cell("train", "float32", Shape(9, 2, 3, 4), None, "lstm-projected")
-    ]
+    assert suite.selected(arguments) == [shapes.Cell("train", "float32", Shape(9, 2, 3, 4), None, "lstm-projected")]
     assert {cell.kind for cell in suite.selected(parsed(monkeypatch))} == shapes.KINDS.keys()
 
 
@@ -268,8 +265,12 @@ def test_geometric_mean():
 @pytest.mark.parametrize(
     "seconds, text",
     [
-        (2.346, "2.35 s"), (0.9999, "1.00 s"), (0.0123, "12.3 ms"), (0.9994e-3, "999 µs"),
-        (9.1e-6, "9.10 µs"), (4e-8, "0.04 µs"),
+        (2.346, "2.35 s"),
+        (0.9999, "1.00 s"),
+        (0.0123, "12.3 ms"),
+        (0.9994e-3, "999 µs"),
+        (9.1e-6, "9.10 µs"),
+        (4e-8, "0.04 µs"),
     ],  # fmt: skip
 )
 def test_duration(seconds, text):
@@ -356,10 +357,7 @@ def test_tables_have_equally_many_cells_in_every_row():
 
 def comparison(before, after, shape=(5, 1, 8, 8)):
     """The verdict on two runs in which torch took these multiples of fastrnn's time."""
-    runs = [
-        run_of(("forward", shape, {"fastrnn": [1.0] * len(ratios), "torch": ratios}))
-        for ratios in (before, after)
-    ]
+    runs = [run_of(("forward", shape, {"fastrnn": [1.0] * len(ratios), "torch": ratios})) for ratios in (before, after)]
     return compare.verdict(compare.changes(*runs))
 
 
@@ -443,9 +441,7 @@ def test_compare_command(tmp_path):
 
 
 def test_intercept_of_a_straight_line():
-    points = [
-        scaling.point("T", "train", Shape(T, 4, 8, 8), 1, [0.5 + 0.01 * T]) for T in (1, 10, 100, 800)
-    ]
+    points = [scaling.point("T", "train", Shape(T, 4, 8, 8), 1, [0.5 + 0.01 * T]) for T in (1, 10, 100, 800)]
     fit = scaling.intercept(points)
     assert fit["intercept"] == pytest.approx(0.5) and fit["per_step"] == pytest.approx(0.01)
     assert fit["share"] == pytest.approx(0.5 / (0.5 + 0.01 * 100))
@@ -453,9 +449,7 @@ def test_intercept_of_a_straight_line():
 
 
 def test_curves_are_of_shapes_that_differ_in_one_number():
-    points = [
-        scaling.point("B", "train", Shape(5, B, H, H), 1, [1.0]) for H in (8, 16) for B in (1, 2)
-    ]
+    points = [scaling.point("B", "train", Shape(5, B, H, H), 1, [1.0]) for H in (8, 16) for B in (1, 2)]
     rate = shapes.flops("train", (5, 1, 8, 8))
     assert report.curves(points, "B")["T 5, H 8"] == {1: rate, 2: 2 * rate}
     assert [line.split("|")[1] for line in report.curve_table("B", points)] == [

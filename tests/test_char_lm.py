@@ -52,9 +52,7 @@ def environment():
 
 def run(*options):
     """The example in a process of its own, expected to succeed."""
-    done = subprocess.run(
-        command(*options), env=environment(), capture_output=True, encoding="utf-8", timeout=60
-    )
+    done = subprocess.run(command(*options), env=environment(), capture_output=True, encoding="utf-8", timeout=60)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -327,9 +325,7 @@ def test_resuming_a_finished_run_only_reports(folder, capsys):
 
 def test_the_comparison_shows_both_speeds(folder):
     options = [option for option in command("--iterations=3") if option != "--no-compare"]
-    done = subprocess.run(
-        options, env=environment(), capture_output=True, encoding="utf-8", timeout=60
-    )
+    done = subprocess.run(options, env=environment(), capture_output=True, encoding="utf-8", timeout=60)
     assert done.returncode == 0, done.stderr
     head = re.compile(r"^one training step, 4 x 16 characters; threads: \d+\n", re.M)
     table = head.split(done.stdout)[1]
@@ -413,18 +409,14 @@ def test_bad_options(folder, capsys, option, words):
 
 
 def test_bad_input_leaves_no_traceback(folder):
-    done = subprocess.run(
-        command("--resume"), env=environment(), capture_output=True, encoding="utf-8", timeout=60
-    )
+    done = subprocess.run(command("--resume"), env=environment(), capture_output=True, encoding="utf-8", timeout=60)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: char_lm.npz: No such file or directory\n"
 
 
 def test_without_tqdm_it_says_what_to_install(folder):
     program = f"import sys, runpy; sys.modules['tqdm'] = None; runpy.run_path({str(SCRIPT)!r})"
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, encoding="utf-8"
-    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, encoding="utf-8")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: the examples need tqdm: pip install 'fastrnn[demo]'\n"
 

@@ -10,7 +10,15 @@ import lstm_cases
 from fastrnn import _config, functional
 
 # T, B, I, H: below and above one panel, block, tile; few and many rows; the last three are large enough to be shared.
-SHAPES = [(7, 5, 3, 9), (6, 16, 33, 33), (5, 29, 20, 64), (9, 1, 40, 100), (20, 40, 64, 96), (6, 70, 300, 260), (30, 2, 64, 600)]
+SHAPES = [
+    (7, 5, 3, 9),
+    (6, 16, 33, 33),
+    (5, 29, 20, 64),
+    (9, 1, 40, 100),
+    (20, 40, 64, 96),
+    (6, 70, 300, 260),
+    (30, 2, 64, 600),
+]
 
 
 def rows(case, part):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recurrent_cases import BIASES, CELLS, alone, cases, draw, infer, run, turned, with_beyond
 
 import fastrnn
 from fastrnn import functional, reference
+from recurrent_cases import BIASES, CELLS, alone, cases, draw, infer, run, turned, with_beyond
 
 # Relative to the largest number of an array, or to one.
 TOLERANCE = {np.float32: 4e-6, np.float64: 2e-14}
@@ -28,7 +28,15 @@ OF_CELL = {
 }
 CASES = [(cell, options) for cell in CELLS for options in [*OPTIONS, *OF_CELL[cell]]]
 # Around the width of a vector, of a block and of a tile, and large enough for chunks and for two threads.
-SIZES = [(1, 1, 1, 1), (3, 2, 5, 15), (4, 15, 7, 17), (2, 33, 3, 31), (5, 3, 33, 65), (40, 16, 24, 100), (9, 70, 16, 48)]
+SIZES = [
+    (1, 1, 1, 1),
+    (3, 2, 5, 15),
+    (4, 15, 7, 17),
+    (2, 33, 3, 31),
+    (5, 3, 33, 65),
+    (40, 16, 24, 100),
+    (9, 70, 16, 48),
+]
 
 
 def drawn(cell, T, B, I, H, *, seed=0, dtype=np.float32, **options):
@@ -60,9 +68,7 @@ def assert_close(case):
         T, B = case.x.shape[:2]
         # The error of a gradient of weights is that of a sum over all rows.
         scale = max(1.0, np.abs(expected[name]).max(initial=0)) * max(1, T * B) ** 0.25
-        np.testing.assert_allclose(
-            array, expected[name], rtol=0, atol=TOLERANCE[dtype] * scale, err_msg=name
-        )
+        np.testing.assert_allclose(array, expected[name], rtol=0, atol=TOLERANCE[dtype] * scale, err_msg=name)
 
 
 def assert_same(actual, expected):
@@ -130,9 +136,7 @@ def test_ragged_is_padded(cell):
     case = drawn(cell, 6, 5, 4, 20, lengths="drawn")
     expected = run(functional, case)
     for value in (np.nan, np.inf, -0.0):
-        beyond = case._replace(
-            x=with_beyond(case, case.x, value), d_output=with_beyond(case, case.d_output, value)
-        )
+        beyond = case._replace(x=with_beyond(case, case.x, value), d_output=with_beyond(case, case.d_output, value))
         assert_same(run(functional, beyond), expected)
 
 

@@ -115,12 +115,8 @@ REFUSED_ARGUMENTS = [
         refused_shapes("weight_hh", "(4*H=20, H=5)", (), (20,), (20, 4), (5, 20), (16, 4), (1, 20, 5)),
         lambda v: {"weight_hh": v},
     ),
-    *placed(
-        refused_shapes("bias_ih", "(4*H=20,)", (), (1,), (5,), (21,), (20, 1), (1, 20)), lambda v: {"bias_ih": v}
-    ),
-    *placed(
-        refused_shapes("bias_hh", "(4*H=20,)", (), (1,), (5,), (21,), (20, 1), (1, 20)), lambda v: {"bias_hh": v}
-    ),
+    *placed(refused_shapes("bias_ih", "(4*H=20,)", (), (1,), (5,), (21,), (20, 1), (1, 20)), lambda v: {"bias_ih": v}),
+    *placed(refused_shapes("bias_hh", "(4*H=20,)", (), (1,), (5,), (21,), (20, 1), (1, 20)), lambda v: {"bias_hh": v}),
     *placed(refused_shapes("state (h_0)", "(B=2, H=5)", *BAD_STATES), lambda v: {"state": (v, zeros(B, H))}),
     *placed(refused_shapes("state (c_0)", "(B=2, H=5)", *BAD_STATES), lambda v: {"state": (zeros(B, H), v)}),
     (TypeError, "x: cannot be cast", {"x": None}),

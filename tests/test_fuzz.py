@@ -237,7 +237,7 @@ def check(call, arguments, dtype, wrong):
 
 @st.composite
 def arguments(draw, shapes, most_odd=2):
-    """name -> value for name -> shape, or tuple of shapes, some of them odd or wrong; and the names of the wrong ones."""
+    """name -> value for name -> shape, or list of shapes, some of them odd or wrong; and the names of the wrong."""
     odd = draw(st.sets(st.sampled_from(sorted(shapes)), min_size=1, max_size=most_odd))
     given, wrong = {}, set()
     for name, shape in shapes.items():
@@ -317,7 +317,18 @@ def test_weights_of_functions(drawn, data):
     name = data.draw(st.sampled_from([name for name in shapes if name in AS_THEY_ARE]))
     given = {"x": data.draw(values(shapes["x"])), "state": None}
     weights = {n: data.draw(values(shapes[n])).astype(dtype) for n in shapes if n in AS_THEY_ARE}
-    kept = ("plain", "Fortran", "apart", "backwards", "misaligned", "byte-swapped", "read-only", "file", "subclass", "odd subclass")
+    kept = (
+        "plain",
+        "Fortran",
+        "apart",
+        "backwards",
+        "misaligned",
+        "byte-swapped",
+        "read-only",
+        "file",
+        "subclass",
+        "odd subclass",
+    )
     if data.draw(st.booleans()):
         weights[name], wrong = FORMS[data.draw(st.sampled_from(kept))](weights[name]), set()
     else:
@@ -413,7 +424,13 @@ def test_lengths(drawn, data):
     assert_same(layer(x, lengths=given), expected)
     wrong = list(lengths)
     wrong[data.draw(st.integers(0, B - 1)) if B else 0 : 0] = [data.draw(st.sampled_from(LENGTHS))]
-    for bad in (wrong, wrong[:B] if B and wrong[:B] != lengths and not valid(wrong[:B], T) else wrong, 3, "lengths", {}):
+    for bad in (
+        wrong,
+        wrong[:B] if B and wrong[:B] != lengths and not valid(wrong[:B], T) else wrong,
+        3,
+        "lengths",
+        {},
+    ):
         with pytest.raises((TypeError, ValueError), match="^lengths"):
             layer(x, lengths=bad)
 
@@ -499,7 +516,9 @@ def test_streams(drawn, data):
             continue
         y_t = stream.step(**given, out=out)
         assert out is None or y_t is out
-        assert_same([np.array(y_t, layer.dtype), stream.state], [twin.step(plain(given["x_t"], layer.dtype)), twin.state])
+        assert_same(
+            [np.array(y_t, layer.dtype), stream.state], [twin.step(plain(given["x_t"], layer.dtype)), twin.state]
+        )
 
 
 @st.composite

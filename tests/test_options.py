@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import CLASSES, draw, layers, members, reference_gates, reference_results, results, state_like
 
 import fastrnn
+from layer_cases import CLASSES, draw, layers, members, reference_gates, reference_results, results, state_like
 
 
 def case_of(layer, T, B, lengths=None, seed=1):
@@ -364,7 +364,12 @@ def test_representations_make_the_layer_again():
 @pytest.mark.parametrize("cls", CLASSES)
 def test_names_of_the_parameters(cls):
     layer = cls(3, 4, num_layers=2, bidirectional=True)
-    names = [f"{n}_l{k}{d}" for k in (0, 1) for d in ("", "_reverse") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    names = [
+        f"{n}_l{k}{d}"
+        for k in (0, 1)
+        for d in ("", "_reverse")
+        for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    ]
     assert list(layer.params) == names
     gates = {fastrnn.LSTM: 4, fastrnn.GRU: 3, fastrnn.RNN: 1}[cls]
     assert layer.params["weight_ih_l1"].shape == (4 * gates, 8)
@@ -400,7 +405,9 @@ def test_more_layers_than_run_together():
 def test_ragged_calls_do_not_share_what_they_return():
     """They borrow memory from each other, of all sizes, also in a call that a signal's handler or a thread makes."""
     layer = fastrnn.LSTM(5, 40, num_layers=2, rng=1)
-    cases = [(draw(k, 3 + k, 6, 5).astype(np.float32), np.random.default_rng(k).integers(0, 4 + k, 6)) for k in range(12)]
+    cases = [
+        (draw(k, 3 + k, 6, 5).astype(np.float32), np.random.default_rng(k).integers(0, 4 + k, 6)) for k in range(12)
+    ]
     cases.append((cases[0][0], np.zeros(6, int)))
     expected = [layer.forward(x, None, lengths)[0] for x, lengths in cases]
     found = [layer(x, None, lengths) for x, lengths in cases]

@@ -87,7 +87,9 @@ def test_import_needs_nothing_but_numpy():
     assert python("-c", code).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("value, expected", [("1", "1"), ("3,2", "3"), ("99999999999", "1024"), ("0", None), ("many", None), ("", None)])
+@pytest.mark.parametrize(
+    "value, expected", [("1", "1"), ("3,2", "3"), ("99999999999", "1024"), ("0", None), ("many", None), ("", None)]
+)
 def test_omp_num_threads(value, expected):
     result = python("-c", "import fastrnn; print(fastrnn.get_num_threads())", OMP_NUM_THREADS=value)
     number = result.stdout.strip()
@@ -97,7 +99,16 @@ def test_omp_num_threads(value, expected):
 
 
 @pytest.mark.parametrize(
-    "value, error", [(0, ValueError), (-1, ValueError), (1025, ValueError), (2.0, TypeError), (True, TypeError), ("2", TypeError), (None, TypeError)]
+    "value, error",
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (1025, ValueError),
+        (2.0, TypeError),
+        (True, TypeError),
+        ("2", TypeError),
+        (None, TypeError),
+    ],
 )
 def test_set_num_threads_refuses(value, error, threads):
     threads(2)

@@ -1,7 +1,7 @@
 """The C library by itself: built here and for other processors, which qemu runs; the numbers of all are compared.
 
-`processors.c` runs the same problems everywhere. What is asked for on every machine (no array is left before its first or
-past its last number, the caller's floating-point mode stays) it checks itself.
+`processors.c` runs the same problems everywhere. What is asked for on every machine (no array is left before its
+first or past its last number, the caller's floating-point mode stays) it checks itself.
 """
 
 import os

@@ -9,10 +9,10 @@ import math
 
 import numpy as np
 import pytest
-import recurrent_cases
 from hypothesis import given, settings
 
 import fastrnn
+import recurrent_cases
 from fastrnn import functional, reference
 
 SHAPES = [(1, 1, 1, 1), (1, 3, 2, 2), (4, 1, 3, 2), (3, 2, 2, 3), (2, 2, 0, 2)]  # T, B, I, H

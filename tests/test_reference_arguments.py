@@ -9,8 +9,8 @@ import re
 
 import numpy as np
 import pytest
-import recurrent_cases
 
+import recurrent_cases
 from fastrnn import _validation, reference
 
 T, B, I, H, P = 3, 2, 4, 5, 6

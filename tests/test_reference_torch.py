@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import recurrent_cases
 
+import recurrent_cases
 from fastrnn import reference
 
 torch = pytest.importorskip("torch")

@@ -76,4 +76,3 @@ def test_arrays_that_are_not_of_the_batch_are_refused():
         rows.turn(packed, np.zeros((3, 4)), 1)
     with pytest.raises(ValueError, match="indices of int32"):
         RaggedRows(4, offsets.astype(np.int32), order, lengths)
-

@@ -19,7 +19,7 @@ import fastrnn
 from fastrnn import serialization
 
 pytest.importorskip("safetensors")
-from safetensors.numpy import load_file, save_file  # noqa: E402
+from safetensors.numpy import load_file, save_file
 
 I, H, L = 3, 4, 2
 
@@ -190,6 +190,7 @@ def test_another_class_is_a_line_in_the_registry(path, layer, monkeypatch):
 
 
 # Other readers
+
 
 def test_safetensors_reads_the_file(path, layer):
     fastrnn.save(path, layer)

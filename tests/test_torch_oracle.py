@@ -74,9 +74,7 @@ def test_unbatched_and_without_a_state(dtype):
 
     x_torch = torch.tensor(x, requires_grad=True)
     expected, (h_n_expected, c_n_expected) = oracle(x_torch)
-    torch.autograd.backward(
-        (expected, h_n_expected, c_n_expected), [torch.tensor(d) for d in (d_output, *d_state_n)]
-    )
+    torch.autograd.backward((expected, h_n_expected, c_n_expected), [torch.tensor(d) for d in (d_output, *d_state_n)])
     output, (h_n, c_n), tape = layer.forward(x)
     d_x, _, d_params = layer.backward(tape, d_output, tuple(d_state_n))
     assert_close(output, expected, "output")
@@ -203,9 +201,7 @@ def test_every_kind_of_layer(name, options, num_layers, bidirectional, batch_fir
         packed = rnn.pack_padded_sequence(x, torch.tensor(lengths), batch_first, enforce_sorted=False)
         packed, expected_n = oracle(packed, as_state(state_torch))
         expected, _ = rnn.pad_packed_sequence(packed, batch_first, total_length=T)
-    torch.autograd.backward(
-        (expected, *members(expected_n)), [torch.tensor(d) for d in (d_output, *d_state_n)]
-    )
+    torch.autograd.backward((expected, *members(expected_n)), [torch.tensor(d) for d in (d_output, *d_state_n)])
 
     output, state_n, tape = layer.forward(x, as_state(state), lengths)
     d_x, d_state, d_params = layer.backward(tape, d_output, as_state(d_state_n))
@@ -222,7 +218,9 @@ def test_every_kind_of_layer(name, options, num_layers, bidirectional, batch_fir
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("name", "options"), [("LSTM", {}), ("GRU", {}), ("RNN", {}), ("RNN", {"nonlinearity": "relu"})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("LSTM", {}), ("GRU", {}), ("RNN", {}), ("RNN", {"nonlinearity": "relu"})]
+)
 def test_every_kind_of_cell(name, options, bias):
     B, I, H = 5, 4, 17
     oracle = torch_kind(f"{name}Cell", I, H, bias=bias, **options)

@@ -48,7 +48,7 @@ def test_gradients_by_finite_differences(variant, rng):
     block = make(variant, rng)
     x, d_output = rng.normal(size=(T, B, I)), rng.normal(size=(T, B, H))
     d_params = block.backward(block.forward(x)[1], d_output)
-    for k, value in enumerate(block.params.flat):
+    for k in range(block.params.flat.size):
         # along a direction that the variant leaves free: of coupled gates, both rows move
         direction = np.zeros_like(block.params.flat)
         direction[k] = 1
@@ -138,9 +138,10 @@ def test_a_conversation_is_all_utterances_once_each_in_its_own_order(rng):
     assert len(seen) == 6
     x, speakers = odyssey.conversation(utterances, 4, 0, rng)  # what does not fill a window is left out
     assert x.shape == (4, 1, 1) and speakers.shape == (4, 1)
-    noise = odyssey.conversation(utterances, 6, 5, np.random.default_rng(1))[0] - odyssey.conversation(
-        utterances, 6, 0, np.random.default_rng(1)
-    )[0]
+    noise = (
+        odyssey.conversation(utterances, 6, 5, np.random.default_rng(1))[0]
+        - odyssey.conversation(utterances, 6, 0, np.random.default_rng(1))[0]
+    )
     assert 1 < noise.std() < 12
 
 

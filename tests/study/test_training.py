@@ -57,9 +57,7 @@ def test_gradients_of_an_embedding_and_the_squared_loss(rng):
     loss, d_vectors = training.squared_loss(embedding(ids), targets)
     assert loss == pytest.approx(np.mean((embedding(ids) - targets) ** 2))
     d_params = embedding.backward(ids, d_vectors)
-    expected = finite_differences(
-        embedding.params.flat, lambda: training.squared_loss(embedding(ids), targets)[0]
-    )
+    expected = finite_differences(embedding.params.flat, lambda: training.squared_loss(embedding(ids), targets)[0])
     np.testing.assert_allclose(d_params.flat, expected, rtol=1e-6, atol=1e-9)
     assert not embedding.backward(np.zeros((0, 2), int), np.zeros((0, 2, 3))).flat.any()
 
@@ -123,7 +121,9 @@ def test_the_optimizer_clips_the_gradient_of_all_parts_together(rng):
     d = [part.params.zeros_like() for part in parts]
     d[0].flat[...], d[1].flat[...] = 3, 4
     scale = training.clip_scale([one.flat for one in d], 1.0)
-    training.Adam([one.flat for one in twin]).step([one.flat for one in twin], [one.flat.copy() for one in d], 0.1, 1, scale)
+    training.Adam([one.flat for one in twin]).step(
+        [one.flat for one in twin], [one.flat.copy() for one in d], 0.1, 1, scale
+    )
     optimizer.step(d)
     for part, expected, start in zip(parts, twin, before, strict=True):
         assert part.params == expected and part.params != start
