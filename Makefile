@@ -39,7 +39,7 @@ lint: $(VENV)/lint ## what .ci/run has to say about style and types (seconds)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/clang-format --dry-run -Werror csrc/*.[ch] benchmarks/*.c
-	@$(BIN)/cython-lint fastrnn/_core.pyx
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint fastrnn/_core.pyx
 	@$(BIN)/mypy
 	@$(BIN)/python -m mypy.stubtest fastrnn --allowlist .ci/stubtest-allowlist
 
