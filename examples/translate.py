@@ -4,9 +4,9 @@
 date, and before each character it looks back: it weights what the first one made of each place by how well it answers
 what it asks for (Bahdanau, Cho and Bengio, "Neural Machine Translation by Jointly Learning to Align and Translate",
 2015; here as Luong, Pham and Manning, "Effective Approaches to Attention-based Neural Machine Translation", 2015, do
-it, after the second LSTM, which in training thus runs over all steps in one call). The dates are those of many tutorials on
-attention, made by rule. No day is both in training and in test, some formats are in the test alone, and there is
-no 02/03/2004, of which nobody could say what it means.
+it, after the second LSTM, which in training thus runs over all steps in one call). The dates are those of many
+tutorials on attention, made by rule. No day is both in training and in test, some formats are in the test alone, and
+there is no 02/03/2004, of which nobody could say what it means.
 
     python examples/translate.py
 
