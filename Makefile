@@ -26,7 +26,7 @@ help: ## what can be made
 demo: $(VENV)/installed ## train a small character-level language model
 	@$(BIN)/python examples/char_lm.py $(ARGS)
 
-study: $(VENV)/extras ## all examples of docs/study.md, with their figures, into build/study (an hour)
+study: $(VENV)/extras ## all examples of docs/study.md, with their figures, into build/study (half an hour)
 	@set -e; for name in $(STUDY); do echo "examples/$$name.py"; $(BIN)/python examples/$$name.py $(ARGS); done
 
 test: $(VENV)/extras ## run the tests
