@@ -242,9 +242,9 @@ def test_limits_can_be_measured(instruction_set, monkeypatch):
     measured = limits.measure([2, 1], instruction_set, seconds=1e-3, attempts=2)
     assert list(measured["threads"]) == ["1", "2"]
     for numbers in measured["threads"].values():
-        assert all(1e8 < rate < 1e15 for rate in numbers["peak"].values())
+        assert all(1e5 < rate < 1e15 for rate in numbers["peak"].values())
         assert [size for size, _ in numbers["bandwidth"]] == [1 << 14, 1 << 16]
-        assert all(1e7 < rate < 1e15 for _, rate in numbers["bandwidth"])
+        assert all(1e5 < rate < 1e15 for _, rate in numbers["bandwidth"])
 
 
 def test_without_a_compiler_there_are_no_limits(monkeypatch):
