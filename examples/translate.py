@@ -11,7 +11,7 @@ no 02/03/2004, of which nobody could say what it means.
     python examples/translate.py
 
 What to see: the weights, which nobody taught, are an alignment of what is written with what is read; without them the
-same model, which then has to put the whole date into one vector, learns later. Formats never seen are read as
+same model, which then has to put the whole date into one vector, learns later if at all. Formats never seen are read as
 well as their parts resemble those seen.
 """
 
