@@ -3,7 +3,7 @@
 "Tuesday the 2nd of March, 2004" is "2004-03-02". A bidirectional LSTM reads the characters, a second LSTM writes the
 date, and before each character it looks back: it weights what the first one made of each place by how well it answers
 what it asks for (Bahdanau, Cho and Bengio, "Neural Machine Translation by Jointly Learning to Align and Translate",
-2015; here as Luong, Pham and Manning, "Effective Approaches to Attention-based Neural Machine Translation", 2015, do it,
+2015; here as Luong, Pham and Manning, "Effective Approaches to Attention-based Neural Machine Translation", 2015, do:
 after the second LSTM, which in training thus runs over all steps in one call). The dates are those of many tutorials on
 attention, made by rule. No day is both in training and in test, some formats are in the test alone, and there is
 no 02/03/2004, of which nobody could say what it means.

@@ -42,7 +42,9 @@ def test_what_is_not_clear_is_not_drawn(translate, rng):
     assert not translate.clear("{d}/{m}/{Y}", date) and not translate.clear("{dd}.{mm}.{Y}", date)
     assert translate.clear("{d}/{m}/{Y}", datetime.date(2004, 3, 13))
     assert translate.clear("{Y}/{mm}/{dd}", date) and translate.clear("{d} {mon} {Y}", date)
-    pairs = translate.draw_pairs(["{d}/{m}/{Y}", "{weekday} the {th} of {month} {Y}"], [date.toordinal(), 700000], 6, rng)
+    pairs = translate.draw_pairs(
+        ["{d}/{m}/{Y}", "{weekday} the {th} of {month} {Y}"], [date.toordinal(), 700000], 6, rng
+    )
     assert {pairs.text(b) for b in (0, 2, 4)} == {"15/7/1917"}
     again = pairs[np.array([4, 0])]
     assert again.x.shape == (9, 2) and again.text(1) == "15/7/1917"
