@@ -2,8 +2,8 @@
 
 Of Karpathy's shapes of a recurrent network ("The Unreasonable Effectiveness of Recurrent Neural Networks", 2015) it is
 the one to many, and a small sister of the captions of Vinyals et al. ("Show and Tell", 2015): the image is the first
-input of the LSTM, each input after it is the character that was written last, and each output scores the next one,
-until the end mark. In training the last character is the right one (teacher forcing), afterwards it is the LSTM's own.
+input of the LSTM, each input after it is the character that was written last, and each output scores the next one, up
+to the end mark. In training the last character is the right one (teacher forcing), afterwards it is the LSTM's own.
 
     python examples/one_to_many.py
 
@@ -200,12 +200,12 @@ def judge(writer, images, labels):
 
 
 def chosen(ids, probabilities, labels):
-    """Indices of eight written right, six with the most doubt, each another digit, and of four written wrong."""
+    """Indices of eight names written right, six of them with the most doubt, and of four written wrong."""
     right = np.array([decode(one) == NAMES[label] for one, label in zip(ids.T, labels, strict=True)])
     order = np.argsort(probabilities.max(axis=2).min(axis=0), kind="stable")  # the least certain first
 
     def different(indices, count, taken=()):
-        found = dict.fromkeys(taken)
+        found = {label: None for label in taken}
         for b in indices:
             found.setdefault(labels[b], b)
         return [b for b in found.values() if b is not None][:count]

@@ -3,15 +3,15 @@
 "Tuesday the 2nd of March, 2004" is "2004-03-02". A bidirectional LSTM reads the characters, a second LSTM writes the
 date, and before each character it looks back: it weights what the first one made of each place by how well it answers
 what it asks for (Bahdanau, Cho and Bengio, "Neural Machine Translation by Jointly Learning to Align and Translate",
-2015; here as Luong, Pham and Manning, "Effective Approaches to Attention-based Neural Machine Translation", 2015, do
-it, after the second LSTM, which in training thus runs over all steps in one call). The dates are those of many
-tutorials on attention, made by rule. No day is both in training and in test, some formats are in the test alone, and
-there is no 02/03/2004, of which nobody could say what it means.
+2015; here as Luong, Pham and Manning, "Effective Approaches to Attention-based Neural Machine Translation", 2015, do:
+after the second LSTM, which in training thus runs over all steps in one call). The dates are those of many tutorials on
+attention, made by rule. No day is both in training and in test, some formats are in the test alone, and there is
+no 02/03/2004, of which nobody could say what it means.
 
     python examples/translate.py
 
 What to see: the weights, which nobody taught, are an alignment of what is written with what is read; without them the
-same model, which then has to put the whole date into one vector, learns later. Formats never seen are read as
+same model, which then has to put the whole date into one vector, learns later if at all. Formats never seen are read as
 well as their parts resemble those seen.
 """
 

@@ -101,7 +101,7 @@ def test_step_by_step_and_in_one_call_are_the_same_model(translate, rng, attenti
 def test_attention_learns_to_read_dates_and_formats_never_seen(quick):
     numbers, folder = quick("translate")
     assert numbers["exact"]["attention"][0] > 0.98 > 0.5 > numbers["exact"]["without"][0]
-    assert np.mean(numbers["unseen formats"]["attention"]) > 0.9
+    assert np.mean(numbers["unseen formats"]["attention"]) > 0.75
     ((on_the_year, later),) = numbers["weight on the year"]
     assert on_the_year > 0.9 and later < 0.1
     for name in "translate", "translate_attention":
