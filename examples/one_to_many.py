@@ -205,7 +205,7 @@ def chosen(ids, probabilities, labels):
     order = np.argsort(probabilities.max(axis=2).min(axis=0), kind="stable")  # the least certain first
 
     def different(indices, count, taken=()):
-        found = {label: None for label in taken}
+        found = dict.fromkeys(taken)
         for b in indices:
             found.setdefault(labels[b], b)
         return [b for b in found.values() if b is not None][:count]
