@@ -20,9 +20,10 @@
     X(LOG2E, 0x1.71547652b82fep+0)                                                                                     \
     X(LN2_HIGH, 0x1.62e42fefa3p-1)                                                                                     \
     X(LN2_LOW, 0x1.3de6af278ece6p-42)
-#define DECLARE_NUMBER(name, value) static const real NAME(name) = value;
-NAME(NUMBERS)(DECLARE_NUMBER);
 /* clang-format on */
+#define DECLARE_NUMBER(name, value) static const real NAME(name) = value;
+#define DECLARE_NUMBERS NAME(NUMBERS)(DECLARE_NUMBER)
+DECLARE_NUMBERS
 #define LOWEST NAME(LOWEST)
 #define ROUNDER NAME(ROUNDER)
 #define LOG2E NAME(LOG2E)
