@@ -455,7 +455,7 @@ cdef class Steps:
         Raises
         ------
         TypeError, ValueError
-            If `x_t` or `out` does not fit. The state is then as before.
+            If `x_t` or `out` does not fit. The state is then as before, as it is where memory is lacking.
         """
         if self.packed is None:
             raise TypeError("this stream was not made by a layer")
@@ -481,6 +481,10 @@ cdef class Steps:
         cdef const void *x = cnp.PyArray_DATA(<cnp.ndarray>x_t)
         if self._c is not None:
             c, c_row = <char *>cnp.PyArray_DATA(self._c), cnp.PyArray_STRIDE(self._c, 0)
+        cdef cnp.ndarray h_before = None, c_before = None
+        if layers > FASTRNN_MOST_CALLS: # in several calls, of which a later one may lack memory
+            h_before = self._h.copy()
+            c_before = None if self._c is None else self._c.copy()
         for k in range(layers):
             args[count].T, args[count].B, args[count].offsets = 1, self._h.shape[1], NULL
             args[count].packed = (<Packed>self.packed[k]).pointer
@@ -493,6 +497,10 @@ cdef class Steps:
             if count == FASTRNN_MOST_CALLS or k == layers - 1:
                 with nogil:
                     status = fastrnn_forward(args, count, True, workspace.pointer, NULL, threads)
+                if status != FASTRNN_OK and h_before is not None:
+                    self._h[...] = h_before
+                    if c_before is not None:
+                        self._c[...] = c_before
                 workspace.check(status)
                 count = 0
         return out

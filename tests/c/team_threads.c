@@ -1,0 +1,175 @@
+/* Runs every way in which calls share a team, for ThreadSanitizer (`make tsan`): the result of several threads has to be that
+ * of one, to the bit, and no access may race. The sources of the library are compiled in; sequence.c here, because only
+ * its plans tell that every arrangement has been met. */
+#include "sequence.c"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct {
+    const char *name;
+    fastrnn_cell cell;
+    int count, stacked;
+    ptrdiff_t T, B, I, H, projection;
+    int ragged, peephole;
+} example;
+
+static const example examples[] = {
+    {"units shared", FASTRNN_LSTM, 1, 0, 6, 4, 32, 128, 0, 0, 1},
+    {"units shared, projected", FASTRNN_LSTM, 1, 0, 6, 4, 32, 128, 48, 0, 1},
+    {"units shared, ragged", FASTRNN_GRU, 1, 0, 6, 5, 32, 128, 0, 1, 0},
+    {"sequences shared", FASTRNN_LSTM, 1, 0, 5, 64, 16, 16, 0, 0, 0},
+    {"sequences shared, projected", FASTRNN_LSTM, 1, 0, 5, 64, 16, 16, 9, 0, 1},
+    {"sequences shared, ragged", FASTRNN_RNN_TANH, 1, 0, 6, 96, 32, 32, 0, 1, 0},
+    {"directions", FASTRNN_GRU, 2, 0, 20, 4, 48, 48, 0, 0, 0},
+    {"directions, ragged", FASTRNN_LSTM, 2, 0, 20, 5, 48, 48, 0, 1, 0},
+    {"two layers", FASTRNN_LSTM, 2, 1, 40, 2, 32, 32, 0, 0, 0},
+    {"two layers, ragged", FASTRNN_RNN_RELU, 2, 1, 40, 5, 64, 64, 0, 1, 0},
+    {"two layers, projected", FASTRNN_LSTM, 2, 1, 40, 2, 40, 40, 12, 0, 1},
+    {"three layers", FASTRNN_GRU, 3, 1, 12, 8, 64, 64, 0, 0, 0},
+    {"five layers, ragged", FASTRNN_LSTM, 5, 1, 12, 12, 64, 64, 0, 1, 0},
+};
+enum { EXAMPLES = sizeof examples / sizeof examples[0], MOST_THREADS = 4, MEMORY = 64 << 20 };
+
+/* Memory is taken one array after the other: first what goes in, then what comes out. */
+typedef struct {
+    char *at;
+    size_t element;
+    unsigned random;
+} memory;
+
+static void *take(memory *m, ptrdiff_t a, ptrdiff_t b)
+{
+    void *array = m->at;
+    m->at += ((size_t)(a * b) * m->element + 63) / 64 * 64;
+    return array;
+}
+
+static void *draw(memory *m, ptrdiff_t a, ptrdiff_t b)
+{
+    void *array = take(m, a, b);
+    for (ptrdiff_t k = 0; k < a * b; k++) {
+        m->random = m->random * 1664525u + 1013904223u;
+        const double value = (double)(m->random >> 8) / (1 << 24) - 0.5;
+        if (m->element == sizeof(float))
+            ((float *)array)[k] = (float)value;
+        else
+            ((double *)array)[k] = value;
+    }
+    return array;
+}
+
+static void check(int holds, const char *what, const example *e, int threads)
+{
+    if (holds) return;
+    fprintf(stderr, "%s, %d threads: %s\n", e->name, threads, what);
+    exit(1);
+}
+
+static plan plan_of(const example *e, ptrdiff_t N, const steps *s, const fastrnn_packed *packed, int threads)
+{
+    (void)N;
+    return packed->dtype == FASTRNN_F32 ? plan_call_f32(*s, packed, threads, e->count)
+                                        : plan_call_f64(*s, packed, threads, e->count);
+}
+
+/* Forward and backward; what they wrote lies in [*from, *to) of the arena. */
+static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_isa *isa, int threads,
+                          const fastrnn_interruption *interruption, char *arena, char **from, char **to, int *met)
+{
+    memory m = {arena, dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double), 1};
+    const ptrdiff_t T = e->T, B = e->B, H = e->H, P = e->projection ? e->projection : H;
+    const ptrdiff_t G = (e->cell == FASTRNN_LSTM ? 4 : e->cell == FASTRNN_GRU ? 3 : 1) * H;
+    const fastrnn_tape_columns columns = fastrnn_tape(e->cell, H, e->projection);
+    const int is_lstm = e->cell == FASTRNN_LSTM;
+    ptrdiff_t offsets[64] = {0};
+    for (ptrdiff_t t = 0; t < T; t++) offsets[t + 1] = offsets[t] + (e->ragged ? B - t * (B - 1) / T : B);
+    const ptrdiff_t N = offsets[T];
+    const steps s = {T, B, e->ragged ? offsets : NULL};
+    fastrnn_packed *forward_packed[FASTRNN_MOST_CALLS] = {0}, *backward_packed[FASTRNN_MOST_CALLS] = {0};
+    fastrnn_forward_args forward[FASTRNN_MOST_CALLS] = {0};
+    fastrnn_backward_args backward[FASTRNN_MOST_CALLS] = {0};
+    plan plans[FASTRNN_MOST_CALLS];
+    const void *x = draw(&m, N, e->I), *d_output = draw(&m, N, P);
+    fastrnn_status status = FASTRNN_OK;
+
+    for (int k = 0; k < e->count && status == FASTRNN_OK; k++) {
+        const ptrdiff_t I = k && e->stacked ? P : e->I;
+        const fastrnn_weights weights = {
+            .cell = e->cell, .I = I, .H = H, .P = P,
+            .weight_ih = draw(&m, G, I), .weight_hh = draw(&m, G, P), .bias_ih = draw(&m, G, 1), .bias_hh = draw(&m, G, 1),
+            .weight_hr = e->projection ? draw(&m, P, H) : NULL, .peephole = e->peephole ? draw(&m, 3, H) : NULL,
+        };
+        status = fastrnn_pack(isa, dtype, FASTRNN_FORWARD, &weights, interruption, threads, &forward_packed[k]);
+        if (status == FASTRNN_OK)
+            status = fastrnn_pack(isa, dtype, FASTRNN_BACKWARD, &weights, interruption, threads, &backward_packed[k]);
+        forward[k].h_0 = draw(&m, B, P);
+        forward[k].c_0 = is_lstm ? draw(&m, B, H) : NULL;
+        if (status == FASTRNN_OK) plans[k] = plan_of(e, N, &s, forward_packed[k], threads);
+    }
+    *from = m.at;
+    for (int k = 0; k < e->count; k++) {
+        fastrnn_forward_args *f = &forward[k];
+        f->T = T, f->B = B, f->offsets = s.offsets, f->packed = forward_packed[k];
+        f->x = k && e->stacked ? forward[k - 1].output : x;
+        f->output = take(&m, N, P), f->h_n = take(&m, B, P), f->c_n = is_lstm ? take(&m, B, H) : NULL;
+        f->gates = columns.gates ? take(&m, N, columns.gates) : NULL, f->state = take(&m, N, columns.state);
+        f->extra = columns.extra ? take(&m, N, columns.extra) : NULL;
+    }
+    for (int j = 0; j < e->count; j++) { /* of a stack, the top first */
+        const int k = e->stacked ? e->count - 1 - j : j;
+        const fastrnn_forward_args *f = &forward[k];
+        const ptrdiff_t I = k && e->stacked ? P : e->I;
+        backward[j] = (fastrnn_backward_args){
+            .T = T, .B = B, .offsets = s.offsets, .packed = backward_packed[k], .x = f->x, .h_0 = f->h_0, .c_0 = f->c_0,
+            .gates = f->gates, .state = f->state, .extra = f->extra,
+            .d_output = j && e->stacked ? backward[j - 1].d_x : d_output, .d_x = take(&m, N, I),
+            .d_h_0 = take(&m, B, P), .d_c_0 = is_lstm ? take(&m, B, H) : NULL,
+            .d_weight_ih = take(&m, G, I), .d_weight_hh = take(&m, G, P),
+            .d_bias_ih = take(&m, G, 1), .d_bias_hh = take(&m, G, 1),
+            .d_weight_hr = e->projection ? take(&m, P, H) : NULL, .d_peephole = e->peephole ? take(&m, 3, H) : NULL,
+        };
+    }
+    *to = m.at;
+    check(m.at <= arena + MEMORY, "more memory is needed", e, threads);
+
+    fastrnn_workspace *workspace = fastrnn_workspace_create();
+    if (status == FASTRNN_OK) {
+        if (e->count > 1) met[arrange(plans, e->count, e->stacked, T, threads)]++;
+        status = fastrnn_forward(forward, e->count, e->stacked, workspace, interruption, threads);
+    }
+    if (status == FASTRNN_OK)
+        status = fastrnn_backward(backward, e->count, e->stacked, workspace, interruption, threads);
+    fastrnn_workspace_free(workspace);
+    for (int k = 0; k < e->count; k++) {
+        fastrnn_packed_free(forward_packed[k]);
+        fastrnn_packed_free(backward_packed[k]);
+    }
+    return status;
+}
+
+/* Asked so many times, it says yes. */
+static int countdown(void *context) { return --*(int *)context < 0; }
+
+int main(void)
+{
+    const fastrnn_isa *isa = fastrnn_isa_at(0); /* generic: of the others' vectors ThreadSanitizer sees nothing */
+    char *arena = calloc(1, MEMORY), *expected = malloc(MEMORY), *from, *to;
+    if (!arena || !expected) return 1;
+    for (fastrnn_dtype dtype = FASTRNN_F32; dtype <= FASTRNN_F64; dtype++) {
+        int met[3] = {0}, shared_rows = 0, shared_units = 0;
+        (void)shared_rows, (void)shared_units;
+        for (const example *e = examples; e < examples + EXAMPLES; e++)
+            for (int threads = 1; threads <= MOST_THREADS; threads++) {
+                memset(arena, 0, MEMORY);
+                const fastrnn_status status = run(e, dtype, isa, threads, NULL, arena, &from, &to, met);
+                check(status == FASTRNN_OK, "failed", e, threads);
+                if (threads == 1) memcpy(expected, from, (size_t)(to - from));
+                check(memcmp(expected, from, (size_t)(to - from)) == 0, "other bits than with one thread", e, threads);
+            }
+        printf("in turn %d, with one team %d, side by side %d\n", met[IN_TURN], met[WITH_ONE_TEAM], met[SIDE_BY_SIDE]);
+    }
+    free(expected);
+    free(arena);
+    return 0;
+}
