@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+BUILD  ?= build
 
 STUDY   = unrolled long_gap gradients many_to_one many_to_many one_to_many translate forecast visualize odyssey
 
@@ -14,7 +15,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test fuzz lint format wheel bench bench-peers build clean FORCE
+.PHONY: help demo study test fuzz asan tsan lint format wheel bench bench-peers build clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -50,6 +51,16 @@ format: $(VENV)/lint ## lay Python and C out as `make lint` wants it
 
 wheel: $(VENV)/wheel ## a wheel for every CPython here, repaired and tested in a fresh environment, into build/wheels (long)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/wheels.py $(ARGS)
+
+# Not here: what looks at the process's memory, or stands in for malloc as the sanitizer does; and what measures time.
+asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and UndefinedBehaviorSanitizer (minutes)
+	@cd $(BUILD)/asan && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+		PYTHONPATH=$(abspath $(BUILD)/asan/lib) $(abspath $(BIN))/python -m pytest -q $(CURDIR)/tests \
+		--deselect tests/test_faults.py::test_each_allocation_may_fail \
+		--deselect tests/test_faults.py::test_memory_is_flat --ignore $(CURDIR)/tests/test_benchmarks.py $(ARGS)
+
+tsan: $(BUILD)/tsan/team_threads ## the threads of a call with clang's ThreadSanitizer (needs libomp)
+	@TSAN_OPTIONS="ignore_noninstrumented_modules=1 $(TSAN_OPTIONS)" $<
 
 bench: $(VENV)/installed ## beside the NumPy reference and the limits of the machine, and how it scales (minutes)
 	@$(BIN)/python benchmarks/suite.py --peers reference --scaling $(ARGS)
@@ -97,7 +108,20 @@ $(VENV)/lint $(VENV)/wheel: $(VENV)/%: pyproject.toml | $(VENV)/installed
 	@$(BIN)/pip install -q -r $(VENV)/requires.txt
 	@touch $@
 
-# By their requirements and not as '.[peers,plots]', which would build fastrnn once more.
+# As the extension is, but for -O1, which is enough and takes a fifth of the time, assertions, and line numbers.
+$(BUILD)/asan/built: $(SOURCES) | $(VENV)/extras
+	@echo "building fastrnn with sanitizers"
+	@CC="gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
+		CFLAGS="-O1 -g1 -UNDEBUG" $(BIN)/python setup.py -q build --build-base $(BUILD)/asan --build-lib $(BUILD)/asan/lib
+	@touch $@
+
+# libomp is not instrumented: what it does itself is not to be looked at.
+$(BUILD)/tsan/team_threads: tests/c/team_threads.c $(wildcard csrc/*)
+	@mkdir -p $(@D)
+	@clang -fsanitize=thread -fopenmp -O1 -g1 -std=c11 -ffp-contract=off -Wall -Wextra -Icsrc \
+		tests/c/team_threads.c $(filter-out csrc/sequence.c,$(wildcard csrc/*.c)) -o $@
+
+# By their requirements, as above.
 $(VENV)/peers: pyproject.toml | $(VENV)/installed
 	@echo "installing PyTorch, ONNX Runtime, OpenVINO and matplotlib"
 	@$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*extras["peers"], *extras["plots"], sep="\n")' > $(VENV)/requires.txt

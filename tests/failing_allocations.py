@@ -19,6 +19,7 @@ T, B, I, H = 12, 10, 24, 48
 X = np.random.default_rng(1).standard_normal((T, B, I), dtype=np.float32)
 RAGGED = {"lengths": np.arange(B) % (T + 1)}
 
+
 def flat(*results):
     """The bytes of arrays, however deep they lie in tuples."""
     return b"".join(flat(*r) if isinstance(r, tuple) else r.tobytes() for r in results)
