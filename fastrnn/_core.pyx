@@ -482,7 +482,7 @@ cdef class Steps:
         if self._c is not None:
             c, c_row = <char *>cnp.PyArray_DATA(self._c), cnp.PyArray_STRIDE(self._c, 0)
         cdef cnp.ndarray h_before = None, c_before = None
-        if layers > FASTRNN_MOST_CALLS: # in several calls, of which a later one may lack memory
+        if layers > FASTRNN_MOST_CALLS:  # in several calls, of which a later one may lack memory
             h_before = self._h.copy()
             c_before = None if self._c is None else self._c.copy()
         for k in range(layers):
