@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+BUILD  ?= build
 
 BIN     = $(VENV)/bin
 SOURCES = setup.py pyproject.toml MANIFEST.in $(wildcard csrc/*.c csrc/*.h fastrnn/*.pyx)
@@ -12,7 +13,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench bench-peers build clean FORCE
+.PHONY: help demo test asan tsan bench bench-peers build clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -26,6 +27,19 @@ demo: $(VENV)/installed ## train a small character-level language model
 
 test: $(VENV)/installed ## run the tests
 	@$(BIN)/python -m pytest -q tests $(ARGS)
+
+# Left out is what looks at the memory of the process or stands in for malloc, as the sanitizer does; what measures time;
+# and the largest sizes with the generic kernels, which would take longer than all the rest.
+asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and UndefinedBehaviorSanitizer (minutes)
+	@cd $(BUILD)/asan && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+		PYTHONPATH=$(abspath $(BUILD)/asan/lib) $(abspath $(BIN))/python -m pytest -q $(CURDIR)/tests \
+		--deselect tests/test_faults.py::test_each_allocation_may_fail \
+		--deselect tests/test_faults.py::test_memory_is_flat \
+		--ignore $(CURDIR)/tests/test_benchmarks.py -k "not (test_contract and generic)" $(ARGS)
+
+# libomp is not instrumented: what it does itself is not looked at.
+tsan: $(BUILD)/tsan/team_threads ## the threads of a call with clang's ThreadSanitizer (needs libomp)
+	@TSAN_OPTIONS="ignore_noninstrumented_modules=1 $(TSAN_OPTIONS)" $<
 
 bench: $(VENV)/installed ## beside the NumPy reference and the limits of the machine, and how it scales (minutes)
 	@$(BIN)/python benchmarks/suite.py --peers reference --scaling $(ARGS)
@@ -61,6 +75,24 @@ $(VENV)/installed: $(VENV)/ready $(VENV)/compiler $(SOURCES)
 	@echo "building fastrnn"
 	@$(BIN)/pip install -q --no-build-isolation --editable '.[test,demo,bench]'
 	@touch $@
+
+# As the extension is, but for -O1, which is enough and takes a fifth of the time, assertions, and line numbers.
+$(BUILD)/asan/built: $(VENV)/installed $(SOURCES)
+	@echo "building fastrnn with sanitizers"
+	@CC="gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
+		CFLAGS="-O1 -g1 -UNDEBUG" $(BIN)/python setup.py -q build --build-base $(BUILD)/asan --build-lib $(BUILD)/asan/lib
+	@touch $@
+
+TEAM_THREADS = tests/c/team_threads.c $(filter-out csrc/sequence.c,$(wildcard csrc/*.c))
+C_FLAGS      = -O1 -g1 -std=c11 -ffp-contract=off -fopenmp -Wall -Wextra -Icsrc
+
+$(BUILD)/tsan/team_threads: $(TEAM_THREADS) $(wildcard csrc/*)
+	@mkdir -p $(@D)
+	@clang -fsanitize=thread $(C_FLAGS) $(TEAM_THREADS) -o $@
+
+$(BUILD)/team_threads: $(TEAM_THREADS) $(wildcard csrc/*)
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) $(TEAM_THREADS) -o $@
 
 # By their requirements and not as '.[peers,plots]', which would build fastrnn once more.
 $(VENV)/peers: pyproject.toml | $(VENV)/installed

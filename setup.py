@@ -45,6 +45,7 @@ class BuildExtension(build_ext):
             # Python's own CFLAGS often carry -g, which would make the wheel several times larger.
             # Symbols stay, so profilers still see names; `build_ext --debug` keeps the line numbers.
             flags.append("-g0")
+        flags += os.environ.get("CFLAGS", "").split()  # Python puts them before ours, where they lose
         openmp_compile, openmp_link = self.find_openmp(MSVC_OPENMP if msvc else UNIX_OPENMP)
         for extension in self.extensions:
             extension.extra_compile_args = flags + openmp_compile

@@ -1,6 +1,7 @@
-/* Makes allocations fail, for tests/failing_allocations.py. Loaded before the C library (LD_PRELOAD), it stands in front of
- * glibc's malloc: what the code of one library allocates is numbered and counted, and one of its allocations can be made to
- * fail. So is what NumPy allocates for arrays, where it has been given the handler below. All others are passed on. */
+/* Makes allocations fail, for tests/failing_allocations.py. Loaded before the C library (LD_PRELOAD), it stands in
+ * front of glibc's malloc: what the code of one library allocates is numbered and counted, and one of its allocations
+ * can be made to fail. So is what NumPy allocates for arrays, where it has been given the handler below. All others are
+ * passed on. */
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,7 +22,8 @@ static long live, seen, failing;
 
 static void lock(void)
 {
-    while (atomic_flag_test_and_set_explicit(&busy, memory_order_acquire)) {}
+    while (atomic_flag_test_and_set_explicit(&busy, memory_order_acquire)) {
+    }
 }
 static void unlock(void) { atomic_flag_clear_explicit(&busy, memory_order_release); }
 

@@ -1,6 +1,6 @@
-/* Runs every way in which calls share a team, for ThreadSanitizer (`make tsan`): the result of several threads has to be that
- * of one, to the bit, and no access may race. The sources of the library are compiled in; sequence.c here, because only
- * its plans tell that every arrangement has been met. */
+/* Every way in which calls share a team, for ThreadSanitizer (`make tsan`): no access may race, and several threads
+ * have to give the bits of one. Linked with the library's sources; but sequence.c is compiled in here, because only its
+ * plans tell that every arrangement has been met. */
 #include "sequence.c"
 
 #include <stdio.h>
@@ -29,7 +29,20 @@ static const example examples[] = {
     {"three layers", FASTRNN_GRU, 3, 1, 12, 8, 64, 64, 0, 0, 0},
     {"five layers, ragged", FASTRNN_LSTM, 5, 1, 12, 12, 64, 64, 0, 1, 0},
 };
-enum { EXAMPLES = sizeof examples / sizeof examples[0], MOST_THREADS = 4, MEMORY = 64 << 20 };
+/* Long enough to be asked in. */
+static const example interrupted[] = {
+    {"interrupted, units shared", FASTRNN_LSTM, 1, 0, 30, 16, 128, 128, 0, 0, 0},
+    {"interrupted, sequences shared", FASTRNN_GRU, 1, 0, 30, 400, 32, 32, 0, 0, 0},
+    {"interrupted, directions", FASTRNN_GRU, 2, 0, 30, 16, 128, 128, 0, 0, 0},
+    {"interrupted, three layers", FASTRNN_LSTM, 3, 1, 30, 8, 128, 128, 0, 0, 0},
+};
+enum {
+    EXAMPLES = sizeof examples / sizeof examples[0],
+    INTERRUPTED = sizeof interrupted / sizeof interrupted[0],
+    MOST_THREADS = 4,
+    MOST_STEPS = 40,
+    MEMORY = 64 << 20,
+};
 
 /* Memory is taken one array after the other: first what goes in, then what comes out. */
 typedef struct {
@@ -66,9 +79,8 @@ static void check(int holds, const char *what, const example *e, int threads)
     exit(1);
 }
 
-static plan plan_of(const example *e, ptrdiff_t N, const steps *s, const fastrnn_packed *packed, int threads)
+static plan plan_of(const example *e, const steps *s, const fastrnn_packed *packed, int threads)
 {
-    (void)N;
     return packed->dtype == FASTRNN_F32 ? plan_call_f32(*s, packed, threads, e->count)
                                         : plan_call_f64(*s, packed, threads, e->count);
 }
@@ -82,7 +94,7 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
     const ptrdiff_t G = (e->cell == FASTRNN_LSTM ? 4 : e->cell == FASTRNN_GRU ? 3 : 1) * H;
     const fastrnn_tape_columns columns = fastrnn_tape(e->cell, H, e->projection);
     const int is_lstm = e->cell == FASTRNN_LSTM;
-    ptrdiff_t offsets[64] = {0};
+    ptrdiff_t offsets[MOST_STEPS + 1] = {0};
     for (ptrdiff_t t = 0; t < T; t++) offsets[t + 1] = offsets[t] + (e->ragged ? B - t * (B - 1) / T : B);
     const ptrdiff_t N = offsets[T];
     const steps s = {T, B, e->ragged ? offsets : NULL};
@@ -96,16 +108,23 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
     for (int k = 0; k < e->count && status == FASTRNN_OK; k++) {
         const ptrdiff_t I = k && e->stacked ? P : e->I;
         const fastrnn_weights weights = {
-            .cell = e->cell, .I = I, .H = H, .P = P,
-            .weight_ih = draw(&m, G, I), .weight_hh = draw(&m, G, P), .bias_ih = draw(&m, G, 1), .bias_hh = draw(&m, G, 1),
-            .weight_hr = e->projection ? draw(&m, P, H) : NULL, .peephole = e->peephole ? draw(&m, 3, H) : NULL,
+            .cell = e->cell,
+            .I = I,
+            .H = H,
+            .P = P,
+            .weight_ih = draw(&m, G, I),
+            .weight_hh = draw(&m, G, P),
+            .bias_ih = draw(&m, G, 1),
+            .bias_hh = draw(&m, G, 1),
+            .weight_hr = e->projection ? draw(&m, P, H) : NULL,
+            .peephole = e->peephole ? draw(&m, 3, H) : NULL,
         };
         status = fastrnn_pack(isa, dtype, FASTRNN_FORWARD, &weights, interruption, threads, &forward_packed[k]);
         if (status == FASTRNN_OK)
             status = fastrnn_pack(isa, dtype, FASTRNN_BACKWARD, &weights, interruption, threads, &backward_packed[k]);
         forward[k].h_0 = draw(&m, B, P);
         forward[k].c_0 = is_lstm ? draw(&m, B, H) : NULL;
-        if (status == FASTRNN_OK) plans[k] = plan_of(e, N, &s, forward_packed[k], threads);
+        if (status == FASTRNN_OK) plans[k] = plan_of(e, &s, forward_packed[k], threads);
     }
     *from = m.at;
     for (int k = 0; k < e->count; k++) {
@@ -121,17 +140,31 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
         const fastrnn_forward_args *f = &forward[k];
         const ptrdiff_t I = k && e->stacked ? P : e->I;
         backward[j] = (fastrnn_backward_args){
-            .T = T, .B = B, .offsets = s.offsets, .packed = backward_packed[k], .x = f->x, .h_0 = f->h_0, .c_0 = f->c_0,
-            .gates = f->gates, .state = f->state, .extra = f->extra,
-            .d_output = j && e->stacked ? backward[j - 1].d_x : d_output, .d_x = take(&m, N, I),
-            .d_h_0 = take(&m, B, P), .d_c_0 = is_lstm ? take(&m, B, H) : NULL,
-            .d_weight_ih = take(&m, G, I), .d_weight_hh = take(&m, G, P),
-            .d_bias_ih = take(&m, G, 1), .d_bias_hh = take(&m, G, 1),
-            .d_weight_hr = e->projection ? take(&m, P, H) : NULL, .d_peephole = e->peephole ? take(&m, 3, H) : NULL,
+            .T = T,
+            .B = B,
+            .offsets = s.offsets,
+            .packed = backward_packed[k],
+            .x = f->x,
+            .h_0 = f->h_0,
+            .c_0 = f->c_0,
+            .gates = f->gates,
+            .state = f->state,
+            .extra = f->extra,
+            .d_output = j && e->stacked ? backward[j - 1].d_x : d_output,
+            .d_x = take(&m, N, I),
+            .d_h_0 = take(&m, B, P),
+            .d_c_0 = is_lstm ? take(&m, B, H) : NULL,
+            .d_weight_ih = take(&m, G, I),
+            .d_weight_hh = take(&m, G, P),
+            .d_bias_ih = take(&m, G, 1),
+            .d_bias_hh = take(&m, G, 1),
+            .d_weight_hr = e->projection ? take(&m, P, H) : NULL,
+            .d_peephole = e->peephole ? take(&m, 3, H) : NULL,
         };
     }
     *to = m.at;
     check(m.at <= arena + MEMORY, "more memory is needed", e, threads);
+    memset(*from, 0xff, (size_t)(*to - *from)); /* nothing is left of the run before */
 
     fastrnn_workspace *workspace = fastrnn_workspace_create();
     if (status == FASTRNN_OK) {
@@ -149,25 +182,40 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
 }
 
 /* Asked so many times, it says yes. */
-static int countdown(void *context) { return --*(int *)context < 0; }
+static int after(void *times) { return --*(int *)times < 0; }
 
-int main(void)
+/* The argument: an instruction set by name, which has to be supported. Default: generic, because ThreadSanitizer sees
+ * nothing of the others' vectors. */
+int main(int argc, char **argv)
 {
-    const fastrnn_isa *isa = fastrnn_isa_at(0); /* generic: of the others' vectors ThreadSanitizer sees nothing */
-    char *arena = calloc(1, MEMORY), *expected = malloc(MEMORY), *from, *to;
+    const fastrnn_isa *isa = fastrnn_isa_at(0);
+    for (int k = 0; argc > 1 && strcmp(fastrnn_isa_name(isa), argv[1]) != 0; k++)
+        if (!(isa = fastrnn_isa_at(k))) return 2;
+    char *arena = malloc(MEMORY), *expected = malloc(MEMORY), *from, *to;
     if (!arena || !expected) return 1;
     for (fastrnn_dtype dtype = FASTRNN_F32; dtype <= FASTRNN_F64; dtype++) {
-        int met[3] = {0}, shared_rows = 0, shared_units = 0;
-        (void)shared_rows, (void)shared_units;
+        int met[3] = {0}, ended = 0;
         for (const example *e = examples; e < examples + EXAMPLES; e++)
             for (int threads = 1; threads <= MOST_THREADS; threads++) {
-                memset(arena, 0, MEMORY);
                 const fastrnn_status status = run(e, dtype, isa, threads, NULL, arena, &from, &to, met);
                 check(status == FASTRNN_OK, "failed", e, threads);
                 if (threads == 1) memcpy(expected, from, (size_t)(to - from));
                 check(memcmp(expected, from, (size_t)(to - from)) == 0, "other bits than with one thread", e, threads);
             }
-        printf("in turn %d, with one team %d, side by side %d\n", met[IN_TURN], met[WITH_ONE_TEAM], met[SIDE_BY_SIDE]);
+        for (const example *e = interrupted; e < interrupted + INTERRUPTED; e++)
+            for (int times = 0; times < 2; times++) {
+                int left = times;
+                const fastrnn_interruption interruption = {after, &left};
+                ended +=
+                    run(e, dtype, isa, 2 + 2 * times, &interruption, arena, &from, &to, met) == FASTRNN_INTERRUPTED;
+            }
+        printf("%s: in turn %d, with one team %d, side by side %d; %d interrupted\n",
+               dtype == FASTRNN_F32 ? "float32" : "float64", met[IN_TURN], met[WITH_ONE_TEAM], met[SIDE_BY_SIDE],
+               ended);
+        if (!met[IN_TURN] || !met[WITH_ONE_TEAM] || !met[SIDE_BY_SIDE] || (argc < 2 && !ended)) {
+            fputs("not all that is to be seen has happened: the examples need other sizes\n", stderr);
+            return 1;
+        }
     }
     free(expected);
     free(arena);
