@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 BUILD  ?= build
+ASAN_TESTS ?= tests
 
 STUDY   = unrolled long_gap gradients many_to_one many_to_many one_to_many translate forecast visualize odyssey
 
@@ -56,10 +57,10 @@ wheel: $(VENV)/wheel ## a wheel for every CPython here, repaired and tested in a
 # and the largest sizes with the generic kernels, which would take longer than all the rest.
 asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and UndefinedBehaviorSanitizer (minutes)
 	@cd $(BUILD)/asan && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
-		PYTHONPATH=$(abspath $(BUILD)/asan/lib) $(abspath $(BIN))/python -m pytest -q $(CURDIR)/tests \
+		PYTHONPATH=$(abspath $(BUILD)/asan/lib) $(abspath $(BIN))/python -m pytest -q $(addprefix $(CURDIR)/,$(ASAN_TESTS)) \
 		--deselect tests/test_faults.py::test_each_allocation_may_fail \
 		--deselect tests/test_faults.py::test_memory_is_flat \
-		--ignore $(CURDIR)/tests/test_benchmarks.py -k "not (test_contract and generic)" $(ARGS)
+		--ignore $(CURDIR)/tests/test_benchmarks.py --ignore $(CURDIR)/tests/test_coexistence.py -k "not (test_contract and generic)" $(ARGS)
 
 # libomp is not instrumented: what it does itself is not looked at.
 tsan: $(BUILD)/tsan/team_threads ## the threads of a call with clang's ThreadSanitizer (needs libomp)
