@@ -18,14 +18,14 @@ struct NAME(forward) {
     steps steps;
     real *gates; /* (rows of a chunk, G), or all of them in the tape */
     /* The chunk's x with rows x_row apart, where its own rows collide, else NULL. h_{t-1} and h_t in turn (2, B,
-     * h_row). What is to be projected (B, m_row). The recurrent sums of a step (B, G) where the cell keeps them apart.
-     */
-    real *x_rows, *hidden, *m, *recurrent;
+     * h_row). c_t (B, H) where no tape has it: not in c_n, which may share a cache line with that of a call on another
+     * core. What is to be projected (B, m_row). The recurrent sums of a step (B, G) where the cell keeps them apart. */
+    real *x_rows, *hidden, *c, *m, *recurrent;
     ptrdiff_t x_row, h_row, m_row;
     ptrdiff_t chunk; /* rows whose input is projected together, at least B; unused with split rows */
     int split_rows;
     linked linked;
-    size_t at_gates, at_x_rows, at_hidden, at_m, at_recurrent; /* in the workspace */
+    size_t at_gates, at_x_rows, at_hidden, at_c, at_m, at_recurrent; /* in the workspace */
 };
 
 static void NAME(forward_member)(void *context, const fastrnn_member *me)
@@ -82,10 +82,10 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
                 .c_prev = !is_lstm ? NULL
                           : !t     ? args->c_0
                           : keep   ? state + first_row(&f->steps, t - 1) * H
-                                   : c_n,
+                                   : f->c,
                 .gates = gates + (at - first) * G,
                 .recurrent = f->recurrent,
-                .state = keep ? state + at * H : c_n,
+                .state = keep ? state + at * H : f->c,
                 .extra = keep && extra ? extra + at * H : NULL,
                 .h = f->m ? f->m : output + at * P,
                 .h_row = f->m ? f->m_row : P,
@@ -122,8 +122,9 @@ static void NAME(forward_member)(void *context, const fastrnn_member *me)
         if (ending.from >= ending.to) continue;
         copy_bytes((real *)args->h_n + ending.from * P, output + (at + ending.from) * P, ending.to - ending.from, P,
                    sizeof(real));
-        if (keep && is_lstm)
-            copy_bytes(c_n + ending.from * H, state + (at + ending.from) * H, ending.to - ending.from, H, sizeof(real));
+        if (is_lstm)
+            copy_bytes(c_n + ending.from * H, (keep ? state + at * H : f->c) + ending.from * H, ending.to - ending.from,
+                       H, sizeof(real));
     }
 }
 
@@ -155,6 +156,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     f->at_gates = fastrnn_reserve(layout, sizeof(real), keep_gates ? 0 : f->chunk, G, 1);
     f->at_x_rows = fastrnn_reserve(layout, sizeof(real), copy_x ? f->chunk : 0, x_row, 1);
     f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, B, f->h_row);
+    f->at_c = fastrnn_reserve(layout, sizeof(real), packed->cell == FASTRNN_LSTM && !args->state ? B : 0, H, 1);
     f->at_m = fastrnn_reserve(layout, sizeof(real), packed->has_projection ? B : 0, f->m_row, 1);
     f->at_recurrent = fastrnn_reserve(layout, sizeof(real), cell->recurrent ? B : 0, G, 1);
 }
@@ -165,6 +167,7 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
     f->gates = keep_gates ? f->args->gates : (real *)(memory + f->at_gates);
     if (rows_collide(f->packed->I, sizeof(real))) f->x_rows = (real *)(memory + f->at_x_rows);
     f->hidden = (real *)(memory + f->at_hidden);
+    if (f->packed->cell == FASTRNN_LSTM && !f->args->state) f->c = (real *)(memory + f->at_c);
     if (f->packed->has_projection) f->m = (real *)(memory + f->at_m);
     if (f->cell->recurrent) f->recurrent = (real *)(memory + f->at_recurrent);
 }
@@ -245,13 +248,14 @@ struct NAME(backward) {
     ptrdiff_t chunk, d_gates_row;
     real *d_gates, *h_prev, *d_h, *m;
     real *d_m;                            /* (B, H): with a projection, the gradient of a step's m */
-    real *d_state;                        /* (B, H) */
+    real *d_hidden, *d_state;             /* (B, P), (B, H): run back through time; not in the results, as in forward */
     real *panels_x, *panels_h, *panels_m; /* packed rows of x, h_prev and m: [panel][up to kernel->depth][width] */
     real *scratch;                        /* per member, for outer_product */
     ptrdiff_t scratch_size;
     int split_rows;
     linked linked;
-    size_t at_d_gates, at_h_prev, at_d_h, at_m, at_d_m, at_d_state, at_panels_x, at_panels_h, at_panels_m, at_scratch;
+    size_t at_d_gates, at_h_prev, at_d_h, at_m, at_d_m, at_d_hidden, at_d_state, at_panels_x, at_panels_h, at_panels_m,
+        at_scratch;
 };
 
 /* d_weight, a row of N for each of some columns of a, += sum over depth rows of a[r]^T b[r], b in panels; the rows in
@@ -384,7 +388,6 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
                     row = b->d_gates_row;
     const int is_lstm = packed->cell == FASTRNN_LSTM, width = kernel->width;
     const real *state = args->state, *gates = args->gates, *extra = args->extra, *d_output = args->d_output;
-    real *d_h_0 = args->d_h_0;
     const fastrnn_range all_h = {0, fastrnn_panels(P, kernel->width)}, some_h = fastrnn_share(all_h.to, me);
     const fastrnn_range some_rows = fastrnn_share(B, me);
     fastrnn_range rows = {0, B}, units = {0, fastrnn_panels(H, kernel->width)}, h_panels = all_h;
@@ -424,7 +427,7 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
                           : is_lstm ? args->c_0
                                     : args->h_0,
                 .d_output = d_output ? d_output + at * P : NULL,
-                .d_h = d_h_0,
+                .d_h = b->d_hidden,
                 .d_state = b->d_state,
                 .d_gates = b->d_gates + (at - first) * row,
                 .d_gates_row = row,
@@ -439,9 +442,9 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
                 for (fastrnn_range piece = fastrnn_no_piece(h_panels);
                      fastrnn_next_piece(me, h_panels, 2.0 * (both.to - both.from) * G * width, &piece);)
                     kernel->multiply(both.to - both.from, P, G, piece.from, piece.to, d_gates_next + both.from * row,
-                                     row, packed->panels_hh, d_h_0 + both.from * P, P);
+                                     row, packed->panels_hh, b->d_hidden + both.from * P, P);
                 for (ptrdiff_t r = now.from; from < to && r < now.to; r++)
-                    kernel->add(to - from, d_h_0 + r * P + from, d_output ? d_output + (at + r) * P + from : NULL,
+                    kernel->add(to - from, b->d_hidden + r * P + from, d_output ? d_output + (at + r) * P + from : NULL,
                                 d_h + r * P + from);
                 if (!b->split_rows) fastrnn_team_barrier(me); /* the cell reads all of d_h */
                 step.a = d_h, step.a_row = P, step.K = P, step.panels = packed->panels_hr;
@@ -482,12 +485,16 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
         }
     }
     const ptrdiff_t count = rows_of_step(&b->steps, 0);
+    const fastrnn_range some = first_of(some_rows, count);
+    real *d_h_0 = args->d_h_0;
     for (fastrnn_range piece = fastrnn_no_piece(some_h);
          fastrnn_next_piece(me, some_h, 2.0 * count * G * width, &piece);)
         kernel->multiply(count, P, G, piece.from, piece.to, b->d_gates, row, packed->panels_hh, d_h_0, P);
+    if (is_lstm)
+        copy_bytes((real *)args->d_c_0 + some.from * H, b->d_state + some.from * H, some.to - some.from, H,
+                   sizeof(real));
     if (packed->cell == FASTRNN_GRU) { /* what passed by the product */
         fastrnn_team_barrier(me);
-        const fastrnn_range some = first_of(some_rows, count);
         kernel->add((some.to - some.from) * H, d_h_0 + some.from * H, b->d_state + some.from * H,
                     d_h_0 + some.from * H);
     }
@@ -502,6 +509,7 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
     const NAME(cell) *cell = kernel->cells[packed->cell];
     const ptrdiff_t B = args->B, I = packed->I, H = packed->H, P = packed->P, width = kernel->width;
     const ptrdiff_t row = padded_row(cell->d_gates * H, sizeof(real)), projected = packed->has_projection ? 1 : 0;
+    const int has_state = packed->cell == FASTRNN_LSTM || packed->cell == FASTRNN_GRU;
     *b = (struct NAME(backward)){
         .args = args,
         .packed = packed,
@@ -519,7 +527,8 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
     b->at_d_h = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, P, 1);
     b->at_m = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, H, 1);
     b->at_d_m = fastrnn_reserve(layout, sizeof(real), projected * B, H, 1);
-    b->at_d_state = fastrnn_reserve(layout, sizeof(real), packed->cell == FASTRNN_GRU ? B : 0, H, 1);
+    b->at_d_hidden = fastrnn_reserve(layout, sizeof(real), B, P, 1);
+    b->at_d_state = fastrnn_reserve(layout, sizeof(real), has_state ? B : 0, H, 1);
     b->at_panels_x = fastrnn_reserve(layout, sizeof(real), kernel->depth, fastrnn_panels(I, width), width);
     b->at_panels_h = fastrnn_reserve(layout, sizeof(real), kernel->depth, fastrnn_panels(P, width), width);
     b->at_panels_m = fastrnn_reserve(layout, sizeof(real), projected * kernel->depth, fastrnn_panels(H, width), width);
@@ -539,19 +548,25 @@ static void NAME(place_backward)(struct NAME(backward) * b, char *memory)
         b->d_m = (real *)(memory + b->at_d_m);
         b->panels_m = (real *)(memory + b->at_panels_m);
     }
-    if (b->packed->cell == FASTRNN_LSTM) b->d_state = b->args->d_c_0;
-    if (b->packed->cell == FASTRNN_GRU) b->d_state = (real *)(memory + b->at_d_state);
+    b->d_hidden = (real *)(memory + b->at_d_hidden);
+    if (b->packed->cell == FASTRNN_LSTM || b->packed->cell == FASTRNN_GRU)
+        b->d_state = (real *)(memory + b->at_d_state);
 }
 
-/* d_h and d_state run back through time in place: their beginning. Without any step that is all, and the gradients of
- * the weights are zero. */
-static void NAME(begin_backward)(const struct NAME(backward) * b, int steps)
+/* What d_hidden and d_state begin with, and the results of sequences without any step. Where none has one, the
+ * gradients of the weights are zero. */
+static void NAME(begin_backward)(const struct NAME(backward) * b)
 {
     const fastrnn_backward_args *args = b->args;
     const ptrdiff_t B = args->B, I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H;
-    copy_bytes(args->d_h_0, args->d_h_n, B, P, sizeof(real));
-    if (b->d_state) copy_bytes(b->d_state, b->packed->cell == FASTRNN_LSTM ? args->d_c_n : NULL, B, H, sizeof(real));
-    if (steps || args->accumulate) return;
+    const ptrdiff_t some = rows_of_step(&b->steps, 0);
+    const real *d_h_n = args->d_h_n, *d_c_n = args->d_c_n;
+    copy_bytes(b->d_hidden, d_h_n, some, P, sizeof(real));
+    copy_bytes((real *)args->d_h_0 + some * P, d_h_n ? d_h_n + some * P : NULL, B - some, P, sizeof(real));
+    if (b->d_state) copy_bytes(b->d_state, d_c_n, some, H, sizeof(real));
+    if (args->d_c_0)
+        copy_bytes((real *)args->d_c_0 + some * H, d_c_n ? d_c_n + some * H : NULL, B - some, H, sizeof(real));
+    if (some > 0 || args->accumulate) return;
     copy_bytes(args->d_weight_ih, NULL, G, I, sizeof(real));
     copy_bytes(args->d_weight_hh, NULL, G, P, sizeof(real));
     copy_bytes(args->d_bias_ih, NULL, args->d_bias_ih ? G : 0, 1, sizeof(real));
@@ -570,7 +585,7 @@ static void NAME(backwards_side_by_side)(void *context, const fastrnn_member *me
     const struct NAME(backwards) *all = context;
     const fastrnn_member alone = fastrnn_alone(me);
     for (int k = me->index; k < all->count; k += me->size) {
-        NAME(begin_backward)(&all->calls[k], 1);
+        NAME(begin_backward)(&all->calls[k]);
         NAME(backward_member)(&all->calls[k], &alone);
     }
     fastrnn_team_finish(me);
@@ -580,7 +595,7 @@ static void NAME(backwards_with_one_team)(void *context, const fastrnn_member *m
 {
     const struct NAME(backwards) *all = context;
     for (int k = 0; k < all->count; k++) {
-        if (me->index == 0) NAME(begin_backward)(&all->calls[k], 1);
+        if (me->index == 0) NAME(begin_backward)(&all->calls[k]);
         fastrnn_team_barrier(me);
         NAME(backward_member)(&all->calls[k], me);
         fastrnn_team_barrier(me); /* the next call uses the same memory, and may read this one's d_x */
@@ -617,7 +632,7 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
         complete = fastrnn_team_run(plans->threads, NAME(backwards_with_one_team), &all, interruption);
     else
         for (int k = 0; k < count && complete; k++) {
-            NAME(begin_backward)(&calls[k], steps);
+            NAME(begin_backward)(&calls[k]);
             if (steps) complete = fastrnn_team_run(plans[k].threads, NAME(backward_member), &calls[k], interruption);
         }
     fastrnn_give_back(workspace, memory);

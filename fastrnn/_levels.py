@@ -14,7 +14,7 @@ import numpy as np
 from fastrnn import _core
 from fastrnn._config import instruction_set
 from fastrnn._threads import get_num_threads
-from fastrnn.functional import Tape, empty_like, infer_rows, kept_shapes, run_back, run_tapes
+from fastrnn.functional import Tape, empty_like, infer_rows, kept_shapes, kept_x, run_back, run_tapes
 
 # Inference keeps the outputs of all layers of a stack that runs together: no more than these bytes of them.
 MOST_OUTPUT_BYTES = 16 << 20
@@ -154,7 +154,8 @@ def apart(d_output):
     """The parts of a gradient that belong to the two directions."""
     if d_output is None:
         return None, None
-    return [np.ascontiguousarray(part) for part in np.split(d_output, 2, axis=-1)]
+    half = d_output.shape[-1] // 2
+    return d_output[..., :half], d_output[..., half:]
 
 
 class CheckpointedLevel:
@@ -198,10 +199,7 @@ class Stretches:
     def run(cls, cell, rows, x, x_is_private, reverse, state_0, state_n, weights, packed, kept, dropout, every):
         """The stretches and the output; state_n is written."""
         self = cls(cell, rows, reverse, every, weights, packed, kept, dropout)
-        if reverse:
-            x, x_is_private = rows.turned(x), True
-        self.fingerprint = None if x_is_private else _core.fingerprint(x)
-        self.x = x if x_is_private else x.view()
+        self.x, self.fingerprint = kept_x(rows, reverse, x, x_is_private)
         for there, here in zip(state_n, state_0):
             if there is not None:
                 there[...] = here
@@ -210,7 +208,7 @@ class Stretches:
             part = rows.part(t0, t0 + every)
             state = tuple(None if s is None else s[:, : part.B].copy() for s in state_n)
             self.states.append(state)
-            y = x[part.slice]
+            y = self.x[part.slice]
             after = empty_like(state)
             if dropout:
                 for k, one in enumerate(weights):
@@ -231,8 +229,8 @@ class Stretches:
 
     def backward(self, d_output, d_state_n, d_state_0, d_weights, accumulate=False):
         """d_x; d_state_0 and d_weights are written, the latter added to if they accumulate."""
-        if self.reverse:
-            d_output = self.rows.turned(d_output)
+        if d_output is not None:
+            d_output = np.ascontiguousarray(self.rows.turned(d_output) if self.reverse else d_output)
         for there, here in zip(d_state_0, d_state_n):
             if there is not None:
                 there[...] = 0 if here is None else here

@@ -104,19 +104,19 @@ class Rows:
     def scatter(self, rows):
         """The rows (..., n) to (T, B, n), zero where there is no row."""
         if self.offsets is None:
-            return rows
+            return np.ascontiguousarray(rows)
         array = np.empty((self.T, self.B, rows.shape[-1]), rows.dtype)
         self._ragged.scatter(rows, array, get_num_threads())
         return array
 
     def turned(self, rows):
-        """The rows as if every sequence began at its end; of None, None."""
+        """The rows as if every sequence began at its end, a view where there can be one; of None, None."""
         if rows is None:
             return None
         if self.offsets is None:
-            return np.ascontiguousarray(rows[::-1])
-        turned = np.empty_like(rows)
-        self._ragged.turn(rows, turned, get_num_threads())
+            return rows[::-1]
+        turned = np.empty(rows.shape, rows.dtype)
+        self._ragged.turn(np.ascontiguousarray(rows), turned, get_num_threads())
         return turned
 
     def gather_state(self, array):

@@ -67,7 +67,7 @@ def infer_rows(cell, rows, inputs, stacked=False):
         if stacked and outputs:
             x = outputs[-1]
         elif reverse:
-            x = rows.turned(x)
+            x = np.ascontiguousarray(rows.turned(x))
         h_0 = state_0[0]
         output = rows.empty(h_0.shape[-1], h_0.dtype)
         calls.append((x, *state_0, rows.offsets, weights, output, *state_n, None, None, None))
@@ -91,11 +91,7 @@ class Tape:
     weights: list[tuple[str, tuple[int, ...]]]  # names and shapes; of a layer's tape they are not set
 
     def __init__(self, rows, reverse, x, x_is_private, state_0, packed, kept):
-        if reverse:
-            x, x_is_private = rows.turned(x), True
-        self.fingerprint = None if x_is_private else _core.fingerprint(x)
-        # A view, because the shape of the caller's own array object can be assigned to.
-        self.x = x if x_is_private else x.view()
+        self.x, self.fingerprint = kept_x(rows, reverse, x, x_is_private)
         self.rows, self.reverse, self.state_0, self.packed, self.kept = rows, reverse, state_0, packed, kept
 
     def check_x(self):
@@ -109,6 +105,17 @@ class Tape:
         T, B, I = self.rows.T, self.rows.B, self.x.shape[-1]
         H = self.kept[1].shape[-1]
         return f"<functional.{type(self).__name__} T={T} B={B} I={I} H={H} {self.x.dtype}>"
+
+
+def kept_x(rows, reverse, x, x_is_private):
+    """x as the kernel reads it, to be kept; and its fingerprint, or None if nobody else can write to it."""
+    if reverse:
+        turned = np.ascontiguousarray(rows.turned(x))
+        x, x_is_private = turned, x_is_private or not np.may_share_memory(turned, x)  # of one step it is x
+    if x_is_private:
+        return x, None
+    # A view, because the shape of the caller's own array object can be assigned to.
+    return x.view(), _core.fingerprint(x)
 
 
 def run_tapes(cell, tapes, weights, states_n, stacked=False, gates=None):
@@ -159,8 +166,8 @@ def run_back(tapes, d_outputs, states, stacked=False):
     for tape, d_output, (d_state_n, d_state_0, d_weights, accumulate) in zip(tapes, d_outputs, states):
         if stacked and results:
             d_output = results[-1]
-        elif tape.reverse:
-            d_output = tape.rows.turned(d_output)
+        elif d_output is not None:
+            d_output = np.ascontiguousarray(tape.rows.turned(d_output) if tape.reverse else d_output)
         d_x = np.empty(tape.x.shape, tape.x.dtype)
         calls.append((
             tape.packed, tape.x, *tape.state_0, tape.rows.offsets, *tape.kept, d_output, *d_state_n, d_x, *d_state_0,

@@ -415,6 +415,22 @@ def test_a_changed_x_is_noticed(share):
         assert gradient_bytes(functional.lstm_backward(tape, **good_gradients())) == expected
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_changed_x_read_from_its_end_is_noticed_or_does_not_matter(steps):
+    good = good_arguments()
+    x = good["x"] = good["x"][:steps].copy()
+    gradients = good_gradients() | {"d_output": good_gradients()["d_output"][:steps]}
+    *_, tape = functional.lstm_forward(**good, reverse=True)
+    expected = gradient_bytes(functional.lstm_backward(tape, **gradients))
+    x += 1
+    try:
+        changed = gradient_bytes(functional.lstm_backward(tape, **gradients))
+    except ValueError as error:
+        assert str(error) == "x: changed between forward and backward"
+    else:
+        assert changed == expected
+
+
 def test_a_copied_x_may_change(module):
     for convert in (byte_swapped, np.asfortranarray, lambda array: array.astype(np.float64)):
         good = good_arguments()
