@@ -10,6 +10,7 @@ Nothing in a file is trusted, executed or allocated for before it has been compa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TypeAlias
@@ -183,11 +184,17 @@ def _write_atomically(path, data):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
-        except OSError:
-            pass
         raise
+    # The new name lasts from here on. Not every file system can do that, and an error would say that nothing was saved.
+    if os.name == "posix":
+        with contextlib.suppress(OSError):
+            folder = os.open(os.path.dirname(path), os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 # Reading. Every ValueError gets the path in front of it in `load`.

@@ -311,12 +311,15 @@ def test_failure_in_the_middle_of_writing(path, layer, monkeypatch):
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
-def test_the_data_are_on_disk_before_the_name_is(path, layer, monkeypatch):
+@pytest.mark.skipif(os.name != "posix", reason="folders are opened on POSIX alone")
+def test_the_data_are_on_disk_before_the_name_is_and_then_the_name(path, layer, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace
 
     def synced(descriptor):
-        calls.append(("fsync", os.fstat(descriptor).st_size))
+        status = os.fstat(descriptor)
+        is_folder = os.path.samestat(status, path.parent.stat())
+        calls.append(("fsync", "folder" if is_folder else status.st_size))
         fsync(descriptor)
 
     def replaced(source, target):
@@ -327,7 +330,20 @@ def test_the_data_are_on_disk_before_the_name_is(path, layer, monkeypatch):
     monkeypatch.setattr(os, "replace", replaced)
     fastrnn.save(path, layer)
     size = path.stat().st_size
-    assert calls == [("fsync", size), ("replace", size)]
+    assert calls == [("fsync", size), ("replace", size), ("fsync", "folder")]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure(path, layer, monkeypatch):
+    fsync = os.fsync
+
+    def not_of_folders(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError("not of folders")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", not_of_folders)
+    fastrnn.save(path, layer)
+    assert_same_layer(fastrnn.load(path), layer)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
