@@ -54,9 +54,10 @@ wheel: $(VENV)/wheel ## a wheel for every CPython here, repaired and tested in a
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/wheels.py $(ARGS)
 
 # Left out is what looks at the memory of the process or stands in for malloc, as the sanitizer does; what measures time;
-# and the largest sizes with the generic kernels, which would take longer than all the rest.
+# and the largest sizes with the generic kernels, which would take longer than all the rest. With libasan comes libstdc++,
+# because otherwise libasan would not find the exceptions of other packages.
 asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and UndefinedBehaviorSanitizer (minutes)
-	@cd $(BUILD)/asan && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	@cd $(BUILD)/asan && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		PYTHONPATH=$(abspath $(BUILD)/asan/lib) $(abspath $(BIN))/python -m pytest -q $(addprefix $(CURDIR)/,$(ASAN_TESTS)) \
 		--deselect tests/test_faults.py::test_each_allocation_may_fail \
 		--deselect tests/test_faults.py::test_memory_is_flat \
