@@ -90,22 +90,29 @@ static fastrnn_range from_row(fastrnn_range range, ptrdiff_t start)
     return range;
 }
 
-/* The first sequence of member `index`: as many rows come before it as before the first of n items of a share. */
+/* Rows of the first n sequences. */
+static ptrdiff_t rows_of_first(const steps *s, ptrdiff_t n)
+{
+    ptrdiff_t rows = 0;
+    for (ptrdiff_t t = 0; t < s->T; t++) rows += rows_of_step(s, t) < n ? rows_of_step(s, t) : n;
+    return rows;
+}
+
+/* The first sequence of member `index`: as nearly as can be, as many rows come before it as before the first of n items
+ * of a share. */
 static ptrdiff_t first_sequence(const steps *s, int index, int size)
 {
     const fastrnn_member member = {index, size, NULL, 0};
-    const ptrdiff_t before = index == size ? first_row(s, s->T) : fastrnn_share(first_row(s, s->T), &member).from;
+    const ptrdiff_t before = fastrnn_share(first_row(s, s->T), &member).from;
     ptrdiff_t low = 0, high = s->B; /* the least number of sequences that have so many rows */
     while (low < high) {
         const ptrdiff_t middle = low + (high - low) / 2;
-        ptrdiff_t rows = 0;
-        for (ptrdiff_t t = 0; t < s->T; t++) rows += rows_of_step(s, t) < middle ? rows_of_step(s, t) : middle;
-        if (rows < before)
+        if (rows_of_first(s, middle) < before)
             low = middle + 1;
         else
             high = middle;
     }
-    return low;
+    return low > 0 && before - rows_of_first(s, low - 1) < rows_of_first(s, low) - before ? low - 1 : low;
 }
 
 /* A member's share of the sequences, by the rows that they have. */
