@@ -56,7 +56,7 @@ wheel: $(VENV)/wheel ## a wheel for every CPython here, repaired and tested in a
 # Left out is what looks at the memory of the process or stands in for malloc, as the sanitizer does; what measures time;
 # and the largest sizes with the generic kernels, which would take longer than all the rest. With libasan comes libstdc++,
 # because otherwise libasan would not find the exceptions of other packages.
-asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and UndefinedBehaviorSanitizer (minutes)
+asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and UndefinedBehaviorSanitizer (most of an hour)
 	@cd $(BUILD)/asan && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		PYTHONPATH=$(abspath $(BUILD)/asan/lib) $(abspath $(BIN))/python -m pytest -q $(addprefix $(CURDIR)/,$(ASAN_TESTS)) \
 		--deselect tests/test_faults.py::test_each_allocation_may_fail \
@@ -76,7 +76,7 @@ bench-peers: $(VENV)/installed $(VENV)/peers ## beside PyTorch, ONNX Runtime, Op
 build: $(VENV)/installed ## build the extension and install the package, editable, into .venv
 
 clean: ## remove everything that was built, .venv included
-	@rm -rf build dist .venv $(VENV) fastrnn.egg-info .pytest_cache .hypothesis .benchmarks
+	@rm -rf $(BUILD) build dist .venv $(VENV) fastrnn.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache
 	@rm -f fastrnn/_core.c fastrnn/_core*.so
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -114,7 +114,7 @@ $(VENV)/lint $(VENV)/wheel: $(VENV)/%: pyproject.toml | $(VENV)/installed
 	@touch $@
 
 # As the extension is, but for -O1, which is enough and takes a fifth of the time, assertions, and line numbers.
-$(BUILD)/asan/built: $(SOURCES) | $(VENV)/extras
+$(BUILD)/asan/built: $(SOURCES) $(wildcard fastrnn/*.py) | $(VENV)/extras
 	@echo "building fastrnn with sanitizers"
 	@CC="gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
 		CFLAGS="-O1 -g1 -UNDEBUG" $(BIN)/python setup.py -q build --build-base $(BUILD)/asan --build-lib $(BUILD)/asan/lib

@@ -6,7 +6,7 @@ import sys
 try:
     import matplotlib
 except ImportError:
-    print("error: the figures need matplotlib: pip install 'fastrnn[study]'", file=sys.stderr)
+    print("error: the figures need matplotlib: pip install '.[study]'", file=sys.stderr)
     raise SystemExit(2) from None
 
 matplotlib.use("agg")

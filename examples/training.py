@@ -41,7 +41,7 @@ import fastrnn
 try:
     from tqdm import tqdm
 except ImportError:
-    print("error: the examples need tqdm: pip install 'fastrnn[demo]'", file=sys.stderr)
+    print("error: the examples need tqdm: pip install '.[demo]'", file=sys.stderr)
     raise SystemExit(2) from None
 
 # A run that diverges meets the check of its loss; no warnings on the way there.

@@ -553,7 +553,8 @@ def backward(list calls not None, bint stacked, int num_threads):
 cdef class RaggedRows:
     """Moves the rows of a ragged batch, of any type of numbers; offsets (steps + 1), order and lengths (B,)."""
     cdef fastrnn_rows rows
-    cdef readonly cnp.ndarray offsets, order, lengths
+    cdef readonly cnp.ndarray order
+    cdef cnp.ndarray offsets, lengths
 
     def __init__(self, Py_ssize_t T, cnp.ndarray offsets not None, cnp.ndarray order not None,
                  cnp.ndarray lengths not None):

@@ -14,7 +14,7 @@ import numpy as np
 from fastrnn import _core
 from fastrnn._config import instruction_set
 from fastrnn._threads import get_num_threads
-from fastrnn.functional import Tape, empty_like, infer_rows, kept_shapes, kept_x, run_back, run_tapes
+from fastrnn.functional import Tape, check_x, empty_like, infer_rows, kept_shapes, kept_x, run_back, run_tapes
 
 # Inference keeps the outputs of all layers of a stack that runs together: no more than these bytes of them.
 MOST_OUTPUT_BYTES = 16 << 20
@@ -224,8 +224,7 @@ class Stretches:
         return self, rows.turned(output) if reverse else output
 
     def check_x(self):
-        if self.fingerprint is not None and _core.fingerprint(self.x) != self.fingerprint:
-            raise ValueError("x: changed between forward and backward")
+        check_x(self.x, self.fingerprint)
 
     def backward(self, d_output, d_state_n, d_state_0, d_weights, accumulate=False):
         """d_x; d_state_0 and d_weights are written, the latter added to if they accumulate."""

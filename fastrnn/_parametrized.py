@@ -18,6 +18,8 @@ from fastrnn.parameters import Parameters
 Given = TypeVar("Given")
 Returned = TypeVar("Returned")
 
+GONE = "one that is gone"  # instead of the layer or cell of a tape
+
 # Arguments in the order of a representation, which leaves them out where they have these values.
 DEFAULTS = {
     "num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
@@ -62,9 +64,8 @@ class Parametrized:
         numbers = D * (G * columns + num_layers * (proj_size + 3 * peephole) * hidden_size)
         if numbers * dtype.itemsize > sys.maxsize:
             raise ValueError(
-                "input_size, hidden_size: too large: the parameters of "
-                f"{num_layers} layers of input_size={input_size}, hidden_size={hidden_size} "
-                "are more than memory can address"
+                f"input_size, hidden_size: too large: the parameters of input_size={input_size}, "
+                f"hidden_size={hidden_size}, num_layers={num_layers} are more than memory can address"
             )
         names, shapes = [], {}
         for k in range(num_layers):

@@ -3,8 +3,9 @@
 The kernels take fewer where fewer are faster; the results do not depend on it.
 """
 
-import operator
 import os
+
+from fastrnn._validation import integer
 
 MOST_THREADS = 1024
 
@@ -86,12 +87,7 @@ def set_num_threads(num_threads: int) -> None:
     Processes that shall use more are to be started by "spawn" or "forkserver".
     """
     global _num_threads
-    try:
-        if isinstance(num_threads, bool):
-            raise TypeError
-        number = operator.index(num_threads)
-    except TypeError:
-        raise TypeError(f"num_threads: expected an int, got {type(num_threads).__name__}") from None
+    number = integer("num_threads", num_threads)
     if not 1 <= number <= MOST_THREADS:
         raise ValueError(f"num_threads: expected 1 to {MOST_THREADS}, got {number}")
     _num_threads = number

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 # Of float32 or float64, which the arguments of a call decide and no checker can follow.
 Array = NDArray[Any]
-State = tuple[ArrayLike | None, ArrayLike | None]
+State = tuple[ArrayLike | None, ArrayLike | None] | list[ArrayLike | None]
 Nonlinearity = Literal["tanh", "relu"]
 
 FLOAT32 = np.dtype(np.float32)
@@ -42,6 +42,8 @@ def as_array(name: str, value: Any, dtype: np.dtype | None = None) -> Array:
     """
     if type(value) is np.ndarray:
         array = value
+    elif value is None:
+        raise TypeError(f"{name}: expected an array, got None")
     else:
         # A torch tensor that requires grad hands over its values only when detached.
         if getattr(value, "requires_grad", False) is True:
@@ -96,6 +98,13 @@ def pair(name, value, members):
         raise TypeError(f"{name}: expected a tuple {members}, got {type(value).__name__}")
     if len(value) != 2:
         raise ValueError(f"{name}: expected a tuple {members}, got {len(value)} items")
+    return value
+
+
+def single(name, value):
+    """The one member of a state, as it is."""
+    if isinstance(value, (tuple, list)) and any(member is None for member in value):
+        raise TypeError(f"{name}: expected an array, got a {type(value).__name__} with None; an LSTM's is (h, c)")
     return value
 
 
@@ -158,7 +167,8 @@ def float_dtype(name, value):
                 return FLOAT32
             if dtype == FLOAT64:
                 return FLOAT64
-    raise TypeError(f"{name}: expected float32 or float64, got {value!r}")
+    given = value if isinstance(value, np.dtype) else repr(value)
+    raise TypeError(f"{name}: expected float32 or float64, got {given}")
 
 
 def choice(name, value, options):
@@ -220,7 +230,7 @@ def checked_one_state(gates, x, state, weight_ih, weight_hh, bias_ih, bias_hh, l
     weights, (I, H, _), dtype = checked_weights(gates, weight_ih, weight_hh, bias_ih, bias_hh)
     x = checked_x(x, I, max(gates * H, I), dtype)
     T, B, _ = x.shape
-    state = shaped_array("state", state, ("B", "H"), (B, H), dtype)
+    state = shaped_array("state", single("state", state), ("B", "H"), (B, H), dtype)
     lengths = checked_lengths(lengths, T, B)
     reverse = flag("reverse", reverse)
     return x, state, tuple(native_or_none(w, dtype) for w in weights[:4]), lengths, reverse
@@ -242,9 +252,9 @@ def checked_weights(gates, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr=Non
             raise shape_error("weight_hr", ("P", "H"), (None, H), weight_hr.shape)
         P = weight_hr.shape[0]
         P_symbol = "P"
-    weight_hh = shaped_array("weight_hh", weight_hh, (rows_symbol, P_symbol), (rows, P), dtype)
-    if weight_hh is None:
-        raise TypeError("weight_hh: expected an array, got None")
+    weight_hh = as_array("weight_hh", weight_hh, dtype)
+    if weight_hh.shape != (rows, P):
+        raise shape_error("weight_hh", (rows_symbol, P_symbol), (rows, P), weight_hh.shape)
     bias_ih = shaped_array("bias_ih", bias_ih, (rows_symbol,), (rows,), dtype)
     bias_hh = shaped_array("bias_hh", bias_hh, (rows_symbol,), (rows,), dtype)
     if weight_peephole is not None:
@@ -274,7 +284,7 @@ def checked_lengths(lengths, T, B):
         # One by one: NumPy makes 1 of a True among ints, and floats of no ints or of large ones.
         array = np.array([integer("lengths", value) for value in lengths], object)
     elif array.dtype.kind not in "iu":
-        raise TypeError(f"lengths: expected integers, got {array.dtype!r}")
+        raise TypeError(f"lengths: expected integers, got {array.dtype}")
     outside = np.flatnonzero((array < 0) | (array > T))
     if outside.size:
         b = outside[0]

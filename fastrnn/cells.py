@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn._levels import kept_memory, pack_stack
-from fastrnn._parametrized import Given, Parametrized, Returned
+from fastrnn._parametrized import GONE, Given, Parametrized, Returned
 from fastrnn._rows import Rows
 from fastrnn._validation import (
     NONLINEARITIES,
@@ -26,6 +26,7 @@ from fastrnn._validation import (
     pair,
     shape_error,
     shaped_array,
+    single,
 )
 from fastrnn.functional import GATES, Tape, empty_like, infer_rows, run_back, run_tapes
 from fastrnn.parameters import Parameters
@@ -47,7 +48,7 @@ class CellTape:
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one cell")
 
     def __repr__(self):
-        return f"<CellTape B={self.tape.rows.B} of {self.cell()}>"
+        return f"<CellTape B={self.tape.rows.B} of {self.cell() or GONE}>"
 
 
 class Cell(Parametrized, Generic[Given, Returned]):
@@ -150,7 +151,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         """
         check_tape(tape, CellTape)
         if tape.cell() is not self:
-            raise ValueError(f"tape: made by another cell, {tape.cell()!r}")
+            raise ValueError(f"tape: made by another cell, {tape.cell() or GONE}")
         B = tape.tape.rows.B
         members = self._state("d_state", "d_", d_state, B, tape.batched)
         tape.tape.check_x()
@@ -190,7 +191,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
             return member if member is None or batched else member[None]
 
         if self._cell != "lstm":
-            return checked(name, value), None
+            return checked(name, single(name, value)), None
         h, c = f"{prefix}h", f"{prefix}c"
         members = pair(name, value, f"({h}, {c})")
         return tuple(checked(f"{name} ({one})", member) for one, member in zip((h, c), members))

@@ -95,8 +95,7 @@ class Tape:
         self.rows, self.reverse, self.state_0, self.packed, self.kept = rows, reverse, state_0, packed, kept
 
     def check_x(self):
-        if self.fingerprint is not None and _core.fingerprint(self.x) != self.fingerprint:
-            raise ValueError("x: changed between forward and backward")
+        check_x(self.x, self.fingerprint)
 
     def __reduce__(self):
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one process")
@@ -116,6 +115,12 @@ def kept_x(rows, reverse, x, x_is_private):
         return x, None
     # A view, because the shape of the caller's own array object can be assigned to.
     return x.view(), _core.fingerprint(x)
+
+
+def check_x(x, fingerprint):
+    """Of what kept_x has returned."""
+    if fingerprint is not None and _core.fingerprint(x) != fingerprint:
+        raise ValueError("x: changed between forward and backward")
 
 
 def run_tapes(cell, tapes, weights, states_n, stacked=False, gates=None):

@@ -20,7 +20,7 @@ from fastrnn._levels import (
     of_layers,
     pack_stack,
 )
-from fastrnn._parametrized import Given, Parametrized, Returned
+from fastrnn._parametrized import GONE, Given, Parametrized, Returned
 from fastrnn._rows import Rows, give_back
 from fastrnn._validation import (
     NONLINEARITIES,
@@ -39,6 +39,7 @@ from fastrnn._validation import (
     probability,
     shape_error,
     shaped_array,
+    single,
     size,
 )
 from fastrnn.functional import GATES, empty_like
@@ -79,8 +80,8 @@ class LayerTape:
 
     def __repr__(self):
         if not self.levels:
-            return f"<LayerTape, finalized, of {self.layer()}>"
-        return f"<LayerTape T={self.rows.T} B={self.rows.B} of {self.layer()}>"
+            return f"<LayerTape, finalized, of {self.layer() or GONE}>"
+        return f"<LayerTape T={self.rows.T} B={self.rows.B} of {self.layer() or GONE}>"
 
 
 class Recurrent(Parametrized, Generic[Given, Returned]):
@@ -193,7 +194,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         packed = frozen[0] if frozen else pack_stack(self._cell, self._weights, False)
         h = np.zeros((L, B, P), self._dtype)
         c = np.zeros((L, B, H), self._dtype) if self._cell == "lstm" else None
-        return Stream(packed, self._input_size, h, c, batch_size is not None)
+        return Stream(packed, self._input_size, h, c, batch_size is not None, repr(self))
 
     def __call__(
         self, x: ArrayLike, state: Given | None = None, lengths: ArrayLike | None = None
@@ -265,6 +266,17 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         checkpoint_every: int | None = None,
         return_gates: Literal[True],
     ) -> tuple[Array, Returned, LayerTape, list[dict[str, Array]]]: ...
+
+    @overload
+    def forward(
+        self,
+        x: ArrayLike,
+        state: Given | None = None,
+        lengths: ArrayLike | None = None,
+        *,
+        checkpoint_every: int | None = None,
+        return_gates: bool,
+    ) -> tuple[Array, Returned, LayerTape] | tuple[Array, Returned, LayerTape, list[dict[str, Array]]]: ...
 
     def forward(
         self,
@@ -405,7 +417,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         if not tape.levels:
             raise ValueError("tape: has been finalized, its memory given to another")
         if tape.layer() is not self:
-            raise ValueError(f"tape: made by another layer, {tape.layer()!r}")
+            raise ValueError(f"tape: made by another layer, {tape.layer() or GONE}")
         rows, dtype = tape.rows, self._dtype
         d_output = rows.gather(self._output_gradient(d_output, rows, tape.batched), dtype)
         members = self._state("d_state_n", "d_", "_n", d_state_n, rows.B, tape.batched)
@@ -484,7 +496,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
     def _state(self, name, prefix, suffix, value, B, batched):
         """(h, c), checked but not yet native, each may be None."""
-        members, names = (value, None), (name, None)
+        members, names = (single(name, value) if self._cell != "lstm" else None, None), (name, None)
         if self._cell == "lstm":
             h, c = f"{prefix}h{suffix}", f"{prefix}c{suffix}"
             members, names = pair(name, value, f"({h}, {c})"), (f"{name} ({h})", f"{name} ({c})")

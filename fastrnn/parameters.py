@@ -38,9 +38,13 @@ class Parameters(Mapping[str, Array]):
     __slots__ = ("_arrays", "_flat", "_layout", "_packed")
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
+        if not isinstance(shapes, Mapping):
+            raise TypeError(f"shapes: expected a mapping of names to shapes, got {type(shapes).__name__}")
         layout = []
         start = 0
         for name, shape in shapes.items():
+            if not isinstance(shape, (tuple, list)):
+                raise TypeError(f"shapes: expected a tuple of integers for {name!r}, got {type(shape).__name__}")
             shape = tuple(size(name, n, minimum=0) for n in shape)
             stop = start + math.prod(shape)
             layout.append((name, shape, start, stop))
@@ -78,6 +82,8 @@ class Parameters(Mapping[str, Array]):
         value = as_array(name, value, array.dtype)
         if value.shape != array.shape:
             raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
+        if not array.flags.writeable:
+            raise ValueError(f"{name}: is read-only; of a frozen layer, unfreeze() makes it writeable")
         np.copyto(array, value, casting="same_kind")
 
     def values(self) -> ValuesView[Array]:

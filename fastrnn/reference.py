@@ -144,6 +144,7 @@ class LSTMTape(Tape):
 
 
 def lstm_step(weights, x_t, h_prev, c_prev):
+    """x_t (B, I), h_prev (B, P), c_prev (B, H) -> (h_t (B, P), c_t (B, H)), and what goes back."""
     # (1) the gates before their activation, (B, 4H)
     z = linear(weights, "ih", x_t) + linear(weights, "hh", h_prev)
     z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
@@ -167,6 +168,7 @@ def lstm_step(weights, x_t, h_prev, c_prev):
 
 
 def lstm_step_backward(weights, d_weights, d_state_t, known):
+    """(d_h (B, P), d_c (B, H)) -> d_x_t (B, I), (d_h_prev, d_c_prev); adds to d_weights."""
     d_h, d_c = d_state_t
     x_t, h_prev, c_prev, i, f, g, o, c_t, m_t = known
     # (6) the output
@@ -277,6 +279,7 @@ class GRUTape(Tape):
 
 
 def gru_step(weights, x_t, h_prev):
+    """x_t (B, I), h_prev (B, H) -> (h_t (B, H),), and what goes back."""
     # (1) what the input and the state have to say to the gates, (B, 3H) each
     x_r, x_z, x_n = np.split(linear(weights, "ih", x_t), 3, axis=1)
     h_r, h_z, h_n = np.split(linear(weights, "hh", h_prev), 3, axis=1)
@@ -290,6 +293,7 @@ def gru_step(weights, x_t, h_prev):
 
 
 def gru_step_backward(weights, d_weights, d_state_t, known):
+    """(d_h (B, H),) -> d_x_t (B, I), (d_h_prev,); adds to d_weights."""
     (d_h,) = d_state_t
     x_t, h_prev, h_n, r, z, n = known
     # (4) the output
@@ -372,6 +376,7 @@ class RNNTape(Tape):
 
 
 def rnn_step(nonlinearity, weights, x_t, h_prev):
+    """x_t (B, I), h_prev (B, H) -> (h_t (B, H),), and what goes back."""
     # (1) the output before its activation, (B, H)
     z = linear(weights, "ih", x_t) + linear(weights, "hh", h_prev)
     # (2) the output
@@ -380,6 +385,7 @@ def rnn_step(nonlinearity, weights, x_t, h_prev):
 
 
 def rnn_step_backward(nonlinearity, weights, d_weights, d_state_t, known):
+    """(d_h (B, H),) -> d_x_t (B, I), (d_h_prev,); adds to d_weights."""
     (d_h,) = d_state_t
     x_t, h_prev, h_t = known
     # (2) the output; relu has the slope 0 at 0

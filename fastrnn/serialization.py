@@ -150,9 +150,12 @@ def load(path: str | os.PathLike[str]) -> Layer:
 
 def _path(path):
     try:
-        return os.fsdecode(path)
+        path = os.fsdecode(path)
     except TypeError as error:
         raise TypeError(f"path: {error}") from None
+    if not path:
+        raise ValueError("path: is empty")
+    return path
 
 
 def _import_safetensors():
@@ -160,7 +163,7 @@ def _import_safetensors():
         import safetensors
     except ImportError as error:
         raise ImportError(
-            "fastrnn.save and fastrnn.load need the package safetensors: pip install 'fastrnn[safetensors]'"
+            "fastrnn.save and fastrnn.load need the package safetensors: pip install safetensors"
         ) from error
     return safetensors
 
@@ -176,7 +179,10 @@ def _write_atomically(path, data):
     # A name of fixed length, because that of `path` may be as long as the system allows. And open() rather than
     # tempfile, whose files nobody else may read.
     temporary = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}")
-    file = open(temporary, "xb")
+    try:
+        file = open(temporary, "xb")
+    except OSError as error:  # which would name a file that nobody knows
+        raise OSError(error.errno, error.strerror, path) from None
     try:
         with file:
             file.write(data)

@@ -22,14 +22,19 @@ class Stream(_core.Steps, Generic[Given, Returned]):
     any number of streams of one frozen layer share its packed weights.
     """
 
-    def __init__(self, packed, input_size, h, c, batched):
+    def __init__(self, packed, input_size, h, c, batched, layer):
         super().__init__(packed, h, c, batched, get_num_threads)
         self._batched = batched
+        self._layer = layer  # its representation
         self._input_size = input_size
         self._output_symbol = "hidden_size" if c is None or c.shape == h.shape else "proj_size"
 
     def __reduce__(self):
         raise TypeError("a stream cannot be copied or pickled; make another and give it the state")
+
+    def __repr__(self) -> str:
+        batch = f" B={self._h.shape[1]}" if self._batched else ""
+        return f"<Stream{batch} of {self._layer}>"
 
     # What step() asks for where an argument is not as the kernel takes it
 

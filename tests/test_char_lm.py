@@ -418,7 +418,7 @@ def test_without_tqdm_it_says_what_to_install(folder):
     program = f"import sys, runpy; sys.modules['tqdm'] = None; runpy.run_path({str(SCRIPT)!r})"
     done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, encoding="utf-8")
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "error: the examples need tqdm: pip install 'fastrnn[demo]'\n"
+    assert done.stderr == "error: the examples need tqdm: pip install '.[demo]'\n"
 
 
 def test_a_run_that_diverges_ends_with_an_error_and_keeps_its_last_checkpoint(folder, capsys):

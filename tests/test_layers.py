@@ -307,7 +307,7 @@ def test_a_tape_does_not_keep_its_layer_alive():
     gc.collect()
     with pytest.raises(ValueError, match="^tape: made by another layer"):
         other.backward(tape)
-    assert "None" in repr(tape)
+    assert repr(tape).endswith("of one that is gone>")
 
 
 # Refused calls
@@ -322,7 +322,7 @@ def test_a_tape_does_not_keep_its_layer_alive():
         (False, (I,), None, ValueError, "x: expected (T, B, input_size=5) or (T, input_size=5), got (5,)"),
         (True, (), None, ValueError, "x: expected (B, T, input_size=5) or (T, input_size=5), got ()"),
         (False, (1, T, B, I), None, ValueError, "x: expected (T, B, input_size=5) or (T, input_size=5), got (1, 4"),
-        (False, None, None, TypeError, "x: cannot be cast from object"),
+        (False, None, None, TypeError, "x: expected an array, got None"),
         (False, (T, B, I), ((L, 1, H), None), ValueError, "state (h_0): expected (num_layers=2, B=3, hidden_size=6), "),
         (False, (T, B, I), (None, (1, B, H)), ValueError, "state (c_0): expected (num_layers=2, B=3, hidden_size=6), "),
         (False, (T, B, I), ((B, H), None), ValueError, "state (h_0): expected (num_layers=2, B=3, hidden_size=6), "),
@@ -339,6 +339,22 @@ def test_refused_x_and_state(batch_first, x, state, exception, message):
     for call in (layer, layer.forward):
         with pytest.raises(exception, match="^" + re.escape(message)):
             call(x, state)
+
+
+@pytest.mark.parametrize("gru", [fastrnn.GRU(I, H, rng=1), fastrnn.GRUCell(I, H, rng=1)])
+def test_the_state_of_an_lstm_given_to_a_gru(gru):
+    x = np.zeros((1, B, I)) if isinstance(gru, fastrnn.GRU) else np.zeros((B, I))
+    for state in ((np.zeros((1, B, H)), None), [None, None]):
+        with pytest.raises(TypeError, match=f"^state: expected an array, got a {type(state).__name__} with None"):
+            gru(x, state)
+    with pytest.raises(TypeError, match="^state: expected an array, got a tuple with None"):
+        functional.gru(np.zeros((1, B, I)), (None, None), np.zeros((3 * H, I)), np.zeros((3 * H, H)))
+
+
+def test_representation_of_a_stream():
+    layer = fastrnn.GRU(I, H, rng=1)
+    assert repr(layer.stream()) == f"<Stream of GRU({I}, {H})>"
+    assert repr(layer.stream(batch_size=3)) == f"<Stream B=3 of GRU({I}, {H})>"
 
 
 def test_refused_kinds(layer):

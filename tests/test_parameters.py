@@ -93,7 +93,7 @@ def test_augmented_assignment(params):
         ("bias", np.zeros((1, 3)), ValueError, r"bias: expected \(3,\), got \(1, 3\)"),
         ("bias", np.zeros(3, complex), TypeError, "bias: cannot be cast from complex128"),
         ("bias", ["a", "b", "c"], TypeError, "bias: cannot be cast"),
-        ("bias", None, TypeError, "bias: cannot be cast"),
+        ("bias", None, TypeError, "bias: expected an array, got None"),
     ],
 )
 def test_refused_assignments_change_nothing(params, name, value, exception, message):
@@ -188,3 +188,16 @@ def test_a_layers_parameters_come_in_the_order_of_torch():
 def test_axes_are_sizes(shape, error):
     with pytest.raises(error, match="^a: expected"):
         Parameters({"a": shape})
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([("a", (1,))], "shapes: expected a mapping of names to shapes, got list"),
+        ({"a": 3}, "shapes: expected a tuple of integers for 'a', got int"),
+        ({"a": np.zeros(3)}, "shapes: expected a tuple of integers for 'a', got ndarray"),
+    ],
+)
+def test_what_is_no_mapping_of_shapes(shapes, message):
+    with pytest.raises(TypeError, match="^" + message):
+        Parameters(shapes)

@@ -159,7 +159,7 @@ def test_the_text_can_be_read_on_every_colour():
 @pytest.fixture
 def browser():
     """Chromium, where there is one."""
-    reason = "the page is not opened: no browser (pip install 'fastrnn[browser]', and Chromium)"
+    reason = "the page is not opened: no browser (pip install '.[browser]', and Chromium)"
     playwright = pytest.importorskip("playwright.sync_api", reason=reason)
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with playwright.sync_playwright() as driver:
