@@ -40,9 +40,10 @@ typedef int shared_flag;
 #define WRITE(flag, value) ((flag) = (value))
 #endif
 
-/* Who may interrupt, and what member 0 remembers of asking them. */
+/* Who may interrupt, and what member 0 remembers of asking them. They are asked in the caller's floating-point mode. */
 typedef struct {
     const fastrnn_interruption *interruption;
+    float_mode callers;
     double operations;
     struct timespec asked;
 } asking;
@@ -97,7 +98,10 @@ int fastrnn_team_go(const fastrnn_member *me, double operations)
         const double since = (double)(now.tv_sec - a->asked.tv_sec) + 1e-9 * (double)(now.tv_nsec - a->asked.tv_nsec);
         if (since < 0 || since > seconds) {
             a->asked = now;
-            if (a->interruption->wanted(a->interruption->context)) WRITE(me->team->stopped, 1);
+            float_mode_leave(a->callers);
+            const int wanted = a->interruption->wanted(a->interruption->context);
+            float_mode_enter();
+            if (wanted) WRITE(me->team->stopped, 1);
         }
     }
     return !READ(me->team->stopped);
@@ -237,6 +241,7 @@ int fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_membe
             const int index = omp_get_thread_num();
             const fastrnn_member me = {index, omp_get_num_threads(), &team, index == 0};
             float_mode before = float_mode_enter();
+            if (me.asks) team.asking.callers = before;
             job(context, &me);
             float_mode_leave(before);
         }
@@ -247,6 +252,7 @@ int fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_membe
 #endif
     const fastrnn_member alone = {0, 1, &team, 1};
     float_mode before = float_mode_enter();
+    team.asking.callers = before;
     job(context, &alone);
     float_mode_leave(before);
     return !READ(team.stopped);

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastrnn import _core
 from fastrnn._levels import pack_stack
 from fastrnn._validation import Array, as_array, flag, float_dtype, shape_error, size
 from fastrnn.functional import GATES, WEIGHTS
@@ -18,13 +19,31 @@ from fastrnn.parameters import Parameters
 Given = TypeVar("Given")
 Returned = TypeVar("Returned")
 
-GONE = "one that is gone"  # instead of the layer or cell of a tape
-
 # Arguments in the order of a representation, which leaves them out where they have these values.
 DEFAULTS = {
     "num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
     "proj_size": 0, "peephole": False, "dtype": "float32",
 }  # fmt: skip
+
+
+class Frozen:
+    """What is kept of frozen parameters, packed of each direction of each layer.
+
+    One object, so that a call in another thread never mixes those of two freezes.
+    """
+
+    __slots__ = ("fingerprint", "for_forward", "for_backward")
+
+    def __init__(self, fingerprint, for_forward):
+        self.fingerprint = fingerprint  # of the parameters as they were
+        self.for_forward = for_forward
+        self.for_backward = None  # until the first `forward`
+
+
+def owner(reference):
+    """A tape's layer or cell, for a message."""
+    alive = reference()
+    return "one that is gone" if alive is None else alive
 
 
 class Parametrized:
@@ -92,14 +111,10 @@ class Parametrized:
     def _derive(self):
         """Everything that follows from the parameters."""
         self._dtype = self._params.flat.dtype
-        # Views, because the shapes of the array objects that `params` gives out can be assigned to.
-        self._weights = [
-            tuple(None if array is None else array.view() for array in arrays) for arrays in self._split(self._params)
-        ]
+        self._weights = self._split(self._params._views())
 
-    def _split(self, params):
+    def _split(self, arrays):
         """The arrays of each direction of each layer, in the order of functional.WEIGHTS."""
-        arrays = params._arrays
         return [tuple([arrays.get(name) for name in names]) for names in self._names]
 
     # Pickles and deep copies take the parameters; what is derived from them is made again.
@@ -193,7 +208,7 @@ class Parametrized:
             raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}") from None
         arrays = {}
         problems = []
-        for name, array in self._params.items():
+        for name, array in self._params._views().items():
             if name not in given:
                 problems.append(f"{name}: missing")
                 continue
@@ -212,12 +227,12 @@ class Parametrized:
         new = self._params.empty_like()
         for name, value in arrays.items():
             new[name] = value
-        self._params.flat[...] = new.flat
+        self._params.flat.reshape(-1)[...] = new.flat
 
     @property
     def frozen(self) -> bool:
         """Whether the parameters are read-only and their packed form is kept: see `freeze`."""
-        return self._params._packed is not None
+        return self._params._frozen is not None
 
     def freeze(self) -> None:
         """Make the parameters read-only and keep them as the kernels read them, for calls that pack nothing.
@@ -229,24 +244,30 @@ class Parametrized:
         -----
         Every array that `params` gives out becomes read-only, those given out before included. What cannot be seen is
         a writeable view that somebody has made of one of them before: writing to it changes `params` and not the
-        results.
+        results; only the first `forward` would raise a ValueError.
         """
         params = self._params
-        params._set_writeable(False)
         try:
-            packed = pack_stack(self._cell, self._weights, False)
+            params._set_writeable(False)
+            frozen = Frozen(_core.fingerprint(params.flat), pack_stack(self._cell, self._weights, False))
         except BaseException:  # Ctrl-C, too
-            params._set_writeable(params._packed is None)
+            params._set_writeable(params._frozen is None)
             raise
-        # For forward, and for backward from the first `forward` on: one object, so that a call in another thread never
-        # mixes those of two freezes. It belongs to the parameters, because layers may share these.
-        params._packed = [packed, None]
+        params._frozen = frozen  # of the parameters, because layers may share these
         self._forget()
 
     def _forget(self):
         """Drop what is kept between calls besides."""
 
+    def _for_training(self, frozen):
+        """The packed weights for forward, and those for backward."""
+        if frozen.for_backward is None:
+            if _core.fingerprint(self._params.flat) != frozen.fingerprint:
+                raise ValueError("params: written to while frozen, through a view made before; unfreeze() and freeze()")
+            frozen.for_backward = pack_stack(self._cell, self._weights, True)
+        return frozen.for_forward, frozen.for_backward
+
     def unfreeze(self) -> None:
         """Make the parameters writeable again, and drop their packed form."""
-        self._params._packed = None
+        self._params._frozen = None
         self._params._set_writeable(True)

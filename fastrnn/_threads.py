@@ -84,7 +84,7 @@ def set_num_threads(num_threads: int) -> None:
     No result depends on it, to the last bit.
 
     In a process made by ``fork`` every call uses one thread, whatever is set: an OpenMP team does not survive a fork.
-    Processes that shall use more are to be started by "spawn" or "forkserver".
+    Processes that shall use more are to be started by "spawn", or by a "forkserver" that has not imported fastrnn.
     """
     global _num_threads
     number = integer("num_threads", num_threads)

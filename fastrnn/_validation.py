@@ -160,7 +160,7 @@ def float_dtype(name, value):
     if value is not None:
         try:
             dtype = np.dtype(value).newbyteorder("=")
-        except TypeError:
+        except (TypeError, ValueError):
             pass
         else:
             if dtype == FLOAT32:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn._levels import kept_memory, pack_stack
-from fastrnn._parametrized import GONE, Given, Parametrized, Returned
+from fastrnn._parametrized import Given, Parametrized, Returned, owner
 from fastrnn._rows import Rows
 from fastrnn._validation import (
     NONLINEARITIES,
@@ -48,7 +48,7 @@ class CellTape:
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one cell")
 
     def __repr__(self):
-        return f"<CellTape B={self.tape.rows.B} of {self.cell() or GONE}>"
+        return f"<CellTape B={self.tape.rows.B} of {owner(self.cell)}>"
 
 
 class Cell(Parametrized, Generic[Given, Returned]):
@@ -78,8 +78,8 @@ class Cell(Parametrized, Generic[Given, Returned]):
         """
         rows, given, batched, state_0 = self._arguments(x, state, private_state=False)
         state_n = empty_like(state_0)
-        frozen = self._params._packed
-        weights = frozen[0][0] if frozen else self._weights[0]
+        frozen = self._params._frozen
+        weights = frozen.for_forward[0] if frozen else self._weights[0]
         infer_rows(self._cell, rows, [(False, native(given, self._dtype), state_0, weights, state_n)])
         return self._returned(state_n, batched)
 
@@ -107,13 +107,11 @@ class Cell(Parametrized, Generic[Given, Returned]):
         rows, given, batched, state_0 = self._arguments(x, state, private_state=True)
         x = native(given, self._dtype)
         state_n = empty_like(state_0)
-        frozen = self._params._packed
+        frozen = self._params._frozen
         if frozen is None:
             weights, packed = self._weights, pack_stack(self._cell, self._weights, True)
         else:
-            if frozen[1] is None:
-                frozen[1] = pack_stack(self._cell, self._weights, True)
-            weights, packed = frozen
+            weights, packed = self._for_training(frozen)
         kept = kept_memory(self._cell, rows, self._hidden_size, 0, self._dtype)
         tape = Tape(rows, False, x, x is not given, state_0, packed[0], kept)
         run_tapes(self._cell, [tape], weights[:1], [state_n])
@@ -151,14 +149,14 @@ class Cell(Parametrized, Generic[Given, Returned]):
         """
         check_tape(tape, CellTape)
         if tape.cell() is not self:
-            raise ValueError(f"tape: made by another cell, {tape.cell() or GONE}")
+            raise ValueError(f"tape: made by another cell, {owner(tape.cell)}")
         B = tape.tape.rows.B
         members = self._state("d_state", "d_", d_state, B, tape.batched)
         tape.tape.check_x()
         d_state_n = tuple(native_or_none(d, self._dtype) for d in members)
         d_state_0 = empty_like(tape.tape.state_0)
         d_params = self._params.empty_like()
-        ((d_x,),) = run_back([tape.tape], [None], [(d_state_n, d_state_0, self._split(d_params)[0], False)])
+        ((d_x,),) = run_back([tape.tape], [None], [(d_state_n, d_state_0, self._split(d_params._arrays)[0], False)])
         return d_x if tape.batched else d_x[0], self._returned(d_state_0, tape.batched), d_params
 
     # Between the caller's shapes and (1, B, I), (B, H)

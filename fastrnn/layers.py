@@ -20,7 +20,7 @@ from fastrnn._levels import (
     of_layers,
     pack_stack,
 )
-from fastrnn._parametrized import GONE, Given, Parametrized, Returned
+from fastrnn._parametrized import Given, Parametrized, Returned, owner
 from fastrnn._rows import Rows, give_back
 from fastrnn._validation import (
     NONLINEARITIES,
@@ -80,8 +80,8 @@ class LayerTape:
 
     def __repr__(self):
         if not self.levels:
-            return f"<LayerTape, finalized, of {self.layer() or GONE}>"
-        return f"<LayerTape T={self.rows.T} B={self.rows.B} of {self.layer() or GONE}>"
+            return f"<LayerTape, finalized, of {owner(self.layer)}>"
+        return f"<LayerTape T={self.rows.T} B={self.rows.B} of {owner(self.layer)}>"
 
 
 class Recurrent(Parametrized, Generic[Given, Returned]):
@@ -190,8 +190,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             raise ValueError("stream: a bidirectional layer has no output before it has seen the last step")
         L, H, P = self._num_layers, self._hidden_size, self._output_size
         check_bytes("batch_size", (L, B), max(self._input_size, GATES[self._cell] * H), self._dtype.itemsize)
-        frozen = self._params._packed
-        packed = frozen[0] if frozen else pack_stack(self._cell, self._weights, False)
+        frozen = self._params._frozen
+        packed = frozen.for_forward if frozen else pack_stack(self._cell, self._weights, False)
         h = np.zeros((L, B, P), self._dtype)
         c = np.zeros((L, B, H), self._dtype) if self._cell == "lstm" else None
         return Stream(packed, self._input_size, h, c, batch_size is not None, repr(self))
@@ -231,8 +231,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         rows, x, batched, state_0 = self._arguments(x, state, lengths, private_state=False)
         x = given = rows.gather(x, self._dtype, borrowed=True)
         state_n = empty_like(state_0)
-        frozen = self._params._packed
-        weights = frozen[0] if frozen else self._weights
+        frozen = self._params._frozen
+        weights = frozen.for_forward if frozen else self._weights
         for level in self._levels:
             directions = [
                 (reverse, of_layers(state_0, at), of_layers(state_n, at), weights[at]) for at, reverse in level
@@ -336,7 +336,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         x = rows.gather(given, self._dtype)
         x_is_private = x is not given
         state_n = empty_like(state_0)
-        frozen, cell = self._params._packed, self._cell
+        frozen, cell = self._params._frozen, self._cell
         memory = self._memory_for(rows, checkpoint_every)
         if frozen is None:
             weights = self._weights
@@ -344,9 +344,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             if checkpoint_every:  # backward runs forward again, with the weights as they are now
                 weights = pack_stack(cell, weights, False)
         else:
-            if frozen[1] is None:
-                frozen[1] = pack_stack(cell, self._weights, True)
-            weights, packed = frozen
+            weights, packed = self._for_training(frozen)
         memory = [(*kept, None if frozen else own) for (*kept, _), own in zip(memory, packed)]
         dropout = None
         if self._dropout and self._num_layers > 1:
@@ -417,7 +415,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         if not tape.levels:
             raise ValueError("tape: has been finalized, its memory given to another")
         if tape.layer() is not self:
-            raise ValueError(f"tape: made by another layer, {tape.layer() or GONE}")
+            raise ValueError(f"tape: made by another layer, {owner(tape.layer)}")
         rows, dtype = tape.rows, self._dtype
         d_output = rows.gather(self._output_gradient(d_output, rows, tape.batched), dtype)
         members = self._state("d_state_n", "d_", "_n", d_state_n, rows.B, tape.batched)
@@ -425,7 +423,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
         d_after = [native_or_none(rows.gather_state(d), dtype) for d in members]
         d_params = self._params.empty_like()
-        d_weights = self._split(d_params)
+        d_weights = self._split(d_params._arrays)
         d_state_0 = tuple(None if sizes is None else np.empty(sizes, dtype) for sizes in self._state_sizes(rows.B))
         for level, run, mask in zip(self._levels[::-1], tape.levels[::-1], tape.masks[::-1]):
             directions = [(of_layers(d_after, at), of_layers(d_state_0, at), d_weights[at]) for at, _ in level]

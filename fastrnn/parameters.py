@@ -35,7 +35,7 @@ class Parameters(Mapping[str, Array]):
     All arrays start as zeros. A whole optimizer step is one line: ``params.flat -= rate * d_params.flat``.
     """
 
-    __slots__ = ("_arrays", "_flat", "_layout", "_packed")
+    __slots__ = ("_arrays", "_flat", "_layout", "_frozen")
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
         if not isinstance(shapes, Mapping):
@@ -57,9 +57,14 @@ class Parameters(Mapping[str, Array]):
         start = -memory.__array_interface__["data"][0] % ALIGNMENT
         flat = np.ndarray(size, dtype, memory, start)
         self._layout = layout
-        self._packed = None  # what a layer that has frozen these makes of them
+        self._frozen = None  # what a layer that has frozen these makes of them
         self._flat = flat
-        self._arrays = {name: flat[i:j].reshape(shape) for name, shape, i, j in layout}
+        self._arrays = self._views()
+
+    def _views(self):
+        """name -> new array; they do not see the shapes that are assigned to those given out."""
+        flat = self._flat.reshape(-1)
+        return {name: flat[i:j].reshape(shape) for name, shape, i, j in self._layout}
 
     @property
     def flat(self) -> Array:
@@ -84,7 +89,7 @@ class Parameters(Mapping[str, Array]):
             raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
         if not array.flags.writeable:
             raise ValueError(f"{name}: is read-only; of a frozen layer, unfreeze() makes it writeable")
-        np.copyto(array, value, casting="same_kind")
+        array[...] = value.astype(array.dtype, copy=False)  # a cast that fails has written nothing
 
     def values(self) -> ValuesView[Array]:
         return self._arrays.values()  # ten times as fast as Mapping's, and on the way of every backward

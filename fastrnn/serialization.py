@@ -173,7 +173,7 @@ def _import_safetensors():
 
 def _write_atomically(path, data):
     """`path` holds either what it held before or all of `data`, whenever the power fails."""
-    if os.path.exists(path) and not os.path.isfile(path):
+    if not os.path.basename(path) or (os.path.exists(path) and not os.path.isfile(path)):
         raise ValueError(f"{path}: not a file")
     path = os.path.realpath(path)
     # A name of fixed length, because that of `path` may be as long as the system allows. And open() rather than

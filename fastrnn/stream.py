@@ -55,7 +55,7 @@ class Stream(_core.Steps, Generic[Given, Returned]):
         if not self._batched:
             symbols, sizes = symbols[1:], sizes[1:]
         if type(out) is not np.ndarray or out.dtype != self._h.dtype:
-            given = f"an array of {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
+            given = f"an array of {out.dtype}" if type(out) is np.ndarray else type(out).__name__
             raise TypeError(f"out: expected an array of {self._h.dtype}, got {given}")
         if out.shape != sizes:
             raise shape_error("out", symbols, sizes, out.shape)

@@ -60,6 +60,30 @@ def test_frozen_parameters_are_read_only_and_cannot_be_made_writeable():
     assert layer.params.flat.tobytes() == before.tobytes()
 
 
+@pytest.mark.parametrize("make", [lambda: fastrnn.LSTM(I, H, rng=1), lambda: fastrnn.GRUCell(I, H, rng=1)])
+def test_a_write_through_an_earlier_view_never_mixes_weights(make):
+    x = np.ones((T, B, I)) if isinstance(make(), fastrnn.LSTM) else np.ones((B, I))
+
+    def trained(layer):
+        *results, tape = layer.forward(x)
+        d_state = results[-1]
+        return layer.backward(tape, d_state_n=d_state) if len(results) == 2 else layer.backward(tape, d_state)
+
+    layer = make()
+    earlier = next(iter(layer.params.values()))[:]
+    layer.freeze()
+    expected = trained(layer)[-1].flat.tobytes()  # packs the weights for backward
+    earlier[...] = 0
+    assert trained(layer)[-1].flat.tobytes() == expected
+
+    layer = make()
+    earlier = next(iter(layer.params.values()))[:]
+    layer.freeze()
+    earlier[...] = 0
+    with pytest.raises(ValueError, match="^params: written to while frozen"):
+        layer.forward(x)
+
+
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 def test_parameters_stay_writeable_if_freezing_fails(monkeypatch, error):
     def fail(*_):
@@ -268,6 +292,11 @@ def test_bad_arguments_change_nothing():
         ((x_t, np.empty((2, 3), np.float32)), ValueError, r"^out: expected \(B=2, hidden_size=4\), got \(2, 3\)"),
         ((x_t, np.empty((2, 4))), TypeError, "^out: expected an array of float32, got an array of float64"),
         ((x_t, [[0] * 4] * 2), TypeError, "^out: expected an array of float32, got list"),
+        (
+            (x_t, np.empty((2, 4), np.float32).view(np.recarray)),
+            TypeError,
+            "^out: expected an array of float32, got recarray",
+        ),
         ((x_t, read_only), ValueError, "^out: is read-only"),
     ]:
         with pytest.raises(error, match=message):
@@ -381,7 +410,7 @@ def test_weights_of_another_precision_are_refused():
     layer = fastrnn.LSTM(I, H, dtype=np.float64, rng=1)
     layer.freeze()
     stream = layer.stream()
-    (packed,) = layer.params._packed[0]
+    (packed,) = layer.params._frozen.for_forward
     x, h, output = draw(T, B, I), draw(B, H), np.empty((T, B, H), np.float32)
     with pytest.raises(ValueError, match="precision"):
         _core.forward(

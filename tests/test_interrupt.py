@@ -101,6 +101,28 @@ def test_handlers_that_return_interrupt_nothing():
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
+def test_handlers_compute_with_denormals(threads, num_threads):
+    threads(num_threads)
+    layer, x = long_case(fastrnn.LSTM)
+    denormal, within = np.array([2.0**-1070]), []
+
+    def handler(*_):
+        within.append((float(denormal[0]) > 0, float("1e-310"), (denormal * 2).tobytes()))
+
+    handler()
+    before = signal.signal(signal.SIGALRM, handler)
+    with _config.using("generic"):
+        expected = layer(x)[0].tobytes()
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        try:
+            assert layer(x)[0].tobytes() == expected
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    assert within == [(True, 1e-310, (denormal * 2).tobytes())] * 2
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
 def test_handlers_may_make_calls_themselves(threads, num_threads):
     threads(num_threads)
     layer, x = long_case(fastrnn.LSTM)

@@ -351,6 +351,19 @@ def test_the_state_of_an_lstm_given_to_a_gru(gru):
         functional.gru(np.zeros((1, B, I)), (None, None), np.zeros((3 * H, I)), np.zeros((3 * H, H)))
 
 
+def test_a_shape_assigned_to_a_parameter_changes_no_result(layer):
+    x = np.ones((T, B, I))
+    expected, state_dict = layer(x)[0].tobytes(), copy.deepcopy(layer).state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        layer.params["weight_ih_l0"].shape = (-1,)
+        layer.params.flat.shape = (1, -1)
+    for one in (layer, copy.copy(layer), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert one(x)[0].tobytes() == expected
+    layer.load_state_dict(state_dict)
+    assert layer(x)[0].tobytes() == expected
+
+
 def test_representation_of_a_stream():
     layer = fastrnn.GRU(I, H, rng=1)
     assert repr(layer.stream()) == f"<Stream of GRU({I}, {H})>"

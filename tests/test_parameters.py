@@ -72,6 +72,13 @@ def test_assignment_of_its_own_memory(params):
     np.testing.assert_array_equal(params["bias"], [8, 7, 6])
 
 
+def test_an_assignment_that_overflows_changes_nothing():
+    params = Parameters({"a": (3,)})
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        params["a"] = [1.0, 1e300, 2.0]
+    assert not params.flat.any()
+
+
 def test_augmented_assignment(params):
     expected = params.flat.copy()
     flat, bias = params.flat, params["bias"]

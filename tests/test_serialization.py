@@ -311,6 +311,15 @@ def test_errors_name_the_path_that_was_given(path, layer):
             call()
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_path_that_names_a_folder(path, layer, exists):
+    if exists:
+        path.write_bytes(b"kept")
+    with pytest.raises(ValueError, match="not a file$"):
+        fastrnn.save(f"{path}{os.sep}", layer)
+    assert path.read_bytes() == b"kept" if exists else not path.exists()
+
+
 def test_failure_in_the_middle_of_writing(path, layer, monkeypatch):
     fastrnn.save(path, fastrnn.LSTM(1, 1))
     before = path.read_bytes()
