@@ -13,10 +13,12 @@ import numpy as np
 
 from fastrnn import _core
 from fastrnn._config import instruction_set
+from fastrnn._rows import give_back
 from fastrnn._threads import get_num_threads
 from fastrnn.functional import Tape, check_x, empty_like, infer_rows, kept_shapes, kept_x, run_back, run_tapes
 
-# Inference keeps the outputs of all layers of a stack that runs together: no more than these bytes of them.
+# Inference keeps the outputs of all layers of a stack that runs together: of so many steps at a time that they take no
+# more than these bytes.
 MOST_OUTPUT_BYTES = 16 << 20
 
 
@@ -69,12 +71,41 @@ def infer_level(cell, rows, x, directions):
     ]
     if len(inputs) == 1 or len(directions) == 2:
         return joined(infer_rows(cell, rows, inputs))
-    outputs = len(inputs) * math.prod(rows.shape) * directions[0][1][0].shape[-1] * x.itemsize
-    if len(inputs) <= _core.MOST_CALLS and outputs <= MOST_OUTPUT_BYTES:
+    ((_, state_0, state_n, weights),) = directions
+    outputs = len(inputs) * math.prod(rows.shape) * state_0[0].shape[-1] * x.itemsize
+    every = max(1, rows.steps * MOST_OUTPUT_BYTES // max(1, outputs))
+    if every < rows.steps:
+        if type(weights[0]) is tuple:
+            weights = pack_stack(cell, weights, False)
+
+        def infer(part, x, state, after):
+            return infer_level(cell, part, x, [(False, state, after, weights)])
+
+        return in_parts(rows, every, x, state_0, state_n, infer)
+    if len(inputs) <= _core.MOST_CALLS:
         return infer_rows(cell, rows, inputs, stacked=True)[-1]
-    for reverse, _, *others in inputs:  # rebinding x lets go of the output below: two are alive
-        (x,) = infer_rows(cell, rows, [(reverse, x, *others)])
+    for _, _, *others in inputs:  # rebinding x lets go of the output below: two are alive
+        (x,) = infer_rows(cell, rows, [(False, x, *others)])
     return x
+
+
+def in_parts(rows, every, x, state_0, state_n, run):
+    """The output of run(part, x, state, after), so many steps at a time, which writes `after`; state_n is written."""
+    for there, here in zip(state_n, state_0):
+        if there is not None:
+            there[...] = here
+    output = np.empty((*rows.shape, state_0[0].shape[-1]), x.dtype)
+    for t0 in range(0, rows.steps, every):
+        part = rows.part(t0, t0 + every)
+        state = tuple(None if s is None else s[:, : part.B].copy() for s in state_n)
+        after = empty_like(state)
+        y = run(part, x[part.slice], state, after)
+        output[part.slice] = y
+        give_back(y)
+        for there, here in zip(state_n, after):
+            if there is not None:
+                there[:, : part.B] = here
+    return output
 
 
 class TapedLevel:
@@ -200,27 +231,18 @@ class Stretches:
         """The stretches and the output; state_n is written."""
         self = cls(cell, rows, reverse, every, weights, packed, kept, dropout)
         self.x, self.fingerprint = kept_x(rows, reverse, x, x_is_private)
-        for there, here in zip(state_n, state_0):
-            if there is not None:
-                there[...] = here
-        output = np.empty((*rows.shape, state_0[0].shape[-1]), x.dtype)
-        for t0 in range(0, rows.steps, every):
-            part = rows.part(t0, t0 + every)
-            state = tuple(None if s is None else s[:, : part.B].copy() for s in state_n)
+
+        def infer(part, y, state, after):
             self.states.append(state)
-            y = self.x[part.slice]
-            after = empty_like(state)
-            if dropout:
-                for k, one in enumerate(weights):
-                    if k > 0:
-                        y = dropout.applied(dropout.mask(k, part.first, y), y)
-                    (y,) = infer_rows(cell, part, [(False, y, of_layers(state, k), one, of_layers(after, k))])
-            else:
-                y = infer_level(cell, part, y, [(False, state, after, weights)])
-            output[part.slice] = y
-            for there, here in zip(state_n, after):
-                if there is not None:
-                    there[:, : part.B] = here
+            if not dropout:
+                return infer_level(cell, part, y, [(False, state, after, weights)])
+            for k, one in enumerate(weights):
+                if k > 0:
+                    y = dropout.applied(dropout.mask(k, part.first, y), y)
+                (y,) = infer_rows(cell, part, [(False, y, of_layers(state, k), one, of_layers(after, k))])
+            return y
+
+        output = in_parts(rows, every, self.x, state_0, state_n, infer)
         return self, rows.turned(output) if reverse else output
 
     def check_x(self):

@@ -192,19 +192,24 @@ def test_read_only_input(layer):
     assert_same_bytes(everything(layer, x, state), expected)
 
 
-def test_inference_keeps_at_most_two_large_outputs_alive(monkeypatch):
-    monkeypatch.setattr(fastrnn._levels, "MOST_OUTPUT_BYTES", 500_000)
-    layer = fastrnn.LSTM(64, 64, num_layers=6, rng=1)
-    x = draw(300, 4, 64)
+@pytest.mark.parametrize("num_layers", [6, 20])
+@pytest.mark.parametrize("lengths", [None, [3000, 1500, 0, 2900]], ids=["padded", "ragged"])
+def test_inference_of_a_long_stack_keeps_little_beside_its_output(monkeypatch, num_layers, lengths):
+    layer = fastrnn.LSTM(16, 16, num_layers=num_layers, rng=1)
+    x, state = draw(3000, 4, 16), draw_state(num_layers, 4, 16)
+    expected = layer(x, state, lengths)
+    monkeypatch.setattr(fastrnn._levels, "MOST_OUTPUT_BYTES", 200_000)
     layer(x[:1])
     gc.collect()
     tracemalloc.start()
     try:
-        output, _ = layer(x)
+        actual = layer(x, state, lengths)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert output.nbytes <= peak < 2.5 * output.nbytes
+    assert_same_bytes(actual, expected)
+    arrays = 1 if lengths is None else 3  # the rows of x and of the output, too
+    assert expected[0].nbytes <= peak < arrays * expected[0].nbytes + 400_000
 
 
 # Tapes
