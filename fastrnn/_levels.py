@@ -13,7 +13,6 @@ import numpy as np
 
 from fastrnn import _core
 from fastrnn._config import instruction_set
-from fastrnn._rows import give_back
 from fastrnn._threads import get_num_threads
 from fastrnn.functional import Tape, check_x, empty_like, infer_rows, kept_shapes, kept_x, run_back, run_tapes
 
@@ -62,15 +61,15 @@ class Dropout:
         return x
 
 
-def infer_level(cell, rows, x, directions):
-    """The output; the state after is written."""
+def infer_level(cell, rows, x, directions, into=None):
+    """The output, of a single direction in the rows `into` if they are given; the state after is written."""
     inputs = [
         (reverse, x, of_layers(state_0, k), one, of_layers(state_n, k))
         for reverse, state_0, state_n, weights in directions
         for k, one in enumerate(weights)
     ]
     if len(inputs) == 1 or len(directions) == 2:
-        return joined(infer_rows(cell, rows, inputs))
+        return joined(infer_rows(cell, rows, inputs, into=into))
     ((_, state_0, state_n, weights),) = directions
     outputs = len(inputs) * math.prod(rows.shape) * state_0[0].shape[-1] * x.itemsize
     every = max(1, rows.steps * MOST_OUTPUT_BYTES // max(1, outputs))
@@ -78,30 +77,33 @@ def infer_level(cell, rows, x, directions):
         if type(weights[0]) is tuple:
             weights = pack_stack(cell, weights, False)
 
-        def infer(part, x, state, after):
-            return infer_level(cell, part, x, [(False, state, after, weights)])
+        def infer(part, x, state, after, into):
+            infer_level(cell, part, x, [(False, state, after, weights)], into)
 
-        return in_parts(rows, every, x, state_0, state_n, infer)
+        return in_parts(rows, every, x, state_0, state_n, infer, into)
     if len(inputs) <= _core.MOST_CALLS:
-        return infer_rows(cell, rows, inputs, stacked=True)[-1]
-    for _, _, *others in inputs:  # rebinding x lets go of the output below: two are alive
+        return infer_rows(cell, rows, inputs, stacked=True, into=into)[-1]
+    *below, top = inputs
+    for _, _, *others in below:  # rebinding x lets go of the output below: two are alive
         (x,) = infer_rows(cell, rows, [(False, x, *others)])
-    return x
+    return infer_rows(cell, rows, [(False, x, *top[2:])], into=into)[0]
 
 
-def in_parts(rows, every, x, state_0, state_n, run):
-    """The output of run(part, x, state, after), so many steps at a time, which writes `after`; state_n is written."""
+def in_parts(rows, every, x, state_0, state_n, run, output=None):
+    """The output, so many steps at a time, of run(part, x, state, after, into), which writes the last two.
+
+    It is made in `output` if that is given; state_n is written.
+    """
     for there, here in zip(state_n, state_0):
         if there is not None:
             there[...] = here
-    output = np.empty((*rows.shape, state_0[0].shape[-1]), x.dtype)
+    if output is None:
+        output = np.empty((*rows.shape, state_0[0].shape[-1]), x.dtype)
     for t0 in range(0, rows.steps, every):
         part = rows.part(t0, t0 + every)
         state = tuple(None if s is None else s[:, : part.B].copy() for s in state_n)
         after = empty_like(state)
-        y = run(part, x[part.slice], state, after)
-        output[part.slice] = y
-        give_back(y)
+        run(part, x[part.slice], state, after, output[part.slice])
         for there, here in zip(state_n, after):
             if there is not None:
                 there[:, : part.B] = here
@@ -232,15 +234,16 @@ class Stretches:
         self = cls(cell, rows, reverse, every, weights, packed, kept, dropout)
         self.x, self.fingerprint = kept_x(rows, reverse, x, x_is_private)
 
-        def infer(part, y, state, after):
+        def infer(part, y, state, after, into):
             self.states.append(state)
             if not dropout:
-                return infer_level(cell, part, y, [(False, state, after, weights)])
+                infer_level(cell, part, y, [(False, state, after, weights)], into)
+                return
             for k, one in enumerate(weights):
                 if k > 0:
                     y = dropout.applied(dropout.mask(k, part.first, y), y)
-                (y,) = infer_rows(cell, part, [(False, y, of_layers(state, k), one, of_layers(after, k))])
-            return y
+                last = into if k == len(weights) - 1 else None
+                (y,) = infer_rows(cell, part, [(False, y, of_layers(state, k), one, of_layers(after, k))], into=last)
 
         output = in_parts(rows, every, self.x, state_0, state_n, infer)
         return self, rows.turned(output) if reverse else output

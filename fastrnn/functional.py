@@ -54,13 +54,14 @@ WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_
 # LSTM. Weights are tuples in the order of WEIGHTS, with None for what there is not.
 
 
-def infer_rows(cell, rows, inputs, stacked=False):
+def infer_rows(cell, rows, inputs, stacked=False, into=None):
     """The outputs of native arrays: of directions of one layer, or stacked, of layers on top of each other.
 
     Those of a ragged batch are in borrowed memory.
 
     Each input is (reverse, x, state_0, weights, state_n), of a stacked one but the first without x and in the same
-    direction. `weights` may be what _core.pack has made of them; state_n is written.
+    direction. `weights` may be what _core.pack has made of them; state_n is written. The last output is made in the
+    rows `into` if they are given.
     """
     calls, outputs = [], []
     for reverse, x, state_0, weights, state_n in inputs:
@@ -69,7 +70,8 @@ def infer_rows(cell, rows, inputs, stacked=False):
         elif reverse:
             x = np.ascontiguousarray(rows.turned(x))
         h_0 = state_0[0]
-        output = rows.empty(h_0.shape[-1], h_0.dtype)
+        is_last = len(outputs) == len(inputs) - 1
+        output = rows.empty(h_0.shape[-1], h_0.dtype) if into is None or not is_last else into
         calls.append((x, *state_0, rows.offsets, weights, output, *state_n, None, None, None))
         outputs.append(output)
     _core.forward(cell, calls, stacked, get_num_threads(), instruction_set())
