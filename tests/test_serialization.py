@@ -702,6 +702,9 @@ def test_dtypes_that_numpy_lacks(path, code, bits):
 
 # Fuzz
 
+# What a file says may be a layer whose dropout has no effect.
+MAY_WARN = pytest.mark.filterwarnings("ignore:dropout")
+
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory):
@@ -760,6 +763,7 @@ def damaged(data, kind, position, what):
             return before + after[:what] + after
 
 
+@MAY_WARN
 @given(st.lists(damages, min_size=1, max_size=4), st.booleans())
 def test_fuzzed_bytes(fuzzed, valid, changes, mend):
     """With `mend` the header's length is put right, so that more damage gets past the first check."""
@@ -773,6 +777,7 @@ def test_fuzzed_bytes(fuzzed, valid, changes, mend):
     refused_or_sound(fuzzed)
 
 
+@MAY_WARN
 @given(positions, st.text(alphabet='0123456789eE+-.,:"{}[]\\ntrufalsNI', min_size=1, max_size=6), st.integers(0, 6))
 def test_fuzzed_metadata(fuzzed, state_dict, position, text, length):
     """Damage to the JSON within the JSON, in a file that is otherwise right."""
@@ -790,6 +795,7 @@ values = st.recursive(
 )
 
 
+@MAY_WARN
 @given(values, st.dictionaries(st.sampled_from(list(description()["arguments"])) | st.text(), values, max_size=3))
 @example({}, {"input_size": 2, "hidden_size": 4})
 @example(None, {"dropout": 10**400})
@@ -800,7 +806,7 @@ def test_fuzzed_values(fuzzed, state_dict, value, changes):
         refused_or_sound(fuzzed)
 
 
-@pytest.mark.filterwarnings("ignore:dropout")
+@MAY_WARN
 def test_every_single_bit(fuzzed, valid):
     """Of the header, where each of them means something."""
     for position in range(8 + int.from_bytes(valid[:8], "little")):
