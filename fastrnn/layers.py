@@ -42,7 +42,7 @@ from fastrnn._validation import (
     single,
     size,
 )
-from fastrnn.functional import GATES, empty_like, infer_rows
+from fastrnn.functional import GATES, empty_like
 from fastrnn.parameters import Parameters
 from fastrnn.stream import Stream
 
@@ -233,14 +233,11 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         state_n = empty_like(state_0)
         frozen = self._params._frozen
         weights = frozen.for_forward if frozen else self._weights
-        if len(weights) == 1:  # as infer_level would, a microsecond sooner
-            (x,) = infer_rows(self._cell, rows, [(False, x, of_layers(state_0, 0), weights[0], of_layers(state_n, 0))])
-        else:
-            for level in self._levels:
-                directions = [
-                    (reverse, of_layers(state_0, at), of_layers(state_n, at), weights[at]) for at, reverse in level
-                ]
-                x = infer_level(self._cell, rows, x, directions)
+        for level in self._levels:
+            directions = [
+                (reverse, of_layers(state_0, at), of_layers(state_n, at), weights[at]) for at, reverse in level
+            ]
+            x = infer_level(self._cell, rows, x, directions)
         if rows.offsets is None:
             return self._returned(x, rows, state_n, batched)
         output = rows.scatter(x)
