@@ -63,9 +63,8 @@ asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and Undefined
 		--deselect tests/test_faults.py::test_memory_is_flat \
 		--ignore $(CURDIR)/tests/test_benchmarks.py --ignore $(CURDIR)/tests/test_coexistence.py -k "not (test_contract and generic)" $(ARGS)
 
-# libomp is not instrumented: what it does itself is not looked at.
-tsan: $(BUILD)/tsan/team_threads ## the threads of a call with clang's ThreadSanitizer (needs libomp)
-	@TSAN_OPTIONS="ignore_noninstrumented_modules=1 $(TSAN_OPTIONS)" $<
+tsan: $(BUILD)/tsan/team_threads ## the threads of a call with clang's ThreadSanitizer
+	@$<
 
 bench: $(VENV)/installed ## beside the NumPy reference and the limits of the machine, and how it scales (minutes)
 	@$(BIN)/python benchmarks/suite.py --peers reference --scaling $(ARGS)
@@ -121,7 +120,7 @@ $(BUILD)/asan/built: $(SOURCES) $(wildcard fastrnn/*.py) | $(VENV)/extras
 	@touch $@
 
 TEAM_THREADS = tests/c/team_threads.c $(filter-out csrc/sequence.c,$(wildcard csrc/*.c))
-C_FLAGS      = -O1 -g1 -std=c11 -ffp-contract=off -fopenmp -Wall -Wextra -Icsrc
+C_FLAGS      = -O1 -g1 -std=c11 -ffp-contract=off -pthread -Wall -Wextra -Icsrc
 
 $(BUILD)/tsan/team_threads: $(TEAM_THREADS) $(wildcard csrc/*)
 	@mkdir -p $(@D)

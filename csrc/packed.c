@@ -10,7 +10,15 @@
 typedef struct {
     const fastrnn_weights *weights;
     const fastrnn_packed *to;
+    int part, parts; /* of the panels of each matrix */
 } packing;
+
+static fastrnn_range share_of_part(ptrdiff_t panels, const packing *p, const fastrnn_member *me)
+{
+    const fastrnn_member part = {p->part, p->parts, NULL, 0};
+    const fastrnn_range some = fastrnn_share(panels, &part), mine = fastrnn_share(some.to - some.from, me);
+    return (fastrnn_range){some.from + mine.from, some.from + mine.to};
+}
 
 #define real float
 #define SUFFIX f32
@@ -94,10 +102,16 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
     to->bias_hh = pass == FASTRNN_FORWARD ? memory + bias_hh : NULL;
     to->peephole = weights->peephole ? memory + peephole : NULL;
 
-    /* A team is worth its start from some tens of microseconds on. */
+    /* A team is worth its start from some tens of microseconds on, and helpers that come late from milliseconds on. */
     const double numbers = (double)G * (double)(I + P) + (has_projection ? (double)P * (double)H : 0);
-    packing p = {weights, to};
-    const int complete =
-        fastrnn_team_run(numbers < 100e3 ? 1 : threads, is_float ? pack_member_f32 : pack_member_f64, &p, interruption);
-    return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
+    const double fewest = 100e3, of_a_part = 2e6, operations = 20, ns = 0.3; /* for each number */
+    threads = numbers < fewest ? 1 : fastrnn_team_threads(threads);
+    packing p = {weights, to, 0, threads == 1 || numbers < 2 * of_a_part ? 1 : (int)(numbers / of_a_part)};
+    fastrnn_team team;
+    fastrnn_team_open(&team, threads, ns * numbers, interruption);
+    for (; p.part < p.parts; p.part++)
+        if (!fastrnn_team_phase(&team, threads, operations * numbers / p.parts,
+                                is_float ? pack_share_f32 : pack_share_f64, &p))
+            break;
+    return fastrnn_team_close(&team) ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }

@@ -15,20 +15,21 @@ static void NAME(pack_straight)(const NAME(kernels) * kernel, const fastrnn_memb
         kernel->pack_rows(K, N, piece.from, piece.to, weight, N, first, all, packed);
 }
 
-/* Each member packs its share of the panels: for forward, but for some at the ends, those that it computes with when
- * hidden units are shared, so that they are in its caches. */
-static void NAME(pack_member)(void *context, const fastrnn_member *me)
+/* Each member packs its share of the panels: for forward, but for some at the ends and where there is but one part,
+ * those that it computes with when hidden units are shared, so that they are in its caches. */
+static void NAME(pack_share)(void *context, const fastrnn_member *me)
 {
-    const fastrnn_weights *w = ((const packing *)context)->weights;
-    const fastrnn_packed *to = ((const packing *)context)->to;
+    const packing *p = context;
+    const fastrnn_weights *w = p->weights;
+    const fastrnn_packed *to = p->to;
     const NAME(kernels) *kernel = to->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[to->cell];
     const int gates = cell->gates, block = cell->block, width = kernel->width;
     const ptrdiff_t I = to->I, H = to->H, P = to->P, G = gates * H;
-    const fastrnn_range of_G = fastrnn_share(fastrnn_panels(G, width), me),
-                        of_H = fastrnn_share(fastrnn_panels(H, width), me);
-    const fastrnn_range of_P = fastrnn_share(fastrnn_panels(P, width), me),
-                        of_I = fastrnn_share(fastrnn_panels(I, width), me);
+    const fastrnn_range of_G = share_of_part(fastrnn_panels(G, width), p, me),
+                        of_H = share_of_part(fastrnn_panels(H, width), p, me);
+    const fastrnn_range of_P = share_of_part(fastrnn_panels(P, width), p, me),
+                        of_I = share_of_part(fastrnn_panels(I, width), p, me);
     if (to->pass == FASTRNN_FORWARD) {
         NAME(pack_transposed)(kernel, me, gates, block, H, I, of_G, w->weight_ih, to->panels_ih);
         NAME(pack_transposed)(kernel, me, gates, block, H, P, of_G, w->weight_hh, to->panels_hh);
@@ -44,5 +45,5 @@ static void NAME(pack_member)(void *context, const fastrnn_member *me)
         NAME(pack_straight)(kernel, me, G, I, of_I, w->weight_ih, 0, G, to->panels_ih);
         if (w->weight_hr) NAME(pack_straight)(kernel, me, P, H, of_H, w->weight_hr, 0, P, to->panels_hr);
     }
-    if (w->peephole && me->index == 0) memcpy(to->peephole, w->peephole, 3 * (size_t)H * sizeof(real));
+    if (w->peephole && me->index == 0 && p->part == 0) memcpy(to->peephole, w->peephole, 3 * (size_t)H * sizeof(real));
 }

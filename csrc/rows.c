@@ -10,7 +10,16 @@ typedef struct {
     const char *from;
     char *to;
     ptrdiff_t step, sequence; /* strides of the caller's array, in bytes */
+    int part, parts;
 } moving;
+
+/* The member's share of the current part of n items. */
+static fastrnn_range share_of_part(const moving *m, ptrdiff_t n, const fastrnn_member *me)
+{
+    const fastrnn_member part = {m->part, m->parts, NULL, 0};
+    const fastrnn_range some = fastrnn_share(n, &part), mine = fastrnn_share(some.to - some.from, me);
+    return (fastrnn_range){some.from + mine.from, some.from + mine.to};
+}
 
 static ptrdiff_t first_step_from(const fastrnn_rows *r, ptrdiff_t row)
 {
@@ -19,35 +28,35 @@ static ptrdiff_t first_step_from(const fastrnn_rows *r, ptrdiff_t row)
     return t;
 }
 
-/* The steps whose first rows are in the member's share of all rows. */
-static fastrnn_range share_of_steps(const fastrnn_rows *r, const fastrnn_member *me)
+/* The steps whose first rows are in the member's share. */
+static fastrnn_range share_of_steps(const moving *m, const fastrnn_member *me)
 {
-    const fastrnn_range rows = fastrnn_share(r->offsets[r->steps], me);
+    const fastrnn_rows *r = m->rows;
+    const fastrnn_range rows = share_of_part(m, r->offsets[r->steps], me);
     const fastrnn_range steps = {first_step_from(r, rows.from), first_step_from(r, rows.to)};
     return steps;
 }
 
 static double operations_of_a_step(const moving *m) { return (double)m->rows->B * (double)m->bytes; }
 
-static void gather_member(void *context, const fastrnn_member *me)
+static void gather_share(void *context, const fastrnn_member *me)
 {
     const moving *m = context;
     const fastrnn_rows *r = m->rows;
-    const fastrnn_range steps = share_of_steps(r, me);
+    const fastrnn_range steps = share_of_steps(m, me);
     for (fastrnn_range piece = fastrnn_no_piece(steps); fastrnn_next_piece(me, steps, operations_of_a_step(m), &piece);)
         for (ptrdiff_t t = piece.from; t < piece.to; t++) {
             char *to = m->to + (size_t)r->offsets[t] * m->bytes;
             for (ptrdiff_t b = 0; b < r->offsets[t + 1] - r->offsets[t]; b++, to += m->bytes)
                 memcpy(to, m->from + t * m->step + r->order[b] * m->sequence, m->bytes);
         }
-    fastrnn_team_finish(me);
 }
 
-static void scatter_member(void *context, const fastrnn_member *me)
+static void scatter_share(void *context, const fastrnn_member *me)
 {
     const moving *m = context;
     const fastrnn_rows *r = m->rows;
-    const fastrnn_range steps = fastrnn_share(r->T, me);
+    const fastrnn_range steps = share_of_part(m, r->T, me);
     for (fastrnn_range piece = fastrnn_no_piece(steps); fastrnn_next_piece(me, steps, operations_of_a_step(m), &piece);)
         for (ptrdiff_t t = piece.from; t < piece.to; t++) {
             const ptrdiff_t count = t < r->steps ? r->offsets[t + 1] - r->offsets[t] : 0;
@@ -59,49 +68,52 @@ static void scatter_member(void *context, const fastrnn_member *me)
                     memset(to, 0, m->bytes);
             }
         }
-    fastrnn_team_finish(me);
 }
 
-static void turn_member(void *context, const fastrnn_member *me)
+static void turn_share(void *context, const fastrnn_member *me)
 {
     const moving *m = context;
     const fastrnn_rows *r = m->rows;
-    const fastrnn_range steps = share_of_steps(r, me);
+    const fastrnn_range steps = share_of_steps(m, me);
     for (fastrnn_range piece = fastrnn_no_piece(steps); fastrnn_next_piece(me, steps, operations_of_a_step(m), &piece);)
         for (ptrdiff_t t = piece.from; t < piece.to; t++) {
             char *to = m->to + (size_t)r->offsets[t] * m->bytes;
             for (ptrdiff_t b = 0; b < r->offsets[t + 1] - r->offsets[t]; b++, to += m->bytes)
                 memcpy(to, m->from + (size_t)(r->offsets[r->lengths[b] - 1 - t] + b) * m->bytes, m->bytes);
         }
-    fastrnn_team_finish(me);
 }
 
-static fastrnn_status move(void (*job)(void *, const fastrnn_member *), moving *m,
-                           const fastrnn_interruption *interruption, int threads)
+static fastrnn_status move(fastrnn_job *job, moving *m, const fastrnn_interruption *interruption, int threads)
 {
     /* A team is worth its start from some tens of microseconds on. */
     const double bytes = (double)m->rows->offsets[m->rows->steps] * (double)m->bytes;
-    const int complete = fastrnn_team_run(bytes < 300e3 ? 1 : threads, job, m, interruption);
-    return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
+    const double fewest = 300e3, of_a_part = 2e6, operations = 1, ns = 0.1; /* for each byte */
+    threads = bytes < fewest ? 1 : fastrnn_team_threads(threads);
+    m->parts = bytes < 2 * of_a_part ? 1 : bytes < 100 * of_a_part ? (int)(bytes / of_a_part) : 100;
+    fastrnn_team team;
+    fastrnn_team_open(&team, threads, ns * bytes, interruption);
+    for (m->part = 0; m->part < m->parts; m->part++)
+        if (!fastrnn_team_phase(&team, threads, operations * bytes / m->parts, job, m)) break;
+    return fastrnn_team_close(&team) ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }
 
 fastrnn_status fastrnn_gather(const fastrnn_rows *rows, size_t bytes, const void *array, ptrdiff_t step,
                               ptrdiff_t sequence, void *to, const fastrnn_interruption *interruption, int threads)
 {
-    moving m = {rows, bytes, array, to, step, sequence};
-    return move(gather_member, &m, interruption, threads);
+    moving m = {rows, bytes, array, to, step, sequence, 0, 1};
+    return move(gather_share, &m, interruption, threads);
 }
 
 fastrnn_status fastrnn_scatter(const fastrnn_rows *rows, size_t bytes, const void *from, void *array, ptrdiff_t step,
                                ptrdiff_t sequence, const fastrnn_interruption *interruption, int threads)
 {
-    moving m = {rows, bytes, from, array, step, sequence};
-    return move(scatter_member, &m, interruption, threads);
+    moving m = {rows, bytes, from, array, step, sequence, 0, 1};
+    return move(scatter_share, &m, interruption, threads);
 }
 
 fastrnn_status fastrnn_turn(const fastrnn_rows *rows, size_t bytes, const void *from, void *to,
                             const fastrnn_interruption *interruption, int threads)
 {
-    moving m = {rows, bytes, from, to, 0, 0};
-    return move(turn_member, &m, interruption, threads);
+    moving m = {rows, bytes, from, to, 0, 0, 0, 1};
+    return move(turn_share, &m, interruption, threads);
 }

@@ -9,8 +9,6 @@
 #include "packed.h"
 #include "team.h"
 
-_Static_assert((int)FASTRNN_MOST_CALLS <= (int)FASTRNN_PROGRESSES, "each call may publish its progress");
-
 /* Workspace of one call. Gates and copied inputs of a chunk: enough rows for a product at full speed, few enough to
  * stay in the caches. */
 enum { CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20 };
@@ -37,28 +35,12 @@ static double projection_bytes(ptrdiff_t I, ptrdiff_t G, size_t element)
     return ROWS * row < MOST ? ROWS * row : MOST;
 }
 
-/* Which progress a call publishes, and which it waits for: that of the call whose result it reads. */
-enum { NO_LINK = -1, LINKED_CHUNKS = 12 };
-typedef struct {
-    int own, other;
-} linked;
-
-static void wait_for_link(const fastrnn_member *me, linked l, ptrdiff_t progress)
-{
-    if (l.other >= 0) fastrnn_team_wait(me, l.other, progress);
-}
-static void tell_link(const fastrnn_member *me, linked l, ptrdiff_t progress)
-{
-    if (l.own >= 0) fastrnn_team_publish(me, l.own, progress);
-}
-
-/* Rows of a chunk of steps that has so many columns in so many bytes: at least those of one step, at most all by so
- * many. */
-static ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t columns, size_t element, int chunks)
+/* Rows of a chunk of steps that has so many columns in so many bytes: at least those of one step. */
+static ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t columns, size_t element)
 {
     const ptrdiff_t all = first_row(s, s->T), least = rows_of_step(s, 0);
     double rows = bytes / ((double)columns * (double)element);
-    if (rows > (double)all / chunks) rows = (double)all / chunks;
+    if (rows > (double)all) rows = (double)all;
     return rows <= (double)least ? least : (ptrdiff_t)rows;
 }
 static ptrdiff_t end_of_chunk(const steps *s, ptrdiff_t t0, ptrdiff_t rows)
@@ -165,26 +147,29 @@ static ptrdiff_t largest_share(ptrdiff_t n, ptrdiff_t block, int members)
     return most;
 }
 
-enum { TEAM_START = 2500 }; /* ns, where its threads have not fallen asleep since the last */
+/* Operations of a call's products, and how many are worth more than one thread: some microseconds of them. */
+static double operations_of(const steps *s, const fastrnn_packed *packed)
+{
+    const double G = packed->isa->f32->cells[packed->cell]->gates * (double)packed->H;
+    return 2 * G * (double)first_row(s, s->T) * (double)(packed->I + packed->P);
+}
+enum { FEWEST_OPERATIONS = 200000, FEWEST_ROWS = 4 };
 
-/* How many threads, and what they share: the least estimated time, in which the start of a team counts as `start`.
- * Sharing hidden units keeps a slice of weight_hh in each core's caches and costs a barrier a step; sharing the batch
- * needs none, but every core reads all weights in every step, weight_ih too, because what a core projects it should
+/* How many threads, and what they share: the least estimated time. Sharing hidden units keeps a slice of weight_hh in
+ * each core's caches and costs a phase of the team for each step; sharing the batch needs few, but every core reads all weights in every step, weight_ih too, because what a core projects it should
  * also use: so it takes some rows to be worth that.
  */
-enum { FEWEST_ROWS = 4 };
 static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, int gates, size_t element, int width,
-                       int block, int threads, double start)
+                       int block, int threads)
 {
     const double lanes = width / 2;
-    const double barrier = 400, cell = 6.0 * gates; /* ns: a barrier, the cell on one vector */
+    const double start = 1000, phase = 400, cell = 6.0 * gates; /* ns: a team, a phase, the cell on one vector */
     const double transfer = 8;                      /* bytes per ns, of h_t to the other cores */
     const double speed = 10 * lanes;                /* flop per ns and core */
     const ptrdiff_t T = s->T, B = T > 0 ? fastrnn_panels(first_row(s, T), T) : 0; /* a step's sequences, on average */
     const ptrdiff_t blocks = fastrnn_panels(H, block);
     plan best = {1, 0, 0, 0};
-    if (2.0 * gates * (double)T * (double)B * (double)H * (double)(I + P) < 200e3)
-        return best; /* some microseconds at most: not worth a team */
+    if (B == 0) return best;
     for (int n = 1; n <= threads && (n <= B / FEWEST_ROWS || n <= blocks); n++)
         for (int split_rows = 0; split_rows <= (n > 1); split_rows++) {
             if (split_rows ? n > B / FEWEST_ROWS : n > blocks) continue;
@@ -195,7 +180,7 @@ static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, in
             double bandwidth = bytes < 40e3 ? 200 : bytes < 1e6 ? 100 : bytes < 4e6 ? 50 : 20; /* per ns */
             double product = 2 * rows * weights / speed, reading = bytes / bandwidth;
             double step = (product > reading ? product : reading) + cell * rows * units / lanes;
-            if (n > 1 && !split_rows) step += barrier + (double)B * P * element / transfer;
+            if (n > 1 && !split_rows) step += phase + (double)B * P * element / transfer;
             double input = split_rows ? 0 : 2 * rows * I * gates * units / speed;
             double once = split_rows ? 0 : gates * units * I * element / bandwidth / T; /* weight_ih, read once */
             if (once > input) input = once;
@@ -206,27 +191,103 @@ static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, in
     return best;
 }
 
-/* How several calls run: in the order of their plans, each with its own team; or all with one team; or each on a thread
- * of its own, and then the plans say so. Stacked calls wait for each other at the beginning and at the end. */
-typedef enum { IN_TURN, WITH_ONE_TEAM, SIDE_BY_SIDE } arrangement;
+/* Pieces of work that takes about so many ns, each `piece` at least, and at most one for each step. */
+enum { MOST_PIECES = 16, PIECE = 200000, OWN_PIECE = 20000, STACKED_PIECE = 15000 };
+static int pieces_of(double time, double piece, ptrdiff_t n)
+{
+    double pieces = time / piece;
+    if (pieces > MOST_PIECES) pieces = MOST_PIECES;
+    if (pieces > (double)n) pieces = (double)n;
+    return pieces < 1 ? 1 : (int)pieces;
+}
+
+/* Phases that a product is cut into, by its n panels, so that helpers need not wait long to take part. */
+static int phases_of(double operations, ptrdiff_t n)
+{
+    const double most = 5e7;
+    double phases = operations / most;
+    if (phases > (double)n / 4) phases = (double)n / 4;
+    return phases < 1 ? 1 : (int)phases;
+}
+
+/* Part k of n items, and the first step that is not before part k of all rows. */
+static fastrnn_range part_of(ptrdiff_t n, int k, int parts)
+{
+    const fastrnn_member member = {k, parts, NULL, 0};
+    return fastrnn_share(n, &member);
+}
+static ptrdiff_t first_step(const steps *s, int k, int parts)
+{
+    if (!s->offsets || k == parts) return part_of(s->T, k, parts).from;
+    const ptrdiff_t row = part_of(first_row(s, s->T), k, parts).from;
+    ptrdiff_t t = 0;
+    while (first_row(s, t) < row) t++;
+    return t;
+}
+
+/* A phase for a team, or for one who does all of it alone. */
+static int phase_of(fastrnn_team *team, const fastrnn_member *alone, int most, double operations, fastrnn_job *job,
+                    void *context)
+{
+    if (!alone) return fastrnn_team_phase(team, most, operations, job, context);
+    job(context, alone);
+    return fastrnn_team_go(alone, 0);
+}
+
+/* How several calls run: one after the other, each as its plan says; or side by side, each by one member, in `items`
+ * pieces of time. A stacked call is one piece behind the call whose result it reads. */
+typedef struct {
+    int side_by_side, items, members; /* members: the most that any phase has */
+    double alone;                     /* the estimate for one thread, ns */
+} arrangement;
 static arrangement arrange(plan *plans, int count, int stacked, ptrdiff_t T, int threads)
 {
-    double apart = 0, longest = 0;
-    int same = 1;
+    double apart = 0, longest = 0, alone = 0;
+    int most = 1;
     for (int k = 0; k < count; k++) {
         apart += plans[k].time;
+        alone += plans[k].alone;
         if (plans[k].alone > longest) longest = plans[k].alone;
-        same &= plans[k].threads == plans->threads;
+        if (plans[k].threads > most) most = plans[k].threads;
     }
     const int members = threads < count ? threads : count;
-    if (members < 2) return IN_TURN;
-    const double chunks = T < LINKED_CHUNKS ? (double)T : LINKED_CHUNKS;
-    const double waiting = stacked && T > 0 ? (chunks + members - 1) / chunks : 1;
-    if (1.1 * longest * waiting * (double)fastrnn_panels(count, members) + TEAM_START < apart) {
-        for (int k = 0; k < count; k++) plans[k] = (plan){1, 0, plans[k].alone, plans[k].alone};
-        return SIDE_BY_SIDE;
+    if (members > 1) {
+        const int items = pieces_of(longest, stacked ? STACKED_PIECE : OWN_PIECE, T);
+        const double waiting = stacked ? (double)(items + members - 1) / items : 1;
+        if (longest * waiting * (double)fastrnn_panels(count, members) < apart) {
+            for (int k = 0; k < count; k++) plans[k] = (plan){1, 0, plans[k].alone, plans[k].alone};
+            return (arrangement){1, items, members, alone};
+        }
     }
-    return same && plans->threads > 1 ? WITH_ONE_TEAM : IN_TURN;
+    return (arrangement){0, 1, most, alone};
+}
+
+/* In phase p each call does piece p, and a stacked one piece p - 1 where the call below does piece p. */
+typedef void piece_of_call(const void *calls, const fastrnn_member *, int k, int item, int items);
+typedef struct {
+    piece_of_call *piece;
+    const void *calls;
+    int count, stacked, items, phase;
+} side_by_side;
+
+static void share_of_calls(void *context, const fastrnn_member *me)
+{
+    const side_by_side *all = context;
+    const fastrnn_member alone = fastrnn_alone(me);
+    for (int k = me->index; k < all->count; k += me->size) {
+        const int item = all->phase - (all->stacked ? k : 0);
+        if (item >= 0 && item < all->items) all->piece(all->calls, &alone, k, item, all->items);
+    }
+}
+
+static int run_side_by_side(fastrnn_team *team, arrangement how, int count, int stacked, double operations,
+                            piece_of_call *piece, const void *calls)
+{
+    side_by_side all = {piece, calls, count, stacked, how.items, 0};
+    const int phases = how.items + (stacked ? count - 1 : 0);
+    for (; all.phase < phases; all.phase++)
+        if (!fastrnn_team_phase(team, how.members, operations / phases, share_of_calls, &all)) return 0;
+    return 1;
 }
 
 /* Memory that is used by the one after the other. */
@@ -263,15 +324,6 @@ fastrnn_status fastrnn_backward(const fastrnn_backward_args *args, int count, in
     return args->packed->dtype == FASTRNN_F32
                ? run_backward_f32(args, count, stacked, workspace, interruption, threads)
                : run_backward_f64(args, count, stacked, workspace, interruption, threads);
-}
-
-int fastrnn_has_openmp(void)
-{
-#ifdef _OPENMP
-    return 1;
-#else
-    return 0;
-#endif
 }
 
 const char *fastrnn_compiler(void)

@@ -1,13 +1,13 @@
-/* A layer over time, in one precision: what each member of the team does. Whatever a member is interrupted in, it comes
- * to every barrier: fastrnn_team_go() says of each piece of work whether it is still wanted. */
+/* A layer over time, in one precision. A call is cut into phases (team.h), whose shares are functions of a member: the
+ * share that it has of the hidden units or of the sequences, or the whole of one call among several. */
 
-/* The plan of one of `count` calls, which share the start of a team. */
-static plan NAME(plan_call)(steps s, const fastrnn_packed *packed, int threads, int count)
+/* The plan of a call. */
+static plan NAME(plan_call)(steps s, const fastrnn_packed *packed, int threads)
 {
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
     return plan_steps(&s, packed->I, packed->H, packed->P, cell->gates, sizeof(real), kernel->width, cell->block,
-                      threads, (double)TEAM_START / count);
+                      threads);
 }
 
 struct NAME(forward) {
@@ -22,121 +22,254 @@ struct NAME(forward) {
      * core. What is to be projected (B, m_row). The recurrent sums of a step (B, G) where the cell keeps them apart. */
     real *x_rows, *hidden, *c, *m, *recurrent;
     ptrdiff_t x_row, h_row, m_row;
-    ptrdiff_t chunk; /* rows whose input is projected together, at least B; unused with split rows */
-    int split_rows;
-    linked linked;
+    ptrdiff_t chunk; /* rows whose input is projected together, at least B */
     size_t at_gates, at_x_rows, at_hidden, at_c, at_m, at_recurrent; /* in the workspace */
 };
 
-static void NAME(forward_member)(void *context, const fastrnn_member *me)
+/* Some steps, one of them, and some of its work. */
+typedef struct {
+    const struct NAME(forward) * f;
+    ptrdiff_t t0, t1, t;
+    fastrnn_range blocks; /* of the projection */
+} NAME(forward_phase);
+
+static int NAME(keeps_gates)(const fastrnn_forward_args *args) { return args->state && args->gates; }
+
+/* The gates of the rows of steps from t0 on. */
+static real *NAME(gates_from)(const struct NAME(forward) * f, ptrdiff_t t0)
 {
-    const struct NAME(forward) *f = context;
+    const ptrdiff_t G = f->cell->gates * f->packed->H;
+    return f->gates + (NAME(keeps_gates)(f->args) ? first_row(&f->steps, t0) * G : 0);
+}
+
+static void NAME(copy_x)(const struct NAME(forward) * f, ptrdiff_t t0, fastrnn_range rows)
+{
+    const ptrdiff_t I = f->packed->I;
+    const real *x = (const real *)f->args->x + first_row(&f->steps, t0) * I;
+    for (ptrdiff_t r = rows.from; r < rows.to; r++)
+        memcpy(f->x_rows + r * f->x_row, x + r * I, (size_t)I * sizeof(real));
+}
+
+/* The input's part of the gates, for some rows of the steps from t0 on and some blocks. */
+static void NAME(project_rows)(const struct NAME(forward) * f, const fastrnn_member *me, ptrdiff_t t0,
+                               fastrnn_range rows, fastrnn_range blocks)
+{
+    const ptrdiff_t I = f->packed->I, H = f->packed->H, G = f->cell->gates * H, n = rows.to - rows.from;
+    const real *x = f->x_rows ? f->x_rows : (const real *)f->args->x + first_row(&f->steps, t0) * I;
+    const double operations = 2.0 * n * I * f->cell->gates * f->cell->block;
+    for (fastrnn_range piece = fastrnn_no_piece(blocks); fastrnn_next_piece(me, blocks, operations, &piece);)
+        f->kernel->project(f->cell, n, I, H, piece.from, piece.to, x + rows.from * f->x_row, f->x_row,
+                           f->packed->panels_ih, f->packed->bias_ih, NAME(gates_from)(f, t0) + rows.from * G);
+}
+
+/* Step t, whose gates are at `gates`, for some sequences and some blocks. */
+static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_member *me, ptrdiff_t t, real *gates,
+                               fastrnn_range rows, fastrnn_range blocks)
+{
     const fastrnn_forward_args *args = f->args;
-    const NAME(kernels) *kernel = f->kernel;
-    const NAME(cell) *cell = f->cell;
-    const ptrdiff_t T = args->T, B = args->B, I = f->packed->I, H = f->packed->H, P = f->packed->P, G = cell->gates * H;
-    const int keep = args->state != NULL, is_lstm = f->packed->cell == FASTRNN_LSTM;
-    const int width = kernel->width, of_block = cell->gates * cell->block; /* columns */
-    const real *x = args->x;
-    real *output = args->output, *state = args->state, *extra = args->extra, *c_n = args->c_n;
-    fastrnn_range rows = {0, B}, blocks = {0, fastrnn_panels(H, cell->block)},
-                  h_panels = {0, fastrnn_panels(P, kernel->width)};
-    if (f->split_rows)
-        rows = share_rows(&f->steps, me);
-    else {
-        blocks = fastrnn_share(blocks.to, me);
-        h_panels = fastrnn_share(h_panels.to, me);
-    }
+    const ptrdiff_t B = args->B, H = f->packed->H, P = f->packed->P, at = first_row(&f->steps, t);
+    const int keep = args->state != NULL;
+    real *state = args->state, *extra = args->extra;
+    const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t));
+    real *h_next = f->hidden + (t + 1) % 2 * B * f->h_row;
+    const NAME(step) step = {
+        .H = H,
+        .K = P,
+        .panels = f->packed->panels_hh,
+        .bias_hh = f->packed->bias_hh,
+        .peephole = f->packed->peephole,
+        .h_prev = t ? f->hidden + t % 2 * B * f->h_row : args->h_0,
+        .h_prev_row = t ? f->h_row : P,
+        .c_prev = f->packed->cell != FASTRNN_LSTM ? NULL
+                  : !t                            ? args->c_0
+                  : keep                          ? state + first_row(&f->steps, t - 1) * H
+                                                  : f->c,
+        .gates = gates,
+        .recurrent = f->recurrent,
+        .state = keep ? state + at * H : f->c,
+        .extra = keep && extra ? extra + at * H : NULL,
+        .h = f->m ? f->m : (real *)args->output + at * P,
+        .h_row = f->m ? f->m_row : P,
+        .h_next = f->m ? NULL : h_next,
+        .h_next_row = f->h_row,
+        .keep = keep,
+    };
+    const double operations = 2.0 * (now.to - now.from) * P * f->cell->gates * f->cell->block;
+    for (fastrnn_range piece = fastrnn_no_piece(blocks); fastrnn_next_piece(me, blocks, operations, &piece);)
+        f->cell->step(&step, now.from, now.to, piece.from, piece.to);
+}
 
-    for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) {
-        t1 = f->split_rows ? t0 + 1 : end_of_chunk(&f->steps, t0, f->chunk);
-        const ptrdiff_t first = first_row(&f->steps, t0), n = first_row(&f->steps, t1) - first;
-        real *gates = f->gates + (keep && args->gates ? first * G : 0);
-        const fastrnn_range flat = f->split_rows ? first_of(rows, n) : (fastrnn_range){0, n};
-        const real *x_chunk = x + first * I;
-        wait_for_link(me, f->linked, t1);
-        if (f->x_rows) {
-            const fastrnn_range some = f->split_rows ? flat : fastrnn_share(n, me);
-            for (ptrdiff_t r = some.from; r < some.to; r++)
-                memcpy(f->x_rows + r * f->x_row, x_chunk + r * I, (size_t)I * sizeof(real));
-            x_chunk = f->x_rows;
-            if (!f->split_rows) fastrnn_team_barrier(me);
-        }
-        for (fastrnn_range piece = fastrnn_no_piece(blocks);
-             fastrnn_next_piece(me, blocks, 2.0 * (flat.to - flat.from) * I * of_block, &piece);)
-            kernel->project(cell, flat.to - flat.from, I, H, piece.from, piece.to, x_chunk + flat.from * f->x_row,
-                            f->x_row, f->packed->panels_ih, f->packed->bias_ih, gates + flat.from * G);
-
-        for (ptrdiff_t t = t0; t < t1; t++) {
-            const ptrdiff_t at = first_row(&f->steps, t);
-            const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t));
-            real *h_next = f->hidden + (t + 1) % 2 * B * f->h_row;
-            const NAME(step) step = {
-                .H = H,
-                .K = P,
-                .panels = f->packed->panels_hh,
-                .bias_hh = f->packed->bias_hh,
-                .peephole = f->packed->peephole,
-                .h_prev = t ? f->hidden + t % 2 * B * f->h_row : args->h_0,
-                .h_prev_row = t ? f->h_row : P,
-                .c_prev = !is_lstm ? NULL
-                          : !t     ? args->c_0
-                          : keep   ? state + first_row(&f->steps, t - 1) * H
-                                   : f->c,
-                .gates = gates + (at - first) * G,
-                .recurrent = f->recurrent,
-                .state = keep ? state + at * H : f->c,
-                .extra = keep && extra ? extra + at * H : NULL,
-                .h = f->m ? f->m : output + at * P,
-                .h_row = f->m ? f->m_row : P,
-                .h_next = f->m ? NULL : h_next,
-                .h_next_row = f->h_row,
-                .keep = keep,
-            };
-            for (fastrnn_range piece = fastrnn_no_piece(blocks);
-                 fastrnn_next_piece(me, blocks, 2.0 * (now.to - now.from) * P * of_block, &piece);)
-                cell->step(&step, now.from, now.to, piece.from, piece.to);
-            if (f->m) {
-                if (!f->split_rows) fastrnn_team_barrier(me); /* a projection reads all of m */
-                for (fastrnn_range piece = fastrnn_no_piece(h_panels);
-                     fastrnn_next_piece(me, h_panels, 2.0 * (now.to - now.from) * H * width, &piece);)
-                    kernel->multiply(now.to - now.from, P, H, piece.from, piece.to, f->m + now.from * f->m_row,
-                                     f->m_row, f->packed->panels_hr, h_next + now.from * f->h_row, f->h_row);
-                const ptrdiff_t from = h_panels.from * kernel->width, to = h_panels.to * kernel->width;
-                const size_t bytes = (size_t)((to < P ? to : P) - from) * sizeof(real);
-                for (ptrdiff_t r = now.from; from < P && r < now.to; r++) {
-                    memcpy(output + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
-                    if (keep) memcpy(extra + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
-                }
-            }
-            if (!f->split_rows && fastrnn_team_barrier(me)) return; /* the next step reads all of h_t */
-        }
-        tell_link(me, f->linked, t1);
+/* The recurrent projection of step t, for some sequences and some panels of h_t. */
+static void NAME(project_hidden)(const struct NAME(forward) * f, const fastrnn_member *me, ptrdiff_t t,
+                                 fastrnn_range rows, fastrnn_range panels)
+{
+    const fastrnn_forward_args *args = f->args;
+    const ptrdiff_t H = f->packed->H, P = f->packed->P, at = first_row(&f->steps, t);
+    const int width = f->kernel->width;
+    const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t));
+    real *h_next = f->hidden + (t + 1) % 2 * args->B * f->h_row, *output = args->output, *extra = args->extra;
+    const double operations = 2.0 * (now.to - now.from) * H * width;
+    for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
+        f->kernel->multiply(now.to - now.from, P, H, piece.from, piece.to, f->m + now.from * f->m_row, f->m_row,
+                            f->packed->panels_hr, h_next + now.from * f->h_row, f->h_row);
+    const ptrdiff_t from = panels.from * width, to = panels.to * width;
+    const size_t bytes = (size_t)((to < P ? to : P) - from) * sizeof(real);
+    for (ptrdiff_t r = now.from; from < P && r < now.to; r++) {
+        memcpy(output + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
+        if (args->state) memcpy(extra + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
     }
-    if (me->index > 0 && !f->split_rows)
-        return; /* the last barrier has shown the first member all that is left to copy */
-    for (ptrdiff_t t = T - 1, done = 0; t >= 0 && done < B; t--) {
+}
+
+/* h_n and c_n of some sequences, after the last step. */
+static void NAME(end_forward)(const struct NAME(forward) * f, fastrnn_range rows)
+{
+    const fastrnn_forward_args *args = f->args;
+    const ptrdiff_t H = f->packed->H, P = f->packed->P;
+    const real *output = args->output, *state = args->state;
+    for (ptrdiff_t t = args->T - 1, done = 0; t >= 0 && done < args->B; t--) {
         const ptrdiff_t count = rows_of_step(&f->steps, t), at = first_row(&f->steps, t);
         const fastrnn_range ending = first_of(from_row(rows, done), count);
         done = count;
         if (ending.from >= ending.to) continue;
         copy_bytes((real *)args->h_n + ending.from * P, output + (at + ending.from) * P, ending.to - ending.from, P,
                    sizeof(real));
-        if (is_lstm)
-            copy_bytes(c_n + ending.from * H, (keep ? state + at * H : f->c) + ending.from * H, ending.to - ending.from,
-                       H, sizeof(real));
+        if (args->c_n)
+            copy_bytes((real *)args->c_n + ending.from * H, (state ? state + at * H : f->c) + ending.from * H,
+                       ending.to - ending.from, H, sizeof(real));
     }
 }
 
+/* Steps [from, to) of some sequences, by one member. All sequences: their input is projected some steps at a time. */
+static void NAME(forward_rows)(const struct NAME(forward) * f, const fastrnn_member *me, fastrnn_range rows,
+                               ptrdiff_t from, ptrdiff_t to)
+{
+    const ptrdiff_t B = f->args->B, G = f->cell->gates * f->packed->H;
+    const fastrnn_range blocks = {0, fastrnn_panels(f->packed->H, f->cell->block)},
+                        h_panels = {0, fastrnn_panels(f->packed->P, f->kernel->width)};
+    const int all = rows.from == 0 && rows.to == B;
+    for (ptrdiff_t t0 = from, t1; t0 < to; t0 = t1) {
+        t1 = all ? end_of_chunk(&f->steps, t0, f->chunk) : t0 + 1;
+        if (t1 > to) t1 = to;
+        const ptrdiff_t first = first_row(&f->steps, t0);
+        const fastrnn_range flat = all ? (fastrnn_range){0, first_row(&f->steps, t1) - first}
+                                       : first_of(rows, rows_of_step(&f->steps, t0));
+        if (f->x_rows) NAME(copy_x)(f, t0, flat);
+        NAME(project_rows)(f, me, t0, flat, blocks);
+        for (ptrdiff_t t = t0; t < t1; t++) {
+            NAME(forward_step)(f, me, t, NAME(gates_from)(f, t0) + (first_row(&f->steps, t) - first) * G, rows, blocks);
+            if (f->m) NAME(project_hidden)(f, me, t, rows, h_panels);
+        }
+    }
+    if (to == f->args->T) NAME(end_forward)(f, rows);
+}
+
+static void NAME(forward_share_of_rows)(void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    NAME(forward_rows)(phase->f, me, share_rows(&phase->f->steps, me), phase->t0, phase->t1);
+}
+
+static void NAME(forward_share_of_copies)(void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    const steps *s = &phase->f->steps;
+    NAME(copy_x)(phase->f, phase->t0, fastrnn_share(first_row(s, phase->t1) - first_row(s, phase->t0), me));
+}
+
+static fastrnn_range NAME(share_of_blocks)(fastrnn_range all, const fastrnn_member *me)
+{
+    const fastrnn_range some = fastrnn_share(all.to - all.from, me);
+    return (fastrnn_range){all.from + some.from, all.from + some.to};
+}
+
+static void NAME(forward_share_of_input)(void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    const steps *s = &phase->f->steps;
+    const fastrnn_range rows = {0, first_row(s, phase->t1) - first_row(s, phase->t0)};
+    NAME(project_rows)(phase->f, me, phase->t0, rows, NAME(share_of_blocks)(phase->blocks, me));
+}
+
+/* The chunk's first step comes with its projection, if that was not a phase of its own. */
+static void NAME(forward_share_of_step)(void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    const struct NAME(forward) *f = phase->f;
+    const ptrdiff_t G = f->cell->gates * f->packed->H;
+    const fastrnn_range blocks = fastrnn_share(fastrnn_panels(f->packed->H, f->cell->block), me), all = {0, f->args->B};
+    const ptrdiff_t first = first_row(&f->steps, phase->t0), at = first_row(&f->steps, phase->t) - first;
+    if (phase->t == phase->t0 && phase->blocks.from == phase->blocks.to)
+        NAME(project_rows)(f, me, phase->t0, (fastrnn_range){0, first_row(&f->steps, phase->t1) - first}, blocks);
+    NAME(forward_step)(f, me, phase->t, NAME(gates_from)(f, phase->t0) + at * G, all, blocks);
+}
+
+static void NAME(forward_share_of_hidden)(void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    const struct NAME(forward) *f = phase->f;
+    const fastrnn_range all = {0, f->args->B};
+    NAME(project_hidden)(f, me, phase->t, all, fastrnn_share(fastrnn_panels(f->packed->P, f->kernel->width), me));
+}
+
+/* Steps [t0, t1), a chunk, whose hidden units the team shares. */
+static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *team, int most, ptrdiff_t t0, ptrdiff_t t1)
+{
+    const ptrdiff_t I = f->packed->I, H = f->packed->H, P = f->packed->P, blocks = fastrnn_panels(H, f->cell->block);
+    const double rows = (double)(first_row(&f->steps, t1) - first_row(&f->steps, t0)), G = f->cell->gates * (double)H;
+    NAME(forward_phase) phase = {f, t0, t1, t0, {0, 0}};
+    if (f->x_rows && !fastrnn_team_phase(team, most, rows * I, NAME(forward_share_of_copies), &phase)) return 0;
+    const int parts = phases_of(2 * rows * I * G, blocks);
+    for (int k = 0; parts > 1 && k < parts; k++) {
+        phase.blocks = part_of(blocks, k, parts);
+        if (!fastrnn_team_phase(team, most, 2 * rows * I * G / parts, NAME(forward_share_of_input), &phase)) return 0;
+    }
+    for (; phase.t < t1; phase.t++) {
+        const double now = (double)rows_of_step(&f->steps, phase.t);
+        const double input = phase.t == t0 && parts == 1 ? 2 * rows * I * G : 0;
+        if (!fastrnn_team_phase(team, most, 2 * now * P * G + input, NAME(forward_share_of_step), &phase)) return 0;
+        if (f->m && !fastrnn_team_phase(team, most, 2 * now * P * H, NAME(forward_share_of_hidden), &phase)) return 0;
+    }
+    return 1;
+}
+
+/* A call by itself. */
+static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team, plan p)
+{
+    const ptrdiff_t T = f->args->T;
+    const fastrnn_range all = {0, f->args->B};
+    const fastrnn_member caller = fastrnn_caller(team);
+    if (p.threads == 1) {
+        NAME(forward_rows)(f, &caller, all, 0, T);
+        return fastrnn_team_go(&caller, 0);
+    }
+    if (p.split_rows) {
+        const double operations = 2.0 * f->cell->gates * f->packed->H * (f->packed->I + f->packed->P);
+        const int pieces = pieces_of(p.alone, PIECE, T);
+        for (int k = 0; k < pieces; k++) {
+            NAME(forward_phase) phase = {f, first_step(&f->steps, k, pieces), first_step(&f->steps, k + 1, pieces), 0, {0, 0}};
+            const ptrdiff_t rows = first_row(&f->steps, phase.t1) - first_row(&f->steps, phase.t0);
+            if (rows > 0 &&
+                !fastrnn_team_phase(team, p.threads, operations * rows, NAME(forward_share_of_rows), &phase))
+                return 0;
+        }
+        return 1;
+    }
+    for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) {
+        t1 = end_of_chunk(&f->steps, t0, f->chunk);
+        if (!NAME(forward_units)(f, team, p.threads, t0, t1)) return 0;
+    }
+    NAME(end_forward)(f, all);
+    return 1;
+}
+
 /* Everything of f but its memory, which is reserved. */
-static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forward_args *args, plan p, linked linked,
-                                  fastrnn_layout *layout)
+static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forward_args *args, fastrnn_layout *layout)
 {
     const fastrnn_packed *packed = args->packed;
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
     const ptrdiff_t B = args->B, I = packed->I, H = packed->H, P = packed->P, G = cell->gates * H;
-    const int keep_gates = args->state && args->gates, copy_x = rows_collide(I, sizeof(real));
+    const int copy_x = rows_collide(I, sizeof(real));
     const ptrdiff_t x_row = copy_x ? padded_row(I, sizeof(real)) : I;
     *f = (struct NAME(forward)){
         .args = args,
@@ -147,13 +280,9 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
         .x_row = x_row,
         .h_row = padded_row(P, sizeof(real)),
         .m_row = padded_row(H, sizeof(real)),
-        .split_rows = p.split_rows,
-        .linked = linked,
     };
-    const double bytes = projection_bytes(I, G, sizeof(real));
-    const int chunks = linked.own == NO_LINK ? 1 : LINKED_CHUNKS; /* the call above waits for a chunk */
-    f->chunk = p.split_rows ? B : chunk_rows(&f->steps, bytes, G + (copy_x ? x_row : 0), sizeof(real), chunks);
-    f->at_gates = fastrnn_reserve(layout, sizeof(real), keep_gates ? 0 : f->chunk, G, 1);
+    f->chunk = chunk_rows(&f->steps, projection_bytes(I, G, sizeof(real)), G + (copy_x ? x_row : 0), sizeof(real));
+    f->at_gates = fastrnn_reserve(layout, sizeof(real), NAME(keeps_gates)(args) ? 0 : f->chunk, G, 1);
     f->at_x_rows = fastrnn_reserve(layout, sizeof(real), copy_x ? f->chunk : 0, x_row, 1);
     f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, B, f->h_row);
     f->at_c = fastrnn_reserve(layout, sizeof(real), packed->cell == FASTRNN_LSTM && !args->state ? B : 0, H, 1);
@@ -163,8 +292,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
 
 static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
 {
-    const int keep_gates = f->args->state && f->args->gates;
-    f->gates = keep_gates ? f->args->gates : (real *)(memory + f->at_gates);
+    f->gates = NAME(keeps_gates)(f->args) ? f->args->gates : (real *)(memory + f->at_gates);
     if (rows_collide(f->packed->I, sizeof(real))) f->x_rows = (real *)(memory + f->at_x_rows);
     f->hidden = (real *)(memory + f->at_hidden);
     if (f->packed->cell == FASTRNN_LSTM && !f->args->state) f->c = (real *)(memory + f->at_c);
@@ -172,27 +300,13 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
     if (f->cell->recurrent) f->recurrent = (real *)(memory + f->at_recurrent);
 }
 
-struct NAME(forwards) {
-    struct NAME(forward) * calls;
-    int count;
-};
-
-/* Each call by one member, in the order of the calls: so whatever a call waits for is done or on its way. */
-static void NAME(forwards_side_by_side)(void *context, const fastrnn_member *me)
+/* Piece `item` of call k, by one member. */
+static void NAME(forward_piece)(const void *calls, const fastrnn_member *me, int k, int item, int items)
 {
-    const struct NAME(forwards) *all = context;
-    const fastrnn_member alone = fastrnn_alone(me);
-    for (int k = me->index; k < all->count; k += me->size) NAME(forward_member)(&all->calls[k], &alone);
-    fastrnn_team_finish(me);
-}
-
-static void NAME(forwards_with_one_team)(void *context, const fastrnn_member *me)
-{
-    const struct NAME(forwards) *all = context;
-    for (int k = 0; k < all->count; k++) {
-        NAME(forward_member)(&all->calls[k], me);
-        fastrnn_team_barrier(me); /* the next call uses the same memory, and may read this one's output */
-    }
+    const struct NAME(forward) *f = (const struct NAME(forward) *)calls + k;
+    const fastrnn_range all = {0, f->args->B};
+    const ptrdiff_t from = first_step(&f->steps, item, items), to = first_step(&f->steps, item + 1, items);
+    if (from < to) NAME(forward_rows)(f, me, all, from, to);
 }
 
 static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int count, int stacked,
@@ -201,33 +315,38 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
 {
     struct NAME(forward) calls[FASTRNN_MOST_CALLS];
     plan plans[FASTRNN_MOST_CALLS];
-    for (int k = 0; k < count; k++)
-        plans[k] = NAME(plan_call)((steps){args[k].T, args[k].B, args[k].offsets}, args[k].packed, threads, count);
+    const steps s = {args->T, args->B, args->offsets}; /* all have the same */
+    double operations = 0, most = 0;
+    for (int k = 0; k < count; k++) {
+        const double own = operations_of(&s, args[k].packed);
+        operations += own;
+        if (own > most) most = own;
+    }
+    threads = most < FEWEST_OPERATIONS ? 1 : fastrnn_team_threads(threads);
+    for (int k = 0; k < count; k++) plans[k] = NAME(plan_call)(s, args[k].packed, threads);
     const arrangement how = arrange(plans, count, stacked, args->T, threads);
-    const int together = how == SIDE_BY_SIDE;
     fastrnn_layout layout = {0};
     for (int k = 0; k < count; k++) {
         fastrnn_layout own = {0}; /* one after the other, they use the same memory */
-        const linked links = {together && stacked ? k : NO_LINK, together && stacked ? k - 1 : NO_LINK};
-        NAME(prepare_forward)(&calls[k], &args[k], plans[k], links, together ? &layout : &own);
-        if (!together) merge_layout(&layout, &own);
+        NAME(prepare_forward)(&calls[k], &args[k], how.side_by_side ? &layout : &own);
+        if (!how.side_by_side) merge_layout(&layout, &own);
     }
     char *memory = fastrnn_borrow(workspace, &layout);
     if (!memory) return FASTRNN_OUT_OF_MEMORY;
-    int complete = 1;
     for (int k = 0; k < count; k++) NAME(place_forward)(&calls[k], memory);
-    const int steps = args->T > 0 && rows_of_step(&calls->steps, 0) > 0; /* all have the same */
-    struct NAME(forwards) all = {calls, count};
-    if (steps && how == SIDE_BY_SIDE)
-        complete = fastrnn_team_run(threads < count ? threads : count, NAME(forwards_side_by_side), &all, interruption);
-    else if (steps && how == WITH_ONE_TEAM)
-        complete = fastrnn_team_run(plans->threads, NAME(forwards_with_one_team), &all, interruption);
-    else if (steps)
-        for (int k = 0; k < count && complete; k++)
-            complete = fastrnn_team_run(plans[k].threads, NAME(forward_member), &calls[k], interruption);
+    const ptrdiff_t some = args->T > 0 ? rows_of_step(&s, 0) : 0;
+    int complete = 1;
+    if (some > 0) {
+        fastrnn_team team;
+        fastrnn_team_open(&team, how.members, how.alone, interruption);
+        if (how.side_by_side)
+            run_side_by_side(&team, how, count, stacked, operations, NAME(forward_piece), calls);
+        else
+            for (int k = 0; k < count && NAME(forward_call)(&calls[k], &team, plans[k]); k++) continue;
+        complete = fastrnn_team_close(&team);
+    }
     for (int k = 0; k < count; k++) { /* of the sequences that have no step */
-        const ptrdiff_t some = steps ? rows_of_step(&calls[k].steps, 0) : 0, none = args[k].B - some;
-        const ptrdiff_t H = args[k].packed->H, P = args[k].packed->P;
+        const ptrdiff_t none = args[k].B - some, H = args[k].packed->H, P = args[k].packed->P;
         copy_bytes((real *)args[k].h_n + some * P, (const real *)args[k].h_0 + some * P, none, P, sizeof(real));
         if (args[k].c_n)
             copy_bytes((real *)args[k].c_n + some * H, (const real *)args[k].c_0 + some * H, none, H, sizeof(real));
@@ -252,8 +371,6 @@ struct NAME(backward) {
     real *panels_x, *panels_h, *panels_m; /* packed rows of x, h_prev and m: [panel][up to kernel->depth][width] */
     real *scratch;                        /* per member, for outer_product */
     ptrdiff_t scratch_size;
-    int split_rows;
-    linked linked;
     size_t at_d_gates, at_h_prev, at_d_h, at_m, at_d_m, at_d_hidden, at_d_state, at_panels_x, at_panels_h, at_panels_m,
         at_scratch;
 };
@@ -273,236 +390,424 @@ static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn
     }
 }
 
-/* A member's share of columns, in whole tiles. */
-static fastrnn_range NAME(share_tiles)(ptrdiff_t columns, int tile, const fastrnn_member *me)
+/* Of steps [t0, t1), a chunk, step t, or steps [from, to), or a part of its weights' gradients. */
+typedef struct {
+    const struct NAME(backward) * b;
+    ptrdiff_t t0, t1, t, from, to;
+    ptrdiff_t end, depth; /* rows [end - depth, end) of the chunk: a block */
+    int fresh;
+    int k, parts; /* part k of all rows of the weights */
+    fastrnn_range panels;
+} NAME(backward_phase);
+
+/* A member's share of columns, in whole tiles, in part k of so many parts of them. */
+static fastrnn_range NAME(share_tiles)(ptrdiff_t columns, int tile, int k, int parts, const fastrnn_member *me)
 {
-    fastrnn_range part = fastrnn_share(fastrnn_panels(columns, tile), me);
-    part.from *= tile;
-    part.to = part.to * tile < columns ? part.to * tile : columns;
-    return part;
+    const fastrnn_range some = part_of(fastrnn_panels(columns, tile), k, parts), mine = fastrnn_share(some.to - some.from, me);
+    const fastrnn_range share = {(some.from + mine.from) * tile, (some.from + mine.to) * tile};
+    return first_of(share, columns);
 }
 
-/* d_weight += sum over the chunk's rows, from the last to the first, of d_gates[r]^T x[r] (and h_prev[r]). With rows in
- * descending order, as time runs here, cutting time into chunks leaves every sum in one order. The gradients of the
- * recurrent sums are the first of d_gates, those of the input's sums the last: the same, or `shift` further. */
-static void NAME(weight_gradients)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0,
-                                   ptrdiff_t t1)
+/* Packs a block's rows of x, h_prev and m, some panels of each. */
+static void NAME(share_of_packing)(void *context, const fastrnn_member *me)
 {
+    const NAME(backward_phase) *phase = context;
+    const struct NAME(backward) *b = phase->b;
+    const NAME(kernels) *kernel = b->kernel;
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, depth = phase->depth;
+    const ptrdiff_t last = phase->end - 1, width = kernel->width;
+    const real *x = (const real *)b->args->x + (first_row(&b->steps, phase->t0) + last) * I;
+    const fastrnn_range x_panels = fastrnn_share(fastrnn_panels(I, width), me),
+                        h_panels = fastrnn_share(fastrnn_panels(P, width), me),
+                        m_panels = fastrnn_share(fastrnn_panels(H, width), me);
+    kernel->pack_rows(depth, I, x_panels.from, x_panels.to, x, -I, 0, depth, b->panels_x);
+    kernel->pack_rows(depth, P, h_panels.from, h_panels.to, b->h_prev + last * P, -P, 0, depth, b->panels_h);
+    if (b->m) kernel->pack_rows(depth, H, m_panels.from, m_panels.to, b->m + last * H, -H, 0, depth, b->panels_m);
+}
+
+/* Adds a block's rows to the gradients of some rows of the weights. The gradients of the recurrent sums are the first of
+ * d_gates, those of the input's sums the last: the same, or `shift` further. */
+static void NAME(share_of_sums)(void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const struct NAME(backward) *b = phase->b;
     const fastrnn_backward_args *args = b->args;
     const NAME(kernels) *kernel = b->kernel;
     const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H, row = b->d_gates_row;
-    const ptrdiff_t shift = (b->cell->d_gates - b->cell->gates) * H;
-    const fastrnn_range x_panels = fastrnn_share(fastrnn_panels(I, kernel->width), me);
-    const fastrnn_range h_panels = fastrnn_share(fastrnn_panels(P, kernel->width), me);
-    const fastrnn_range m_panels = fastrnn_share(fastrnn_panels(H, kernel->width), me);
-    const fastrnn_range gates = NAME(share_tiles)(G, kernel->tile_rows, me);
-    const fastrnn_range of_P = NAME(share_tiles)(P, kernel->tile_rows, me);
+    const ptrdiff_t shift = (b->cell->d_gates - b->cell->gates) * H, depth = phase->depth;
+    const fastrnn_range gates = NAME(share_tiles)(G, kernel->tile_rows, phase->k, phase->parts, me);
+    const fastrnn_range of_P = NAME(share_tiles)(P, kernel->tile_rows, phase->k, phase->parts, me);
     /* Of the recurrent gradients, the first `shift` are those of the last rows of the weights. */
     const fastrnn_range low = first_of(gates, shift), high = from_row(gates, shift);
-    const int same_biases = shift == 0 && args->d_bias_ih && args->d_bias_hh && !args->accumulate;
-    const ptrdiff_t first = first_row(&b->steps, t0), n = first_row(&b->steps, t1) - first;
-
-    for (ptrdiff_t end = n, depth; end > 0; end -= depth) {
-        depth = end < kernel->depth ? end : kernel->depth;
-        const int fresh = !args->accumulate && t1 == b->steps.T && end == n;
-        const real *d_gates = b->d_gates + (end - 1) * row;
-        kernel->pack_rows(depth, I, x_panels.from, x_panels.to, (const real *)args->x + (first + end - 1) * I, -I, 0,
-                          depth, b->panels_x);
-        kernel->pack_rows(depth, P, h_panels.from, h_panels.to, b->h_prev + (end - 1) * P, -P, 0, depth, b->panels_h);
-        if (b->m)
-            kernel->pack_rows(depth, H, m_panels.from, m_panels.to, b->m + (end - 1) * H, -H, 0, depth, b->panels_m);
-        fastrnn_team_barrier(me);
-        NAME(weight_gradient)(b, me, gates, I, depth, d_gates + shift, -row, b->panels_x, fresh,
-                              (real *)args->d_weight_ih + gates.from * I);
-        NAME(weight_gradient)(b, me, low, P, depth, d_gates, -row, b->panels_h, fresh,
-                              (real *)args->d_weight_hh + (G - shift + low.from) * P);
-        NAME(weight_gradient)(b, me, high, P, depth, d_gates, -row, b->panels_h, fresh,
-                              (real *)args->d_weight_hh + (high.from - shift) * P);
-        if (b->m)
-            NAME(weight_gradient)(b, me, of_P, H, depth, b->d_h + (end - 1) * P, -P, b->panels_m, fresh,
-                                  (real *)args->d_weight_hr + of_P.from * H);
-        if (args->d_bias_ih)
-            kernel->sum_rows(gates.to - gates.from, depth, d_gates + shift + gates.from, -row, fresh,
-                             (real *)args->d_bias_ih + gates.from);
-        if (args->d_bias_hh && !same_biases) {
-            kernel->sum_rows(low.to - low.from, depth, d_gates + low.from, -row, fresh,
-                             (real *)args->d_bias_hh + (G - shift + low.from));
-            kernel->sum_rows(high.to - high.from, depth, d_gates + high.from, -row, fresh,
-                             (real *)args->d_bias_hh + (high.from - shift));
-        }
-        fastrnn_team_barrier(me);
+    const int same_biases = shift == 0 && args->d_bias_ih && args->d_bias_hh && !args->accumulate, fresh = phase->fresh;
+    const real *d_gates = b->d_gates + (phase->end - 1) * row;
+    NAME(weight_gradient)(b, me, gates, I, depth, d_gates + shift, -row, b->panels_x, fresh,
+                          (real *)args->d_weight_ih + gates.from * I);
+    NAME(weight_gradient)(b, me, low, P, depth, d_gates, -row, b->panels_h, fresh,
+                          (real *)args->d_weight_hh + (G - shift + low.from) * P);
+    NAME(weight_gradient)(b, me, high, P, depth, d_gates, -row, b->panels_h, fresh,
+                          (real *)args->d_weight_hh + (high.from - shift) * P);
+    if (b->m)
+        NAME(weight_gradient)(b, me, of_P, H, depth, b->d_h + (phase->end - 1) * P, -P, b->panels_m, fresh,
+                              (real *)args->d_weight_hr + of_P.from * H);
+    if (args->d_bias_ih)
+        kernel->sum_rows(gates.to - gates.from, depth, d_gates + shift + gates.from, -row, fresh,
+                         (real *)args->d_bias_ih + gates.from);
+    if (args->d_bias_hh && !same_biases) {
+        kernel->sum_rows(low.to - low.from, depth, d_gates + low.from, -row, fresh,
+                         (real *)args->d_bias_hh + (G - shift + low.from));
+        kernel->sum_rows(high.to - high.from, depth, d_gates + high.from, -row, fresh,
+                         (real *)args->d_bias_hh + (high.from - shift));
     }
-    if (same_biases && t0 == 0)
+    if (same_biases && phase->t0 == 0 && phase->end == depth)
         copy_bytes((real *)args->d_bias_hh + gates.from, (real *)args->d_bias_ih + gates.from, gates.to - gates.from, 1,
                    sizeof(real));
-    if (args->d_peephole) {
-        for (ptrdiff_t t = t1 - 1; t >= t0; t--) {
-            const ptrdiff_t at = first_row(&b->steps, t), count = rows_of_step(&b->steps, t);
-            const real *c = args->state, *c_prev = t ? c + first_row(&b->steps, t - 1) * H : args->c_0;
-            const ptrdiff_t from = m_panels.from * kernel->width, to = m_panels.to * kernel->width;
-            if (!fastrnn_team_go(me, 20.0 * count * H)) break;
-            kernel->lstm_peephole(count, H, from, to < H ? to : H, b->d_gates + (at - first) * row, row, c + at * H,
-                                  c_prev, !args->accumulate && t == b->steps.T - 1, args->d_peephole);
-        }
-        fastrnn_team_barrier(me);
+}
+
+/* Adds the chunk's rows to the gradients of the peepholes of some hidden units. */
+static void NAME(share_of_peepholes)(void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const struct NAME(backward) *b = phase->b;
+    const ptrdiff_t H = b->packed->H, row = b->d_gates_row, width = b->kernel->width;
+    const fastrnn_range panels = fastrnn_share(fastrnn_panels(H, width), me);
+    const fastrnn_range units = first_of((fastrnn_range){panels.from * width, panels.to * width}, H);
+    for (ptrdiff_t t = phase->t1 - 1; t >= phase->t0; t--) {
+        const ptrdiff_t at = first_row(&b->steps, t), count = rows_of_step(&b->steps, t);
+        const real *c = b->args->state, *c_prev = t ? c + first_row(&b->steps, t - 1) * H : b->args->c_0;
+        if (!fastrnn_team_go(me, 20.0 * count * H)) return;
+        b->kernel->lstm_peephole(count, H, units.from, units.to,
+                                 b->d_gates + (at - first_row(&b->steps, phase->t0)) * row, row, c + at * H, c_prev,
+                                 !b->args->accumulate && t == b->steps.T - 1, b->args->d_peephole);
     }
 }
 
-/* d_x, `rows` rows of it from row `first` on, from d_gates of these rows. */
+/* d_weight += sum over the chunk's rows, from the last to the first, of d_gates[r]^T x[r] (and h_prev[r]). With rows in
+ * descending order, as time runs here, cutting time into chunks leaves every sum in one order. alone: the one who does
+ * it, or NULL for the team. */
+static int NAME(weight_gradients)(const struct NAME(backward) * b, fastrnn_team *team, const fastrnn_member *alone,
+                                  int most, NAME(backward_phase) *phase)
+{
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H;
+    const ptrdiff_t n = first_row(&b->steps, phase->t1) - first_row(&b->steps, phase->t0);
+    for (phase->end = n; phase->end > 0; phase->end -= phase->depth) {
+        phase->depth = phase->end < b->kernel->depth ? phase->end : b->kernel->depth;
+        phase->fresh = !b->args->accumulate && phase->t1 == b->steps.T && phase->end == n;
+        const double depth = (double)phase->depth, operations = 2 * depth * ((double)G * (I + P) + (b->m ? P * H : 0));
+        if (!phase_of(team, alone, most, 4 * depth * (I + P), NAME(share_of_packing), phase)) return 0;
+        phase->parts = phases_of(operations, fastrnn_panels(G, b->kernel->outer_rows));
+        for (phase->k = 0; phase->k < phase->parts; phase->k++)
+            if (!phase_of(team, alone, most, operations / phase->parts, NAME(share_of_sums), phase)) return 0;
+    }
+    return !b->args->d_peephole || phase_of(team, alone, most, 20.0 * n * H, NAME(share_of_peepholes), phase);
+}
+
+/* d_x, `rows` rows of it from row `first` on, for some panels, from d_gates of these rows. */
 static void NAME(input_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t first,
-                                 ptrdiff_t rows, const real *d_gates)
+                                 ptrdiff_t rows, fastrnn_range panels, const real *d_gates)
 {
     const ptrdiff_t I = b->packed->I, H = b->packed->H, G = b->cell->gates * H;
-    const fastrnn_range panels = {0, fastrnn_panels(I, b->kernel->width)};
     for (fastrnn_range piece = fastrnn_no_piece(panels);
          fastrnn_next_piece(me, panels, 2.0 * rows * G * b->kernel->width, &piece);)
         b->kernel->multiply(rows, I, G, piece.from, piece.to, d_gates + (b->cell->d_gates * H - G), b->d_gates_row,
                             b->packed->panels_ih, (real *)b->args->d_x + first * I, I);
 }
 
-/* h_prev of the chunk's first step, for some sequences: h of the step before it, or h_0. */
-static void NAME(first_h_prev)(const struct NAME(backward) * b, ptrdiff_t t0, fastrnn_range rows)
+/* With a projection: the gradient of h_t, for some sequences and some panels of it. */
+static void NAME(hidden_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0, ptrdiff_t t,
+                                  fastrnn_range rows, fastrnn_range panels)
 {
-    const ptrdiff_t H = b->packed->H, P = b->packed->P, n = rows.to - rows.from;
-    if (n <= 0) return;
-    const ptrdiff_t before = t0 ? first_row(&b->steps, t0 - 1) + rows.from : 0;
-    const real *gates = b->args->gates, *state = b->args->state, *extra = b->args->extra;
-    real *h_prev = b->h_prev + rows.from * P;
-    if (t0 == 0)
-        copy_bytes(h_prev, (const real *)b->args->h_0 + rows.from * P, n, P, sizeof(real));
-    else if (b->packed->has_projection)
-        copy_bytes(h_prev, extra + before * P, n, P, sizeof(real));
-    else if (b->packed->cell == FASTRNN_LSTM)
-        b->kernel->lstm_hidden(n, H, gates + before * 4 * H, state + before * H, h_prev);
-    else
-        copy_bytes(h_prev, state + before * H, n, H, sizeof(real));
+    const NAME(kernels) *kernel = b->kernel;
+    const ptrdiff_t P = b->packed->P, G = b->cell->gates * b->packed->H, row = b->d_gates_row;
+    const ptrdiff_t first = first_row(&b->steps, t0), at = first_row(&b->steps, t);
+    const real *d_gates_next = b->d_gates + (first_row(&b->steps, t + 1) - first) * row;
+    const real *d_output = b->args->d_output;
+    real *d_h = b->d_h + (at - first) * P;
+    const fastrnn_range now = first_of(rows, rows_of_step(&b->steps, t)),
+                        both = first_of(now, rows_of_step(&b->steps, t + 1));
+    const ptrdiff_t from = panels.from * kernel->width,
+                    to = panels.to * kernel->width < P ? panels.to * kernel->width : P;
+    for (fastrnn_range piece = fastrnn_no_piece(panels);
+         fastrnn_next_piece(me, panels, 2.0 * (both.to - both.from) * G * kernel->width, &piece);)
+        kernel->multiply(both.to - both.from, P, G, piece.from, piece.to, d_gates_next + both.from * row, row,
+                         b->packed->panels_hh, b->d_hidden + both.from * P, P);
+    for (ptrdiff_t r = now.from; from < to && r < now.to; r++)
+        kernel->add(to - from, b->d_hidden + r * P + from, d_output ? d_output + (at + r) * P + from : NULL,
+                    d_h + r * P + from);
 }
 
-static void NAME(backward_member)(void *context, const fastrnn_member *me)
+/* Step t of a chunk from t0 to t1, for some sequences and some panels of hidden units. h_{t-1} of the step after it is
+ * kept for `next` sequences, if the cell does not make it anew. */
+static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0, ptrdiff_t t1,
+                                ptrdiff_t t, fastrnn_range rows, fastrnn_range units, fastrnn_range next)
 {
-    const struct NAME(backward) *b = context;
     const fastrnn_backward_args *args = b->args;
     const fastrnn_packed *packed = b->packed;
-    const NAME(kernels) *kernel = b->kernel;
-    const ptrdiff_t T = args->T, B = args->B, H = packed->H, P = packed->P, G = b->cell->gates * H,
-                    row = b->d_gates_row;
-    const int is_lstm = packed->cell == FASTRNN_LSTM, width = kernel->width;
+    const ptrdiff_t H = packed->H, P = packed->P, G = b->cell->gates * H, row = b->d_gates_row;
+    const int is_lstm = packed->cell == FASTRNN_LSTM;
     const real *state = args->state, *gates = args->gates, *extra = args->extra, *d_output = args->d_output;
-    const fastrnn_range all_h = {0, fastrnn_panels(P, kernel->width)}, some_h = fastrnn_share(all_h.to, me);
-    const fastrnn_range some_rows = fastrnn_share(B, me);
-    fastrnn_range rows = {0, B}, units = {0, fastrnn_panels(H, kernel->width)}, h_panels = all_h;
-    if (b->split_rows)
-        rows = share_rows(&b->steps, me);
-    else {
-        units = fastrnn_share(units.to, me);
-        h_panels = some_h;
+    const ptrdiff_t first = first_row(&b->steps, t0), at = first_row(&b->steps, t);
+    const ptrdiff_t count = rows_of_step(&b->steps, t), after = rows_of_step(&b->steps, t + 1);
+    const fastrnn_range now = first_of(rows, count);
+    real *h_next = t == t1 - 1 ? NULL : b->h_prev + (at + count - first) * P;
+    /* clang-format off */
+    NAME(step_back) step = {
+        .H = H,
+        .a = b->d_gates + (first_row(&b->steps, t + 1) - first) * row,
+        .a_row = row,
+        .K = G,
+        .panels = packed->panels_hh,
+        .product_rows = after,
+        .peephole = packed->peephole,
+        .gates = gates ? gates + at * G : NULL,
+        .state = state + at * H,
+        .extra = extra && !is_lstm ? extra + at * H : NULL,
+        .c_prev = t         ? state + first_row(&b->steps, t - 1) * H
+                  : is_lstm ? args->c_0
+                            : args->h_0,
+        .d_output = d_output ? d_output + at * P : NULL,
+        .d_h = b->d_hidden,
+        .d_state = b->d_state,
+        .d_gates = b->d_gates + (at - first) * row,
+        .d_gates_row = row,
+        .h = is_lstm ? h_next : NULL,
+    };
+    /* clang-format on */
+    if (packed->has_projection) {
+        step.a = b->d_h + (at - first) * P, step.a_row = P, step.K = P, step.panels = packed->panels_hr;
+        step.product_rows = count;
+        step.d_output = NULL, step.d_h = b->d_m, step.h = b->m + (at - first) * H;
     }
+    const double operations = 2.0 * (now.to - now.from) * step.K * b->kernel->width;
+    for (fastrnn_range piece = fastrnn_no_piece(units); fastrnn_next_piece(me, units, operations, &piece);)
+        b->cell->step_back(&step, now.from, now.to, piece.from, piece.to);
+    if (h_next && (!is_lstm || packed->has_projection)) {
+        const fastrnn_range kept = first_of(next, after);
+        const real *h = is_lstm ? extra : state;
+        copy_bytes(h_next + kept.from * P, h + (at + kept.from) * P, kept.to - kept.from, P, sizeof(real));
+    }
+}
 
-    for (ptrdiff_t t1 = T, t0; t1 > 0; t1 = t0) {
-        t0 = start_of_chunk(&b->steps, t1, b->chunk);
-        const ptrdiff_t first = first_row(&b->steps, t0);
-        /* Linked calls tell each other of d_x some steps at a time; others make it for the whole chunk. */
-        const ptrdiff_t some_steps = b->linked.own == NO_LINK ? t1 - t0 : fastrnn_panels(T, LINKED_CHUNKS);
-        ptrdiff_t end = t1; /* of the steps whose d_x is still to be made */
-        NAME(first_h_prev)(b, t0, first_of(some_rows, rows_of_step(&b->steps, t0)));
-        for (ptrdiff_t t = t1 - 1; t >= t0; t--) {
-            if (t == end - 1) wait_for_link(me, b->linked, T - (end - t0 < some_steps ? t0 : end - some_steps));
-            const ptrdiff_t at = first_row(&b->steps, t), after = rows_of_step(&b->steps, t + 1);
-            const fastrnn_range now = first_of(rows, rows_of_step(&b->steps, t));
-            const real *d_gates_next = b->d_gates + (first_row(&b->steps, t + 1) - first) * row;
-            real *h_next = t == t1 - 1 ? NULL : b->h_prev + (at + rows_of_step(&b->steps, t) - first) * P;
-            /* clang-format off */
-            NAME(step_back) step = {
-                .H = H,
-                .a = d_gates_next,
-                .a_row = row,
-                .K = G,
-                .panels = packed->panels_hh,
-                .product_rows = after,
-                .peephole = packed->peephole,
-                .gates = gates ? gates + at * G : NULL,
-                .state = state + at * H,
-                .extra = extra && !is_lstm ? extra + at * H : NULL,
-                .c_prev = t         ? state + first_row(&b->steps, t - 1) * H
-                          : is_lstm ? args->c_0
-                                    : args->h_0,
-                .d_output = d_output ? d_output + at * P : NULL,
-                .d_h = b->d_hidden,
-                .d_state = b->d_state,
-                .d_gates = b->d_gates + (at - first) * row,
-                .d_gates_row = row,
-                .h = is_lstm ? h_next : NULL,
-            };
-            /* clang-format on */
-            if (packed->has_projection) {
-                real *d_h = b->d_h + (at - first) * P;
-                const fastrnn_range both = first_of(now, after);
-                const ptrdiff_t from = h_panels.from * kernel->width,
-                                to = h_panels.to * kernel->width < P ? h_panels.to * kernel->width : P;
-                for (fastrnn_range piece = fastrnn_no_piece(h_panels);
-                     fastrnn_next_piece(me, h_panels, 2.0 * (both.to - both.from) * G * width, &piece);)
-                    kernel->multiply(both.to - both.from, P, G, piece.from, piece.to, d_gates_next + both.from * row,
-                                     row, packed->panels_hh, b->d_hidden + both.from * P, P);
-                for (ptrdiff_t r = now.from; from < to && r < now.to; r++)
-                    kernel->add(to - from, b->d_hidden + r * P + from, d_output ? d_output + (at + r) * P + from : NULL,
-                                d_h + r * P + from);
-                if (!b->split_rows) fastrnn_team_barrier(me); /* the cell reads all of d_h */
-                step.a = d_h, step.a_row = P, step.K = P, step.panels = packed->panels_hr;
-                step.product_rows = rows_of_step(&b->steps, t);
-                step.d_output = NULL, step.d_h = b->d_m, step.h = b->m + (at - first) * H;
+/* Steps [from, to) of a chunk from t0 to t1, the last first, for some sequences, by one member. All sequences: their
+ * d_x is made for all steps together. */
+static void NAME(backward_rows)(const struct NAME(backward) * b, const fastrnn_member *me, fastrnn_range rows,
+                                ptrdiff_t t0, ptrdiff_t t1, ptrdiff_t from, ptrdiff_t to)
+{
+    const ptrdiff_t row = b->d_gates_row, first = first_row(&b->steps, t0);
+    const fastrnn_range units = {0, fastrnn_panels(b->packed->H, b->kernel->width)},
+                        h_panels = {0, fastrnn_panels(b->packed->P, b->kernel->width)},
+                        x_panels = {0, fastrnn_panels(b->packed->I, b->kernel->width)};
+    const int all = rows.from == 0 && rows.to == b->args->B;
+    for (ptrdiff_t t = to - 1; t >= from; t--) {
+        if (b->packed->has_projection) NAME(hidden_gradient)(b, me, t0, t, rows, h_panels);
+        NAME(backward_step)(b, me, t0, t1, t, rows, units, rows);
+        if (!b->args->d_x || (all && t > from)) continue;
+        const ptrdiff_t at = first_row(&b->steps, t);
+        const fastrnn_range now = all ? (fastrnn_range){0, first_row(&b->steps, to) - at}
+                                      : first_of(rows, rows_of_step(&b->steps, t));
+        NAME(input_gradient)(b, me, at + now.from, now.to - now.from, x_panels,
+                             b->d_gates + (at - first + now.from) * row);
+    }
+}
+
+static void NAME(backward_share_of_rows)(void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    NAME(backward_rows)(phase->b, me, share_rows(&phase->b->steps, me), phase->t0, phase->t1, phase->from, phase->to);
+}
+
+static void NAME(backward_share_of_hidden)(void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const fastrnn_range all = {0, phase->b->args->B};
+    NAME(hidden_gradient)(phase->b, me, phase->t0, phase->t, all,
+                          fastrnn_share(fastrnn_panels(phase->b->packed->P, phase->b->kernel->width), me));
+}
+
+static void NAME(backward_share_of_step)(void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const struct NAME(backward) *b = phase->b;
+    const fastrnn_range all = {0, b->args->B};
+    NAME(backward_step)(b, me, phase->t0, phase->t1, phase->t, all,
+                        fastrnn_share(fastrnn_panels(b->packed->H, b->kernel->width), me),
+                        fastrnn_share(b->args->B, me));
+}
+
+/* Of the rows of steps [from, to), for some panels, those of d_x. */
+static void NAME(backward_share_of_input)(void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const struct NAME(backward) *b = phase->b;
+    const ptrdiff_t at = first_row(&b->steps, phase->from), first = first_row(&b->steps, phase->t0);
+    const fastrnn_range rows = fastrnn_share(first_row(&b->steps, phase->to) - at, me);
+    NAME(input_gradient)(b, me, at + rows.from, rows.to - rows.from, phase->panels,
+                         b->d_gates + (at - first + rows.from) * b->d_gates_row);
+}
+
+/* h_prev of the chunk's first step: h of the step before it, or h_0. */
+static void NAME(first_h_prev)(const struct NAME(backward) * b, ptrdiff_t t0)
+{
+    const ptrdiff_t H = b->packed->H, P = b->packed->P, n = rows_of_step(&b->steps, t0);
+    const ptrdiff_t before = t0 ? first_row(&b->steps, t0 - 1) : 0;
+    const real *gates = b->args->gates, *state = b->args->state, *extra = b->args->extra;
+    if (t0 == 0)
+        copy_bytes(b->h_prev, b->args->h_0, n, P, sizeof(real));
+    else if (b->packed->has_projection)
+        copy_bytes(b->h_prev, extra + before * P, n, P, sizeof(real));
+    else if (b->packed->cell == FASTRNN_LSTM)
+        b->kernel->lstm_hidden(n, H, gates + before * 4 * H, state + before * H, b->h_prev);
+    else
+        copy_bytes(b->h_prev, state + before * H, n, H, sizeof(real));
+}
+
+/* The first step of the chunk from t0 to t1 becomes the one after the next chunk, which begins at `next`. */
+static void NAME(keep_first_step)(const struct NAME(backward) * b, ptrdiff_t t0, ptrdiff_t next)
+{
+    const ptrdiff_t row = b->d_gates_row, last = first_row(&b->steps, t0) - first_row(&b->steps, next);
+    copy_bytes(b->d_gates + last * row, b->d_gates, rows_of_step(&b->steps, t0), row, sizeof(real));
+}
+
+/* d_h_0, for some panels of it. */
+static void NAME(backward_share_of_h_0)(void *context, const fastrnn_member *me)
+{
+    const struct NAME(backward) *b = ((const NAME(backward_phase) *)context)->b;
+    const ptrdiff_t P = b->packed->P, G = b->cell->gates * b->packed->H, count = rows_of_step(&b->steps, 0);
+    const fastrnn_range panels = fastrnn_share(fastrnn_panels(P, b->kernel->width), me);
+    for (fastrnn_range piece = fastrnn_no_piece(panels);
+         fastrnn_next_piece(me, panels, 2.0 * count * G * b->kernel->width, &piece);)
+        b->kernel->multiply(count, P, G, piece.from, piece.to, b->d_gates, b->d_gates_row, b->packed->panels_hh,
+                            b->args->d_h_0, P);
+}
+
+static void NAME(end_backward)(const struct NAME(backward) * b)
+{
+    const ptrdiff_t H = b->packed->H, count = rows_of_step(&b->steps, 0);
+    real *d_h_0 = b->args->d_h_0;
+    if (b->packed->cell == FASTRNN_LSTM) copy_bytes(b->args->d_c_0, b->d_state, count, H, sizeof(real));
+    if (b->packed->cell == FASTRNN_GRU) b->kernel->add(count * H, d_h_0, b->d_state, d_h_0); /* what passed by the product */
+}
+
+/* The steps of a chunk whose hidden units the team shares. */
+static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *team, int most, NAME(backward_phase) *phase)
+{
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, x_panels = fastrnn_panels(I, b->kernel->width);
+    const double G = b->cell->gates * (double)H;
+    for (phase->t = phase->t1 - 1; phase->t >= phase->t0; phase->t--) {
+        const double now = (double)rows_of_step(&b->steps, phase->t);
+        const int projected = b->packed->has_projection;
+        if (projected && !fastrnn_team_phase(team, most, 2 * now * P * G, NAME(backward_share_of_hidden), phase))
+            return 0;
+        const double operations = 2 * now * H * (projected ? (double)P : G);
+        if (!fastrnn_team_phase(team, most, operations, NAME(backward_share_of_step), phase)) return 0;
+    }
+    if (!b->args->d_x) return 1;
+    const double rows = (double)(first_row(&b->steps, phase->t1) - first_row(&b->steps, phase->t0));
+    const int parts = phases_of(2 * rows * I * G, x_panels);
+    phase->from = phase->t0, phase->to = phase->t1;
+    for (int k = 0; k < parts; k++) {
+        phase->panels = part_of(x_panels, k, parts);
+        if (!fastrnn_team_phase(team, most, 2 * rows * I * G / parts, NAME(backward_share_of_input), phase)) return 0;
+    }
+    return 1;
+}
+
+/* A call by itself. */
+static int NAME(backward_call)(const struct NAME(backward) * b, fastrnn_team *team, plan p)
+{
+    const double operations = 2.0 * b->cell->gates * b->packed->H * (b->packed->I + b->packed->P);
+    const ptrdiff_t T = b->args->T;
+    const fastrnn_member caller = fastrnn_caller(team), *alone = p.threads == 1 ? &caller : NULL;
+    const fastrnn_range all = {0, b->args->B};
+    NAME(backward_phase) phase = {.b = b};
+    for (phase.t1 = T; phase.t1 > 0; phase.t1 = phase.t0) {
+        phase.t0 = start_of_chunk(&b->steps, phase.t1, b->chunk);
+        NAME(first_h_prev)(b, phase.t0);
+        if (alone)
+            NAME(backward_rows)(b, alone, all, phase.t0, phase.t1, phase.t0, phase.t1);
+        else if (p.split_rows) {
+            const ptrdiff_t n = phase.t1 - phase.t0;
+            const int pieces = pieces_of(2 * p.alone * n / T, PIECE, n);
+            for (int k = pieces - 1; k >= 0; k--) {
+                phase.from = phase.t0 + part_of(n, k, pieces).from, phase.to = phase.t0 + part_of(n, k, pieces).to;
+                const ptrdiff_t rows = first_row(&b->steps, phase.to) - first_row(&b->steps, phase.from);
+                if (!fastrnn_team_phase(team, p.threads, operations * rows, NAME(backward_share_of_rows), &phase))
+                    return 0;
             }
-            for (fastrnn_range piece = fastrnn_no_piece(units);
-                 fastrnn_next_piece(me, units, 2.0 * (now.to - now.from) * step.K * width, &piece);)
-                b->cell->step_back(&step, now.from, now.to, piece.from, piece.to);
-            if (h_next && (!is_lstm || packed->has_projection)) {
-                const fastrnn_range next = first_of(b->split_rows ? rows : some_rows, after);
-                const real *h = is_lstm ? extra : state;
-                copy_bytes(h_next + next.from * P, h + (at + next.from) * P, next.to - next.from, P, sizeof(real));
-            }
-            if (b->split_rows) {
-                if (args->d_x)
-                    NAME(input_gradient)(b, me, at + now.from, now.to - now.from, step.d_gates + now.from * row);
-                continue;
-            }
-            if (fastrnn_team_barrier(me)) return; /* the step before reads all of d_gates */
-            if (t > t0 && end - t < some_steps) continue;
-            if (args->d_x) {
-                const fastrnn_range flat = fastrnn_share(first_row(&b->steps, end) - at, me);
-                NAME(input_gradient)(b, me, at + flat.from, flat.to - flat.from,
-                                     b->d_gates + (at - first + flat.from) * row);
-            }
-            end = t;
-            tell_link(me, b->linked, T - t);
-        }
-        if (b->split_rows) fastrnn_team_barrier(me);
-        NAME(weight_gradients)(b, me, t0, t1);
-        if (t0 > 0) { /* this chunk's first step is the one after the next chunk */
-            const fastrnn_range some = first_of(some_rows, rows_of_step(&b->steps, t0));
-            const ptrdiff_t last = first - first_row(&b->steps, start_of_chunk(&b->steps, t0, b->chunk));
-            copy_bytes(b->d_gates + (last + some.from) * row, b->d_gates + some.from * row, some.to - some.from, row,
-                       sizeof(real));
-            fastrnn_team_barrier(me);
+        } else if (!NAME(backward_units)(b, team, p.threads, &phase))
+            return 0;
+        if (!NAME(weight_gradients)(b, team, alone, p.threads, &phase)) return 0;
+        if (phase.t0 > 0) NAME(keep_first_step)(b, phase.t0, start_of_chunk(&b->steps, phase.t0, b->chunk));
+    }
+    if (!phase_of(team, alone, p.threads, 2.0 * b->args->B * b->packed->P * b->packed->H * b->cell->gates,
+                  NAME(backward_share_of_h_0), &phase))
+        return 0;
+    NAME(end_backward)(b);
+    return 1;
+}
+
+/* Calls side by side: chunk by chunk, each call's steps and then its weights' gradients by one member. */
+typedef struct {
+    const struct NAME(backward) * calls;
+    int count;
+    ptrdiff_t t0, t1;
+} NAME(backwards);
+
+static void NAME(backward_piece)(const void *context, const fastrnn_member *me, int k, int item, int items)
+{
+    const NAME(backwards) *all = context;
+    const struct NAME(backward) *b = &all->calls[k];
+    const fastrnn_range rows = {0, b->args->B}, some = part_of(all->t1 - all->t0, items - 1 - item, items);
+    if (item == 0) NAME(first_h_prev)(b, all->t0);
+    NAME(backward_rows)(b, me, rows, all->t0, all->t1, all->t0 + some.from, all->t0 + some.to);
+}
+
+static void NAME(backwards_end_chunk)(void *context, const fastrnn_member *me)
+{
+    const NAME(backwards) *all = context;
+    const fastrnn_member alone = fastrnn_alone(me);
+    for (int k = me->index; k < all->count; k += me->size) {
+        const struct NAME(backward) *b = &all->calls[k];
+        NAME(backward_phase) phase = {.b = b, .t0 = all->t0, .t1 = all->t1};
+        if (!NAME(weight_gradients)(b, me->team, &alone, 1, &phase)) return;
+        if (all->t0 > 0)
+            NAME(keep_first_step)(b, all->t0, start_of_chunk(&b->steps, all->t0, b->chunk));
+        else {
+            NAME(backward_share_of_h_0)(&phase, &alone);
+            NAME(end_backward)(b);
         }
     }
-    const ptrdiff_t count = rows_of_step(&b->steps, 0);
-    const fastrnn_range some = first_of(some_rows, count);
-    real *d_h_0 = args->d_h_0;
-    for (fastrnn_range piece = fastrnn_no_piece(some_h);
-         fastrnn_next_piece(me, some_h, 2.0 * count * G * width, &piece);)
-        kernel->multiply(count, P, G, piece.from, piece.to, b->d_gates, row, packed->panels_hh, d_h_0, P);
-    if (is_lstm)
-        copy_bytes((real *)args->d_c_0 + some.from * H, b->d_state + some.from * H, some.to - some.from, H,
-                   sizeof(real));
-    if (packed->cell == FASTRNN_GRU) { /* what passed by the product */
-        fastrnn_team_barrier(me);
-        kernel->add((some.to - some.from) * H, d_h_0 + some.from * H, b->d_state + some.from * H,
-                    d_h_0 + some.from * H);
+}
+
+static int NAME(backward_side_by_side)(const struct NAME(backward) * calls, int count, int stacked, arrangement how,
+                                       double operations, fastrnn_team *team)
+{
+    NAME(backwards) all = {calls, count, 0, calls->args->T};
+    const double T = (double)calls->args->T;
+    for (; all.t1 > 0; all.t1 = all.t0) {
+        all.t0 = start_of_chunk(&calls->steps, all.t1, calls->chunk);
+        const double part = (double)(all.t1 - all.t0) / T;
+        arrangement now = how;
+        now.items = pieces_of(how.items * part, 1, all.t1 - all.t0);
+        if (!run_side_by_side(team, now, count, stacked, 2 * operations * part, NAME(backward_piece), &all)) return 0;
+        if (!fastrnn_team_phase(team, how.members, operations * part, NAME(backwards_end_chunk), &all)) return 0;
     }
+    return 1;
+}
+
+/* Rows of a chunk. */
+static ptrdiff_t NAME(backward_chunk)(const fastrnn_backward_args *args)
+{
+    const fastrnn_packed *packed = args->packed;
+    const ptrdiff_t H = packed->H, P = packed->P, d_gates = packed->isa->SUFFIX->cells[packed->cell]->d_gates;
+    const ptrdiff_t projected = packed->has_projection ? P + H : 0;
+    const steps s = {args->T, args->B, args->offsets};
+    return chunk_rows(&s, BACKWARD_CHUNK_BYTES, padded_row(d_gates * H, sizeof(real)) + P + projected, sizeof(real));
 }
 
 /* Everything of b but its memory, which is reserved. */
-static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_backward_args *args, plan p, linked linked,
-                                   fastrnn_layout *layout)
+static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_backward_args *args, ptrdiff_t chunk,
+                                   int threads, fastrnn_layout *layout)
 {
     const fastrnn_packed *packed = args->packed;
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
@@ -518,10 +823,8 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
         .steps = {args->T, B, args->offsets},
         .d_gates_row = row,
         .scratch_size = kernel->outer_rows * kernel->depth,
-        .split_rows = p.split_rows,
-        .linked = linked,
+        .chunk = chunk,
     };
-    b->chunk = chunk_rows(&b->steps, BACKWARD_CHUNK_BYTES, row + P + projected * (P + H), sizeof(real), 1);
     b->at_d_gates = fastrnn_reserve(layout, sizeof(real), b->chunk + B, row, 1);
     b->at_h_prev = fastrnn_reserve(layout, sizeof(real), b->chunk, P, 1);
     b->at_d_h = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, P, 1);
@@ -532,7 +835,7 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
     b->at_panels_x = fastrnn_reserve(layout, sizeof(real), kernel->depth, fastrnn_panels(I, width), width);
     b->at_panels_h = fastrnn_reserve(layout, sizeof(real), kernel->depth, fastrnn_panels(P, width), width);
     b->at_panels_m = fastrnn_reserve(layout, sizeof(real), projected * kernel->depth, fastrnn_panels(H, width), width);
-    b->at_scratch = fastrnn_reserve(layout, sizeof(real), b->scratch_size, p.threads, 1);
+    b->at_scratch = fastrnn_reserve(layout, sizeof(real), b->scratch_size, threads, 1);
 }
 
 static void NAME(place_backward)(struct NAME(backward) * b, char *memory)
@@ -575,66 +878,49 @@ static void NAME(begin_backward)(const struct NAME(backward) * b)
     copy_bytes(args->d_peephole, NULL, args->d_peephole ? 3 : 0, H, sizeof(real));
 }
 
-struct NAME(backwards) {
-    struct NAME(backward) * calls;
-    int count;
-};
-
-static void NAME(backwards_side_by_side)(void *context, const fastrnn_member *me)
-{
-    const struct NAME(backwards) *all = context;
-    const fastrnn_member alone = fastrnn_alone(me);
-    for (int k = me->index; k < all->count; k += me->size) {
-        NAME(begin_backward)(&all->calls[k]);
-        NAME(backward_member)(&all->calls[k], &alone);
-    }
-    fastrnn_team_finish(me);
-}
-
-static void NAME(backwards_with_one_team)(void *context, const fastrnn_member *me)
-{
-    const struct NAME(backwards) *all = context;
-    for (int k = 0; k < all->count; k++) {
-        if (me->index == 0) NAME(begin_backward)(&all->calls[k]);
-        fastrnn_team_barrier(me);
-        NAME(backward_member)(&all->calls[k], me);
-        fastrnn_team_barrier(me); /* the next call uses the same memory, and may read this one's d_x */
-    }
-}
-
 static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int count, int stacked,
                                          fastrnn_workspace *workspace, const fastrnn_interruption *interruption,
                                          int threads)
 {
     struct NAME(backward) calls[FASTRNN_MOST_CALLS];
     plan plans[FASTRNN_MOST_CALLS];
-    for (int k = 0; k < count; k++)
-        plans[k] = NAME(plan_call)((steps){args[k].T, args[k].B, args[k].offsets}, args[k].packed, threads, count);
+    const steps s = {args->T, args->B, args->offsets}; /* all have the same */
+    double operations = 0, most = 0;
+    for (int k = 0; k < count; k++) {
+        const double own = operations_of(&s, args[k].packed);
+        operations += own;
+        if (own > most) most = own;
+    }
+    threads = most < FEWEST_OPERATIONS ? 1 : fastrnn_team_threads(threads);
+    for (int k = 0; k < count; k++) plans[k] = NAME(plan_call)(s, args[k].packed, threads);
     const arrangement how = arrange(plans, count, stacked, args->T, threads);
-    const int together = how == SIDE_BY_SIDE;
+    ptrdiff_t chunk = NAME(backward_chunk)(args);
+    for (int k = 1; how.side_by_side && k < count; k++) {
+        const ptrdiff_t own = NAME(backward_chunk)(&args[k]);
+        if (own < chunk) chunk = own;
+    }
     fastrnn_layout layout = {0};
     for (int k = 0; k < count; k++) {
-        fastrnn_layout own = {0};
-        const linked links = {together && stacked ? k : NO_LINK, together && stacked ? k - 1 : NO_LINK};
-        NAME(prepare_backward)(&calls[k], &args[k], plans[k], links, together ? &layout : &own);
-        if (!together) merge_layout(&layout, &own);
+        fastrnn_layout own = {0}; /* one after the other, they use the same memory */
+        NAME(prepare_backward)(&calls[k], &args[k], how.side_by_side ? chunk : NAME(backward_chunk)(&args[k]),
+                               plans[k].threads, how.side_by_side ? &layout : &own);
+        if (!how.side_by_side) merge_layout(&layout, &own);
     }
     char *memory = fastrnn_borrow(workspace, &layout);
     if (!memory) return FASTRNN_OUT_OF_MEMORY;
-    int complete = 1;
-    const int steps = args->T > 0 && rows_of_step(&calls->steps, 0) > 0;
     for (int k = 0; k < count; k++) NAME(place_backward)(&calls[k], memory);
-    struct NAME(backwards) all = {calls, count};
-    if (steps && how == SIDE_BY_SIDE)
-        complete =
-            fastrnn_team_run(threads < count ? threads : count, NAME(backwards_side_by_side), &all, interruption);
-    else if (steps && how == WITH_ONE_TEAM)
-        complete = fastrnn_team_run(plans->threads, NAME(backwards_with_one_team), &all, interruption);
-    else
-        for (int k = 0; k < count && complete; k++) {
+    const int any = args->T > 0 && rows_of_step(&s, 0) > 0;
+    fastrnn_team team;
+    fastrnn_team_open(&team, how.members, 2 * how.alone, interruption);
+    if (how.side_by_side) {
+        for (int k = 0; k < count; k++) NAME(begin_backward)(&calls[k]);
+        if (any) NAME(backward_side_by_side)(calls, count, stacked, how, operations, &team);
+    } else
+        for (int k = 0; k < count; k++) {
             NAME(begin_backward)(&calls[k]);
-            if (steps) complete = fastrnn_team_run(plans[k].threads, NAME(backward_member), &calls[k], interruption);
+            if (any && !NAME(backward_call)(&calls[k], &team, plans[k])) break;
         }
+    const int complete = fastrnn_team_close(&team);
     fastrnn_give_back(workspace, memory);
     return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }

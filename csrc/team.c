@@ -1,110 +1,34 @@
 #if !defined(_GNU_SOURCE)
-#define _GNU_SOURCE /* syscall */
+#define _GNU_SOURCE /* sched_getcpu */
 #endif
 #include "team.h"
 
-#include <limits.h>
-#include <time.h>
+#include "processors.h"
+#include "threads.h"
 
-#include "float_mode.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#include <stdatomic.h>
-#if defined(__linux__)
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-#if defined(__unix__) || defined(__APPLE__)
-#include <sched.h>
-#define YIELD() sched_yield()
-#else
-#define YIELD() ((void)0)
-#endif
-
-#if defined(__x86_64__) || defined(__i386__)
-#define RELAX() __builtin_ia32_pause()
-#elif defined(__aarch64__)
-#define RELAX() __asm__ volatile("yield")
-#else
-#define RELAX() ((void)0)
-#endif
-
-typedef atomic_int shared_flag;
-#define READ(flag) atomic_load_explicit(&(flag), memory_order_relaxed)
-#define WRITE(flag, value) atomic_store_explicit(&(flag), value, memory_order_relaxed)
-#else
-typedef int shared_flag;
-#define READ(flag) (flag)
-#define WRITE(flag, value) ((flag) = (value))
-#endif
-
-/* Who may interrupt, and what member 0 remembers of asking them. They are asked in the caller's floating-point mode. */
-typedef struct {
-    const fastrnn_interruption *interruption;
-    float_mode callers;
-    double operations;
-    struct timespec asked;
-} asking;
-
-/* Each has a cache line of its own: what the one writes at every step, others do not read. */
-struct fastrnn_team {
-#ifdef _OPENMP
-    /* clang-format off */
-    _Alignas(64) atomic_int arrived;
-    _Alignas(64) atomic_uint round;
-    atomic_int sleeping;
-    _Alignas(64)
-#endif
-        shared_flag stopped, leaving;
-#ifdef _OPENMP
-    _Alignas(64)
-#endif
-        asking asking;
-    /* clang-format on */
-#ifdef _OPENMP
-    struct {
-        _Alignas(64) atomic_ptrdiff_t value;
-    } progress[FASTRNN_PROGRESSES];
-#endif
-};
-
-static void team_init(fastrnn_team *team, const fastrnn_interruption *interruption)
-{
-#ifdef _OPENMP
-    atomic_init(&team->arrived, 0);
-    atomic_init(&team->round, 0);
-    atomic_init(&team->sleeping, 0);
-    for (int k = 0; k < FASTRNN_PROGRESSES; k++) atomic_init(&team->progress[k].value, 0);
-#endif
-    WRITE(team->stopped, 0);
-    WRITE(team->leaving, 0);
-    team->asking.interruption = interruption;
-    team->asking.operations = 0;
-    if (interruption) timespec_get(&team->asking.asked, TIME_UTC);
-}
-
-/* Asking may take as long as another thread holds Python's lock, and looking at the clock takes as long as a small
- * step: so the clock is looked at after so many operations, some milliseconds, and the question asked by the clock. */
+/* The question may take as long as another thread holds Python's lock, and looking at the clock takes as long as a small
+ * step: so the clock is looked at after so many operations, some milliseconds, and the question asked by the clock. It
+ * is asked in the caller's floating-point mode. */
 int fastrnn_team_go(const fastrnn_member *me, double operations)
 {
-    const double look = 1e8, seconds = 0.05;
-    asking *a = &me->team->asking;
-    if (me->asks && a->interruption && (a->operations += operations) > look) {
-        struct timespec now;
-        a->operations = 0;
-        timespec_get(&now, TIME_UTC);
-        const double since = (double)(now.tv_sec - a->asked.tv_sec) + 1e-9 * (double)(now.tv_nsec - a->asked.tv_nsec);
-        if (since < 0 || since > seconds) {
-            a->asked = now;
-            float_mode_leave(a->callers);
-            const int wanted = a->interruption->wanted(a->interruption->context);
+    const double look = 1e8;
+    const int64_t pause = 50000000;
+    fastrnn_team *team = me->team;
+    if (me->is_caller && team->interruption && (team->asking_operations += operations) > look) {
+        team->asking_operations = 0;
+        if (fastrnn_clock() - team->asked > pause) {
+            float_mode_leave(team->callers_mode);
+            const int wanted = team->interruption->wanted(team->interruption->context);
             float_mode_enter();
-            if (wanted) WRITE(me->team->stopped, 1);
+            team->asked = fastrnn_clock();
+            if (wanted) team->cancelled = 1;
         }
     }
-    return !READ(me->team->stopped);
+#if defined(__STDC_NO_ATOMICS__)
+    return !team->cancelled;
+#else
+    return !atomic_load_explicit(&team->cancelled, memory_order_relaxed);
+#endif
 }
 
 int fastrnn_next_piece(const fastrnn_member *me, fastrnn_range all, double operations, fastrnn_range *piece)
@@ -119,141 +43,345 @@ int fastrnn_next_piece(const fastrnn_member *me, fastrnn_range all, double opera
     return fastrnn_team_go(me, operations * (double)(piece->to - piece->from));
 }
 
-#ifdef _OPENMP
-
-/* Sleep until `round` is no longer `seen`, or for no reason, or (the asker) so long at most; and the end of that sleep.
- */
-static void sleep_through(fastrnn_team *team, unsigned seen, const struct timespec *most)
+int fastrnn_has_threads(void)
 {
-#if defined(__linux__)
-    atomic_fetch_add(&team->sleeping, 1);
-    syscall(SYS_futex, (void *)&team->round, FUTEX_WAIT_PRIVATE, seen, most, NULL, 0);
-    atomic_fetch_sub(&team->sleeping, 1);
+#ifdef FASTRNN_THREADS
+    return 1;
 #else
-    (void)team, (void)seen, (void)most;
-    YIELD();
-#endif
-}
-static void wake_sleepers(fastrnn_team *team)
-{
-#if defined(__linux__)
-    if (atomic_load(&team->sleeping) > 0)
-        syscall(SYS_futex, (void *)&team->round, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-#else
-    (void)team;
-#endif
-}
-
-enum { SPINS = 2000 };
-
-/* OpenMP's own barrier costs microseconds where a step may take less than one. Waiting members spin for some tens of
- * microseconds. Longer than that, a member has probably lost its processor to another program, perhaps to the very
- * spinning of its own team: then they sleep, because on a busy machine a spinning wait costs a time slice a step. */
-int fastrnn_team_barrier(const fastrnn_member *me)
-{
-    if (me->size == 1) return 0;
-    fastrnn_team *team = me->team;
-    unsigned round = atomic_load_explicit(&team->round, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == me->size - 1) {
-        /* Here nobody can be on the way from one barrier to the next: so all read the same before they go on. */
-        WRITE(team->leaving, READ(team->stopped));
-        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-        atomic_store(&team->round, round + 1);
-        wake_sleepers(team);
-        return READ(team->leaving);
-    }
-    for (int spins = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;) {
-        if (spins++ < SPINS)
-            RELAX();
-        else
-            sleep_through(team, round, NULL);
-    }
-    return READ(team->leaving);
-}
-
-/* `round` counts what is published, too: a job has either this or barriers. */
-void fastrnn_team_publish(const fastrnn_member *me, int which, ptrdiff_t progress)
-{
-    atomic_store_explicit(&me->team->progress[which].value, progress, memory_order_release);
-    atomic_fetch_add(&me->team->round, 1);
-    wake_sleepers(me->team);
-}
-
-void fastrnn_team_wait(const fastrnn_member *me, int which, ptrdiff_t progress)
-{
-    fastrnn_team *team = me->team;
-    for (int spins = 0;;) {
-        const unsigned round = atomic_load(&team->round); /* before the look: what comes after it changes the round */
-        if (atomic_load_explicit(&team->progress[which].value, memory_order_acquire) >= progress) return;
-        if (spins++ < SPINS)
-            RELAX();
-        else
-            sleep_through(team, round, NULL);
-    }
-}
-
-void fastrnn_team_finish(const fastrnn_member *me)
-{
-    const struct timespec most = {0, 20000000};
-    fastrnn_team *team = me->team;
-    atomic_fetch_add(&team->arrived, 1);
-    atomic_fetch_add(&team->round, 1);
-    wake_sleepers(team);
-    if (!me->asks) return;
-    for (int spins = 0;;) {
-        const unsigned round = atomic_load(&team->round);
-        if (atomic_load(&team->arrived) == me->size) return;
-        if (spins++ < SPINS)
-            RELAX();
-        else {
-            sleep_through(team, round, &most);
-            fastrnn_team_go(me, 1e9);
-        }
-    }
-}
-#else
-/* A team of one does one thing after the other. */
-int fastrnn_team_barrier(const fastrnn_member *me)
-{
-    (void)me;
     return 0;
-}
-void fastrnn_team_finish(const fastrnn_member *me) { (void)me; }
-void fastrnn_team_publish(const fastrnn_member *me, int which, ptrdiff_t progress)
-{
-    (void)me, (void)which, (void)progress;
-}
-void fastrnn_team_wait(const fastrnn_member *me, int which, ptrdiff_t progress)
-{
-    (void)me, (void)which, (void)progress;
-}
 #endif
+}
 
-int fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_member *), void *context,
-                     const fastrnn_interruption *interruption)
+#ifdef FASTRNN_THREADS
+
+/* What the callers of the process know of each other and of the helpers' past. Times in ns, of fastrnn_clock(). */
+static struct {
+    atomic_int policy;
+    atomic_llong closed, gap;   /* the end of the last call; how long until the next one, lately */
+    atomic_llong shared_until;  /* several callers were there a short while ago */
+    atomic_llong arrival;       /* how long helpers take from being called to being ready */
+    atomic_int most;            /* members, until */
+    atomic_llong paused_until;
+    atomic_llong pause;         /* the last one's length */
+    atomic_llong served;        /* for so long helpers have worked since without a loss */
+} company = {.gap = 1000000, .arrival = 30000};
+
+#define GET(field) atomic_load_explicit(&company.field, memory_order_relaxed)
+#define SET(field, value) atomic_store_explicit(&company.field, value, memory_order_relaxed)
+
+void fastrnn_team_policy(fastrnn_policy policy) { SET(policy, policy); }
+
+void fastrnn_team_after_fork(void) { atomic_store(&fastrnn_callers, 0); }
+
+int fastrnn_team_threads(int threads)
 {
-    fastrnn_team team;
-    team_init(&team, interruption);
-#ifdef _OPENMP
-    if (threads > 1) {
-#pragma omp parallel num_threads(threads)
-        {
-            const int index = omp_get_thread_num();
-            const fastrnn_member me = {index, omp_get_num_threads(), &team, index == 0};
-            float_mode before = float_mode_enter();
-            if (me.asks) team.asking.callers = before;
-            job(context, &me);
-            float_mode_leave(before);
-        }
-        return !READ(team.stopped);
-    }
-#else
-    (void)threads;
-#endif
-    const fastrnn_member alone = {0, 1, &team, 1};
-    float_mode before = float_mode_enter();
-    team.asking.callers = before;
-    job(context, &alone);
-    float_mode_leave(before);
-    return !READ(team.stopped);
+    if (threads == 1) return 1;
+    if (threads > FASTRNN_MOST_MEMBERS) threads = FASTRNN_MOST_MEMBERS;
+    if (threads && GET(policy) != FASTRNN_ADAPTIVE) return threads;
+    const fastrnn_processors_count there = fastrnn_count_processors(fastrnn_clock());
+    const int most = threads ? there.logical : there.cores;
+    if (!threads || threads > most) threads = most;
+    return threads > FASTRNN_MOST_MEMBERS ? FASTRNN_MOST_MEMBERS : threads;
 }
+
+static int current_processor(void)
+{
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* The caller's part of the processors, the others having theirs. */
+static int fair_share(int limit, int callers) { return callers <= 1 ? limit : limit / callers < 1 ? 1 : limit / callers; }
+
+static unsigned draw(fastrnn_team *team, unsigned n)
+{
+    team->random = team->random * 1664525u + 1013904223u;
+    return (team->random >> 16) % n;
+}
+
+/* A try that failed cost so many ns: for twenty times as long no other is made, so that all of them together cost a
+ * twentieth of the time at most; and after one that failed a short while before, for longer, up to ten times. */
+static void lose(fastrnn_team *team, int64_t cost)
+{
+    const int64_t longest = 10 * 20 * cost, now = fastrnn_clock();
+    int64_t pause = 20 * cost, last = 2 * GET(pause);
+    if (last > longest) last = longest;
+    if (pause < last) pause = last;
+    SET(served, 0);
+    SET(pause, pause);
+    SET(most, team->size);
+    SET(paused_until, now + pause);
+}
+
+static void forget(fastrnn_team *team, int index) { team->held[index] = team->held[--team->size - 1]; }
+
+/* From here on the helper is nobody's. READY: it is known to be awake. */
+static void let_go(fastrnn_team *team, int index, unsigned state)
+{
+    helper *h = team->held[index];
+    unsigned long long seat = seat_of(h->ordered, HELD);
+    forget(team, index);
+    if (state == READY) atomic_fetch_add(&fastrnn_helpers_ready, 1);
+    if (!atomic_compare_exchange_strong(&h->seat, &seat, seat_of(h->ordered, state))) {
+        if (state == READY) atomic_fetch_sub(&fastrnn_helpers_ready, 1);
+        atomic_store(&h->seat, seat_of(h->ordered, ASLEEP)); /* it had left */
+    }
+}
+
+static void take_ready(fastrnn_team *team, int most)
+{
+    for (int k = 0, count = fastrnn_helpers(); k < count && team->size < most; k++) {
+        helper *h = fastrnn_helper(k);
+        unsigned long long seat = atomic_load_explicit(&h->seat, memory_order_relaxed);
+        if ((seat & SEAT_MASK) != READY) continue;
+        if (!atomic_compare_exchange_strong(&h->seat, &seat, seat_of(seat >> SEAT_BITS, HELD))) continue;
+        atomic_fetch_sub(&fastrnn_helpers_ready, 1);
+        team->held[team->size++ - 1] = h;
+        if (!team->calling) continue;
+        const int64_t took = atomic_load_explicit(&h->came, memory_order_relaxed) - team->called;
+        if (took > 0 && took < 1000000) SET(arrival, GET(arrival) + (took - GET(arrival)) / 8);
+        team->calling = 0;
+    }
+}
+
+/* Calls helpers until so many are on their way. */
+static void call_helpers(fastrnn_team *team, int64_t now, int missing)
+{
+    const int processor = current_processor();
+    int called = 0, looked_at = 0;
+    for (int made = 1; called < missing && made;) {
+        for (int count = fastrnn_helpers(); looked_at < count && called < missing; looked_at++)
+            called += fastrnn_call_helper(fastrnn_helper(looked_at), processor);
+        made = called < missing && (team->patient || fastrnn_helpers() < team->limit - 1) && fastrnn_make_helper();
+    }
+    if (!called) return;
+    team->calling = 1;
+    team->called = now;
+    fastrnn_wake_one();
+}
+
+/* Whether helpers who are called now come early enough to be worth the call. */
+static int worth_calling(const fastrnn_team *team, int64_t now)
+{
+    const double left = team->alone - (double)(now - team->opened);
+    return left > 8.0 * (double)GET(arrival);
+}
+
+static int shared(const fastrnn_team *team, int64_t now)
+{
+    int callers = atomic_load_explicit(&fastrnn_callers, memory_order_relaxed);
+    if (callers < 2 && now < GET(shared_until)) callers = 2;
+    return fair_share(team->limit, callers);
+}
+
+static void look_for_helpers(fastrnn_team *team, int at_once)
+{
+    const int64_t again = 1000000, now = fastrnn_clock();
+    team->operations = 0;
+    team->callers = atomic_load_explicit(&fastrnn_callers, memory_order_relaxed);
+    team->wanted = team->patient || team->erratic ? team->limit : shared(team, now);
+    int most = team->wanted;
+    if (now < GET(paused_until) && most > GET(most)) most = GET(most);
+    const int missing = most - team->size - atomic_load_explicit(&fastrnn_helpers_ready, memory_order_relaxed);
+    if (missing <= 0 || (team->calling && now - team->called < again)) return;
+    if (at_once || team->erratic || worth_calling(team, now)) call_helpers(team, now, missing);
+}
+
+static void open_for_helpers(fastrnn_team *team)
+{
+    const int64_t longest = 1000000, frequent = 150000, short_window = 10000, share_for = 3000000;
+    const int64_t now = team->opened;
+    int64_t gap = now - GET(closed);
+    if (gap > longest) gap = longest;
+    gap = GET(gap) + (gap - GET(gap)) / 4;
+    SET(gap, gap);
+    const int64_t window = gap < frequent ? 2 * gap + short_window : short_window;
+    atomic_store_explicit(&fastrnn_helpers_window, window, memory_order_relaxed);
+    if (team->callers > 1) SET(shared_until, now + share_for);
+    look_for_helpers(team, team->patient || gap < frequent);
+    if (!team->patient) return;
+    spinning wait = {0, 0};
+    while (team->size < team->limit && fastrnn_spin(&wait, 1) < 1000000000) {
+        take_ready(team, team->limit);
+        if (team->size < team->limit && fastrnn_clock() - team->called > 10000000)
+            call_helpers(team, fastrnn_clock(), team->limit - team->size);
+    }
+}
+
+int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
+{
+    const double look = 2e7; /* a tenth of a millisecond or so */
+    if (team->limit > 1) {
+        if (atomic_load_explicit(&fastrnn_callers, memory_order_relaxed) != team->callers) look_for_helpers(team, 0);
+        if (team->erratic && draw(team, 4) == 0) look_for_helpers(team, 1);
+        while (team->size > team->wanted || (team->erratic && team->size > 1 && draw(team, 4) == 0))
+            let_go(team, (int)draw(team, (unsigned)team->size - 1), READY);
+        if (team->size < team->limit && team->size < most) {
+            const int members = most < team->wanted ? most : team->wanted;
+            if (team->size < members && atomic_load_explicit(&fastrnn_helpers_ready, memory_order_relaxed) > 0)
+                take_ready(team, fastrnn_clock() < GET(paused_until) && members > GET(most) ? GET(most) : members);
+            else if ((team->operations += operations) > look)
+                look_for_helpers(team, 0);
+        }
+    }
+    return team->size < most ? team->size : most;
+}
+
+/* Waits for helper `index` to do what it was ordered, but not for it to begin. 0: it has not begun, and will not.
+ * usual: how long it may take until it is missed, ns. */
+static int wait_for(fastrnn_team *team, int index, int64_t usual)
+{
+    enum { SPINS = 64 };
+    const int64_t begins = 4000, between_questions = 20000000; /* ns: an interrupt may come before it begins */
+    helper *h = team->held[index];
+    const fastrnn_member caller = fastrnn_caller(team);
+    const unsigned long long order = h->ordered;
+    const int at_once = team->erratic && draw(team, 4) == 0;
+    spinning wait = {0, 0};
+    while (atomic_load_explicit(&h->done, memory_order_acquire) != order) {
+        const int64_t waited = fastrnn_spin(&wait, team->patient);
+        if (!at_once && wait.spins % SPINS) continue;
+        unsigned long long seat = atomic_load_explicit(&h->seat, memory_order_relaxed);
+        if (seat == seat_of(order - 1, LEFT)) {
+            let_go(team, index, RELEASED);
+            return 0;
+        }
+        if (seat == seat_of(order - 1, HELD) && !team->patient && (waited > begins || at_once) &&
+            atomic_compare_exchange_strong(&h->seat, &seat, seat_of(order, RELEASED))) {
+            forget(team, index);
+            lose(team, waited);
+            return 0;
+        }
+        if ((waited <= usual || team->patient) && !(at_once && wait.spins > SPINS)) continue;
+        /* It has lost its processor in the middle of its work. It gets this one, and the caller sleeps until it is done:
+         * some microseconds, where it would be some milliseconds until its own turn. */
+        fastrnn_await(h, order, current_processor(), between_questions);
+        while (atomic_load_explicit(&h->done, memory_order_acquire) != order) {
+            fastrnn_team_go(&caller, 1e9);
+            fastrnn_await(h, order, -1, between_questions);
+        }
+        let_go(team, index, RELEASED);
+        lose(team, wait.since ? fastrnn_clock() - wait.since : 0);
+        return 1;
+    }
+    return 1;
+}
+
+int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_job *job, void *context)
+{
+    const double timed = 1e6, speed = 10; /* operations; and in a ns, at least */
+    const int64_t impatience = 50000;
+    const int size = fastrnn_team_gather(team, most, operations);
+    fastrnn_member me = {0, size, team, 1};
+    if (size == 1) {
+        job(context, &me);
+        return fastrnn_team_go(&me, 0);
+    }
+    const int64_t began = operations > timed ? fastrnn_clock() : 0;
+    for (int k = 1; k < size; k++) {
+        helper *h = team->held[k - 1];
+        h->job = job;
+        h->context = context;
+        h->member = (fastrnn_member){k, size, team, 0};
+        h->patience = team->patient ? INT64_MAX : 2 * impatience + (int64_t)(operations / speed);
+        atomic_store_explicit(&h->order, ++h->ordered, memory_order_release);
+    }
+    job(context, &me);
+    const int64_t usual = impatience + (began ? (fastrnn_clock() - began) / 2 : 0);
+    for (int k = size - 1; k > 0; k--)
+        if (!wait_for(team, k - 1, usual)) {
+            me.index = k;
+            job(context, &me);
+        }
+    return fastrnn_team_go(&me, 0);
+}
+
+void fastrnn_team_open(fastrnn_team *team, int threads, double alone, const fastrnn_interruption *interruption)
+{
+    const double counted = 20000;
+    team->size = team->wanted = 1;
+    team->limit = threads < FASTRNN_MOST_MEMBERS ? threads : FASTRNN_MOST_MEMBERS;
+    team->calling = 0;
+    team->called = 0;
+    team->operations = team->asking_operations = 0;
+    team->alone = alone;
+    team->interruption = interruption;
+    atomic_init(&team->cancelled, 0);
+    team->callers_mode = float_mode_enter();
+    team->counted = threads > 1 || alone > counted;
+    if (!team->counted && !interruption) return;
+    team->opened = team->asked = fastrnn_clock();
+    if (!team->counted) return;
+    team->callers = 1 + atomic_fetch_add_explicit(&fastrnn_callers, 1, memory_order_relaxed);
+    if (threads == 1) return;
+    team->patient = GET(policy) == FASTRNN_PATIENT;
+    team->erratic = GET(policy) == FASTRNN_ERRATIC;
+    team->random = (unsigned)team->opened;
+    open_for_helpers(team);
+}
+
+int fastrnn_team_close(fastrnn_team *team)
+{
+    const int helped = team->size > 1;
+    while (team->size > 1) let_go(team, team->size - 2, READY);
+    if (team->counted) {
+        atomic_fetch_sub_explicit(&fastrnn_callers, 1, memory_order_relaxed);
+        if (team->limit > 1) {
+            const int64_t now = fastrnn_clock(), late = now - team->called;
+            SET(closed, now);
+            if (team->calling && !team->patient) { /* the helper is not there yet */
+                if (late > GET(arrival)) if (GET(arrival) < 200000) SET(arrival, GET(arrival) + GET(arrival) / 8);
+                if (late > 4 * GET(arrival)) lose(team, 10000);
+            } else if (helped && GET(pause)) {
+                SET(served, GET(served) + now - team->opened);
+                if (GET(served) > 4 * GET(pause)) SET(pause, 0);
+            }
+        }
+    }
+    float_mode_leave(team->callers_mode);
+    return !team->cancelled;
+}
+
+#else
+
+void fastrnn_team_policy(fastrnn_policy policy) { (void)policy; }
+
+int fastrnn_team_threads(int threads)
+{
+    (void)threads;
+    return 1;
+}
+
+int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
+{
+    (void)team, (void)most, (void)operations;
+    return 1;
+}
+
+int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_job *job, void *context)
+{
+    const fastrnn_member me = fastrnn_caller(team);
+    (void)most, (void)operations;
+    job(context, &me);
+    return !team->cancelled;
+}
+
+void fastrnn_team_open(fastrnn_team *team, int threads, double alone, const fastrnn_interruption *interruption)
+{
+    (void)threads, (void)alone;
+    team->interruption = interruption;
+    team->cancelled = 0;
+    team->asking_operations = 0;
+    if (interruption) team->asked = fastrnn_clock();
+    team->callers_mode = float_mode_enter();
+}
+
+int fastrnn_team_close(fastrnn_team *team)
+{
+    float_mode_leave(team->callers_mode);
+    return !team->cancelled;
+}
+#endif

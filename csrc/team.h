@@ -1,48 +1,63 @@
-/* The team: the threads that work on one call, and their barrier. */
+/* The team of a call: the thread that made it, and helper threads that come and go while it lasts.
+ *
+ * A call is a sequence of phases. In each phase the members that are there share its work; the number of members may
+ * differ from phase to phase, and no result depends on it. Nobody waits for a helper that has not come: its share of a
+ * phase that it has not begun is done by the caller. */
 #ifndef FASTRNN_TEAM_H
 #define FASTRNN_TEAM_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "fastrnn.h"
+#include "float_mode.h"
+
+enum { FASTRNN_MOST_MEMBERS = 256 };
 
 typedef struct fastrnn_team fastrnn_team;
 
 typedef struct {
     int index, size; /* 0 <= index < size */
     fastrnn_team *team;
-    int asks; /* whether it is the one that asks whether to go on */
+    int is_caller; /* whether this is the thread that made the call: it asks whether to go on */
 } fastrnn_member;
 
-/* Runs job(context, member) once for every member of a team of at most `threads`, with the floating-point mode of
- * fastrnn.h, and returns when all have returned: 0 if the job was interrupted. A team of one enters no OpenMP region:
- * that is safe after a fork. interruption: or NULL. */
-int fastrnn_team_run(int threads, void (*job)(void *context, const fastrnn_member *), void *context,
-                     const fastrnn_interruption *interruption);
+/* A member's share of a phase. */
+typedef void fastrnn_job(void *context, const fastrnn_member *);
+
+/* Opens the team of a call that takes about so many nanoseconds on one thread, for at most so many members, and sets
+ * the floating-point mode. threads: 1 for the caller alone, who then needs nothing of other threads: that is safe after
+ * a fork. should_cancel: or NULL. */
+void fastrnn_team_open(fastrnn_team *, int threads, double alone, const fastrnn_interruption *);
+
+/* Runs job once for each member, at most so many, and returns when all have returned. Whether to go on: 0 if the call
+ * has been cancelled. operations: of all shares, to tell how long the phase takes. What the members wrote in earlier
+ * phases, all can read. */
+int fastrnn_team_phase(fastrnn_team *, int most, double operations, fastrnn_job *job, void *context);
+
+/* Takes in the helpers that have come; how many members the next phase will have. */
+int fastrnn_team_gather(fastrnn_team *, int most, double operations);
+
+/* Releases the helpers; 0 if the call was cancelled. */
+int fastrnn_team_close(fastrnn_team *);
 
 /* Whether to go on with a piece of work of so many operations, or to skip it and all that follows, since the call has
- * been interrupted. Barriers and what is published are not to be skipped: others may be waiting. */
+ * been cancelled. */
 int fastrnn_team_go(const fastrnn_member *, double operations);
 
 /* The member as a team of its own, for work that it shares with nobody. */
 static inline fastrnn_member fastrnn_alone(const fastrnn_member *me)
 {
-    const fastrnn_member alone = {0, 1, me->team, me->asks};
+    const fastrnn_member alone = {0, 1, me->team, me->is_caller};
     return alone;
 }
 
-/* How far something is, of which others want to know: it only grows, from 0. What a member wrote before it says so,
- * those can read who have waited for it. Barriers and these are for different jobs. */
-enum { FASTRNN_PROGRESSES = 16 };
-void fastrnn_team_publish(const fastrnn_member *, int which, ptrdiff_t progress);
-void fastrnn_team_wait(const fastrnn_member *, int which, ptrdiff_t progress);
-
-/* Waits until every member has come here. What a member wrote before, all can read after. Returns, to all the same,
- * whether the call has been interrupted: then they may leave together. To a team of one always 0. */
-int fastrnn_team_barrier(const fastrnn_member *);
-
-/* For a job without barriers, the last thing that each member does: the one that asks goes on asking for the others. */
-void fastrnn_team_finish(const fastrnn_member *);
+/* The caller as a team of its own. */
+static inline fastrnn_member fastrnn_caller(fastrnn_team *team)
+{
+    const fastrnn_member caller = {0, 1, team, 1};
+    return caller;
+}
 
 typedef struct {
     ptrdiff_t from, to;
@@ -56,10 +71,45 @@ static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
     return part;
 }
 
-/* Blocks or panels in pieces none of which takes longer than an interruption may, one of them having so many
+/* Blocks or panels in pieces none of which takes longer than a cancellation may, one of them having so many
  * operations: for (fastrnn_range piece = fastrnn_no_piece(all); fastrnn_next_piece(me, all, operations, &piece);) ...
  */
 static inline fastrnn_range fastrnn_no_piece(fastrnn_range all) { return (fastrnn_range){all.from, all.from}; }
 int fastrnn_next_piece(const fastrnn_member *, fastrnn_range all, double operations, fastrnn_range *piece);
+
+/* How callers treat their helpers. The policy is for tests: PATIENT waits for all helpers at the beginning and for each
+ * of them at every phase, however many processors there are; ERRATIC loses and regains them at random. */
+typedef enum { FASTRNN_ADAPTIVE, FASTRNN_PATIENT, FASTRNN_ERRATIC } fastrnn_policy;
+void fastrnn_team_policy(fastrnn_policy);
+
+/* How many threads a call may use: at most `threads`, or, if that is 0, one for each core; but no more than there are
+ * processors. */
+int fastrnn_team_threads(int threads);
+
+void fastrnn_team_after_fork(void);
+
+#if defined(__STDC_NO_ATOMICS__)
+typedef int fastrnn_flag;
+#else
+#include <stdatomic.h>
+typedef atomic_int fastrnn_flag;
+#endif
+
+/* Its fields are team.c's. Times in ns. */
+struct fastrnn_team {
+    int size;           /* members now: the caller and the helpers it holds */
+    int wanted, limit;  /* the most to be held now; and later in the call */
+    int callers;        /* in the process, when the processors were last shared among them */
+    int counted;        /* whether this is one of them */
+    int calling, erratic, patient;
+    unsigned random;
+    fastrnn_flag cancelled;
+    double operations;  /* since helpers were last looked for */
+    int64_t opened, called, asked;
+    double alone, asking_operations;
+    const fastrnn_interruption *interruption;
+    float_mode callers_mode;
+    struct helper *held[FASTRNN_MOST_MEMBERS - 1];
+};
 
 #endif

@@ -52,12 +52,12 @@ def show_config() -> None:
     fastrnn            0.1.0
     compiler           gcc 12.2.0
     instruction sets   generic avx2 [avx512]   (built: generic avx2 avx512)
-    threads            2 (OpenMP)
+    threads            2 (own helper threads)
     """
     marked = " ".join(f"[{name}]" if name == _chosen else name for name in runnable())
     forced = ", forced by FASTRNN_ISA" if _forced else ""
     print(f"fastrnn            {__version__}")
     print(f"compiler           {_core.compiler()}")
     print(f"instruction sets   {marked}{forced}   (built: {' '.join(_core.instruction_sets())})")
-    openmp = "OpenMP" if _core.has_openmp() else "built without OpenMP"
-    print(f"threads            {_threads.get_num_threads()} ({openmp})")
+    kind = "own helper threads" if _core.has_threads() else "built without threads"
+    print(f"threads            {_threads.get_num_threads()} ({kind})")

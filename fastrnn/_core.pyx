@@ -10,7 +10,7 @@ weight_hr, weight_peephole), what there is not being None; and c_0 and the like 
 """
 
 cimport numpy as cnp
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 import threading
 
@@ -107,7 +107,7 @@ cdef extern from "fastrnn.h" nogil:
     const fastrnn_isa *fastrnn_isa_at(int index)
     const char *fastrnn_isa_name(const fastrnn_isa *)
     bint fastrnn_isa_is_supported(const fastrnn_isa *)
-    bint fastrnn_has_openmp()
+    bint fastrnn_has_threads()
     const char *fastrnn_compiler()
     fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *,
                                 const fastrnn_interruption *, int threads, fastrnn_packed **)
@@ -132,6 +132,20 @@ cdef extern from "fastrnn.h" nogil:
     uint64_t fastrnn_fingerprint(const void *data, size_t size)
 
 
+cdef extern from "processors.h" nogil:
+    ctypedef struct fastrnn_processors_count:
+        int logical, cores
+    int64_t fastrnn_clock()
+    fastrnn_processors_count fastrnn_count_processors(int64_t now)
+
+cdef extern from "team.h" nogil:
+    ctypedef enum fastrnn_policy:
+        FASTRNN_ADAPTIVE
+        FASTRNN_PATIENT
+        FASTRNN_ERRATIC
+    void fastrnn_team_policy(fastrnn_policy)
+
+
 def instruction_sets():
     """The names of the instruction sets built in, the slowest first, each with whether this processor runs it."""
     names = {}
@@ -146,8 +160,23 @@ def compiler():
     return fastrnn_compiler().decode()
 
 
-def has_openmp():
-    return fastrnn_has_openmp()
+def has_threads():
+    """Whether the kernels were built with helper threads."""
+    return fastrnn_has_threads()
+
+
+def processors():
+    """The processors that this thread may use now: (logical ones, cores)."""
+    cdef fastrnn_processors_count count = fastrnn_count_processors(fastrnn_clock())
+    return count.logical, count.cores
+
+
+cdef dict _policies = {"adaptive": FASTRNN_ADAPTIVE, "patient": FASTRNN_PATIENT, "erratic": FASTRNN_ERRATIC}
+
+
+def team_policy(str policy not None):
+    """How calls treat their helper threads, see team.h: for tests."""
+    fastrnn_team_policy(_policies[policy])
 
 
 cdef const fastrnn_isa *_find(str name) except NULL:

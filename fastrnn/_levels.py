@@ -13,7 +13,7 @@ import numpy as np
 
 from fastrnn import _core
 from fastrnn._config import instruction_set
-from fastrnn._threads import get_num_threads
+from fastrnn._threads import most_threads
 from fastrnn.functional import Tape, check_x, empty_like, infer_rows, kept_shapes, kept_x, run_back, run_tapes
 
 # Inference keeps the outputs of all layers of a stack that runs together: of so many steps at a time that they take no
@@ -294,6 +294,6 @@ def pack_stack(cell, weights, backward, spares=None):
     """The packed weights, in the memory of spares that nobody uses any more, where there are some."""
     spares = spares or [None] * len(weights)
     return [
-        _core.pack(cell, one, backward, get_num_threads(), instruction_set(), spare)
+        _core.pack(cell, one, backward, most_threads(), instruction_set(), spare)
         for one, spare in zip(weights, spares, strict=True)
     ]

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from fastrnn._core import RaggedRows
-from fastrnn._threads import get_num_threads
+from fastrnn._threads import most_threads
 from fastrnn._validation import native
 
 # Memory that a ragged call of a layer needs between its arguments and its results, for the next call: the system takes
@@ -98,7 +98,7 @@ class Rows:
         # Before any cast, which is not for what lies beyond the lengths.
         make = borrow if borrowed and array.dtype == dtype else np.empty
         rows = make((*self.shape, array.shape[-1]), array.dtype)
-        self._ragged.gather(array, rows, get_num_threads())
+        self._ragged.gather(array, rows, most_threads())
         return native(rows, dtype)
 
     def scatter(self, rows):
@@ -106,7 +106,7 @@ class Rows:
         if self.offsets is None:
             return np.ascontiguousarray(rows)
         array = np.empty((self.T, self.B, rows.shape[-1]), rows.dtype)
-        self._ragged.scatter(rows, array, get_num_threads())
+        self._ragged.scatter(rows, array, most_threads())
         return array
 
     def turned(self, rows):
@@ -116,7 +116,7 @@ class Rows:
         if self.offsets is None:
             return rows[::-1]
         turned = np.empty(rows.shape, rows.dtype)
-        self._ragged.turn(np.ascontiguousarray(rows), turned, get_num_threads())
+        self._ragged.turn(np.ascontiguousarray(rows), turned, most_threads())
         return turned
 
     def gather_state(self, array):

@@ -5,6 +5,7 @@ The kernels take fewer where fewer are faster; the results do not depend on it.
 
 import os
 
+from fastrnn import _core
 from fastrnn._validation import integer
 
 MOST_THREADS = 1024
@@ -12,55 +13,18 @@ MOST_THREADS = 1024
 __all__ = ["get_num_threads", "set_num_threads"]
 
 
-def _cgroup_limit() -> int | None:
-    """The processors that a container's CPU quota amounts to, rounded up; None without a quota."""
+def _positive(variable: str) -> int | None:
+    """The first number in an environment variable of OpenMP, which may be a list; None without one."""
     try:
-        with open("/sys/fs/cgroup/cpu.max") as file:  # cgroup 2
-            limit = file.read().split()
-    except OSError:
-        try:
-            with (
-                open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as quota_file,  # cgroup 1
-                open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as period_file,
-            ):
-                limit = [quota_file.read(), period_file.read()]
-        except OSError:
-            return None
-    try:
-        quota, period = map(int, limit)
-    except ValueError:  # "max"
-        return None
-    return max(1, -(-quota // period)) if quota > 0 and period > 0 else None
-
-
-def _physical_cores(processors: set[int]) -> int:
-    """The cores behind these logical processors: two threads of one core share its arithmetic units."""
-    cores = set()
-    for processor in processors:
-        try:
-            with open(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list") as file:
-                cores.add(file.read().strip())
-        except OSError:
-            return len(processors)
-    return len(cores)
-
-
-def _default() -> int:
-    """OMP_NUM_THREADS where it is set to a number, else the cores that this process may use."""
-    try:
-        wanted = int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
-        if wanted > 0:
-            return min(wanted, MOST_THREADS)
+        number = int(os.environ.get(variable, "").split(",")[0])
     except ValueError:
-        pass
-    try:
-        cores = _physical_cores(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        cores = os.cpu_count() or 1
-    return max(1, min(cores, _cgroup_limit() or cores))
+        return None
+    return min(number, MOST_THREADS) if number > 0 else None
 
 
-_num_threads = _default()
+# None: a thread for each core that the calling thread may use at the time of the call.
+_limit = _positive("OMP_THREAD_LIMIT") or MOST_THREADS
+_num_threads = min(_positive("OMP_NUM_THREADS") or 0, _limit) or None
 
 
 def set_num_threads(num_threads: int) -> None:
@@ -70,7 +34,9 @@ def set_num_threads(num_threads: int) -> None:
     ----------
     num_threads : int
         At least 1. The default is ``OMP_NUM_THREADS`` where that is set, else the number of physical cores that
-        the process may use (its affinity and its container's quota considered).
+        the calling thread may use at the time of the call: its affinity and the CPU quotas of its cgroups are looked
+        at again when they may have changed. ``OMP_THREAD_LIMIT`` is a limit to both. A call uses no more threads than
+        it may use processors, whatever is set.
 
     Raises
     ------
@@ -83,26 +49,34 @@ def set_num_threads(num_threads: int) -> None:
     -----
     No result depends on it, to the last bit.
 
-    In a process made by ``fork`` every call uses one thread, whatever is set: an OpenMP team does not survive a fork.
-    Processes that shall use more are to be started by "spawn", or by a "forkserver" that has not imported fastrnn.
+    In a process made by ``fork`` every call uses one thread, whatever is set. Processes that shall use more are to be
+    started by "spawn", or by a "forkserver" that has not imported fastrnn.
     """
     global _num_threads
     number = integer("num_threads", num_threads)
     if not 1 <= number <= MOST_THREADS:
         raise ValueError(f"num_threads: expected 1 to {MOST_THREADS}, got {number}")
-    _num_threads = number
+    _num_threads = min(number, _limit)
 
 
 def get_num_threads() -> int:
-    """The number of threads that a call may use: what `set_num_threads` has set, but 1 in a forked child."""
-    return 1 if _forked else _num_threads
+    """The number of threads that a call may use now: what `set_num_threads` has set, or the default that it tells of.
+
+    In a process made by ``fork`` it is 1.
+    """
+    return 1 if _forked else min(_num_threads or _core.processors()[1], _limit)
+
+
+def most_threads() -> int:
+    """The same, for a call of the kernels: 0 leaves it to them to look at the processors."""
+    return 1 if _forked else _num_threads or (get_num_threads() if _limit < MOST_THREADS else 0)
 
 
 _forked = False
 
 
 def _after_fork() -> None:
-    """The child has the OpenMP team's records and not its threads: entering a team would wait for ever."""
+    """A child has none of its parent's helper threads, and is often one of many workers."""
     global _forked
     _forked = True
 

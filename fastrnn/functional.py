@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from fastrnn import _core
 from fastrnn._config import instruction_set
 from fastrnn._rows import Rows
-from fastrnn._threads import get_num_threads
+from fastrnn._threads import most_threads
 from fastrnn._validation import (
     Array,
     Nonlinearity,
@@ -74,7 +74,7 @@ def infer_rows(cell, rows, inputs, stacked=False, into=None):
         output = rows.empty(h_0.shape[-1], h_0.dtype) if into is None or not is_last else into
         calls.append((x, *state_0, rows.offsets, weights, output, *state_n, None, None, None))
         outputs.append(output)
-    _core.forward(cell, calls, stacked, get_num_threads(), instruction_set())
+    _core.forward(cell, calls, stacked, most_threads(), instruction_set())
     return [rows.turned(output) if one[0] else output for one, output in zip(inputs, outputs)]
 
 
@@ -139,7 +139,7 @@ def run_tapes(cell, tapes, weights, states_n, stacked=False, gates=None):
         output = np.empty((*tape.rows.shape, h_0.shape[-1]), h_0.dtype)
         calls.append((tape.x, *tape.state_0, tape.rows.offsets, of_tape, output, *state_n, *tape.kept))
         outputs.append(output)
-    _core.forward(cell, calls, stacked, get_num_threads(), instruction_set())
+    _core.forward(cell, calls, stacked, most_threads(), instruction_set())
     if gates is not None:
         gates += [gates_of(cell, tape, output) for tape, output in zip(tapes, outputs)]
     return [tape.rows.turned(output) if tape.reverse else output for tape, output in zip(tapes, outputs)]
@@ -181,7 +181,7 @@ def run_back(tapes, d_outputs, states, stacked=False):
             d_weights, accumulate,
         ))  # fmt: skip
         results.append(d_x)
-    _core.backward(calls, stacked, get_num_threads())
+    _core.backward(calls, stacked, most_threads())
     return [tape.rows.turned(d_x) if tape.reverse else d_x for tape, d_x in zip(tapes, results)]
 
 
@@ -213,7 +213,7 @@ def taped(kind, cell, x, state, weights, lengths, reverse):
     H, P = weights[0].shape[0] // GATES[cell], weights[1].shape[1]
     shapes = kept_shapes(cell, rows, H, 0 if weights[4] is None else P)
     kept = tuple(None if shape is None else np.empty(shape, dtype) for shape in shapes)
-    packed = _core.pack(cell, weights, True, get_num_threads(), instruction_set())
+    packed = _core.pack(cell, weights, True, most_threads(), instruction_set())
     state_n = empty_like(state_0)
     tape = kind(rows, reverse, native_x, native_x is not x, state_0, packed, kept)
     (output,) = run_tapes(cell, [tape], [weights], [state_n])

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastrnn import _core
 from fastrnn._parametrized import Given, Returned
-from fastrnn._threads import get_num_threads
+from fastrnn._threads import most_threads
 from fastrnn._validation import as_array, native, pair, shape_error, shaped_array
 
 __all__ = ["Stream"]
@@ -23,7 +23,7 @@ class Stream(_core.Steps, Generic[Given, Returned]):
     """
 
     def __init__(self, packed, input_size, h, c, batched, layer):
-        super().__init__(packed, h, c, batched, get_num_threads)
+        super().__init__(packed, h, c, batched, most_threads)
         self._batched = batched
         self._layer = layer  # its representation
         self._input_size = input_size

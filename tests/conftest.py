@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _config
+from fastrnn import _config, _core, _threads
 
 hypothesis.settings.register_profile("fastrnn", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("fastrnn")
@@ -30,10 +30,15 @@ def dtype(request):
 
 @pytest.fixture
 def threads():
-    """A function that sets the number of threads; the number before comes back after the test."""
-    before = fastrnn.get_num_threads()
+    """A function that sets the number of threads, all of which then take part, however many processors there are.
+
+    The number before comes back after the test.
+    """
+    before = _threads._num_threads
+    _core.team_policy("patient")
     yield fastrnn.set_num_threads
-    fastrnn.set_num_threads(before)
+    _core.team_policy("adaptive")
+    _threads._num_threads = before
 
 
 @pytest.fixture

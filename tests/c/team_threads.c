@@ -1,8 +1,11 @@
 /* Every way in which calls share a team, for ThreadSanitizer (`make tsan`): no access may race, and several threads
- * have to give the bits of one. Linked with the library's sources; but sequence.c is compiled in here, because only its
- * plans tell that every arrangement has been met. */
+ * have to give the bits of one, whether helpers stay or come and go, and also where several threads call. Linked with
+ * the library's sources; but sequence.c is compiled in here, because only its plans tell that every arrangement has been
+ * met. */
+#define _GNU_SOURCE
 #include "sequence.c"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -44,6 +47,9 @@ enum {
     MEMORY = 64 << 20,
 };
 
+/* Arrangements: calls of one thread; one call whose units or rows are shared; several, of which some are shared. */
+enum { UNITS_SHARED, ROWS_SHARED, ALONE, IN_TURN, SIDE_BY_SIDE, ARRANGEMENTS };
+
 /* Memory is taken one array after the other: first what goes in, then what comes out. */
 typedef struct {
     char *at;
@@ -81,13 +87,13 @@ static void check(int holds, const char *what, const example *e, int threads)
 
 static plan plan_of(const example *e, const steps *s, const fastrnn_packed *packed, int threads)
 {
-    return packed->dtype == FASTRNN_F32 ? plan_call_f32(*s, packed, threads, e->count)
-                                        : plan_call_f64(*s, packed, threads, e->count);
+    (void)e;
+    return packed->dtype == FASTRNN_F32 ? plan_call_f32(*s, packed, threads) : plan_call_f64(*s, packed, threads);
 }
 
 /* Forward and backward; what they wrote lies in [*from, *to) of the arena. */
 static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_isa *isa, int threads,
-                          const fastrnn_interruption *interruption, char *arena, char **from, char **to, int *met)
+                          const fastrnn_interruption *interruption, char *arena, char **from, char **to, atomic_int *met)
 {
     memory m = {arena, dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double), 1};
     const ptrdiff_t T = e->T, B = e->B, H = e->H, P = e->projection ? e->projection : H;
@@ -168,7 +174,11 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
 
     fastrnn_workspace *workspace = fastrnn_workspace_create();
     if (status == FASTRNN_OK) {
-        if (e->count > 1) met[arrange(plans, e->count, e->stacked, T, threads)]++;
+        const arrangement how = arrange(plans, e->count, e->stacked, T, threads);
+        met[how.side_by_side  ? SIDE_BY_SIDE
+            : how.members < 2 ? ALONE
+            : e->count > 1    ? IN_TURN
+                              : plans->split_rows]++;
         status = fastrnn_forward(forward, e->count, e->stacked, workspace, interruption, threads);
     }
     if (status == FASTRNN_OK)
@@ -184,40 +194,76 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
 /* Asked so many times, it says yes. */
 static int after(void *times) { return --*(int *)times < 0; }
 
+/* One caller of several: every example, in memory of its own. */
+typedef struct {
+    const fastrnn_isa *isa;
+    fastrnn_dtype dtype;
+    atomic_int *met;
+    pthread_t thread;
+} caller;
+
+static void *call_all(void *argument)
+{
+    const caller *me = argument;
+    char *arena = malloc(MEMORY), *expected = malloc(MEMORY), *from, *to;
+    if (!arena || !expected) exit(1);
+    for (const example *e = examples; e < examples + EXAMPLES; e++)
+        for (int threads = 1; threads <= MOST_THREADS; threads++) {
+            const fastrnn_status status = run(e, me->dtype, me->isa, threads, NULL, arena, &from, &to, me->met);
+            check(status == FASTRNN_OK, "failed", e, threads);
+            if (threads == 1) memcpy(expected, from, (size_t)(to - from));
+            check(memcmp(expected, from, (size_t)(to - from)) == 0, "other bits than with one thread", e, threads);
+        }
+    free(expected);
+    free(arena);
+    return NULL;
+}
+
+static int interrupt_all(const caller *me)
+{
+    char *arena = malloc(MEMORY), *from, *to;
+    int ended = 0;
+    if (!arena) exit(1);
+    for (const example *e = interrupted; e < interrupted + INTERRUPTED; e++)
+        for (int times = 0; times < 2; times++) {
+            int left = times;
+            const fastrnn_interruption interruption = {after, &left};
+            ended += run(e, me->dtype, me->isa, 2 + 2 * times, &interruption, arena, &from, &to, me->met) ==
+                     FASTRNN_INTERRUPTED;
+        }
+    free(arena);
+    return ended;
+}
+
 /* The argument: an instruction set by name, which has to be supported. Default: generic, because ThreadSanitizer sees
  * nothing of the others' vectors. */
 int main(int argc, char **argv)
 {
+    enum { CALLERS = 3 };
     const fastrnn_isa *isa = fastrnn_isa_at(0);
     for (int k = 0; argc > 1 && strcmp(fastrnn_isa_name(isa), argv[1]) != 0; k++)
         if (!(isa = fastrnn_isa_at(k))) return 2;
-    char *arena = malloc(MEMORY), *expected = malloc(MEMORY), *from, *to;
-    if (!arena || !expected) return 1;
     for (fastrnn_dtype dtype = FASTRNN_F32; dtype <= FASTRNN_F64; dtype++) {
-        int met[3] = {0}, ended = 0;
-        for (const example *e = examples; e < examples + EXAMPLES; e++)
-            for (int threads = 1; threads <= MOST_THREADS; threads++) {
-                const fastrnn_status status = run(e, dtype, isa, threads, NULL, arena, &from, &to, met);
-                check(status == FASTRNN_OK, "failed", e, threads);
-                if (threads == 1) memcpy(expected, from, (size_t)(to - from));
-                check(memcmp(expected, from, (size_t)(to - from)) == 0, "other bits than with one thread", e, threads);
-            }
-        for (const example *e = interrupted; e < interrupted + INTERRUPTED; e++)
-            for (int times = 0; times < 2; times++) {
-                int left = times;
-                const fastrnn_interruption interruption = {after, &left};
-                ended +=
-                    run(e, dtype, isa, 2 + 2 * times, &interruption, arena, &from, &to, met) == FASTRNN_INTERRUPTED;
-            }
-        printf("%s: in turn %d, with one team %d, side by side %d; %d interrupted\n",
-               dtype == FASTRNN_F32 ? "float32" : "float64", met[IN_TURN], met[WITH_ONE_TEAM], met[SIDE_BY_SIDE],
-               ended);
-        if (!met[IN_TURN] || !met[WITH_ONE_TEAM] || !met[SIDE_BY_SIDE] || (argc < 2 && !ended)) {
+        atomic_int met[ARRANGEMENTS] = {0};
+        int ended = 0, all = 1;
+        caller callers[CALLERS];
+        for (int k = 0; k < CALLERS; k++) callers[k] = (caller){.isa = isa, .dtype = dtype, .met = met};
+        for (fastrnn_policy policy = FASTRNN_ADAPTIVE; policy <= FASTRNN_ERRATIC; policy++) {
+            fastrnn_team_policy(policy);
+            call_all(callers);
+            ended += interrupt_all(callers);
+        }
+        for (int k = 0; k < CALLERS; k++)
+            if (pthread_create(&callers[k].thread, NULL, call_all, &callers[k])) return 1;
+        for (int k = 0; k < CALLERS; k++) pthread_join(callers[k].thread, NULL);
+        printf("%s: alone %d, units shared %d, rows shared %d, in turn %d, side by side %d; %d interrupted\n",
+               dtype == FASTRNN_F32 ? "float32" : "float64", met[ALONE], met[UNITS_SHARED], met[ROWS_SHARED],
+               met[IN_TURN], met[SIDE_BY_SIDE], ended);
+        for (int k = 0; k < ARRANGEMENTS; k++) all &= met[k] > 0;
+        if (!all || (argc < 2 && !ended)) {
             fputs("not all that is to be seen has happened: the examples need other sizes\n", stderr);
             return 1;
         }
     }
-    free(expected);
-    free(arena);
     return 0;
 }

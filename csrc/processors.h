@@ -1,0 +1,17 @@
+/* The processors that the calling thread may use now. */
+#ifndef FASTRNN_PROCESSORS_H
+#define FASTRNN_PROCESSORS_H
+
+#include <stdint.h>
+
+/* Nanoseconds of a clock that only runs forward. */
+int64_t fastrnn_clock(void);
+
+/* At least 1. Affinity is looked at again every 10 ms, quotas of the process's cgroup and of those around it every
+ * second. `logical` counts the hardware threads of a core, `cores` does not. */
+typedef struct {
+    int logical, cores;
+} fastrnn_processors_count;
+fastrnn_processors_count fastrnn_count_processors(int64_t now);
+
+#endif

@@ -1,0 +1,261 @@
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* affinities */
+#endif
+#include "threads.h"
+
+#ifdef FASTRNN_THREADS
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "float_mode.h"
+#include "processors.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#define RELAX() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define RELAX() __asm__ volatile("yield")
+#else
+#define RELAX() ((void)0)
+#endif
+
+enum { MOST_HELPERS = FASTRNN_MOST_MEMBERS - 1 };
+
+static struct {
+    pthread_mutex_t lock; /* held while a helper is made */
+    helper *_Atomic helpers[MOST_HELPERS];
+    atomic_int count;
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+atomic_int fastrnn_callers, fastrnn_helpers_ready;
+atomic_llong fastrnn_helpers_window;
+
+int fastrnn_helpers(void) { return atomic_load_explicit(&pool.count, memory_order_acquire); }
+helper *fastrnn_helper(int index) { return atomic_load_explicit(&pool.helpers[index], memory_order_acquire); }
+
+int64_t fastrnn_spin(spinning *wait, int yields)
+{
+    enum { SPINS = 32, ALONE = 10000 };
+    RELAX();
+    if (++wait->spins % SPINS) return 0;
+    const int64_t now = fastrnn_clock();
+    if (!wait->since) wait->since = now;
+    if (yields && now - wait->since > ALONE) sched_yield();
+    return now - wait->since;
+}
+
+static int exchange_seat(helper *h, unsigned long long from, unsigned long long to)
+{
+    return atomic_compare_exchange_strong(&h->seat, &from, to);
+}
+
+/* Does what its caller orders, until it is released, or no order has come for too long. */
+static void serve(helper *h, unsigned long long number)
+{
+    int64_t patience = 100000;
+    for (;;) {
+        spinning wait = {0, 0};
+        while (atomic_load_explicit(&h->order, memory_order_acquire) == number) {
+            if (atomic_load_explicit(&h->seat, memory_order_relaxed) != seat_of(number, HELD)) return;
+            if (fastrnn_spin(&wait, 1) > patience && exchange_seat(h, seat_of(number, HELD), seat_of(number, LEFT)))
+                return;
+        }
+        if (!exchange_seat(h, seat_of(number, HELD), seat_of(number, WORKING))) return;
+        number++;
+        patience = h->patience;
+        h->job(h->context, &h->member);
+        atomic_store_explicit(&h->seat, seat_of(number, HELD), memory_order_release);
+        atomic_exchange(&h->done, number);
+        if (atomic_load(&h->caller_sleeps)) { /* perhaps on this very processor: leave it to the caller */
+            pthread_mutex_lock(&h->lock);
+            pthread_cond_signal(&h->finished);
+            pthread_mutex_unlock(&h->lock);
+            if (exchange_seat(h, seat_of(number, HELD), seat_of(number, LEFT))) return;
+        }
+    }
+}
+
+static void sleep_until_woken(helper *h)
+{
+    pthread_mutex_lock(&h->lock);
+    for (;;) {
+        const unsigned long long seat = atomic_load(&h->seat), number = seat >> SEAT_BITS;
+        const unsigned state = seat & SEAT_MASK;
+        if (state == CALLED) /* it was awake still */
+            exchange_seat(h, seat, seat_of(number, WOKEN));
+        else if (state == ASLEEP || state == CHOSEN || state == LEFT)
+            pthread_cond_wait(&h->summoned, &h->lock);
+        else
+            break;
+    }
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* A moment of a READY helper's wait; whether it has been long enough: the window, which begins when nobody calls any more,
+ * or when it is not for this helper that somebody does. */
+static int waited_long(spinning *wait, int64_t *missed)
+{
+    const int64_t longest_phase = 5000000, waited = fastrnn_spin(wait, 1);
+    if (waited > 0 && *missed < longest_phase && atomic_load_explicit(&fastrnn_callers, memory_order_relaxed) > 0) {
+        *missed += waited;
+        wait->since += waited;
+        return 0;
+    }
+    return waited > atomic_load_explicit(&fastrnn_helpers_window, memory_order_relaxed);
+}
+
+static void *helper_main(void *argument)
+{
+    helper *h = argument;
+    float_mode_enter();
+    for (;;) {
+        sleep_until_woken(h);
+        spinning wait = {0, 0};
+        int64_t missed = 0;
+        for (;;) {
+            const unsigned long long seat = atomic_load_explicit(&h->seat, memory_order_acquire),
+                                     number = seat >> SEAT_BITS;
+            const unsigned state = seat & SEAT_MASK;
+            if (state == WOKEN || state == RELEASED) {
+                if (state == WOKEN) fastrnn_wake_one(), fastrnn_wake_one();
+                missed = 0;
+                atomic_store_explicit(&h->came, fastrnn_clock(), memory_order_relaxed);
+                if (exchange_seat(h, seat, seat_of(number, READY))) atomic_fetch_add(&fastrnn_helpers_ready, 1);
+                wait = (spinning){0, 0};
+            } else if (state == HELD) {
+                serve(h, number);
+                wait = (spinning){0, 0};
+                missed = INT64_MAX / 2;
+            } else if (state != READY)
+                break;
+            else if (waited_long(&wait, &missed) && exchange_seat(h, seat, seat_of(number, ASLEEP))) {
+                atomic_fetch_sub(&fastrnn_helpers_ready, 1);
+                break;
+            }
+        }
+    }
+    return NULL;
+}
+
+#if !defined(_WIN32)
+/* A child has none of its parent's threads. What they were is left where it is. */
+static void forget_helpers(void)
+{
+    pthread_mutex_init(&pool.lock, NULL);
+    atomic_store(&pool.count, 0);
+    atomic_store(&fastrnn_helpers_ready, 0);
+    fastrnn_team_after_fork();
+}
+static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_helpers); }
+#endif
+
+/* Signals go to the program's own threads. */
+static int start(helper *h)
+{
+#if !defined(_WIN32)
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    sigset_t all, before;
+    pthread_once(&once, watch_forks);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+#endif
+    pthread_attr_t attributes;
+    int failed = pthread_attr_init(&attributes);
+    if (!failed) {
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        failed = pthread_create(&h->thread, &attributes, helper_main, h);
+        pthread_attr_destroy(&attributes);
+    }
+#if !defined(_WIN32)
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+#endif
+#if defined(__linux__)
+    if (!failed) pthread_setname_np(h->thread, "fastrnn");
+#endif
+    return !failed;
+}
+
+int fastrnn_make_helper(void)
+{
+    int made = 0;
+    pthread_mutex_lock(&pool.lock);
+    const int count = fastrnn_helpers();
+    helper *h = count < MOST_HELPERS ? aligned_alloc(_Alignof(helper), sizeof(helper)) : NULL;
+    if (h) {
+        memset(h, 0, sizeof *h); /* ASLEEP */
+        pthread_mutex_init(&h->lock, NULL);
+        pthread_cond_init(&h->summoned, NULL);
+        pthread_cond_init(&h->finished, NULL);
+        if (start(h)) {
+            atomic_store_explicit(&pool.helpers[count], h, memory_order_release);
+            atomic_store_explicit(&pool.count, count + 1, memory_order_release);
+            made = 1;
+        } else
+            free(h);
+    }
+    pthread_mutex_unlock(&pool.lock);
+    return made;
+}
+
+#if defined(__linux__)
+/* Where a helper of this thread may run: where the thread may, but for its own processor if there is another. */
+static void keep_away(helper *h, int processor)
+{
+    cpu_set_t processors;
+    if (sched_getaffinity(0, sizeof processors, &processors)) return;
+    if (processor >= 0 && processor < CPU_SETSIZE && CPU_COUNT(&processors) > 1) CPU_CLR(processor, &processors);
+    if (CPU_EQUAL(&processors, &h->processors)) return;
+    h->processors = processors;
+    pthread_setaffinity_np(h->thread, sizeof processors, &processors);
+}
+static void take_to(helper *h, int processor)
+{
+    if (processor < 0 || processor >= CPU_SETSIZE) return;
+    CPU_ZERO(&h->processors);
+    CPU_SET(processor, &h->processors);
+    pthread_setaffinity_np(h->thread, sizeof h->processors, &h->processors);
+}
+#else
+static void keep_away(helper *h, int processor) { (void)h, (void)processor; }
+static void take_to(helper *h, int processor) { (void)h, (void)processor; }
+#endif
+
+int fastrnn_call_helper(helper *h, int processor)
+{
+    const unsigned long long seat = atomic_load_explicit(&h->seat, memory_order_relaxed), number = seat >> SEAT_BITS;
+    if ((seat & SEAT_MASK) != ASLEEP || !exchange_seat(h, seat, seat_of(number, CHOSEN))) return 0;
+    keep_away(h, processor);
+    atomic_store(&h->seat, seat_of(number, CALLED));
+    return 1;
+}
+
+void fastrnn_wake_one(void)
+{
+    for (int k = 0, count = fastrnn_helpers(); k < count; k++) {
+        helper *h = fastrnn_helper(k);
+        const unsigned long long seat = atomic_load_explicit(&h->seat, memory_order_relaxed);
+        if ((seat & SEAT_MASK) == CALLED && exchange_seat(h, seat, seat_of(seat >> SEAT_BITS, WOKEN))) {
+            pthread_mutex_lock(&h->lock);
+            pthread_cond_signal(&h->summoned);
+            pthread_mutex_unlock(&h->lock);
+            return;
+        }
+    }
+}
+
+void fastrnn_await(helper *h, unsigned long long order, int processor, int64_t most)
+{
+    struct timespec end;
+    take_to(h, processor);
+    pthread_mutex_lock(&h->lock);
+    atomic_store(&h->caller_sleeps, 1);
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += (end.tv_nsec + most) / 1000000000;
+    end.tv_nsec = (end.tv_nsec + most) % 1000000000;
+    while (atomic_load(&h->done) != order && !pthread_cond_timedwait(&h->finished, &h->lock, &end)) continue;
+    atomic_store(&h->caller_sleeps, 0);
+    pthread_mutex_unlock(&h->lock);
+    if (processor >= 0) keep_away(h, processor);
+}
+#endif
