@@ -95,8 +95,8 @@ def test_sets_agree(native):
         assert_close(native["generic"], problems)
 
 
-def test_without_openmp(native, compiler, tmp_path):
-    alone = results(tmp_path, compiler, ["-O1"])
+def test_without_threads(native, compiler, tmp_path):
+    alone = results(tmp_path, compiler, ["-O1", "-DFASTRNN_NO_THREADS"])
     assert list(alone) == list(native)
     for isa, problems in alone.items():
         assert_same(problems, native[isa])
