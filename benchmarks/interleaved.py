@@ -82,13 +82,13 @@ class Worker:
         return function(self.library, *arguments)
 
 
-def serve(pipe, library, threads, import_from):
+def serve(pipe, library, threads, import_from, worker):
     """Answers (method, *arguments) messages until None arrives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # that is for the parent, which ends this process
     try:
         if import_from is not None:
             sys.path.insert(0, os.path.abspath(import_from))
-        worker = Worker(library(threads))
+        worker = worker(library(threads))
         pipe.send((worker.library.version, None))
         for method, *arguments in iter(pipe.recv, None):
             pipe.send((getattr(worker, method)(*arguments), None))
@@ -97,19 +97,22 @@ def serve(pipe, library, threads, import_from):
 
 
 class Process:
-    """The other end of the pipe: a worker's methods, called from here."""
+    """The other end of the pipe: a worker's methods, called from here.
 
-    def __init__(self, name, library, threads, import_from=None):
+    `threads` is None for the library's own default, `worker` makes the worker of the library.
+    """
+
+    def __init__(self, name, library, threads, import_from=None, worker=Worker):
         context = multiprocessing.get_context("spawn")
         self.name = name
         self.pipe, theirs = context.Pipe()
-        arguments = (theirs, library, threads, import_from)
+        arguments = (theirs, library, threads, import_from, worker)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
-        self.version = self._answer()
+        self.version = self.answer()
 
-    def _answer(self):
+    def answer(self):
         try:
             answer, error = self.pipe.recv()
         except EOFError:
@@ -121,7 +124,7 @@ class Process:
 
     def call(self, method, *arguments):
         self.pipe.send((method, *arguments))
-        return self._answer()
+        return self.answer()
 
     def stop(self):
         self.pipe.send(None)
@@ -132,6 +135,13 @@ class Process:
 
     def __exit__(self, *_):
         self.stop()
+
+
+def turns(takers, k, pause):
+    """The turns of round k, each after a pause: there and back, so that nobody always follows the same neighbour."""
+    for taker in takers if k % 2 == 0 else reversed(takers):
+        time.sleep(pause)
+        yield taker
 
 
 def measure(processes, mode, dtype, shape, pace, kind=PLAIN):
@@ -156,9 +166,7 @@ def measure(processes, mode, dtype, shape, pace, kind=PLAIN):
 
     seconds = {name: [] for name in calls}
     for k in range(pace.rounds_within_budget(round_seconds)):
-        # There and back, so that nobody always comes after the same neighbour.
-        for process in processes if k % 2 == 0 else reversed(processes):
-            time.sleep(pace.pause)
+        for process in turns(processes, k, pace.pause):
             turn = process.call("time", calls[process.name], warm_up[process.name])
             seconds[process.name].append(float(np.median(turn)))
     return seconds
