@@ -38,23 +38,32 @@ SMALL, BIG = Shape(100, 1, 64, 64), Shape(132, 1, 80, 512)
 BATCH, SMALL_BATCH = Shape(50, 8, 256, 256), Shape(100, 32, 64, 64)
 SERVED = Shape(50, 1, 128, 128)
 
-SHAPES = (STEP, SHORT, SMALL, LONG, BIG, BATCH, SMALL_BATCH)
+SHAPES = (SHORT, STEP, SMALL, LONG, BIG, BATCH, SMALL_BATCH)
 TRAINED = "train", PLAIN, SMALL_BATCH
-EVERYWHERE = [("forward", kind, shape) for kind in (PLAIN, BIDIRECTIONAL) for shape in SHAPES]
-OF_SHORT, OF_LONG = ("forward", BIDIRECTIONAL, SHORT), ("forward", PLAIN, LONG)
+EVERYWHERE = [("forward", kind, shape) for kind in (PLAIN, BIDIRECTIONAL) for shape in SHAPES] + [TRAINED]
 
-# (mode, kind, shape) of each situation in a run without --full and --shapes.
+
+def inferred(*shapes):
+    return [("forward", PLAIN, shape) for shape in shapes]
+
+
+OF_SHORT = [("forward", BIDIRECTIONAL, SHORT)]
+
+# (mode, kind, shape) of the situations in a run without --full and --shapes; LONG in those that are not listed.
 QUICK = {
-    "alone": [("forward", PLAIN, STEP), OF_SHORT, OF_LONG, *(("forward", PLAIN, s) for s in (BIG, BATCH)), TRAINED],
-    "product-small": [("forward", PLAIN, STEP), OF_SHORT, ("forward", PLAIN, BIG)],
-    "product-256": [OF_SHORT, ("forward", PLAIN, SMALL_BATCH)],
-    "threads-2": [OF_LONG, ("forward", PLAIN, BATCH)],
-    "processes-2": [OF_LONG, ("forward", PLAIN, BATCH)],
-    "busy": [OF_LONG, ("forward", PLAIN, BATCH)],
-} | {
-    name: [OF_SHORT]
-    for name in ("product-1024", "sleep-1", "sleep-20", "sleep-200", "product-sleep", "product-sleep-blas1")
-}  # fmt: skip
+    "alone": [*OF_SHORT, *inferred(STEP, LONG, BIG, BATCH), TRAINED],
+    "product-small": [*OF_SHORT, *inferred(STEP, BIG)],
+    "product-256": [*OF_SHORT, *inferred(SMALL_BATCH)],
+    "product-1024": OF_SHORT,
+    "sleep-1": OF_SHORT,
+    "sleep-20": [*OF_SHORT, *inferred(BATCH)],
+    "sleep-200": OF_SHORT,
+    "product-sleep": OF_SHORT,
+    "product-sleep-blas1": OF_SHORT,
+    "threads-2": inferred(LONG, BATCH),
+    "processes-2": inferred(LONG, BATCH),
+    "busy": inferred(LONG, BATCH),
+}
 
 
 class Cell(NamedTuple):
@@ -73,9 +82,9 @@ def select(names, full=False, shapes=None, kinds=(PLAIN, BIDIRECTIONAL)):
         elif SITUATIONS[name].served:
             problems = [("forward", TWO_LAYERS, SERVED)]
         elif full:
-            problems = EVERYWHERE + [TRAINED]
+            problems = EVERYWHERE
         else:
-            problems = QUICK.get(name, [OF_LONG])
+            problems = QUICK.get(name, inferred(LONG))
         cells += [Cell(name, *problem) for problem in problems]
     return cells
 
@@ -154,18 +163,27 @@ class Entrant:
 
 
 class Measured:
-    """The turns of one setting at a cell."""
+    """The turns of one setting at a cell: numbers of each round, and all calls.
+
+    costs    seconds of a call, the median; of concurrent calls the time in which all callers together make one
+    rates    calls a second: of all callers, or, where none are concurrent, of the time spent in calls
+    before   seconds of the work before a call, the median
+    """
 
     def __init__(self, concurrent):
         self.concurrent = concurrent
-        self.costs, self.before, self.rates, self.seconds = [], [], [], []
+        self.costs, self.rates, self.before, self.seconds = [], [], [], []
 
     def add(self, turn):
         seconds = np.concatenate([calls.seconds for calls in turn])
         self.seconds.append(seconds)
         self.before.append(float(np.median(np.concatenate([calls.before for calls in turn]))))
-        self.rates.append(sum(len(calls.seconds) / calls.elapsed for calls in turn))
-        self.costs.append(1 / self.rates[-1] if self.concurrent else float(np.median(seconds)))
+        if self.concurrent:
+            self.rates.append(sum(len(calls.seconds) / calls.elapsed for calls in turn))
+            self.costs.append(1 / self.rates[-1])
+        else:
+            self.rates.append(float(len(seconds) / seconds.sum()))
+            self.costs.append(float(np.median(seconds)))
 
     def as_json(self):
         seconds = np.concatenate(self.seconds)
@@ -279,9 +297,8 @@ def main():
     }
     try:
         for name in arguments.situations:
-            situation = SITUATIONS[name]
-            if situation.missing is not None:
-                say(f"without {name}, which needs {situation.missing}")
+            if SITUATIONS[name].missing is not None:
+                say(f"without {name}, which needs {SITUATIONS[name].missing}")
                 continue
             measure_situation(name, select([name], arguments.full, arguments.shapes, arguments.kinds), arguments, run)
     finally:

@@ -1,12 +1,13 @@
 """Makes Markdown of a run in company, as company.py has written it.
 
-    python benchmarks/company_report.py build/company.json            # everything
+    python benchmarks/company_report.py build/company.json            # the whole table
     python benchmarks/company_report.py build/company.json --short    # the table of the README
 
-The time of fastrnn with its defaults is divided by that of the best fixed number of threads in the same situation, so
-1 is as good as a choice made in advance and less is better. Of the other libraries it is, as in report.py, their time
-divided by fastrnn's: above 1, fastrnn is faster. Ratios are taken within a round. The time is that of a call; where
-calls run at the same time, it is the time over the number of calls that all callers make.
+fastrnn's default is compared with the best fixed number of threads in the same situation, the one with the most calls
+a second: its time divided by that one's, so below 1 the default is faster. Time is the median of a call; where calls
+run at the same time, it is the time in which all callers together make one call. The 99th percentiles are those of
+all calls of all rounds. As in report.py, a ratio to another library is its time divided by fastrnn's; here both are
+the inverse of the calls a second, so a tail counts. Ratios are taken within a round.
 """
 
 import argparse
@@ -16,65 +17,79 @@ from pathlib import Path
 import numpy as np
 
 from libraries import BASELINE, FASTRNN, PEERS
-from report import Ratio, duration, short, table
-from shapes import PLAIN, label
+from report import Ratio, below_one, duration, short, table
+from shapes import Shape, label
 from situations import SITUATIONS
 
 MEDIAN_GOAL, P99_GOAL = 1.15, 1.3
-TICK = 0.004  # seconds: the scheduler's
+TICK = 0.004  # seconds, the scheduler's: by no more is the 99th percentile to exceed the best one's
+
+TITLES = {BASELINE: "baseline", "torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+
+# The rows of the README: the first shape of each of these situations.
+SHORT = {
+    "alone": "alone, in a tight loop",
+    "product-small": "after a small NumPy product",
+    "product-sleep": "after a NumPy product and 20 ms of sleep",
+    "threads-2": "two Python threads, one layer",
+    "processes-2": "two processes",
+    "busy": "beside one busy process",
+    "one-processor": "affinity cut to one processor",
+    "spawned": "two servers, random requests",
+}
 
 
 def fixed_name(threads):
+    """The name of the setting with this number of threads."""
     return f"{FASTRNN}, {threads} {'thread' if threads == 1 else 'threads'}"
 
 
 class Row:
-    """A situation at a shape, with what follows from its times."""
+    """A situation at a shape, with the comparisons that follow from its times."""
 
     def __init__(self, result):
-        self.situation, self.mode, self.kind = result["situation"], result["mode"], result["kind"]
-        self.shape, self.settings = tuple(result["shape"]), result["settings"]
-        self.ours = self.settings[FASTRNN]
-        fixed = [name for name in self.settings if name.startswith(f"{FASTRNN}, ")]
-        self.best = min(fixed, key=lambda name: np.median(self.settings[name]["costs"]), default=None)
-        self.of_best = self.p99_of_best = None
+        self.name, self.situation = result["situation"], SITUATIONS[result["situation"]]
+        self.settings = result["settings"]
+        self.label = label(result["kind"], Shape(*result["shape"]))
+        if result["mode"] == "train":
+            self.label = f"training {self.label}"
+        ours = self.ours = self.settings[FASTRNN]
+        fixed = {name: numbers for name, numbers in self.settings.items() if name.startswith(f"{FASTRNN}, ")}
+        self.best = max(fixed, key=lambda name: np.median(fixed[name]["rates"]), default=None)
+        self.of_best = self.p99_of_best = self.of_work = None
         if self.best is not None:
-            best = self.settings[self.best]
-            self.of_best = Ratio.of(self.ours["costs"], best["costs"])
-            self.p99_of_best = self.ours["p99"] / best["p99"]
-        self.ratios = {
-            name: Ratio.of(numbers["costs"], self.ours["costs"])
-            for name, numbers in self.settings.items()
-            if name in (BASELINE, *PEERS)
-        }
+            best = fixed[self.best]
+            self.of_best = Ratio.of(ours["costs"], best["costs"])
+            self.p99_of_best = ours["p99"] / best["p99"]
+            self.p99_beyond = ours["p99"] - best["p99"]  # seconds
+            if self.situation.before:
+                # The first one has the fewest threads that could disturb.
+                self.of_work = Ratio.of(ours["before"], next(iter(fixed.values()))["before"])
+        self.ratios = {}
+        for name, theirs in self.settings.items():
+            if name in PEERS:
+                self.ratios[name] = Ratio.of(ours["rates"], theirs["rates"])
+            elif name == BASELINE:
+                self.ratios[name] = Ratio.of(theirs["costs"], ours["costs"])
 
     @property
-    def label(self):
-        return ("training " if self.mode == "train" else "") + label(self.kind, ", ".join(map(str, self.shape)))
-
-    @property
-    def p99_beyond(self):
-        """Seconds between the 99th percentiles."""
-        return self.ours["p99"] - self.settings[self.best]["p99"]
+    def missed(self):
+        """The goals that the default misses."""
+        missed = ["median"] if self.of_best.median > MEDIAN_GOAL else []
+        return missed + (["p99"] if self.p99_beyond > TICK else [])
 
     @property
     def verdict(self):
-        """Whether the goals are met, in words."""
-        missed = ["median"] if self.of_best.median > MEDIAN_GOAL else []
-        missed += ["p99"] if self.p99_beyond > TICK else []
-        if missed:
-            return f"**no: {', '.join(missed)}**"
+        if self.missed:
+            return f"**no: {', '.join(self.missed)}**"
         return "yes" if self.p99_of_best <= P99_GOAL else "p99 within a tick"
 
-    @property
-    def of_work_before(self):
-        """The time of the work before our calls, divided by that beside the fixed number of threads; None without."""
-        ours, best = self.ours["before"], self.settings[self.best]["before"] if self.best else ()
-        return Ratio.of(ours, best) if SITUATIONS[self.situation].before and best else None
-
-    def time(self, name):
-        """Seconds of a call, the median over the rounds."""
-        return float(np.median(self.settings[name]["costs"]))
+    def time(self, name=FASTRNN):
+        """The median of a call; of concurrent calls also how many all callers make in a second."""
+        median = duration(self.settings[name]["quartiles"][1])
+        if not self.situation.concurrent:
+            return median
+        return f"{median}, {np.median(self.settings[name]['rates']):,.0f}/s"
 
 
 def rows_of(run):
@@ -82,75 +97,108 @@ def rows_of(run):
 
 
 def line(result):
-    """A result in a line of text."""
+    """A result in one line, while others are still measured."""
     row = Row(result)
-    parts = [f"{name} {duration(row.time(name))} (p99 {duration(row.settings[name]['p99'])})" for name in row.settings]
-    verdict = f": {short(row.of_best.median)} of the best fixed" if row.best else ""
-    return f"{row.situation}  {row.label}{verdict}; {'; '.join(parts)}"
+    of_best = f" {short(row.of_best.median)} (p99 {short(row.p99_of_best)}) of {row.best};" if row.best else ""
+    times = [f"{name} {row.time(name)} (p99 {duration(row.settings[name]['p99'])})" for name in row.settings]
+    return f"{row.name}  {row.label}:{of_best} {'; '.join(times)}"
 
 
 def results_table(rows):
     others = list(dict.fromkeys(name for row in rows for name in row.ratios))
     with_best = any(row.best for row in rows)
-    with_work = any(row.of_work_before for row in rows)
+    with_work = any(row.of_work for row in rows)
     head = ["T, B, I, H", "median", "quartiles", "p99", "calls"]
-    head += ["best fixed", "its median", "its p99", "median / best", "p99 / best", "goal"] if with_best else []
-    head += others + (["work before"] if with_work else [])
-    lines, situation = [], None
+    head += ["best fixed", "median", "p99", "time / best", "p99 / best", "goal"] if with_best else []
+    head += [TITLES[name] for name in others] + (["work before"] if with_work else [])
+    lines, name = [], None
     for row in rows:
-        if row.situation != situation:
-            lines.append([f"*{SITUATIONS[row.situation].title}*"] + [""] * (len(head) - 1))
-        situation = row.situation
+        if row.name != name:
+            lines.append([f"*{row.situation.title}*"] + [""] * (len(head) - 1))
+        name = row.name
         low, _, high = row.ours["quartiles"]
-        cells = [row.label, duration(row.time(FASTRNN)), f"{duration(low)}–{duration(high)}"]
-        cells += [duration(row.ours["p99"]), str(row.ours["calls"])]
-        if with_best:
-            cells += [
-                row.best.removeprefix(f"{FASTRNN}, "), duration(row.time(row.best)),
-                duration(row.settings[row.best]["p99"]), str(row.of_best), short(row.p99_of_best), row.verdict,
-            ] if row.best else [""] * 6  # fmt: skip
-        cells += [str(row.ratios[name]) if name in row.ratios else "" for name in others]
+        cells = [row.label, row.time(), f"{duration(low)}–{duration(high)}", duration(row.ours["p99"])]
+        cells.append(str(row.ours["calls"]))
+        if row.best:
+            best_p99 = duration(row.settings[row.best]["p99"])
+            cells += [row.best.removeprefix(f"{FASTRNN}, "), row.time(row.best), best_p99]
+            cells += [str(row.of_best), short(row.p99_of_best), row.verdict]
+        elif with_best:
+            cells += [""] * 6
+        cells += [str(row.ratios[other]) if other in row.ratios else "" for other in others]
         if with_work:
-            cells.append(short(row.of_work_before.median) if row.of_work_before else "")
+            cells.append(short(row.of_work.median) if row.of_work else "")
         lines.append(cells)
     return table(head, lines)
 
 
-def losses(rows):
-    """The cells that miss a goal, in a line each."""
+def missed_lines(rows):
+    """A line for each row that misses a goal."""
+    rows = [row for row in rows if row.best]
     missed = [
-        f"- {row.situation}, {row.label}: median {row.of_best}, p99 {short(row.p99_of_best)} of the best fixed number"
+        f"- {row.name}, {row.label}: time {row.of_best}, p99 {short(row.p99_of_best)} of {row.best}"
         for row in rows
-        if row.best and row.verdict.startswith("**no")
+        if row.missed
     ]
-    slower = [
-        f"- {row.situation}, {row.label}: {name} {ratio}" + (", within the spread" if ratio.high >= 1 else "")
+    if not rows:
+        return []
+    if not missed:
+        return [f"No goal missed in {len(rows)} rows."]
+    return [f"A goal missed in {len(missed)} of {len(rows)} rows:", "", *missed]
+
+
+def short_markdown(run):
+    """The table of the README: one row of each situation of SHORT that was measured."""
+    rows = {}
+    for row in rows_of(run):
+        rows.setdefault(row.name, row)
+    rows = [rows[name] for name in SHORT if name in rows]
+    others = [name for name in PEERS if any(name in row.ratios for row in rows)]
+    head = ["situation", "T, B, I, H", FASTRNN, "p99", "time / best fixed", "p99 / best fixed"]
+    lines = [
+        [
+            SHORT[row.name],
+            row.label,
+            row.time(),
+            duration(row.ours["p99"]),
+            short(row.of_best.median) if row.best else "",
+            short(row.p99_of_best) if row.best else "",
+            *(short(row.ratios[name].median) if name in row.ratios else "" for name in others),
+        ]
         for row in rows
-        for name, ratio in row.ratios.items()
-        if name in PEERS and ratio.median < 1
     ]
-    lines = []
-    with_best, compared = (
-        sum(row.best is not None for row in rows),
-        sum(name in PEERS for row in rows for name in row.ratios),
-    )
-    if with_best:
-        lines += ["", f"Goals missed in {len(missed)} of {with_best}{':' if missed else '.'}", "", *missed]
-    if compared:
-        lines += ["", f"Below another library in {len(slower)} of {compared}{':' if slower else '.'}", "", *slower]
-    return lines
+    return "\n".join(table([*head, *(TITLES[name] for name in others)], lines)) + "\n"
 
 
 def markdown(run):
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     rows = rows_of(run)
     lines = [
-        f"{run['machine']}; {versions}; {run['cores']} cores for fastrnn. float32, every library with its defaults. "
-        f"`best fixed` is the number of threads, set in advance, with the least median; `median / best` and `p99 / best` "
-        f"are the times of the default divided by its (goals: {MEDIAN_GOAL} and {P99_GOAL}, p99 never more than "
-        f"{1000 * TICK:.0f} ms beyond). Of another library it is its time divided by fastrnn's. `work before` is the "
-        f"time of the product or fit before each call, divided by that beside the best fixed number."
+        f"{run['machine']}; {versions}; {run['cores']} cores. Every library runs with its defaults, in float32. `best "
+        f"fixed` is the number of threads, set in advance, with the most calls a second. `time / best` is the time of "
+        f"the default divided by that one's, `p99 / best` so for the 99th percentiles of all calls, of which there "
+        f"are few where `calls` is small. Goals: at most {MEDIAN_GOAL} and {P99_GOAL}, and a p99 that exceeds the best "
+        f"one's by {1000 * TICK:.0f} ms at most. A ratio to another library is the calls a second of fastrnn divided "
+        f"by its own: above 1, fastrnn is faster. `work before` is the time of the work before each call, divided by "
+        f"that beside fastrnn with the first of the fixed numbers.",
+        "",
+        *results_table(rows),
+        "",
+        *missed_lines(rows),
+        "",
+        *below_one((f"{row.name}, {row.label}", name, ratio) for row in rows for name, ratio in row.ratios.items()),
     ]
-    if rows:
-        lines += ["", *results_table(rows), *losses(rows)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", metavar="RUN.json", type=Path)
+    parser.add_argument("--short", action="store_true", help="the table of the README alone")
+    arguments = parser.parse_args()
+    run = json.loads(arguments.run.read_text(encoding="utf-8"))
+    print(short_markdown(run) if arguments.short else markdown(run), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -24,6 +24,10 @@ from shapes import PLAIN
 FEWEST_ROUNDS = 3  # fewer have no quartiles
 MOST_CALLS = 1001
 
+# A call of a service or a loop that waits for something: threads sleep, caches and clocks are not what they were.
+COLD_SLEEP = 0.02  # seconds
+COLD_CALLS = 3  # of a turn
+
 
 @dataclass
 class Pace:
@@ -62,8 +66,11 @@ class Worker:
         with self.task.around():
             return {name: np.array(value) for name, value in self.task.results().items()}
 
-    def time(self, calls, warm_up):
-        """Seconds of each of so many calls, after some that are not counted: threads wake, caches fill."""
+    def time(self, calls, warm_up, sleep=0.0):
+        """Seconds of each of so many calls, after some that are not counted: threads wake, caches fill.
+
+        Before each call that is counted the process sleeps for so many seconds.
+        """
         call, clock = self.task.call, time.perf_counter
         seconds = []
         gc.disable()
@@ -71,6 +78,8 @@ class Worker:
             for _ in range(warm_up):
                 call()
             for _ in range(calls):
+                if sleep:
+                    time.sleep(sleep)
                 start = clock()
                 call()
                 seconds.append(clock() - start)
@@ -170,3 +179,18 @@ def measure(processes, mode, dtype, shape, pace, kind=PLAIN):
             turn = process.call("time", calls[process.name], warm_up[process.name])
             seconds[process.name].append(float(np.median(turn)))
     return seconds
+
+
+def measure_cold(processes, seconds, pace):
+    """Times cold calls of the problem that `measure` has prepared: {name: median seconds of a call, per round}.
+
+    `seconds` is what `measure` has returned.
+    """
+    calls = {name: COLD_CALLS if np.median(of_name) < pace.turn else 1 for name, of_name in seconds.items()}
+    round_seconds = sum(pace.pause + n * (COLD_SLEEP + np.median(seconds[name])) for name, n in calls.items())
+    cold = {name: [] for name in seconds}
+    for k in range(pace.rounds_within_budget(round_seconds)):
+        for process in turns(processes, k, pace.pause):
+            turn = process.call("time", calls[process.name], 0, COLD_SLEEP)
+            cold[process.name].append(float(np.median(turn)))
+    return cold

@@ -1,8 +1,8 @@
 """The libraries that take part: fastrnn, its NumPy reference, PyTorch, ONNX Runtime, OpenVINO.
 
-A library is a class, made once in a process of its own with a number of threads (None: its own default). It has a method for each
-mode that it offers (forward, train, step; see shapes.py), which sets a problem up and returns a Task, and names the
-dtypes and the kinds of layer that it takes part in.
+A library is a class, made once in a process of its own with a number of threads (None: its own default). It has a
+method for each mode that it offers (forward, train, step; see shapes.py), which sets a problem up and returns a Task,
+and names the dtypes and the kinds of layer that it takes part in.
 Whatever a user does once (loading weights, packing them, compiling a model, binding buffers) happens there,
 outside the timing; each peer is set up in the way that its documentation names as the fastest, weights
 packed beforehand where it can. A new one is a class like these and a line in LIBRARIES.

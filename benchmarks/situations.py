@@ -5,24 +5,24 @@ other processes, a processor taken away. `Caller` is the worker (see interleaved
 calls are timed, one by one; the work before each call is timed apart from it.
 """
 
+import contextlib
 import importlib.util
 import os
+import select
 import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import Pipe
-from multiprocessing.connection import wait
 from typing import NamedTuple
 
 import numpy as np
 
 import interleaved
-import libraries
 
 FEWEST_CALLS = 5  # of a turn, however long they take
 WARM_UP = 0.1  # of a turn's time, not counted
@@ -42,7 +42,7 @@ class Situation:
     processes: int = 1  # that do all of this at the same time
     busy: bool = False  # another process spins during the turn
     extra_threads: int = 0  # the setting beyond the cores, in place of fastrnn's default
-    one_processor: bool = False  # affinity, after the library was imported
+    one_processor: str | None = None  # affinity, after "import" of the library or after the first "calls"
     served: str | None = None  # calls answer requests, in SERVERS processes: "forked" after the import, or "spawned"
     environment: tuple = ()  # (name, value) pairs
 
@@ -53,7 +53,11 @@ class Situation:
 
     @property
     def missing(self):
-        """The module that the work before the calls needs and that is not installed, or None."""
+        """The name of something that is needed and not there, or None."""
+        if self.one_processor and not hasattr(os, "sched_setaffinity"):
+            return "os.sched_setaffinity"
+        if self.served and not hasattr(os, "fork"):
+            return "os.fork, or select on pipes"
         module = COMPANIONS[self.before[0]].module if self.before else None
         return module if module is not None and importlib.util.find_spec(module) is None else None
 
@@ -123,13 +127,14 @@ SITUATIONS = {
     "processes-3": Situation("3 processes", processes=3),
     "busy": Situation("beside one busy process", busy=True),
     "extra-thread": Situation("one thread more set than there are cores", extra_threads=1),
-    "one-processor": Situation("affinity cut to one processor after the import", one_processor=True),
+    "one-processor": Situation("affinity cut to one processor after the import", one_processor="import"),
+    "one-processor-late": Situation("affinity of all threads cut to one processor after calls", one_processor="calls"),
     "forked": Situation("2 servers forked after the import, random requests", served="forked"),
     "spawned": Situation("2 server processes, random requests", served="spawned"),
 }
 
 
-@contextmanager
+@contextlib.contextmanager
 def busy_process():
     """A process that does nothing but spin, as long as this lasts."""
     code = "print(flush=True)\nwhile True: pass"
@@ -182,14 +187,17 @@ class Caller(interleaved.Worker):
         super().__init__(library)
         self.situation = situation
         self.children = []
-        if situation.one_processor:
+        if situation.one_processor == "import":
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         name, *sizes = situation.before or (None,)
         self.before = COMPANIONS[name].make(*sizes) if name else nothing
 
     def prepare(self, mode, dtype, shape, kind):
         if self.situation.served != "forked":
-            return super().prepare(mode, dtype, shape, kind)
+            result = super().prepare(mode, dtype, shape, kind)
+            if self.situation.one_processor == "calls":
+                self.confine_all_threads()
+            return result
         self.end_children()
         for _ in range(SERVERS):
             self.children.append(Child(self, (mode, dtype, shape, kind)))
@@ -204,21 +212,21 @@ class Caller(interleaved.Worker):
         # Bound output arrays cannot be shared.
         calls = [self.task.another() if self.task.another else self.task.call for _ in range(self.situation.threads)]
         together = threading.Barrier(len(calls)).wait
-        found = []
-        workers = [
-            threading.Thread(target=lambda call=call: found.append(self.repeat(call, seconds, together)))
-            for call in calls
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return found
+        with ThreadPoolExecutor(len(calls)) as executor:
+            return list(executor.map(lambda call: self.repeat(call, seconds, together), calls))
+
+    @staticmethod
+    def confine_all_threads():
+        """As `taskset -a` does, or the cpuset of a container; a child of this process would inherit it."""
+        processor = {min(os.sched_getaffinity(0))}
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(int(thread), processor)
 
     def repeat(self, call, seconds, together):
+        together()
         how = call, self.before, self.situation.sleep
         with self.task.around():  # of a thread, not of a process
-            together()
             repeat(*how, WARM_UP * seconds, 1)
             return repeat(*how, seconds, FEWEST_CALLS)
 
@@ -282,27 +290,24 @@ def load(pipes, seconds):
     The moments are drawn from the same seed in every turn.
     """
     clock, random = time.perf_counter, np.random.default_rng(0)
-    of_calls = {pipe: [] for pipe in pipes}
-    began = clock()
-    count_from = began + WARM_UP * seconds
-    until = count_from + seconds
-    next_request = {pipe: began + random.exponential(THINK_TIME) for pipe in pipes}
-    busy = set()
+    found = {pipe: [] for pipe in pipes}
+    count_from = clock() + WARM_UP * seconds
+    due = {pipe: clock() + random.exponential(THINK_TIME) for pipe in pipes}  # of idle servers
     while True:
         now = clock()
-        for pipe in pipes:
-            if pipe not in busy and next_request[pipe] <= now < until:
-                pipe.send(("request",))
-                busy.add(pipe)
-        if now >= until and not busy:
+        over = now - count_from >= seconds and min(map(len, found.values())) >= FEWEST_CALLS
+        if over and len(due) == len(pipes):
             break
-        timeout = min((next_request[pipe] - now for pipe in pipes if pipe not in busy), default=None)
-        for pipe in wait(list(busy), None if timeout is None or now >= until else max(timeout, 0)):
+        for pipe in [] if over else [pipe for pipe, moment in due.items() if moment <= now]:
+            del due[pipe]
+            pipe.send(("request",))
+        # Not multiprocessing's wait, which rounds up to milliseconds.
+        timeout = None if over or not due else max(min(due.values()) - clock(), 0)
+        for pipe in select.select([pipe for pipe in pipes if pipe not in due], [], [], timeout)[0]:
             answer = answer_of(pipe)
             now = clock()
+            due[pipe] = now + random.exponential(THINK_TIME)
             if now >= count_from:
-                of_calls[pipe].append(answer)
-            next_request[pipe] = now + random.exponential(THINK_TIME)
-            busy.remove(pipe)
+                found[pipe].append(answer)
     elapsed = clock() - count_from
-    return [Calls(np.array(found), np.zeros(len(found)), elapsed) for found in of_calls.values()]
+    return [Calls(np.array(of_server), np.zeros(len(of_server)), elapsed) for of_server in found.values()]
