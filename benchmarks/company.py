@@ -167,7 +167,7 @@ class Measured:
 
     costs    seconds of a call, the median; of concurrent calls the time in which all callers together make one
     rates    calls a second: of all callers, or, where none are concurrent, of the time spent in calls
-    before   seconds of the work before a call, the median
+    before   seconds of the work before a call, the median; zero where there is none
     """
 
     def __init__(self, concurrent):
@@ -177,7 +177,8 @@ class Measured:
     def add(self, turn):
         seconds = np.concatenate([calls.seconds for calls in turn])
         self.seconds.append(seconds)
-        self.before.append(float(np.median(np.concatenate([calls.before for calls in turn]))))
+        before = np.concatenate([calls.before for calls in turn])
+        self.before.append(float(np.median(before)) if len(before) else 0.0)
         if self.concurrent:
             self.rates.append(sum(len(calls.seconds) / calls.elapsed for calls in turn))
             self.costs.append(1 / self.rates[-1])
@@ -236,7 +237,7 @@ def parse_arguments():
     who.add_argument("--peers", nargs="*", choices=PEERS, help="default: PyTorch and ONNX Runtime where installed")
     who.add_argument("--baseline", metavar="FOLDER", help="also another build of fastrnn, in FOLDER")
     how = parser.add_argument_group("how")
-    pace = interleaved.Pace(rounds=5, turn=0.25, budget=12.0)
+    pace = interleaved.Pace(rounds=5, turn=0.2, budget=9.0)
     how.add_argument("--rounds", type=int, default=pace.rounds, help="at most; default %(default)s")
     how.add_argument("--turn", type=float, default=pace.turn, help="seconds; default %(default)s")
     how.add_argument("--pause", type=float, default=pace.pause, help="seconds; default %(default)s")

@@ -109,7 +109,7 @@ def results_table(rows):
     with_best = any(row.best for row in rows)
     with_work = any(row.of_work for row in rows)
     head = ["T, B, I, H", "median", "quartiles", "p99", "calls"]
-    head += ["best fixed", "median", "p99", "time / best", "p99 / best", "goal"] if with_best else []
+    head += ["best fixed", "its median", "its p99", "time / best", "p99 / best", "goal"] if with_best else []
     head += [TITLES[name] for name in others] + (["work before"] if with_work else [])
     lines, name = [], None
     for row in rows:

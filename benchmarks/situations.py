@@ -154,12 +154,8 @@ class Calls(NamedTuple):
     """The calls of one caller in a turn."""
 
     seconds: np.ndarray  # of each call
-    before: np.ndarray  # of the work before each call; zeros where there is none
+    before: np.ndarray  # of the work before each call; empty where there is none
     elapsed: float  # from the first call to the end of the last
-
-
-def nothing():
-    pass
 
 
 def repeat(call, before, sleep, seconds, fewest):
@@ -168,9 +164,10 @@ def repeat(call, before, sleep, seconds, fewest):
     of_calls, of_before = [], []
     end = began = clock()
     while end - began < seconds or len(of_calls) < fewest:
-        work = clock()
-        before()
-        of_before.append(clock() - work)
+        if before is not None:
+            start = clock()
+            before()
+            of_before.append(clock() - start)
         if sleep:
             time.sleep(sleep)
         start = clock()
@@ -190,7 +187,7 @@ class Caller(interleaved.Worker):
         if situation.one_processor == "import":
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         name, *sizes = situation.before or (None,)
-        self.before = COMPANIONS[name].make(*sizes) if name else nothing
+        self.before = COMPANIONS[name].make(*sizes) if name else None
 
     def prepare(self, mode, dtype, shape, kind):
         if self.situation.served != "forked":
@@ -208,12 +205,17 @@ class Caller(interleaved.Worker):
         if self.children:
             return load([child.pipe for child in self.children], seconds)
         if not self.situation.threads:
-            return [self.repeat(self.task.call, seconds, nothing)]
+            return [self.repeat(self.task.call, seconds)]
         # Bound output arrays cannot be shared.
         calls = [self.task.another() if self.task.another else self.task.call for _ in range(self.situation.threads)]
-        together = threading.Barrier(len(calls)).wait
+        barrier = threading.Barrier(len(calls))
+
+        def caller(call):
+            barrier.wait()
+            return self.repeat(call, seconds)
+
         with ThreadPoolExecutor(len(calls)) as executor:
-            return list(executor.map(lambda call: self.repeat(call, seconds, together), calls))
+            return list(executor.map(caller, calls))
 
     @staticmethod
     def confine_all_threads():
@@ -223,8 +225,7 @@ class Caller(interleaved.Worker):
             with contextlib.suppress(ProcessLookupError):  # it has ended
                 os.sched_setaffinity(int(thread), processor)
 
-    def repeat(self, call, seconds, together):
-        together()
+    def repeat(self, call, seconds):
         how = call, self.before, self.situation.sleep
         with self.task.around():  # of a thread, not of a process
             repeat(*how, WARM_UP * seconds, 1)
@@ -310,4 +311,4 @@ def load(pipes, seconds):
             if now >= count_from:
                 found[pipe].append(answer)
     elapsed = clock() - count_from
-    return [Calls(np.array(of_server), np.zeros(len(of_server)), elapsed) for of_server in found.values()]
+    return [Calls(np.array(of_server), np.array([]), elapsed) for of_server in found.values()]
