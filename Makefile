@@ -73,7 +73,7 @@ bench: $(VENV)/installed ## beside the NumPy reference and the limits of the mac
 bench-peers: $(VENV)/installed $(VENV)/peers ## beside PyTorch, ONNX Runtime, OpenVINO (minutes; a large download first)
 	@$(BIN)/python benchmarks/suite.py $(ARGS)
 
-bench-company: $(VENV)/extras $(VENV)/peers ## beside NumPy, threads, processes and other libraries (minutes; a large download first)
+bench-company: $(VENV)/installed $(VENV)/peers ## beside NumPy, threads, processes and other libraries (minutes; a large download first)
 	@$(BIN)/python benchmarks/company.py $(ARGS)
 
 build: $(VENV)/installed ## build the extension and install the package, editable, into .venv
@@ -136,7 +136,7 @@ $(BUILD)/team_threads: $(TEAM_THREADS) $(wildcard csrc/*)
 
 # By their requirements, as above.
 $(VENV)/peers: pyproject.toml | $(VENV)/installed
-	@echo "installing PyTorch, ONNX Runtime, OpenVINO and matplotlib"
+	@echo "installing PyTorch, ONNX Runtime, OpenVINO, scikit-learn and matplotlib"
 	@$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*extras["peers"], *extras["plots"], sep="\n")' > $(VENV)/requires.txt
 	@$(BIN)/pip install -q -r $(VENV)/requires.txt
 	@touch $@
