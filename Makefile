@@ -16,7 +16,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test fuzz asan tsan lint format wheel bench bench-peers build clean FORCE
+.PHONY: help demo study test fuzz asan tsan lint format wheel bench bench-peers bench-company build clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -71,6 +71,9 @@ bench: $(VENV)/installed ## beside the NumPy reference and the limits of the mac
 
 bench-peers: $(VENV)/installed $(VENV)/peers ## beside PyTorch, ONNX Runtime, OpenVINO (minutes; a large download first)
 	@$(BIN)/python benchmarks/suite.py $(ARGS)
+
+bench-company: $(VENV)/installed $(VENV)/peers ## beside NumPy, threads, processes and other libraries (minutes; a large download first)
+	@$(BIN)/python benchmarks/company.py $(ARGS)
 
 build: $(VENV)/installed ## build the extension and install the package, editable, into .venv
 
@@ -132,7 +135,7 @@ $(BUILD)/team_threads: $(TEAM_THREADS) $(wildcard csrc/*)
 
 # By their requirements, as above.
 $(VENV)/peers: pyproject.toml | $(VENV)/installed
-	@echo "installing PyTorch, ONNX Runtime, OpenVINO and matplotlib"
+	@echo "installing PyTorch, ONNX Runtime, OpenVINO, scikit-learn and matplotlib"
 	@$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*extras["peers"], *extras["plots"], sep="\n")' > $(VENV)/requires.txt
 	@$(BIN)/pip install -q -r $(VENV)/requires.txt
 	@touch $@

@@ -24,6 +24,10 @@ from shapes import PLAIN
 FEWEST_ROUNDS = 3  # fewer have no quartiles
 MOST_CALLS = 1001
 
+# A call of a service or a loop that waits for something: threads sleep, caches and clocks are not what they were.
+COLD_SLEEP = 0.02  # seconds
+COLD_CALLS = 3  # of a turn
+
 
 @dataclass
 class Pace:
@@ -62,8 +66,11 @@ class Worker:
         with self.task.around():
             return {name: np.array(value) for name, value in self.task.results().items()}
 
-    def time(self, calls, warm_up):
-        """Seconds of each of so many calls, after some that are not counted: threads wake, caches fill."""
+    def time(self, calls, warm_up, sleep=0.0):
+        """Seconds of each of so many calls, after some that are not counted: threads wake, caches fill.
+
+        Before each call that is counted the process sleeps for so many seconds.
+        """
         call, clock = self.task.call, time.perf_counter
         seconds = []
         gc.disable()
@@ -71,6 +78,8 @@ class Worker:
             for _ in range(warm_up):
                 call()
             for _ in range(calls):
+                if sleep:
+                    time.sleep(sleep)
                 start = clock()
                 call()
                 seconds.append(clock() - start)
@@ -82,13 +91,13 @@ class Worker:
         return function(self.library, *arguments)
 
 
-def serve(pipe, library, threads, import_from):
+def serve(pipe, library, threads, import_from, worker):
     """Answers (method, *arguments) messages until None arrives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # that is for the parent, which ends this process
     try:
         if import_from is not None:
             sys.path.insert(0, os.path.abspath(import_from))
-        worker = Worker(library(threads))
+        worker = worker(library(threads))
         pipe.send((worker.library.version, None))
         for method, *arguments in iter(pipe.recv, None):
             pipe.send((getattr(worker, method)(*arguments), None))
@@ -97,19 +106,22 @@ def serve(pipe, library, threads, import_from):
 
 
 class Process:
-    """The other end of the pipe: a worker's methods, called from here."""
+    """The other end of the pipe: a worker's methods, called from here.
 
-    def __init__(self, name, library, threads, import_from=None):
+    `threads` is None for the library's own default, `worker` makes the worker of the library.
+    """
+
+    def __init__(self, name, library, threads, import_from=None, worker=Worker):
         context = multiprocessing.get_context("spawn")
         self.name = name
         self.pipe, theirs = context.Pipe()
-        arguments = (theirs, library, threads, import_from)
+        arguments = (theirs, library, threads, import_from, worker)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
-        self.version = self._answer()
+        self.version = self.answer()
 
-    def _answer(self):
+    def answer(self):
         try:
             answer, error = self.pipe.recv()
         except EOFError:
@@ -121,7 +133,7 @@ class Process:
 
     def call(self, method, *arguments):
         self.pipe.send((method, *arguments))
-        return self._answer()
+        return self.answer()
 
     def stop(self):
         self.pipe.send(None)
@@ -132,6 +144,13 @@ class Process:
 
     def __exit__(self, *_):
         self.stop()
+
+
+def turns(takers, k, pause):
+    """The turns of round k, each after a pause: there and back, so that nobody always follows the same neighbour."""
+    for taker in takers if k % 2 == 0 else reversed(takers):
+        time.sleep(pause)
+        yield taker
 
 
 def measure(processes, mode, dtype, shape, pace, kind=PLAIN):
@@ -156,9 +175,22 @@ def measure(processes, mode, dtype, shape, pace, kind=PLAIN):
 
     seconds = {name: [] for name in calls}
     for k in range(pace.rounds_within_budget(round_seconds)):
-        # There and back, so that nobody always comes after the same neighbour.
-        for process in processes if k % 2 == 0 else reversed(processes):
-            time.sleep(pace.pause)
+        for process in turns(processes, k, pace.pause):
             turn = process.call("time", calls[process.name], warm_up[process.name])
             seconds[process.name].append(float(np.median(turn)))
     return seconds
+
+
+def measure_cold(processes, seconds, pace):
+    """Times cold calls of the problem that `measure` has prepared: {name: median seconds of a call, per round}.
+
+    `seconds` is what `measure` has returned.
+    """
+    calls = {name: COLD_CALLS if np.median(of_name) < pace.turn else 1 for name, of_name in seconds.items()}
+    round_seconds = sum(pace.pause + n * (COLD_SLEEP + np.median(seconds[name])) for name, n in calls.items())
+    cold = {name: [] for name in seconds}
+    for k in range(pace.rounds_within_budget(round_seconds)):
+        for process in turns(processes, k, pace.pause):
+            turn = process.call("time", calls[process.name], 0, COLD_SLEEP)
+            cold[process.name].append(float(np.median(turn)))
+    return cold

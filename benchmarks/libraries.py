@@ -1,8 +1,8 @@
 """The libraries that take part: fastrnn, its NumPy reference, PyTorch, ONNX Runtime, OpenVINO.
 
-A library is a class, made once in a process of its own with a number of threads. It has a method for each
-mode that it offers (forward, train, step; see shapes.py), which sets a problem up and returns a Task, and names the
-dtypes and the kinds of layer that it takes part in.
+A library is a class, made once in a process of its own with a number of threads (None: its own default). It has a
+method for each mode that it offers (forward, train, step; see shapes.py), which sets a problem up and returns a Task,
+and names the dtypes and the kinds of layer that it takes part in.
 Whatever a user does once (loading weights, packing them, compiling a model, binding buffers) happens there,
 outside the timing; each peer is set up in the way that its documentation names as the fastest, weights
 packed beforehand where it can. A new one is a class like these and a line in LIBRARIES.
@@ -14,7 +14,7 @@ import contextlib
 import importlib.util
 from dataclasses import dataclass, replace
 from functools import partial
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -79,7 +79,8 @@ class Task:
     call: Callable  # without arguments
     results: Callable  # makes the call, and returns what came out of it by name
     around: Callable = contextlib.nullcontext  # entered once around many calls
-    keeps: tuple = ()  # arrays of which a library holds the address alone
+    keeps: Sequence = ()  # arrays of which a library holds the address alone
+    another: Callable | None = None  # the same call for one more Python thread; None: `call` serves all of them
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -99,7 +100,8 @@ class Fastrnn:
     def __init__(self, threads):
         import fastrnn
 
-        fastrnn.set_num_threads(threads)
+        if threads is not None:
+            fastrnn.set_num_threads(threads)
         self.fastrnn = fastrnn
         self.version = fastrnn.__version__
 
@@ -290,7 +292,8 @@ class Torch:
     def __init__(self, threads):
         import torch
 
-        torch.set_num_threads(threads)
+        if threads is not None:
+            torch.set_num_threads(threads)
         self.torch = torch
         self.version = torch.__version__
 
@@ -481,13 +484,19 @@ class BoundModel:
         inputs, outputs = {"x": problem.x}, result_arrays(problem, T)
         if problem.lengths is not None:
             inputs["lengths"] = problem.lengths.astype(np.int32)
-        run = self.bind(self.compile(onnx_model(problem, T)), inputs, outputs)
+        compiled = self.compile(onnx_model(problem, T))
+        run = self.bind(compiled, inputs, outputs)
+        keeps = [inputs, outputs]
 
         def results():
             run()
             return stacked(outputs)
 
-        return Task(run, results, keeps=(inputs, outputs))
+        def another():
+            keeps.append(result_arrays(problem, T))
+            return self.bind(compiled, inputs, keeps[-1])
+
+        return Task(run, results, keeps=keeps, another=another)
 
     def step(self, problem):
         """Two bindings take turns, each of which reads the state that the other one has written."""
@@ -528,8 +537,9 @@ class OnnxRuntime(BoundModel):
 
         self.onnxruntime = onnxruntime
         self.options = onnxruntime.SessionOptions()
-        self.options.intra_op_num_threads = threads
-        self.options.inter_op_num_threads = 1
+        if threads is not None:
+            self.options.intra_op_num_threads = threads
+            self.options.inter_op_num_threads = 1
         self.version = onnxruntime.__version__
 
     def compile(self, model):
@@ -557,7 +567,7 @@ class OpenVino(BoundModel):
         self.core = openvino.Core()
         self.version = openvino.__version__.split("-")[0]
         self.settings = {
-            "INFERENCE_NUM_THREADS": threads,
+            **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
             "PERFORMANCE_HINT": "LATENCY",
             # Otherwise bfloat16 where the processor has it.
             "INFERENCE_PRECISION_HINT": "f32",

@@ -3,9 +3,10 @@
     python benchmarks/report.py build/benchmarks.json
 
 The ratio to another library is its time divided by fastrnn's, taken within each round: above 1, fastrnn is
-faster. Shown are the median over the rounds and the quartiles. Below each table stand the geometric means,
-and after them every shape with a ratio below 1, because a mean hides what is lost. What is no plain LSTM has
-tables of its own, so that their means are those of one thing.
+faster. Shown are the median over the rounds and the quartiles. `cold` is the time of a call after 20 ms of sleep, and
+`cold, NAME` the ratio to such a call of another library. Below each table stand the geometric means, and after them
+every shape with a ratio below 1, because a mean hides what is lost. What is no plain LSTM has tables of its own, so
+that their means are those of one thing.
 """
 
 import json
@@ -73,6 +74,9 @@ class Row:
         self.ratios = {
             name: Ratio.of(seconds, self.rounds[FASTRNN]) for name, seconds in self.rounds.items() if name != FASTRNN
         }
+        cold = {name: times for name, times in result.get("cold", {}).items() if name != PADDED}
+        self.cold = float(np.median(cold[FASTRNN])) if cold else None  # older files have none
+        self.cold_ratios = {name: Ratio.of(cold[name], cold[FASTRNN]) for name in cold if name != FASTRNN}
         self.of_padded = None
         if PADDED in result["seconds"]:
             self.padded = np.array(result["seconds"][PADDED])
@@ -140,6 +144,9 @@ def results_table(rows):
     head = ["T, B, I, H", FASTRNN, "GFLOP/s"]
     head += ["of peak", "of floor"] if with_limits else []
     head += others + (["best peer"] if with_best else [])
+    with_cold = any(row.cold is not None for row in rows)
+    cold_others = [name for name in others if any(name in row.cold_ratios for row in rows)]
+    head += ["cold", *(f"cold, {name}" for name in cold_others)] if with_cold else []
 
     lines, title = [], None
     for row in rows:
@@ -152,6 +159,9 @@ def results_table(rows):
         cells += [str(row.ratios[name]) if name in row.ratios else "" for name in others]
         if with_best:
             cells.append(f"{row.best_peer[0]} {short(row.best_peer[1].median)}" if row.best_peer else "")
+        if with_cold:
+            cells.append(duration(row.cold) if row.cold is not None else "")
+            cells += [str(row.cold_ratios[name]) if name in row.cold_ratios else "" for name in cold_others]
         lines.append(cells)
 
     summary = []
@@ -165,24 +175,35 @@ def results_table(rows):
         if with_limits:
             cells += [percent(value([r.of_peak for r in rows])), percent(value([r.of_floor() for r in rows]))]
         cells += [f"**{short(value([ratio for ratio, _ in column]))}**" for column in columns.values()]
+        if with_cold:
+            cells.append("")
+            for name in cold_others:
+                medians = [row.cold_ratios[name].median for row in rows if name in row.cold_ratios]
+                cells.append(f"**{short(value(medians))}**")
         summary.append(cells)
     return table(head, lines + summary)
 
 
 def losses(rows):
-    """A line for each peer and shape that is faster than fastrnn."""
+    """A line for each peer and shape that is faster than fastrnn, in tight loops and cold."""
+    lines = below_one((row.label, name, ratio) for row in rows for name, ratio in row.ratios.items())
+    cold = below_one(((row.label, name, ratio) for row in rows for name, ratio in row.cold_ratios.items()), "cold, ")
+    return lines + ([""] if cold else []) + cold
+
+
+def below_one(ratios, what=""):
+    """Lines that name those below 1 of (label, library, Ratio), the peers' alone."""
+    compared = [(label, name, ratio) for label, name, ratio in ratios if name in PEERS]
     lost = [
-        f"- {name}, {row.label}: {ratio}" + (", within the spread" if ratio.high >= 1 else "")
-        for row in rows
-        for name, ratio in row.ratios.items()
-        if name in PEERS and ratio.median < 1
+        f"- {what}{name}, {label}: {ratio}" + (", within the spread" if ratio.high >= 1 else "")
+        for label, name, ratio in compared
+        if ratio.median < 1
     ]
-    compared = sum(name in PEERS for row in rows for name in row.ratios)
     if not compared:
         return []
     if not lost:
-        return [f"No ratio of {compared} is below 1."]
-    return [f"Below 1, {len(lost)} of {compared}:", "", *lost]
+        return [f"{what.capitalize()}{'no' if what else 'No'} ratio of {len(compared)} is below 1."]
+    return [f"{what.capitalize()}{'below' if what else 'Below'} 1, {len(lost)} of {len(compared)}:", "", *lost]
 
 
 def ragged_lines(rows):

@@ -84,6 +84,7 @@ def parse_arguments():
     how.add_argument("--rounds", type=int, default=pace.rounds, help="at most; default %(default)s")
     how.add_argument("--turn", type=float, default=pace.turn, help="seconds; default %(default)s")
     how.add_argument("--pause", type=float, default=pace.pause, help="seconds; default %(default)s")
+    how.add_argument("--no-cold", action="store_true", help="leave out the calls after 20 ms of sleep")
     how.add_argument("--no-limits", action="store_true", help="leave out peak and floor")
     then = parser.add_argument_group("what is done with it")
     then.add_argument(
@@ -160,6 +161,8 @@ def measure_cells(arguments, cells, run):
         taking_part = [p for p in processes if p.call("takes_part", cell.mode, cell.dtype, cell.kind)]
         seconds = interleaved.measure(taking_part, cell.mode, cell.dtype, cell.shape, pace, cell.kind)
         result = {**cell._asdict(), "shape": list(cell.shape), "seconds": seconds}
+        if not arguments.no_cold:
+            result["cold"] = interleaved.measure_cold(taking_part, seconds, pace)
         run["results"].append(result)
         row = report.Row(result, run)
         ratios = [f"{name} {report.short(ratio.median)}" for name, ratio in row.ratios.items()]

@@ -1,10 +1,12 @@
 """benchmarks/: the arithmetic of its tables, floors and verdicts; measured is next to nothing."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,8 @@ from fastrnn import _config
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(FOLDER))
+    import company
+    import company_report
     import compare
     import interleaved
     import libraries
@@ -24,6 +28,7 @@ with pytest.MonkeyPatch.context() as patch:
     import report
     import scaling
     import shapes
+    import situations
     import suite
 from shapes import Shape
 
@@ -343,10 +348,24 @@ def test_ragged_is_set_against_padded_by_its_steps():
     assert "Ragged against" not in report.markdown(run_of(("forward", shape, {"fastrnn": [1.0]}, "gru")))
 
 
+def test_cold_calls_have_columns_and_hide_no_loss():
+    """The machine becomes ten times slower in the second round, and the ratio stays."""
+    seconds = {"fastrnn": [1e-3] * 3, "torch": [2e-3] * 3}
+    run = run_of(("forward", (5, 1, 8, 8), seconds), ("forward", (6, 1, 8, 8), seconds))
+    run["results"][0]["cold"] = {"fastrnn": [4e-3, 4e-2, 4e-3], "torch": [1e-3, 1e-2, 1e-3]}
+    cold, older = report.rows_of(run)
+    assert cold.cold == 4e-3 and cold.cold_ratios["torch"] == (0.25, 0.25, 0.25)
+    assert older.cold is None and older.cold_ratios == {}
+    text = report.markdown(run)
+    assert "| torch | cold | cold, torch |" in text and "| 4.00 ms | **0.25** (0.25–0.25) |" in text
+    assert "No ratio of 2 is below 1." in text
+    assert "Cold, below 1, 1 of 1:\n\n- cold, torch, 5, 1, 8, 8: **0.25** (0.25–0.25)\n" in text
+
+
 def test_tables_have_equally_many_cells_in_every_row():
     seconds = {"fastrnn": [1.0], "reference": [2.0], "torch": [3.0], "openvino": [4.0]}
     run = run_of(("forward", (5, 1, 8, 8), seconds), ("forward", (6, 1, 8, 8), {"fastrnn": [1.0]}))
-    run["results"][0]["table"] = "small"
+    run["results"][0] |= {"table": "small", "cold": {"fastrnn": [1.0], "torch": [2.0]}}
     rows = [line for line in report.markdown(run).splitlines() if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
 
@@ -512,6 +531,8 @@ def test_every_library_agrees_on_every_kind(name, kind, threads):
                 task = libraries.set_up(theirs, mode, dtype, shape, kind)
                 with task.around():
                     libraries.check_agreement(name, expected, task.results(), dtype)
+                    if task.another:
+                        task.another()()
 
 
 def test_an_old_baseline_takes_part_in_what_it_has(threads):
@@ -565,7 +586,9 @@ def test_the_suite_from_end_to_end(tmp_path):
     assert [result["mode"] for result in run["results"]] == list(shapes.MODES)
     for result in run["results"]:
         assert result["seconds"].keys() == {"fastrnn", "reference"}
-        assert all(len(rounds) == 2 and min(rounds) > 0 for rounds in result["seconds"].values())
+        assert result["cold"].keys() == {"fastrnn", "reference"}
+        for rounds in (*result["seconds"].values(), *result["cold"].values()):
+            assert len(rounds) == 2 and min(rounds) > 0
     assert run["versions"]["fastrnn"] == fastrnn.__version__
     assert prefix.with_suffix(".md").read_text(encoding="utf-8") == report.markdown(run)
 
@@ -574,7 +597,7 @@ def test_the_suite_with_kinds(tmp_path):
     prefix = tmp_path / "results"
     options = ["--shapes=4,3,8,8", "--peers", "reference", "--rounds=1", "--turn=0.001", "--pause=0"]
     kinds = ["--kinds", "lstm", "gru-ragged", "lstm-two-layers"]
-    done = python("suite.py", *options, *kinds, "--no-limits", f"--output={prefix}")
+    done = python("suite.py", *options, *kinds, "--no-limits", "--no-cold", f"--output={prefix}")
     assert done.returncode == 0, done.stderr
     run = json.loads(prefix.with_suffix(".json").read_text(encoding="utf-8"))
     assert {(result["mode"], result["kind"]): set(result["seconds"]) for result in run["results"]} == {
@@ -589,3 +612,206 @@ def test_the_suite_with_kinds(tmp_path):
     }
     text = prefix.with_suffix(".md").read_text(encoding="utf-8")
     assert "| *GRU, ragged* |" in text and "### Ragged against padded" in text
+
+
+# ---------------------------------------------------------------------------------------------------
+# In company
+
+
+def numbers_of(costs, p99, before=0.0, rates=None):
+    """What company.py writes about a setting."""
+    quartiles = [float(q) for q in np.quantile(costs, [0.25, 0.5, 0.75])]
+    rates = [1 / cost for cost in costs] if rates is None else rates
+    return {
+        "costs": costs, "rates": rates, "before": [before] * len(costs),
+        "calls": 100, "quartiles": quartiles, "p99": p99,
+    }  # fmt: skip
+
+
+def company_result(settings, situation="alone", kind="lstm", shape=(5, 1, 8, 8), mode="forward"):
+    return {"situation": situation, "mode": mode, "kind": kind, "shape": list(shape), "settings": settings}
+
+
+def company_run(*results):
+    return {"machine": "a machine", "versions": {"fastrnn": "1"}, "cores": 2, "results": list(results)}
+
+
+ONE, TWO = company_report.fixed_name(1), company_report.fixed_name(2)
+
+
+def verdict(ours, best):
+    return company_report.Row(company_result({"fastrnn": numbers_of(*ours), ONE: numbers_of(*best)})).verdict
+
+
+def test_every_situation_is_measured_at_some_shape():
+    names = list(situations.SITUATIONS)
+    assert company.QUICK.keys() <= set(names)
+    assert company_report.SHORT.keys() <= set(names)
+    for full in (False, True):
+        cells = company.select(names, full)
+        assert [name for k, name in enumerate(names) if name in {cell.situation for cell in cells}] == names
+        assert len(cells) == len(set(cells))
+        assert company.Cell("alone", "train", "lstm", (100, 32, 64, 64)) in cells
+    assert {cell.kind for cell in cells} == {"lstm", "lstm-bidirectional", "lstm-two-layers"}
+    assert {cell.shape for cell in cells if cell.situation == "busy"} == set(company.SHAPES)
+    assert {(cell.kind, cell.shape) for cell in cells if cell.situation == "forked"} == {
+        ("lstm-two-layers", (50, 1, 128, 128))
+    }
+    mine = company.select(["busy", "spawned"], shapes=[Shape(3, 2, 8, 8)], kinds=["lstm"])
+    assert [cell.situation for cell in mine] == ["busy", "spawned"]
+    assert {(cell.mode, cell.kind, cell.shape) for cell in mine} == {("forward", "lstm", (3, 2, 8, 8))}
+
+
+def test_the_best_fixed_number_has_the_most_calls_a_second():
+    """A median that is often right is not the best where some calls take a hundred times as long."""
+    settings = {
+        "fastrnn": numbers_of([2.4e-3] * 3, 3e-3),
+        ONE: numbers_of([2e-3] * 3, 2.5e-3),
+        TWO: numbers_of([1e-3] * 3, 0.3, rates=[50.0] * 3),
+    }
+    row = company_report.Row(company_result(settings))
+    assert row.best == ONE and row.of_best.median == pytest.approx(1.2) and row.p99_of_best == pytest.approx(1.2)
+    assert row.missed == ["median"]
+
+
+def test_verdicts():
+    steady = [1e-3] * 3
+    assert verdict((steady, 1.2e-3), (steady, 1e-3)) == "yes"
+    assert verdict((steady, 4.9e-3), (steady, 1e-3)) == "p99 within a tick"
+    assert verdict((steady, 5.1e-3), (steady, 1e-3)) == "**no: p99**"
+    assert verdict(([1.2e-3] * 3, 1e-3), (steady, 1e-3)) == "**no: median**"
+    # Within the ratio, but more than a tick.
+    assert verdict(([20e-3] * 3, 25e-3), ([20e-3] * 3, 20e-3)) == "**no: p99**"
+
+
+def test_ratios_are_taken_within_a_round():
+    """The machine becomes ten times slower in the second round."""
+    ours, best = numbers_of([3e-3, 3e-2, 3e-3], 0.1), numbers_of([1e-3, 1e-2, 1e-3], 0.1)
+    settings = {"fastrnn": ours, ONE: best, "torch": numbers_of([6e-3, 6e-2, 6e-3], 0.1), "baseline": best}
+    row = company_report.Row(company_result(settings))
+    assert row.of_best == pytest.approx((3, 3, 3))
+    assert row.ratios["torch"] == pytest.approx((2, 2, 2)) and row.ratios["baseline"] == pytest.approx((1 / 3,) * 3)
+
+
+def test_work_before_is_held_against_the_fewest_threads():
+    settings = {
+        "fastrnn": numbers_of([1e-3] * 3, 1e-3, before=3e-3),
+        ONE: numbers_of([2e-3] * 3, 2e-3, before=1e-3),
+        TWO: numbers_of([1e-3] * 3, 1e-3, before=3e-3),
+    }
+    with_work, without = (company_report.Row(company_result(settings, name)) for name in ("product-256", "alone"))
+    assert with_work.best == TWO and with_work.of_work.median == pytest.approx(3) and without.of_work is None
+
+
+def test_markdown_of_a_run_in_company():
+    fast, slow = numbers_of([1e-3] * 3, 1e-3), numbers_of([4e-3] * 3, 9e-3)
+    bidirectional = dict(kind="lstm-bidirectional", shape=Shape(19, 1, 200, 128))
+    run = company_run(
+        company_result({"fastrnn": fast, ONE: slow, TWO: fast, "torch": slow, "onnxruntime": fast}, **bidirectional),
+        company_result({"fastrnn": fast, ONE: fast}, mode="train"),
+        company_result({"fastrnn": slow, ONE: fast, "torch": fast}, "threads-2"),
+    )
+    text = company_report.markdown(run)
+    assert "| *tight loop, alone* |" in text and "| *2 Python threads, one layer* |" in text
+    assert "| training 5, 1, 8, 8 | 1.00 ms |" in text and "| 4.00 ms, 250/s |" in text
+    assert "A goal missed in 1 of 3 rows:\n\n- threads-2, 5, 1, 8, 8: time **4.00** (4.00–4.00), p99 9.00" in text
+    assert "Below 1, 1 of 3:\n\n- torch, threads-2, 5, 1, 8, 8: **0.25**" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1
+
+    first, rule, *rows = company_report.short_markdown(run).splitlines()
+    assert first == (
+        "| situation | T, B, I, H | fastrnn | p99 | time / best fixed | p99 / best fixed | PyTorch | ONNX Runtime |"
+    )
+    times = "1.00 ms | 1.00 ms | 1.00 | 1.00"
+    assert rows == [
+        f"| alone, in a tight loop | lstm-bidirectional 19, 1, 200, 128 | {times} | 4.00 | 1.00 |",
+        "| two Python threads, one layer | 5, 1, 8, 8 | 4.00 ms, 250/s | 9.00 ms | 4.00 | 9.00 | 0.25 |  |",
+    ]
+
+
+def test_fastrnn_alone_in_company():
+    run = company_run(company_result({"fastrnn": numbers_of([1e-3] * 3, 1e-3)}))
+    assert "best" not in company_report.markdown(run).split("\n", 1)[1]
+    assert "| alone, in a tight loop | 5, 1, 8, 8 | 1.00 ms | 1.00 ms |  |  |" in company_report.short_markdown(run)
+
+
+def test_sequential_calls_count_by_their_own_time_and_concurrent_ones_by_the_clock():
+    turn = [situations.Calls(np.full(4, seconds), np.array([]), elapsed=10.0) for seconds in (1.0, 3.0)]
+    sequential, concurrent = company.Measured(concurrent=False), company.Measured(concurrent=True)
+    for measured in (sequential, concurrent):
+        measured.add(turn)
+    assert sequential.costs == [2.0] and sequential.rates == [0.5]
+    assert concurrent.rates == pytest.approx([0.8]) and concurrent.costs == pytest.approx([1.25])
+    assert sequential.as_json()["calls"] == 8 and sequential.as_json()["quartiles"] == [1.0, 2.0, 3.0]
+
+
+def test_calls_are_timed_without_the_work_before_them():
+    order = []
+    calls = situations.repeat(lambda: order.append("call"), lambda: order.append("work"), 0.0, 0.0, fewest=3)
+    assert order == ["work", "call"] * 3
+    assert len(calls.seconds) == len(calls.before) == 3
+    assert calls.seconds.sum() + calls.before.sum() <= calls.elapsed
+    assert len(situations.repeat(lambda: None, None, 0.0, 0.0, fewest=3).before) == 0
+
+
+def test_each_server_gets_one_request_at_a_time():
+    pipes, theirs = zip(*(multiprocessing.Pipe() for _ in range(2)))
+    seen = []
+
+    def serve(pipe, answer):
+        for message in iter(pipe.recv, None):
+            seen.append((message, pipe.poll()))
+            pipe.send((answer, None))
+
+    servers = [threading.Thread(target=serve, args=item) for item in zip(theirs, (1.0, 2.0))]
+    for server in servers:
+        server.start()
+    found = situations.load(pipes, 0.0)
+    for pipe, server in zip(pipes, servers):
+        pipe.send(None)
+        server.join()
+    assert set(seen) == {(("request",), False)}
+    assert [set(calls.seconds) for calls in found] == [{1.0}, {2.0}]
+    assert all(len(calls.seconds) >= situations.FEWEST_CALLS for calls in found)
+
+
+def test_the_environment_is_put_back(monkeypatch):
+    monkeypatch.setenv("FASTRNN_TEST_ONE", "before")
+    monkeypatch.delenv("FASTRNN_TEST_TWO", raising=False)
+    with company.environment([("FASTRNN_TEST_ONE", "1"), ("FASTRNN_TEST_TWO", "2")]):
+        assert os.environ["FASTRNN_TEST_ONE"] == "1" and os.environ["FASTRNN_TEST_TWO"] == "2"
+    assert os.environ["FASTRNN_TEST_ONE"] == "before" and "FASTRNN_TEST_TWO" not in os.environ
+
+
+def test_company_from_end_to_end(tmp_path):
+    """Each way to call and to disturb once, with calls of microseconds."""
+    prefix = tmp_path / "folder" / "company"
+    names = ["product-small", "threads-2", "processes-2", "busy", "extra-thread", "one-processor-late", "forked"]
+    names = [name for name in [*names, "spawned"] if situations.SITUATIONS[name].missing is None]
+    options = ["--shapes=3,2,8,8", "--kinds=lstm", "--peers", "--threads=1", "--rounds=1", "--turn=0.001", "--pause=0"]
+    done = python("company.py", *options, f"--output={prefix}", "--situations", *names)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(prefix.with_suffix(".json").read_text(encoding="utf-8"))
+    assert [result["situation"] for result in run["results"]] == names
+    for result in run["results"]:
+        assert result["settings"].keys() == {"fastrnn", ONE}
+        for numbers in result["settings"].values():
+            low, median, high = numbers["quartiles"]
+            assert 0 < low <= median <= high and min(*numbers["costs"], *numbers["rates"]) > 0
+            assert numbers["calls"] >= situations.FEWEST_CALLS
+            assert (min(numbers["before"]) > 0) == (result["situation"] == "product-small")
+    assert done.stdout == prefix.with_suffix(".md").read_text(encoding="utf-8") == company_report.markdown(run)
+    short = python("company_report.py", prefix.with_suffix(".json"), "--short")
+    assert short.returncode == 0 and short.stdout == company_report.short_markdown(run)
+
+
+def test_a_default_is_left_alone():
+    """Without a number of threads nothing is set, in fastrnn and in whatever else is installed."""
+    before = fastrnn.get_num_threads()
+    try:
+        fastrnn.set_num_threads(3)
+        libraries.LIBRARIES["fastrnn"](None)
+        assert fastrnn.get_num_threads() == 3
+    finally:
+        fastrnn.set_num_threads(before)
