@@ -60,6 +60,7 @@ static struct {
     atomic_llong closed, gap;   /* the end of the last call; how long until the next one, lately */
     atomic_llong shared_until;  /* several callers were there a short while ago */
     atomic_llong arrival;       /* how long helpers take from being called to being ready */
+    atomic_int members;         /* of the last team that had helpers */
     atomic_int most;            /* members, until */
     atomic_llong paused_until;
     atomic_llong pause;         /* the last one's length */
@@ -102,18 +103,24 @@ static unsigned draw(fastrnn_team *team, unsigned n)
     return (team->random >> 16) % n;
 }
 
-/* A try that failed cost so many ns: for twenty times as long no other is made, so that all of them together cost a
- * twentieth of the time at most; and after one that failed a short while before, for longer, up to ten times. */
-static void lose(fastrnn_team *team, int64_t cost)
+/* A try with more than `most` members cost so many ns: for twenty times as long no other is made, so that all of them
+ * together cost a twentieth of the time at most; and after one that failed a short while before, for longer, up to fifty
+ * times. */
+static void pause_tries(int most, int64_t cost)
 {
-    const int64_t longest = 10 * 20 * cost, now = fastrnn_clock();
-    int64_t pause = 20 * cost, last = 2 * GET(pause);
-    if (last > longest) last = longest;
-    if (pause < last) pause = last;
+    const int64_t longest = 50 * 20 * cost, last = 2 * GET(pause);
+    int64_t pause = last < longest ? last : longest;
+    if (pause < 20 * cost) pause = 20 * cost;
     SET(served, 0);
     SET(pause, pause);
-    SET(most, team->size);
-    SET(paused_until, now + pause);
+    SET(most, most > 1 ? most : 1);
+    SET(paused_until, fastrnn_clock() + pause);
+}
+
+void fastrnn_helper_was_away(int64_t time)
+{
+    const int64_t longest = 4000000; /* it may have been for something else, too */
+    if (GET(policy) == FASTRNN_ADAPTIVE) pause_tries(GET(members) - 1, time < longest ? time : longest);
 }
 
 static void forget(fastrnn_team *team, int index) { team->held[index] = team->held[--team->size - 1]; }
@@ -203,7 +210,7 @@ static void open_for_helpers(fastrnn_team *team)
     if (team->callers > 1) SET(shared_until, now + share_for);
     look_for_helpers(team, team->patient || gap < frequent);
     if (!team->patient) return;
-    spinning wait = {0, 0};
+    spinning wait = {0};
     while (team->size < team->limit && fastrnn_spin(&wait, 1) < 1000000000) {
         take_ready(team, team->limit);
         if (team->size < team->limit && fastrnn_clock() - team->called > 10000000)
@@ -240,7 +247,7 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
     const fastrnn_member caller = fastrnn_caller(team);
     const unsigned long long order = h->ordered;
     const int at_once = team->erratic && draw(team, 4) == 0;
-    spinning wait = {0, 0};
+    spinning wait = {0};
     while (atomic_load_explicit(&h->done, memory_order_acquire) != order) {
         const int64_t waited = fastrnn_spin(&wait, team->patient);
         if (!at_once && wait.spins % SPINS) continue;
@@ -252,7 +259,7 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
         if (seat == seat_of(order - 1, HELD) && !team->patient && (waited > begins || at_once) &&
             atomic_compare_exchange_strong(&h->seat, &seat, seat_of(order, RELEASED))) {
             forget(team, index);
-            lose(team, waited);
+            pause_tries(team->size, waited);
             return 0;
         }
         if ((waited <= usual || team->patient) && !(at_once && wait.spins > SPINS)) continue;
@@ -264,7 +271,7 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
             fastrnn_await(h, order, -1, between_questions);
         }
         let_go(team, index, RELEASED);
-        lose(team, wait.since ? fastrnn_clock() - wait.since : 0);
+        pause_tries(team->size, wait.since ? fastrnn_clock() - wait.since : 0);
         return 1;
     }
     return 1;
@@ -326,6 +333,7 @@ void fastrnn_team_open(fastrnn_team *team, int threads, double alone, const fast
 int fastrnn_team_close(fastrnn_team *team)
 {
     const int helped = team->size > 1;
+    if (helped && GET(members) != team->size) SET(members, team->size);
     while (team->size > 1) let_go(team, team->size - 2, READY);
     if (team->counted) {
         atomic_fetch_sub_explicit(&fastrnn_callers, 1, memory_order_relaxed);
@@ -334,7 +342,7 @@ int fastrnn_team_close(fastrnn_team *team)
             SET(closed, now);
             if (team->calling && !team->patient) { /* the helper is not there yet */
                 if (late > GET(arrival)) if (GET(arrival) < 200000) SET(arrival, GET(arrival) + GET(arrival) / 8);
-                if (late > 4 * GET(arrival)) lose(team, 10000);
+                if (late > 4 * GET(arrival)) pause_tries(team->size, 10000);
             } else if (helped && GET(pause)) {
                 SET(served, GET(served) + now - team->opened);
                 if (GET(served) > 4 * GET(pause)) SET(pause, 0);

@@ -86,7 +86,9 @@ void fastrnn_team_policy(fastrnn_policy);
  * processors. */
 int fastrnn_team_threads(int threads);
 
+/* For threads.c. */
 void fastrnn_team_after_fork(void);
+void fastrnn_helper_was_away(int64_t time); /* ns, in which it would have helped */
 
 #if defined(__STDC_NO_ATOMICS__)
 typedef int fastrnn_flag;

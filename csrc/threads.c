@@ -40,9 +40,20 @@ int64_t fastrnn_spin(spinning *wait, int yields)
     RELAX();
     if (++wait->spins % SPINS) return 0;
     const int64_t now = fastrnn_clock();
-    if (!wait->since) wait->since = now;
+    if (!wait->since) wait->since = wait->looked = now;
+    if (now - wait->looked > wait->away) wait->away = now - wait->looked;
+    wait->looked = now;
     if (yields && now - wait->since > ALONE) sched_yield();
     return now - wait->since;
+}
+
+/* Another thread had this processor while a helper waited: it is wanted there. */
+enum { AWAY = 50000 };
+static int was_away(const spinning *wait)
+{
+    if (wait->away < AWAY) return 0;
+    fastrnn_helper_was_away(wait->away);
+    return 1;
 }
 
 static int exchange_seat(helper *h, unsigned long long from, unsigned long long to)
@@ -55,10 +66,12 @@ static void serve(helper *h, unsigned long long number)
 {
     int64_t patience = 100000;
     for (;;) {
-        spinning wait = {0, 0};
+        spinning wait = {0};
         while (atomic_load_explicit(&h->order, memory_order_acquire) == number) {
             if (atomic_load_explicit(&h->seat, memory_order_relaxed) != seat_of(number, HELD)) return;
-            if (fastrnn_spin(&wait, 1) > patience && exchange_seat(h, seat_of(number, HELD), seat_of(number, LEFT)))
+            const int64_t waited = fastrnn_spin(&wait, 1);
+            if (waited > 0 && (waited > patience || (patience < INT64_MAX && was_away(&wait))) &&
+                exchange_seat(h, seat_of(number, HELD), seat_of(number, LEFT)))
                 return;
         }
         if (!exchange_seat(h, seat_of(number, HELD), seat_of(number, WORKING))) return;
@@ -97,6 +110,7 @@ static void sleep_until_woken(helper *h)
 static int waited_long(spinning *wait, int64_t *missed)
 {
     const int64_t longest_phase = 5000000, waited = fastrnn_spin(wait, 1);
+    if (waited > 0 && was_away(wait)) return 1;
     if (waited > 0 && *missed < longest_phase && atomic_load_explicit(&fastrnn_callers, memory_order_relaxed) > 0) {
         *missed += waited;
         wait->since += waited;
@@ -111,7 +125,7 @@ static void *helper_main(void *argument)
     float_mode_enter();
     for (;;) {
         sleep_until_woken(h);
-        spinning wait = {0, 0};
+        spinning wait = {0};
         int64_t missed = 0;
         for (;;) {
             const unsigned long long seat = atomic_load_explicit(&h->seat, memory_order_acquire),
@@ -122,10 +136,10 @@ static void *helper_main(void *argument)
                 missed = 0;
                 atomic_store_explicit(&h->came, fastrnn_clock(), memory_order_relaxed);
                 if (exchange_seat(h, seat, seat_of(number, READY))) atomic_fetch_add(&fastrnn_helpers_ready, 1);
-                wait = (spinning){0, 0};
+                wait = (spinning){0};
             } else if (state == HELD) {
                 serve(h, number);
-                wait = (spinning){0, 0};
+                wait = (spinning){0};
                 missed = INT64_MAX / 2;
             } else if (state != READY)
                 break;
