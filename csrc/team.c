@@ -104,17 +104,26 @@ static unsigned draw(fastrnn_team *team, unsigned n)
 }
 
 /* A try with more than `most` members cost so many ns: for twenty times as long no other is made, so that all of them
- * together cost a twentieth of the time at most; and after one that failed a short while before, for longer, up to fifty
- * times. */
+ * together cost a twentieth of the time at most; and for twice the last pause where that is longer, up to fifty times
+ * and a second, because the reason may last. */
 static void pause_tries(int most, int64_t cost)
 {
-    const int64_t longest = 50 * 20 * cost, last = 2 * GET(pause);
-    int64_t pause = last < longest ? last : longest;
-    if (pause < 20 * cost) pause = 20 * cost;
+    const int64_t second = 1000000000, fair = 20 * cost, longest = 50 * fair < second ? 50 * fair : second;
+    int64_t pause = 2 * GET(pause);
+    if (pause > longest) pause = longest;
+    if (pause < fair) pause = fair;
     SET(served, 0);
     SET(pause, pause);
     SET(most, most > 1 ? most : 1);
     SET(paused_until, fastrnn_clock() + pause);
+}
+
+/* Helpers have worked for so many ns without a loss: after as long as the last pause, the next one may be shorter. */
+static void count_service(int64_t time)
+{
+    const int64_t served = GET(served) + time;
+    SET(served, served < GET(pause) ? served : 0);
+    if (served >= GET(pause)) SET(pause, GET(pause) / 2);
 }
 
 void fastrnn_helper_was_away(int64_t time)
@@ -343,10 +352,8 @@ int fastrnn_team_close(fastrnn_team *team)
             if (team->calling && !team->patient) { /* the helper is not there yet */
                 if (late > GET(arrival)) if (GET(arrival) < 200000) SET(arrival, GET(arrival) + GET(arrival) / 8);
                 if (late > 4 * GET(arrival)) pause_tries(team->size, 10000);
-            } else if (helped && GET(pause)) {
-                SET(served, GET(served) + now - team->opened);
-                if (GET(served) > 4 * GET(pause)) SET(pause, 0);
-            }
+            } else if (helped && GET(pause))
+                count_service(now - team->opened);
         }
     }
     float_mode_leave(team->callers_mode);

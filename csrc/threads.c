@@ -84,7 +84,9 @@ static void serve(helper *h, unsigned long long number)
             pthread_mutex_lock(&h->lock);
             pthread_cond_signal(&h->finished);
             pthread_mutex_unlock(&h->lock);
-            if (exchange_seat(h, seat_of(number, HELD), seat_of(number, LEFT))) return;
+            if (exchange_seat(h, seat_of(number, HELD), seat_of(number, LEFT)) ||
+                exchange_seat(h, seat_of(number, RELEASED), seat_of(number, ASLEEP)))
+                return;
         }
     }
 }
