@@ -97,10 +97,10 @@ int fastrnn_team_go(const fastrnn_member *me, double operations)
         timespec_get(&now, TIME_UTC);
         const double since = (double)(now.tv_sec - a->asked.tv_sec) + 1e-9 * (double)(now.tv_nsec - a->asked.tv_nsec);
         if (since < 0 || since > seconds) {
-            a->asked = now;
             float_mode_leave(a->callers);
             const int wanted = a->interruption->wanted(a->interruption->context);
             float_mode_enter();
+            timespec_get(&a->asked, TIME_UTC); /* after the wait for Python's lock */
             if (wanted) WRITE(me->team->stopped, 1);
         }
     }
