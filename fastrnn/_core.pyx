@@ -9,6 +9,7 @@ A cell is "lstm", "gru", "rnn_tanh" or "rnn_relu". Weights are tuples (weight_ih
 weight_hr, weight_peephole), what there is not being None; and c_0 and the like are None but for the LSTM.
 """
 
+cimport cython
 cimport numpy as cnp
 from libc.stdint cimport uint64_t
 
@@ -270,6 +271,37 @@ def pack(str cell not None, tuple weights not None, bint backward, int num_threa
     workspace.check(status)
     packed.type_number, packed.I = type_number, w.I
     return packed
+
+
+@cython.no_gc  # it holds arrays and packed weights, which refer to nothing
+@cython.auto_pickle(False)
+cdef class TapeMemory:
+    """The buffers of a layer's tape. Deallocated, it leaves them to the next tape, unless they are too large.
+
+    It is no `__del__` that does this, because Python ignores the exceptions of signal handlers that run within one.
+
+    `buffers` is a list of tuples of arrays, packed weights and None; `heir` a deque, to which they are appended.
+    """
+    cdef readonly list buffers
+    cdef object heir
+
+    def __init__(self, list buffers not None, heir, size_t most_bytes):
+        cdef size_t size = 0
+        cdef tuple some
+        for some in buffers:
+            for one in some:
+                if type(one) is Packed:
+                    size += fastrnn_packed_bytes((<Packed>one).pointer)
+                elif one is not None:
+                    size += cnp.PyArray_NBYTES(<cnp.ndarray?>one)
+        self.buffers, self.heir = buffers, heir if size <= most_bytes else None
+
+    def __dealloc__(self):
+        if self.heir is not None:
+            try:
+                self.heir.append(self.buffers)
+            except MemoryError:
+                pass
 
 
 # Memory that calls use one after the other: one for each Python thread.

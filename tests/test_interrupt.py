@@ -1,7 +1,10 @@
 """Ctrl-C ends a call that would take long, and everything can be used afterwards."""
 
 import contextlib
+import gc
+import importlib
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -162,6 +165,50 @@ def test_threads_that_get_no_signals_compute_as_ever():
     worker.start()
     worker.join()
     assert found == [expected]
+
+
+def test_no_alarm_is_lost_in_a_training_loop():
+    """Python ignores what a handler raises within `__del__` and other finalizers."""
+
+    class Alarm(Exception):
+        pass
+
+    def handler(*_):
+        nonlocal raised
+        raised += 1
+        raise Alarm
+
+    def train():
+        output, _, tape = layer.forward(x)
+        layer.backward(tape, output)
+
+    layer, x = fastrnn.LSTM(4, 5, num_layers=2, rng=0), np.ones((3, 2, 4), np.float32)
+    raised = lost = 0
+    gc.collect()
+    gc.disable()  # other tests' objects have finalizers
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for n in range(1000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 50e-6 + n % 150 * 1e-6)
+                while raised == n:
+                    train()
+                lost += 1
+            except Alarm:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        gc.enable()
+    assert (raised, lost) == (1000, 0)
+
+
+def test_no_class_has_a_finalizer_in_python():
+    modules = [importlib.import_module(f"fastrnn.{m.name}") for m in pkgutil.iter_modules(fastrnn.__path__)]
+    classes = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    classes = [cls for cls in classes if cls.__module__.startswith("fastrnn")]
+    assert fastrnn.layers.LayerTape in classes
+    assert [cls for cls in classes if hasattr(cls, "__del__")] == []
 
 
 class Running:
