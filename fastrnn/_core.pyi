@@ -1,5 +1,6 @@
 # What _core.pyx gives to Python; its docstrings tell of shapes and meaning.
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,12 @@ def gate_block(cell: str, gates: NDArray[Any]) -> int: ...
 class Packed:
     @property
     def nbytes(self) -> int: ...
+
+@disjoint_base
+class TapeMemory:
+    @property
+    def buffers(self) -> list[tuple[Any, ...]]: ...
+    def __init__(self, buffers: list[tuple[Any, ...]], heir: deque[list[tuple[Any, ...]]], most_bytes: int) -> None: ...
 
 @disjoint_base
 class Workspace: ...

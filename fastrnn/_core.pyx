@@ -9,9 +9,11 @@ A cell is "lstm", "gru", "rnn_tanh" or "rnn_relu". Weights are tuples (weight_ih
 weight_hr, weight_peephole), what there is not being None; and c_0 and the like are None but for the LSTM.
 """
 
+cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
 
+import os
 import threading
 
 cnp.import_array()
@@ -24,6 +26,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
+    unsigned long PyThread_get_thread_ident() nogil
 
 cdef extern from "fastrnn.h" nogil:
     ctypedef enum fastrnn_dtype:
@@ -288,16 +291,46 @@ def pack(str cell not None, tuple weights not None, bint backward, int num_threa
     cdef fastrnn_status status
     cdef Packed packed = Packed.__new__(Packed) if spare is None else spare
     cdef Workspace workspace = _workspace()
-    cdef fastrnn_interruption interruption
-    interruption.wanted, interruption.context = _signalled, <void *>workspace
+    cdef const fastrnn_interruption *interruption = workspace.interruption()
     workspace.in_use = True
     with nogil:
         status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
-                              &interruption, num_threads, &packed.pointer)
+                              interruption, num_threads, &packed.pointer)
     workspace.in_use = False
     workspace.check(status)
     packed.type_number, packed.I = type_number, w.I
     return packed
+
+
+@cython.no_gc  # it holds arrays and packed weights, which refer to nothing
+@cython.auto_pickle(False)
+cdef class TapeMemory:
+    """The buffers of a layer's tape. Deallocated, it leaves them to the next tape, unless they are too large.
+
+    It is no `__del__` that does this, because Python ignores the exceptions of signal handlers that run within one.
+
+    `buffers` is a list of tuples of arrays, packed weights and None; `heir` a deque, to which they are appended.
+    """
+    cdef readonly list buffers
+    cdef object heir
+
+    def __init__(self, list buffers not None, heir, size_t most_bytes):
+        cdef size_t size = 0
+        cdef tuple some
+        for some in buffers:
+            for one in some:
+                if type(one) is Packed:
+                    size += fastrnn_packed_bytes((<Packed>one).pointer)
+                elif one is not None:
+                    size += cnp.PyArray_NBYTES(<cnp.ndarray?>one)
+        self.buffers, self.heir = buffers, heir if size <= most_bytes else None
+
+    def __dealloc__(self):
+        if self.heir is not None:
+            try:
+                self.heir.append(self.buffers)
+            except MemoryError:
+                pass
 
 
 # Memory that calls use one after the other: one for each Python thread.
@@ -308,10 +341,12 @@ cdef size_t KEPT_BYTES = 32 << 20
 cdef class Workspace:
     cdef fastrnn_workspace *pointer
     cdef fastrnn_packed *packed[16]  # of the calls that run together
+    cdef fastrnn_interruption signals
     cdef object error  # what interrupted the call
     cdef bint in_use
 
     def __cinit__(self):
+        self.signals.wanted, self.signals.context = _signalled, <void *>self
         self.pointer = fastrnn_workspace_create()
         if self.pointer == NULL:
             raise MemoryError("no memory for a workspace")
@@ -320,6 +355,14 @@ cdef class Workspace:
         fastrnn_workspace_free(self.pointer)
         for k in range(FASTRNN_MOST_CALLS):
             fastrnn_packed_free(self.packed[k])
+
+    cdef const fastrnn_interruption *interruption(self) noexcept nogil:
+        """For a call of this thread: NULL but for the main thread, because Python handles signals nowhere else.
+
+        A daemon thread must not ask for the GIL once the interpreter has ended: there is no thread state to take it
+        with, and the process would die.
+        """
+        return &self.signals if PyThread_get_thread_ident() == _main_thread else NULL
 
     cdef void keep_some(self) noexcept nogil:
         """Frees what is more than KEPT_BYTES of packed weights."""
@@ -364,6 +407,19 @@ cdef int _signalled(void *context) noexcept with gil:
     return 0
 
 
+cdef unsigned long _main_thread = threading.main_thread().ident
+
+
+def _after_fork():
+    """The thread that has forked is the only one of the child, and its main thread."""
+    global _main_thread
+    _main_thread = PyThread_get_thread_ident()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 MOST_CALLS = FASTRNN_MOST_CALLS
 
 
@@ -375,10 +431,10 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
     with them (N, ...). The weights are packed for forward, or a tuple to be packed by `isa` for this call alone.
     """
     cdef Workspace workspace = _workspace()
+    cdef const fastrnn_interruption *interruption = workspace.interruption()
     cdef const fastrnn_isa *kernels = NULL
     cdef fastrnn_weights weights[16]
     cdef fastrnn_forward_args args[16]
-    cdef fastrnn_interruption interruption
     cdef fastrnn_status status = FASTRNN_OK
     cdef cnp.ndarray x, h_0, offsets
     cdef int type_number = 0, k, count = <int>len(calls)
@@ -386,7 +442,6 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
     cdef tuple call
     if not 0 < count <= FASTRNN_MOST_CALLS:
         raise ValueError(f"calls: expected 1 to {FASTRNN_MOST_CALLS}, got {count}")
-    interruption.wanted, interruption.context = _signalled, <void *>workspace
     for k in range(count):
         call = calls[k]
         x, h_0, offsets = call[0], call[1], call[3]
@@ -411,11 +466,11 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
     with nogil:
         for k in range(count):
             if status == FASTRNN_OK and args[k].packed == NULL:
-                status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_FORWARD, &weights[k], &interruption,
+                status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_FORWARD, &weights[k], interruption,
                                       num_threads, &workspace.packed[k])
                 args[k].packed = workspace.packed[k]
         if status == FASTRNN_OK:
-            status = fastrnn_forward(args, count, stacked, workspace.pointer, &interruption, num_threads)
+            status = fastrnn_forward(args, count, stacked, workspace.pointer, interruption, num_threads)
         if pack:
             workspace.keep_some()
     workspace.in_use = False
@@ -543,15 +598,14 @@ def backward(list calls not None, bint stacked, int num_threads):
     are to accumulate. The given gradients may be None for zeros; d_x and d_weights of biases None if not wanted.
     """
     cdef Workspace workspace = _workspace()
+    cdef const fastrnn_interruption *interruption = workspace.interruption()
     cdef fastrnn_backward_args args[16]
-    cdef fastrnn_interruption interruption
     cdef fastrnn_status status
     cdef cnp.ndarray x, h_0, offsets
     cdef int type_number, k, count = <int>len(calls)
     cdef tuple call, d_weights
     if not 0 < count <= FASTRNN_MOST_CALLS:
         raise ValueError(f"calls: expected 1 to {FASTRNN_MOST_CALLS}, got {count}")
-    interruption.wanted, interruption.context = _signalled, <void *>workspace
     for k in range(count):
         call = calls[k]
         x, h_0, offsets, d_weights = call[1], call[2], call[4], call[14]
@@ -574,7 +628,7 @@ def backward(list calls not None, bint stacked, int num_threads):
         args[k].accumulate = call[15]
     workspace.in_use = True
     with nogil:
-        status = fastrnn_backward(args, count, stacked, workspace.pointer, &interruption, num_threads)
+        status = fastrnn_backward(args, count, stacked, workspace.pointer, interruption, num_threads)
     workspace.in_use = False
     workspace.check(status)
 
@@ -621,19 +675,18 @@ cdef class RaggedRows:
     cdef int move(self, int how, size_t bytes, cnp.ndarray array, Py_ssize_t step, Py_ssize_t sequence,
                   cnp.ndarray result, int num_threads) except -1:
         cdef Workspace workspace = _workspace()
-        cdef fastrnn_interruption interruption
+        cdef const fastrnn_interruption *interruption = workspace.interruption()
         cdef fastrnn_status status
         cdef const void *source = cnp.PyArray_DATA(array)
         cdef void *to = cnp.PyArray_DATA(result)
-        interruption.wanted, interruption.context = _signalled, <void *>workspace
         workspace.in_use = True
         with nogil:
             if how == 0:
-                status = fastrnn_gather(&self.rows, bytes, source, step, sequence, to, &interruption, num_threads)
+                status = fastrnn_gather(&self.rows, bytes, source, step, sequence, to, interruption, num_threads)
             elif how == 1:
-                status = fastrnn_scatter(&self.rows, bytes, source, to, step, sequence, &interruption, num_threads)
+                status = fastrnn_scatter(&self.rows, bytes, source, to, step, sequence, interruption, num_threads)
             else:
-                status = fastrnn_turn(&self.rows, bytes, source, to, &interruption, num_threads)
+                status = fastrnn_turn(&self.rows, bytes, source, to, interruption, num_threads)
         workspace.in_use = False
         return workspace.check(status)
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastrnn._core import TapeMemory
 from fastrnn._levels import (
     ALL,
     CheckpointedLevel,
@@ -58,29 +59,20 @@ class LayerTape:
     When it goes, it leaves its memory to the layer for the next tape: the system takes time to clear new memory.
     """
 
-    __slots__ = ("layer", "rows", "levels", "masks", "dropout", "batched", "memory", "heir")
+    __slots__ = ("layer", "rows", "levels", "masks", "dropout", "batched", "memory")
 
-    def __init__(self, layer, rows, levels, masks, dropout, batched, memory, heir):
+    def __init__(self, layer, rows, levels, masks, dropout, batched, memory):
         self.layer = weakref.ref(layer)
         self.rows = rows
         self.levels = levels  # of fastrnn._levels, that nearest to x first
         self.masks, self.dropout = masks, dropout  # of what comes into each level, or None
         self.batched = batched
-        self.memory = memory  # (gates, state, extra, what was packed for the tape alone) of each layer and direction
-        self.heir = heir
-
-    def __del__(self):
-        # A tape may come to life again in its last moment: it is then empty.
-        memory, self.memory, self.levels = self.memory, (), ()
-        if memory and sum(one.nbytes for of_layer in memory for one in of_layer if one is not None) <= MOST_LEFT_BYTES:
-            self.heir.append(memory)
+        self.memory = memory  # (gates, state, extra, weights packed for this tape alone) of each layer and direction
 
     def __reduce__(self):
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one layer")
 
     def __repr__(self):
-        if not self.levels:
-            return f"<LayerTape, finalized, of {owner(self.layer)}>"
         return f"<LayerTape T={self.rows.T} B={self.rows.B} of {owner(self.layer)}>"
 
 
@@ -370,7 +362,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
                 run, x = TapedLevel.run(*arguments, directions, dropout, gates=gates)
             levels.append(run)
             x_is_private = True
-        tape = LayerTape(self, rows, levels, masks, dropout, batched, memory, self._tape_memory)
+        tape_memory = TapeMemory(memory, self._tape_memory, MOST_LEFT_BYTES)
+        tape = LayerTape(self, rows, levels, masks, dropout, batched, tape_memory)
         results = *self._returned(rows.scatter(x), rows, state_n, batched), tape
         if gates is None:
             return results
@@ -412,8 +405,6 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             has been changed since.
         """
         check_tape(tape, LayerTape)
-        if not tape.levels:
-            raise ValueError("tape: has been finalized, its memory given to another")
         if tape.layer() is not self:
             raise ValueError(f"tape: made by another layer, {owner(tape.layer)}")
         rows, dtype = tape.rows, self._dtype

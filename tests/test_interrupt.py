@@ -1,14 +1,24 @@
 """Ctrl-C ends a call that would take long, and everything can be used afterwards."""
 
 import contextlib
+import gc
+import importlib
+import os
+import pkgutil
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastrnn
 from fastrnn import _config
+from fastrnn._rows import Rows
+from fastrnn.functional import infer_rows
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
 
@@ -155,3 +165,146 @@ def test_threads_that_get_no_signals_compute_as_ever():
     worker.start()
     worker.join()
     assert found == [expected]
+
+
+def test_no_alarm_is_lost_in_a_training_loop():
+    """Python ignores what a handler raises within `__del__` and other finalizers."""
+
+    class Alarm(Exception):
+        pass
+
+    def handler(*_):
+        nonlocal raised
+        raised += 1
+        raise Alarm
+
+    def train_until_alarm(n):  # a function, since `try` does not cover the jump of a loop within it in Python 3.13
+        while raised == n:
+            output, _, tape = layer.forward(x)
+            layer.backward(tape, output)
+
+    layer, x = fastrnn.LSTM(4, 5, num_layers=2, rng=0), np.ones((3, 2, 4), np.float32)
+    raised = lost = 0
+    gc.collect()
+    gc.disable()  # other tests' objects have finalizers
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for n in range(1000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 50e-6 + n % 150 * 1e-6)
+                train_until_alarm(n)
+                lost += 1
+            except Alarm:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        gc.enable()
+    assert (raised, lost) == (1000, 0)
+
+
+def test_no_class_has_a_finalizer_in_python():
+    modules = [importlib.import_module(f"fastrnn.{m.name}") for m in pkgutil.iter_modules(fastrnn.__path__)]
+    classes = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    classes = [cls for cls in classes if cls.__module__.startswith("fastrnn")]
+    assert fastrnn.layers.LayerTape in classes
+    assert [cls for cls in classes if hasattr(cls, "__del__")] == []
+
+
+class Running:
+    """A call in progress, of the slowest instruction set and on one thread, whose output can be looked at."""
+
+    def __init__(self, T):
+        layer, x = long_case(fastrnn.LSTM)
+        x, zeros = x[:T], np.zeros((16, 128), np.float32)
+        self.rows, self.output = Rows(T, 16), np.zeros((T, 16, 128), np.float32)
+        self.input = False, x, (zeros, zeros), layer._weights[0], (zeros.copy(), zeros.copy())
+
+    def run(self):
+        infer_rows("lstm", self.rows, [self.input], into=self.output)
+
+    def has_begun(self):
+        return bool(self.output[0, -1, -1] != 0)
+
+    def has_ended(self):
+        return bool(self.output[-1, -1, -1] != 0)
+
+
+def test_other_threads_than_the_main_one_do_not_ask_for_the_gil(threads):
+    """This thread holds the GIL until the call has computed its last step."""
+    threads(1)
+    call, before = Running(1000), sys.getswitchinterval()
+    worker = threading.Thread(target=call.run)
+    with _config.using("generic"):
+        worker.start()
+        while not call.has_begun():
+            time.sleep(1e-4)
+        sys.setswitchinterval(1000)  # after so many seconds others may ask this thread for it
+        try:
+            deadline = time.monotonic() + 60
+            while not call.has_ended() and time.monotonic() < deadline:
+                pass
+            ended = call.has_ended()
+        finally:
+            sys.setswitchinterval(before)
+        worker.join()
+    assert ended
+
+
+def test_a_question_that_takes_long_is_not_asked_again_at_once(threads):
+    """The 50 ms count from the answer, which waits for the GIL where other threads hold it."""
+    threads(1)
+    call, begins, ends = Running(1000), [], []
+
+    def handler(_, frame):
+        # Of the signals that arrive within this handler, and of those that arrive too late, none is a question.
+        if frame.f_code is not handler.__code__ and call.output.item(-1) == 0:
+            begins.append(time.time())
+            while time.time() < begins[-1] + 0.06:
+                pass
+            ends.append(time.time())
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    with _config.using("generic"):
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        try:
+            call.run()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    assert len(begins) > 1
+    assert all(begin - end > 0.049 for begin, end in zip(begins[1:], ends))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_thread_that_forked_is_interrupted_in_the_child():
+    """It is the child's main thread."""
+    code = """
+import os, signal, sys, threading
+sys.path.insert(0, TESTS)
+import fastrnn
+from fastrnn import _config
+from test_interrupt import Running, ctrl_c_after
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        call = Running(3000)
+        try:
+            with ctrl_c_after(0.05), _config.using("generic"):
+                call.run()
+        except KeyboardInterrupt:
+            os._exit(call.has_ended())
+        os._exit(2)
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+statuses = []
+worker = threading.Thread(target=fork)
+worker.start()
+worker.join()
+assert statuses == [0], statuses
+"""
+    code = code.replace("TESTS", repr(str(Path(__file__).parent)))
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr

@@ -1,10 +1,12 @@
 """What concerns the process: the choice of the instruction set, threads, fork, the floating-point mode, the import."""
 
+import ctypes
 import inspect
 import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -172,6 +174,47 @@ def test_python_threads_share_a_layer(threads, cls, options):
     for worker in workers:
         worker.join()
     assert len(seen) == 20 and set(seen) == {expected}
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "__cxa_atexit"), reason="needs exit handlers in C")
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_the_process_ends_cleanly_while_daemon_threads_compute(num_threads):
+    """The process outlives the interpreter by some time: exit handlers of C libraries may take long."""
+    code = """
+import ctypes, sys, threading, time
+import numpy as np
+import fastrnn
+
+libc = ctypes.CDLL(None)
+libc.__cxa_atexit(libc.usleep, ctypes.c_void_p(400_000), None)
+fastrnn.set_num_threads(int(sys.argv[1]))
+long = fastrnn.LSTM(16, 512, rng=0)  # a step takes a tenth of a second or more
+small = fastrnn.LSTM(16, 32, rng=0)
+stream = small.stream(4)
+x = np.ones((20, 1024, 16), np.float32)
+short = np.ones((20, 4, 16), np.float32)
+
+def train():
+    while True:
+        output, _, tape = small.forward(short)
+        small.backward(tape, output)
+
+def step():
+    while True:
+        stream.step(short[0])
+
+for work in (lambda: long(x), lambda: long.forward(x), train, step):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.05)
+"""
+
+    def run(_):
+        # The slowest kernels: the long calls outlast the interpreter.
+        return python("-c", code, str(num_threads), FASTRNN_ISA="generic")
+
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(run, range(4)))
+    assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 4
 
 
 def test_the_floating_point_mode_is_as_before(threads):
