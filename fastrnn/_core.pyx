@@ -117,7 +117,8 @@ cdef extern from "fastrnn.h" nogil:
     void fastrnn_packed_free(fastrnn_packed *)
     fastrnn_workspace *fastrnn_workspace_create()
     void fastrnn_workspace_free(fastrnn_workspace *)
-    int FASTRNN_MOST_CALLS
+    enum:
+        FASTRNN_MOST_CALLS
     fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, bint stacked, fastrnn_workspace *,
                                    const fastrnn_interruption *, int threads)
     fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, bint stacked, fastrnn_workspace *,
@@ -278,7 +279,7 @@ cdef size_t KEPT_BYTES = 32 << 20
 
 cdef class Workspace:
     cdef fastrnn_workspace *pointer
-    cdef fastrnn_packed *packed[16]  # of the calls that run together
+    cdef fastrnn_packed *packed[FASTRNN_MOST_CALLS]  # of the calls that run together
     cdef object error  # what interrupted the call
     cdef bint in_use
 
@@ -347,8 +348,8 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
     """
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_isa *kernels = NULL
-    cdef fastrnn_weights weights[16]
-    cdef fastrnn_forward_args args[16]
+    cdef fastrnn_weights weights[FASTRNN_MOST_CALLS]
+    cdef fastrnn_forward_args args[FASTRNN_MOST_CALLS]
     cdef fastrnn_interruption interruption
     cdef fastrnn_status status = FASTRNN_OK
     cdef cnp.ndarray x, h_0, offsets
@@ -471,7 +472,7 @@ cdef class Steps:
             x_t = x_t.copy()
         cdef int threads = self.num_threads()
         cdef Workspace workspace = _workspace()
-        cdef fastrnn_forward_args args[16]
+        cdef fastrnn_forward_args args[FASTRNN_MOST_CALLS]
         cdef fastrnn_status status = FASTRNN_OK
         cdef Py_ssize_t k, layers = len(self.packed), row = cnp.PyArray_STRIDE(self._h, 0), c_row = 0
         cdef int count = 0
@@ -514,7 +515,7 @@ def backward(list calls not None, bint stacked, int num_threads):
     are to accumulate. The given gradients may be None for zeros; d_x and d_weights of biases None if not wanted.
     """
     cdef Workspace workspace = _workspace()
-    cdef fastrnn_backward_args args[16]
+    cdef fastrnn_backward_args args[FASTRNN_MOST_CALLS]
     cdef fastrnn_interruption interruption
     cdef fastrnn_status status
     cdef cnp.ndarray x, h_0, offsets
