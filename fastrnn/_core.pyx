@@ -11,7 +11,9 @@ weight_hr, weight_peephole), what there is not being None; and c_0 and the like 
 
 cimport numpy as cnp
 from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
 
+import os
 import threading
 
 cnp.import_array()
@@ -130,7 +132,9 @@ cdef extern from "fastrnn.h" nogil:
     fastrnn_status fastrnn_turn(const fastrnn_rows *, size_t bytes, const void *rows, void *to,
                                 const fastrnn_interruption *, int threads)
     void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, Py_ssize_t n, const void *x, void *y)
-    uint64_t fastrnn_fingerprint(const void *data, size_t size)
+    enum:
+        FASTRNN_KEY_WORDS
+    uint64_t fastrnn_fingerprint(const uint64_t *key, const void *data, size_t bytes)
 
 
 def instruction_sets():
@@ -624,11 +628,17 @@ def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not No
         fastrnn_activate(kernels, _dtype(type_number), use_tanh, n, source, result)
 
 
+# Drawn once for each process, so that no change is hidden from all of them.
+cdef uint64_t _key[FASTRNN_KEY_WORDS]
+cdef bytes _drawn = os.urandom(sizeof(_key))
+memcpy(_key, <const char *>_drawn, sizeof(_key))
+
+
 def fingerprint(cnp.ndarray array not None):
-    """A hash of the array's bytes, to notice that it has changed."""
+    """A hash of the array's bytes, to notice that it has changed; of the same bytes another in each process."""
     cdef uint64_t result
     cdef size_t size = cnp.PyArray_NBYTES(array)
     cdef const void *data = _readable(array, _type_of(array))
     with nogil:
-        result = fastrnn_fingerprint(data, size)
+        result = fastrnn_fingerprint(_key, data, size)
     return result
