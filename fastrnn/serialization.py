@@ -49,7 +49,10 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     Parameters
     ----------
     path : str or os.PathLike
-        The file. If it is a symbolic link, what the link points to is replaced.
+        The file. A new one has the permissions that the umask leaves. One that exists is replaced by a new file with
+        its permissions, and with its owner and group as far as the system allows. If `path` is a symbolic link, the
+        link stays and the file it points to is replaced, or made. Other hard links to the file keep the content
+        before.
     layer : LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell
         It may be frozen, which the file does not keep. `params` are written bit for bit.
 
@@ -176,11 +179,10 @@ def _write_atomically(path, data):
     if not os.path.basename(path) or (os.path.exists(path) and not os.path.isfile(path)):
         raise ValueError(f"{path}: not a file")
     path = os.path.realpath(path)
-    # A name of fixed length, because that of `path` may be as long as the system allows. And open() rather than
-    # tempfile, whose files nobody else may read.
+    # A name of fixed length, because that of `path` may be as long as the system allows.
     temporary = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}")
     try:
-        file = open(temporary, "xb")
+        file = open(temporary, "xb", opener=_opener_like(path))
     except OSError as error:  # which would name a file that nobody knows
         raise OSError(error.errno, error.strerror, path) from None
     try:
@@ -201,6 +203,32 @@ def _write_atomically(path, data):
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _opener_like(path):
+    """For a new file with the permissions of that under `path`, from the start; if there is none, those of the umask."""
+    try:
+        before = os.stat(path)
+    except FileNotFoundError:
+        before = None
+    if before is None or os.name != "posix":
+        return None
+
+    def opener(name, flags):
+        descriptor = os.open(name, flags, 0o600)
+        mode = stat.S_IMODE(before.st_mode) & 0o777
+        try:
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+        except OSError:
+            try:
+                os.fchown(descriptor, -1, before.st_gid)
+            except OSError:  # the group is now another, which may do no more than everybody
+                mode = mode & 0o707 | (mode & 0o007) << 3
+        with contextlib.suppress(OSError):  # of a file system without permissions
+            os.fchmod(descriptor, mode)
+        return descriptor
+
+    return opener
 
 
 # Reading. Every ValueError gets the path in front of it in `load`.

@@ -324,7 +324,7 @@ def test_failure_in_the_middle_of_writing(path, layer, monkeypatch):
     fastrnn.save(path, fastrnn.LSTM(1, 1))
     before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(serialization, "open", lambda *arguments: FailingFile(open(*arguments)), raising=False)
+        patch.setattr(serialization, "open", lambda *args, **options: FailingFile(open(*args, **options)), raising=False)
         with pytest.raises(Failed):
             fastrnn.save(path, layer)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
@@ -374,6 +374,81 @@ def test_permissions_are_those_of_a_new_file(path, layer, umask):
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o400, 0o644, 0o666, 0o777, 0o660])
+@pytest.mark.parametrize("linked", [False, True])
+def test_permissions_of_a_file_that_is_replaced_stay(path, layer, monkeypatch, mode, linked):
+    """And nobody else can read the new content before, whatever the umask says."""
+    target = path.with_name("target") if linked else path
+    target.write_bytes(b"before")
+    target.chmod(mode)
+    if linked:
+        path.symlink_to(target)
+    seen = set()
+
+    def look(*_):
+        seen.update(stat.S_IMODE(file.lstat().st_mode) for file in path.parent.glob(".fastrnn-*"))
+
+    class WatchedFile(FailingFile):
+        def write(self, data):
+            look()
+            self.file.write(data[:1])
+            self.file.flush()
+            look()
+            self.file.write(data[1:])
+
+        def __getattr__(self, name):
+            look()
+            return getattr(self.file, name)
+
+    def opened(*args, **options):
+        file = open(*args, **options)
+        look()
+        return WatchedFile(file)
+
+    replace = os.replace
+    monkeypatch.setattr(serialization, "open", opened, raising=False)
+    monkeypatch.setattr(os, "replace", lambda *names: (look(), replace(*names)))
+    before = os.umask(0)
+    try:
+        fastrnn.save(path, layer)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(target.stat().st_mode) == mode and path.is_symlink() == linked
+    assert seen and all(other & ~(mode | 0o600) == 0 for other in seen), [oct(other) for other in seen]
+    target.chmod(0o600)
+    assert_same_layer(fastrnn.load(path), layer)
+
+
+@pytest.mark.skipif(not hasattr(os, "fchown"), reason="owners of POSIX")
+@pytest.mark.parametrize("refused", [(), ("owner",), ("owner", "group")])
+def test_the_owner_and_the_group_stay_where_the_system_lets_them(path, layer, monkeypatch, refused):
+    """A group that does not stay gets no more than everybody: it might be a larger one."""
+    path.write_bytes(b"before")
+    path.chmod(0o664)
+    calls = []
+
+    def fchown(descriptor, user, group):
+        calls.append((user, group))
+        if user != -1 and "owner" in refused or group != -1 and "group" in refused:
+            raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", fchown)
+    fastrnn.save(path, layer)
+    status = path.stat()
+    assert calls == [(status.st_uid, status.st_gid), (-1, status.st_gid)][: 1 + bool(refused)]
+    assert stat.S_IMODE(status.st_mode) == (0o644 if "group" in refused else 0o664)
+
+
+def test_hard_links_keep_the_content_before(tmp_path, path, layer):
+    path.write_bytes(b"before")
+    other = tmp_path / "other"
+    os.link(path, other)
+    fastrnn.save(path, layer)
+    assert other.read_bytes() == b"before" and path.stat().st_nlink == other.stat().st_nlink == 1
+    assert_same_layer(fastrnn.load(path), layer)
 
 
 def test_through_a_symbolic_link(tmp_path, path, layer):
