@@ -608,10 +608,105 @@ def test_metadata_that_are_no_json(path, layer, text):
     refused(path, "metadata are not JSON")
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"class":' + "[" * 100_000 + "]" * 100_000 + "}"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 4_000, '{"class":' + "[" * 100_000 + "]" * 100_000 + "}"])
 def test_deeply_nested_json(path, layer, text):
     write(path, text, layer)
     refused(path, "metadata are not JSON")
+
+
+@pytest.mark.parametrize("text", ['{"class":"LSTM","class":"GRU"}', '{"a":{"b":1,"b":1}}'])
+def test_a_key_that_stands_twice(path, layer, text):
+    """Readers differ in which one they take."""
+    write(path, text, layer)
+    refused(path, "metadata are not JSON", "twice")
+    tensor = b'"bias_hh_l0":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    write_raw(path, b"{" + tensor + b"," + tensor + b"}", bytes(4))
+    refused(path)
+    about = b'"__metadata__":{"fastrnn":"{}"}'
+    write_raw(path, b"{" + about + b"," + about + b"}")
+    refused(path)
+
+
+PEAK = """
+import resource, sys
+import fastrnn, safetensors.numpy, json
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+
+before = peak()
+try:
+    fastrnn.load(sys.argv[1])
+    print("loaded")
+except ValueError as error:
+    print(error)
+print(peak() - before)
+"""
+
+
+def peak_of_load(path):
+    """What a process prints that loads the file, and by how many bytes its memory grew at most."""
+    run = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    printed, kibibytes = run.stdout.rsplit("\n", 2)[:2]
+    return printed, 1024 * int(kibibytes)
+
+
+# Headers of about n bytes that take many times their size once they are parsed.
+INFLATED = {
+    "tensors": lambda n: ",".join(f'"{k:x}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for k in range(n // 56)),
+    "nothing": lambda n: ",".join(['"":{}'] * (n // 6)),
+    "keys": lambda n: '"__metadata__":{' + ",".join(f'"{k:x}":""' for k in range(n // 11)) + "}",
+    "objects": lambda n: '"__metadata__":{"fastrnn":"[' + "{}," * (n // 3) + '1]"}',
+    "lists": lambda n: '"__metadata__":{"fastrnn":"[' + "[]," * (n // 3) + '1]"}',
+    "shape": lambda n: '"a":{"dtype":"F32","shape":[' + "0," * (n // 2) + '0],"data_offsets":[0,0]}',
+    "nested": lambda n: '"a":' + "[" * n,
+}
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak of memory from /proc")
+@pytest.mark.parametrize("kind", INFLATED)
+def test_a_crafted_header_takes_no_memory(path, kind):
+    write_raw(path, ("{" + INFLATED[kind](17_000_000) + "}").encode())
+    printed, peak = peak_of_load(path)
+    assert printed.startswith(f"{path}: damaged, or not a safetensors file of a layer: a header of 1")
+    assert peak < 4 << 20
+    write_raw(path, ("{" + INFLATED[kind](1_000_000) + "}").encode())
+    printed, peak = peak_of_load(path)
+    assert printed.startswith(f"{path}: ")
+    assert peak < 40 << 20
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak of memory from /proc")
+def test_loading_takes_little_more_than_twice_the_file(path):
+    fastrnn.save(path, fastrnn.RNN(1000, 4000))
+    printed, peak = peak_of_load(path)
+    assert printed == "loaded" and peak < 2.2 * path.stat().st_size
+
+
+def test_the_most_tensors(path, layer, monkeypatch):
+    """As many as `load` takes, of the longest names; `save` writes no more."""
+    largest = fastrnn.LSTM(3, 3, 341, bidirectional=True, proj_size=1, peephole=True, rng=1)
+    assert len(largest.params) == 341 * 12 > serialization.MOST_TENSORS - 12
+    fastrnn.save(path, largest)
+    assert_same_layer(fastrnn.load(path), largest)
+    most = fastrnn.RNN(1, 1, 1024, rng=1)
+    fastrnn.save(path, most)
+    assert_same_layer(fastrnn.load(path), most)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="^layer: has 4100 parameters, a file holds at most 4096$"):
+        fastrnn.save(path, fastrnn.RNN(1, 1, 1025))
+    assert path.read_bytes() == before
+    fastrnn.save(path, layer)
+    monkeypatch.setattr(serialization, "MOST_TENSORS", 3)
+    refused(path, "damaged, or not a safetensors file of a layer: more than 3 tensors")
+
+
+def test_a_header_larger_than_the_file(path):
+    for length in (1, 100, serialization.MOST_HEADER_BYTES):
+        path.write_bytes(length.to_bytes(8, "little") + b"{" * (length - 1))
+        refused(path, "damaged, or not a safetensors file")
 
 
 @pytest.mark.parametrize("value", [None, [], [1], 3, "x", True, float("nan")])
