@@ -4,6 +4,18 @@ The layers are `LSTM`, `GRU` and `RNN`, one step of each `LSTMCell`, `GRUCell` a
 `fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
 """
 
+try:
+    import fastrnn._core as _core  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "fastrnn._core":
+        raise
+    # With the name of the package `python -m fastrnn` prints the message alone.
+    raise ImportError(
+        f"{__path__[0]} is the source tree, not built: there is no fastrnn._core for this Python in it. Run `make build` "
+        "and .venv/bin/python, or leave the folder, so that Python finds the package that was installed.",
+        name="fastrnn",
+    ) from None
+
 from fastrnn import functional, reference
 from fastrnn._config import show_config
 from fastrnn._threads import get_num_threads, set_num_threads

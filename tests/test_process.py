@@ -2,9 +2,11 @@
 
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +81,27 @@ def test_show_config_tells_what_is_used(capsys, threads):
         fastrnn.show_config()
     shown = capsys.readouterr().out
     assert fastrnn.__version__ in shown and "[generic]" in shown and "threads            3" in shown
+
+
+@pytest.mark.parametrize("arguments", [("-m", "fastrnn"), ("-c", "import fastrnn"), ("-c", "import fastrnn.layers")])
+def test_the_source_tree_says_that_it_is_not_built(tmp_path, arguments):
+    """As in a fresh clone, where the folder hides the package that is installed."""
+    package = Path(fastrnn.__file__).parent
+    (tmp_path / "fastrnn").mkdir()
+    for source in package.glob("*.py"):
+        shutil.copy(source, tmp_path / "fastrnn")
+    # Without -S an editable installation would lend its extension.
+    run = subprocess.run(
+        [sys.executable, "-S", *arguments],
+        env=os.environ | {"PYTHONPATH": str(Path(np.__file__).parents[1])},
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 1 and run.stdout == ""
+    lines = run.stderr.splitlines()
+    assert f"{tmp_path / 'fastrnn'} is the source tree, not built" in lines[-1] and "make build" in lines[-1]
+    assert "circular" not in run.stderr and run.stderr.count("Traceback") == (arguments[0] == "-c")
+    assert "During handling" not in run.stderr and "direct cause" not in run.stderr
+    assert arguments[0] == "-c" or len(lines) == 1
 
 
 def test_import_needs_nothing_but_numpy():
