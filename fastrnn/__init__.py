@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from fastrnn import functional, reference
-from fastrnn._config import show_config
+from fastrnn._config import config, show_config
 from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
 from fastrnn.cells import GRUCell, LSTMCell, RNNCell
@@ -34,6 +34,7 @@ __all__ = [
     "RNNCell",
     "Parameters",
     "__version__",
+    "config",
     "functional",
     "get_num_threads",
     "load",

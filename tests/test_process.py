@@ -1,8 +1,10 @@
 """What concerns the process: the choice of the instruction set, threads, fork, the floating-point mode, the import."""
 
 import inspect
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _config, functional
+from fastrnn import _config, _core, functional
 
 FORCED = "import fastrnn._config as c; print(c.instruction_set())"
 
@@ -81,6 +83,58 @@ def test_show_config_tells_what_is_used(capsys, threads):
         fastrnn.show_config()
     shown = capsys.readouterr().out
     assert fastrnn.__version__ in shown and "[generic]" in shown and "threads            3" in shown
+
+
+def test_config_is_what_show_config_prints(capsys, threads):
+    threads(3)
+    with _config.using("generic"):
+        config = fastrnn.config()
+        assert fastrnn.show_config() is None
+    shown = capsys.readouterr().out
+    assert config == {
+        "version": fastrnn.__version__,
+        "compiler": _core.compiler(),
+        "instruction_set": "generic",
+        "instruction_set_forced": bool(os.environ.get("FASTRNN_ISA")),
+        "instruction_sets_runnable": _config.runnable(),
+        "instruction_sets_built": list(_core.instruction_sets()),
+        "threads": 3,
+        "openmp": _core.has_openmp(),
+    }
+    assert json.loads(json.dumps(config)) == config
+    assert config["version"] in shown and config["compiler"] in shown and "threads            3" in shown
+    config["instruction_sets_built"].clear()
+    assert fastrnn.config()["instruction_sets_built"]
+
+
+def test_config_tells_what_was_forced():
+    code = "import fastrnn; c = fastrnn.config(); print(c['instruction_set'], c['instruction_set_forced'])"
+    assert python("-c", code, FASTRNN_ISA="generic").stdout == "generic True\n"
+    assert python("-c", code, FASTRNN_ISA="").stdout == f"{_config.runnable()[-1]} False\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.parametrize("option", [(), ("--help",)])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_ends_the_program_without_a_word(unbuffered, option):
+    """As `python -m fastrnn | head -1`, which a shell then reports as any other program's."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run(
+        [sys.executable, "-m", "fastrnn", *option],
+        stdout=writer, stderr=subprocess.PIPE, timeout=120, env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (-signal.SIGPIPE, b"")
+
+
+def test_help_of_the_program():
+    result = python("-m", "fastrnn", "--help")
+    assert result.returncode == 0 and result.stdout.startswith("usage: python -m fastrnn")
+    assert "FASTRNN_ISA" in result.stdout and "OMP_NUM_THREADS" in result.stdout
+    assert python("-m", "fastrnn", "--version").stdout.strip() == fastrnn.__version__
+    result = python("-m", "fastrnn", "--unknown")
+    assert result.returncode == 2 and "unrecognized arguments: --unknown" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [("-m", "fastrnn"), ("-c", "import fastrnn"), ("-c", "import fastrnn.layers")])
