@@ -11,8 +11,8 @@ except ModuleNotFoundError as error:
         raise
     # With the name of the package `python -m fastrnn` prints the message alone.
     raise ImportError(
-        f"{__path__[0]} is the source tree, not built: there is no fastrnn._core for this Python in it. Run `make build` "
-        "and .venv/bin/python, or leave the folder, so that Python finds the package that was installed.",
+        f"{__path__[0]} is the source tree, not built: there is no fastrnn._core for this Python in it. Run "
+        "`make build` and .venv/bin/python, or leave the folder, so that Python finds the package that was installed.",
         name="fastrnn",
     ) from None
 
@@ -43,3 +43,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+# Their public name, in pickles, too, which so do not depend on the module that a class stands in.
+for _public in (GRU, GRUCell, LSTM, LSTMCell, RNN, RNNCell, Parameters):
+    _public.__module__ = "fastrnn"

@@ -214,7 +214,7 @@ def _write_atomically(path, data):
 
 
 def _opener_like(path):
-    """For a new file with the permissions of that under `path`, from the start; if there is none, those of the umask."""
+    """For a new file with the permissions of that under `path` from the start; if there is none, those of the umask."""
     try:
         before = os.stat(path)
     except FileNotFoundError:

@@ -324,7 +324,9 @@ def test_failure_in_the_middle_of_writing(path, layer, monkeypatch):
     fastrnn.save(path, fastrnn.LSTM(1, 1))
     before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(serialization, "open", lambda *args, **options: FailingFile(open(*args, **options)), raising=False)
+        patch.setattr(
+            serialization, "open", lambda *args, **options: FailingFile(open(*args, **options)), raising=False
+        )
         with pytest.raises(Failed):
             fastrnn.save(path, layer)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
@@ -655,7 +657,9 @@ def peak_of_load(path):
 
 # Headers of about n bytes that take many times their size once they are parsed.
 INFLATED = {
-    "tensors": lambda n: ",".join(f'"{k:x}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for k in range(n // 56)),
+    "tensors": lambda n: ",".join(
+        f'"{k:x}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for k in range(n // 56)
+    ),
     "nothing": lambda n: ",".join(['"":{}'] * (n // 6)),
     "keys": lambda n: '"__metadata__":{' + ",".join(f'"{k:x}":""' for k in range(n // 11)) + "}",
     "objects": lambda n: '"__metadata__":{"fastrnn":"[' + "{}," * (n // 3) + '1]"}',
