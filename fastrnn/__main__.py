@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _config, functional, reference
+from fastrnn._version import __version__
 
 # (T, B, I, H): one, odd, and around the widths of the vectors and panels
 SHAPES = [(1, 1, 1, 1), (5, 3, 7, 5), (9, 2, 16, 33), (4, 17, 31, 48), (3, 40, 65, 64)]
@@ -116,7 +117,7 @@ def main() -> int:
         epilog=ENVIRONMENT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=_config.__version__)
+    parser.add_argument("--version", action="version", version=__version__)
     parser.parse_args()
     _config.show_config()
     print(flush=True)
