@@ -6,8 +6,8 @@ The layers are `LSTM`, `GRU` and `RNN`, one step of each `LSTMCell`, `GRUCell` a
 
 try:
     import fastrnn._core as _core  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "fastrnn._core":
+except ModuleNotFoundError as _missing:
+    if _missing.name != "fastrnn._core":
         raise
     # With the name of the package `python -m fastrnn` prints the message alone.
     raise ImportError(
