@@ -167,8 +167,10 @@ fastrnn_status fastrnn_turn(const fastrnn_rows *, size_t bytes, const void *from
 /* y[k] = sigmoid(x[k]), or tanh(x[k]), as the cells compute them; k < n. x and y may be the same array. */
 void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, ptrdiff_t n, const void *x, void *y);
 
-/* A 64-bit hash of `bytes` bytes: tells whether an array has changed. Not for adversaries, not for storage. */
-uint64_t fastrnn_fingerprint(const void *data, size_t bytes);
+/* A hash of `bytes` bytes: tells whether an array has changed, with all but certainty for every change if the words of
+ * the key were drawn at random. It differs from key to key and from processor to processor. */
+enum { FASTRNN_KEY_WORDS = 129 };
+uint64_t fastrnn_fingerprint(const uint64_t key[FASTRNN_KEY_WORDS], const void *data, size_t bytes);
 
 #ifdef __cplusplus
 }

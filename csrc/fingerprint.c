@@ -2,32 +2,71 @@
 
 #include <string.h>
 
-/* Four independent chains of multiply and shift over 8-byte words, so that the multiplier is never waited for. Every
- * step is a bijection of its chain's state: a change of a single word always changes the result of its chain. A change
- * of bit 63 alone goes through the multiplication as it is, and comes out of the shift as two bits, which a change of
- * the next word could take back: with a shift by 32 these would be the signs of two floats, with this one they are a
- * sign and a bit of a fraction. */
-uint64_t fastrnn_fingerprint(const void *data, size_t bytes)
+/* Universal hashing in two levels, so that nothing but chance can hide a change, however few its bits and wherever they
+ * are: two contents of the same length have one hash for less than a fraction of 2^-55 + bytes / 2^68 of all keys.
+ *
+ * 1. A block of 64 pairs of words (a, b) becomes the sum of the products (a + k) * (b + l), with key words k and l of
+ *    their own for each pair (NH, of Black, Halevi, Krawczyk, Krovetz and Rogaway, UMAC, 1999). A change of a is
+ *    multiplied by the secret b + l, so that another change takes it back for one l of 2^64 at most. The low and the
+ *    high halves of the products are added apart, which saves the carry and doubles that.
+ * 2. The sums of the blocks, then the length, are the coefficients of a polynomial, evaluated at a secret point modulo
+ *    the prime 2^61 - 1. */
+enum { PAIRS = (FASTRNN_KEY_WORDS - 1) / 2, PAIR_BYTES = 16, BLOCK_BYTES = PAIRS * PAIR_BYTES };
+
+static const uint64_t prime = (UINT64_C(1) << 61) - 1;
+
+typedef struct {
+    uint64_t low, high;
+} halves;
+
+static inline halves multiply(uint64_t a, uint64_t b)
 {
-    const uint64_t odd = UINT64_C(0x9E3779B97F4A7C15); /* 2^64 divided by the golden ratio */
+#ifdef __SIZEOF_INT128__
+    __extension__ typedef unsigned __int128 wide;
+    const wide product = (wide)a * b;
+    return (halves){(uint64_t)product, (uint64_t)(product >> 64)};
+#else
+    const uint64_t a_low = (uint32_t)a, a_high = a >> 32, b_low = (uint32_t)b, b_high = b >> 32;
+    const uint64_t middle = a_high * b_low + (a_low * b_low >> 32);
+    const uint64_t other = a_low * b_high + (uint32_t)middle;
+    return (halves){a * b, a_high * b_high + (middle >> 32) + (other >> 32)};
+#endif
+}
+
+static inline halves add_products(halves sum, const uint64_t *key, const unsigned char *data, size_t pairs)
+{
+    for (size_t i = 0; i < pairs; i++) {
+        uint64_t word[2];
+        memcpy(word, data + i * PAIR_BYTES, PAIR_BYTES);
+        const halves product = multiply(word[0] + key[2 * i], word[1] + key[2 * i + 1]);
+        sum.low += product.low;
+        sum.high += product.high;
+    }
+    return sum;
+}
+
+/* (hash + coefficient) * point modulo the prime, but not fully reduced: below 2^63, if hash is and point < 2^60. */
+static inline uint64_t horner(uint64_t hash, uint64_t coefficient, uint64_t point)
+{
+    const halves product = multiply(hash + (coefficient & prime), point);
+    return (product.low & prime) + (product.high << 3 | product.low >> 61);
+}
+
+uint64_t fastrnn_fingerprint(const uint64_t key[FASTRNN_KEY_WORDS], const void *data, size_t bytes)
+{
+    const uint64_t point = key[FASTRNN_KEY_WORDS - 1] >> 4;
     const unsigned char *p = data;
-    uint64_t chain[4] = {1, 2, 3, 4}, word[4];
+    const halves zero = {0, 0};
+    uint64_t hash = 0;
     size_t left = bytes;
-    for (; left >= sizeof word; left -= sizeof word, p += sizeof word) {
-        memcpy(word, p, sizeof word);
-        for (int k = 0; k < 4; k++) {
-            chain[k] = (chain[k] ^ word[k]) * odd;
-            chain[k] ^= chain[k] >> 29;
-        }
+    for (; left >= BLOCK_BYTES; left -= BLOCK_BYTES, p += BLOCK_BYTES) {
+        const halves sum = add_products(zero, key, p, PAIRS);
+        hash = horner(horner(hash, sum.low, point), sum.high, point);
     }
-    memset(word, 0, sizeof word);
-    if (left) memcpy(word, p, left);
-    uint64_t hash = (uint64_t)bytes;
-    for (int k = 0; k < 4; k++) {
-        hash = (hash ^ chain[k]) * odd;
-        hash ^= hash >> 29;
-        hash = (hash ^ word[k]) * odd;
-        hash ^= hash >> 32;
-    }
-    return hash;
+    const size_t pairs = left / PAIR_BYTES;
+    halves sum = add_products(zero, key, p, pairs);
+    unsigned char tail[PAIR_BYTES] = {0};
+    if (left % PAIR_BYTES) memcpy(tail, p + pairs * PAIR_BYTES, left % PAIR_BYTES);
+    sum = add_products(sum, key + 2 * pairs, tail, 1);
+    return horner(horner(horner(hash, sum.low, point), sum.high, point), bytes, point);
 }

@@ -4,8 +4,20 @@ The layers are `LSTM`, `GRU` and `RNN`, one step of each `LSTMCell`, `GRUCell` a
 `fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
 """
 
+try:
+    import fastrnn._core as _core  # noqa: F401
+except ModuleNotFoundError as _missing:
+    if _missing.name != "fastrnn._core":
+        raise
+    # With the name of the package `python -m fastrnn` prints the message alone.
+    raise ImportError(
+        f"{__path__[0]} is the source tree, not built: there is no fastrnn._core for this Python in it. Run "
+        "`make build` and .venv/bin/python, or leave the folder, so that Python finds the package that was installed.",
+        name="fastrnn",
+    ) from None
+
 from fastrnn import functional, reference
-from fastrnn._config import show_config
+from fastrnn._config import config, show_config
 from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
 from fastrnn.cells import GRUCell, LSTMCell, RNNCell
@@ -22,6 +34,7 @@ __all__ = [
     "RNNCell",
     "Parameters",
     "__version__",
+    "config",
     "functional",
     "get_num_threads",
     "load",
@@ -30,3 +43,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+# Their public name, in pickles, too, which so do not depend on the module that a class stands in.
+for _public in (GRU, GRUCell, LSTM, LSTMCell, RNN, RNNCell, Parameters):
+    _public.__module__ = "fastrnn"

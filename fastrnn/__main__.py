@@ -3,13 +3,16 @@
 The exit status is 1 if one is off.
 """
 
+import argparse
 import itertools
+import signal
 import sys
 from typing import Any
 
 import numpy as np
 
 from fastrnn import _config, functional, reference
+from fastrnn._version import __version__
 
 # (T, B, I, H): one, odd, and around the widths of the vectors and panels
 SHAPES = [(1, 1, 1, 1), (5, 3, 7, 5), (9, 2, 16, 33), (4, 17, 31, 48), (3, 40, 65, 64)]
@@ -94,7 +97,32 @@ def self_check() -> bool:
     return good
 
 
-if __name__ == "__main__":
+HELP = """\
+Print the version, the compiler, the instruction sets and the number of threads; then compare the kernels of every
+instruction set that this processor can run with the reference. The exit status is 1 if one is off."""
+
+ENVIRONMENT = """\
+environment variables, read when fastrnn is imported:
+  FASTRNN_ISA      the instruction set to use: generic, avx2, avx512 or neon; default: the best there is
+  OMP_NUM_THREADS  the number of threads that a call may use; default: the physical cores that the process may use
+"""
+
+
+def main() -> int:
+    if hasattr(signal, "SIGPIPE"):  # a reader that has gone, as of `python -m fastrnn | head -1`, ends the program
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    parser = argparse.ArgumentParser(
+        prog="python -m fastrnn",
+        description=HELP,
+        epilog=ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.parse_args()
     _config.show_config()
-    print()
-    sys.exit(0 if self_check() else 1)
+    print(flush=True)
+    return 0 if self_check() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

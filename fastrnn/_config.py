@@ -3,11 +3,12 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from fastrnn import _core, _threads
 from fastrnn._version import __version__
 
-__all__ = ["instruction_set", "runnable", "show_config", "using"]
+__all__ = ["config", "instruction_set", "runnable", "show_config", "using"]
 
 
 def runnable() -> list[str]:
@@ -42,8 +43,44 @@ def using(name: str) -> Iterator[None]:
         _chosen = before
 
 
+def config() -> dict[str, Any]:
+    """The version, the compiler, the instruction sets found and chosen, and the number of threads, as a dict.
+
+    Returns
+    -------
+    config : dict
+        "version", "compiler" : str; "instruction_set" : str, the one in use; "instruction_set_forced" : bool, whether
+        by FASTRNN_ISA; "instruction_sets_runnable", "instruction_sets_built" : list of str, the slowest first;
+        "threads" : int, as `get_num_threads`; "helper_threads" : bool, whether built with them. A new one each time.
+
+    See Also
+    --------
+    show_config : the same as text.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.config()["instruction_sets_built"][0]
+    'generic'
+    """
+    return {
+        "version": __version__,
+        "compiler": _core.compiler(),
+        "instruction_set": _chosen,
+        "instruction_set_forced": bool(_forced),
+        "instruction_sets_runnable": runnable(),
+        "instruction_sets_built": list(_core.instruction_sets()),
+        "threads": _threads.get_num_threads(),
+        "helper_threads": _core.has_threads(),
+    }
+
+
 def show_config() -> None:
     """Print the version, the compiler, the instruction sets found and chosen, and the number of threads.
+
+    See Also
+    --------
+    config : the same as a dict.
 
     Examples
     --------
@@ -54,10 +91,11 @@ def show_config() -> None:
     instruction sets   generic avx2 [avx512]   (built: generic avx2 avx512)
     threads            2 (own helper threads)
     """
-    marked = " ".join(f"[{name}]" if name == _chosen else name for name in runnable())
-    forced = ", forced by FASTRNN_ISA" if _forced else ""
-    print(f"fastrnn            {__version__}")
-    print(f"compiler           {_core.compiler()}")
-    print(f"instruction sets   {marked}{forced}   (built: {' '.join(_core.instruction_sets())})")
-    kind = "own helper threads" if _core.has_threads() else "built without threads"
-    print(f"threads            {_threads.get_num_threads()} ({kind})")
+    found = config()
+    marked = [f"[{name}]" if name == found["instruction_set"] else name for name in found["instruction_sets_runnable"]]
+    forced = ", forced by FASTRNN_ISA" if found["instruction_set_forced"] else ""
+    print(f"fastrnn            {found['version']}")
+    print(f"compiler           {found['compiler']}")
+    print(f"instruction sets   {' '.join(marked)}{forced}   (built: {' '.join(found['instruction_sets_built'])})")
+    kind = "own helper threads" if found["helper_threads"] else "built without threads"
+    print(f"threads            {found['threads']} ({kind})")

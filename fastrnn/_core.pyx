@@ -12,6 +12,7 @@ weight_hr, weight_peephole), what there is not being None; and c_0 and the like 
 cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
 
 import os
 import threading
@@ -120,7 +121,8 @@ cdef extern from "fastrnn.h" nogil:
     void fastrnn_packed_free(fastrnn_packed *)
     fastrnn_workspace *fastrnn_workspace_create()
     void fastrnn_workspace_free(fastrnn_workspace *)
-    int FASTRNN_MOST_CALLS
+    enum:
+        FASTRNN_MOST_CALLS
     fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, bint stacked, fastrnn_workspace *,
                                    const fastrnn_interruption *, int threads)
     fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, bint stacked, fastrnn_workspace *,
@@ -132,7 +134,9 @@ cdef extern from "fastrnn.h" nogil:
     fastrnn_status fastrnn_turn(const fastrnn_rows *, size_t bytes, const void *rows, void *to,
                                 const fastrnn_interruption *, int threads)
     void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, Py_ssize_t n, const void *x, void *y)
-    uint64_t fastrnn_fingerprint(const void *data, size_t size)
+    enum:
+        FASTRNN_KEY_WORDS
+    uint64_t fastrnn_fingerprint(const uint64_t *key, const void *data, size_t bytes)
 
 
 cdef extern from "processors.h" nogil:
@@ -340,7 +344,7 @@ cdef size_t KEPT_BYTES = 32 << 20
 
 cdef class Workspace:
     cdef fastrnn_workspace *pointer
-    cdef fastrnn_packed *packed[16]  # of the calls that run together
+    cdef fastrnn_packed *packed[FASTRNN_MOST_CALLS]  # of the calls that run together
     cdef fastrnn_interruption signals
     cdef object error  # what interrupted the call
     cdef bint in_use
@@ -433,8 +437,8 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_interruption *interruption = workspace.interruption()
     cdef const fastrnn_isa *kernels = NULL
-    cdef fastrnn_weights weights[16]
-    cdef fastrnn_forward_args args[16]
+    cdef fastrnn_weights weights[FASTRNN_MOST_CALLS]
+    cdef fastrnn_forward_args args[FASTRNN_MOST_CALLS]
     cdef fastrnn_status status = FASTRNN_OK
     cdef cnp.ndarray x, h_0, offsets
     cdef int type_number = 0, k, count = <int>len(calls)
@@ -555,7 +559,7 @@ cdef class Steps:
             x_t = x_t.copy()
         cdef int threads = self.num_threads()
         cdef Workspace workspace = _workspace()
-        cdef fastrnn_forward_args args[16]
+        cdef fastrnn_forward_args args[FASTRNN_MOST_CALLS]
         cdef fastrnn_status status = FASTRNN_OK
         cdef Py_ssize_t k, layers = len(self.packed), row = cnp.PyArray_STRIDE(self._h, 0), c_row = 0
         cdef int count = 0
@@ -599,7 +603,7 @@ def backward(list calls not None, bint stacked, int num_threads):
     """
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_interruption *interruption = workspace.interruption()
-    cdef fastrnn_backward_args args[16]
+    cdef fastrnn_backward_args args[FASTRNN_MOST_CALLS]
     cdef fastrnn_status status
     cdef cnp.ndarray x, h_0, offsets
     cdef int type_number, k, count = <int>len(calls)
@@ -705,11 +709,17 @@ def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not No
         fastrnn_activate(kernels, _dtype(type_number), use_tanh, n, source, result)
 
 
+# Drawn once for each process, so that no change is hidden from all of them.
+cdef uint64_t _key[FASTRNN_KEY_WORDS]
+cdef bytes _drawn = os.urandom(sizeof(_key))
+memcpy(_key, <const char *>_drawn, sizeof(_key))
+
+
 def fingerprint(cnp.ndarray array not None):
-    """A hash of the array's bytes, to notice that it has changed."""
+    """A hash of the array's bytes, to notice that it has changed; of the same bytes another in each process."""
     cdef uint64_t result
     cdef size_t size = cnp.PyArray_NBYTES(array)
     cdef const void *data = _readable(array, _type_of(array))
     with nogil:
-        result = fastrnn_fingerprint(data, size)
+        result = fastrnn_fingerprint(_key, data, size)
     return result

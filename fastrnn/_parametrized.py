@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,7 @@ from fastrnn import _core
 from fastrnn._levels import pack_stack
 from fastrnn._validation import Array, as_array, flag, float_dtype, shape_error, size
 from fastrnn.functional import GATES, WEIGHTS
-from fastrnn.parameters import Parameters
+from fastrnn.parameters import Parameters, checked_version
 
 # A state as callers may give it and as it is returned: (h, c) of an LSTM, h of the others.
 Given = TypeVar("Given")
@@ -24,6 +24,17 @@ DEFAULTS = {
     "num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
     "proj_size": 0, "peephole": False, "dtype": "float32",
 }  # fmt: skip
+
+
+# Of pickles of layers and cells. It has to grow when a class gets another argument, too: those of before then lack it.
+PICKLE_VERSION = 1
+
+
+class Restored(NamedTuple):
+    """In place of the argument `rng`: parameters that exist, and their generator."""
+
+    params: Parameters
+    rng: np.random.Generator
 
 
 class Frozen:
@@ -73,6 +84,9 @@ class Parametrized:
             raise ValueError(f"proj_size: expected less than hidden_size={hidden_size}, got {proj_size}")
         if isinstance(rng, bool):
             raise TypeError(f"rng: expected None, an int or a numpy.random.Generator, got {rng!r}")
+        params = None
+        if isinstance(rng, Restored):
+            params, rng = rng
         try:
             rng = np.random.default_rng(rng)
         except (TypeError, ValueError) as error:
@@ -93,10 +107,13 @@ class Parametrized:
             for direction in directions:
                 names.append([f"{name}{suffix.format(k)}{direction}" for name in WEIGHTS])
                 shapes |= {name: n for name, n, there in zip(names[-1], sizes, present) if there}
-        params = Parameters(shapes, dtype)
-        bound = hidden_size**-0.5
-        for array in params.values():
-            array[...] = rng.uniform(-bound, bound, array.shape)
+        if params is None:
+            params = Parameters(shapes, dtype)
+            bound = hidden_size**-0.5
+            for array in params.values():
+                array[...] = rng.uniform(-bound, bound, array.shape)
+        elif list(params._shapes().items()) != list(shapes.items()) or params.flat.dtype != dtype:
+            raise ValueError(f"the parameters of a pickle do not fit its arguments: {params!r}")
         self._cell = cell
         self._input_size = input_size
         self._hidden_size = hidden_size
@@ -117,19 +134,31 @@ class Parametrized:
         """The arrays of each direction of each layer, in the order of functional.WEIGHTS."""
         return [tuple([arrays.get(name) for name in names]) for names in self._names]
 
-    # Pickles and deep copies take the parameters; what is derived from them is made again.
+    # Pickles and copies have public names alone, so that they do not depend on how an object keeps its things: the
+    # arguments of the constructor, the parameters, the generator; and the attributes that others have added.
 
-    _DERIVED: tuple[str, ...] = ("_dtype", "_weights")
+    _OWN: tuple[str, ...] = (
+        "_cell", "_input_size", "_hidden_size", "_output_size", "_bias", "_proj_size", "_names", "_rng", "_params",
+        "_dtype", "_weights",
+    )  # fmt: skip
 
     def __getstate__(self):
-        state = {k: v for k, v in self.__dict__.items() if k not in self._DERIVED}
-        return state | {"frozen": self.frozen}
+        return {
+            "version": PICKLE_VERSION,
+            "arguments": self._constructor_arguments(),
+            "params": self._params,
+            "rng": self._rng,
+            "frozen": self.frozen,
+            "attributes": {name: value for name, value in self.__dict__.items() if name not in self._OWN},
+        }
 
     def __setstate__(self, state):
-        frozen = state.pop("frozen")
-        self.__dict__.update(state)
-        self._derive()
-        if frozen and not self.frozen:
+        checked_version(state, PICKLE_VERSION, f"a pickle of {type(self).__name__}")
+        # A derived class may have a constructor with other arguments, and was not called for the original's state.
+        public = next(cls for cls in type(self).__mro__ if cls.__module__ == "fastrnn")
+        public.__init__(self, **state["arguments"], rng=Restored(state["params"], state["rng"]))
+        self.__dict__.update(state["attributes"])
+        if state["frozen"] and not self.frozen:
             self.freeze()
 
     # Configuration

@@ -21,7 +21,7 @@ from fastrnn._levels import (
     of_layers,
     pack_stack,
 )
-from fastrnn._parametrized import Given, Parametrized, Returned, owner
+from fastrnn._parametrized import Given, Parametrized, Restored, Returned, owner
 from fastrnn._rows import Rows, give_back
 from fastrnn._validation import (
     NONLINEARITIES,
@@ -94,7 +94,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         self._dropout = dropout
         self._bidirectional = bidirectional
         self._peephole = peephole
-        if dropout and num_layers == 1:
+        if dropout and num_layers == 1 and not isinstance(rng, Restored):
             warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=3)
         directions = ("", "_reverse")[: 1 + bidirectional]
         super().__init__(
@@ -113,7 +113,10 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
                 [(slice(k, k + 1), False), (slice(k + 1, k + 2), True)] for k in range(0, len(self._weights), 2)
             ]
 
-    _DERIVED = (*Parametrized._DERIVED, "_tape_memory", "_levels", "_widest")
+    _OWN = (
+        *Parametrized._OWN, "_num_layers", "_batch_first", "_dropout", "_bidirectional", "_peephole",
+        "_tape_memory", "_levels", "_widest",
+    )  # fmt: skip
 
     def _forget(self):
         self._tape_memory.clear()

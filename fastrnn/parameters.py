@@ -15,6 +15,17 @@ __all__ = ["Parameters"]
 # The start of `flat` in memory: a cache line, and the widest vector.
 ALIGNMENT = 64
 
+PICKLE_VERSION = 1
+
+
+def checked_version(state, newest, what):
+    """Raises a ValueError unless `state`, of a pickle, has a version from 1 to `newest`."""
+    version = state.get("version") if isinstance(state, dict) else None
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{what}: expected a version of at least 1, got {version!r}")
+    if version > newest:
+        raise ValueError(f"{what}: version {version}, from a newer fastrnn; this one reads up to {newest}")
+
 
 class Parameters(Mapping[str, Array]):
     """A fixed set of named arrays, each of them a view of one flat array.
@@ -132,14 +143,18 @@ class Parameters(Mapping[str, Array]):
         for array in (self._flat.base, self._flat, *self._arrays.values()):
             array.flags.writeable = writeable
 
-    # Pickles and deep copies the values once; the views are made again.
+    def _shapes(self):
+        return {name: shape for name, shape, _, _ in self._layout}
 
-    def __reduce__(self):
-        shapes = {name: shape for name, shape, _, _ in self._layout}
-        return Parameters, (shapes, self._flat.dtype), self._flat
+    # Pickles and deep copies have public names and the values, once; the views are made again.
 
-    def __setstate__(self, flat):
-        self._flat[...] = flat
+    def __getstate__(self):
+        return {"version": PICKLE_VERSION, "shapes": self._shapes(), "values": self._flat.reshape(-1)}
+
+    def __setstate__(self, state):
+        checked_version(state, PICKLE_VERSION, "a pickle of Parameters")
+        Parameters.__init__(self, state["shapes"], state["values"].dtype)
+        self._flat[...] = state["values"]
 
     def __repr__(self) -> str:
         lines = [f"    {name}: {shape}\n" for name, shape, _, _ in self._layout]

@@ -37,6 +37,12 @@ METADATA_KEY = "fastrnn"
 # By the name that stands among the arguments: as safetensors calls it, and as it lies in the file.
 DTYPES = {"float32": ("F32", np.dtype("<f4")), "float64": ("F64", np.dtype("<f8"))}
 
+# What a file may have, because a parsed header takes some 30 times its size: enough for 341 layers of the kind with the
+# most parameters (an LSTM with biases, projections and peepholes in both directions has 12), and for more than any
+# parameter needs in the header (its longest entry, with numbers of 20 digits, has less than 180 bytes).
+MOST_TENSORS = 4096
+MOST_HEADER_BYTES = 256 * MOST_TENSORS
+
 MOST_PROBLEMS_SHOWN = 8
 
 
@@ -49,7 +55,10 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     Parameters
     ----------
     path : str or os.PathLike
-        The file. If it is a symbolic link, what the link points to is replaced.
+        The file. A new one has the permissions that the umask leaves. One that exists is replaced by a new file with
+        its permissions, and with its owner and group as far as the system allows. If `path` is a symbolic link, the
+        link stays and the file it points to is replaced, or made. Other hard links to the file keep the content
+        before.
     layer : LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell
         It may be frozen, which the file does not keep. `params` are written bit for bit.
 
@@ -60,7 +69,7 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     TypeError
         If `path` is not a path, or `layer` not a layer; a subclass is not one, because `load` could not make it.
     ValueError
-        If there is something under `path` that is not a file.
+        If there is something under `path` that is not a file, or `layer` has more than 4096 parameters.
     OSError
         If the file cannot be written.
 
@@ -83,6 +92,8 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     if LAYERS.get(cls.__name__) is not cls:
         raise TypeError(f"layer: expected a layer ({', '.join(LAYERS)}), got {cls.__module__}.{cls.__qualname__}")
     path = _path(path)
+    if len(layer.params) > MOST_TENSORS:
+        raise ValueError(f"layer: has {len(layer.params)} parameters, a file holds at most {MOST_TENSORS}")
     _import_safetensors()
     import json
 
@@ -96,7 +107,7 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
 def load(path: str | os.PathLike[str]) -> Layer:
     """A new layer from a file that `save` has written.
 
-    Nothing in the file is executed, and no more memory is taken than the file's own size allows for: files of
+    Nothing in the file is executed, and no more memory is taken than about twice the file's size and 40 MB: files of
     unknown origin can be loaded.
 
     Parameters
@@ -176,11 +187,10 @@ def _write_atomically(path, data):
     if not os.path.basename(path) or (os.path.exists(path) and not os.path.isfile(path)):
         raise ValueError(f"{path}: not a file")
     path = os.path.realpath(path)
-    # A name of fixed length, because that of `path` may be as long as the system allows. And open() rather than
-    # tempfile, whose files nobody else may read.
+    # A name of fixed length, because that of `path` may be as long as the system allows.
     temporary = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}")
     try:
-        file = open(temporary, "xb")
+        file = open(temporary, "xb", opener=_opener_like(path))
     except OSError as error:  # which would name a file that nobody knows
         raise OSError(error.errno, error.strerror, path) from None
     try:
@@ -203,30 +213,77 @@ def _write_atomically(path, data):
                 os.close(folder)
 
 
+def _opener_like(path):
+    """For a new file with the permissions of that under `path` from the start; if there is none, those of the umask."""
+    try:
+        before = os.stat(path)
+    except FileNotFoundError:
+        before = None
+    if before is None or os.name != "posix":
+        return None
+
+    def opener(name, flags):
+        descriptor = os.open(name, flags, 0o600)
+        mode = stat.S_IMODE(before.st_mode) & 0o777
+        try:
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+        except OSError:
+            try:
+                os.fchown(descriptor, -1, before.st_gid)
+            except OSError:  # the group is now another, which may do no more than everybody
+                mode = mode & 0o707 | (mode & 0o007) << 3
+        with contextlib.suppress(OSError):  # of a file system without permissions
+            os.fchmod(descriptor, mode)
+        return descriptor
+
+    return opener
+
+
 # Reading. Every ValueError gets the path in front of it in `load`.
 
 
 def _read(path):
     """The text under our key of the metadata, and of each tensor "dtype", "shape" and "data"."""
-    import json
-
     safetensors = _import_safetensors()
     # A directory cannot be read, a pipe or a device perhaps without end.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a file")
     # Read rather than mapped: a mapped file that somebody truncates ends the process.
     with open(path, "rb") as file:
-        data = file.read()
+        length = file.read(8)
+        header_bytes = int.from_bytes(length, "little")
+        if header_bytes > MOST_HEADER_BYTES:
+            problem = f"a header of {header_bytes} bytes, at most {MOST_HEADER_BYTES} are read"
+            raise ValueError(f"damaged, or not a safetensors file of a layer: {problem}")
+        header = file.read(header_bytes)
+        # Each tensor has one brace; so have the header, its metadata, the description and the arguments in it.
+        if header.count(b"{") > MOST_TENSORS + 4:
+            raise ValueError(f"damaged, or not a safetensors file of a layer: more than {MOST_TENSORS} tensors")
+        data = b"".join((length, header, file.read()))
     try:
         tensors = dict(safetensors.deserialize(data))
-    except safetensors.SafetensorError as error:
+        # It leaves out the metadata, so the header, which is now known to be well-formed, is read once more.
+        metadata = _from_json(header.decode()).get("__metadata__") or {}
+    except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"damaged, or not a safetensors file: {error}") from error
-    # Of which the header is now known to be well-formed. It is read once more as deserialize leaves out the metadata.
-    header_bytes = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + header_bytes].decode()).get("__metadata__") or {}
     if METADATA_KEY not in metadata:
         raise ValueError(f"not written by fastrnn.save: the metadata have no {METADATA_KEY!r}")
     return metadata[METADATA_KEY], tensors
+
+
+def _from_json(text):
+    """The value of which `text` is the JSON, in which no key stands twice: readers differ in which one they take."""
+    import json
+
+    def unique(pairs):
+        found = {}
+        for name, value in pairs:
+            if name in found:
+                raise ValueError(f"the key {_short(name)} stands there twice")
+            found[name] = value
+        return found
+
+    return json.loads(text, object_pairs_hook=unique)
 
 
 def _build(about, tensors):
@@ -266,10 +323,8 @@ def _build(about, tensors):
 
 def _parsed(about):
     """The class and the arguments."""
-    import json
-
     try:
-        about = json.loads(about)
+        about = _from_json(about)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the metadata are not JSON: {error}") from error
     if not isinstance(about, dict):

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 import fastrnn
+from depth import DEPTH, RANDOM
 from fastrnn import _config, _core, _threads
 
-hypothesis.settings.register_profile("fastrnn", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "fastrnn", deadline=None, print_blob=True, derandomize=not RANDOM, max_examples=100 * DEPTH
+)
 hypothesis.settings.load_profile("fastrnn")
 
 

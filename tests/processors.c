@@ -260,8 +260,28 @@ static void activate(const fastrnn_isa *isa, fastrnn_dtype dtype, int use_tanh, 
     free_arrays();
 }
 
+/* Of words rather than bytes, so that the order of bytes does not show; row n: a hash of n words, 16 bits a number. */
+static void fingerprint(const fastrnn_isa *isa, int values)
+{
+    enum { MOST_WORDS = 300 };
+    uint64_t key[FASTRNN_KEY_WORDS], words[MOST_WORDS];
+    seed = 1;
+    for (int k = 0; k < FASTRNN_KEY_WORDS; k++)
+        key[k] = seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    for (int k = 0; k < MOST_WORDS; k++)
+        words[k] = seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    double *hashes = room("hashes", 0, MOST_WORDS + 1, 4, sizeof(double));
+    for (int n = 0; n <= MOST_WORDS; n++) {
+        const uint64_t hash = fastrnn_fingerprint(key, words, (size_t)n * sizeof words[0]);
+        for (int part = 0; part < 4; part++) hashes[4 * n + part] = (double)(hash >> (16 * part) & 0xffff);
+    }
+    write_arrays(fastrnn_isa_name(isa), "fingerprint", values);
+    free_arrays();
+}
+
 static void run_all(const fastrnn_isa *isa, int values)
 {
+    fingerprint(isa, values);
     /* Around the widths of vectors (2, 4, 8, 16), panels (4 to 32), blocks (8 to 32) and row tiles (4, 6, 10, 14). */
     static const shape shapes[] = {
         {3, 1, 5, 1},    {2, 2, 4, 2},  {2, 3, 3, 3},    {3, 4, 1, 4},    {2, 5, 7, 5},   {2, 6, 8, 7},

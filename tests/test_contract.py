@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 import lstm_cases
+from depth import DEPTH
 from fastrnn import _config, functional
 
 # T, B, I, H: below and above one panel, block, tile; few and many rows; the last three are large enough to be shared.
@@ -177,7 +178,7 @@ def test_a_second_run_gives_the_same_bytes(case, isa, threads):
     lstm_cases.assert_same_bytes(lstm_cases.run(functional, case), lstm_cases.run(functional, case))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40 * DEPTH)
 @given(
     T=st.integers(1, 9),
     B=st.integers(1, 40),

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
+from depth import DEPTH
 from fastrnn import functional, reference
 from recurrent_cases import BIASES, CELLS, alone, cases, draw, infer, run, turned, with_beyond
 
@@ -84,7 +85,7 @@ def test_against_the_reference(isa, threads, cell, options, dtype, T, B, I, H):
 
 
 @given(case=cases(relu=False), dtype=st.sampled_from([np.float32, np.float64]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200 * DEPTH, deadline=None)
 def test_any_options(case, dtype):
     assert_close(converted(case, dtype))
 

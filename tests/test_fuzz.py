@@ -20,18 +20,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastrnn
+from depth import DEPTH
 from fastrnn import functional
 from layer_cases import layers, members, state_like
 
 # What NumPy says of casts to float32 that overflow, and fastrnn of dropout with one layer.
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning", "ignore:dropout")
 
-MANY = int(os.environ.get("FASTRNN_FUZZ", "1"))
-
 
 def fuzz(cases):
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    return settings(max_examples=cases * MANY, suppress_health_check=checks, deadline=None)
+    return settings(max_examples=cases * DEPTH, suppress_health_check=checks, deadline=None)
 
 
 # Values -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import lstm_cases
 import recurrent_cases
+from depth import DEPTH
 from fastrnn import _config, _core, functional, get_num_threads, reference, set_num_threads
 from fastrnn._rows import Rows
 
@@ -29,7 +30,7 @@ def check_against_reference(dtype, T, B, I, H, bias=True, seed=0):
         np.testing.assert_allclose(actual[name], value, rtol=0, atol=tolerance(dtype, value), err_msg=name)
 
 
-@settings(max_examples=120)
+@settings(max_examples=120 * DEPTH)
 @given(
     isa=st.sampled_from(_config.runnable()),
     dtype=st.sampled_from([np.float32, np.float64]),

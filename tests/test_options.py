@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
+from depth import DEPTH
 from layer_cases import CLASSES, draw, layers, members, reference_gates, reference_results, results, state_like
 
 
@@ -44,7 +45,7 @@ def one_of_each(**options):
 
 
 @given(layer=layers(), data=st.data(), T=st.sampled_from([4, 1, 3, 0]), B=st.sampled_from([3, 1, 9, 0]))
-@settings(max_examples=150)
+@settings(max_examples=150 * DEPTH)
 def test_against_the_reference(layer, data, T, B):
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     case = case_of(layer, T, B, lengths)
@@ -52,7 +53,7 @@ def test_against_the_reference(layer, data, T, B):
 
 
 @given(layer=layers(), data=st.data(), T=st.sampled_from([5, 1, 0]), B=st.sampled_from([3, 1, 6]))
-@settings(max_examples=80)
+@settings(max_examples=80 * DEPTH)
 def test_every_way_gives_the_same_bits(layer, data, T, B):
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     x, state, _, d_output, d_state_n = case = case_of(layer, T, B, lengths)
@@ -76,7 +77,7 @@ def named_gates(gates):
 
 
 @given(layer=layers(), data=st.data(), T=st.sampled_from([4, 1, 3, 0]), B=st.sampled_from([3, 1, 9, 0]))
-@settings(max_examples=150)
+@settings(max_examples=150 * DEPTH)
 def test_gates_against_the_reference(layer, data, T, B):
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     x, state, *_ = case_of(layer, T, B, lengths)
@@ -85,7 +86,7 @@ def test_gates_against_the_reference(layer, data, T, B):
 
 
 @given(layer=layers(), data=st.data(), T=st.sampled_from([5, 1, 0]), B=st.sampled_from([3, 1, 6]))
-@settings(max_examples=80)
+@settings(max_examples=80 * DEPTH)
 def test_gates_are_copies_and_change_nothing(layer, data, T, B):
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     x, state, _, d_output, d_state_n = case = case_of(layer, T, B, lengths)

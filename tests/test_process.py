@@ -2,17 +2,21 @@
 
 import ctypes
 import inspect
+import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _config, functional
+from fastrnn import _config, _core, functional
 
 FORCED = "import fastrnn._config as c; print(c.instruction_set())"
 
@@ -83,6 +87,79 @@ def test_show_config_tells_what_is_used(capsys, threads):
     assert fastrnn.__version__ in shown and "[generic]" in shown and "threads            3" in shown
 
 
+def test_config_is_what_show_config_prints(capsys, threads):
+    threads(3)
+    with _config.using("generic"):
+        config = fastrnn.config()
+        assert fastrnn.show_config() is None
+    shown = capsys.readouterr().out
+    assert config == {
+        "version": fastrnn.__version__,
+        "compiler": _core.compiler(),
+        "instruction_set": "generic",
+        "instruction_set_forced": bool(os.environ.get("FASTRNN_ISA")),
+        "instruction_sets_runnable": _config.runnable(),
+        "instruction_sets_built": list(_core.instruction_sets()),
+        "threads": 3,
+        "helper_threads": _core.has_threads(),
+    }
+    assert json.loads(json.dumps(config)) == config
+    assert config["version"] in shown and config["compiler"] in shown and "threads            3" in shown
+    config["instruction_sets_built"].clear()
+    assert fastrnn.config()["instruction_sets_built"]
+
+
+def test_config_tells_what_was_forced():
+    code = "import fastrnn; c = fastrnn.config(); print(c['instruction_set'], c['instruction_set_forced'])"
+    assert python("-c", code, FASTRNN_ISA="generic").stdout == "generic True\n"
+    assert python("-c", code, FASTRNN_ISA="").stdout == f"{_config.runnable()[-1]} False\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.parametrize("option", [(), ("--help",)])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_ends_the_program_without_a_word(unbuffered, option):
+    """As `python -m fastrnn | head -1`, which a shell then reports as any other program's."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run(
+        [sys.executable, "-m", "fastrnn", *option],
+        stdout=writer, stderr=subprocess.PIPE, timeout=120, env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (-signal.SIGPIPE, b"")
+
+
+def test_help_of_the_program():
+    result = python("-m", "fastrnn", "--help")
+    assert result.returncode == 0 and result.stdout.startswith("usage: python -m fastrnn")
+    assert "FASTRNN_ISA" in result.stdout and "OMP_NUM_THREADS" in result.stdout
+    assert python("-m", "fastrnn", "--version").stdout.strip() == fastrnn.__version__
+    result = python("-m", "fastrnn", "--unknown")
+    assert result.returncode == 2 and "unrecognized arguments: --unknown" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("-m", "fastrnn"), ("-c", "import fastrnn"), ("-c", "import fastrnn.layers")])
+def test_the_source_tree_says_that_it_is_not_built(tmp_path, arguments):
+    """As in a fresh clone, where the folder hides the package that is installed."""
+    package = Path(fastrnn.__file__).parent
+    (tmp_path / "fastrnn").mkdir()
+    for source in package.glob("*.py"):
+        shutil.copy(source, tmp_path / "fastrnn")
+    # Without -S an editable installation would lend its extension.
+    run = subprocess.run(
+        [sys.executable, "-S", *arguments],
+        env=os.environ | {"PYTHONPATH": str(Path(np.__file__).parents[1])},
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 1 and run.stdout == ""
+    lines = run.stderr.splitlines()
+    assert f"{tmp_path / 'fastrnn'} is the source tree, not built" in lines[-1] and "make build" in lines[-1]
+    assert "circular" not in run.stderr and run.stderr.count("Traceback") == (arguments[0] == "-c")
+    assert "During handling" not in run.stderr and "direct cause" not in run.stderr
+    assert arguments[0] == "-c" or len(lines) == 1
+
+
 def test_import_needs_nothing_but_numpy():
     others = {"torch", "scipy", "tqdm", "hypothesis"}
     code = f"import sys, fastrnn; print(sorted({{m.split('.')[0] for m in sys.modules}} & {others}))"
@@ -130,7 +207,7 @@ def large_case():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_computes_the_same_bytes():
-    """After a parallel call in the parent, where an OpenMP team in the child would hang."""
+    """After a call with helper threads in the parent, which the child does not have."""
     code = """
 import os, sys, numpy as np, fastrnn
 fastrnn.set_num_threads(2)

@@ -95,11 +95,32 @@ def test_sets_agree(native):
         assert_close(native["generic"], problems)
 
 
-def test_without_threads(native, compiler, tmp_path):
-    alone = results(tmp_path, compiler, ["-O1", "-DFASTRNN_NO_THREADS"])
+def test_without_threads_and_wide_integers(native, compiler, tmp_path):
+    alone = results(tmp_path, compiler, ["-O1", "-DFASTRNN_NO_THREADS", "-U__SIZEOF_INT128__"])
     assert list(alone) == list(native)
     for isa, problems in alone.items():
         assert_same(problems, native[isa])
+
+
+def test_the_fingerprint_is_what_it_is_said_to_be(native, isa):
+    """Sums of products, block by block, in a polynomial; in integers without an end."""
+    seed, words = 1, []
+    for _ in range(129 + 300):
+        seed = (seed * 6364136223846793005 + 1442695040888963407) % 2**64
+        words.append(seed)
+    key, words, prime = words[:129], words[129:], 2**61 - 1
+    for n, parts in enumerate(native[isa]["fingerprint"]["0.hashes"]):
+        padded = words[:n] + [0] * (2 - n % 2)  # a pair of zeros, too, where there is no half
+        coefficients = []
+        for start in range(0, len(padded), 128):
+            block = padded[start : start + 128]
+            pairs = zip(block[::2], block[1::2], key[::2], key[1::2])
+            products = [(a + k) % 2**64 * ((b + m) % 2**64) for a, b, k, m in pairs]
+            coefficients += [sum(p % 2**64 for p in products), sum(p // 2**64 for p in products)]
+        hash = 0
+        for c in [*coefficients, 8 * n]:
+            hash = (hash + c % 2**61) * (key[128] >> 4) % prime
+        assert sum(int(part) << 16 * k for k, part in enumerate(parts)) % prime == hash, n
 
 
 def test_package_gives_the_same_bits(native, isa):

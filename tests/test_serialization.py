@@ -324,7 +324,9 @@ def test_failure_in_the_middle_of_writing(path, layer, monkeypatch):
     fastrnn.save(path, fastrnn.LSTM(1, 1))
     before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(serialization, "open", lambda *arguments: FailingFile(open(*arguments)), raising=False)
+        patch.setattr(
+            serialization, "open", lambda *args, **options: FailingFile(open(*args, **options)), raising=False
+        )
         with pytest.raises(Failed):
             fastrnn.save(path, layer)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
@@ -374,6 +376,81 @@ def test_permissions_are_those_of_a_new_file(path, layer, umask):
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o400, 0o644, 0o666, 0o777, 0o660])
+@pytest.mark.parametrize("linked", [False, True])
+def test_permissions_of_a_file_that_is_replaced_stay(path, layer, monkeypatch, mode, linked):
+    """And nobody else can read the new content before, whatever the umask says."""
+    target = path.with_name("target") if linked else path
+    target.write_bytes(b"before")
+    target.chmod(mode)
+    if linked:
+        path.symlink_to(target)
+    seen = set()
+
+    def look(*_):
+        seen.update(stat.S_IMODE(file.lstat().st_mode) for file in path.parent.glob(".fastrnn-*"))
+
+    class WatchedFile(FailingFile):
+        def write(self, data):
+            look()
+            self.file.write(data[:1])
+            self.file.flush()
+            look()
+            self.file.write(data[1:])
+
+        def __getattr__(self, name):
+            look()
+            return getattr(self.file, name)
+
+    def opened(*args, **options):
+        file = open(*args, **options)
+        look()
+        return WatchedFile(file)
+
+    replace = os.replace
+    monkeypatch.setattr(serialization, "open", opened, raising=False)
+    monkeypatch.setattr(os, "replace", lambda *names: (look(), replace(*names)))
+    before = os.umask(0)
+    try:
+        fastrnn.save(path, layer)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(target.stat().st_mode) == mode and path.is_symlink() == linked
+    assert seen and all(other & ~(mode | 0o600) == 0 for other in seen), [oct(other) for other in seen]
+    target.chmod(0o600)
+    assert_same_layer(fastrnn.load(path), layer)
+
+
+@pytest.mark.skipif(not hasattr(os, "fchown"), reason="owners of POSIX")
+@pytest.mark.parametrize("refused", [(), ("owner",), ("owner", "group")])
+def test_the_owner_and_the_group_stay_where_the_system_lets_them(path, layer, monkeypatch, refused):
+    """A group that does not stay gets no more than everybody: it might be a larger one."""
+    path.write_bytes(b"before")
+    path.chmod(0o664)
+    calls = []
+
+    def fchown(descriptor, user, group):
+        calls.append((user, group))
+        if user != -1 and "owner" in refused or group != -1 and "group" in refused:
+            raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", fchown)
+    fastrnn.save(path, layer)
+    status = path.stat()
+    assert calls == [(status.st_uid, status.st_gid), (-1, status.st_gid)][: 1 + bool(refused)]
+    assert stat.S_IMODE(status.st_mode) == (0o644 if "group" in refused else 0o664)
+
+
+def test_hard_links_keep_the_content_before(tmp_path, path, layer):
+    path.write_bytes(b"before")
+    other = tmp_path / "other"
+    os.link(path, other)
+    fastrnn.save(path, layer)
+    assert other.read_bytes() == b"before" and path.stat().st_nlink == other.stat().st_nlink == 1
+    assert_same_layer(fastrnn.load(path), layer)
 
 
 def test_through_a_symbolic_link(tmp_path, path, layer):
@@ -533,10 +610,107 @@ def test_metadata_that_are_no_json(path, layer, text):
     refused(path, "metadata are not JSON")
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"class":' + "[" * 100_000 + "]" * 100_000 + "}"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 4_000, '{"class":' + "[" * 100_000 + "]" * 100_000 + "}"])
 def test_deeply_nested_json(path, layer, text):
     write(path, text, layer)
     refused(path, "metadata are not JSON")
+
+
+@pytest.mark.parametrize("text", ['{"class":"LSTM","class":"GRU"}', '{"a":{"b":1,"b":1}}'])
+def test_a_key_that_stands_twice(path, layer, text):
+    """Readers differ in which one they take."""
+    write(path, text, layer)
+    refused(path, "metadata are not JSON", "twice")
+    tensor = b'"bias_hh_l0":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    write_raw(path, b"{" + tensor + b"," + tensor + b"}", bytes(4))
+    refused(path)
+    about = b'"__metadata__":{"fastrnn":"{}"}'
+    write_raw(path, b"{" + about + b"," + about + b"}")
+    refused(path)
+
+
+PEAK = """
+import resource, sys
+import fastrnn, safetensors.numpy, json
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+
+before = peak()
+try:
+    fastrnn.load(sys.argv[1])
+    print("loaded")
+except ValueError as error:
+    print(error)
+print(peak() - before)
+"""
+
+
+def peak_of_load(path):
+    """What a process prints that loads the file, and by how many bytes its memory grew at most."""
+    run = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    printed, kibibytes = run.stdout.rsplit("\n", 2)[:2]
+    return printed, 1024 * int(kibibytes)
+
+
+# Headers of about n bytes that take many times their size once they are parsed.
+INFLATED = {
+    "tensors": lambda n: ",".join(
+        f'"{k:x}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for k in range(n // 56)
+    ),
+    "nothing": lambda n: ",".join(['"":{}'] * (n // 6)),
+    "keys": lambda n: '"__metadata__":{' + ",".join(f'"{k:x}":""' for k in range(n // 11)) + "}",
+    "objects": lambda n: '"__metadata__":{"fastrnn":"[' + "{}," * (n // 3) + '1]"}',
+    "lists": lambda n: '"__metadata__":{"fastrnn":"[' + "[]," * (n // 3) + '1]"}',
+    "shape": lambda n: '"a":{"dtype":"F32","shape":[' + "0," * (n // 2) + '0],"data_offsets":[0,0]}',
+    "nested": lambda n: '"a":' + "[" * n,
+}
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak of memory from /proc")
+@pytest.mark.parametrize("kind", INFLATED)
+def test_a_crafted_header_takes_no_memory(path, kind):
+    write_raw(path, ("{" + INFLATED[kind](17_000_000) + "}").encode())
+    printed, peak = peak_of_load(path)
+    assert printed.startswith(f"{path}: damaged, or not a safetensors file of a layer: a header of 1")
+    assert peak < 4 << 20
+    write_raw(path, ("{" + INFLATED[kind](1_000_000) + "}").encode())
+    printed, peak = peak_of_load(path)
+    assert printed.startswith(f"{path}: ")
+    assert peak < 40 << 20
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak of memory from /proc")
+def test_loading_takes_little_more_than_twice_the_file(path):
+    fastrnn.save(path, fastrnn.RNN(1000, 4000))
+    printed, peak = peak_of_load(path)
+    assert printed == "loaded" and peak < 2.2 * path.stat().st_size
+
+
+def test_the_most_tensors(path, layer, monkeypatch):
+    """As many as `load` takes, of the longest names; `save` writes no more."""
+    largest = fastrnn.LSTM(3, 3, 341, bidirectional=True, proj_size=1, peephole=True, rng=1)
+    assert len(largest.params) == 341 * 12 > serialization.MOST_TENSORS - 12
+    fastrnn.save(path, largest)
+    assert_same_layer(fastrnn.load(path), largest)
+    most = fastrnn.RNN(1, 1, 1024, rng=1)
+    fastrnn.save(path, most)
+    assert_same_layer(fastrnn.load(path), most)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="^layer: has 4100 parameters, a file holds at most 4096$"):
+        fastrnn.save(path, fastrnn.RNN(1, 1, 1025))
+    assert path.read_bytes() == before
+    fastrnn.save(path, layer)
+    monkeypatch.setattr(serialization, "MOST_TENSORS", 3)
+    refused(path, "damaged, or not a safetensors file of a layer: more than 3 tensors")
+
+
+def test_a_header_larger_than_the_file(path):
+    for length in (1, 100, serialization.MOST_HEADER_BYTES):
+        path.write_bytes(length.to_bytes(8, "little") + b"{" * (length - 1))
+        refused(path, "damaged, or not a safetensors file")
 
 
 @pytest.mark.parametrize("value", [None, [], [1], 3, "x", True, float("nan")])
