@@ -104,18 +104,25 @@ static unsigned draw(fastrnn_team *team, unsigned n)
 }
 
 /* A try with more than `most` members cost so many ns: for twenty times as long no other is made, so that all of them
- * together cost a twentieth of the time at most; and for twice the last pause where that is longer, up to fifty times
- * and a second, because the reason may last. */
-static void pause_tries(int most, int64_t cost)
+ * together cost a twentieth of the time at most. */
+static void pause_tries(int most, int64_t pause)
 {
-    const int64_t second = 1000000000, fair = 20 * cost, longest = 50 * fair < second ? 50 * fair : second;
+    SET(most, most > 1 ? most : 1);
+    SET(paused_until, fastrnn_clock() + pause);
+}
+enum { FAIR = 20 };
+
+/* The same where another thread had the helper's processor, which it may keep: also for twice the last such pause, up to
+ * fifty times and a second. */
+static void pause_longer(int most, int64_t cost)
+{
+    const int64_t second = 1000000000, fair = FAIR * cost, longest = 50 * fair < second ? 50 * fair : second;
     int64_t pause = 2 * GET(pause);
     if (pause > longest) pause = longest;
     if (pause < fair) pause = fair;
     SET(served, 0);
     SET(pause, pause);
-    SET(most, most > 1 ? most : 1);
-    SET(paused_until, fastrnn_clock() + pause);
+    pause_tries(most, pause);
 }
 
 /* Helpers have worked for so many ns without a loss: after as long as the last pause, the next one may be shorter. */
@@ -129,7 +136,7 @@ static void count_service(int64_t time)
 void fastrnn_helper_was_away(int64_t time)
 {
     const int64_t longest = 4000000; /* it may have been for something else, too */
-    if (GET(policy) == FASTRNN_ADAPTIVE) pause_tries(GET(members) - 1, time < longest ? time : longest);
+    if (GET(policy) == FASTRNN_ADAPTIVE) pause_longer(GET(members) - 1, time < longest ? time : longest);
 }
 
 static void forget(fastrnn_team *team, int index) { team->held[index] = team->held[--team->size - 1]; }
@@ -268,7 +275,7 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
         if (seat == seat_of(order - 1, HELD) && !team->patient && (waited > begins || at_once) &&
             atomic_compare_exchange_strong(&h->seat, &seat, seat_of(order, RELEASED))) {
             forget(team, index);
-            pause_tries(team->size, waited);
+            pause_tries(team->size, FAIR * waited);
             return 0;
         }
         if ((waited <= usual || team->patient) && !(at_once && wait.spins > SPINS)) continue;
@@ -280,7 +287,7 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
             fastrnn_await(h, order, -1, between_questions);
         }
         let_go(team, index, RELEASED);
-        pause_tries(team->size, wait.since ? fastrnn_clock() - wait.since : 0);
+        pause_longer(team->size, wait.since ? fastrnn_clock() - wait.since : 0);
         return 1;
     }
     return 1;
@@ -289,7 +296,7 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
 int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_job *job, void *context)
 {
     const double timed = 1e6, speed = 10; /* operations; and in a ns, at least */
-    const int64_t impatience = 50000;
+    const int64_t impatience = 200000; /* interrupts may take tens of us */
     const int size = fastrnn_team_gather(team, most, operations);
     fastrnn_member me = {0, size, team, 1};
     if (size == 1) {
@@ -302,7 +309,7 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
         h->job = job;
         h->context = context;
         h->member = (fastrnn_member){k, size, team, 0};
-        h->patience = team->patient ? INT64_MAX : 2 * impatience + (int64_t)(operations / speed);
+        h->patience = team->patient ? INT64_MAX : impatience + (int64_t)(operations / speed);
         atomic_store_explicit(&h->order, ++h->ordered, memory_order_release);
     }
     job(context, &me);
@@ -351,7 +358,7 @@ int fastrnn_team_close(fastrnn_team *team)
             SET(closed, now);
             if (team->calling && !team->patient) { /* the helper is not there yet */
                 if (late > GET(arrival)) if (GET(arrival) < 200000) SET(arrival, GET(arrival) + GET(arrival) / 8);
-                if (late > 4 * GET(arrival)) pause_tries(team->size, 10000);
+                if (late > 4 * GET(arrival)) pause_longer(team->size, 10000);
             } else if (helped && GET(pause))
                 count_service(now - team->opened);
         }

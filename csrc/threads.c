@@ -47,8 +47,8 @@ int64_t fastrnn_spin(spinning *wait, int yields)
     return now - wait->since;
 }
 
-/* Another thread had this processor while a helper waited: it is wanted there. */
-enum { AWAY = 50000 };
+/* Another thread had this processor while a helper waited: it is wanted there. Interrupts may take tens of us. */
+enum { AWAY = 200000 };
 static int was_away(const spinning *wait)
 {
     if (wait->away < AWAY) return 0;
