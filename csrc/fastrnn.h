@@ -9,10 +9,10 @@
  * lengths, the longest first, and step t has those that are longer than t: its rows, one for each of them in that
  * order, come after those of step t - 1.
  *
- * The gradients of the weights are sums over rows. So that their rounding errors do not grow with N, the sums are made in
- * blocks: counted from the last row to the first, 512 rows are a block, 64 blocks a group, 64 groups a group of the next
- * level, and so on; the last one of each level may have fewer. A block is a running sum of its rows in that order, from
- * 0; a group is a running sum of its blocks, the gradient one of the groups of the highest level.
+ * The gradients of the weights are sums over rows. So that their rounding errors do not grow with N, the sums are made
+ * in blocks: counted from the last row to the first, 512 rows are a block, 64 blocks a group, 64 groups a group of the
+ * next level, and so on; the last one of each level may have fewer. A block is a running sum of its rows in that order,
+ * from 0; a group is a running sum of its blocks, the gradient one of the groups of the highest level.
  *
  * Outputs overlap nothing else unless it is said. Inputs are only read, and may overlap each other. Nothing is kept
  * after a call but what it returns and the workspace it was given. Any number of threads may call at once. Each
@@ -127,15 +127,15 @@ typedef struct {
     void *d_bias_ih, *d_bias_hh;       /* (G) written; or NULL */
     void *d_weight_hr, *d_peephole;    /* (P, H), (3, H) written where there is such a weight */
     /* A long sequence may be taken in several calls of some steps each, the last steps first. Their results have the
-     * bits of one call. Each call is told the rows of all steps after its own, which are done, and of those before, which
-     * are to come; one call for all has 0 and 0. The gradients of the weights, the last six, are complete after the call
-     * with rows_before = 0; until then the caller keeps them and `sums` between the calls, untouched. */
+     * bits of one call. Each call is told the rows of all steps after its own, which are done, and of those before,
+     * which are to come; one call for all has 0 and 0. The gradients of the weights, the last six, are complete after
+     * the call with rows_before = 0; until then the caller keeps them and `sums` between the calls, untouched. */
     ptrdiff_t rows_after, rows_before;
     void *sums; /* fastrnn_sums_bytes() bytes, written; aligned as real; not used where both are 0 */
 } fastrnn_backward_args;
 
-/* What the calls for one sequence of `rows` rows in all share. packed: for backward. May be 0; SIZE_MAX if no size_t can
- * hold it. */
+/* What the calls for one sequence of `rows` rows in all share. packed: for backward. May be 0; SIZE_MAX if no size_t
+ * can hold it. */
 size_t fastrnn_sums_bytes(const fastrnn_packed *packed, ptrdiff_t rows);
 
 /* Memory that calls use and leave behind for the next, at most 32 MiB. Used by one call at a time. */

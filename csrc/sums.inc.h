@@ -1,6 +1,6 @@
 /* Gradients of weights, in one precision: sums over rows in the order of sums.h. Each level has memory for its sum that
- * is not complete yet; the highest level is the result. A sum that is complete is added to that of the next level, or is
- * copied there where it is the first one. */
+ * is not complete yet; the highest level is the result. A sum that is complete is added to that of the next level, or
+ * is copied there where it is the first one. */
 
 /* A gradient, or the numbers of it from one of them on. */
 typedef struct {

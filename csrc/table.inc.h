@@ -80,8 +80,8 @@ typedef struct {
     /* c (M, N), rows c_row apart, = a (M, K), rows a_row apart, times panels [p0, p1) of (K, N) */
     void (*multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real *a, ptrdiff_t a_row,
                      const real *panels, real *c, ptrdiff_t c_row);
-    /* c (M, N), the sum over k < K <= BLOCK_ROWS of a[k, 0:M]^T b[k], a's rows a_row apart (it may be negative), b (K, N)
-     * in panels */
+    /* c (M, N), the sum over k < K <= BLOCK_ROWS of a[k, 0:M]^T b[k], a's rows a_row apart (it may be negative), b (K,
+     * N) in panels */
     void (*outer_product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const real *a, ptrdiff_t a_row, const real *panels,
                           sum_start, real *c, real *scratch);
     /* sum (M), the sum over k of a[k, 0:M] */

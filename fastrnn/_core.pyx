@@ -520,9 +520,9 @@ def backward(list calls not None, bint stacked, int num_threads):
     """Runs backward of some calls, independent of each other or stacked, the top layer first.
 
     A call is a tuple (packed, x, h_0, c_0, offsets, gates, state, extra, d_output, d_h_n, d_c_n, d_x, d_h_0, d_c_0,
-    d_weights, stretch). It fills the gradients from d_x on, d_weights being a tuple like the weights. The given gradients
-    may be None for zeros; d_x and d_weights of biases None if not wanted. stretch is None, or (rows_after, rows_before,
-    sums) where a call has some steps of a sequence; see sums().
+    d_weights, stretch). It fills the gradients from d_x on, d_weights being a tuple like the weights. The given
+    gradients may be None for zeros; d_x and d_weights of biases None if not wanted. stretch is None, or (rows_after,
+    rows_before, sums) where a call has some steps of a sequence; see sums().
     """
     cdef Workspace workspace = _workspace()
     cdef fastrnn_backward_args args[16]

@@ -166,8 +166,9 @@ def run_back(tapes, d_outputs, states, stacked=False):
     """d_x of each tape, of directions of one layer, or of stacked layers, the top one first; of native arrays.
 
     d_outputs is one for each tape, None for zeros, and for those stacked below another not looked at. The states are
-    (d_state_n, d_state_0, d_weights, stretch) of each tape; d_state_0 and d_weights are written. stretch is None, or where
-    the tape has some steps of a sequence as _core.backward has it. It does not look whether x was changed: check_x does.
+    (d_state_n, d_state_0, d_weights, stretch) of each tape; d_state_0 and d_weights are written. stretch is None, or as
+    _core.backward has it if the tape has some steps of a sequence. It does not look whether x was changed: check_x
+    does.
     """
     calls, results = [], []
     for tape, d_output, (d_state_n, d_state_0, d_weights, stretch) in zip(tapes, d_outputs, states):
