@@ -9,13 +9,18 @@
  * lengths, the longest first, and step t has those that are longer than t: its rows, one for each of them in that
  * order, come after those of step t - 1.
  *
+ * The gradients of the weights are sums over rows. So that their rounding errors do not grow with N, the sums are made
+ * in blocks: counted from the last row to the first, 512 rows are a block, 64 blocks a group, 64 groups a group of the
+ * next level, and so on; the last one of each level may have fewer. A block is a running sum of its rows in that order,
+ * from 0; a group is a running sum of its blocks, the gradient one of the groups of the highest level.
+ *
  * Outputs overlap nothing else unless it is said. Inputs are only read, and may overlap each other. Nothing is kept
  * after a call but what it returns and the workspace it was given. Any number of threads may call at once. Each
  * function that computes sets the floating-point mode of its threads (round to nearest, no exception, and on x86-64 and
  * AArch64 denormals are zero) and restores it before it returns.
  *
  * Every number of a result is a sum in one fixed order, with fused multiply-add: it depends on nothing but its inputs;
- * not on B, on how T is cut into calls (sums over time, which gradients of weights are, apart), on threads, or,
+ * not on B, on how T is cut into calls (gradients of weights, which are sums over time and B, apart), on threads, or,
  * `generic` apart, on the instruction set. A NaN is a NaN under all of these, but its sign and payload may differ; and
  * what rounding alone would make the smallest normal number is 0 on AArch64. */
 #ifndef FASTRNN_H
@@ -121,9 +126,17 @@ typedef struct {
     void *d_weight_ih, *d_weight_hh;   /* (G, I), (G, P) written */
     void *d_bias_ih, *d_bias_hh;       /* (G) written; or NULL */
     void *d_weight_hr, *d_peephole;    /* (P, H), (3, H) written where there is such a weight */
-    int accumulate; /* the last six are added to: backward of one stretch of time after the other, the
-                       last stretch first, gives the bits of one call */
+    /* A long sequence may be taken in several calls of some steps each, the last steps first. Their results have the
+     * bits of one call. Each call is told the rows of all steps after its own, which are done, and of those before,
+     * which are to come; one call for all has 0 and 0. The gradients of the weights, the last six, are complete after
+     * the call with rows_before = 0; until then the caller keeps them and `sums` between the calls, untouched. */
+    ptrdiff_t rows_after, rows_before;
+    void *sums; /* fastrnn_sums_bytes() bytes, written; aligned as real; not used where both are 0 */
 } fastrnn_backward_args;
+
+/* What the calls for one sequence of `rows` rows in all share. packed: for backward. May be 0; SIZE_MAX if no size_t
+ * can hold it. */
+size_t fastrnn_sums_bytes(const fastrnn_packed *packed, ptrdiff_t rows);
 
 /* Memory that calls use and leave behind for the next, at most 32 MiB. Used by one call at a time. */
 typedef struct fastrnn_workspace fastrnn_workspace;

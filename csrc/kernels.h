@@ -14,6 +14,11 @@
 #error "fast-math would reorder the sums, and flushes denormals in the whole process"
 #endif
 
+/* A sum over rows takes at most so many of them at a time (fastrnn.h says why). It begins with 0, or goes on from its
+ * destination, or begins with 0 and is added to its destination in the end. */
+enum { BLOCK_ROWS = 512 };
+typedef enum { SUM_FRESH, SUM_ON, SUM_ADDED } sum_start;
+
 #define real float
 #define SUFFIX f32
 #include "table.inc.h"

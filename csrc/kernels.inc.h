@@ -25,24 +25,25 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, ptrdiff_t p0, 
 /* Some tiles of A are packed together, so that a panel of B meets all of them while it is in the caches: no more
  * than SOME_ROWS, which the product would take apart. */
 enum { NAME(OUTER_ROWS) = 8 * TILE_ROWS };
+_Static_assert((int)BLOCK_ROWS * NR * (int)sizeof(real) <= (int)NAME(PANEL_BYTES), "a block is one part of a product");
 static void NAME(outer_product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const real *a, ptrdiff_t a_row,
-                                const real *panels, int fresh, real *c, real *scratch)
+                                const real *panels, sum_start start, real *c, real *scratch)
 {
+    const real *row = start == SUM_FRESH ? NAME(zeros) : start == SUM_ADDED ? NAME(added) : NULL;
     for (ptrdiff_t m = 0; m < M; m += NAME(OUTER_ROWS)) {
         const ptrdiff_t some = M - m < NAME(OUTER_ROWS) ? M - m : NAME(OUTER_ROWS);
         NAME(pack_tiles)(some, K, a + m, a_row, scratch);
-        NAME(product)(some, N, 0, (N + NR - 1) / NR, K, scratch, 1, 0, panels, fresh ? NAME(zeros) : NULL, c + m * N,
-                      N);
+        NAME(product)(some, N, 0, (N + NR - 1) / NR, K, scratch, 1, 0, panels, row, c + m * N, N);
     }
 }
 
-static void NAME(sum_rows)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_row, int fresh, real *sum)
+static void NAME(sum_rows)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_row, sum_start start, real *sum)
 {
     for (ptrdiff_t m = 0; m < M; m += VL) {
         int lanes = M - m < VL ? (int)(M - m) : VL;
-        vec s = fresh ? v_set1(0) : NAME(load_lanes)(sum + m, lanes);
+        vec s = NAME(begin_sum)(start, sum + m, lanes);
         for (ptrdiff_t k = 0; k < K; k++) s = v_add(s, NAME(load_lanes)(a + k * a_row + m, lanes));
-        NAME(store_lanes)(sum + m, s, lanes);
+        NAME(end_sum)(start, sum + m, s, lanes);
     }
 }
 
@@ -57,7 +58,6 @@ static void NAME(add)(ptrdiff_t n, const real *a, const real *b, real *c)
 
 static const NAME(kernels) NAME(table) = {
     .width = NR,
-    .depth = NAME(PANEL_BYTES) / (NR * sizeof(real)),
     .outer_rows = NAME(OUTER_ROWS),
     .tile_rows = TILE_ROWS,
     .cells = {[FASTRNN_LSTM] = &NAME(cell_lstm),

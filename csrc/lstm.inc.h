@@ -77,17 +77,17 @@ static void NAME(lstm_hidden)(ptrdiff_t n, ptrdiff_t H, const real *gates, const
 
 /* p_i += d_z_i c_{t-1}, p_f += d_z_f c_{t-1}, p_o += d_z_o c_t */
 static void NAME(lstm_peephole)(ptrdiff_t n, ptrdiff_t H, ptrdiff_t j0, ptrdiff_t j1, const real *d_gates,
-                                ptrdiff_t row, const real *c, const real *c_prev, int fresh, real *d_peephole)
+                                ptrdiff_t row, const real *c, const real *c_prev, sum_start start, real *d_peephole)
 {
     static const int gate_of[3] = {0, 1, 3};
     for (int p = 0; p < 3; p++)
         for (ptrdiff_t j = j0; j < j1; j += VL) {
             const int lanes = j1 - j < VL ? (int)(j1 - j) : VL;
             const real *state = p < 2 ? c_prev : c;
-            vec sum = fresh ? v_set1(0) : NAME(load_lanes)(d_peephole + p * H + j, lanes);
+            vec sum = NAME(begin_sum)(start, d_peephole + p * H + j, lanes);
             for (ptrdiff_t r = n - 1; r >= 0; r--)
                 sum = v_fma(NAME(load_lanes)(d_gates + r * row + gate_of[p] * H + j, lanes),
                             NAME(load_lanes)(state + r * H + j, lanes), sum);
-            NAME(store_lanes)(d_peephole + p * H + j, sum, lanes);
+            NAME(end_sum)(start, d_peephole + p * H + j, sum, lanes);
         }
 }

@@ -18,9 +18,11 @@ enum { NAME(ROWS_TO_L1) = 16, NAME(ROWS_TO_L2) = 512 };
 
 /* One tile: mr rows of nv vectors, two vectors to a panel; of the last vector, `lanes` columns are C's. p and start
  * point at the first panel, the next one is p_panel further. start: a row that every row begins with, or NULL to go on
- * from what C holds. mr and nv are constants after inlining, so that `sum` lives in registers. */
+ * from what C holds. add: the sum is not stored but added to C. mr and nv are constants after inlining, so that `sum`
+ * lives in registers. */
 INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k,
-                       const real *p, ptrdiff_t p_panel, const real *start, real *c, ptrdiff_t c_row, int lanes)
+                       const real *p, ptrdiff_t p_panel, const real *start, int add, real *c, ptrdiff_t c_row,
+                       int lanes)
 {
     enum { ROWS = TILE_ROWS, WIDTH = 8 };
     vec sum[ROWS][WIDTH];
@@ -64,19 +66,19 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
     {
         real *to = c + i * c_row + v * VL;
         if (v < nv - 1 || lanes == VL)
-            v_store(to, sum[i][v]);
+            v_store(to, add ? v_add(v_load(to), sum[i][v]) : sum[i][v]);
         else
-            v_store_n(to, sum[i][v], lanes);
+            v_store_n(to, add ? v_add(v_load_n(to, lanes), sum[i][v]) : sum[i][v], lanes);
     }
 }
 
 #define TILE_PARAMETERS                                                                                                \
     ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *p, ptrdiff_t p_panel, const real *start,   \
-        real *c, ptrdiff_t c_row, int lanes
+        int add, real *c, ptrdiff_t c_row, int lanes
 #define TILE(mr, nv)                                                                                                   \
     static void NAME(tile_##mr##_##nv)(TILE_PARAMETERS)                                                                \
     {                                                                                                                  \
-        NAME(tile)(mr, nv, K, a, a_row, a_k, p, p_panel, start, c, c_row, lanes);                                      \
+        NAME(tile)(mr, nv, K, a, a_row, a_k, p, p_panel, start, add, c, c_row, lanes);                                 \
     }
 /* One panel at a time for many rows; with few rows several, for 8 or more sums that do not wait for each other. */
 /* clang-format off */
@@ -105,15 +107,17 @@ enum { NAME(SOME_ROWS) = 16 * TILE_ROWS };
 /* The next of the even parts of `rest`, each at most `most`: 16 rows are 8 + 8 and not 14 + 2. */
 INLINE ptrdiff_t NAME(even_part)(ptrdiff_t rest, ptrdiff_t most) { return rest / ((rest + most - 1) / most); }
 
-/* A start row of any length. */
-static const real NAME(zeros)[8 * VL] = {0};
+/* Addresses that say of a start: zeros; or zeros, and the sum is added to what C holds. */
+static const real NAME(zeros)[8 * VL] = {0}, NAME(added)[1] = {0};
 
 /* C = start + A P for panels [p0, p1) of N columns; p, start and c point at panel 0. start: a row, or zeros, or NULL
- * for what C holds. a_k = 0 says that A was packed by pack_tiles. Some rows of A and a part of K go through all panels
- * before the next part does, because that much of A stays in L2. */
+ * for what C holds, or `added`, which wants a K of one part. a_k = 0 says that A was packed by pack_tiles. Some rows of
+ * A and a part of K go through all panels before the next part does, because that much of A stays in L2. */
 static void NAME(product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t K, const real *a,
                           ptrdiff_t a_row, ptrdiff_t a_k, const real *p, const real *start, real *c, ptrdiff_t c_row)
 {
+    const int add = start == NAME(added);
+    if (add) start = NAME(zeros);
     const ptrdiff_t k_block = M > TILE_ROWS ? NAME(PANEL_BYTES) / (NR * (ptrdiff_t)sizeof(real)) : K > 0 ? K : 1;
     const ptrdiff_t most = M == 1 ? 4 : M <= 3 ? 2 : 1;
     for (ptrdiff_t m0 = 0, m1; m0 < M; m0 = m1) {
@@ -130,7 +134,7 @@ static void NAME(product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t p0, ptrdiff_t p1, 
                     const real *tile = a_k ? a + m * a_row + k * a_k : a + m * K + k * mr;
                     /* clang-format off */
                     NAME(tiles)[mr][nv](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr, p + (q * K + k) * NR, K * NR, row,
-                                        c + m * c_row + q * NR, c_row, lanes);
+                                        add, c + m * c_row + q * NR, c_row, lanes);
                     /* clang-format on */
                 }
             }

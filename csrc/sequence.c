@@ -7,6 +7,7 @@
 #include "kernels.h"
 #include "memory.h"
 #include "packed.h"
+#include "sums.h"
 #include "team.h"
 
 /* Workspace of one call. Gates and copied inputs of a chunk: enough rows for a product at full speed, few enough to
@@ -297,14 +298,23 @@ static void merge_layout(fastrnn_layout *layout, const fastrnn_layout *other)
     layout->overflow |= other->overflow;
 }
 
+/* Numbers of all gradients of weights. */
+static ptrdiff_t gradient_numbers(const fastrnn_packed *packed)
+{
+    const ptrdiff_t H = packed->H, P = packed->P, G = packed->isa->f32->cells[packed->cell]->gates * H;
+    return (packed->peephole ? 3 * H : 0) + 2 * G + G * packed->I + G * P + (packed->has_projection ? P * H : 0);
+}
+
 #define real float
 #define SUFFIX f32
+#include "sums.inc.h"
 #include "sequence.inc.h"
 #undef real
 #undef SUFFIX
 
 #define real double
 #define SUFFIX f64
+#include "sums.inc.h"
 #include "sequence.inc.h"
 #undef real
 #undef SUFFIX
@@ -324,6 +334,14 @@ fastrnn_status fastrnn_backward(const fastrnn_backward_args *args, int count, in
     return args->packed->dtype == FASTRNN_F32
                ? run_backward_f32(args, count, stacked, workspace, interruption, threads)
                : run_backward_f64(args, count, stacked, workspace, interruption, threads);
+}
+
+size_t fastrnn_sums_bytes(const fastrnn_packed *packed, ptrdiff_t rows)
+{
+    const size_t element = packed->dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
+    fastrnn_layout layout = {0};
+    fastrnn_reserve(&layout, element, fastrnn_sum_levels(rows), gradient_numbers(packed), 1);
+    return layout.overflow ? SIZE_MAX : layout.size;
 }
 
 const char *fastrnn_compiler(void)

@@ -368,25 +368,64 @@ struct NAME(backward) {
     real *d_gates, *h_prev, *d_h, *m;
     real *d_m;                            /* (B, H): with a projection, the gradient of a step's m */
     real *d_hidden, *d_state;             /* (B, P), (B, H): run back through time; not in the results, as in forward */
-    real *panels_x, *panels_h, *panels_m; /* packed rows of x, h_prev and m: [panel][up to kernel->depth][width] */
+    real *panels_x, *panels_h, *panels_m; /* packed rows of x, h_prev and m: [panel][up to BLOCK_ROWS][width] */
     real *scratch;                        /* per member, for outer_product */
     ptrdiff_t scratch_size;
+    NAME(sums) sums;
     size_t at_d_gates, at_h_prev, at_d_h, at_m, at_d_m, at_d_hidden, at_d_state, at_panels_x, at_panels_h, at_panels_m,
-        at_scratch;
+        at_scratch, at_block, at_groups;
 };
 
-/* d_weight, a row of N for each of some columns of a, += sum over depth rows of a[r]^T b[r], b in panels; the rows in
- * descending order of time. */
-static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, fastrnn_range columns,
-                                  ptrdiff_t N, ptrdiff_t depth, const real *a, ptrdiff_t a_row, const real *panels,
-                                  int fresh, real *d_weight)
+/* A weight's gradient, a row of N for each of some columns of a: a[r]^T b[r] of the part's rows, b in panels; the rows
+ * in descending order of time. */
+static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, fastrnn_block_part part,
+                                  fastrnn_range columns, ptrdiff_t N, const real *a, ptrdiff_t a_row,
+                                  const real *panels, NAME(sum) gradient)
 {
     const ptrdiff_t most = b->kernel->outer_rows;
     for (ptrdiff_t from = columns.from, to; from < columns.to; from = to) {
         to = columns.to - from < most ? columns.to : from + most;
-        if (!fastrnn_team_go(me, 2.0 * (to - from) * N * depth)) return;
-        b->kernel->outer_product(to - from, N, depth, a + from, a_row, panels, fresh,
-                                 d_weight + (from - columns.from) * N, b->scratch + me->index * b->scratch_size);
+        if (!fastrnn_team_go(me, 2.0 * (to - from) * N * part.rows)) return;
+        const NAME(sum) some = NAME(sum_from)(gradient, (from - columns.from) * N);
+        sum_start start;
+        real *sum = NAME(open_sum)(&b->sums, some, part, &start);
+        b->kernel->outer_product(to - from, N, part.rows, a + from, a_row, panels, start, sum,
+                                 b->scratch + me->index * b->scratch_size);
+        NAME(close_sum)(&b->sums, b->kernel, some, part, (to - from) * N);
+    }
+}
+
+/* A bias's: the sum of some columns of a. */
+static void NAME(bias_gradient)(const struct NAME(backward) * b, fastrnn_block_part part, fastrnn_range columns,
+                                const real *a, ptrdiff_t a_row, NAME(sum) gradient)
+{
+    sum_start start;
+    real *sum = NAME(open_sum)(&b->sums, gradient, part, &start);
+    b->kernel->sum_rows(columns.to - columns.from, part.rows, a + columns.from, a_row, start, sum);
+    NAME(close_sum)(&b->sums, b->kernel, gradient, part, columns.to - columns.from);
+}
+
+/* The peepholes', for units [from, to): of the steps [t0, t1), whose d_gates begin with row `first`. */
+static void NAME(peephole_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0,
+                                    ptrdiff_t t1, ptrdiff_t from, ptrdiff_t to, ptrdiff_t done)
+{
+    const ptrdiff_t H = b->packed->H, row = b->d_gates_row, first = first_row(&b->steps, t0);
+    const real *c = b->args->state;
+    for (ptrdiff_t t = t1 - 1; t >= t0; t--) {
+        const ptrdiff_t at = first_row(&b->steps, t), count = rows_of_step(&b->steps, t);
+        const real *c_prev = t ? c + first_row(&b->steps, t - 1) * H : b->args->c_0;
+        if (!fastrnn_team_go(me, 20.0 * count * H)) return;
+        fastrnn_block_part part;
+        for (ptrdiff_t end = count, r; end > 0; end = r, done += part.rows) {
+            part = fastrnn_next_part(done, end, b->sums.all);
+            r = end - part.rows;
+            sum_start start;
+            real *sum = NAME(open_sum)(&b->sums, b->sums.peephole, part, &start);
+            b->kernel->lstm_peephole(part.rows, H, from, to, b->d_gates + (at - first + r) * row, row, c + (at + r) * H,
+                                     c_prev + r * H, start, sum);
+            for (int p = 0; from < to && p < 3; p++)
+                NAME(close_sum)(&b->sums, b->kernel, NAME(sum_from)(b->sums.peephole, p * H + from), part, to - from);
+        }
     }
 }
 
@@ -394,8 +433,8 @@ static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn
 typedef struct {
     const struct NAME(backward) * b;
     ptrdiff_t t0, t1, t, from, to;
-    ptrdiff_t end, depth; /* rows [end - depth, end) of the chunk: a block */
-    int fresh;
+    ptrdiff_t end;           /* the rows of a part of a block come before it, in the chunk */
+    fastrnn_block_part part;
     int k, parts; /* part k of all rows of the weights */
     fastrnn_range panels;
 } NAME(backward_phase);
@@ -408,60 +447,66 @@ static fastrnn_range NAME(share_tiles)(ptrdiff_t columns, int tile, int k, int p
     return first_of(share, columns);
 }
 
-/* Packs a block's rows of x, h_prev and m, some panels of each. */
+/* Packs the part's rows of x, h_prev and m, some panels of each. */
 static void NAME(share_of_packing)(void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
     const struct NAME(backward) *b = phase->b;
     const NAME(kernels) *kernel = b->kernel;
-    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, depth = phase->depth;
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, rows = phase->part.rows;
     const ptrdiff_t last = phase->end - 1, width = kernel->width;
     const real *x = (const real *)b->args->x + (first_row(&b->steps, phase->t0) + last) * I;
     const fastrnn_range x_panels = fastrnn_share(fastrnn_panels(I, width), me),
                         h_panels = fastrnn_share(fastrnn_panels(P, width), me),
                         m_panels = fastrnn_share(fastrnn_panels(H, width), me);
-    kernel->pack_rows(depth, I, x_panels.from, x_panels.to, x, -I, 0, depth, b->panels_x);
-    kernel->pack_rows(depth, P, h_panels.from, h_panels.to, b->h_prev + last * P, -P, 0, depth, b->panels_h);
-    if (b->m) kernel->pack_rows(depth, H, m_panels.from, m_panels.to, b->m + last * H, -H, 0, depth, b->panels_m);
+    kernel->pack_rows(rows, I, x_panels.from, x_panels.to, x, -I, 0, rows, b->panels_x);
+    kernel->pack_rows(rows, P, h_panels.from, h_panels.to, b->h_prev + last * P, -P, 0, rows, b->panels_h);
+    if (b->m) kernel->pack_rows(rows, H, m_panels.from, m_panels.to, b->m + last * H, -H, 0, rows, b->panels_m);
 }
 
-/* Adds a block's rows to the gradients of some rows of the weights. The gradients of the recurrent sums are the first of
- * d_gates, those of the input's sums the last: the same, or `shift` further. */
+/* Adds the part's rows to the gradients of some rows of the weights. The gradients of the recurrent sums are the first
+ * of d_gates, those of the input's sums the last: the same, or `shift` further. */
 static void NAME(share_of_sums)(void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
     const struct NAME(backward) *b = phase->b;
     const fastrnn_backward_args *args = b->args;
     const NAME(kernels) *kernel = b->kernel;
+    const NAME(sums) *sums = &b->sums;
+    const fastrnn_block_part part = phase->part;
     const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H, row = b->d_gates_row;
-    const ptrdiff_t shift = (b->cell->d_gates - b->cell->gates) * H, depth = phase->depth;
+    const ptrdiff_t shift = (b->cell->d_gates - b->cell->gates) * H;
     const fastrnn_range gates = NAME(share_tiles)(G, kernel->tile_rows, phase->k, phase->parts, me);
     const fastrnn_range of_P = NAME(share_tiles)(P, kernel->tile_rows, phase->k, phase->parts, me);
     /* Of the recurrent gradients, the first `shift` are those of the last rows of the weights. */
     const fastrnn_range low = first_of(gates, shift), high = from_row(gates, shift);
-    const int same_biases = shift == 0 && args->d_bias_ih && args->d_bias_hh && !args->accumulate, fresh = phase->fresh;
+    const ptrdiff_t low_row = G - shift + low.from, high_row = high.from - shift;
+    const int same_biases = shift == 0 && args->d_bias_ih && args->d_bias_hh;
     const real *d_gates = b->d_gates + (phase->end - 1) * row;
-    NAME(weight_gradient)(b, me, gates, I, depth, d_gates + shift, -row, b->panels_x, fresh,
-                          (real *)args->d_weight_ih + gates.from * I);
-    NAME(weight_gradient)(b, me, low, P, depth, d_gates, -row, b->panels_h, fresh,
-                          (real *)args->d_weight_hh + (G - shift + low.from) * P);
-    NAME(weight_gradient)(b, me, high, P, depth, d_gates, -row, b->panels_h, fresh,
-                          (real *)args->d_weight_hh + (high.from - shift) * P);
+    NAME(weight_gradient)(b, me, part, gates, I, d_gates + shift, -row, b->panels_x,
+                          NAME(sum_from)(sums->weight_ih, gates.from * I));
+    NAME(weight_gradient)(b, me, part, low, P, d_gates, -row, b->panels_h,
+                          NAME(sum_from)(sums->weight_hh, low_row * P));
+    NAME(weight_gradient)(b, me, part, high, P, d_gates, -row, b->panels_h,
+                          NAME(sum_from)(sums->weight_hh, high_row * P));
     if (b->m)
-        NAME(weight_gradient)(b, me, of_P, H, depth, b->d_h + (phase->end - 1) * P, -P, b->panels_m, fresh,
-                              (real *)args->d_weight_hr + of_P.from * H);
+        NAME(weight_gradient)(b, me, part, of_P, H, b->d_h + (phase->end - 1) * P, -P, b->panels_m,
+                              NAME(sum_from)(sums->weight_hr, of_P.from * H));
     if (args->d_bias_ih)
-        kernel->sum_rows(gates.to - gates.from, depth, d_gates + shift + gates.from, -row, fresh,
-                         (real *)args->d_bias_ih + gates.from);
+        NAME(bias_gradient)(b, part, gates, d_gates + shift, -row, NAME(sum_from)(sums->bias_ih, gates.from));
     if (args->d_bias_hh && !same_biases) {
-        kernel->sum_rows(low.to - low.from, depth, d_gates + low.from, -row, fresh,
-                         (real *)args->d_bias_hh + (G - shift + low.from));
-        kernel->sum_rows(high.to - high.from, depth, d_gates + high.from, -row, fresh,
-                         (real *)args->d_bias_hh + (high.from - shift));
+        NAME(bias_gradient)(b, part, low, d_gates, -row, NAME(sum_from)(sums->bias_hh, low_row));
+        NAME(bias_gradient)(b, part, high, d_gates, -row, NAME(sum_from)(sums->bias_hh, high_row));
     }
-    if (same_biases && phase->t0 == 0 && phase->end == depth)
+    if (same_biases && part.ends)
         copy_bytes((real *)args->d_bias_hh + gates.from, (real *)args->d_bias_ih + gates.from, gates.to - gates.from, 1,
                    sizeof(real));
+}
+
+/* Rows that were summed before those of the chunk from t0 to t1. */
+static ptrdiff_t NAME(rows_done)(const struct NAME(backward) * b, ptrdiff_t t1)
+{
+    return b->sums.done + first_row(&b->steps, b->steps.T) - first_row(&b->steps, t1);
 }
 
 /* Adds the chunk's rows to the gradients of the peepholes of some hidden units. */
@@ -469,32 +514,24 @@ static void NAME(share_of_peepholes)(void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
     const struct NAME(backward) *b = phase->b;
-    const ptrdiff_t H = b->packed->H, row = b->d_gates_row, width = b->kernel->width;
+    const ptrdiff_t H = b->packed->H, width = b->kernel->width;
     const fastrnn_range panels = fastrnn_share(fastrnn_panels(H, width), me);
     const fastrnn_range units = first_of((fastrnn_range){panels.from * width, panels.to * width}, H);
-    for (ptrdiff_t t = phase->t1 - 1; t >= phase->t0; t--) {
-        const ptrdiff_t at = first_row(&b->steps, t), count = rows_of_step(&b->steps, t);
-        const real *c = b->args->state, *c_prev = t ? c + first_row(&b->steps, t - 1) * H : b->args->c_0;
-        if (!fastrnn_team_go(me, 20.0 * count * H)) return;
-        b->kernel->lstm_peephole(count, H, units.from, units.to,
-                                 b->d_gates + (at - first_row(&b->steps, phase->t0)) * row, row, c + at * H, c_prev,
-                                 !b->args->accumulate && t == b->steps.T - 1, b->args->d_peephole);
-    }
+    NAME(peephole_gradient)(b, me, phase->t0, phase->t1, units.from, units.to, NAME(rows_done)(b, phase->t1));
 }
 
-/* d_weight += sum over the chunk's rows, from the last to the first, of d_gates[r]^T x[r] (and h_prev[r]). With rows in
- * descending order, as time runs here, cutting time into chunks leaves every sum in one order. alone: the one who does
- * it, or NULL for the team. */
+/* The chunk's rows, from the last to the first, go into the gradients of the weights: d_gates[r]^T x[r] (and
+ * h_prev[r]). With rows in descending order, as time runs here, the sums do not depend on the chunks. alone: the one who
+ * does it, or NULL for the team. */
 static int NAME(weight_gradients)(const struct NAME(backward) * b, fastrnn_team *team, const fastrnn_member *alone,
                                   int most, NAME(backward_phase) *phase)
 {
     const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H;
     const ptrdiff_t n = first_row(&b->steps, phase->t1) - first_row(&b->steps, phase->t0);
-    for (phase->end = n; phase->end > 0; phase->end -= phase->depth) {
-        phase->depth = phase->end < b->kernel->depth ? phase->end : b->kernel->depth;
-        phase->fresh = !b->args->accumulate && phase->t1 == b->steps.T && phase->end == n;
-        const double depth = (double)phase->depth, operations = 2 * depth * ((double)G * (I + P) + (b->m ? P * H : 0));
-        if (!phase_of(team, alone, most, 4 * depth * (I + P), NAME(share_of_packing), phase)) return 0;
+    for (phase->end = n; phase->end > 0; phase->end -= phase->part.rows) {
+        phase->part = fastrnn_next_part(NAME(rows_done)(b, phase->t1) + n - phase->end, phase->end, b->sums.all);
+        const double rows = (double)phase->part.rows, operations = 2 * rows * ((double)G * (I + P) + (b->m ? P * H : 0));
+        if (!phase_of(team, alone, most, 4 * rows * (I + P), NAME(share_of_packing), phase)) return 0;
         phase->parts = phases_of(operations, fastrnn_panels(G, b->kernel->outer_rows));
         for (phase->k = 0; phase->k < phase->parts; phase->k++)
             if (!phase_of(team, alone, most, operations / phase->parts, NAME(share_of_sums), phase)) return 0;
@@ -795,14 +832,56 @@ static int NAME(backward_side_by_side)(const struct NAME(backward) * calls, int 
     return 1;
 }
 
-/* Rows of a chunk. */
+/* Columns of a chunk, and its rows: it ends with a block of the sums where that is possible, or has all rows where the
+ * memory of a block would be more. */
+static ptrdiff_t NAME(backward_columns)(const fastrnn_packed *packed)
+{
+    const ptrdiff_t H = packed->H, P = packed->P, d_gates = packed->isa->SUFFIX->cells[packed->cell]->d_gates;
+    return padded_row(d_gates * H, sizeof(real)) + P + (packed->has_projection ? P + H : 0);
+}
 static ptrdiff_t NAME(backward_chunk)(const fastrnn_backward_args *args)
 {
-    const fastrnn_packed *packed = args->packed;
-    const ptrdiff_t H = packed->H, P = packed->P, d_gates = packed->isa->SUFFIX->cells[packed->cell]->d_gates;
-    const ptrdiff_t projected = packed->has_projection ? P + H : 0;
     const steps s = {args->T, args->B, args->offsets};
-    return chunk_rows(&s, BACKWARD_CHUNK_BYTES, padded_row(d_gates * H, sizeof(real)) + P + projected, sizeof(real));
+    const ptrdiff_t columns = NAME(backward_columns)(args->packed), N = first_row(&s, s.T), B = args->B;
+    ptrdiff_t chunk = chunk_rows(&s, BACKWARD_CHUNK_BYTES, columns, sizeof(real)), steps_of_blocks = 1;
+    if (N <= chunk || args->rows_after > 0 || args->rows_before > 0) return chunk;
+    while (steps_of_blocks < BLOCK_ROWS && steps_of_blocks * B % BLOCK_ROWS != 0) steps_of_blocks *= 2;
+    if (!args->offsets && steps_of_blocks <= chunk / B) chunk -= chunk % (steps_of_blocks * B);
+    const int in_parts = args->offsets || chunk % BLOCK_ROWS != 0;
+    return in_parts && N - chunk <= gradient_numbers(args->packed) / columns ? N : chunk;
+}
+
+/* The sums of b, but their memory, which is reserved. */
+static void NAME(prepare_sums)(struct NAME(backward) * b, fastrnn_layout *layout)
+{
+    const fastrnn_backward_args *args = b->args;
+    const fastrnn_packed *packed = b->packed;
+    const ptrdiff_t I = packed->I, H = packed->H, P = packed->P, G = b->cell->gates * H;
+    const ptrdiff_t N = first_row(&b->steps, args->T), all = args->rows_after + N + args->rows_before;
+    NAME(sums) *sums = &b->sums;
+    *sums = (NAME(sums)){.levels = fastrnn_sum_levels(all), .done = args->rows_after, .all = all};
+    sums->size = packed->peephole ? 3 * H : 0;
+    sums->peephole = (NAME(sum)){args->d_peephole, 0}; /* the first, see below */
+    sums->bias_ih = (NAME(sum)){args->d_bias_ih, sums->size};
+    sums->bias_hh = (NAME(sum)){args->d_bias_hh, sums->size += G};
+    sums->weight_ih = (NAME(sum)){args->d_weight_ih, sums->size += G};
+    sums->weight_hh = (NAME(sum)){args->d_weight_hh, sums->size += G * I};
+    sums->weight_hr = (NAME(sum)){args->d_weight_hr, sums->size += G * P};
+    sums->size = gradient_numbers(packed);
+    if (sums->levels == 0 || all > N) return; /* nothing needed, or in args->sums */
+
+    /* Only parts of blocks are summed in the memory of a block; those of peepholes are parts always. */
+    const int in_parts = N > b->chunk && (args->offsets || b->chunk % BLOCK_ROWS != 0);
+    b->at_block = fastrnn_reserve(layout, sizeof(real), in_parts ? sums->size : packed->peephole ? 3 * H : 0, 1, 1);
+    b->at_groups = fastrnn_reserve(layout, sizeof(real), sums->levels - 1, sums->size, 1);
+}
+
+static void NAME(place_sums)(struct NAME(backward) * b, char *memory)
+{
+    if (b->sums.levels == 0) return;
+    const int several_calls = b->args->rows_after > 0 || b->args->rows_before > 0;
+    b->sums.block = several_calls ? b->args->sums : (real *)(memory + b->at_block);
+    b->sums.groups = several_calls ? b->sums.block + b->sums.size : (real *)(memory + b->at_groups);
 }
 
 /* Everything of b but its memory, which is reserved. */
@@ -822,9 +901,10 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
         .cell = cell,
         .steps = {args->T, B, args->offsets},
         .d_gates_row = row,
-        .scratch_size = kernel->outer_rows * kernel->depth,
+        .scratch_size = (ptrdiff_t)kernel->outer_rows * BLOCK_ROWS,
         .chunk = chunk,
     };
+    NAME(prepare_sums)(b, layout);
     b->at_d_gates = fastrnn_reserve(layout, sizeof(real), b->chunk + B, row, 1);
     b->at_h_prev = fastrnn_reserve(layout, sizeof(real), b->chunk, P, 1);
     b->at_d_h = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, P, 1);
@@ -832,14 +912,15 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
     b->at_d_m = fastrnn_reserve(layout, sizeof(real), projected * B, H, 1);
     b->at_d_hidden = fastrnn_reserve(layout, sizeof(real), B, P, 1);
     b->at_d_state = fastrnn_reserve(layout, sizeof(real), has_state ? B : 0, H, 1);
-    b->at_panels_x = fastrnn_reserve(layout, sizeof(real), kernel->depth, fastrnn_panels(I, width), width);
-    b->at_panels_h = fastrnn_reserve(layout, sizeof(real), kernel->depth, fastrnn_panels(P, width), width);
-    b->at_panels_m = fastrnn_reserve(layout, sizeof(real), projected * kernel->depth, fastrnn_panels(H, width), width);
+    b->at_panels_x = fastrnn_reserve(layout, sizeof(real), BLOCK_ROWS, fastrnn_panels(I, width), width);
+    b->at_panels_h = fastrnn_reserve(layout, sizeof(real), BLOCK_ROWS, fastrnn_panels(P, width), width);
+    b->at_panels_m = fastrnn_reserve(layout, sizeof(real), projected * BLOCK_ROWS, fastrnn_panels(H, width), width);
     b->at_scratch = fastrnn_reserve(layout, sizeof(real), b->scratch_size, threads, 1);
 }
 
 static void NAME(place_backward)(struct NAME(backward) * b, char *memory)
 {
+    NAME(place_sums)(b, memory);
     b->d_gates = (real *)(memory + b->at_d_gates);
     b->h_prev = (real *)(memory + b->at_h_prev);
     b->panels_x = (real *)(memory + b->at_panels_x);
@@ -869,7 +950,7 @@ static void NAME(begin_backward)(const struct NAME(backward) * b)
     if (b->d_state) copy_bytes(b->d_state, d_c_n, some, H, sizeof(real));
     if (args->d_c_0)
         copy_bytes((real *)args->d_c_0 + some * H, d_c_n ? d_c_n + some * H : NULL, B - some, H, sizeof(real));
-    if (some > 0 || args->accumulate) return;
+    if (b->sums.all > 0) return;
     copy_bytes(args->d_weight_ih, NULL, G, I, sizeof(real));
     copy_bytes(args->d_weight_hh, NULL, G, P, sizeof(real));
     copy_bytes(args->d_bias_ih, NULL, args->d_bias_ih ? G : 0, 1, sizeof(real));

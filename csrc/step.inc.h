@@ -11,6 +11,15 @@ INLINE void NAME(store_lanes)(real *p, vec a, int lanes)
         v_store_n(p, a, lanes);
 }
 
+INLINE vec NAME(begin_sum)(sum_start start, const real *sum, int lanes)
+{
+    return start == SUM_ON ? NAME(load_lanes)(sum, lanes) : v_set1(0);
+}
+INLINE void NAME(end_sum)(sum_start start, real *sum, vec s, int lanes)
+{
+    NAME(store_lanes)(sum, start == SUM_ADDED ? v_add(NAME(load_lanes)(sum, lanes), s) : s, lanes);
+}
+
 /* A vector of hidden units, or the last of them, of one sequence: pointers as in NAME(step), moved there. The gates are
  * `apart` from each other, in gates and in recurrent; those of peephole and d_gates are H apart. */
 typedef struct {

@@ -51,8 +51,7 @@ typedef struct {
 
 typedef struct {
     int width;      /* columns of a panel */
-    int depth;      /* a good K for outer_product, whose scratch is outer_rows * K numbers */
-    int outer_rows; /* a multiple of tile_rows */
+    int outer_rows; /* a multiple of tile_rows; the scratch of outer_product has outer_rows * K numbers */
     int tile_rows;  /* rows of a product tile */
 
     const NAME(cell) * cells[FASTRNN_CELLS];
@@ -74,19 +73,19 @@ typedef struct {
                     const real *x, ptrdiff_t x_row, const real *panels, const real *bias, real *gates);
     /* LSTM: h = o tanh(c) for n rows of H, o among gates (n, G) */
     void (*lstm_hidden)(ptrdiff_t n, ptrdiff_t H, const real *gates, const real *c, real *h);
-    /* LSTM: d_peephole (3, H) (=, or unless fresh, +=) the sum over n rows, the last first, for units [j0, j1) */
+    /* LSTM: d_peephole (3, H), the sum over n rows, the last first, for units [j0, j1) */
     void (*lstm_peephole)(ptrdiff_t n, ptrdiff_t H, ptrdiff_t j0, ptrdiff_t j1, const real *d_gates, ptrdiff_t row,
-                          const real *c, const real *c_prev, int fresh, real *d_peephole);
+                          const real *c, const real *c_prev, sum_start, real *d_peephole);
 
     /* c (M, N), rows c_row apart, = a (M, K), rows a_row apart, times panels [p0, p1) of (K, N) */
     void (*multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real *a, ptrdiff_t a_row,
                      const real *panels, real *c, ptrdiff_t c_row);
-    /* c (M, N) = (or, unless fresh, +=) the sum over k of a[k, 0:M]^T b[k], a's rows a_row apart (it may be negative),
-     * b (K, N) in panels */
+    /* c (M, N), the sum over k < K <= BLOCK_ROWS of a[k, 0:M]^T b[k], a's rows a_row apart (it may be negative), b (K,
+     * N) in panels */
     void (*outer_product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const real *a, ptrdiff_t a_row, const real *panels,
-                          int fresh, real *c, real *scratch);
-    /* sum (M) = (or, unless fresh, +=) the sum over k of a[k, 0:M] */
-    void (*sum_rows)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_row, int fresh, real *sum);
+                          sum_start, real *c, real *scratch);
+    /* sum (M), the sum over k of a[k, 0:M] */
+    void (*sum_rows)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_row, sum_start, real *sum);
     /* c (n) = a + b; b may be NULL for zeros, c may be a */
     void (*add)(ptrdiff_t n, const real *a, const real *b, real *c);
 

@@ -100,7 +100,8 @@ cdef extern from "fastrnn.h" nogil:
         void *d_bias_hh
         void *d_weight_hr
         void *d_peephole
-        bint accumulate
+        Py_ssize_t rows_after, rows_before
+        void *sums
 
     ctypedef struct fastrnn_rows:
         Py_ssize_t T, B, steps
@@ -119,6 +120,7 @@ cdef extern from "fastrnn.h" nogil:
     int fastrnn_gate_block(fastrnn_dtype, fastrnn_cell)
     size_t fastrnn_packed_bytes(const fastrnn_packed *)
     void fastrnn_packed_free(fastrnn_packed *)
+    size_t fastrnn_sums_bytes(const fastrnn_packed *, Py_ssize_t rows)
     fastrnn_workspace *fastrnn_workspace_create()
     void fastrnn_workspace_free(fastrnn_workspace *)
     enum:
@@ -335,6 +337,14 @@ cdef class TapeMemory:
                 self.heir.append(self.buffers)
             except MemoryError:
                 pass
+
+
+def sums(Packed packed not None, Py_ssize_t rows):
+    """Memory that the backward calls for one sequence of so many rows share; None if they need none."""
+    cdef size_t element = 4 if packed.type_number == cnp.NPY_FLOAT else 8
+    cdef size_t bytes = fastrnn_sums_bytes(packed.pointer, rows)
+    cdef cnp.npy_intp numbers = <cnp.npy_intp>(bytes // element)
+    return cnp.PyArray_EMPTY(1, &numbers, packed.type_number, 0) if numbers else None
 
 
 # Memory that calls use one after the other: one for each Python thread.
@@ -598,14 +608,15 @@ def backward(list calls not None, bint stacked, int num_threads):
     """Runs backward of some calls, independent of each other or stacked, the top layer first.
 
     A call is a tuple (packed, x, h_0, c_0, offsets, gates, state, extra, d_output, d_h_n, d_c_n, d_x, d_h_0, d_c_0,
-    d_weights, accumulate). It fills the gradients from d_x on, or adds to d_weights, a tuple like the weights, if they
-    are to accumulate. The given gradients may be None for zeros; d_x and d_weights of biases None if not wanted.
+    d_weights, stretch). It fills the gradients from d_x on, d_weights being a tuple like the weights. The given
+    gradients may be None for zeros; d_x and d_weights of biases None if not wanted. stretch is None, or (rows_after,
+    rows_before, sums) where a call has some steps of a sequence; see sums().
     """
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_interruption *interruption = workspace.interruption()
     cdef fastrnn_backward_args args[FASTRNN_MOST_CALLS]
     cdef fastrnn_status status
-    cdef cnp.ndarray x, h_0, offsets
+    cdef cnp.ndarray x, h_0, offsets, memory
     cdef int type_number, k, count = <int>len(calls)
     cdef tuple call, d_weights
     if not 0 < count <= FASTRNN_MOST_CALLS:
@@ -629,7 +640,11 @@ def backward(list calls not None, bint stacked, int num_threads):
         args[k].d_bias_hh = _writable(d_weights[3], type_number)
         args[k].d_weight_hr = _writable(d_weights[4], type_number)
         args[k].d_peephole = _writable(d_weights[5], type_number)
-        args[k].accumulate = call[15]
+        args[k].rows_after = args[k].rows_before = 0
+        args[k].sums = NULL
+        if call[15] is not None:
+            args[k].rows_after, args[k].rows_before, memory = call[15]
+            args[k].sums = _writable(memory, type_number)
     workspace.in_use = True
     with nogil:
         status = fastrnn_backward(args, count, stacked, workspace.pointer, interruption, num_threads)

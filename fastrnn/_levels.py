@@ -161,13 +161,14 @@ class TapedLevel:
     def check_x(self):
         self.tapes[0].check_x()
 
-    def backward(self, d_output, directions, accumulate=False):
+    def backward(self, d_output, directions, stretches=None):
         """d_x; the directions are tuples of the gradients of the state after, of that before, and of the weights.
 
-        The last two are written, those of the weights added to if they accumulate.
+        The last two are written. `stretches` has an item for each layer if these are some steps of a sequence, as
+        _core.backward has it.
         """
         states = [
-            (of_layers(d_state_n, k), of_layers(d_state_0, k), one, accumulate)
+            (of_layers(d_state_n, k), of_layers(d_state_0, k), one, stretches and stretches[k])
             for d_state_n, d_state_0, d_weights in directions
             for k, one in enumerate(d_weights)
         ]
@@ -210,12 +211,12 @@ class CheckpointedLevel:
         for stretches in self.stretches:
             stretches.check_x()
 
-    def backward(self, d_output, directions, accumulate=False):
+    def backward(self, d_output, directions):
         """As TapedLevel.backward."""
         parts = [d_output] if len(directions) == 1 else apart(d_output)
         d_x = None
         for stretches, d_part, gradients in zip(self.stretches, parts, directions):
-            d_part_x = stretches.backward(d_part, *gradients, accumulate)
+            d_part_x = stretches.backward(d_part, *gradients)
             d_x = d_part_x if d_x is None else np.add(d_x, d_part_x, out=d_x)
         return d_x
 
@@ -251,19 +252,21 @@ class Stretches:
     def check_x(self):
         check_x(self.x, self.fingerprint)
 
-    def backward(self, d_output, d_state_n, d_state_0, d_weights, accumulate=False):
-        """d_x; d_state_0 and d_weights are written, the latter added to if they accumulate."""
+    def backward(self, d_output, d_state_n, d_state_0, d_weights):
+        """d_x; d_state_0 and d_weights are written."""
         if d_output is not None:
             d_output = np.ascontiguousarray(self.rows.turned(d_output) if self.reverse else d_output)
         for there, here in zip(d_state_0, d_state_n):
             if there is not None:
                 there[...] = 0 if here is None else here
         d_x = np.empty(self.x.shape, self.x.dtype)
-        if not self.states and not accumulate:
+        if not self.states:
             for arrays in d_weights:
                 for array in arrays:
                     if array is not None:
                         array[...] = 0
+        count = math.prod(self.rows.shape)
+        sums = [_core.sums(packed, count) for packed in self.packed]
         shape, kept = None, None
         for number in reversed(range(len(self.states))):
             part = self.rows.part(number * self.every, (number + 1) * self.every)
@@ -275,12 +278,13 @@ class Stretches:
             d_state = tuple(None if d is None else np.ascontiguousarray(d[:, : part.B]) for d in d_state_0)
             d_before = empty_like(d_state)
             d_part = None if d_output is None else d_output[part.slice]
-            d_x[part.slice] = level.backward(d_part, [(d_state, d_before, d_weights)], accumulate)
+            after = count - part.first - math.prod(part.shape)
+            stretches = [(after, part.first, memory) for memory in sums]
+            d_x[part.slice] = level.backward(d_part, [(d_state, d_before, d_weights)], stretches)
             del level  # before there is another one
             for there, here in zip(d_state_0, d_before):
                 if there is not None:
                     there[:, : part.B] = here
-            accumulate = True
         return self.rows.turned(d_x) if self.reverse else d_x
 
 

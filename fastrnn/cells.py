@@ -156,7 +156,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         d_state_n = tuple(native_or_none(d, self._dtype) for d in members)
         d_state_0 = empty_like(tape.tape.state_0)
         d_params = self._params.empty_like()
-        ((d_x,),) = run_back([tape.tape], [None], [(d_state_n, d_state_0, self._split(d_params._arrays)[0], False)])
+        ((d_x,),) = run_back([tape.tape], [None], [(d_state_n, d_state_0, self._split(d_params._arrays)[0], None)])
         return d_x if tape.batched else d_x[0], self._returned(d_state_0, tape.batched), d_params
 
     # Between the caller's shapes and (1, B, I), (B, H)

@@ -166,11 +166,12 @@ def run_back(tapes, d_outputs, states, stacked=False):
     """d_x of each tape, of directions of one layer, or of stacked layers, the top one first; of native arrays.
 
     d_outputs is one for each tape, None for zeros, and for those stacked below another not looked at. The states are
-    (d_state_n, d_state_0, d_weights, accumulate) of each tape; d_state_0 and d_weights are written, the latter added to
-    if they accumulate. It does not look whether x was changed: check_x does.
+    (d_state_n, d_state_0, d_weights, stretch) of each tape; d_state_0 and d_weights are written. stretch is None, or as
+    _core.backward has it if the tape has some steps of a sequence. It does not look whether x was changed: check_x
+    does.
     """
     calls, results = [], []
-    for tape, d_output, (d_state_n, d_state_0, d_weights, accumulate) in zip(tapes, d_outputs, states):
+    for tape, d_output, (d_state_n, d_state_0, d_weights, stretch) in zip(tapes, d_outputs, states):
         if stacked and results:
             d_output = results[-1]
         elif d_output is not None:
@@ -178,7 +179,7 @@ def run_back(tapes, d_outputs, states, stacked=False):
         d_x = np.empty(tape.x.shape, tape.x.dtype)
         calls.append((
             tape.packed, tape.x, *tape.state_0, tape.rows.offsets, *tape.kept, d_output, *d_state_n, d_x, *d_state_0,
-            d_weights, accumulate,
+            d_weights, stretch,
         ))  # fmt: skip
         results.append(d_x)
     _core.backward(calls, stacked, most_threads())
@@ -241,7 +242,7 @@ def gradients(tape, d_output, d_state_n):
     d_state_0 = empty_like(tape.state_0)
     d_params = {name: np.empty(shape, dtype) for name, shape in tape.weights}
     d_weights = tuple(d_params.get(name) for name in WEIGHTS)
-    (d_x,) = run_back([tape], [rows.gather(d_output, dtype)], [(d_state_n, d_state_0, d_weights, False)])
+    (d_x,) = run_back([tape], [rows.gather(d_output, dtype)], [(d_state_n, d_state_0, d_weights, None)])
     return rows.scatter(d_x), tuple(rows.scatter_state(d) for d in d_state_0), d_params
 
 

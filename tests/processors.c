@@ -305,6 +305,8 @@ static void run_all(const fastrnn_isa *isa, int values)
         run(isa, FASTRNN_LSTM, dtype, (shape){4, 24, 30, 64}, 0, 3, 1, 0, values);  /* enough for a team */
         run(isa, FASTRNN_LSTM, dtype, (shape){1, 15, 2100, 3}, 0, 3, 1, 0, values); /* parts of a sum: over inputs, */
         run(isa, FASTRNN_LSTM, dtype, (shape){150, 15, 2, 3}, 0, 3, 1, 0, values);  /* over steps and sequences */
+        run(isa, FASTRNN_LSTM, dtype, (shape){90, 15, 2, 3}, 2, 3, 1, PEEPHOLE | RAGGED, values); /* in blocks, */
+        run(isa, FASTRNN_RNN_TANH, dtype, (shape){180, 190, 1, 2}, 0, 3, 1, 0, values);           /* in groups of them */
         run(isa, FASTRNN_LSTM, dtype, (shape){3, 11, 6, 18}, 0, 3, 1, PEEPHOLE, values);
         run(isa, FASTRNN_LSTM, dtype, (shape){3, 11, 6, 18}, 5, 3, 1, 0, values);
         run(isa, FASTRNN_LSTM, dtype, (shape){3, 7, 6, 10}, 21, 0, 1, PEEPHOLE, values);

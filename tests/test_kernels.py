@@ -140,9 +140,9 @@ def test_no_number_outside_the_results_is_written(cell, options, dtype, isa):
     d_x, d_h_0, d_c_0 = room(*x.shape), room(B, P), room(B, H) if cell == "lstm" else None
     d_weights = tuple(None if w is None else room(*w.shape) for w in weights)
     given = packed, x, *state, rows.offsets, *kept, d_output, *(*case.d_state_n, None)[:2]
-    _core.backward([(*given, d_x, d_h_0, d_c_0, d_weights, False)], False, 2)
+    _core.backward([(*given, d_x, d_h_0, d_c_0, d_weights, None)], False, 2)
     before = d_x.copy()
-    _core.backward([(*given, None, d_h_0, d_c_0, d_weights, False)], False, 2)
+    _core.backward([(*given, None, d_h_0, d_c_0, d_weights, None)], False, 2)
     assert d_x.tobytes() == before.tobytes()
     for whole, size in guarded:
         assert np.all(whole[:64] == 3) and np.all(whole[64 + size :] == 3)
