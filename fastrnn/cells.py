@@ -16,8 +16,11 @@ from fastrnn._validation import (
     Array,
     Nonlinearity,
     State,
+    array_or_none,
     as_array,
+    check_array,
     check_bytes,
+    check_cast,
     check_tape,
     choice,
     initial_state,
@@ -25,13 +28,17 @@ from fastrnn._validation import (
     native_or_none,
     pair,
     shape_error,
-    shaped_array,
     single,
 )
 from fastrnn.functional import GATES, Tape, empty_like, infer_rows, run_back, run_tapes
 from fastrnn.parameters import Parameters
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
+
+
+# What messages call a state, its members, and both of an LSTM.
+STATE = "state", "state (h)", "state (c)", "(h, c)"
+D_STATE = "d_state", "d_state (d_h)", "d_state (d_c)", "(d_h, d_c)"
 
 
 class CellTape:
@@ -148,10 +155,10 @@ class Cell(Parametrized, Generic[Given, Returned]):
             since.
         """
         check_tape(tape, CellTape)
+        members = self._as_state(D_STATE, d_state)
         if tape.cell() is not self:
             raise ValueError(f"tape: made by another cell, {owner(tape.cell)}")
-        B = tape.tape.rows.B
-        members = self._state("d_state", "d_", d_state, B, tape.batched)
+        members = self._checked_state(members, tape.tape.rows.B, tape.batched)
         tape.tape.check_x()
         d_state_n = tuple(native_or_none(d, self._dtype) for d in members)
         d_state_0 = empty_like(tape.tape.state_0)
@@ -163,8 +170,11 @@ class Cell(Parametrized, Generic[Given, Returned]):
 
     def _arguments(self, x, state, private_state):
         """The rows, x (1, B, I) not yet cast, whether it had a batch axis, and the state, native."""
+        x = as_array("x", x)
+        members = None if state is None else self._as_state(STATE, state)
         I, dtype = self._input_size, self._dtype
-        x = as_array("x", x, dtype)
+        if x.dtype is not dtype:
+            check_cast("x", x, dtype)
         batched = x.ndim == 2
         if x.ndim not in (1, 2) or x.shape[-1] != I:
             if x.ndim in (1, 2):
@@ -173,26 +183,30 @@ class Cell(Parametrized, Generic[Given, Returned]):
         x = x[None] if batched else x[None, None]
         B = x.shape[1]
         check_bytes("x", (1, B), max(I, GATES[self._cell] * self._hidden_size), dtype.itemsize)
-        h, c = (None, None) if state is None else self._state("state", "", state, B, batched)
+        h, c = (None, None) if members is None else self._checked_state(members, B, batched)
         sizes = (B, self._hidden_size)
         h = initial_state(h, sizes, dtype, private_state)
         c = initial_state(c, sizes, dtype, private_state) if self._cell == "lstm" else None
         return Rows(1, B), x, batched, (h, c)
 
-    def _state(self, name, prefix, value, B, batched):
-        """(h, c), checked but not yet native, each may be None."""
+    def _as_state(self, names, value):
+        """The members h and c of a state, each (name, array or None), not yet checked; without c but for an LSTM."""
+        name, h_name, c_name, both = names
+        if self._cell != "lstm":
+            return ((name, array_or_none(name, single(name, value))),)
+        h, c = pair(name, value, both)
+        return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
+
+    def _checked_state(self, members, B, batched):
+        """(h, c) of _as_state, checked but not yet native, each may be None."""
         axes = slice(0 if batched else 1, 2)
         symbols, sizes = ("B", "hidden_size")[axes], (B, self._hidden_size)[axes]
-
-        def checked(name, member):
-            member = shaped_array(name, member, symbols, sizes, self._dtype)
-            return member if member is None or batched else member[None]
-
-        if self._cell != "lstm":
-            return checked(name, single(name, value)), None
-        h, c = f"{prefix}h", f"{prefix}c"
-        members = pair(name, value, f"({h}, {c})")
-        return tuple(checked(f"{name} ({one})", member) for one, member in zip((h, c), members))
+        checked = [None, None]
+        for k, (name, array) in enumerate(members):
+            if array is not None:
+                check_array(name, array, symbols, sizes, self._dtype)
+                checked[k] = array if batched else array[None]
+        return checked
 
     def _returned(self, state, batched):
         h, c = state if batched else (None if s is None else s[0] for s in state)

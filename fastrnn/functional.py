@@ -113,10 +113,7 @@ def kept_x(rows, reverse, x, x_is_private):
     if reverse:
         turned = np.ascontiguousarray(rows.turned(x))
         x, x_is_private = turned, x_is_private or not np.may_share_memory(turned, x)  # of one step it is x
-    if x_is_private:
-        return x, None
-    # A view, because the shape of the caller's own array object can be assigned to.
-    return x.view(), _core.fingerprint(x)
+    return x, None if x_is_private else _core.fingerprint(x)
 
 
 def check_x(x, fingerprint):

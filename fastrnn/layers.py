@@ -27,8 +27,12 @@ from fastrnn._validation import (
     Array,
     Nonlinearity,
     State,
+    array_or_none,
     as_array,
+    as_lengths,
+    check_array,
     check_bytes,
+    check_cast,
     check_tape,
     checked_lengths,
     choice,
@@ -38,7 +42,6 @@ from fastrnn._validation import (
     pair,
     probability,
     shape_error,
-    shaped_array,
     single,
     size,
 )
@@ -47,6 +50,10 @@ from fastrnn.parameters import Parameters
 from fastrnn.stream import Stream
 
 __all__ = ["GRU", "LSTM", "RNN"]
+
+# What messages call a state, its members, and both of an LSTM.
+STATE = "state", "state (h_0)", "state (c_0)", "(h_0, c_0)"
+D_STATE_N = "d_state_n", "d_state_n (d_h_n)", "d_state_n (d_c_n)", "(d_h_n, d_c_n)"
 
 # A tape leaves no more than that to the next one.
 MOST_LEFT_BYTES = 256 << 20
@@ -412,20 +419,23 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             has been changed since.
         """
         check_tape(tape, LayerTape)
-        if not tape.levels:
+        d_output = array_or_none("d_output", d_output)
+        members = self._as_state(D_STATE_N, d_state_n)
+        levels = tape.levels
+        if not levels:
             raise ValueError("tape: has been finalized, its memory given to another")
         if tape.layer() is not self:
             raise ValueError(f"tape: made by another layer, {owner(tape.layer)}")
         rows, dtype = tape.rows, self._dtype
         d_output = rows.gather(self._output_gradient(d_output, rows, tape.batched), dtype)
-        members = self._state("d_state_n", "d_", "_n", d_state_n, rows.B, tape.batched)
-        tape.levels[0].check_x()
+        members = self._checked_state(members, rows.B, tape.batched)
+        levels[0].check_x()
 
         d_after = [native_or_none(rows.gather_state(d), dtype) for d in members]
         d_params = self._params.empty_like()
         d_weights = self._split(d_params._arrays)
         d_state_0 = tuple(None if sizes is None else np.empty(sizes, dtype) for sizes in self._state_sizes(rows.B))
-        for level, run, mask in zip(self._levels[::-1], tape.levels[::-1], tape.masks[::-1]):
+        for level, run, mask in zip(self._levels[::-1], levels[::-1], tape.masks[::-1]):
             directions = [(of_layers(d_after, at), of_layers(d_state_0, at), d_weights[at]) for at, _ in level]
             d_output = run.backward(d_output, directions)
             if mask is not None:
@@ -456,11 +466,16 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
     def _arguments(self, x, state, lengths, private_state):
         """The rows, x (T, B, I) not yet cast, whether it had a batch axis, and the state, native and by rows."""
+        x = as_array("x", x)
+        members = None if state is None else self._as_state(STATE, state)
+        lengths = None if lengths is None else as_lengths(lengths)
         dtype = self._dtype
-        x = as_array("x", x, dtype)
-        batched = x.ndim == 3
-        if x.ndim not in (2, 3) or x.shape[-1] != self._input_size:
-            raise self._x_error(x.shape)
+        if x.dtype is not dtype:
+            check_cast("x", x, dtype)
+        shape = x.shape
+        batched = len(shape) == 3
+        if len(shape) not in (2, 3) or shape[-1] != self._input_size:
+            raise self._x_error(shape)
         if not batched:
             x = x[:, None]
             if lengths is not None:
@@ -471,9 +486,9 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         check_bytes("x", (T, B), self._widest, dtype.itemsize)
         rows = Rows(T, B, None if lengths is None else checked_lengths(lengths, T, B))
         h_sizes, c_sizes = self._state_sizes(B)
-        if state is None:
+        if members is None:
             return rows, x, batched, (np.zeros(h_sizes, dtype), c_sizes and np.zeros(c_sizes, dtype))
-        h_0, c_0 = self._state("state", "", "_0", state, B, batched)
+        h_0, c_0 = self._checked_state(members, B, batched)
         h_0 = initial_state(rows.gather_state(h_0), h_sizes, dtype, private_state)
         c_0 = c_sizes and initial_state(rows.gather_state(c_0), c_sizes, dtype, private_state)
         return rows, x, batched, (h_0, c_0)
@@ -492,23 +507,25 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         layers = len(self._weights)
         return (layers, B, self._output_size), (layers, B, self._hidden_size) if self._cell == "lstm" else None
 
-    def _state(self, name, prefix, suffix, value, B, batched):
-        """(h, c), checked but not yet native, each may be None."""
-        members, names = (single(name, value) if self._cell != "lstm" else None, None), (name, None)
-        if self._cell == "lstm":
-            h, c = f"{prefix}h{suffix}", f"{prefix}c{suffix}"
-            members, names = pair(name, value, f"({h}, {c})"), (f"{name} ({h})", f"{name} ({c})")
+    def _as_state(self, names, value):
+        """The members h and c of a state, each (name, array or None), not yet checked; without c but for an LSTM."""
+        name, h_name, c_name, both = names
+        if self._cell != "lstm":
+            return ((name, array_or_none(name, single(name, value))),)
+        h, c = pair(name, value, both)
+        return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
+
+    def _checked_state(self, members, B, batched):
+        """(h, c) of _as_state, checked but not yet native, each may be None."""
         layers = "2*num_layers" if self._bidirectional else "num_layers"
         last = ("proj_size" if self._proj_size else "hidden_size", "hidden_size")
-        checked = []
-        for member, member_name, sizes, symbol in zip(members, names, self._state_sizes(B), last):
-            if member is not None:
-                axes = slice(0, 3) if batched else slice(0, 3, 2)
-                symbols = (layers, "B", symbol)[axes]
-                member = shaped_array(member_name, member, symbols, sizes[axes], self._dtype)
-                member = member if batched else member[:, None]
-            checked.append(member)
-        return tuple(checked)
+        axes = slice(0, 3) if batched else slice(0, 3, 2)
+        checked = [None, None]
+        for k, ((name, array), sizes) in enumerate(zip(members, self._state_sizes(B))):
+            if array is not None:
+                check_array(name, array, (layers, "B", last[k])[axes], sizes[axes], self._dtype)
+                checked[k] = array if batched else array[:, None]
+        return checked
 
     def _output_gradient(self, d_output, rows, batched):
         """(T, B, D * H_out), not yet native, or None."""
@@ -518,16 +535,18 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         last = "proj_size" if self._proj_size else "hidden_size"
         symbols, sizes = ("T", "B", f"2*{last}" if D == 2 else last), (T, B, D * self._output_size)
         if not batched:
-            return shaped_array("d_output", d_output, symbols[::2], sizes[::2], self._dtype)[:, None]
+            check_array("d_output", d_output, symbols[::2], sizes[::2], self._dtype)
+            return d_output[:, None]
         if self._batch_first:
             symbols, sizes = ("B", "T", symbols[2]), (B, T, sizes[2])
-            return shaped_array("d_output", d_output, symbols, sizes, self._dtype).transpose(1, 0, 2)
-        return shaped_array("d_output", d_output, symbols, sizes, self._dtype)
+        check_array("d_output", d_output, symbols, sizes, self._dtype)
+        return d_output.transpose(1, 0, 2) if self._batch_first else d_output
 
     def _returned(self, output, rows, state, batched):
         """Time-major results in the caller's axes."""
         h, c = state
-        h, c = rows.scatter_state(h), rows.scatter_state(c)
+        if rows.offsets is not None:
+            h, c = rows.scatter_state(h), rows.scatter_state(c)
         if not batched:
             h, c = h[:, 0], None if c is None else c[:, 0]
         return self._of_caller(output, batched), h if c is None else (h, c)

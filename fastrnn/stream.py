@@ -9,7 +9,7 @@ import numpy as np
 from fastrnn import _core
 from fastrnn._parametrized import Given, Returned
 from fastrnn._threads import get_num_threads
-from fastrnn._validation import as_array, native, pair, shape_error, shaped_array
+from fastrnn._validation import array_or_none, as_array, check_array, native, pair, shape_error
 
 __all__ = ["Stream"]
 
@@ -39,15 +39,13 @@ class Stream(_core.Steps, Generic[Given, Returned]):
     # What step() asks for where an argument is not as the kernel takes it
 
     def _native_x(self, x_t):
+        x_t = as_array("x_t", x_t)
         _, B, _ = self._h.shape
         symbols, sizes = ("B", "input_size"), (B, self._input_size)
         if not self._batched:
             symbols, sizes = symbols[1:], sizes[1:]
-        dtype = self._h.dtype
-        x_t = as_array("x_t", x_t, dtype)
-        if x_t.shape != sizes:
-            raise shape_error("x_t", symbols, sizes, x_t.shape)
-        return native(x_t, dtype)
+        check_array("x_t", x_t, symbols, sizes, self._h.dtype)
+        return native(x_t, self._h.dtype)
 
     def _check_out(self, out):
         _, B, H = self._h.shape
@@ -70,19 +68,20 @@ class Stream(_core.Steps, Generic[Given, Returned]):
 
     @state.setter
     def state(self, value: Given | None) -> None:
-        parts = [("state", self._h, self._output_symbol)]
-        members = [value]
+        members = [("state", value)]
         if self._c is not None:
-            parts = [("state (h)", self._h, self._output_symbol), ("state (c)", self._c, "hidden_size")]
-            members = pair("state", value, "(h, c)")
+            h, c = pair("state", value, "(h, c)")
+            members = [("state (h)", h), ("state (c)", c)]
+        arrays = [array_or_none(name, member) for name, member in members]
+        axes = slice(0, 3) if self._batched else slice(0, 3, 2)
         new = []
-        for (name, old, symbol), member in zip(parts, members, strict=True):
-            axes = slice(0, 3) if self._batched else slice(0, 3, 2)
-            symbols = ("num_layers", "B", symbol)[axes]
-            member = shaped_array(name, member, symbols, old.shape[axes], old.dtype)
+        for (name, _), old, symbol, array in zip(
+            members, (self._h, self._c), (self._output_symbol, "hidden_size"), arrays
+        ):
+            check_array(name, array, ("num_layers", "B", symbol)[axes], old.shape[axes], old.dtype)
             # Each is copied before either is written: it may be a view of the other.
-            new.append(0 if member is None else np.array(member, old.dtype).reshape(old.shape))
-        for (_, old, _), values in zip(parts, new):
+            new.append((old, 0 if array is None else np.array(array, old.dtype).reshape(old.shape)))
+        for old, values in new:
             old[...] = values
 
     def reset(self) -> None:

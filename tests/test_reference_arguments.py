@@ -206,7 +206,7 @@ def test_lengths_of_any_integer_kind(cell):
 
 @pytest.mark.parametrize("empty", [[], (), np.empty(0, np.int32)])
 def test_lengths_of_no_sequences(empty):
-    lengths = _validation.checked_lengths(empty, 3, 0)
+    lengths = _validation.checked_lengths(_validation.as_lengths(empty), 3, 0)
     assert lengths.shape == (0,) and lengths.dtype == np.intp
 
 
