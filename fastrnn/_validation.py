@@ -163,10 +163,9 @@ def flag(name, value):
 def probability(name, value):
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number from 0 to 1, got {value!r}")
-    number = float(value)
-    if not 0 <= number <= 1:
+    if not 0 <= value <= 1:
         raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
-    return number
+    return float(value)
 
 
 def float_dtype(name, value):
