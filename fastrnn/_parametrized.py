@@ -226,12 +226,23 @@ class Parametrized:
                     problems.append(str(error))
         problems += [f"{name}: not a parameter" for name, array in given.items() if array is None]
         if problems:
+            for prefix in self._prefixes(given):
+                problems[:0] = [
+                    f"the names begin with {prefix!r}; "
+                    f"give {{k.removeprefix({prefix!r}): v for k, v in mapping.items() if k.startswith({prefix!r})}}"
+                ]
             raise ValueError("mapping: does not fit " + "\n    ".join([f"{self!r}:", *problems]))
         # Whatever can fail or warn, and whatever shares memory with a parameter, is copied first.
         new = self._params.empty_like()
         for name, array in given.items():
             new[name] = array
         self._params._flat[...] = new._flat
+
+    def _prefixes(self, names):
+        """What stands before all names of parameters, as in the state_dict of a module that has such a layer."""
+        *_, last = self._params
+        found = [name.removesuffix(last) for name in names if isinstance(name, str) and name.endswith("." + last)]
+        return [prefix for prefix in found if all(prefix + name in names for name in self._params)]
 
     @property
     def frozen(self) -> bool:

@@ -11,11 +11,12 @@ every view in NumPy.
 
 from __future__ import annotations
 
+import functools
 import numbers
 import operator
 import sys
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,12 +34,12 @@ FLOAT64 = np.dtype(np.float64)
 
 
 def shape_error(
-    name: str, symbols: Sequence[object], sizes: Sequence[int | None], given: tuple[int, ...]
+    name: str, symbols: Sequence[object], sizes: Sequence[int | None], given: tuple[int, ...], hint: str = ""
 ) -> ValueError:
-    """`x: expected (T, B, I=64), got (25, 16, 32)`; of a size of None, only the symbol is shown."""
+    """`x: expected (T, B, I=64), got (25, 16, 32)`, and a hint; of a size of None, only the symbol is shown."""
     axes = [str(s) if n is None else f"{s}={n}" for s, n in zip(symbols, sizes, strict=True)]
     expected = ", ".join(axes) + ("," if len(axes) == 1 else "")
-    return ValueError(f"{name}: expected ({expected}), got {given}")
+    return ValueError(f"{name}: expected ({expected}), got {given}{hint}")
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -54,17 +55,63 @@ def converted(name, value):
     """as_array of anything but a plain array."""
     if value is None:
         raise TypeError(f"{name}: expected an array, got None")
+    if requires_grad(value) or isinstance(value, (tuple, list)) and any(map(requires_grad, value)):
+        raise TypeError(f"{name}: a tensor that requires grad, and no gradient would flow back to it; give its .detach()")
+    if isinstance(value, tuple) and hasattr(value, "batch_sizes"):
+        raise TypeError(
+            f"{name}: a PackedSequence; unpack it with torch.nn.utils.rnn.pad_packed_sequence and pass lengths="
+        )
     try:
-        return np.asarray(value).view()
+        array = np.asarray(value).view()
     except ValueError as error:
-        raise ValueError(f"{name}: not an array: {error}") from error
+        remedy = RAGGED if name == "x" and "inhomogeneous" in str(error) else ""
+        raise ValueError(f"{name}: not an array: {error}{remedy}") from error
     except (TypeError, RuntimeError) as error:
-        raise TypeError(f"{name}: not an array: {error}") from error
+        remedy = "; give its .float()" if str(getattr(value, "dtype", "")) == "torch.bfloat16" else ""
+        raise TypeError(f"{name}: not an array: {error}{remedy}") from error
+    if array.dtype == object and hasattr(value, "to_numpy"):
+        raise TypeError(
+            f"{name}: a {type(value).__name__} of text or of nullable numbers; take the columns of numbers and give their "
+            ".to_numpy(np.float32)"
+        )
+    return array
+
+
+RAGGED = "; sequences of different lengths: pad them to one array and pass lengths="
+
+
+def as_x(value):
+    """as_array of x, the sequences of a batch: in a list of arrays the order of the axes is not clear."""
+    if isinstance(value, (tuple, list)) and not hasattr(value, "batch_sizes"):
+        shapes = [getattr(item, "shape", None) for item in value]
+        shapes = {shape[0] for shape in shapes if isinstance(shape, tuple) and len(shape) > 1}
+        if len(shapes) == 1:
+            raise TypeError(
+                "x: a list of arrays, whose axes can be read in two ways; give np.stack(x) of time steps (B, I), or "
+                "np.stack(x, axis=1) of sequences (T, I); with batch_first=True, np.stack(x) of sequences"
+            )
+        if shapes:
+            raise ValueError(f"x: not an array: a list of arrays of different lengths{RAGGED}")
+    return as_array("x", value)
+
+
+def x_hint(array):
+    """The remedy, where the number of axes of x shows a usual mistake, for the end of a message."""
+    if array.ndim == 1:
+        return "; a series of single numbers is x[:, None]"
+    if array.ndim == 2 and array.dtype.kind in "iu":
+        return "; integers that stand for words or classes have to become vectors first: one-hot, or an embedding"
+    return ""
+
+
+def requires_grad(value):
+    """Whether it is a torch tensor whose values torch would rather not hand over."""
+    return getattr(value, "requires_grad", False) is True
 
 
 def detached(value):
-    """A torch tensor that requires grad hands over its values only when detached."""
-    return value.detach() if getattr(value, "requires_grad", False) is True else value
+    """For values that are copied, as from one state_dict to another: the gradient has no part in that."""
+    return value.detach() if requires_grad(value) else value
 
 
 def check_cast(name, array, dtype):
@@ -85,7 +132,7 @@ def check_array(name, array, symbols, sizes, dtype):
 def native(array, dtype):
     """The array itself if a kernel can read it as it is, else a private copy that it can read."""
     flags = array.flags
-    if array.dtype == dtype and flags.c_contiguous and flags.aligned:
+    if (array.dtype is dtype or array.dtype == dtype) and flags.c_contiguous and flags.aligned:
         return array
     return array.astype(dtype, order="C", casting="same_kind")
 
@@ -115,10 +162,13 @@ def pair(name, value, members):
     return value
 
 
-def single(name, value):
-    """The one member of a state, as it is."""
-    if isinstance(value, (tuple, list)) and any(member is None for member in value):
-        raise TypeError(f"{name}: expected an array, got a {type(value).__name__} with None; an LSTM's is (h, c)")
+def single(name, value, ndim):
+    """The one member of a state, of so many axes, as it is."""
+    if isinstance(value, (tuple, list)):
+        for member in value:
+            if member is None or getattr(member, "ndim", 0) == ndim:
+                given = f"{type(value).__name__} of length {len(value)}"
+                raise TypeError(f"{name}: expected one array, got a {given}; an LSTM's is (h, c)")
     return value
 
 
@@ -131,6 +181,35 @@ def check_bytes(name, shape, width, itemsize):
             f"{name}: too large: {T} * {B} steps and sequences of {width} numbers "
             f"of {itemsize} bytes are more than memory can address"
         )
+
+
+# Names of arguments
+
+# What other libraries call an argument, and what it is called here.
+ALIASES = {
+    "hx": "state", "initial_state": "state", "input": "x", "mask": "lengths", "seq_lengths": "lengths",
+    "seed": "rng", "random_state": "rng",
+}  # fmt: skip
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def names_arguments(function: Function) -> Function:
+    """The function, which says what an argument is called here if it is given under the name of another library."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            import inspect
+
+            for name in kwargs:
+                if ALIASES.get(name) in inspect.signature(function).parameters:
+                    raise TypeError(f"{name}: is called {ALIASES[name]} here") from None
+            raise
+
+    return call  # type: ignore[return-value]
 
 
 # Constructor arguments
@@ -246,7 +325,7 @@ def checked_one_state(gates, x, state, weight_ih, weight_hh, bias_ih, bias_hh, l
     weights, (I, H, _), dtype = checked_weights(gates, weight_ih, weight_hh, bias_ih, bias_hh)
     x = checked_x(x, I, max(gates * H, I), dtype)
     T, B, _ = x.shape
-    state = array_or_none("state", single("state", state))
+    state = array_or_none("state", single("state", state, 2))
     check_array("state", state, ("B", "H"), (B, H), dtype)
     lengths = checked_lengths(as_lengths(lengths), T, B)
     reverse = flag("reverse", reverse)
@@ -285,10 +364,10 @@ def checked_weights(gates, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr=Non
 
 def checked_x(x, I, width, dtype):
     """x of any T and B; `width` is that of the widest array (T, B, width) that will be made."""
-    x = as_array("x", x)
+    x = as_x(x)
     check_cast("x", x, dtype)
     if x.ndim != 3 or x.shape[2] != I:
-        raise shape_error("x", ("T", "B", "I"), (None, None, I), x.shape)
+        raise shape_error("x", ("T", "B", "I"), (None, None, I), x.shape, x_hint(x))
     check_bytes("x", x.shape[:2], width, dtype.itemsize)
     return x
 
@@ -328,6 +407,7 @@ def checked_lstm_gradients(d_output, d_state_n, sizes, P, dtype):
         P, P_symbol = H, "H"
     d_output = array_or_none("d_output", d_output)
     d_h_n, d_c_n = pair("d_state_n", d_state_n, "(d_h_n, d_c_n)")
+    check_given(d_output, d_h_n, d_c_n)
     d_h_n, d_c_n = array_or_none("d_state_n (d_h_n)", d_h_n), array_or_none("d_state_n (d_c_n)", d_c_n)
     check_array("d_output", d_output, ("T", "B", P_symbol), (T, B, P), dtype)
     check_array("d_state_n (d_h_n)", d_h_n, ("B", P_symbol), (B, P), dtype)
@@ -337,16 +417,25 @@ def checked_lstm_gradients(d_output, d_state_n, sizes, P, dtype):
 
 def checked_gradients(d_output, d_state_n, sizes, dtype):
     """d_output (T, B, H) and d_state_n (B, H) of gru_backward and rnn_backward; `sizes` is (T, B, H)."""
-    d_output, d_state_n = array_or_none("d_output", d_output), array_or_none("d_state_n", d_state_n)
+    check_given(d_output, d_state_n)
+    d_output = array_or_none("d_output", d_output)
+    d_state_n = array_or_none("d_state_n", single("d_state_n", d_state_n, 2))
     check_array("d_output", d_output, ("T", "B", "H"), sizes, dtype)
     check_array("d_state_n", d_state_n, ("B", "H"), sizes[1:], dtype)
     return d_output, d_state_n
 
 
-def check_tape(tape, expected):
+def check_given(*gradients):
+    """Refuses a backward without any gradient of the results."""
+    if all(gradient is None for gradient in gradients):
+        raise ValueError("d_output, d_state_n: neither is given, so all gradients would be zero; give one or both")
+
+
+def check_tape(tape, expected, place="third"):
+    """`place` is that of the tape among what forward returns."""
     if type(tape) is not expected:
         kind = type(tape)
         raise TypeError(
-            f"tape: expected a {expected.__module__}.{expected.__qualname__}, "
-            f"got a {kind.__module__}.{kind.__qualname__}"
+            f"tape: expected a {expected.__module__}.{expected.__qualname__}, got a {kind.__module__}.{kind.__qualname__}; "
+            f"it is what forward returns {place}"
         )

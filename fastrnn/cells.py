@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from typing import Generic
 
@@ -24,6 +25,7 @@ from fastrnn._validation import (
     check_tape,
     choice,
     initial_state,
+    names_arguments,
     native,
     native_or_none,
     pair,
@@ -61,6 +63,14 @@ class CellTape:
 class Cell(Parametrized, Generic[Given, Returned]):
     """What LSTMCell, GRUCell and RNNCell share: everything but their names and options."""
 
+    def _derive(self):
+        super()._derive()
+        self._widest = max(self._input_size, GATES[self._cell] * self._hidden_size)
+        self._most_rows = sys.maxsize // (self._widest * self._dtype.itemsize)
+
+    _DERIVED = (*Parametrized._DERIVED, "_widest", "_most_rows")
+
+    @names_arguments
     def __call__(self, x: ArrayLike, state: Given | None = None) -> Returned:
         """Take one step and keep nothing for a backward pass.
 
@@ -90,6 +100,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         infer_rows(self._cell, rows, [(False, native(given, self._dtype), state_0, weights, state_n)])
         return self._returned(state_n, batched)
 
+    @names_arguments
     def forward(self, x: ArrayLike, state: Given | None = None) -> tuple[Returned, CellTape]:
         """Take one step and keep a tape for `backward`.
 
@@ -154,10 +165,12 @@ class Cell(Parametrized, Generic[Given, Returned]):
             If the tape is another cell's, if a shape does not fit, or if the `x` of the forward pass has been changed
             since.
         """
-        check_tape(tape, CellTape)
-        members = self._as_state(D_STATE, d_state)
+        check_tape(tape, CellTape, "second")
+        members = self._as_state(D_STATE, d_state, 2 if tape.batched else 1)
         if tape.cell() is not self:
             raise ValueError(f"tape: made by another cell, {owner(tape.cell)}")
+        if all(array is None for _, array in members):
+            raise ValueError("d_state: is not given, so all gradients would be zero")
         members = self._checked_state(members, tape.tape.rows.B, tape.batched)
         tape.tape.check_x()
         d_state_n = tuple(native_or_none(d, self._dtype) for d in members)
@@ -171,29 +184,30 @@ class Cell(Parametrized, Generic[Given, Returned]):
     def _arguments(self, x, state, private_state):
         """The rows, x (1, B, I) not yet cast, whether it had a batch axis, and the state, native."""
         x = as_array("x", x)
-        members = None if state is None else self._as_state(STATE, state)
+        shape = x.shape
+        members = None if state is None else self._as_state(STATE, state, len(shape))
         I, dtype = self._input_size, self._dtype
         if x.dtype is not dtype:
             check_cast("x", x, dtype)
-        batched = x.ndim == 2
-        if x.ndim not in (1, 2) or x.shape[-1] != I:
-            if x.ndim in (1, 2):
-                raise shape_error("x", ("B", "input_size")[-x.ndim :], (None, I)[-x.ndim :], x.shape)
-            raise ValueError(f"x: expected (B, input_size={I}) or (input_size={I},), got {x.shape}")
-        x = x[None] if batched else x[None, None]
-        B = x.shape[1]
-        check_bytes("x", (1, B), max(I, GATES[self._cell] * self._hidden_size), dtype.itemsize)
+        batched = len(shape) == 2
+        if len(shape) not in (1, 2):
+            raise ValueError(f"x: expected (B, input_size={I}) or (input_size={I},), got {shape}")
+        if shape[-1] != I:
+            raise shape_error("x", ("B", "input_size")[-len(shape) :], (None, I)[-len(shape) :], shape)
+        x, B = (x[None], shape[0]) if batched else (x[None, None], 1)
+        if B > self._most_rows:
+            check_bytes("x", (1, B), self._widest, dtype.itemsize)
         h, c = (None, None) if members is None else self._checked_state(members, B, batched)
         sizes = (B, self._hidden_size)
         h = initial_state(h, sizes, dtype, private_state)
         c = initial_state(c, sizes, dtype, private_state) if self._cell == "lstm" else None
         return Rows(1, B), x, batched, (h, c)
 
-    def _as_state(self, names, value):
+    def _as_state(self, names, value, ndim):
         """The members h and c of a state, each (name, array or None), not yet checked; without c but for an LSTM."""
         name, h_name, c_name, both = names
         if self._cell != "lstm":
-            return ((name, array_or_none(name, single(name, value))),)
+            return ((name, array_or_none(name, single(name, value, ndim))),)
         h, c = pair(name, value, both)
         return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
 
@@ -252,6 +266,7 @@ class LSTMCell(Cell[State, tuple[Array, Array]]):
     ((16, 128), (16, 128))
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,
@@ -293,6 +308,7 @@ class GRUCell(Cell[ArrayLike, Array]):
     (128,)
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,
@@ -335,6 +351,7 @@ class RNNCell(Cell[ArrayLike, Array]):
     (16, 128)
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,

@@ -29,6 +29,7 @@ from fastrnn._validation import (
     checked_lstm_gradients,
     checked_rnn,
     initial_state,
+    names_arguments,
     native_or_none,
 )
 
@@ -250,6 +251,7 @@ class LSTMTape(Tape):
     __doc__ = Tape.__doc__
 
 
+@names_arguments
 def lstm(
     x: ArrayLike,
     state: State | None,
@@ -334,6 +336,7 @@ def lstm(
     ))  # fmt: skip
 
 
+@names_arguments
 def lstm_forward(
     x: ArrayLike,
     state: State | None,
@@ -424,6 +427,7 @@ class GRUTape(Tape):
     __doc__ = Tape.__doc__
 
 
+@names_arguments
 def gru(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -496,6 +500,7 @@ def gru(
     return output, h_n
 
 
+@names_arguments
 def gru_forward(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -583,6 +588,7 @@ class RNNTape(Tape):
     __doc__ = Tape.__doc__
 
 
+@names_arguments
 def rnn(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -651,6 +657,7 @@ def rnn(
     return output, h_n
 
 
+@names_arguments
 def rnn_forward(
     x: ArrayLike,
     state: ArrayLike | None,

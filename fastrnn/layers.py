@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import sys
 import warnings
 import weakref
 from typing import Any, Generic, Literal, overload
@@ -28,22 +29,25 @@ from fastrnn._validation import (
     Nonlinearity,
     State,
     array_or_none,
-    as_array,
     as_lengths,
+    as_x,
     check_array,
     check_bytes,
     check_cast,
+    check_given,
     check_tape,
     checked_lengths,
     choice,
     flag,
     initial_state,
+    names_arguments,
     native_or_none,
     pair,
     probability,
     shape_error,
     single,
     size,
+    x_hint,
 )
 from fastrnn.functional import GATES, empty_like
 from fastrnn.parameters import Parameters
@@ -110,7 +114,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         self._bidirectional = bidirectional
         self._peephole = peephole
         if dropout and num_layers == 1:
-            warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=3)
+            warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=4)
         directions = ("", "_reverse")[: 1 + bidirectional]
         super().__init__(
             cell, input_size, hidden_size, bias, dtype, rng, num_layers, "_l{}", directions, proj_size, peephole
@@ -121,6 +125,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         self._tape_memory = collections.deque(maxlen=1)
         D = 1 + self._bidirectional
         self._widest = max(self._input_size, GATES[self._cell] * self._hidden_size, D * self._output_size)
+        self._most_rows = sys.maxsize // (self._widest * self._dtype.itemsize)
         # What runs one after the other: of each direction its layers among all, and whether it is the reverse.
         self._levels = [[(ALL, False)]]
         if self._bidirectional:
@@ -128,7 +133,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
                 [(slice(k, k + 1), False), (slice(k + 1, k + 2), True)] for k in range(0, len(self._weights), 2)
             ]
 
-    _DERIVED = (*Parametrized._DERIVED, "_tape_memory", "_levels", "_widest")
+    _DERIVED = (*Parametrized._DERIVED, "_tape_memory", "_levels", "_widest", "_most_rows")
 
     def _forget(self):
         self._tape_memory.clear()
@@ -203,6 +208,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         c = np.zeros((L, B, H), self._dtype) if self._cell == "lstm" else None
         return Stream(packed, self._input_size, h, c, batch_size is not None, repr(self))
 
+    @names_arguments
     def __call__(
         self, x: ArrayLike, state: Given | None = None, lengths: ArrayLike | None = None
     ) -> tuple[Array, Returned]:
@@ -285,6 +291,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         return_gates: bool,
     ) -> tuple[Array, Returned, LayerTape] | tuple[Array, Returned, LayerTape, list[dict[str, Array]]]: ...
 
+    @names_arguments
     def forward(
         self,
         x: ArrayLike,
@@ -420,12 +427,13 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         """
         check_tape(tape, LayerTape)
         d_output = array_or_none("d_output", d_output)
-        members = self._as_state(D_STATE_N, d_state_n)
+        members = self._as_state(D_STATE_N, d_state_n, 3 if tape.batched else 2)
         levels = tape.levels
         if not levels:
             raise ValueError("tape: has been finalized, its memory given to another")
         if tape.layer() is not self:
             raise ValueError(f"tape: made by another layer, {owner(tape.layer)}")
+        check_given(d_output, *(array for _, array in members))
         rows, dtype = tape.rows, self._dtype
         d_output = rows.gather(self._output_gradient(d_output, rows, tape.batched), dtype)
         members = self._checked_state(members, rows.B, tape.batched)
@@ -466,8 +474,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
     def _arguments(self, x, state, lengths, private_state):
         """The rows, x (T, B, I) not yet cast, whether it had a batch axis, and the state, native and by rows."""
-        x = as_array("x", x)
-        members = None if state is None else self._as_state(STATE, state)
+        x = as_x(x)
+        members = None if state is None else self._as_state(STATE, state, x.ndim)
         lengths = None if lengths is None else as_lengths(lengths)
         dtype = self._dtype
         if x.dtype is not dtype:
@@ -475,7 +483,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         shape = x.shape
         batched = len(shape) == 3
         if len(shape) not in (2, 3) or shape[-1] != self._input_size:
-            raise self._x_error(shape)
+            raise self._x_error(shape, x_hint(x))
         if not batched:
             x = x[:, None]
             if lengths is not None:
@@ -483,7 +491,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         elif self._batch_first:
             x = x.transpose(1, 0, 2)
         T, B, _ = x.shape
-        check_bytes("x", (T, B), self._widest, dtype.itemsize)
+        if (T or 1) * (B or 1) > self._most_rows:
+            check_bytes("x", (T, B), self._widest, dtype.itemsize)
         rows = Rows(T, B, None if lengths is None else checked_lengths(lengths, T, B))
         h_sizes, c_sizes = self._state_sizes(B)
         if members is None:
@@ -493,25 +502,25 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         c_0 = c_sizes and initial_state(rows.gather_state(c_0), c_sizes, dtype, private_state)
         return rows, x, batched, (h_0, c_0)
 
-    def _x_error(self, given):
+    def _x_error(self, given, hint):
         I = self._input_size
         axes = ("B", "T") if self._batch_first else ("T", "B")
         if len(given) == 3:
             return shape_error("x", (*axes, "input_size"), (None, None, I), given)
         if len(given) == 2:
-            return shape_error("x", ("T", "input_size"), (None, I), given)
-        return ValueError(f"x: expected ({', '.join(axes)}, input_size={I}) or (T, input_size={I}), got {given}")
+            return shape_error("x", ("T", "input_size"), (None, I), given, hint)
+        return ValueError(f"x: expected ({', '.join(axes)}, input_size={I}) or (T, input_size={I}), got {given}{hint}")
 
     def _state_sizes(self, B):
         """Of h and, of an LSTM, of c."""
         layers = len(self._weights)
         return (layers, B, self._output_size), (layers, B, self._hidden_size) if self._cell == "lstm" else None
 
-    def _as_state(self, names, value):
+    def _as_state(self, names, value, ndim):
         """The members h and c of a state, each (name, array or None), not yet checked; without c but for an LSTM."""
         name, h_name, c_name, both = names
         if self._cell != "lstm":
-            return ((name, array_or_none(name, single(name, value))),)
+            return ((name, array_or_none(name, single(name, value, ndim))),)
         h, c = pair(name, value, both)
         return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
 
@@ -549,7 +558,9 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             h, c = rows.scatter_state(h), rows.scatter_state(c)
         if not batched:
             h, c = h[:, 0], None if c is None else c[:, 0]
-        return self._of_caller(output, batched), h if c is None else (h, c)
+        if not batched or self._batch_first:
+            output = self._of_caller(output, batched)
+        return output, h if c is None else (h, c)
 
     def _of_caller(self, array, batched):
         """(T, B, n) in the caller's axes."""
@@ -612,6 +623,7 @@ class LSTM(Recurrent[State, tuple[Array, Array]]):
     ((25, 16, 128), (2, 16, 128))
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,
@@ -678,6 +690,7 @@ class GRU(Recurrent[ArrayLike, Array]):
     ((25, 16, 256), (2, 16, 128))
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,
@@ -729,6 +742,7 @@ class RNN(Recurrent[ArrayLike, Array]):
     ((16, 25, 128), (1, 16, 128))
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,

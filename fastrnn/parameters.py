@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterator, Mapping
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -133,6 +134,17 @@ class Parameters(Mapping[str, Array]):
         return [*self._layout.items()] == [*other._layout.items()] and np.array_equal(self._flat, other._flat)
 
     __hash__ = None  # type: ignore[assignment]
+
+    # Arithmetic is that of `flat`.
+
+    __array_ufunc__ = None
+
+    def _no_arithmetic(self, other: object = None) -> NoReturn:
+        raise TypeError("Parameters: have no arithmetic; use .flat, as in params.flat -= rate * d_params.flat")
+
+    __add__ = __sub__ = __mul__ = __truediv__ = __pow__ = __matmul__ = _no_arithmetic
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = __rmatmul__ = _no_arithmetic
+    __neg__ = __abs__ = _no_arithmetic
 
     def copy(self) -> Parameters:
         """The same names and values in memory of their own."""

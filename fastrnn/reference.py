@@ -28,6 +28,7 @@ from fastrnn._validation import (
     checked_lstm_gradients,
     checked_rnn,
     initial_state,
+    names_arguments,
 )
 
 __all__ = [
@@ -204,6 +205,7 @@ def lstm_step_backward(weights, d_weights, d_state_t, known):
     return d_x_t, (d_h_prev, d_c_prev)
 
 
+@names_arguments
 def lstm(
     x: ArrayLike,
     state: State | None,
@@ -225,6 +227,7 @@ def lstm(
     return output, state_n
 
 
+@names_arguments
 def lstm_forward(
     x: ArrayLike,
     state: State | None,
@@ -315,6 +318,7 @@ def gru_step_backward(weights, d_weights, d_state_t, known):
     return d_x_t, (d_h_prev,)
 
 
+@names_arguments
 def gru(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -331,6 +335,7 @@ def gru(
     return output, h_n
 
 
+@names_arguments
 def gru_forward(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -396,6 +401,7 @@ def rnn_step_backward(nonlinearity, weights, d_weights, d_state_t, known):
     return d_x_t, (d_h_prev,)
 
 
+@names_arguments
 def rnn(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -416,6 +422,7 @@ def rnn(
     return output, h_n
 
 
+@names_arguments
 def rnn_forward(
     x: ArrayLike,
     state: ArrayLike | None,

@@ -9,7 +9,7 @@ import numpy as np
 from fastrnn import _core
 from fastrnn._parametrized import Given, Returned
 from fastrnn._threads import get_num_threads
-from fastrnn._validation import array_or_none, as_array, check_array, native, pair, shape_error
+from fastrnn._validation import array_or_none, as_array, check_array, native, pair, shape_error, single
 
 __all__ = ["Stream"]
 
@@ -69,7 +69,9 @@ class Stream(_core.Steps, Generic[Given, Returned]):
     @state.setter
     def state(self, value: Given | None) -> None:
         members = [("state", value)]
-        if self._c is not None:
+        if self._c is None:
+            single("state", value, 3 if self._batched else 2)
+        else:
             h, c = pair("state", value, "(h, c)")
             members = [("state (h)", h), ("state (c)", c)]
         arrays = [array_or_none(name, member) for name, member in members]
