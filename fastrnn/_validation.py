@@ -129,6 +129,16 @@ def check_array(name, array, symbols, sizes, dtype):
             raise shape_error(name, symbols, sizes, array.shape)
 
 
+def check_state(name, array, symbols, sizes, dtype):
+    """check_array of an initial state, of whose B sequences there may also be one, for all of them."""
+    if array is not None and array.shape != sizes:
+        check_cast(name, array, dtype)
+        if array.shape != (*sizes[:-2], 1, sizes[-1]):
+            raise shape_error(name, symbols, sizes, array.shape)
+    else:
+        check_array(name, array, symbols, sizes, dtype)
+
+
 def native(array, dtype):
     """The array itself if a kernel can read it as it is, else a private copy that it can read."""
     flags = array.flags
@@ -142,12 +152,30 @@ def native_or_none(array, dtype):
 
 
 def initial_state(array, sizes, dtype, private):
-    """Zeros for None; with `private`, memory that the caller does not share."""
+    """Zeros for None; of one sequence, the same for all; with `private`, memory that the caller does not share."""
     if array is None:
         return np.zeros(sizes, dtype)
+    if array.shape != sizes:
+        array = np.broadcast_to(array, sizes)
     if private:
         return array.astype(dtype, order="C", casting="same_kind")
     return native(array, dtype)
+
+
+def is_shared(given, B):
+    """Whether a given initial state, or None, is one for all of B sequences."""
+    return given is not None and given.shape[-2] == 1 != B
+
+
+def over_sequences(d_state):
+    """The gradient (..., 1, n) of a shared state: the sum of (..., B, n), from the first sequence to the last.
+
+    The sum is one in float64, rounded once to the dtype of d_state.
+    """
+    if not d_state.shape[-2]:
+        return np.zeros((*d_state.shape[:-2], 1, d_state.shape[-1]), d_state.dtype)
+    with np.errstate(all="ignore"):  # infinite gradients are no news
+        return np.add.accumulate(d_state, axis=-2, dtype=np.float64)[..., -1:, :].astype(d_state.dtype)
 
 
 def pair(name, value, members):
@@ -302,8 +330,8 @@ def checked_lstm(x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, we
     T, B, _ = x.shape
     h_0, c_0 = pair("state", state, "(h_0, c_0)")
     h_0, c_0 = array_or_none("state (h_0)", h_0), array_or_none("state (c_0)", c_0)
-    check_array("state (h_0)", h_0, ("B", "H" if weight_hr is None else "P"), (B, P), dtype)
-    check_array("state (c_0)", c_0, ("B", "H"), (B, H), dtype)
+    check_state("state (h_0)", h_0, ("B", "H" if weight_hr is None else "P"), (B, P), dtype)
+    check_state("state (c_0)", c_0, ("B", "H"), (B, H), dtype)
     lengths = checked_lengths(as_lengths(lengths), T, B)
     reverse = flag("reverse", reverse)
     return x, (h_0, c_0), tuple(native_or_none(w, dtype) for w in weights), lengths, reverse
@@ -326,7 +354,7 @@ def checked_one_state(gates, x, state, weight_ih, weight_hh, bias_ih, bias_hh, l
     x = checked_x(x, I, max(gates * H, I), dtype)
     T, B, _ = x.shape
     state = array_or_none("state", single("state", state, 2))
-    check_array("state", state, ("B", "H"), (B, H), dtype)
+    check_state("state", state, ("B", "H"), (B, H), dtype)
     lengths = checked_lengths(as_lengths(lengths), T, B)
     reverse = flag("reverse", reverse)
     return x, state, tuple(native_or_none(w, dtype) for w in weights[:4]), lengths, reverse

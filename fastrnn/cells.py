@@ -22,12 +22,15 @@ from fastrnn._validation import (
     check_array,
     check_bytes,
     check_cast,
+    check_state,
     check_tape,
     choice,
     initial_state,
+    is_shared,
     names_arguments,
     native,
     native_or_none,
+    over_sequences,
     pair,
     shape_error,
     single,
@@ -46,12 +49,13 @@ D_STATE = "d_state", "d_state (d_h)", "d_state (d_c)", "(d_h, d_c)"
 class CellTape:
     """What a cell's `backward` needs of its `forward`; opaque, and never altered by a backward."""
 
-    __slots__ = ("cell", "tape", "batched")
+    __slots__ = ("cell", "tape", "batched", "shared")
 
-    def __init__(self, cell, tape, batched):
+    def __init__(self, cell, tape, batched, shared):
         self.cell = weakref.ref(cell)
         self.tape = tape
         self.batched = batched
+        self.shared = shared  # whether h and c are each one for all sequences
 
     def __reduce__(self):
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one cell")
@@ -93,7 +97,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         ValueError
             If a shape does not fit. The message starts with the argument's name.
         """
-        rows, given, batched, state_0 = self._arguments(x, state, private_state=False)
+        rows, given, batched, state_0, _ = self._arguments(x, state, private_state=False)
         state_n = empty_like(state_0)
         frozen = self._params._frozen
         weights = frozen.for_forward[0] if frozen else self._weights[0]
@@ -122,7 +126,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         TypeError, ValueError
             As in a call of the cell.
         """
-        rows, given, batched, state_0 = self._arguments(x, state, private_state=True)
+        rows, given, batched, state_0, shared = self._arguments(x, state, private_state=True)
         x = native(given, self._dtype)
         state_n = empty_like(state_0)
         frozen = self._params._frozen
@@ -133,7 +137,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         kept = kept_memory(self._cell, rows, self._hidden_size, 0, self._dtype)
         tape = Tape(rows, False, x, x is not given, state_0, packed[0], kept)
         run_tapes(self._cell, [tape], weights[:1], [state_n])
-        return self._returned(state_n, batched), CellTape(self, tape, batched)
+        return self._returned(state_n, batched), CellTape(self, tape, batched, shared)
 
     def backward(self, tape: CellTape, d_state: Given | None) -> tuple[Array, Returned, Parameters]:
         """The gradients of a loss through one `forward`.
@@ -171,18 +175,21 @@ class Cell(Parametrized, Generic[Given, Returned]):
             raise ValueError(f"tape: made by another cell, {owner(tape.cell)}")
         if all(array is None for _, array in members):
             raise ValueError("d_state: is not given, so all gradients would be zero")
-        members = self._checked_state(members, tape.tape.rows.B, tape.batched)
+        members = self._checked_state(members, tape.tape.rows.B, tape.batched, check_array)
         tape.tape.check_x()
         d_state_n = tuple(native_or_none(d, self._dtype) for d in members)
         d_state_0 = empty_like(tape.tape.state_0)
         d_params = self._params.empty_like()
         ((d_x,),) = run_back([tape.tape], [None], [(d_state_n, d_state_0, self._split(d_params._arrays)[0], False)])
+        d_state_0 = tuple(over_sequences(d) if one else d for d, one in zip(d_state_0, tape.shared))
         return d_x if tape.batched else d_x[0], self._returned(d_state_0, tape.batched), d_params
 
     # Between the caller's shapes and (1, B, I), (B, H)
 
     def _arguments(self, x, state, private_state):
-        """The rows, x (1, B, I) not yet cast, whether it had a batch axis, and the state, native."""
+        """The rows; x (1, B, I) not yet cast, and whether it had a batch axis; the state, native, and what of it was
+        given once for all sequences.
+        """
         x = as_array("x", x)
         shape = x.shape
         members = None if state is None else self._as_state(STATE, state, len(shape))
@@ -197,11 +204,14 @@ class Cell(Parametrized, Generic[Given, Returned]):
         x, B = (x[None], shape[0]) if batched else (x[None, None], 1)
         if B > self._most_rows:
             check_bytes("x", (1, B), self._widest, dtype.itemsize)
-        h, c = (None, None) if members is None else self._checked_state(members, B, batched)
+        h = c = None
+        if members is not None:
+            h, c = self._checked_state(members, B, batched, check_state if batched else check_array)
+        shared = is_shared(h, B), is_shared(c, B)
         sizes = (B, self._hidden_size)
         h = initial_state(h, sizes, dtype, private_state)
         c = initial_state(c, sizes, dtype, private_state) if self._cell == "lstm" else None
-        return Rows(1, B), x, batched, (h, c)
+        return Rows(1, B), x, batched, (h, c), shared
 
     def _as_state(self, names, value, ndim):
         """The members h and c of a state, each (name, array or None), not yet checked; without c but for an LSTM."""
@@ -211,14 +221,14 @@ class Cell(Parametrized, Generic[Given, Returned]):
         h, c = pair(name, value, both)
         return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
 
-    def _checked_state(self, members, B, batched):
+    def _checked_state(self, members, B, batched, check):
         """(h, c) of _as_state, checked but not yet native, each may be None."""
         axes = slice(0 if batched else 1, 2)
         symbols, sizes = ("B", "hidden_size")[axes], (B, self._hidden_size)[axes]
         checked = [None, None]
         for k, (name, array) in enumerate(members):
             if array is not None:
-                check_array(name, array, symbols, sizes, self._dtype)
+                check(name, array, symbols, sizes, self._dtype)
                 checked[k] = array if batched else array[None]
         return checked
 

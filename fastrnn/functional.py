@@ -29,8 +29,10 @@ from fastrnn._validation import (
     checked_lstm_gradients,
     checked_rnn,
     initial_state,
+    is_shared,
     names_arguments,
     native_or_none,
+    over_sequences,
 )
 
 __all__ = [
@@ -90,8 +92,10 @@ class Tape:
     kept is what kept_shapes says.
     """
 
-    __slots__ = ("rows", "reverse", "x", "fingerprint", "state_0", "kept", "packed", "weights")
-    weights: list[tuple[str, tuple[int, ...]]]  # names and shapes; of a layer's tape they are not set
+    __slots__ = ("rows", "reverse", "x", "fingerprint", "state_0", "kept", "packed", "weights", "shared")
+    # Of a tape of this module alone: names and shapes, and whether h_0 and c_0 are each one for all sequences.
+    weights: list[tuple[str, tuple[int, ...]]]
+    shared: list[bool]
 
     def __init__(self, rows, reverse, x, x_is_private, state_0, packed, kept):
         self.x, self.fingerprint = kept_x(rows, reverse, x, x_is_private)
@@ -215,6 +219,7 @@ def taped(kind, cell, x, state, weights, lengths, reverse):
     state_n = empty_like(state_0)
     tape = kind(rows, reverse, native_x, native_x is not x, state_0, packed, kept)
     (output,) = run_tapes(cell, [tape], [weights], [state_n])
+    tape.shared = [is_shared(given, rows.B) for given in state]
     tape.weights = [(name, w.shape) for name, w in zip(WEIGHTS, weights) if w is not None]
     return rows.scatter(output), tuple(rows.scatter_state(s) for s in state_n), tape
 
@@ -240,7 +245,9 @@ def gradients(tape, d_output, d_state_n):
     d_params = {name: np.empty(shape, dtype) for name, shape in tape.weights}
     d_weights = tuple(d_params.get(name) for name in WEIGHTS)
     (d_x,) = run_back([tape], [rows.gather(d_output, dtype)], [(d_state_n, d_state_0, d_weights, False)])
-    return rows.scatter(d_x), tuple(rows.scatter_state(d) for d in d_state_0), d_params
+    d_state_0 = [rows.scatter_state(d) for d in d_state_0]
+    d_state_0 = tuple(over_sequences(d) if shared else d for d, shared in zip(d_state_0, tape.shared))
+    return rows.scatter(d_x), d_state_0, d_params
 
 
 # LSTM

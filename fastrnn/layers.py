@@ -35,13 +35,16 @@ from fastrnn._validation import (
     check_bytes,
     check_cast,
     check_given,
+    check_state,
     check_tape,
     checked_lengths,
     choice,
     flag,
     initial_state,
+    is_shared,
     names_arguments,
     native_or_none,
+    over_sequences,
     pair,
     probability,
     shape_error,
@@ -59,6 +62,8 @@ __all__ = ["GRU", "LSTM", "RNN"]
 STATE = "state", "state (h_0)", "state (c_0)", "(h_0, c_0)"
 D_STATE_N = "d_state_n", "d_state_n (d_h_n)", "d_state_n (d_c_n)", "(d_h_n, d_c_n)"
 
+NOT_SHARED = False, False
+
 # A tape leaves no more than that to the next one.
 MOST_LEFT_BYTES = 256 << 20
 
@@ -69,14 +74,15 @@ class LayerTape:
     When it goes, it leaves its memory to the layer for the next tape: the system takes time to clear new memory.
     """
 
-    __slots__ = ("layer", "rows", "levels", "masks", "dropout", "batched", "memory", "heir")
+    __slots__ = ("layer", "rows", "levels", "masks", "dropout", "batched", "shared", "memory", "heir")
 
-    def __init__(self, layer, rows, levels, masks, dropout, batched, memory, heir):
+    def __init__(self, layer, rows, levels, masks, dropout, batched, shared, memory, heir):
         self.layer = weakref.ref(layer)
         self.rows = rows
         self.levels = levels  # of fastrnn._levels, that nearest to x first
         self.masks, self.dropout = masks, dropout  # of what comes into each level, or None
         self.batched = batched
+        self.shared = shared  # whether h_0 and c_0 are each one for all sequences
         self.memory = memory  # (gates, state, extra, what was packed for the tape alone) of each layer and direction
         self.heir = heir
 
@@ -241,7 +247,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         ValueError
             If a shape or a length does not fit. The message starts with the argument's name.
         """
-        rows, x, batched, state_0 = self._arguments(x, state, lengths, private_state=False)
+        rows, x, batched, state_0, _ = self._arguments(x, state, lengths, private_state=False)
         x = given = rows.gather(x, self._dtype, borrowed=True)
         state_n = empty_like(state_0)
         frozen = self._params._frozen
@@ -346,7 +352,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         gates: list[dict[str, Array]] | None = [] if flag("return_gates", return_gates) else None
         if checkpoint_every and return_gates:
             raise ValueError("return_gates: not with checkpoint_every, which does not keep gates")
-        rows, given, batched, state_0 = self._arguments(x, state, lengths, private_state=True)
+        rows, given, batched, state_0, shared = self._arguments(x, state, lengths, private_state=True)
         x = rows.gather(given, self._dtype)
         x_is_private = x is not given
         state_n = empty_like(state_0)
@@ -384,7 +390,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
                 run, x = TapedLevel.run(*arguments, directions, dropout, gates=gates)
             levels.append(run)
             x_is_private = True
-        tape = LayerTape(self, rows, levels, masks, dropout, batched, memory, self._tape_memory)
+        tape = LayerTape(self, rows, levels, masks, dropout, batched, shared, memory, self._tape_memory)
         results = *self._returned(rows.scatter(x), rows, state_n, batched), tape
         if gates is None:
             return results
@@ -436,7 +442,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         check_given(d_output, *(array for _, array in members))
         rows, dtype = tape.rows, self._dtype
         d_output = rows.gather(self._output_gradient(d_output, rows, tape.batched), dtype)
-        members = self._checked_state(members, rows.B, tape.batched)
+        members = self._checked_state(members, rows.B, tape.batched, check_array)
         levels[0].check_x()
 
         d_after = [native_or_none(rows.gather_state(d), dtype) for d in members]
@@ -448,7 +454,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             d_output = run.backward(d_output, directions)
             if mask is not None:
                 d_output = tape.dropout.applied(mask, d_output)
-        return *self._returned(rows.scatter(d_output), rows, d_state_0, tape.batched), d_params
+        return *self._returned(rows.scatter(d_output), rows, d_state_0, tape.batched, tape.shared), d_params
 
     def _memory_for(self, rows, checkpoint_every):
         """(gates, state, extra, packed weights or None) of each layer and direction: new, or the last tape's."""
@@ -473,7 +479,9 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
     # Between the caller's shapes and (T, B, I), (num_layers * D, B, H)
 
     def _arguments(self, x, state, lengths, private_state):
-        """The rows, x (T, B, I) not yet cast, whether it had a batch axis, and the state, native and by rows."""
+        """The rows; x (T, B, I) not yet cast, and whether it had a batch axis; the state, native and by rows, and what
+        of it was given once for all sequences.
+        """
         x = as_x(x)
         members = None if state is None else self._as_state(STATE, state, x.ndim)
         lengths = None if lengths is None else as_lengths(lengths)
@@ -496,11 +504,12 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         rows = Rows(T, B, None if lengths is None else checked_lengths(lengths, T, B))
         h_sizes, c_sizes = self._state_sizes(B)
         if members is None:
-            return rows, x, batched, (np.zeros(h_sizes, dtype), c_sizes and np.zeros(c_sizes, dtype))
-        h_0, c_0 = self._checked_state(members, B, batched)
+            return rows, x, batched, (np.zeros(h_sizes, dtype), c_sizes and np.zeros(c_sizes, dtype)), NOT_SHARED
+        h_0, c_0 = self._checked_state(members, B, batched, check_state if batched else check_array)
+        shared = is_shared(h_0, B), is_shared(c_0, B)
         h_0 = initial_state(rows.gather_state(h_0), h_sizes, dtype, private_state)
         c_0 = c_sizes and initial_state(rows.gather_state(c_0), c_sizes, dtype, private_state)
-        return rows, x, batched, (h_0, c_0)
+        return rows, x, batched, (h_0, c_0), shared
 
     def _x_error(self, given, hint):
         I = self._input_size
@@ -524,7 +533,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         h, c = pair(name, value, both)
         return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
 
-    def _checked_state(self, members, B, batched):
+    def _checked_state(self, members, B, batched, check):
         """(h, c) of _as_state, checked but not yet native, each may be None."""
         layers = "2*num_layers" if self._bidirectional else "num_layers"
         last = ("proj_size" if self._proj_size else "hidden_size", "hidden_size")
@@ -532,7 +541,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         checked = [None, None]
         for k, ((name, array), sizes) in enumerate(zip(members, self._state_sizes(B))):
             if array is not None:
-                check_array(name, array, (layers, "B", last[k])[axes], sizes[axes], self._dtype)
+                check(name, array, (layers, "B", last[k])[axes], sizes[axes], self._dtype)
                 checked[k] = array if batched else array[:, None]
         return checked
 
@@ -551,11 +560,13 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         check_array("d_output", d_output, symbols, sizes, self._dtype)
         return d_output.transpose(1, 0, 2) if self._batch_first else d_output
 
-    def _returned(self, output, rows, state, batched):
+    def _returned(self, output, rows, state, batched, shared=NOT_SHARED):
         """Time-major results in the caller's axes."""
         h, c = state
         if rows.offsets is not None:
             h, c = rows.scatter_state(h), rows.scatter_state(c)
+        if shared is not NOT_SHARED:
+            h, c = (over_sequences(s) if one else s for s, one in zip((h, c), shared))
         if not batched:
             h, c = h[:, 0], None if c is None else c[:, 0]
         if not batched or self._batch_first:

@@ -28,7 +28,9 @@ from fastrnn._validation import (
     checked_lstm_gradients,
     checked_rnn,
     initial_state,
+    is_shared,
     names_arguments,
+    over_sequences,
 )
 
 __all__ = [
@@ -52,13 +54,14 @@ WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_
 class Tape:
     """What a backward needs of its forward: private copies, never altered."""
 
-    __slots__ = ("sizes", "weights", "steps")
+    __slots__ = ("sizes", "weights", "steps", "shared")
 
-    def __init__(self, x, weights, gates):
+    def __init__(self, x, state, weights, gates):
         T, B, I = x.shape
         self.sizes = T, B, I, weights[0].shape[0] // gates
         self.weights = {name: w.copy() for name, w in zip(WEIGHTS, weights) if w is not None}
         self.steps = []
+        self.shared = [is_shared(s, B) for s in state]  # one state for all sequences
 
     @property
     def dtype(self):
@@ -114,6 +117,11 @@ def run_backward(tape, step_backward, d_output, d_state):
         for d, d_prev in zip(d_state, d_state_prev, strict=True):
             d[b] = d_prev
     return d_x, d_weights
+
+
+def given_shapes(tape, d_state):
+    """d_state_0 in the shapes of the state: that of one state for all sequences is the sum over them."""
+    return tuple(over_sequences(d) if shared else d for d, shared in zip(d_state, tape.shared))
 
 
 def linear(weights, suffix, a):
@@ -245,7 +253,7 @@ def lstm_forward(
     x, (h, c), weights, lengths, reverse = checked_lstm(
         x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
     )
-    tape = LSTMTape(x, weights, gates=4)
+    tape = LSTMTape(x, (h, c), weights, gates=4)
     _, B, _, H = tape.sizes
     P = tape.weights["weight_hh"].shape[1]
     h = initial_state(h, (B, P), tape.dtype, private=True)
@@ -269,7 +277,7 @@ def lstm_backward(
     d_h = initial_state(d_h, (B, P), tape.dtype, private=True)
     d_c = initial_state(d_c, (B, H), tape.dtype, private=True)
     d_x, d_params = run_backward(tape, lstm_step_backward, d_output, (d_h, d_c))
-    return d_x, (d_h, d_c), d_params
+    return d_x, given_shapes(tape, (d_h, d_c)), d_params
 
 
 # GRU
@@ -349,7 +357,7 @@ def gru_forward(
 ) -> tuple[Array, Array, GRUTape]:
     """The same as `fastrnn.functional.gru_forward`, in plain NumPy."""
     x, h, weights, lengths, reverse = checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
-    tape = GRUTape(x, weights, gates=3)
+    tape = GRUTape(x, (h,), weights, gates=3)
     _, B, _, H = tape.sizes
     h = initial_state(h, (B, H), tape.dtype, private=True)
     output = run_forward(tape, gru_step, x, (h,), lengths, reverse)
@@ -367,7 +375,7 @@ def gru_backward(
     d_output, d_h = checked_gradients(d_output, d_state_n, (T, B, H), tape.dtype)
     d_h = initial_state(d_h, (B, H), tape.dtype, private=True)
     d_x, d_params = run_backward(tape, gru_step_backward, d_output, (d_h,))
-    return d_x, d_h, d_params
+    return d_x, *given_shapes(tape, (d_h,)), d_params
 
 
 # RNN
@@ -439,7 +447,7 @@ def rnn_forward(
     x, h, weights, lengths, reverse, nonlinearity = checked_rnn(
         x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
     )
-    tape = RNNTape(x, weights, gates=1)
+    tape = RNNTape(x, (h,), weights, gates=1)
     tape.nonlinearity = nonlinearity
     _, B, _, H = tape.sizes
     h = initial_state(h, (B, H), tape.dtype, private=True)
@@ -458,4 +466,4 @@ def rnn_backward(
     d_output, d_h = checked_gradients(d_output, d_state_n, (T, B, H), tape.dtype)
     d_h = initial_state(d_h, (B, H), tape.dtype, private=True)
     d_x, d_params = run_backward(tape, partial(rnn_step_backward, tape.nonlinearity), d_output, (d_h,))
-    return d_x, d_h, d_params
+    return d_x, *given_shapes(tape, (d_h,)), d_params

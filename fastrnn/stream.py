@@ -9,7 +9,7 @@ import numpy as np
 from fastrnn import _core
 from fastrnn._parametrized import Given, Returned
 from fastrnn._threads import get_num_threads
-from fastrnn._validation import array_or_none, as_array, check_array, native, pair, shape_error, single
+from fastrnn._validation import array_or_none, as_array, check_array, check_state, native, pair, shape_error, single
 
 __all__ = ["Stream"]
 
@@ -80,9 +80,11 @@ class Stream(_core.Steps, Generic[Given, Returned]):
         for (name, _), old, symbol, array in zip(
             members, (self._h, self._c), (self._output_symbol, "hidden_size"), arrays
         ):
-            check_array(name, array, ("num_layers", "B", symbol)[axes], old.shape[axes], old.dtype)
+            check = check_state if self._batched else check_array
+            check(name, array, ("num_layers", "B", symbol)[axes], old.shape[axes], old.dtype)
             # Each is copied before either is written: it may be a view of the other.
-            new.append((old, 0 if array is None else np.array(array, old.dtype).reshape(old.shape)))
+            values = 0 if array is None else np.array(array, old.dtype)
+            new.append((old, values if self._batched or array is None else values[:, None]))
         for old, values in new:
             old[...] = values
 

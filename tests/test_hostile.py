@@ -5,6 +5,7 @@ result or in an error that names the argument, and never writes beyond an array.
 so every case runs in a process of its own.
 """
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -206,4 +207,116 @@ CASES = {
 def test_conversions_run_code(case):
     program = PRELUDE + textwrap.dedent(CASES[case]) + "\nmany(call)\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
+
+
+# Drawn at random: a conversion does anything to anything that the call has been given. The call then ends in an error
+# that names an argument, or in results of the right shape.
+FUZZ = PRELUDE + """
+import sys
+
+seed, cases = map(int, sys.argv[1:])
+
+
+def mischief(rng, given, layer):
+    '''A function that does one of many things to one of the given arrays, or to the layer.'''
+
+    def act():
+        if depth[0] > 2:
+            return
+        depth[0] += 1
+        try:
+            target = given[rng.integers(len(given))]
+            match rng.integers(9):
+                case 0:
+                    target.shape = (target.size, *[1] * (target.ndim - 1))
+                case 1:
+                    target.shape = target.shape[::-1]
+                case 2:
+                    target.resize(rng.integers(1, 5))  # NumPy refuses it as long as the array is in use
+                case 3:
+                    given[rng.integers(len(given))] = np.zeros(1, np.float32)  # frees the array that was there
+                case 4:
+                    layer.freeze()
+                case 5:
+                    layer.unfreeze()
+                case 6:
+                    fastrnn.set_num_threads(int(rng.integers(1, 4)))
+                case 7:
+                    fuzz_one(rng, layer)
+                case 8:
+                    layer.load_state_dict(layer.state_dict())
+        except ValueError:
+            pass
+        finally:
+            depth[0] -= 1
+
+    return act
+
+
+def fuzz_one(rng, layer):
+    B, T = map(int, rng.integers(1, 30, 2))
+    D, L = 1 + layer.bidirectional, layer.num_layers
+    state = draw(D * L, B, H), draw(D * L, B, H)
+    given = [draw(T, B, I), *state, rng.integers(0, T + 1, B), draw(T, B, D * H), draw(D * L, B, H), draw(B, I)]
+    act = mischief(rng, given, layer)
+
+    def one(k):
+        '''The array, or one that acts when it is converted.'''
+        match rng.integers(4):
+            case 0:
+                return Evil(given[k].copy(), act)
+            case 1:
+                return Evil(given[k], act)
+            case 2 if k == 3:
+                return [Index(n, act) for n in given[k]]
+        return given[k]
+
+    pair = isinstance(layer, fastrnn.LSTM)
+    try:
+        state = [one(1), one(2)] if pair else one(1)
+        x, lengths = one(0), one(3) if rng.integers(2) else None
+        if rng.integers(2):
+            checked(layer(x, state, lengths), (T, B, D * H))
+        else:
+            every = int(rng.integers(1, 4)) if rng.integers(2) else None
+            *results, tape = layer.forward(x, state, lengths, checkpoint_every=every)
+            checked(results, (T, B, D * H))
+            d_state = [one(5), None] if pair else one(5)
+            checked(layer.backward(tape, one(4) if rng.integers(2) else None, d_state), (T, B, I))
+        if not layer.bidirectional:
+            stream = layer.stream(B)
+            stream.state = [one(1), one(2)] if pair else one(1)
+            checked((stream.step(one(6), np.zeros((B, H), np.float32)),), (B, H))
+    except (TypeError, ValueError) as error:
+        names = "x", "state", "d_output", "d_state_n", "lengths", "params", "tape", "out"
+        assert str(error).startswith(names), error
+
+
+class Index:
+    def __init__(self, number, act):
+        self.number, self.act = int(number), act
+
+    def __index__(self):
+        self.act()
+        return self.number
+
+
+def checked(results, shape):
+    assert results[0].ndim == len(shape)
+
+
+depth = [0]
+for case in range(cases):
+    rng = np.random.default_rng([seed, case])
+    cls = [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN][rng.integers(3)]
+    fuzz_one(rng, cls(I, H, int(rng.integers(1, 3)), bidirectional=bool(rng.integers(2)), rng=0))
+"""
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_drawn_conversions(seed):
+    many = int(os.environ.get("FASTRNN_FUZZ", "1"))
+    command = [sys.executable, "-W", "ignore", "-c", FUZZ, str(seed), str(1000 * many)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])

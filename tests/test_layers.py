@@ -329,7 +329,7 @@ def test_a_tape_does_not_keep_its_layer_alive():
         (True, (), None, ValueError, "x: expected (B, T, input_size=5) or (T, input_size=5), got ()"),
         (False, (1, T, B, I), None, ValueError, "x: expected (T, B, input_size=5) or (T, input_size=5), got (1, 4"),
         (False, None, None, TypeError, "x: expected an array, got None"),
-        (False, (T, B, I), ((L, 1, H), None), ValueError, "state (h_0): expected (num_layers=2, B=3, hidden_size=6), "),
+        (False, (T, B, I), ((L, 2, H), None), ValueError, "state (h_0): expected (num_layers=2, B=3, hidden_size=6), "),
         (False, (T, B, I), (None, (1, B, H)), ValueError, "state (c_0): expected (num_layers=2, B=3, hidden_size=6), "),
         (False, (T, B, I), ((B, H), None), ValueError, "state (h_0): expected (num_layers=2, B=3, hidden_size=6), "),
         (True, (B, T, I), ((L, T, H), None), ValueError, "state (h_0): expected (num_layers=2, B=3, hidden_size=6), "),
