@@ -56,7 +56,9 @@ def converted(name, value):
     if value is None:
         raise TypeError(f"{name}: expected an array, got None")
     if requires_grad(value) or isinstance(value, (tuple, list)) and any(map(requires_grad, value)):
-        raise TypeError(f"{name}: a tensor that requires grad, and no gradient would flow back to it; give its .detach()")
+        raise TypeError(
+            f"{name}: a tensor that requires grad, and no gradient would flow back to it; give its .detach()"
+        )
     if isinstance(value, tuple) and hasattr(value, "batch_sizes"):
         raise TypeError(
             f"{name}: a PackedSequence; unpack it with torch.nn.utils.rnn.pad_packed_sequence and pass lengths="
@@ -71,8 +73,8 @@ def converted(name, value):
         raise TypeError(f"{name}: not an array: {error}{remedy}") from error
     if array.dtype == object and hasattr(value, "to_numpy"):
         raise TypeError(
-            f"{name}: a {type(value).__name__} of text or of nullable numbers; take the columns of numbers and give their "
-            ".to_numpy(np.float32)"
+            f"{name}: a {type(value).__name__} of text or of nullable numbers; "
+            "take the columns of numbers and give their .to_numpy(np.float32)"
         )
     return array
 
@@ -464,6 +466,6 @@ def check_tape(tape, expected, place="third"):
     if type(tape) is not expected:
         kind = type(tape)
         raise TypeError(
-            f"tape: expected a {expected.__module__}.{expected.__qualname__}, got a {kind.__module__}.{kind.__qualname__}; "
-            f"it is what forward returns {place}"
+            f"tape: expected a {expected.__module__}.{expected.__qualname__}, "
+            f"got a {kind.__module__}.{kind.__qualname__}; it is what forward returns {place}"
         )

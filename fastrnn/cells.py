@@ -83,7 +83,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         x : array_like, (B, I) or (I,)
             The input of this step, cast to the cell's dtype by NumPy's "same_kind" rule. B may be 0.
         state : tuple (h, c) of array_like, or h for a GRU or an RNN, each (B, H), or (H,) as x is, optional
-            The state before; a member may be None. Default: zeros.
+            The state before; a member may be None, or (1, H) for all sequences. Default: zeros.
 
         Returns
         -------
@@ -157,7 +157,8 @@ class Cell(Parametrized, Generic[Given, Returned]):
         -------
         d_x : ndarray, shape of `x`
         d_state : tuple (d_h, d_c) of ndarray, or d_h for a GRU or an RNN
-            The gradient with respect to the state before.
+            The gradient with respect to the state before; of a state (1, H) for all sequences the sum over them,
+            (1, H), as in `LSTM.backward`.
         d_params : Parameters
             The names and shapes of `params`.
 
@@ -166,8 +167,8 @@ class Cell(Parametrized, Generic[Given, Returned]):
         TypeError
             If `tape` is not a cell's tape, or a dtype cannot be cast.
         ValueError
-            If the tape is another cell's, if a shape does not fit, or if the `x` of the forward pass has been changed
-            since.
+            If the tape is another cell's, if no gradient is given, if a shape does not fit, or if the `x` of the
+            forward pass has been changed since.
         """
         check_tape(tape, CellTape, "second")
         members = self._as_state(D_STATE, d_state, 2 if tape.batched else 1)

@@ -291,7 +291,8 @@ def lstm(
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
     state : tuple (h_0, c_0) of array_like, (B, P) and (B, H), or None
-        The state before the first step; None, for the tuple or for a member of it, means zeros.
+        The state before the first step; None, for the tuple or for a member of it, means zeros. A member of (1, P) or
+        (1, H) is one for all sequences.
     weight_ih : array_like, (4*H, I), float32 or float64
         Its dtype is that of the computation and of everything returned.
     weight_hh : array_like, (4*H, P)
@@ -399,13 +400,15 @@ def lstm_backward(
         The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
         Default: zeros.
     d_state_n : tuple (d_h_n, d_c_n) of array_like, (B, P) and (B, H), optional
-        The gradient with respect to `state_n`; a member may be None. Default: zeros.
+        The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
 
     Returns
     -------
     d_x : ndarray, (T, B, I)
         Zero beyond a sequence's length.
     d_state : tuple (d_h_0, d_c_0) of ndarray, (B, P) and (B, H)
+        Of a state (1, P) or (1, H) for all sequences the sum over them, of that shape: in float64, from the first to
+        the last, then rounded.
     d_params : dict of ndarray
         "weight_ih" (4*H, I), "weight_hh" (4*H, P), and of those that were given "bias_ih", "bias_hh" (4*H,),
         "weight_hr" (P, H) and "weight_peephole" (3, H).
@@ -415,7 +418,7 @@ def lstm_backward(
     TypeError
         If `tape` is not a tape of `lstm_forward`, or a dtype cannot be cast.
     ValueError
-        If a shape does not fit, or the `x` of the forward pass has been changed since.
+        If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     check_tape(tape, LSTMTape)
     T, B, H, P = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1], tape.state_0[0].shape[1]
@@ -463,7 +466,7 @@ def gru(
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
     state : array_like, (B, H), or None
-        h_0, the state before the first step; None means zeros.
+        h_0, the state before the first step; None means zeros, and (1, H) is one for all sequences.
     weight_ih : array_like, (3*H, I), float32 or float64
         Its dtype is that of the computation and of everything returned.
     weight_hh : array_like, (3*H, H)
@@ -562,13 +565,15 @@ def gru_backward(
         The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
-        The gradient with respect to `state_n`. Default: zeros.
+        The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
 
     Returns
     -------
     d_x : ndarray, (T, B, I)
         Zero beyond a sequence's length.
     d_state : ndarray, (B, H)
+        Of a state (1, H) for all sequences the sum over them, (1, H): in float64, from the first to the last, then
+        rounded.
     d_params : dict of ndarray
         "weight_ih" (3*H, I), "weight_hh" (3*H, H), and "bias_ih", "bias_hh" (3*H,) of those biases that
         were given.
@@ -578,7 +583,7 @@ def gru_backward(
     TypeError
         If `tape` is not a tape of `gru_forward`, or a dtype cannot be cast.
     ValueError
-        If a shape does not fit, or the `x` of the forward pass has been changed since.
+        If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     check_tape(tape, GRUTape)
     sizes = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1]
@@ -619,7 +624,7 @@ def rnn(
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
     state : array_like, (B, H), or None
-        h_0, the state before the first step; None means zeros.
+        h_0, the state before the first step; None means zeros, and (1, H) is one for all sequences.
     weight_ih : array_like, (H, I), float32 or float64
         Its dtype is that of the computation and of everything returned.
     weight_hh : array_like, (H, H)
@@ -722,13 +727,15 @@ def rnn_backward(
         The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
-        The gradient with respect to `state_n`. Default: zeros.
+        The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
 
     Returns
     -------
     d_x : ndarray, (T, B, I)
         Zero beyond a sequence's length.
     d_state : ndarray, (B, H)
+        Of a state (1, H) for all sequences the sum over them, (1, H): in float64, from the first to the last, then
+        rounded.
     d_params : dict of ndarray
         "weight_ih" (H, I), "weight_hh" (H, H), and "bias_ih", "bias_hh" (H,) of those biases that
         were given.
@@ -738,7 +745,7 @@ def rnn_backward(
     TypeError
         If `tape` is not a tape of `rnn_forward`, or a dtype cannot be cast.
     ValueError
-        If a shape does not fit, or the `x` of the forward pass has been changed since.
+        If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     check_tape(tape, RNNTape)
     sizes = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1]

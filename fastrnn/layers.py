@@ -224,11 +224,12 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         ----------
         x : array_like, (T, B, I), or (B, T, I) with `batch_first`, or (T, I)
             The input: T steps of B sequences, or of a single one. T and B may be 0. It is cast to the
-            layer's dtype by NumPy's "same_kind" rule; any strides and any byte order will do.
+            layer's dtype by NumPy's "same_kind" rule; any strides and any byte order will do. A list of arrays of two
+            or more axes is refused: stack it.
         state : tuple (h_0, c_0) of array_like, or h_0 for a GRU or an RNN, optional
             The state before the first step, (num_layers*D, B, H_out), and c_0 (num_layers*D, B, H), or without B as
             x is. D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if there is one, else H. A member may
-            be None. Default: zeros.
+            be None. With a B of 1 it is one state for all sequences, as a learned initial state is. Default: zeros.
         lengths : array_like of int, (B,), optional
             Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. The reverse
             direction begins at each sequence's own end. Default: T.
@@ -243,7 +244,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         Raises
         ------
         TypeError
-            If a dtype cannot be cast.
+            If a dtype cannot be cast, or an argument is a tensor that requires grad.
         ValueError
             If a shape or a length does not fit. The message starts with the argument's name.
         """
@@ -412,14 +413,16 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
             Default: zeros.
         d_state_n : tuple (d_h_n, d_c_n) of array_like, or d_h_n for a GRU or an RNN, optional
-            The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros.
+            The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros. One gradient
+            has to be given.
 
         Returns
         -------
         d_x : ndarray, shape of `x`
             Zero beyond a sequence's length.
         d_state : tuple (d_h_0, d_c_0) of ndarray, or d_h_0 for a GRU or an RNN
-            Of the shapes of `state_n`.
+            Of the shapes of `state_n`; of a state for all sequences the sum over them, (num_layers*D, 1, ...): in
+            float64, from the first to the last, then rounded to the layer's dtype.
         d_params : Parameters
             The names and shapes of `params`.
 
@@ -428,8 +431,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         TypeError
             If `tape` is not a layer's tape, or a dtype cannot be cast.
         ValueError
-            If the tape is another layer's, if a shape does not fit, or if the `x` of the forward pass
-            has been changed since.
+            If the tape is another layer's, if neither gradient is given, if a shape does not fit, or if the `x` of
+            the forward pass has been changed since.
         """
         check_tape(tape, LayerTape)
         d_output = array_or_none("d_output", d_output)

@@ -62,30 +62,29 @@ class Stream(_core.Steps, Generic[Given, Returned]):
 
     @property
     def state(self) -> Returned:
-        """(h, c), or h of a GRU or an RNN: copies, (num_layers, B, ...) or (num_layers, ...); can be assigned to."""
+        """(h, c), or h of a GRU or an RNN: copies, (num_layers, B, ...) or (num_layers, ...).
+
+        It can be assigned to, also (num_layers, 1, ...) for all sequences.
+        """
         h, c = (None if s is None else s.copy() if self._batched else s[:, 0].copy() for s in (self._h, self._c))
         return h if c is None else (h, c)  # type: ignore[return-value]  # which of them, the layer's class says
 
     @state.setter
     def state(self, value: Given | None) -> None:
-        members = [("state", value)]
-        if self._c is None:
-            single("state", value, 3 if self._batched else 2)
-        else:
-            h, c = pair("state", value, "(h, c)")
-            members = [("state (h)", h), ("state (c)", c)]
-        arrays = [array_or_none(name, member) for name, member in members]
-        axes = slice(0, 3) if self._batched else slice(0, 3, 2)
+        parts = [("state", self._h, self._output_symbol)]
+        members = [single("state", value, 3 if self._batched else 2) if self._c is None else None]
+        if self._c is not None:
+            parts = [("state (h)", self._h, self._output_symbol), ("state (c)", self._c, "hidden_size")]
+            members = pair("state", value, "(h, c)")
+        arrays = [array_or_none(name, member) for (name, _, _), member in zip(parts, members, strict=True)]
+        axes, check = (slice(0, 3), check_state) if self._batched else (slice(0, 3, 2), check_array)
         new = []
-        for (name, _), old, symbol, array in zip(
-            members, (self._h, self._c), (self._output_symbol, "hidden_size"), arrays
-        ):
-            check = check_state if self._batched else check_array
+        for (name, old, symbol), array in zip(parts, arrays):
             check(name, array, ("num_layers", "B", symbol)[axes], old.shape[axes], old.dtype)
             # Each is copied before either is written: it may be a view of the other.
-            values = 0 if array is None else np.array(array, old.dtype)
-            new.append((old, values if self._batched or array is None else values[:, None]))
-        for old, values in new:
+            values = np.zeros(1, old.dtype) if array is None else np.array(array, old.dtype)
+            new.append(values if self._batched or array is None else values[:, None])
+        for (_, old, _), values in zip(parts, new):
             old[...] = values
 
     def reset(self) -> None:

@@ -212,7 +212,9 @@ def test_conversions_run_code(case):
 
 # Drawn at random: a conversion does anything to anything that the call has been given. The call then ends in an error
 # that names an argument, or in results of the right shape.
-FUZZ = PRELUDE + """
+FUZZ = (
+    PRELUDE
+    + """
 import sys
 
 seed, cases = map(int, sys.argv[1:])
@@ -312,6 +314,7 @@ for case in range(cases):
     cls = [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN][rng.integers(3)]
     fuzz_one(rng, cls(I, H, int(rng.integers(1, 3)), bidirectional=bool(rng.integers(2)), rng=0))
 """
+)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -130,7 +130,9 @@ for cell, rows in ROWS.items():
     if cell != "lstm":
         for wrong in ((B, H + 1), (H,), (1, B, H), (H, B)):
             REFUSED[cell].append((ValueError, f"state: expected (B=2, H=5), got {wrong}", {"state": zeros(*wrong)}))
-        REFUSED[cell].append((TypeError, "state: expected one array, got a tuple of length 2", {"state": (zeros(B, H),) * 2}))
+        REFUSED[cell].append(
+            (TypeError, "state: expected one array, got a tuple of length 2", {"state": (zeros(B, H),) * 2})
+        )
         REFUSED[cell].append((TypeError, "state: cannot be cast", {"state": zeros(B, H, dtype=complex)}))
 
 
