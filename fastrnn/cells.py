@@ -205,10 +205,10 @@ class Cell(Parametrized, Generic[Given, Returned]):
         x, B = (x[None], shape[0]) if batched else (x[None, None], 1)
         if B > self._most_rows:
             check_bytes("x", (1, B), self._widest, dtype.itemsize)
-        h = c = None
+        h, c, shared = None, None, (False, False)
         if members is not None:
             h, c = self._checked_state(members, B, batched, check_state if batched else check_array)
-        shared = is_shared(h, B), is_shared(c, B)
+            shared = is_shared(h, B), is_shared(c, B)
         sizes = (B, self._hidden_size)
         h = initial_state(h, sizes, dtype, private_state)
         c = initial_state(c, sizes, dtype, private_state) if self._cell == "lstm" else None
