@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 
 from fastrnn import _core
 from fastrnn._levels import pack_stack
-from fastrnn._validation import Array, as_array, flag, float_dtype, shape_error, size
+from fastrnn._validation import Array, as_array, detached, flag, float_dtype, size
 from fastrnn.functional import GATES, WEIGHTS
-from fastrnn.parameters import Parameters, checked_version
+from fastrnn.parameters import Parameters, check_values, checked_version
 
 # A state as callers may give it and as it is returned: (h, c) of an LSTM, h of the others.
 Given = TypeVar("Given")
@@ -127,7 +127,7 @@ class Parametrized:
 
     def _derive(self):
         """Everything that follows from the parameters."""
-        self._dtype = self._params.flat.dtype
+        self._dtype = self._params._flat.dtype
         self._weights = self._split(self._params._views())
 
     def _split(self, arrays):
@@ -229,34 +229,49 @@ class Parametrized:
             If a name is missing or not known, or an array does not fit: the message lists them all. Or if
             the layer is frozen.
         """
-        if self.frozen:
-            raise ValueError("params: the layer is frozen; call unfreeze() first")
         try:
-            given = {name: mapping[name] for name in mapping.keys()}
+            names = list(mapping.keys())
         except AttributeError:
             raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}") from None
-        arrays = {}
+        given, unusable = {}, {}
+        for name in names:
+            value = mapping[name]
+            try:
+                given[name] = as_array(name, detached(value)) if name in self._params else None
+            except (TypeError, ValueError) as error:
+                unusable[name] = str(error)
+        if self.frozen:
+            raise ValueError("params: the layer is frozen; call unfreeze() first")
         problems = []
         for name, array in self._params._views().items():
-            if name not in given:
+            if name in unusable:
+                problems.append(unusable[name])
+            elif name not in given:
                 problems.append(f"{name}: missing")
-                continue
-            try:
-                value = as_array(name, given[name], self._dtype)
-                if value.shape != array.shape:
-                    raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
-            except (TypeError, ValueError) as error:
-                problems.append(str(error))
-                continue
-            arrays[name] = value
-        problems += [f"{name}: not a parameter" for name in given if name not in self._params]
+            else:
+                try:
+                    check_values(name, given[name], array)
+                except (TypeError, ValueError) as error:
+                    problems.append(str(error))
+        problems += [f"{name}: not a parameter" for name, array in given.items() if array is None]
         if problems:
+            for prefix in self._prefixes(given):
+                problems[:0] = [
+                    f"the names begin with {prefix!r}; "
+                    f"give {{k.removeprefix({prefix!r}): v for k, v in mapping.items() if k.startswith({prefix!r})}}"
+                ]
             raise ValueError("mapping: does not fit " + "\n    ".join([f"{self!r}:", *problems]))
         # Whatever can fail or warn, and whatever shares memory with a parameter, is copied first.
         new = self._params.empty_like()
-        for name, value in arrays.items():
-            new[name] = value
-        self._params.flat.reshape(-1)[...] = new.flat
+        for name, array in given.items():
+            new[name] = array
+        self._params._flat[...] = new._flat
+
+    def _prefixes(self, names):
+        """What stands before all names of parameters, as in the state_dict of a module that has such a layer."""
+        *_, last = self._params
+        found = [name.removesuffix(last) for name in names if isinstance(name, str) and name.endswith("." + last)]
+        return [prefix for prefix in found if all(prefix + name in names for name in self._params)]
 
     @property
     def frozen(self) -> bool:
@@ -278,7 +293,7 @@ class Parametrized:
         params = self._params
         try:
             params._set_writeable(False)
-            frozen = Frozen(_core.fingerprint(params.flat), pack_stack(self._cell, self._weights, False))
+            frozen = Frozen(_core.fingerprint(params._flat), pack_stack(self._cell, self._weights, False))
         except BaseException:  # Ctrl-C, too
             params._set_writeable(params._frozen is None)
             raise
@@ -291,7 +306,7 @@ class Parametrized:
     def _for_training(self, frozen):
         """The packed weights for forward, and those for backward."""
         if frozen.for_backward is None:
-            if _core.fingerprint(self._params.flat) != frozen.fingerprint:
+            if _core.fingerprint(self._params._flat) != frozen.fingerprint:
                 raise ValueError("params: written to while frozen, through a view made before; unfreeze() and freeze()")
             frozen.for_backward = pack_stack(self._cell, self._weights, True)
         return frozen.for_forward, frozen.for_backward

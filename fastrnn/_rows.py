@@ -120,8 +120,10 @@ class Rows:
         return turned
 
     def gather_state(self, array):
-        """(..., B, n), or None, to the kernel's order of sequences."""
-        return array if array is None or self.offsets is None else array[..., self._ragged.order, :]
+        """(..., B, n), or None, to the kernel's order of sequences; (..., 1, n) has none."""
+        if array is None or self.offsets is None or array.shape[-2] == 1:
+            return array
+        return array[..., self._ragged.order, :]
 
     def scatter_state(self, state):
         """The way back; of None, None."""

@@ -1,15 +1,22 @@
 """What is checked and converted at the Python boundary; below it every array is trusted.
 
 Every error starts with the argument's name. Nothing is formatted unless an error occurs.
+
+A conversion may run the caller's code (`__array__`, `__len__`, `__index__`, ...), and that code may assign to the shape
+of another argument, or call the layer. Therefore `as_array` returns an array object that nobody else holds, so that
+its shape and dtype remain as they were checked; and a method of a layer converts all its arguments before it reads the
+layer. The array also keeps the memory alive. Only ``ndarray.resize(refcheck=False)`` can take it away, as it can from
+every view in NumPy.
 """
 
 from __future__ import annotations
 
+import functools
 import numbers
 import operator
 import sys
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,52 +34,117 @@ FLOAT64 = np.dtype(np.float64)
 
 
 def shape_error(
-    name: str, symbols: Sequence[object], sizes: Sequence[int | None], given: tuple[int, ...]
+    name: str, symbols: Sequence[object], sizes: Sequence[int | None], given: tuple[int, ...], hint: str = ""
 ) -> ValueError:
-    """`x: expected (T, B, I=64), got (25, 16, 32)`; of a size of None, only the symbol is shown."""
+    """`x: expected (T, B, I=64), got (25, 16, 32)`, and a hint; of a size of None, only the symbol is shown."""
     axes = [str(s) if n is None else f"{s}={n}" for s, n in zip(symbols, sizes, strict=True)]
     expected = ", ".join(axes) + ("," if len(axes) == 1 else "")
-    return ValueError(f"{name}: expected ({expected}), got {given}")
+    return ValueError(f"{name}: expected ({expected}), got {given}{hint}")
 
 
-def as_array(name: str, value: Any, dtype: np.dtype | None = None) -> Array:
-    """The value as a plain array, still in its own layout and memory.
-
-    With a dtype, it is also checked that NumPy's "same_kind" rule allows the cast to it.
-    """
-    if type(value) is np.ndarray:
-        array = value
-    elif value is None:
-        raise TypeError(f"{name}: expected an array, got None")
-    else:
-        # A torch tensor that requires grad hands over its values only when detached.
-        if getattr(value, "requires_grad", False) is True:
-            value = value.detach()
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{name}: not an array: {error}") from error
-        except (TypeError, RuntimeError) as error:
-            raise TypeError(f"{name}: not an array: {error}") from error
-    if dtype is None or array.dtype is dtype or np.can_cast(array.dtype, dtype, "same_kind"):
-        return array
-    raise TypeError(f"{name}: cannot be cast from {array.dtype} to {dtype} by NumPy's 'same_kind' rule")
+def as_array(name: str, value: Any) -> Array:
+    """The value as a plain array object of our own, still in the value's layout and memory."""
+    return value.view() if type(value) is np.ndarray else converted(name, value)
 
 
-def shaped_array(name, value, symbols, sizes, dtype):
-    """as_array, of exactly these sizes; None stays None."""
+def array_or_none(name, value):
+    return None if value is None else as_array(name, value)
+
+
+def converted(name, value):
+    """as_array of anything but a plain array."""
     if value is None:
-        return None
-    array = as_array(name, value, dtype)
-    if array.shape != sizes:
-        raise shape_error(name, symbols, sizes, array.shape)
+        raise TypeError(f"{name}: expected an array, got None")
+    if requires_grad(value) or isinstance(value, (tuple, list)) and any(map(requires_grad, value)):
+        raise TypeError(
+            f"{name}: a tensor that requires grad, and no gradient would flow back to it; give its .detach()"
+        )
+    if isinstance(value, tuple) and hasattr(value, "batch_sizes"):
+        raise TypeError(
+            f"{name}: a PackedSequence; unpack it with torch.nn.utils.rnn.pad_packed_sequence and pass lengths="
+        )
+    try:
+        array = np.asarray(value).view()
+    except ValueError as error:
+        remedy = RAGGED if name == "x" and "inhomogeneous" in str(error) else ""
+        raise ValueError(f"{name}: not an array: {error}{remedy}") from error
+    except (TypeError, RuntimeError) as error:
+        remedy = "; give its .float()" if str(getattr(value, "dtype", "")) == "torch.bfloat16" else ""
+        raise TypeError(f"{name}: not an array: {error}{remedy}") from error
+    if array.dtype == object and hasattr(value, "to_numpy"):
+        raise TypeError(
+            f"{name}: a {type(value).__name__} of text or of nullable numbers; "
+            "take the columns of numbers and give their .to_numpy(np.float32)"
+        )
     return array
+
+
+RAGGED = "; sequences of different lengths: pad them to one array and pass lengths="
+
+
+def as_x(value):
+    """as_array of x, the sequences of a batch: in a list of arrays the order of the axes is not clear."""
+    if isinstance(value, (tuple, list)) and not hasattr(value, "batch_sizes"):
+        shapes = [getattr(item, "shape", None) for item in value]
+        shapes = {shape[0] for shape in shapes if isinstance(shape, tuple) and len(shape) > 1}
+        if len(shapes) == 1:
+            raise TypeError(
+                "x: a list of arrays, whose axes can be read in two ways; give np.stack(x) of time steps (B, I), or "
+                "np.stack(x, axis=1) of sequences (T, I); with batch_first=True, np.stack(x) of sequences"
+            )
+        if shapes:
+            raise ValueError(f"x: not an array: a list of arrays of different lengths{RAGGED}")
+    return as_array("x", value)
+
+
+def x_hint(array):
+    """The remedy, where the number of axes of x shows a usual mistake, for the end of a message."""
+    if array.ndim == 1:
+        return "; a series of single numbers is x[:, None]"
+    if array.ndim == 2 and array.dtype.kind in "iu":
+        return "; integers that stand for words or classes have to become vectors first: one-hot, or an embedding"
+    return ""
+
+
+def requires_grad(value):
+    """Whether it is a torch tensor whose values torch would rather not hand over."""
+    return getattr(value, "requires_grad", False) is True
+
+
+def detached(value):
+    """For values that are copied, as from one state_dict to another: the gradient has no part in that."""
+    return value.detach() if requires_grad(value) else value
+
+
+def check_cast(name, array, dtype):
+    """Refuses what NumPy's "same_kind" rule does not cast to the dtype."""
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise TypeError(f"{name}: cannot be cast from {array.dtype} to {dtype} by NumPy's 'same_kind' rule")
+
+
+def check_array(name, array, symbols, sizes, dtype):
+    """Refuses an array that cannot be cast or is not of exactly these sizes; None is one."""
+    if array is not None:
+        if array.dtype is not dtype:
+            check_cast(name, array, dtype)
+        if array.shape != sizes:
+            raise shape_error(name, symbols, sizes, array.shape)
+
+
+def check_state(name, array, symbols, sizes, dtype):
+    """check_array of an initial state, of whose B sequences there may also be one, for all of them."""
+    if array is not None and array.shape != sizes:
+        check_cast(name, array, dtype)
+        if array.shape != (*sizes[:-2], 1, sizes[-1]):
+            raise shape_error(name, symbols, sizes, array.shape)
+    else:
+        check_array(name, array, symbols, sizes, dtype)
 
 
 def native(array, dtype):
     """The array itself if a kernel can read it as it is, else a private copy that it can read."""
     flags = array.flags
-    if array.dtype == dtype and flags.c_contiguous and flags.aligned:
+    if (array.dtype is dtype or array.dtype == dtype) and flags.c_contiguous and flags.aligned:
         return array
     return array.astype(dtype, order="C", casting="same_kind")
 
@@ -82,12 +154,30 @@ def native_or_none(array, dtype):
 
 
 def initial_state(array, sizes, dtype, private):
-    """Zeros for None; with `private`, memory that the caller does not share."""
+    """Zeros for None; of one sequence, the same for all; with `private`, memory that the caller does not share."""
     if array is None:
         return np.zeros(sizes, dtype)
+    if array.shape != sizes:
+        array = np.broadcast_to(array, sizes)
     if private:
         return array.astype(dtype, order="C", casting="same_kind")
     return native(array, dtype)
+
+
+def is_shared(given, B):
+    """Whether a given initial state, or None, is one for all of B sequences."""
+    return given is not None and given.shape[-2] == 1 != B
+
+
+def over_sequences(d_state):
+    """The gradient (..., 1, n) of a shared state: the sum of (..., B, n), from the first sequence to the last.
+
+    The sum is one in float64, rounded once to the dtype of d_state.
+    """
+    if not d_state.shape[-2]:
+        return np.zeros((*d_state.shape[:-2], 1, d_state.shape[-1]), d_state.dtype)
+    with np.errstate(all="ignore"):  # infinite gradients are no news
+        return np.add.accumulate(d_state, axis=-2, dtype=np.float64)[..., -1:, :].astype(d_state.dtype)
 
 
 def pair(name, value, members):
@@ -96,15 +186,19 @@ def pair(name, value, members):
         return None, None
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name}: expected a tuple {members}, got {type(value).__name__}")
+    value = tuple(value)  # a list could change while its members are converted
     if len(value) != 2:
         raise ValueError(f"{name}: expected a tuple {members}, got {len(value)} items")
     return value
 
 
-def single(name, value):
-    """The one member of a state, as it is."""
-    if isinstance(value, (tuple, list)) and any(member is None for member in value):
-        raise TypeError(f"{name}: expected an array, got a {type(value).__name__} with None; an LSTM's is (h, c)")
+def single(name, value, ndim):
+    """The one member of a state, of so many axes, as it is."""
+    if isinstance(value, (tuple, list)):
+        for member in value:
+            if member is None or getattr(member, "ndim", 0) == ndim:
+                given = f"{type(value).__name__} of length {len(value)}"
+                raise TypeError(f"{name}: expected one array, got a {given}; an LSTM's is (h, c)")
     return value
 
 
@@ -119,6 +213,35 @@ def check_bytes(name, shape, width, itemsize):
         )
 
 
+# Names of arguments
+
+# What other libraries call an argument, and what it is called here.
+ALIASES = {
+    "hx": "state", "initial_state": "state", "input": "x", "mask": "lengths", "seq_lengths": "lengths",
+    "seed": "rng", "random_state": "rng",
+}  # fmt: skip
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def names_arguments(function: Function) -> Function:
+    """The function, which says what an argument is called here if it is given under the name of another library."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            import inspect
+
+            for name in kwargs:
+                if ALIASES.get(name) in inspect.signature(function).parameters:
+                    raise TypeError(f"{name}: is called {ALIASES[name]} here") from None
+            raise
+
+    return call  # type: ignore[return-value]
+
+
 # Constructor arguments
 
 
@@ -127,7 +250,7 @@ def integer(name, value):
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
-        return operator.index(value)
+        return int(operator.index(value))  # a subclass of int could compare as another number
     except TypeError:
         raise TypeError(f"{name}: expected an integer, got {value!r}") from None
 
@@ -176,12 +299,13 @@ def choice(name, value, options):
     expected = " or ".join(map(repr, options))
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    value = str.__str__(value)  # a subclass could compare as another string
     if value not in options:
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    return str(value)
+    return value
 
 
-# The arguments of the functions in functional and reference. All are checked before any is converted.
+# The arguments of the functions in functional and reference. All are checked before any is cast.
 #
 # The checked_ functions return x, the state and the gradients castable to the weights' dtype but not yet cast: so it
 # shows whether a cast copied, and who skips what lies beyond a sequence's end need not cast it. They are None where
@@ -207,9 +331,10 @@ def checked_lstm(x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, we
     x = checked_x(x, I, max(4 * H, I, P), dtype)
     T, B, _ = x.shape
     h_0, c_0 = pair("state", state, "(h_0, c_0)")
-    h_0 = shaped_array("state (h_0)", h_0, ("B", "H" if weight_hr is None else "P"), (B, P), dtype)
-    c_0 = shaped_array("state (c_0)", c_0, ("B", "H"), (B, H), dtype)
-    lengths = checked_lengths(lengths, T, B)
+    h_0, c_0 = array_or_none("state (h_0)", h_0), array_or_none("state (c_0)", c_0)
+    check_state("state (h_0)", h_0, ("B", "H" if weight_hr is None else "P"), (B, P), dtype)
+    check_state("state (c_0)", c_0, ("B", "H"), (B, H), dtype)
+    lengths = checked_lengths(as_lengths(lengths), T, B)
     reverse = flag("reverse", reverse)
     return x, (h_0, c_0), tuple(native_or_none(w, dtype) for w in weights), lengths, reverse
 
@@ -230,8 +355,9 @@ def checked_one_state(gates, x, state, weight_ih, weight_hh, bias_ih, bias_hh, l
     weights, (I, H, _), dtype = checked_weights(gates, weight_ih, weight_hh, bias_ih, bias_hh)
     x = checked_x(x, I, max(gates * H, I), dtype)
     T, B, _ = x.shape
-    state = shaped_array("state", single("state", state), ("B", "H"), (B, H), dtype)
-    lengths = checked_lengths(lengths, T, B)
+    state = array_or_none("state", single("state", state, 2))
+    check_state("state", state, ("B", "H"), (B, H), dtype)
+    lengths = checked_lengths(as_lengths(lengths), T, B)
     reverse = flag("reverse", reverse)
     return x, state, tuple(native_or_none(w, dtype) for w in weights[:4]), lengths, reverse
 
@@ -247,18 +373,20 @@ def checked_weights(gates, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr=Non
     P = H = rows // gates
     P_symbol = "H"
     if weight_hr is not None:
-        weight_hr = as_array("weight_hr", weight_hr, dtype)
+        weight_hr = as_array("weight_hr", weight_hr)
+        check_cast("weight_hr", weight_hr, dtype)
         if weight_hr.ndim != 2 or weight_hr.shape[1] != H or not weight_hr.shape[0]:
             raise shape_error("weight_hr", ("P", "H"), (None, H), weight_hr.shape)
         P = weight_hr.shape[0]
         P_symbol = "P"
-    weight_hh = as_array("weight_hh", weight_hh, dtype)
-    if weight_hh.shape != (rows, P):
-        raise shape_error("weight_hh", (rows_symbol, P_symbol), (rows, P), weight_hh.shape)
-    bias_ih = shaped_array("bias_ih", bias_ih, (rows_symbol,), (rows,), dtype)
-    bias_hh = shaped_array("bias_hh", bias_hh, (rows_symbol,), (rows,), dtype)
+    weight_hh = as_array("weight_hh", weight_hh)
+    check_array("weight_hh", weight_hh, (rows_symbol, P_symbol), (rows, P), dtype)
+    bias_ih, bias_hh = array_or_none("bias_ih", bias_ih), array_or_none("bias_hh", bias_hh)
+    check_array("bias_ih", bias_ih, (rows_symbol,), (rows,), dtype)
+    check_array("bias_hh", bias_hh, (rows_symbol,), (rows,), dtype)
     if weight_peephole is not None:
-        weight_peephole = as_array("weight_peephole", weight_peephole, dtype)
+        weight_peephole = as_array("weight_peephole", weight_peephole)
+        check_cast("weight_peephole", weight_peephole, dtype)
         if weight_peephole.shape != (3, H):
             raise shape_error("weight_peephole", ("3", "H"), (None, H), weight_peephole.shape)
     return (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole), (I, H, P), dtype
@@ -266,25 +394,34 @@ def checked_weights(gates, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr=Non
 
 def checked_x(x, I, width, dtype):
     """x of any T and B; `width` is that of the widest array (T, B, width) that will be made."""
-    x = as_array("x", x, dtype)
+    x = as_x(x)
+    check_cast("x", x, dtype)
     if x.ndim != 3 or x.shape[2] != I:
-        raise shape_error("x", ("T", "B", "I"), (None, None, I), x.shape)
+        raise shape_error("x", ("T", "B", "I"), (None, None, I), x.shape, x_hint(x))
     check_bytes("x", x.shape[:2], width, dtype.itemsize)
     return x
 
 
-def checked_lengths(lengths, T, B):
-    """None, or a private array of intp, (B,), each number from 0 to T."""
+def as_lengths(lengths):
+    """as_array of lengths, or None; those of a list or another sequence are integers, one by one."""
     if lengths is None:
         return None
     array = as_array("lengths", lengths)
+    if array.ndim == 1 and isinstance(lengths, Sequence):
+        # NumPy makes 1 of a True among ints, and floats of no ints or of large ones.
+        return np.array([integer("lengths", value) for value in lengths], object)
+    if array.ndim == 1 and array.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected integers, got {array.dtype}")
+    return array
+
+
+def checked_lengths(array, T, B):
+    """Of as_lengths, a private array of intp, (B,), each number from 0 to T; None stays None."""
+    if array is None:
+        return None
     if array.shape != (B,):
         raise shape_error("lengths", ("B",), (B,), array.shape)
-    if isinstance(lengths, Sequence):
-        # One by one: NumPy makes 1 of a True among ints, and floats of no ints or of large ones.
-        array = np.array([integer("lengths", value) for value in lengths], object)
-    elif array.dtype.kind not in "iu":
-        raise TypeError(f"lengths: expected integers, got {array.dtype}")
+    array = array.copy()  # another thread may write to the caller's
     outside = np.flatnonzero((array < 0) | (array > T))
     if outside.size:
         b = outside[0]
@@ -298,24 +435,37 @@ def checked_lstm_gradients(d_output, d_state_n, sizes, P, dtype):
     P_symbol = "P"
     if P is None:
         P, P_symbol = H, "H"
-    d_output = shaped_array("d_output", d_output, ("T", "B", P_symbol), (T, B, P), dtype)
+    d_output = array_or_none("d_output", d_output)
     d_h_n, d_c_n = pair("d_state_n", d_state_n, "(d_h_n, d_c_n)")
-    d_h_n = shaped_array("d_state_n (d_h_n)", d_h_n, ("B", P_symbol), (B, P), dtype)
-    d_c_n = shaped_array("d_state_n (d_c_n)", d_c_n, ("B", "H"), (B, H), dtype)
+    check_given(d_output, d_h_n, d_c_n)
+    d_h_n, d_c_n = array_or_none("d_state_n (d_h_n)", d_h_n), array_or_none("d_state_n (d_c_n)", d_c_n)
+    check_array("d_output", d_output, ("T", "B", P_symbol), (T, B, P), dtype)
+    check_array("d_state_n (d_h_n)", d_h_n, ("B", P_symbol), (B, P), dtype)
+    check_array("d_state_n (d_c_n)", d_c_n, ("B", "H"), (B, H), dtype)
     return d_output, (d_h_n, d_c_n)
 
 
 def checked_gradients(d_output, d_state_n, sizes, dtype):
     """d_output (T, B, H) and d_state_n (B, H) of gru_backward and rnn_backward; `sizes` is (T, B, H)."""
-    d_output = shaped_array("d_output", d_output, ("T", "B", "H"), sizes, dtype)
-    d_state_n = shaped_array("d_state_n", d_state_n, ("B", "H"), sizes[1:], dtype)
+    check_given(d_output, d_state_n)
+    d_output = array_or_none("d_output", d_output)
+    d_state_n = array_or_none("d_state_n", single("d_state_n", d_state_n, 2))
+    check_array("d_output", d_output, ("T", "B", "H"), sizes, dtype)
+    check_array("d_state_n", d_state_n, ("B", "H"), sizes[1:], dtype)
     return d_output, d_state_n
 
 
-def check_tape(tape, expected):
+def check_given(*gradients):
+    """Refuses a backward without any gradient of the results."""
+    if all(gradient is None for gradient in gradients):
+        raise ValueError("d_output, d_state_n: neither is given, so all gradients would be zero; give one or both")
+
+
+def check_tape(tape, expected, place="third"):
+    """`place` is that of the tape among what forward returns."""
     if type(tape) is not expected:
         kind = type(tape)
         raise TypeError(
             f"tape: expected a {expected.__module__}.{expected.__qualname__}, "
-            f"got a {kind.__module__}.{kind.__qualname__}"
+            f"got a {kind.__module__}.{kind.__qualname__}; it is what forward returns {place}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from typing import Generic
 
@@ -16,16 +17,22 @@ from fastrnn._validation import (
     Array,
     Nonlinearity,
     State,
+    array_or_none,
     as_array,
+    check_array,
     check_bytes,
+    check_cast,
+    check_state,
     check_tape,
     choice,
     initial_state,
+    is_shared,
+    names_arguments,
     native,
     native_or_none,
+    over_sequences,
     pair,
     shape_error,
-    shaped_array,
     single,
 )
 from fastrnn.functional import GATES, Tape, empty_like, infer_rows, run_back, run_tapes
@@ -34,15 +41,21 @@ from fastrnn.parameters import Parameters
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
 
+# What messages call a state, its members, and both of an LSTM.
+STATE = "state", "state (h)", "state (c)", "(h, c)"
+D_STATE = "d_state", "d_state (d_h)", "d_state (d_c)", "(d_h, d_c)"
+
+
 class CellTape:
     """What a cell's `backward` needs of its `forward`; opaque, and never altered by a backward."""
 
-    __slots__ = ("cell", "tape", "batched")
+    __slots__ = ("cell", "tape", "batched", "shared")
 
-    def __init__(self, cell, tape, batched):
+    def __init__(self, cell, tape, batched, shared):
         self.cell = weakref.ref(cell)
         self.tape = tape
         self.batched = batched
+        self.shared = shared  # whether h and c are each one for all sequences
 
     def __reduce__(self):
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one cell")
@@ -54,6 +67,14 @@ class CellTape:
 class Cell(Parametrized, Generic[Given, Returned]):
     """What LSTMCell, GRUCell and RNNCell share: everything but their names and options."""
 
+    def _derive(self):
+        super()._derive()
+        self._widest = max(self._input_size, GATES[self._cell] * self._hidden_size)
+        self._most_rows = sys.maxsize // (self._widest * self._dtype.itemsize)
+
+    _OWN = (*Parametrized._OWN, "_widest", "_most_rows")
+
+    @names_arguments
     def __call__(self, x: ArrayLike, state: Given | None = None) -> Returned:
         """Take one step and keep nothing for a backward pass.
 
@@ -62,7 +83,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         x : array_like, (B, I) or (I,)
             The input of this step, cast to the cell's dtype by NumPy's "same_kind" rule. B may be 0.
         state : tuple (h, c) of array_like, or h for a GRU or an RNN, each (B, H), or (H,) as x is, optional
-            The state before; a member may be None. Default: zeros.
+            The state before; a member may be None, or (1, H) for all sequences. Default: zeros.
 
         Returns
         -------
@@ -76,13 +97,14 @@ class Cell(Parametrized, Generic[Given, Returned]):
         ValueError
             If a shape does not fit. The message starts with the argument's name.
         """
-        rows, given, batched, state_0 = self._arguments(x, state, private_state=False)
+        rows, given, batched, state_0, _ = self._arguments(x, state, private_state=False)
         state_n = empty_like(state_0)
         frozen = self._params._frozen
         weights = frozen.for_forward[0] if frozen else self._weights[0]
         infer_rows(self._cell, rows, [(False, native(given, self._dtype), state_0, weights, state_n)])
         return self._returned(state_n, batched)
 
+    @names_arguments
     def forward(self, x: ArrayLike, state: Given | None = None) -> tuple[Returned, CellTape]:
         """Take one step and keep a tape for `backward`.
 
@@ -104,7 +126,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         TypeError, ValueError
             As in a call of the cell.
         """
-        rows, given, batched, state_0 = self._arguments(x, state, private_state=True)
+        rows, given, batched, state_0, shared = self._arguments(x, state, private_state=True)
         x = native(given, self._dtype)
         state_n = empty_like(state_0)
         frozen = self._params._frozen
@@ -115,7 +137,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         kept = kept_memory(self._cell, rows, self._hidden_size, 0, self._dtype)
         tape = Tape(rows, False, x, x is not given, state_0, packed[0], kept)
         run_tapes(self._cell, [tape], weights[:1], [state_n])
-        return self._returned(state_n, batched), CellTape(self, tape, batched)
+        return self._returned(state_n, batched), CellTape(self, tape, batched, shared)
 
     def backward(self, tape: CellTape, d_state: Given | None) -> tuple[Array, Returned, Parameters]:
         """The gradients of a loss through one `forward`.
@@ -135,7 +157,8 @@ class Cell(Parametrized, Generic[Given, Returned]):
         -------
         d_x : ndarray, shape of `x`
         d_state : tuple (d_h, d_c) of ndarray, or d_h for a GRU or an RNN
-            The gradient with respect to the state before.
+            The gradient with respect to the state before; of a state (1, H) for all sequences the sum over them,
+            (1, H), as in `LSTM.backward`.
         d_params : Parameters
             The names and shapes of `params`.
 
@@ -144,55 +167,71 @@ class Cell(Parametrized, Generic[Given, Returned]):
         TypeError
             If `tape` is not a cell's tape, or a dtype cannot be cast.
         ValueError
-            If the tape is another cell's, if a shape does not fit, or if the `x` of the forward pass has been changed
-            since.
+            If the tape is another cell's, if no gradient is given, if a shape does not fit, or if the `x` of the
+            forward pass has been changed since.
         """
-        check_tape(tape, CellTape)
+        check_tape(tape, CellTape, "second")
+        members = self._as_state(D_STATE, d_state, 2 if tape.batched else 1)
         if tape.cell() is not self:
             raise ValueError(f"tape: made by another cell, {owner(tape.cell)}")
-        B = tape.tape.rows.B
-        members = self._state("d_state", "d_", d_state, B, tape.batched)
+        if all(array is None for _, array in members):
+            raise ValueError("d_state: is not given, so all gradients would be zero")
+        members = self._checked_state(members, tape.tape.rows.B, tape.batched, check_array)
         tape.tape.check_x()
         d_state_n = tuple(native_or_none(d, self._dtype) for d in members)
         d_state_0 = empty_like(tape.tape.state_0)
         d_params = self._params.empty_like()
         ((d_x,),) = run_back([tape.tape], [None], [(d_state_n, d_state_0, self._split(d_params._arrays)[0], None)])
+        d_state_0 = tuple(over_sequences(d) if one else d for d, one in zip(d_state_0, tape.shared))
         return d_x if tape.batched else d_x[0], self._returned(d_state_0, tape.batched), d_params
 
     # Between the caller's shapes and (1, B, I), (B, H)
 
     def _arguments(self, x, state, private_state):
-        """The rows, x (1, B, I) not yet cast, whether it had a batch axis, and the state, native."""
+        """The rows; x (1, B, I) not yet cast, and whether it had a batch axis; the state, native, and what of it was
+        given once for all sequences.
+        """
+        x = as_array("x", x)
+        shape = x.shape
+        members = None if state is None else self._as_state(STATE, state, len(shape))
         I, dtype = self._input_size, self._dtype
-        x = as_array("x", x, dtype)
-        batched = x.ndim == 2
-        if x.ndim not in (1, 2) or x.shape[-1] != I:
-            if x.ndim in (1, 2):
-                raise shape_error("x", ("B", "input_size")[-x.ndim :], (None, I)[-x.ndim :], x.shape)
-            raise ValueError(f"x: expected (B, input_size={I}) or (input_size={I},), got {x.shape}")
-        x = x[None] if batched else x[None, None]
-        B = x.shape[1]
-        check_bytes("x", (1, B), max(I, GATES[self._cell] * self._hidden_size), dtype.itemsize)
-        h, c = (None, None) if state is None else self._state("state", "", state, B, batched)
+        if x.dtype is not dtype:
+            check_cast("x", x, dtype)
+        batched = len(shape) == 2
+        if len(shape) not in (1, 2):
+            raise ValueError(f"x: expected (B, input_size={I}) or (input_size={I},), got {shape}")
+        if shape[-1] != I:
+            raise shape_error("x", ("B", "input_size")[-len(shape) :], (None, I)[-len(shape) :], shape)
+        x, B = (x[None], shape[0]) if batched else (x[None, None], 1)
+        if B > self._most_rows:
+            check_bytes("x", (1, B), self._widest, dtype.itemsize)
+        h, c, shared = None, None, (False, False)
+        if members is not None:
+            h, c = self._checked_state(members, B, batched, check_state if batched else check_array)
+            shared = is_shared(h, B), is_shared(c, B)
         sizes = (B, self._hidden_size)
         h = initial_state(h, sizes, dtype, private_state)
         c = initial_state(c, sizes, dtype, private_state) if self._cell == "lstm" else None
-        return Rows(1, B), x, batched, (h, c)
+        return Rows(1, B), x, batched, (h, c), shared
 
-    def _state(self, name, prefix, value, B, batched):
-        """(h, c), checked but not yet native, each may be None."""
+    def _as_state(self, names, value, ndim):
+        """The members h and c of a state, each (name, array or None), not yet checked; without c but for an LSTM."""
+        name, h_name, c_name, both = names
+        if self._cell != "lstm":
+            return ((name, array_or_none(name, single(name, value, ndim))),)
+        h, c = pair(name, value, both)
+        return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
+
+    def _checked_state(self, members, B, batched, check):
+        """(h, c) of _as_state, checked but not yet native, each may be None."""
         axes = slice(0 if batched else 1, 2)
         symbols, sizes = ("B", "hidden_size")[axes], (B, self._hidden_size)[axes]
-
-        def checked(name, member):
-            member = shaped_array(name, member, symbols, sizes, self._dtype)
-            return member if member is None or batched else member[None]
-
-        if self._cell != "lstm":
-            return checked(name, single(name, value)), None
-        h, c = f"{prefix}h", f"{prefix}c"
-        members = pair(name, value, f"({h}, {c})")
-        return tuple(checked(f"{name} ({one})", member) for one, member in zip((h, c), members))
+        checked = [None, None]
+        for k, (name, array) in enumerate(members):
+            if array is not None:
+                check(name, array, symbols, sizes, self._dtype)
+                checked[k] = array if batched else array[None]
+        return checked
 
     def _returned(self, state, batched):
         h, c = state if batched else (None if s is None else s[0] for s in state)
@@ -238,6 +277,7 @@ class LSTMCell(Cell[State, tuple[Array, Array]]):
     ((16, 128), (16, 128))
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,
@@ -279,6 +319,7 @@ class GRUCell(Cell[ArrayLike, Array]):
     (128,)
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,
@@ -321,6 +362,7 @@ class RNNCell(Cell[ArrayLike, Array]):
     (16, 128)
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,

@@ -29,7 +29,10 @@ from fastrnn._validation import (
     checked_lstm_gradients,
     checked_rnn,
     initial_state,
+    is_shared,
+    names_arguments,
     native_or_none,
+    over_sequences,
 )
 
 __all__ = [
@@ -89,8 +92,10 @@ class Tape:
     kept is what kept_shapes says.
     """
 
-    __slots__ = ("rows", "reverse", "x", "fingerprint", "state_0", "kept", "packed", "weights")
-    weights: list[tuple[str, tuple[int, ...]]]  # names and shapes; of a layer's tape they are not set
+    __slots__ = ("rows", "reverse", "x", "fingerprint", "state_0", "kept", "packed", "weights", "shared")
+    # Of a tape of this module alone: names and shapes, and whether h_0 and c_0 are each one for all sequences.
+    weights: list[tuple[str, tuple[int, ...]]]
+    shared: list[bool]
 
     def __init__(self, rows, reverse, x, x_is_private, state_0, packed, kept):
         self.x, self.fingerprint = kept_x(rows, reverse, x, x_is_private)
@@ -113,10 +118,7 @@ def kept_x(rows, reverse, x, x_is_private):
     if reverse:
         turned = np.ascontiguousarray(rows.turned(x))
         x, x_is_private = turned, x_is_private or not np.may_share_memory(turned, x)  # of one step it is x
-    if x_is_private:
-        return x, None
-    # A view, because the shape of the caller's own array object can be assigned to.
-    return x.view(), _core.fingerprint(x)
+    return x, None if x_is_private else _core.fingerprint(x)
 
 
 def check_x(x, fingerprint):
@@ -218,6 +220,7 @@ def taped(kind, cell, x, state, weights, lengths, reverse):
     state_n = empty_like(state_0)
     tape = kind(rows, reverse, native_x, native_x is not x, state_0, packed, kept)
     (output,) = run_tapes(cell, [tape], [weights], [state_n])
+    tape.shared = [is_shared(given, rows.B) for given in state]
     tape.weights = [(name, w.shape) for name, w in zip(WEIGHTS, weights) if w is not None]
     return rows.scatter(output), tuple(rows.scatter_state(s) for s in state_n), tape
 
@@ -243,7 +246,9 @@ def gradients(tape, d_output, d_state_n):
     d_params = {name: np.empty(shape, dtype) for name, shape in tape.weights}
     d_weights = tuple(d_params.get(name) for name in WEIGHTS)
     (d_x,) = run_back([tape], [rows.gather(d_output, dtype)], [(d_state_n, d_state_0, d_weights, None)])
-    return rows.scatter(d_x), tuple(rows.scatter_state(d) for d in d_state_0), d_params
+    d_state_0 = [rows.scatter_state(d) for d in d_state_0]
+    d_state_0 = tuple(over_sequences(d) if shared else d for d, shared in zip(d_state_0, tape.shared))
+    return rows.scatter(d_x), d_state_0, d_params
 
 
 # LSTM
@@ -254,6 +259,7 @@ class LSTMTape(Tape):
     __doc__ = Tape.__doc__
 
 
+@names_arguments
 def lstm(
     x: ArrayLike,
     state: State | None,
@@ -286,7 +292,8 @@ def lstm(
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
     state : tuple (h_0, c_0) of array_like, (B, P) and (B, H), or None
-        The state before the first step; None, for the tuple or for a member of it, means zeros.
+        The state before the first step; None, for the tuple or for a member of it, means zeros. A member of (1, P) or
+        (1, H) is one for all sequences.
     weight_ih : array_like, (4*H, I), float32 or float64
         Its dtype is that of the computation and of everything returned.
     weight_hh : array_like, (4*H, P)
@@ -338,6 +345,7 @@ def lstm(
     ))  # fmt: skip
 
 
+@names_arguments
 def lstm_forward(
     x: ArrayLike,
     state: State | None,
@@ -393,13 +401,15 @@ def lstm_backward(
         The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
         Default: zeros.
     d_state_n : tuple (d_h_n, d_c_n) of array_like, (B, P) and (B, H), optional
-        The gradient with respect to `state_n`; a member may be None. Default: zeros.
+        The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
 
     Returns
     -------
     d_x : ndarray, (T, B, I)
         Zero beyond a sequence's length.
     d_state : tuple (d_h_0, d_c_0) of ndarray, (B, P) and (B, H)
+        Of a state (1, P) or (1, H) for all sequences the sum over them, of that shape: in float64, from the first to
+        the last, then rounded.
     d_params : dict of ndarray
         "weight_ih" (4*H, I), "weight_hh" (4*H, P), and of those that were given "bias_ih", "bias_hh" (4*H,),
         "weight_hr" (P, H) and "weight_peephole" (3, H).
@@ -409,7 +419,7 @@ def lstm_backward(
     TypeError
         If `tape` is not a tape of `lstm_forward`, or a dtype cannot be cast.
     ValueError
-        If a shape does not fit, or the `x` of the forward pass has been changed since.
+        If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     check_tape(tape, LSTMTape)
     T, B, H, P = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1], tape.state_0[0].shape[1]
@@ -428,6 +438,7 @@ class GRUTape(Tape):
     __doc__ = Tape.__doc__
 
 
+@names_arguments
 def gru(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -456,7 +467,7 @@ def gru(
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
     state : array_like, (B, H), or None
-        h_0, the state before the first step; None means zeros.
+        h_0, the state before the first step; None means zeros, and (1, H) is one for all sequences.
     weight_ih : array_like, (3*H, I), float32 or float64
         Its dtype is that of the computation and of everything returned.
     weight_hh : array_like, (3*H, H)
@@ -500,6 +511,7 @@ def gru(
     return output, h_n
 
 
+@names_arguments
 def gru_forward(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -554,13 +566,15 @@ def gru_backward(
         The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
-        The gradient with respect to `state_n`. Default: zeros.
+        The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
 
     Returns
     -------
     d_x : ndarray, (T, B, I)
         Zero beyond a sequence's length.
     d_state : ndarray, (B, H)
+        Of a state (1, H) for all sequences the sum over them, (1, H): in float64, from the first to the last, then
+        rounded.
     d_params : dict of ndarray
         "weight_ih" (3*H, I), "weight_hh" (3*H, H), and "bias_ih", "bias_hh" (3*H,) of those biases that
         were given.
@@ -570,7 +584,7 @@ def gru_backward(
     TypeError
         If `tape` is not a tape of `gru_forward`, or a dtype cannot be cast.
     ValueError
-        If a shape does not fit, or the `x` of the forward pass has been changed since.
+        If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     check_tape(tape, GRUTape)
     sizes = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1]
@@ -587,6 +601,7 @@ class RNNTape(Tape):
     __doc__ = Tape.__doc__
 
 
+@names_arguments
 def rnn(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -610,7 +625,7 @@ def rnn(
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
     state : array_like, (B, H), or None
-        h_0, the state before the first step; None means zeros.
+        h_0, the state before the first step; None means zeros, and (1, H) is one for all sequences.
     weight_ih : array_like, (H, I), float32 or float64
         Its dtype is that of the computation and of everything returned.
     weight_hh : array_like, (H, H)
@@ -655,6 +670,7 @@ def rnn(
     return output, h_n
 
 
+@names_arguments
 def rnn_forward(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -712,13 +728,15 @@ def rnn_backward(
         The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
-        The gradient with respect to `state_n`. Default: zeros.
+        The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
 
     Returns
     -------
     d_x : ndarray, (T, B, I)
         Zero beyond a sequence's length.
     d_state : ndarray, (B, H)
+        Of a state (1, H) for all sequences the sum over them, (1, H): in float64, from the first to the last, then
+        rounded.
     d_params : dict of ndarray
         "weight_ih" (H, I), "weight_hh" (H, H), and "bias_ih", "bias_hh" (H,) of those biases that
         were given.
@@ -728,7 +746,7 @@ def rnn_backward(
     TypeError
         If `tape` is not a tape of `rnn_forward`, or a dtype cannot be cast.
     ValueError
-        If a shape does not fit, or the `x` of the forward pass has been changed since.
+        If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     check_tape(tape, RNNTape)
     sizes = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import sys
 import warnings
 import weakref
 from typing import Any, Generic, Literal, overload
@@ -28,26 +29,41 @@ from fastrnn._validation import (
     Array,
     Nonlinearity,
     State,
-    as_array,
+    array_or_none,
+    as_lengths,
+    as_x,
+    check_array,
     check_bytes,
+    check_cast,
+    check_given,
+    check_state,
     check_tape,
     checked_lengths,
     choice,
     flag,
     initial_state,
+    is_shared,
+    names_arguments,
     native_or_none,
+    over_sequences,
     pair,
     probability,
     shape_error,
-    shaped_array,
     single,
     size,
+    x_hint,
 )
 from fastrnn.functional import GATES, empty_like
 from fastrnn.parameters import Parameters
 from fastrnn.stream import Stream
 
 __all__ = ["GRU", "LSTM", "RNN"]
+
+# What messages call a state, its members, and both of an LSTM.
+STATE = "state", "state (h_0)", "state (c_0)", "(h_0, c_0)"
+D_STATE_N = "d_state_n", "d_state_n (d_h_n)", "d_state_n (d_c_n)", "(d_h_n, d_c_n)"
+
+NOT_SHARED = False, False
 
 # A tape leaves no more than that to the next one.
 MOST_LEFT_BYTES = 256 << 20
@@ -59,14 +75,15 @@ class LayerTape:
     When it goes, it leaves its memory to the layer for the next tape: the system takes time to clear new memory.
     """
 
-    __slots__ = ("layer", "rows", "levels", "masks", "dropout", "batched", "memory")
+    __slots__ = ("layer", "rows", "levels", "masks", "dropout", "batched", "shared", "memory")
 
-    def __init__(self, layer, rows, levels, masks, dropout, batched, memory):
+    def __init__(self, layer, rows, levels, masks, dropout, batched, shared, memory):
         self.layer = weakref.ref(layer)
         self.rows = rows
         self.levels = levels  # of fastrnn._levels, that nearest to x first
         self.masks, self.dropout = masks, dropout  # of what comes into each level, or None
         self.batched = batched
+        self.shared = shared  # whether h_0 and c_0 are each one for all sequences
         self.memory = memory  # (gates, state, extra, weights packed for this tape alone) of each layer and direction
 
     def __reduce__(self):
@@ -95,7 +112,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         self._bidirectional = bidirectional
         self._peephole = peephole
         if dropout and num_layers == 1 and not isinstance(rng, Restored):
-            warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=3)
+            warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=4)
         directions = ("", "_reverse")[: 1 + bidirectional]
         super().__init__(
             cell, input_size, hidden_size, bias, dtype, rng, num_layers, "_l{}", directions, proj_size, peephole
@@ -106,6 +123,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         self._tape_memory = collections.deque(maxlen=1)
         D = 1 + self._bidirectional
         self._widest = max(self._input_size, GATES[self._cell] * self._hidden_size, D * self._output_size)
+        self._most_rows = sys.maxsize // (self._widest * self._dtype.itemsize)
         # What runs one after the other: of each direction its layers among all, and whether it is the reverse.
         self._levels = [[(ALL, False)]]
         if self._bidirectional:
@@ -115,7 +133,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
     _OWN = (
         *Parametrized._OWN, "_num_layers", "_batch_first", "_dropout", "_bidirectional", "_peephole",
-        "_tape_memory", "_levels", "_widest",
+        "_tape_memory", "_levels", "_widest", "_most_rows",
     )  # fmt: skip
 
     def _forget(self):
@@ -191,6 +209,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         c = np.zeros((L, B, H), self._dtype) if self._cell == "lstm" else None
         return Stream(packed, self._input_size, h, c, batch_size is not None, repr(self))
 
+    @names_arguments
     def __call__(
         self, x: ArrayLike, state: Given | None = None, lengths: ArrayLike | None = None
     ) -> tuple[Array, Returned]:
@@ -200,11 +219,12 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         ----------
         x : array_like, (T, B, I), or (B, T, I) with `batch_first`, or (T, I)
             The input: T steps of B sequences, or of a single one. T and B may be 0. It is cast to the
-            layer's dtype by NumPy's "same_kind" rule; any strides and any byte order will do.
+            layer's dtype by NumPy's "same_kind" rule; any strides and any byte order will do. A list of arrays of two
+            or more axes is refused: stack it.
         state : tuple (h_0, c_0) of array_like, or h_0 for a GRU or an RNN, optional
             The state before the first step, (num_layers*D, B, H_out), and c_0 (num_layers*D, B, H), or without B as
             x is. D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if there is one, else H. A member may
-            be None. Default: zeros.
+            be None. With a B of 1 it is one state for all sequences, as a learned initial state is. Default: zeros.
         lengths : array_like of int, (B,), optional
             Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. The reverse
             direction begins at each sequence's own end. Default: T.
@@ -219,11 +239,11 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         Raises
         ------
         TypeError
-            If a dtype cannot be cast.
+            If a dtype cannot be cast, or an argument is a tensor that requires grad.
         ValueError
             If a shape or a length does not fit. The message starts with the argument's name.
         """
-        rows, x, batched, state_0 = self._arguments(x, state, lengths, private_state=False)
+        rows, x, batched, state_0, _ = self._arguments(x, state, lengths, private_state=False)
         x = given = rows.gather(x, self._dtype, borrowed=True)
         state_n = empty_like(state_0)
         frozen = self._params._frozen
@@ -273,6 +293,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         return_gates: bool,
     ) -> tuple[Array, Returned, LayerTape] | tuple[Array, Returned, LayerTape, list[dict[str, Array]]]: ...
 
+    @names_arguments
     def forward(
         self,
         x: ArrayLike,
@@ -327,7 +348,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         gates: list[dict[str, Array]] | None = [] if flag("return_gates", return_gates) else None
         if checkpoint_every and return_gates:
             raise ValueError("return_gates: not with checkpoint_every, which does not keep gates")
-        rows, given, batched, state_0 = self._arguments(x, state, lengths, private_state=True)
+        rows, given, batched, state_0, shared = self._arguments(x, state, lengths, private_state=True)
         x = rows.gather(given, self._dtype)
         x_is_private = x is not given
         state_n = empty_like(state_0)
@@ -366,7 +387,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             levels.append(run)
             x_is_private = True
         tape_memory = TapeMemory(memory, self._tape_memory, MOST_LEFT_BYTES)
-        tape = LayerTape(self, rows, levels, masks, dropout, batched, tape_memory)
+        tape = LayerTape(self, rows, levels, masks, dropout, batched, shared, tape_memory)
         results = *self._returned(rows.scatter(x), rows, state_n, batched), tape
         if gates is None:
             return results
@@ -388,14 +409,16 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
             Default: zeros.
         d_state_n : tuple (d_h_n, d_c_n) of array_like, or d_h_n for a GRU or an RNN, optional
-            The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros.
+            The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros. One gradient
+            has to be given.
 
         Returns
         -------
         d_x : ndarray, shape of `x`
             Zero beyond a sequence's length.
         d_state : tuple (d_h_0, d_c_0) of ndarray, or d_h_0 for a GRU or an RNN
-            Of the shapes of `state_n`.
+            Of the shapes of `state_n`; of a state for all sequences the sum over them, (num_layers*D, 1, ...): in
+            float64, from the first to the last, then rounded to the layer's dtype.
         d_params : Parameters
             The names and shapes of `params`.
 
@@ -404,27 +427,31 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         TypeError
             If `tape` is not a layer's tape, or a dtype cannot be cast.
         ValueError
-            If the tape is another layer's, if a shape does not fit, or if the `x` of the forward pass
-            has been changed since.
+            If the tape is another layer's, if neither gradient is given, if a shape does not fit, or if the `x` of
+            the forward pass has been changed since.
         """
         check_tape(tape, LayerTape)
+        d_output = array_or_none("d_output", d_output)
+        members = self._as_state(D_STATE_N, d_state_n, 3 if tape.batched else 2)
+        levels = tape.levels
         if tape.layer() is not self:
             raise ValueError(f"tape: made by another layer, {owner(tape.layer)}")
+        check_given(d_output, *(array for _, array in members))
         rows, dtype = tape.rows, self._dtype
         d_output = rows.gather(self._output_gradient(d_output, rows, tape.batched), dtype)
-        members = self._state("d_state_n", "d_", "_n", d_state_n, rows.B, tape.batched)
-        tape.levels[0].check_x()
+        members = self._checked_state(members, rows.B, tape.batched, check_array)
+        levels[0].check_x()
 
         d_after = [native_or_none(rows.gather_state(d), dtype) for d in members]
         d_params = self._params.empty_like()
         d_weights = self._split(d_params._arrays)
         d_state_0 = tuple(None if sizes is None else np.empty(sizes, dtype) for sizes in self._state_sizes(rows.B))
-        for level, run, mask in zip(self._levels[::-1], tape.levels[::-1], tape.masks[::-1]):
+        for level, run, mask in zip(self._levels[::-1], levels[::-1], tape.masks[::-1]):
             directions = [(of_layers(d_after, at), of_layers(d_state_0, at), d_weights[at]) for at, _ in level]
             d_output = run.backward(d_output, directions)
             if mask is not None:
                 d_output = tape.dropout.applied(mask, d_output)
-        return *self._returned(rows.scatter(d_output), rows, d_state_0, tape.batched), d_params
+        return *self._returned(rows.scatter(d_output), rows, d_state_0, tape.batched, tape.shared), d_params
 
     def _memory_for(self, rows, checkpoint_every):
         """(gates, state, extra, packed weights or None) of each layer and direction: new, or the last tape's."""
@@ -449,12 +476,19 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
     # Between the caller's shapes and (T, B, I), (num_layers * D, B, H)
 
     def _arguments(self, x, state, lengths, private_state):
-        """The rows, x (T, B, I) not yet cast, whether it had a batch axis, and the state, native and by rows."""
+        """The rows; x (T, B, I) not yet cast, and whether it had a batch axis; the state, native and by rows, and what
+        of it was given once for all sequences.
+        """
+        x = as_x(x)
+        members = None if state is None else self._as_state(STATE, state, x.ndim)
+        lengths = None if lengths is None else as_lengths(lengths)
         dtype = self._dtype
-        x = as_array("x", x, dtype)
-        batched = x.ndim == 3
-        if x.ndim not in (2, 3) or x.shape[-1] != self._input_size:
-            raise self._x_error(x.shape)
+        if x.dtype is not dtype:
+            check_cast("x", x, dtype)
+        shape = x.shape
+        batched = len(shape) == 3
+        if len(shape) not in (2, 3) or shape[-1] != self._input_size:
+            raise self._x_error(shape, x_hint(x))
         if not batched:
             x = x[:, None]
             if lengths is not None:
@@ -462,47 +496,51 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         elif self._batch_first:
             x = x.transpose(1, 0, 2)
         T, B, _ = x.shape
-        check_bytes("x", (T, B), self._widest, dtype.itemsize)
+        if (T or 1) * (B or 1) > self._most_rows:
+            check_bytes("x", (T, B), self._widest, dtype.itemsize)
         rows = Rows(T, B, None if lengths is None else checked_lengths(lengths, T, B))
         h_sizes, c_sizes = self._state_sizes(B)
-        if state is None:
-            return rows, x, batched, (np.zeros(h_sizes, dtype), c_sizes and np.zeros(c_sizes, dtype))
-        h_0, c_0 = self._state("state", "", "_0", state, B, batched)
+        if members is None:
+            return rows, x, batched, (np.zeros(h_sizes, dtype), c_sizes and np.zeros(c_sizes, dtype)), NOT_SHARED
+        h_0, c_0 = self._checked_state(members, B, batched, check_state if batched else check_array)
+        shared = is_shared(h_0, B), is_shared(c_0, B)
         h_0 = initial_state(rows.gather_state(h_0), h_sizes, dtype, private_state)
         c_0 = c_sizes and initial_state(rows.gather_state(c_0), c_sizes, dtype, private_state)
-        return rows, x, batched, (h_0, c_0)
+        return rows, x, batched, (h_0, c_0), shared
 
-    def _x_error(self, given):
+    def _x_error(self, given, hint):
         I = self._input_size
         axes = ("B", "T") if self._batch_first else ("T", "B")
         if len(given) == 3:
             return shape_error("x", (*axes, "input_size"), (None, None, I), given)
         if len(given) == 2:
-            return shape_error("x", ("T", "input_size"), (None, I), given)
-        return ValueError(f"x: expected ({', '.join(axes)}, input_size={I}) or (T, input_size={I}), got {given}")
+            return shape_error("x", ("T", "input_size"), (None, I), given, hint)
+        return ValueError(f"x: expected ({', '.join(axes)}, input_size={I}) or (T, input_size={I}), got {given}{hint}")
 
     def _state_sizes(self, B):
         """Of h and, of an LSTM, of c."""
         layers = len(self._weights)
         return (layers, B, self._output_size), (layers, B, self._hidden_size) if self._cell == "lstm" else None
 
-    def _state(self, name, prefix, suffix, value, B, batched):
-        """(h, c), checked but not yet native, each may be None."""
-        members, names = (single(name, value) if self._cell != "lstm" else None, None), (name, None)
-        if self._cell == "lstm":
-            h, c = f"{prefix}h{suffix}", f"{prefix}c{suffix}"
-            members, names = pair(name, value, f"({h}, {c})"), (f"{name} ({h})", f"{name} ({c})")
+    def _as_state(self, names, value, ndim):
+        """The members h and c of a state, each (name, array or None), not yet checked; without c but for an LSTM."""
+        name, h_name, c_name, both = names
+        if self._cell != "lstm":
+            return ((name, array_or_none(name, single(name, value, ndim))),)
+        h, c = pair(name, value, both)
+        return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
+
+    def _checked_state(self, members, B, batched, check):
+        """(h, c) of _as_state, checked but not yet native, each may be None."""
         layers = "2*num_layers" if self._bidirectional else "num_layers"
         last = ("proj_size" if self._proj_size else "hidden_size", "hidden_size")
-        checked = []
-        for member, member_name, sizes, symbol in zip(members, names, self._state_sizes(B), last):
-            if member is not None:
-                axes = slice(0, 3) if batched else slice(0, 3, 2)
-                symbols = (layers, "B", symbol)[axes]
-                member = shaped_array(member_name, member, symbols, sizes[axes], self._dtype)
-                member = member if batched else member[:, None]
-            checked.append(member)
-        return tuple(checked)
+        axes = slice(0, 3) if batched else slice(0, 3, 2)
+        checked = [None, None]
+        for k, ((name, array), sizes) in enumerate(zip(members, self._state_sizes(B))):
+            if array is not None:
+                check(name, array, (layers, "B", last[k])[axes], sizes[axes], self._dtype)
+                checked[k] = array if batched else array[:, None]
+        return checked
 
     def _output_gradient(self, d_output, rows, batched):
         """(T, B, D * H_out), not yet native, or None."""
@@ -512,19 +550,25 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         last = "proj_size" if self._proj_size else "hidden_size"
         symbols, sizes = ("T", "B", f"2*{last}" if D == 2 else last), (T, B, D * self._output_size)
         if not batched:
-            return shaped_array("d_output", d_output, symbols[::2], sizes[::2], self._dtype)[:, None]
+            check_array("d_output", d_output, symbols[::2], sizes[::2], self._dtype)
+            return d_output[:, None]
         if self._batch_first:
             symbols, sizes = ("B", "T", symbols[2]), (B, T, sizes[2])
-            return shaped_array("d_output", d_output, symbols, sizes, self._dtype).transpose(1, 0, 2)
-        return shaped_array("d_output", d_output, symbols, sizes, self._dtype)
+        check_array("d_output", d_output, symbols, sizes, self._dtype)
+        return d_output.transpose(1, 0, 2) if self._batch_first else d_output
 
-    def _returned(self, output, rows, state, batched):
+    def _returned(self, output, rows, state, batched, shared=NOT_SHARED):
         """Time-major results in the caller's axes."""
         h, c = state
-        h, c = rows.scatter_state(h), rows.scatter_state(c)
+        if rows.offsets is not None:
+            h, c = rows.scatter_state(h), rows.scatter_state(c)
+        if shared is not NOT_SHARED:
+            h, c = (over_sequences(s) if one else s for s, one in zip((h, c), shared))
         if not batched:
             h, c = h[:, 0], None if c is None else c[:, 0]
-        return self._of_caller(output, batched), h if c is None else (h, c)
+        if not batched or self._batch_first:
+            output = self._of_caller(output, batched)
+        return output, h if c is None else (h, c)
 
     def _of_caller(self, array, batched):
         """(T, B, n) in the caller's axes."""
@@ -587,6 +631,7 @@ class LSTM(Recurrent[State, tuple[Array, Array]]):
     ((25, 16, 128), (2, 16, 128))
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,
@@ -653,6 +698,7 @@ class GRU(Recurrent[ArrayLike, Array]):
     ((25, 16, 256), (2, 16, 128))
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,
@@ -704,6 +750,7 @@ class RNN(Recurrent[ArrayLike, Array]):
     ((16, 25, 128), (1, 16, 128))
     """
 
+    @names_arguments
     def __init__(
         self,
         input_size: int,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, ValuesView
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn._validation import Array, as_array, float_dtype, shape_error, size
+from fastrnn._validation import Array, as_array, check_cast, detached, float_dtype, shape_error, size
 
 __all__ = ["Parameters"]
 
@@ -25,6 +27,13 @@ def checked_version(state, newest, what):
         raise ValueError(f"{what}: expected a version of at least 1, got {version!r}")
     if version > newest:
         raise ValueError(f"{what}: version {version}, from a newer fastrnn; this one reads up to {newest}")
+
+
+def check_values(name, value, array):
+    """Refuses an array whose values a parameter cannot take."""
+    check_cast(name, value, array.dtype)
+    if value.shape != array.shape:
+        raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
 
 
 class Parameters(Mapping[str, Array]):
@@ -46,64 +55,82 @@ class Parameters(Mapping[str, Array]):
     All arrays start as zeros. A whole optimizer step is one line: ``params.flat -= rate * d_params.flat``.
     """
 
-    __slots__ = ("_arrays", "_flat", "_layout", "_frozen")
+    # _flat is never given out. _whole is what `flat` gives out; it and the _arrays are replaced by new views once
+    # somebody has assigned to their shape.
+    __slots__ = ("_arrays", "_flat", "_whole", "_displaced", "_layout", "_frozen")
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
         if not isinstance(shapes, Mapping):
             raise TypeError(f"shapes: expected a mapping of names to shapes, got {type(shapes).__name__}")
-        layout = []
+        layout: dict[str, tuple[tuple[int, ...], int, int]] = {}
         start = 0
         for name, shape in shapes.items():
             if not isinstance(shape, (tuple, list)):
                 raise TypeError(f"shapes: expected a tuple of integers for {name!r}, got {type(shape).__name__}")
             shape = tuple(size(name, n, minimum=0) for n in shape)
             stop = start + math.prod(shape)
-            layout.append((name, shape, start, stop))
+            layout[name] = shape, start, stop
             start = stop
-        self._allocate(layout, float_dtype("dtype", dtype), np.zeros)
+        self._allocate(layout, start, float_dtype("dtype", dtype), np.zeros)
 
-    def _allocate(self, layout, dtype, allocate):
-        size = layout[-1][3] if layout else 0
+    def _allocate(self, layout, size, dtype, allocate):
         memory = allocate(size * dtype.itemsize + ALIGNMENT, np.uint8)
         start = -memory.__array_interface__["data"][0] % ALIGNMENT
-        flat = np.ndarray(size, dtype, memory, start)
         self._layout = layout
         self._frozen = None  # what a layer that has frozen these makes of them
-        self._flat = flat
+        self._flat = np.ndarray(size, dtype, memory, start)
+        self._whole = self._flat.view()
         self._arrays = self._views()
+        self._displaced = []
 
     def _views(self):
         """name -> new array; they do not see the shapes that are assigned to those given out."""
-        flat = self._flat.reshape(-1)
-        return {name: flat[i:j].reshape(shape) for name, shape, i, j in self._layout}
+        flat = self._flat
+        return {name: flat[i:j].reshape(shape) for name, (shape, i, j) in self._layout.items()}
+
+    def _is_as_given_out(self, array, shape):
+        return array.shape == shape and array.dtype == self._flat.dtype and array.flags.c_contiguous
+
+    def _replacement(self, array, new):
+        """The view `new`, to be given out from now on in place of `array`, which somebody has given another shape."""
+        new.flags.writeable = array.flags.writeable
+        # Whoever has it may go on writing to it; freeze has to reach it, too.
+        self._displaced = [one for one in self._displaced if one() is not None] + [weakref.ref(array)]
+        return new
 
     @property
     def flat(self) -> Array:
         """All values as one contiguous 1-D array, to be read and written in place."""
-        return self._flat
+        if not self._is_as_given_out(self._whole, self._flat.shape):
+            self._whole = self._replacement(self._whole, self._flat.view())
+        return self._whole
 
     @flat.setter
     def flat(self, value: Array) -> None:
         # `params.flat -= step` works in place and then assigns the same object.
-        if value is not self._flat:
+        if value is not self._whole:
             raise AttributeError("flat: can only be written in place, as in params.flat[...] = values")
 
     def __getitem__(self, name: str) -> Array:
-        return self._arrays[name]
+        try:
+            array = self._arrays[name]
+        except KeyError:
+            raise KeyError(f"{name}: is not among the names {', '.join(self._arrays)}") from None
+        shape, start, stop = self._layout[name]
+        if not self._is_as_given_out(array, shape):
+            array = self._arrays[name] = self._replacement(array, self._flat[start:stop].reshape(shape))
+        return array
 
     def __setitem__(self, name: str, value: ArrayLike) -> None:
-        array = self._arrays[name]
+        array = self[name]
         if value is array:  # as after `params[name] -= step`
             return
-        value = as_array(name, value, array.dtype)
-        if value.shape != array.shape:
-            raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
+        value = as_array(name, detached(value))
+        array = self[name]
+        check_values(name, value, array)
         if not array.flags.writeable:
             raise ValueError(f"{name}: is read-only; of a frozen layer, unfreeze() makes it writeable")
         array[...] = value.astype(array.dtype, copy=False)  # a cast that fails has written nothing
-
-    def values(self) -> ValuesView[Array]:
-        return self._arrays.values()  # ten times as fast as Mapping's, and on the way of every backward
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -115,9 +142,20 @@ class Parameters(Mapping[str, Array]):
         """The same names with the same shapes and values."""
         if not isinstance(other, Parameters):
             return NotImplemented
-        return self._layout == other._layout and np.array_equal(self._flat, other._flat)
+        return [*self._layout.items()] == [*other._layout.items()] and np.array_equal(self._flat, other._flat)
 
     __hash__ = None  # type: ignore[assignment]
+
+    # Arithmetic is that of `flat`.
+
+    __array_ufunc__ = None
+
+    def _no_arithmetic(self, other: object = None) -> NoReturn:
+        raise TypeError("Parameters: have no arithmetic; use .flat, as in params.flat -= rate * d_params.flat")
+
+    __add__ = __sub__ = __mul__ = __truediv__ = __pow__ = __matmul__ = _no_arithmetic
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = __rmatmul__ = _no_arithmetic
+    __neg__ = __abs__ = _no_arithmetic
 
     def copy(self) -> Parameters:
         """The same names and values in memory of their own."""
@@ -135,16 +173,17 @@ class Parameters(Mapping[str, Array]):
 
     def _like(self, allocate):
         other = object.__new__(Parameters)
-        other._allocate(self._layout, self._flat.dtype, allocate)
+        other._allocate(self._layout, self._flat.size, self._flat.dtype, allocate)
         return other
 
     def _set_writeable(self, writeable):
         """Of all arrays, and of the memory below them, without which none of them can be made writeable again."""
-        for array in (self._flat.base, self._flat, *self._arrays.values()):
+        displaced = [array for one in self._displaced if (array := one()) is not None]
+        for array in (self._flat.base, self._flat, self._whole, *self._arrays.values(), *displaced):
             array.flags.writeable = writeable
 
     def _shapes(self):
-        return {name: shape for name, shape, _, _ in self._layout}
+        return {name: shape for name, (shape, _, _) in self._layout.items()}
 
     # Pickles and deep copies have public names and the values, once; the views are made again.
 
@@ -157,5 +196,5 @@ class Parameters(Mapping[str, Array]):
         self._flat[...] = state["values"]
 
     def __repr__(self) -> str:
-        lines = [f"    {name}: {shape}\n" for name, shape, _, _ in self._layout]
+        lines = [f"    {name}: {shape}\n" for name, (shape, _, _) in self._layout.items()]
         return f"Parameters({self._flat.dtype}, {self._flat.size} values\n{''.join(lines)})"

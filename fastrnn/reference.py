@@ -28,6 +28,9 @@ from fastrnn._validation import (
     checked_lstm_gradients,
     checked_rnn,
     initial_state,
+    is_shared,
+    names_arguments,
+    over_sequences,
 )
 
 __all__ = [
@@ -51,13 +54,14 @@ WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_
 class Tape:
     """What a backward needs of its forward: private copies, never altered."""
 
-    __slots__ = ("sizes", "weights", "steps")
+    __slots__ = ("sizes", "weights", "steps", "shared")
 
-    def __init__(self, x, weights, gates):
+    def __init__(self, x, state, weights, gates):
         T, B, I = x.shape
         self.sizes = T, B, I, weights[0].shape[0] // gates
         self.weights = {name: w.copy() for name, w in zip(WEIGHTS, weights) if w is not None}
         self.steps = []
+        self.shared = [is_shared(s, B) for s in state]  # one state for all sequences
 
     @property
     def dtype(self):
@@ -113,6 +117,11 @@ def run_backward(tape, step_backward, d_output, d_state):
         for d, d_prev in zip(d_state, d_state_prev, strict=True):
             d[b] = d_prev
     return d_x, d_weights
+
+
+def given_shapes(tape, d_state):
+    """d_state_0 in the shapes of the state: that of one state for all sequences is the sum over them."""
+    return tuple(over_sequences(d) if shared else d for d, shared in zip(d_state, tape.shared))
 
 
 def linear(weights, suffix, a):
@@ -204,6 +213,7 @@ def lstm_step_backward(weights, d_weights, d_state_t, known):
     return d_x_t, (d_h_prev, d_c_prev)
 
 
+@names_arguments
 def lstm(
     x: ArrayLike,
     state: State | None,
@@ -225,6 +235,7 @@ def lstm(
     return output, state_n
 
 
+@names_arguments
 def lstm_forward(
     x: ArrayLike,
     state: State | None,
@@ -242,7 +253,7 @@ def lstm_forward(
     x, (h, c), weights, lengths, reverse = checked_lstm(
         x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
     )
-    tape = LSTMTape(x, weights, gates=4)
+    tape = LSTMTape(x, (h, c), weights, gates=4)
     _, B, _, H = tape.sizes
     P = tape.weights["weight_hh"].shape[1]
     h = initial_state(h, (B, P), tape.dtype, private=True)
@@ -266,7 +277,7 @@ def lstm_backward(
     d_h = initial_state(d_h, (B, P), tape.dtype, private=True)
     d_c = initial_state(d_c, (B, H), tape.dtype, private=True)
     d_x, d_params = run_backward(tape, lstm_step_backward, d_output, (d_h, d_c))
-    return d_x, (d_h, d_c), d_params
+    return d_x, given_shapes(tape, (d_h, d_c)), d_params
 
 
 # GRU
@@ -315,6 +326,7 @@ def gru_step_backward(weights, d_weights, d_state_t, known):
     return d_x_t, (d_h_prev,)
 
 
+@names_arguments
 def gru(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -331,6 +343,7 @@ def gru(
     return output, h_n
 
 
+@names_arguments
 def gru_forward(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -344,7 +357,7 @@ def gru_forward(
 ) -> tuple[Array, Array, GRUTape]:
     """The same as `fastrnn.functional.gru_forward`, in plain NumPy."""
     x, h, weights, lengths, reverse = checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
-    tape = GRUTape(x, weights, gates=3)
+    tape = GRUTape(x, (h,), weights, gates=3)
     _, B, _, H = tape.sizes
     h = initial_state(h, (B, H), tape.dtype, private=True)
     output = run_forward(tape, gru_step, x, (h,), lengths, reverse)
@@ -362,7 +375,7 @@ def gru_backward(
     d_output, d_h = checked_gradients(d_output, d_state_n, (T, B, H), tape.dtype)
     d_h = initial_state(d_h, (B, H), tape.dtype, private=True)
     d_x, d_params = run_backward(tape, gru_step_backward, d_output, (d_h,))
-    return d_x, d_h, d_params
+    return d_x, *given_shapes(tape, (d_h,)), d_params
 
 
 # RNN
@@ -396,6 +409,7 @@ def rnn_step_backward(nonlinearity, weights, d_weights, d_state_t, known):
     return d_x_t, (d_h_prev,)
 
 
+@names_arguments
 def rnn(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -416,6 +430,7 @@ def rnn(
     return output, h_n
 
 
+@names_arguments
 def rnn_forward(
     x: ArrayLike,
     state: ArrayLike | None,
@@ -432,7 +447,7 @@ def rnn_forward(
     x, h, weights, lengths, reverse, nonlinearity = checked_rnn(
         x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
     )
-    tape = RNNTape(x, weights, gates=1)
+    tape = RNNTape(x, (h,), weights, gates=1)
     tape.nonlinearity = nonlinearity
     _, B, _, H = tape.sizes
     h = initial_state(h, (B, H), tape.dtype, private=True)
@@ -451,4 +466,4 @@ def rnn_backward(
     d_output, d_h = checked_gradients(d_output, d_state_n, (T, B, H), tape.dtype)
     d_h = initial_state(d_h, (B, H), tape.dtype, private=True)
     d_x, d_params = run_backward(tape, partial(rnn_step_backward, tape.nonlinearity), d_output, (d_h,))
-    return d_x, d_h, d_params
+    return d_x, *given_shapes(tape, (d_h,)), d_params

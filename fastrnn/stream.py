@@ -9,7 +9,7 @@ import numpy as np
 from fastrnn import _core
 from fastrnn._parametrized import Given, Returned
 from fastrnn._threads import most_threads
-from fastrnn._validation import as_array, native, pair, shape_error, shaped_array
+from fastrnn._validation import array_or_none, as_array, check_array, check_state, native, pair, shape_error, single
 
 __all__ = ["Stream"]
 
@@ -39,15 +39,13 @@ class Stream(_core.Steps, Generic[Given, Returned]):
     # What step() asks for where an argument is not as the kernel takes it
 
     def _native_x(self, x_t):
+        x_t = as_array("x_t", x_t)
         _, B, _ = self._h.shape
         symbols, sizes = ("B", "input_size"), (B, self._input_size)
         if not self._batched:
             symbols, sizes = symbols[1:], sizes[1:]
-        dtype = self._h.dtype
-        x_t = as_array("x_t", x_t, dtype)
-        if x_t.shape != sizes:
-            raise shape_error("x_t", symbols, sizes, x_t.shape)
-        return native(x_t, dtype)
+        check_array("x_t", x_t, symbols, sizes, self._h.dtype)
+        return native(x_t, self._h.dtype)
 
     def _check_out(self, out):
         _, B, H = self._h.shape
@@ -64,24 +62,28 @@ class Stream(_core.Steps, Generic[Given, Returned]):
 
     @property
     def state(self) -> Returned:
-        """(h, c), or h of a GRU or an RNN: copies, (num_layers, B, ...) or (num_layers, ...); can be assigned to."""
+        """(h, c), or h of a GRU or an RNN: copies, (num_layers, B, ...) or (num_layers, ...).
+
+        It can be assigned to, also (num_layers, 1, ...) for all sequences.
+        """
         h, c = (None if s is None else s.copy() if self._batched else s[:, 0].copy() for s in (self._h, self._c))
         return h if c is None else (h, c)  # type: ignore[return-value]  # which of them, the layer's class says
 
     @state.setter
     def state(self, value: Given | None) -> None:
         parts = [("state", self._h, self._output_symbol)]
-        members = [value]
+        members = [single("state", value, 3 if self._batched else 2) if self._c is None else None]
         if self._c is not None:
             parts = [("state (h)", self._h, self._output_symbol), ("state (c)", self._c, "hidden_size")]
             members = pair("state", value, "(h, c)")
+        arrays = [array_or_none(name, member) for (name, _, _), member in zip(parts, members, strict=True)]
+        axes, check = (slice(0, 3), check_state) if self._batched else (slice(0, 3, 2), check_array)
         new = []
-        for (name, old, symbol), member in zip(parts, members, strict=True):
-            axes = slice(0, 3) if self._batched else slice(0, 3, 2)
-            symbols = ("num_layers", "B", symbol)[axes]
-            member = shaped_array(name, member, symbols, old.shape[axes], old.dtype)
+        for (name, old, symbol), array in zip(parts, arrays):
+            check(name, array, ("num_layers", "B", symbol)[axes], old.shape[axes], old.dtype)
             # Each is copied before either is written: it may be a view of the other.
-            new.append(0 if member is None else np.array(member, old.dtype).reshape(old.shape))
+            values = np.zeros(1, old.dtype) if array is None else np.array(array, old.dtype)
+            new.append(values if self._batched or array is None else values[:, None])
         for (_, old, _), values in zip(parts, new):
             old[...] = values
 

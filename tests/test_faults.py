@@ -56,9 +56,14 @@ def test_memory_is_flat(cls, options):
             layer.backward(tape, output)
 
     train(1000)
-    before = resident_bytes()
-    train(10_000)
-    assert resident_bytes() - before < 500_000  # 50 bytes a call
+    grown = []
+    for _ in range(3):  # Python takes a MiB at a time, once: a leak shows in every round
+        before = resident_bytes()
+        train(10_000)
+        grown.append(resident_bytes() - before)
+        if grown[-1] < 500_000:  # 50 bytes a call
+            return
+    pytest.fail(f"grew by {grown} bytes")
 
 
 SAVE = {

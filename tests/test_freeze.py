@@ -268,7 +268,7 @@ def test_state_is_read_set_and_reset():
     assert np.array_equal(stream.state[0], h) and not stream.state[1].any()
     for wrong, message in [
         ((h[0], c), r"^state \(h\): expected \(num_layers=2, B=5, hidden_size=35\), got \(5, 35\)"),
-        ((h, c[:, :1]), r"^state \(c\): expected"),
+        ((h, c[:, :2]), r"^state \(c\): expected"),
         ((h,), "^state: expected a tuple"),
     ]:
         before = [s.tobytes() for s in stream.state]

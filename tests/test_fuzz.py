@@ -151,6 +151,11 @@ def changed_inputs(shape):
     return [(*shape[:-1], I + 1), (*shape[:-1], I + 7), (*shape, 1, 1), (1, 1, 1, *shape), ()]
 
 
+def changed_states(shape):
+    """Shapes that no initial state has, which may be one for all sequences."""
+    return [one for one in changed_shapes(shape) if one != (*shape[:-2], 1, *shape[-1:])]
+
+
 WRONG_KINDS = [
     lambda a: a.astype(np.complex64),
     lambda a: a.astype(object),
@@ -234,6 +239,9 @@ def check(call, arguments, dtype, wrong):
         assert_same(results, call(**expected))
 
 
+CHANGED = {"x": changed_inputs, "state": changed_states}
+
+
 @st.composite
 def arguments(draw, shapes, most_odd=2):
     """name -> value for name -> shape, or list of shapes, some of them odd or wrong; and the names of the wrong."""
@@ -245,7 +253,7 @@ def arguments(draw, shapes, most_odd=2):
         for part in parts:
             value, right = draw(values(part)), True
             if name in odd:
-                value, right = draw(forms(value, changed_inputs if name == "x" else changed_shapes))
+                value, right = draw(forms(value, CHANGED.get(name, changed_shapes)))
             chosen.append(value)
             if not right:
                 wrong.add(name)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -185,8 +186,8 @@ def test_a_layers_parameters_come_in_the_order_of_torch():
     assert list(layer.params)[0] == "weight_ih_l0" and list(layer.params)[4] == "weight_ih_l1"
     assert list(fastrnn.LSTM(3, 2, bias=False).params) == ["weight_ih_l0", "weight_hh_l0"]
     assert_views_of_flat(layer.params)
-    *_, tape = layer.forward(np.zeros((1, 1, 3)))
-    d_params = layer.backward(tape)[2]
+    output, _, tape = layer.forward(np.zeros((1, 1, 3)))
+    d_params = layer.backward(tape, output)[2]
     assert list(d_params) == list(layer.params)
     assert_views_of_flat(d_params)
 
@@ -208,3 +209,39 @@ def test_axes_are_sizes(shape, error):
 def test_what_is_no_mapping_of_shapes(shapes, message):
     with pytest.raises(TypeError, match="^" + message):
         Parameters(shapes)
+
+
+def assign(array, attribute, value):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer NumPys discourage it
+        setattr(array, attribute, value)
+
+
+def test_a_shape_that_somebody_assigns_is_theirs_alone(tmp_path):
+    layer = fastrnn.LSTM(3, 2, rng=0)
+    params, shapes = layer.params, {name: array.shape for name, array in layer.params.items()}
+    before = params.flat.tobytes()
+    reshaped = params["weight_ih_l0"]
+    assign(reshaped, "shape", (3, 8))
+    assign(params["bias_ih_l0"], "shape", (2, 2, 2))
+    assign(params["bias_hh_l0"], "dtype", np.int32)
+    assign(params.flat, "shape", (2, -1))
+    for found in (params, layer.state_dict(), copy.deepcopy(params), params.copy(), dict(params)):
+        assert {name: array.shape for name, array in found.items()} == shapes
+        assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
+    assert params.flat.shape == (len(before) // 4,) and params.flat.tobytes() == before
+    assert_views_of_flat(params)
+    params["weight_ih_l0"] = np.ones((8, 3))
+    assert (reshaped == 1).all() and reshaped.shape == (3, 8)
+    params.flat -= 1
+    params["weight_ih_l0"] += 2
+    assert (reshaped == 2).all()
+    layer.load_state_dict(layer.state_dict())
+    layer.freeze()
+    assert not reshaped.flags.writeable and not params["weight_ih_l0"].flags.writeable
+    layer.unfreeze()
+    assert reshaped.flags.writeable and params["weight_ih_l0"].flags.writeable
+    safetensors = pytest.importorskip("safetensors.numpy")
+    assign(params["weight_ih_l0"], "shape", (-1,))
+    fastrnn.save(tmp_path / "layer", layer)
+    assert {name: array.shape for name, array in safetensors.load_file(tmp_path / "layer").items()} == shapes

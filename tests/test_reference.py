@@ -204,7 +204,7 @@ def test_none_stands_for_zeros(module):
     same((None, weights, d_output, None), ((zero, zero), weights, d_output, (zero, zero)))
     same((None, weights, None, (h_0, None)), ((zero, None), weights, np.zeros((3, 2, 4)), (h_0, zero)))
     same(((h_0, None), weights, None, (None, c_0)), ((h_0, zero), weights, None, (zero, c_0)))
-    same(((None, c_0), weights, None, None), ((zero, c_0), weights, None, (None, None)))
+    same(((None, c_0), weights, d_output, None), ((zero, c_0), weights, d_output, (None, None)))
 
 
 def test_sigmoid_of_large_numbers():

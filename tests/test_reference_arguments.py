@@ -130,7 +130,9 @@ for cell, rows in ROWS.items():
     if cell != "lstm":
         for wrong in ((B, H + 1), (H,), (1, B, H), (H, B)):
             REFUSED[cell].append((ValueError, f"state: expected (B=2, H=5), got {wrong}", {"state": zeros(*wrong)}))
-        REFUSED[cell].append((ValueError, "state: expected (B=2, H=5), got (2, 2, 5)", {"state": (zeros(B, H),) * 2}))
+        REFUSED[cell].append(
+            (TypeError, "state: expected one array, got a tuple of length 2", {"state": (zeros(B, H),) * 2})
+        )
         REFUSED[cell].append((TypeError, "state: cannot be cast", {"state": zeros(B, H, dtype=complex)}))
 
 
@@ -165,14 +167,16 @@ def test_refused_gradients(cell):
     else:
         refused += [
             (ValueError, "d_state_n: expected (B=2, H=5), got (2, 6)", {"d_state_n": zeros(B, 6)}),
-            (ValueError, "d_state_n: expected (B=2, H=5), got (2, 2, 5)", {"d_state_n": (zeros(B, H),) * 2}),
+            (TypeError, "d_state_n: expected one array, got a tuple of length 2", {"d_state_n": (zeros(B, H),) * 2}),
             (TypeError, "d_state_n: cannot be cast", {"d_state_n": zeros(B, H, dtype=complex)}),
         ]
-    expected = backward(tape)[0].tobytes()
+    refused += [(ValueError, "d_output, d_state_n: neither is given", {})]
+    d_output = zeros(T, B, size) + 1
+    expected = backward(tape, d_output)[0].tobytes()
     for exception, message, changed in refused:
         with pytest.raises(exception, match="^" + re.escape(message)):
             backward(tape, **changed)
-    assert backward(tape)[0].tobytes() == expected
+    assert backward(tape, d_output)[0].tobytes() == expected
 
 
 @pytest.mark.parametrize("cell", recurrent_cases.CELLS)
@@ -206,7 +210,7 @@ def test_lengths_of_any_integer_kind(cell):
 
 @pytest.mark.parametrize("empty", [[], (), np.empty(0, np.int32)])
 def test_lengths_of_no_sequences(empty):
-    lengths = _validation.checked_lengths(empty, 3, 0)
+    lengths = _validation.checked_lengths(_validation.as_lengths(empty), 3, 0)
     assert lengths.shape == (0,) and lengths.dtype == np.intp
 
 

@@ -89,8 +89,8 @@ def test_torch_arguments():
     """Tensors, those of lengths included, are taken as arrays are."""
     case = recurrent_cases.draw(np.random.default_rng(2), "gru", 3, 2, 4, 5, lengths=np.array([3, 1]))
     tensors = case._replace(
-        x=torch.tensor(case.x, requires_grad=True), state=(torch.tensor(case.state[0]),),
-        weights={name: torch.nn.Parameter(torch.tensor(w)) for name, w in case.weights.items()},
+        x=torch.tensor(case.x), state=(torch.tensor(case.state[0]),),
+        weights={name: torch.tensor(w) for name, w in case.weights.items()},
         options={"lengths": torch.tensor([3, 1])}, d_output=torch.tensor(case.d_output),
         d_state_n=(torch.tensor(case.d_state_n[0]),),
     )  # fmt: skip

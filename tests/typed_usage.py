@@ -51,7 +51,7 @@ weights = np.zeros((24, 4)), np.zeros((24, 6))
 assert_type(functional.lstm(x, None, *weights), tuple[Array, tuple[Array, Array]])
 assert_type(reference.gru(x, None, np.zeros((18, 4)), np.zeros((18, 6))), tuple[Array, Array])
 functional_tape = functional.lstm_forward(x, None, *weights)[2]
-assert_type(functional.lstm_backward(functional_tape)[2], dict[str, Array])
+assert_type(functional.lstm_backward(functional_tape, x[..., :1].repeat(6, -1))[2], dict[str, Array])
 
 state_dict: dict[str, Array] = lstm.state_dict()
 lstm.load_state_dict(state_dict)
