@@ -10,12 +10,12 @@
 typedef struct {
     const fastrnn_weights *weights;
     const fastrnn_packed *to;
-    int part, parts; /* of the panels of each matrix */
+    int parts; /* of the panels of each matrix */
 } packing;
 
 static fastrnn_range share_of_part(ptrdiff_t panels, const packing *p, const fastrnn_member *me)
 {
-    const fastrnn_member part = {p->part, p->parts, NULL, 0};
+    const fastrnn_member part = {(int)me->item, p->parts, NULL, 0, 0};
     const fastrnn_range some = fastrnn_share(panels, &part), mine = fastrnn_share(some.to - some.from, me);
     return (fastrnn_range){some.from + mine.from, some.from + mine.to};
 }
@@ -106,12 +106,12 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
     const double numbers = (double)G * (double)(I + P) + (has_projection ? (double)P * (double)H : 0);
     const double fewest = 100e3, of_a_part = 2e6, operations = 20, ns = 0.3; /* for each number */
     threads = numbers < fewest ? 1 : fastrnn_team_threads(threads);
-    packing p = {weights, to, 0, threads == 1 || numbers < 2 * of_a_part ? 1 : (int)(numbers / of_a_part)};
+    const packing p = {weights, to, threads == 1 || numbers < 2 * of_a_part ? 1 : (int)(numbers / of_a_part)};
     fastrnn_team team;
     fastrnn_team_open(&team, threads, ns * numbers, interruption);
-    for (; p.part < p.parts; p.part++)
+    for (int k = 0; k < p.parts; k++)
         if (!fastrnn_team_phase(&team, threads, operations * numbers / p.parts,
-                                is_float ? pack_share_f32 : pack_share_f64, &p))
+                                is_float ? pack_share_f32 : pack_share_f64, &p, k))
             break;
     return fastrnn_team_close(&team) ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }

@@ -17,7 +17,7 @@ static void NAME(pack_straight)(const NAME(kernels) * kernel, const fastrnn_memb
 
 /* Each member packs its share of the panels: for forward, but for some at the ends and where there is but one part,
  * those that it computes with when hidden units are shared, so that they are in its caches. */
-static void NAME(pack_share)(void *context, const fastrnn_member *me)
+static void NAME(pack_share)(const void *context, const fastrnn_member *me)
 {
     const packing *p = context;
     const fastrnn_weights *w = p->weights;
@@ -45,5 +45,5 @@ static void NAME(pack_share)(void *context, const fastrnn_member *me)
         NAME(pack_straight)(kernel, me, G, I, of_I, w->weight_ih, 0, G, to->panels_ih);
         if (w->weight_hr) NAME(pack_straight)(kernel, me, P, H, of_H, w->weight_hr, 0, P, to->panels_hr);
     }
-    if (w->peephole && me->index == 0 && p->part == 0) memcpy(to->peephole, w->peephole, 3 * (size_t)H * sizeof(real));
+    if (w->peephole && me->index == 0 && me->item == 0) memcpy(to->peephole, w->peephole, 3 * (size_t)H * sizeof(real));
 }

@@ -10,13 +10,13 @@ typedef struct {
     const char *from;
     char *to;
     ptrdiff_t step, sequence; /* strides of the caller's array, in bytes */
-    int part, parts;
+    int parts;
 } moving;
 
 /* The member's share of the current part of n items. */
 static fastrnn_range share_of_part(const moving *m, ptrdiff_t n, const fastrnn_member *me)
 {
-    const fastrnn_member part = {m->part, m->parts, NULL, 0};
+    const fastrnn_member part = {(int)me->item, m->parts, NULL, 0, 0};
     const fastrnn_range some = fastrnn_share(n, &part), mine = fastrnn_share(some.to - some.from, me);
     return (fastrnn_range){some.from + mine.from, some.from + mine.to};
 }
@@ -39,7 +39,7 @@ static fastrnn_range share_of_steps(const moving *m, const fastrnn_member *me)
 
 static double operations_of_a_step(const moving *m) { return (double)m->rows->B * (double)m->bytes; }
 
-static void gather_share(void *context, const fastrnn_member *me)
+static void gather_share(const void *context, const fastrnn_member *me)
 {
     const moving *m = context;
     const fastrnn_rows *r = m->rows;
@@ -52,7 +52,7 @@ static void gather_share(void *context, const fastrnn_member *me)
         }
 }
 
-static void scatter_share(void *context, const fastrnn_member *me)
+static void scatter_share(const void *context, const fastrnn_member *me)
 {
     const moving *m = context;
     const fastrnn_rows *r = m->rows;
@@ -70,7 +70,7 @@ static void scatter_share(void *context, const fastrnn_member *me)
         }
 }
 
-static void turn_share(void *context, const fastrnn_member *me)
+static void turn_share(const void *context, const fastrnn_member *me)
 {
     const moving *m = context;
     const fastrnn_rows *r = m->rows;
@@ -92,28 +92,28 @@ static fastrnn_status move(fastrnn_job *job, moving *m, const fastrnn_interrupti
     m->parts = bytes < 2 * of_a_part ? 1 : bytes < 100 * of_a_part ? (int)(bytes / of_a_part) : 100;
     fastrnn_team team;
     fastrnn_team_open(&team, threads, ns * bytes, interruption);
-    for (m->part = 0; m->part < m->parts; m->part++)
-        if (!fastrnn_team_phase(&team, threads, operations * bytes / m->parts, job, m)) break;
+    for (int k = 0; k < m->parts; k++)
+        if (!fastrnn_team_phase(&team, threads, operations * bytes / m->parts, job, m, k)) break;
     return fastrnn_team_close(&team) ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }
 
 fastrnn_status fastrnn_gather(const fastrnn_rows *rows, size_t bytes, const void *array, ptrdiff_t step,
                               ptrdiff_t sequence, void *to, const fastrnn_interruption *interruption, int threads)
 {
-    moving m = {rows, bytes, array, to, step, sequence, 0, 1};
+    moving m = {rows, bytes, array, to, step, sequence, 1};
     return move(gather_share, &m, interruption, threads);
 }
 
 fastrnn_status fastrnn_scatter(const fastrnn_rows *rows, size_t bytes, const void *from, void *array, ptrdiff_t step,
                                ptrdiff_t sequence, const fastrnn_interruption *interruption, int threads)
 {
-    moving m = {rows, bytes, from, array, step, sequence, 0, 1};
+    moving m = {rows, bytes, from, array, step, sequence, 1};
     return move(scatter_share, &m, interruption, threads);
 }
 
 fastrnn_status fastrnn_turn(const fastrnn_rows *rows, size_t bytes, const void *from, void *to,
                             const fastrnn_interruption *interruption, int threads)
 {
-    moving m = {rows, bytes, from, to, 0, 0, 0, 1};
+    moving m = {rows, bytes, from, to, 0, 0, 1};
     return move(turn_share, &m, interruption, threads);
 }

@@ -85,7 +85,7 @@ static ptrdiff_t rows_of_first(const steps *s, ptrdiff_t n)
  * of a share. */
 static ptrdiff_t first_sequence(const steps *s, int index, int size)
 {
-    const fastrnn_member member = {index, size, NULL, 0};
+    const fastrnn_member member = {index, size, NULL, 0, 0};
     const ptrdiff_t before = fastrnn_share(first_row(s, s->T), &member).from;
     ptrdiff_t low = 0, high = s->B; /* the least number of sequences that have so many rows */
     while (low < high) {
@@ -140,7 +140,7 @@ static ptrdiff_t largest_share(ptrdiff_t n, ptrdiff_t block, int members)
 {
     ptrdiff_t most = 0;
     for (int k = 0; k < members; k++) {
-        const fastrnn_member member = {k, members, NULL, 0};
+        const fastrnn_member member = {k, members, NULL, 0, 0};
         const fastrnn_range part = fastrnn_share(fastrnn_panels(n, block), &member);
         const ptrdiff_t units = (part.to * block < n ? part.to * block : n) - part.from * block;
         if (units > most) most = units;
@@ -211,11 +211,16 @@ static int phases_of(double operations, ptrdiff_t n)
     return phases < 1 ? 1 : (int)phases;
 }
 
-/* Part k of n items, and the first step that is not before part k of all rows. */
+/* Part k of n items, a member's share of it, and the first step that is not before part k of all rows. */
 static fastrnn_range part_of(ptrdiff_t n, int k, int parts)
 {
-    const fastrnn_member member = {k, parts, NULL, 0};
+    const fastrnn_member member = {k, parts, NULL, 0, 0};
     return fastrnn_share(n, &member);
+}
+static fastrnn_range share_of_part(ptrdiff_t n, int k, int parts, const fastrnn_member *me)
+{
+    const fastrnn_range some = part_of(n, k, parts), mine = fastrnn_share(some.to - some.from, me);
+    return (fastrnn_range){some.from + mine.from, some.from + mine.to};
 }
 static ptrdiff_t first_step(const steps *s, int k, int parts)
 {
@@ -228,10 +233,12 @@ static ptrdiff_t first_step(const steps *s, int k, int parts)
 
 /* A phase for a team, or for one who does all of it alone. */
 static int phase_of(fastrnn_team *team, const fastrnn_member *alone, int most, double operations, fastrnn_job *job,
-                    void *context)
+                    const void *context, ptrdiff_t item)
 {
-    if (!alone) return fastrnn_team_phase(team, most, operations, job, context);
-    job(context, alone);
+    if (!alone) return fastrnn_team_phase(team, most, operations, job, context, item);
+    fastrnn_member me = *alone;
+    me.item = item;
+    job(context, &me);
     return fastrnn_team_go(alone, 0);
 }
 
@@ -268,15 +275,15 @@ typedef void piece_of_call(const void *calls, const fastrnn_member *, int k, int
 typedef struct {
     piece_of_call *piece;
     const void *calls;
-    int count, stacked, items, phase;
+    int count, stacked, items;
 } side_by_side;
 
-static void share_of_calls(void *context, const fastrnn_member *me)
+static void share_of_calls(const void *context, const fastrnn_member *me)
 {
     const side_by_side *all = context;
     const fastrnn_member alone = fastrnn_alone(me);
     for (int k = me->index; k < all->count; k += me->size) {
-        const int item = all->phase - (all->stacked ? k : 0);
+        const int item = (int)me->item - (all->stacked ? k : 0);
         if (item >= 0 && item < all->items) all->piece(all->calls, &alone, k, item, all->items);
     }
 }
@@ -284,10 +291,10 @@ static void share_of_calls(void *context, const fastrnn_member *me)
 static int run_side_by_side(fastrnn_team *team, arrangement how, int count, int stacked, double operations,
                             piece_of_call *piece, const void *calls)
 {
-    side_by_side all = {piece, calls, count, stacked, how.items, 0};
+    const side_by_side all = {piece, calls, count, stacked, how.items};
     const int phases = how.items + (stacked ? count - 1 : 0);
-    for (; all.phase < phases; all.phase++)
-        if (!fastrnn_team_phase(team, how.members, operations / phases, share_of_calls, &all)) return 0;
+    for (int k = 0; k < phases; k++)
+        if (!fastrnn_team_phase(team, how.members, operations / phases, share_of_calls, &all, k)) return 0;
     return 1;
 }
 

@@ -26,11 +26,11 @@ struct NAME(forward) {
     size_t at_gates, at_x_rows, at_hidden, at_c, at_m, at_recurrent; /* in the workspace */
 };
 
-/* Some steps, one of them, and some of its work. */
+/* Steps [t0, t1), whose projection has so many phases of its own; 1: it comes with the first step. */
 typedef struct {
     const struct NAME(forward) * f;
-    ptrdiff_t t0, t1, t;
-    fastrnn_range blocks; /* of the projection */
+    ptrdiff_t t0, t1;
+    int parts;
 } NAME(forward_phase);
 
 static int NAME(keeps_gates)(const fastrnn_forward_args *args) { return args->state && args->gates; }
@@ -163,52 +163,47 @@ static void NAME(forward_rows)(const struct NAME(forward) * f, const fastrnn_mem
     if (to == f->args->T) NAME(end_forward)(f, rows);
 }
 
-static void NAME(forward_share_of_rows)(void *context, const fastrnn_member *me)
+static void NAME(forward_share_of_rows)(const void *context, const fastrnn_member *me)
 {
     const NAME(forward_phase) *phase = context;
     NAME(forward_rows)(phase->f, me, share_rows(&phase->f->steps, me), phase->t0, phase->t1);
 }
 
-static void NAME(forward_share_of_copies)(void *context, const fastrnn_member *me)
+static void NAME(forward_share_of_copies)(const void *context, const fastrnn_member *me)
 {
     const NAME(forward_phase) *phase = context;
     const steps *s = &phase->f->steps;
     NAME(copy_x)(phase->f, phase->t0, fastrnn_share(first_row(s, phase->t1) - first_row(s, phase->t0), me));
 }
 
-static fastrnn_range NAME(share_of_blocks)(fastrnn_range all, const fastrnn_member *me)
-{
-    const fastrnn_range some = fastrnn_share(all.to - all.from, me);
-    return (fastrnn_range){all.from + some.from, all.from + some.to};
-}
-
-static void NAME(forward_share_of_input)(void *context, const fastrnn_member *me)
+static void NAME(forward_share_of_input)(const void *context, const fastrnn_member *me)
 {
     const NAME(forward_phase) *phase = context;
     const steps *s = &phase->f->steps;
     const fastrnn_range rows = {0, first_row(s, phase->t1) - first_row(s, phase->t0)};
-    NAME(project_rows)(phase->f, me, phase->t0, rows, NAME(share_of_blocks)(phase->blocks, me));
+    const ptrdiff_t blocks = fastrnn_panels(phase->f->packed->H, phase->f->cell->block);
+    NAME(project_rows)(phase->f, me, phase->t0, rows, share_of_part(blocks, (int)me->item, phase->parts, me));
 }
 
-/* The chunk's first step comes with its projection, if that was not a phase of its own. */
-static void NAME(forward_share_of_step)(void *context, const fastrnn_member *me)
+/* Step `item`. */
+static void NAME(forward_share_of_step)(const void *context, const fastrnn_member *me)
 {
     const NAME(forward_phase) *phase = context;
     const struct NAME(forward) *f = phase->f;
     const ptrdiff_t G = f->cell->gates * f->packed->H;
     const fastrnn_range blocks = fastrnn_share(fastrnn_panels(f->packed->H, f->cell->block), me), all = {0, f->args->B};
-    const ptrdiff_t first = first_row(&f->steps, phase->t0), at = first_row(&f->steps, phase->t) - first;
-    if (phase->t == phase->t0 && phase->blocks.from == phase->blocks.to)
+    const ptrdiff_t first = first_row(&f->steps, phase->t0), at = first_row(&f->steps, me->item) - first;
+    if (me->item == phase->t0 && phase->parts == 1)
         NAME(project_rows)(f, me, phase->t0, (fastrnn_range){0, first_row(&f->steps, phase->t1) - first}, blocks);
-    NAME(forward_step)(f, me, phase->t, NAME(gates_from)(f, phase->t0) + at * G, all, blocks);
+    NAME(forward_step)(f, me, me->item, NAME(gates_from)(f, phase->t0) + at * G, all, blocks);
 }
 
-static void NAME(forward_share_of_hidden)(void *context, const fastrnn_member *me)
+static void NAME(forward_share_of_hidden)(const void *context, const fastrnn_member *me)
 {
     const NAME(forward_phase) *phase = context;
     const struct NAME(forward) *f = phase->f;
     const fastrnn_range all = {0, f->args->B};
-    NAME(project_hidden)(f, me, phase->t, all, fastrnn_share(fastrnn_panels(f->packed->P, f->kernel->width), me));
+    NAME(project_hidden)(f, me, me->item, all, fastrnn_share(fastrnn_panels(f->packed->P, f->kernel->width), me));
 }
 
 /* Steps [t0, t1), a chunk, whose hidden units the team shares. */
@@ -216,18 +211,16 @@ static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *tea
 {
     const ptrdiff_t I = f->packed->I, H = f->packed->H, P = f->packed->P, blocks = fastrnn_panels(H, f->cell->block);
     const double rows = (double)(first_row(&f->steps, t1) - first_row(&f->steps, t0)), G = f->cell->gates * (double)H;
-    NAME(forward_phase) phase = {f, t0, t1, t0, {0, 0}};
-    if (f->x_rows && !fastrnn_team_phase(team, most, rows * I, NAME(forward_share_of_copies), &phase)) return 0;
-    const int parts = phases_of(2 * rows * I * G, blocks);
-    for (int k = 0; parts > 1 && k < parts; k++) {
-        phase.blocks = part_of(blocks, k, parts);
-        if (!fastrnn_team_phase(team, most, 2 * rows * I * G / parts, NAME(forward_share_of_input), &phase)) return 0;
-    }
-    for (; phase.t < t1; phase.t++) {
-        const double now = (double)rows_of_step(&f->steps, phase.t);
-        const double input = phase.t == t0 && parts == 1 ? 2 * rows * I * G : 0;
-        if (!fastrnn_team_phase(team, most, 2 * now * P * G + input, NAME(forward_share_of_step), &phase)) return 0;
-        if (f->m && !fastrnn_team_phase(team, most, 2 * now * P * H, NAME(forward_share_of_hidden), &phase)) return 0;
+    const NAME(forward_phase) phase = {f, t0, t1, phases_of(2 * rows * I * G, blocks)};
+    const double input = 2 * rows * I * G / phase.parts;
+    if (f->x_rows && !fastrnn_team_phase(team, most, rows * I, NAME(forward_share_of_copies), &phase, 0)) return 0;
+    for (int k = 0; phase.parts > 1 && k < phase.parts; k++)
+        if (!fastrnn_team_phase(team, most, input, NAME(forward_share_of_input), &phase, k)) return 0;
+    for (ptrdiff_t t = t0; t < t1; t++) {
+        const double now = (double)rows_of_step(&f->steps, t);
+        const double operations = 2 * now * P * G + (t == t0 && phase.parts == 1 ? input : 0);
+        if (!fastrnn_team_phase(team, most, operations, NAME(forward_share_of_step), &phase, t)) return 0;
+        if (f->m && !fastrnn_team_phase(team, most, 2 * now * P * H, NAME(forward_share_of_hidden), &phase, t)) return 0;
     }
     return 1;
 }
@@ -246,10 +239,10 @@ static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team
         const double operations = 2.0 * f->cell->gates * f->packed->H * (f->packed->I + f->packed->P);
         const int pieces = pieces_of(p.alone, PIECE, T);
         for (int k = 0; k < pieces; k++) {
-            NAME(forward_phase) phase = {f, first_step(&f->steps, k, pieces), first_step(&f->steps, k + 1, pieces), 0, {0, 0}};
+            const NAME(forward_phase) phase = {f, first_step(&f->steps, k, pieces), first_step(&f->steps, k + 1, pieces), 0};
             const ptrdiff_t rows = first_row(&f->steps, phase.t1) - first_row(&f->steps, phase.t0);
             if (rows > 0 &&
-                !fastrnn_team_phase(team, p.threads, operations * rows, NAME(forward_share_of_rows), &phase))
+                !fastrnn_team_phase(team, p.threads, operations * rows, NAME(forward_share_of_rows), &phase, 0))
                 return 0;
         }
         return 1;
@@ -429,26 +422,24 @@ static void NAME(peephole_gradient)(const struct NAME(backward) * b, const fastr
     }
 }
 
-/* Of steps [t0, t1), a chunk, step t, or steps [from, to), or a part of its weights' gradients. */
+/* Of steps [t0, t1), a chunk, steps [from, to); or in so many parts, rows of them. */
 typedef struct {
     const struct NAME(backward) * b;
-    ptrdiff_t t0, t1, t, from, to;
-    ptrdiff_t end;           /* the rows of a part of a block come before it, in the chunk */
+    ptrdiff_t t0, t1, from, to;
+    ptrdiff_t end; /* the rows of a part of a block come before it, in the chunk */
     fastrnn_block_part part;
-    int k, parts; /* part k of all rows of the weights */
-    fastrnn_range panels;
+    int parts;
 } NAME(backward_phase);
 
-/* A member's share of columns, in whole tiles, in part k of so many parts of them. */
-static fastrnn_range NAME(share_tiles)(ptrdiff_t columns, int tile, int k, int parts, const fastrnn_member *me)
+/* A member's share of columns, in whole tiles, in part `item` of them. */
+static fastrnn_range NAME(share_tiles)(ptrdiff_t columns, int tile, int parts, const fastrnn_member *me)
 {
-    const fastrnn_range some = part_of(fastrnn_panels(columns, tile), k, parts), mine = fastrnn_share(some.to - some.from, me);
-    const fastrnn_range share = {(some.from + mine.from) * tile, (some.from + mine.to) * tile};
-    return first_of(share, columns);
+    const fastrnn_range mine = share_of_part(fastrnn_panels(columns, tile), (int)me->item, parts, me);
+    return first_of((fastrnn_range){mine.from * tile, mine.to * tile}, columns);
 }
 
 /* Packs the part's rows of x, h_prev and m, some panels of each. */
-static void NAME(share_of_packing)(void *context, const fastrnn_member *me)
+static void NAME(share_of_packing)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
     const struct NAME(backward) *b = phase->b;
@@ -466,7 +457,7 @@ static void NAME(share_of_packing)(void *context, const fastrnn_member *me)
 
 /* Adds the part's rows to the gradients of some rows of the weights. The gradients of the recurrent sums are the first
  * of d_gates, those of the input's sums the last: the same, or `shift` further. */
-static void NAME(share_of_sums)(void *context, const fastrnn_member *me)
+static void NAME(share_of_sums)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
     const struct NAME(backward) *b = phase->b;
@@ -476,8 +467,8 @@ static void NAME(share_of_sums)(void *context, const fastrnn_member *me)
     const fastrnn_block_part part = phase->part;
     const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H, row = b->d_gates_row;
     const ptrdiff_t shift = (b->cell->d_gates - b->cell->gates) * H;
-    const fastrnn_range gates = NAME(share_tiles)(G, kernel->tile_rows, phase->k, phase->parts, me);
-    const fastrnn_range of_P = NAME(share_tiles)(P, kernel->tile_rows, phase->k, phase->parts, me);
+    const fastrnn_range gates = NAME(share_tiles)(G, kernel->tile_rows, phase->parts, me);
+    const fastrnn_range of_P = NAME(share_tiles)(P, kernel->tile_rows, phase->parts, me);
     /* Of the recurrent gradients, the first `shift` are those of the last rows of the weights. */
     const fastrnn_range low = first_of(gates, shift), high = from_row(gates, shift);
     const ptrdiff_t low_row = G - shift + low.from, high_row = high.from - shift;
@@ -510,7 +501,7 @@ static ptrdiff_t NAME(rows_done)(const struct NAME(backward) * b, ptrdiff_t t1)
 }
 
 /* Adds the chunk's rows to the gradients of the peepholes of some hidden units. */
-static void NAME(share_of_peepholes)(void *context, const fastrnn_member *me)
+static void NAME(share_of_peepholes)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
     const struct NAME(backward) *b = phase->b;
@@ -531,12 +522,12 @@ static int NAME(weight_gradients)(const struct NAME(backward) * b, fastrnn_team 
     for (phase->end = n; phase->end > 0; phase->end -= phase->part.rows) {
         phase->part = fastrnn_next_part(NAME(rows_done)(b, phase->t1) + n - phase->end, phase->end, b->sums.all);
         const double rows = (double)phase->part.rows, operations = 2 * rows * ((double)G * (I + P) + (b->m ? P * H : 0));
-        if (!phase_of(team, alone, most, 4 * rows * (I + P), NAME(share_of_packing), phase)) return 0;
+        if (!phase_of(team, alone, most, 4 * rows * (I + P), NAME(share_of_packing), phase, 0)) return 0;
         phase->parts = phases_of(operations, fastrnn_panels(G, b->kernel->outer_rows));
-        for (phase->k = 0; phase->k < phase->parts; phase->k++)
-            if (!phase_of(team, alone, most, operations / phase->parts, NAME(share_of_sums), phase)) return 0;
+        for (int k = 0; k < phase->parts; k++)
+            if (!phase_of(team, alone, most, operations / phase->parts, NAME(share_of_sums), phase, k)) return 0;
     }
-    return !b->args->d_peephole || phase_of(team, alone, most, 20.0 * n * H, NAME(share_of_peepholes), phase);
+    return !b->args->d_peephole || phase_of(team, alone, most, 20.0 * n * H, NAME(share_of_peepholes), phase, 0);
 }
 
 /* d_x, `rows` rows of it from row `first` on, for some panels, from d_gates of these rows. */
@@ -647,39 +638,39 @@ static void NAME(backward_rows)(const struct NAME(backward) * b, const fastrnn_m
     }
 }
 
-static void NAME(backward_share_of_rows)(void *context, const fastrnn_member *me)
+static void NAME(backward_share_of_rows)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
     NAME(backward_rows)(phase->b, me, share_rows(&phase->b->steps, me), phase->t0, phase->t1, phase->from, phase->to);
 }
 
-static void NAME(backward_share_of_hidden)(void *context, const fastrnn_member *me)
+static void NAME(backward_share_of_hidden)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
     const fastrnn_range all = {0, phase->b->args->B};
-    NAME(hidden_gradient)(phase->b, me, phase->t0, phase->t, all,
+    NAME(hidden_gradient)(phase->b, me, phase->t0, me->item, all,
                           fastrnn_share(fastrnn_panels(phase->b->packed->P, phase->b->kernel->width), me));
 }
 
-static void NAME(backward_share_of_step)(void *context, const fastrnn_member *me)
+static void NAME(backward_share_of_step)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
     const struct NAME(backward) *b = phase->b;
     const fastrnn_range all = {0, b->args->B};
-    NAME(backward_step)(b, me, phase->t0, phase->t1, phase->t, all,
+    NAME(backward_step)(b, me, phase->t0, phase->t1, me->item, all,
                         fastrnn_share(fastrnn_panels(b->packed->H, b->kernel->width), me),
                         fastrnn_share(b->args->B, me));
 }
 
-/* Of the rows of steps [from, to), for some panels, those of d_x. */
-static void NAME(backward_share_of_input)(void *context, const fastrnn_member *me)
+/* The rows of d_x, for part `item` of the panels. */
+static void NAME(backward_share_of_input)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
     const struct NAME(backward) *b = phase->b;
-    const ptrdiff_t at = first_row(&b->steps, phase->from), first = first_row(&b->steps, phase->t0);
-    const fastrnn_range rows = fastrnn_share(first_row(&b->steps, phase->to) - at, me);
-    NAME(input_gradient)(b, me, at + rows.from, rows.to - rows.from, phase->panels,
-                         b->d_gates + (at - first + rows.from) * b->d_gates_row);
+    const ptrdiff_t at = first_row(&b->steps, phase->t0), x_panels = fastrnn_panels(b->packed->I, b->kernel->width);
+    const fastrnn_range rows = fastrnn_share(first_row(&b->steps, phase->t1) - at, me);
+    NAME(input_gradient)(b, me, at + rows.from, rows.to - rows.from, part_of(x_panels, (int)me->item, phase->parts),
+                         b->d_gates + rows.from * b->d_gates_row);
 }
 
 /* h_prev of the chunk's first step: h of the step before it, or h_0. */
@@ -706,7 +697,7 @@ static void NAME(keep_first_step)(const struct NAME(backward) * b, ptrdiff_t t0,
 }
 
 /* d_h_0, for some panels of it. */
-static void NAME(backward_share_of_h_0)(void *context, const fastrnn_member *me)
+static void NAME(backward_share_of_h_0)(const void *context, const fastrnn_member *me)
 {
     const struct NAME(backward) *b = ((const NAME(backward_phase) *)context)->b;
     const ptrdiff_t P = b->packed->P, G = b->cell->gates * b->packed->H, count = rows_of_step(&b->steps, 0);
@@ -728,24 +719,22 @@ static void NAME(end_backward)(const struct NAME(backward) * b)
 /* The steps of a chunk whose hidden units the team shares. */
 static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *team, int most, NAME(backward_phase) *phase)
 {
-    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, x_panels = fastrnn_panels(I, b->kernel->width);
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P;
     const double G = b->cell->gates * (double)H;
-    for (phase->t = phase->t1 - 1; phase->t >= phase->t0; phase->t--) {
-        const double now = (double)rows_of_step(&b->steps, phase->t);
+    for (ptrdiff_t t = phase->t1 - 1; t >= phase->t0; t--) {
+        const double now = (double)rows_of_step(&b->steps, t);
         const int projected = b->packed->has_projection;
-        if (projected && !fastrnn_team_phase(team, most, 2 * now * P * G, NAME(backward_share_of_hidden), phase))
+        if (projected && !fastrnn_team_phase(team, most, 2 * now * P * G, NAME(backward_share_of_hidden), phase, t))
             return 0;
         const double operations = 2 * now * H * (projected ? (double)P : G);
-        if (!fastrnn_team_phase(team, most, operations, NAME(backward_share_of_step), phase)) return 0;
+        if (!fastrnn_team_phase(team, most, operations, NAME(backward_share_of_step), phase, t)) return 0;
     }
     if (!b->args->d_x) return 1;
-    const double rows = (double)(first_row(&b->steps, phase->t1) - first_row(&b->steps, phase->t0));
-    const int parts = phases_of(2 * rows * I * G, x_panels);
-    phase->from = phase->t0, phase->to = phase->t1;
-    for (int k = 0; k < parts; k++) {
-        phase->panels = part_of(x_panels, k, parts);
-        if (!fastrnn_team_phase(team, most, 2 * rows * I * G / parts, NAME(backward_share_of_input), phase)) return 0;
-    }
+    const double operations = 2.0 * (first_row(&b->steps, phase->t1) - first_row(&b->steps, phase->t0)) * I * G;
+    phase->parts = phases_of(operations, fastrnn_panels(I, b->kernel->width));
+    for (int k = 0; k < phase->parts; k++)
+        if (!fastrnn_team_phase(team, most, operations / phase->parts, NAME(backward_share_of_input), phase, k))
+            return 0;
     return 1;
 }
 
@@ -768,7 +757,7 @@ static int NAME(backward_call)(const struct NAME(backward) * b, fastrnn_team *te
             for (int k = pieces - 1; k >= 0; k--) {
                 phase.from = phase.t0 + part_of(n, k, pieces).from, phase.to = phase.t0 + part_of(n, k, pieces).to;
                 const ptrdiff_t rows = first_row(&b->steps, phase.to) - first_row(&b->steps, phase.from);
-                if (!fastrnn_team_phase(team, p.threads, operations * rows, NAME(backward_share_of_rows), &phase))
+                if (!fastrnn_team_phase(team, p.threads, operations * rows, NAME(backward_share_of_rows), &phase, 0))
                     return 0;
             }
         } else if (!NAME(backward_units)(b, team, p.threads, &phase))
@@ -777,7 +766,7 @@ static int NAME(backward_call)(const struct NAME(backward) * b, fastrnn_team *te
         if (phase.t0 > 0) NAME(keep_first_step)(b, phase.t0, start_of_chunk(&b->steps, phase.t0, b->chunk));
     }
     if (!phase_of(team, alone, p.threads, 2.0 * b->args->B * b->packed->P * b->packed->H * b->cell->gates,
-                  NAME(backward_share_of_h_0), &phase))
+                  NAME(backward_share_of_h_0), &phase, 0))
         return 0;
     NAME(end_backward)(b);
     return 1;
@@ -799,7 +788,7 @@ static void NAME(backward_piece)(const void *context, const fastrnn_member *me, 
     NAME(backward_rows)(b, me, rows, all->t0, all->t1, all->t0 + some.from, all->t0 + some.to);
 }
 
-static void NAME(backwards_end_chunk)(void *context, const fastrnn_member *me)
+static void NAME(backwards_end_chunk)(const void *context, const fastrnn_member *me)
 {
     const NAME(backwards) *all = context;
     const fastrnn_member alone = fastrnn_alone(me);
@@ -827,7 +816,7 @@ static int NAME(backward_side_by_side)(const struct NAME(backward) * calls, int 
         arrangement now = how;
         now.items = pieces_of(how.items * part, 1, all.t1 - all.t0);
         if (!run_side_by_side(team, now, count, stacked, 2 * operations * part, NAME(backward_piece), &all)) return 0;
-        if (!fastrnn_team_phase(team, how.members, operations * part, NAME(backwards_end_chunk), &all)) return 0;
+        if (!fastrnn_team_phase(team, how.members, operations * part, NAME(backwards_end_chunk), &all, 0)) return 0;
     }
     return 1;
 }

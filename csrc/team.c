@@ -293,12 +293,13 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
     return 1;
 }
 
-int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_job *job, void *context)
+int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_job *job, const void *context,
+                       ptrdiff_t item)
 {
     const double timed = 1e6, speed = 10; /* operations; and in a ns, at least */
     const int64_t impatience = 200000; /* interrupts may take tens of us */
     const int size = fastrnn_team_gather(team, most, operations);
-    fastrnn_member me = {0, size, team, 1};
+    fastrnn_member me = {0, size, team, 1, item};
     if (size == 1) {
         job(context, &me);
         return fastrnn_team_go(&me, 0);
@@ -308,7 +309,7 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
         helper *h = team->held[k - 1];
         h->job = job;
         h->context = context;
-        h->member = (fastrnn_member){k, size, team, 0};
+        h->member = (fastrnn_member){k, size, team, 0, item};
         h->patience = team->patient ? INT64_MAX : impatience + (int64_t)(operations / speed);
         atomic_store_explicit(&h->order, ++h->ordered, memory_order_release);
     }
@@ -383,9 +384,10 @@ int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
     return 1;
 }
 
-int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_job *job, void *context)
+int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_job *job, const void *context,
+                       ptrdiff_t item)
 {
-    const fastrnn_member me = fastrnn_caller(team);
+    const fastrnn_member me = {0, 1, team, 1, item};
     (void)most, (void)operations;
     job(context, &me);
     return !team->cancelled;

@@ -19,11 +19,12 @@ typedef struct fastrnn_team fastrnn_team;
 typedef struct {
     int index, size; /* 0 <= index < size */
     fastrnn_team *team;
-    int is_caller; /* whether this is the thread that made the call: it asks whether to go on */
+    int is_caller;  /* whether this is the thread that made the call: it asks whether to go on */
+    ptrdiff_t item; /* of the phase: what fastrnn_team_phase was given */
 } fastrnn_member;
 
 /* A member's share of a phase. */
-typedef void fastrnn_job(void *context, const fastrnn_member *);
+typedef void fastrnn_job(const void *context, const fastrnn_member *);
 
 /* Opens the team of a call that takes about so many nanoseconds on one thread, for at most so many members, and sets
  * the floating-point mode. threads: 1 for the caller alone, who then needs nothing of other threads: that is safe after
@@ -31,9 +32,11 @@ typedef void fastrnn_job(void *context, const fastrnn_member *);
 void fastrnn_team_open(fastrnn_team *, int threads, double alone, const fastrnn_interruption *);
 
 /* Runs job once for each member, at most so many, and returns when all have returned. Whether to go on: 0 if the call
- * has been cancelled. operations: of all shares, to tell how long the phase takes. What the members wrote in earlier
- * phases, all can read. */
-int fastrnn_team_phase(fastrnn_team *, int most, double operations, fastrnn_job *job, void *context);
+ * has been cancelled. operations: of all shares, to tell how long the phase takes. item: what differs from one phase to
+ * the next is best told by it, because the other members get it with the order, and find the context in their caches.
+ * What the members wrote in earlier phases, all can read. */
+int fastrnn_team_phase(fastrnn_team *, int most, double operations, fastrnn_job *job, const void *context,
+                       ptrdiff_t item);
 
 /* Takes in the helpers that have come; how many members the next phase will have. */
 int fastrnn_team_gather(fastrnn_team *, int most, double operations);
@@ -48,14 +51,14 @@ int fastrnn_team_go(const fastrnn_member *, double operations);
 /* The member as a team of its own, for work that it shares with nobody. */
 static inline fastrnn_member fastrnn_alone(const fastrnn_member *me)
 {
-    const fastrnn_member alone = {0, 1, me->team, me->is_caller};
+    const fastrnn_member alone = {0, 1, me->team, me->is_caller, me->item};
     return alone;
 }
 
 /* The caller as a team of its own. */
 static inline fastrnn_member fastrnn_caller(fastrnn_team *team)
 {
-    const fastrnn_member caller = {0, 1, team, 1};
+    const fastrnn_member caller = {0, 1, team, 1, 0};
     return caller;
 }
 

@@ -79,8 +79,8 @@ static void serve(helper *h, unsigned long long number)
         patience = h->patience;
         h->job(h->context, &h->member);
         atomic_store_explicit(&h->seat, seat_of(number, HELD), memory_order_release);
-        atomic_exchange(&h->done, number);
-        if (atomic_load(&h->caller_sleeps)) { /* perhaps on this very processor: leave it to the caller */
+        atomic_store_explicit(&h->done, number, memory_order_release);
+        if (atomic_load_explicit(&h->caller_sleeps, memory_order_relaxed)) { /* perhaps on this processor: leave it */
             pthread_mutex_lock(&h->lock);
             pthread_cond_signal(&h->finished);
             pthread_mutex_unlock(&h->lock);
@@ -262,7 +262,11 @@ void fastrnn_wake_one(void)
 
 void fastrnn_await(helper *h, unsigned long long order, int processor, int64_t most)
 {
+    /* The helper does not wait for its `done` to be seen before it looks at `caller_sleeps`, which would take as long as
+     * a small step: so it may miss that the caller sleeps, who looks again soon. */
+    const int64_t soon = 1000000;
     struct timespec end;
+    if (most > soon) most = soon;
     take_to(h, processor);
     pthread_mutex_lock(&h->lock);
     atomic_store(&h->caller_sleeps, 1);

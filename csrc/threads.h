@@ -45,7 +45,7 @@ typedef struct helper {
     /* Written by the caller who holds it. */
     _Alignas(128) atomic_ullong order;
     fastrnn_job *job;
-    void *context;
+    const void *context;
     fastrnn_member member;
     int64_t patience; /* ns: without another order for so long, it leaves */
     unsigned long long ordered; /* the last order; the caller's own, who need not read the line again */
@@ -89,7 +89,7 @@ int fastrnn_make_helper(void);     /* one more, ASLEEP; 0 if there can be none *
 int fastrnn_call_helper(helper *, int processor);
 void fastrnn_wake_one(void); /* of those CALLED; it wakes two more, and so on */
 
-/* Waits, asleep, until the helper is done with an order, at most so long. `processor`: the helper is taken to it first,
+/* Waits, asleep, until the helper is done with an order, at most so long or a ms. `processor`: the helper is taken to it first,
  * which the caller leaves by sleeping; -1: it stays where it is. */
 void fastrnn_await(helper *, unsigned long long order, int processor, int64_t most);
 
