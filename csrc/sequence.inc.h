@@ -535,8 +535,8 @@ static void NAME(backward_member)(void *context, const fastrnn_member *me)
     }
 }
 
-/* The sums of b, whose chunk is made to end with a block where that is possible. */
-static void NAME(prepare_sums)(struct NAME(backward) * b, fastrnn_layout *layout)
+/* The sums of b, whose chunk, of rows of so many columns, is made to end with a block where that is possible. */
+static void NAME(prepare_sums)(struct NAME(backward) * b, ptrdiff_t columns, fastrnn_layout *layout)
 {
     const fastrnn_backward_args *args = b->args;
     const fastrnn_packed *packed = b->packed;
@@ -560,7 +560,11 @@ static void NAME(prepare_sums)(struct NAME(backward) * b, fastrnn_layout *layout
         if (steps <= b->chunk / B) b->chunk -= b->chunk % (steps * B);
     }
     /* Only parts of blocks are summed in the memory of a block; those of peepholes are parts always. */
-    const int in_parts = N > b->chunk && (args->offsets || b->chunk % BLOCK_ROWS != 0);
+    int in_parts = N > b->chunk && (args->offsets || b->chunk % BLOCK_ROWS != 0);
+    if (in_parts && N - b->chunk <= sums->size / columns) {
+        b->chunk = N; /* takes less memory than the sums of a block */
+        in_parts = 0;
+    }
     b->at_block = fastrnn_reserve(layout, sizeof(real), in_parts ? sums->size : packed->peephole ? 3 * H : 0, 1, 1);
     b->at_groups = fastrnn_reserve(layout, sizeof(real), sums->levels - 1, sums->size, 1);
 }
@@ -594,8 +598,9 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
         .split_rows = p.split_rows,
         .linked = linked,
     };
-    b->chunk = chunk_rows(&b->steps, BACKWARD_CHUNK_BYTES, row + P + projected * (P + H), sizeof(real), 1);
-    NAME(prepare_sums)(b, layout);
+    const ptrdiff_t columns = row + P + projected * (P + H);
+    b->chunk = chunk_rows(&b->steps, BACKWARD_CHUNK_BYTES, columns, sizeof(real), 1);
+    NAME(prepare_sums)(b, columns, layout);
     b->at_d_gates = fastrnn_reserve(layout, sizeof(real), b->chunk + B, row, 1);
     b->at_h_prev = fastrnn_reserve(layout, sizeof(real), b->chunk, P, 1);
     b->at_d_h = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, P, 1);
