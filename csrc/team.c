@@ -215,7 +215,7 @@ static void look_for_helpers(fastrnn_team *team, int at_once)
 
 static void open_for_helpers(fastrnn_team *team)
 {
-    const int64_t longest = 1000000, frequent = 150000, short_window = 10000, share_for = 3000000;
+    const int64_t longest = 1000000, frequent = 400000, short_window = 10000, share_for = 3000000;
     const int64_t now = team->opened;
     int64_t gap = now - GET(closed);
     if (gap > longest) gap = longest;
