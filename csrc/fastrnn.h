@@ -148,8 +148,8 @@ void fastrnn_workspace_free(fastrnn_workspace *);  /* NULL is ignored */
  * backward, the top layer first, each call's d_output is the d_x of the call before. The bits do not depend on it.
  *
  * count: 1 to FASTRNN_MOST_CALLS. workspace: may be NULL; then the memory is allocated and freed. interruption: may be
- * NULL. threads: at most so many are used, and no more than the calling thread may have processors; fewer where fewer are
- * faster, where other calls compute at the same time, and where helper threads do not come in time. 0: one for each
+ * NULL. threads: at most so many are used, and no more than the calling thread may have processors; fewer where fewer
+ * are faster, where other calls compute at the same time, and where helper threads do not come in time. 0: one for each
  * core. 1: other threads are not even looked at. */
 enum { FASTRNN_MOST_CALLS = 16 };
 fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, int stacked, fastrnn_workspace *,

@@ -157,16 +157,17 @@ static double operations_of(const steps *s, const fastrnn_packed *packed)
 enum { FEWEST_OPERATIONS = 200000, FEWEST_ROWS = 4 };
 
 /* How many threads, and what they share: the least estimated time. Sharing hidden units keeps a slice of weight_hh in
- * each core's caches and costs a phase of the team for each step; sharing the batch needs few, but every core reads all weights in every step, weight_ih too, because what a core projects it should
- * also use: so it takes some rows to be worth that.
+ * each core's caches and costs a phase of the team for each step; sharing the batch needs few, but every core reads all
+ * weights in every step, weight_ih too, because what a core projects it should also use: so it takes some rows to be
+ * worth that.
  */
 static plan plan_steps(const steps *s, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P, int gates, size_t element, int width,
                        int block, int threads)
 {
     const double lanes = width / 2;
     const double start = 1000, phase = 400, cell = 6.0 * gates; /* ns: a team, a phase, the cell on one vector */
-    const double transfer = 8;                      /* bytes per ns, of h_t to the other cores */
-    const double speed = 10 * lanes;                /* flop per ns and core */
+    const double transfer = 8;                                  /* bytes per ns, of h_t to the other cores */
+    const double speed = 10 * lanes;                            /* flop per ns and core */
     const ptrdiff_t T = s->T, B = T > 0 ? fastrnn_panels(first_row(s, T), T) : 0; /* a step's sequences, on average */
     const ptrdiff_t blocks = fastrnn_panels(H, block);
     plan best = {1, 0, 0, 0};

@@ -151,8 +151,8 @@ static void NAME(forward_rows)(const struct NAME(forward) * f, const fastrnn_mem
         t1 = all ? end_of_chunk(&f->steps, t0, f->chunk) : t0 + 1;
         if (t1 > to) t1 = to;
         const ptrdiff_t first = first_row(&f->steps, t0);
-        const fastrnn_range flat = all ? (fastrnn_range){0, first_row(&f->steps, t1) - first}
-                                       : first_of(rows, rows_of_step(&f->steps, t0));
+        const fastrnn_range flat =
+            all ? (fastrnn_range){0, first_row(&f->steps, t1) - first} : first_of(rows, rows_of_step(&f->steps, t0));
         if (f->x_rows) NAME(copy_x)(f, t0, flat);
         NAME(project_rows)(f, me, t0, flat, blocks);
         for (ptrdiff_t t = t0; t < t1; t++) {
@@ -220,7 +220,8 @@ static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *tea
         const double now = (double)rows_of_step(&f->steps, t);
         const double operations = 2 * now * P * G + (t == t0 && phase.parts == 1 ? input : 0);
         if (!fastrnn_team_phase(team, most, operations, NAME(forward_share_of_step), &phase, t)) return 0;
-        if (f->m && !fastrnn_team_phase(team, most, 2 * now * P * H, NAME(forward_share_of_hidden), &phase, t)) return 0;
+        if (f->m && !fastrnn_team_phase(team, most, 2 * now * P * H, NAME(forward_share_of_hidden), &phase, t))
+            return 0;
     }
     return 1;
 }
@@ -239,7 +240,8 @@ static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team
         const double operations = 2.0 * f->cell->gates * f->packed->H * (f->packed->I + f->packed->P);
         const int pieces = pieces_of(p.alone, PIECE, T);
         for (int k = 0; k < pieces; k++) {
-            const NAME(forward_phase) phase = {f, first_step(&f->steps, k, pieces), first_step(&f->steps, k + 1, pieces), 0};
+            const NAME(forward_phase)
+                phase = {f, first_step(&f->steps, k, pieces), first_step(&f->steps, k + 1, pieces), 0};
             const ptrdiff_t rows = first_row(&f->steps, phase.t1) - first_row(&f->steps, phase.t0);
             if (rows > 0 &&
                 !fastrnn_team_phase(team, p.threads, operations * rows, NAME(forward_share_of_rows), &phase, 0))
@@ -512,16 +514,17 @@ static void NAME(share_of_peepholes)(const void *context, const fastrnn_member *
 }
 
 /* The chunk's rows, from the last to the first, go into the gradients of the weights: d_gates[r]^T x[r] (and
- * h_prev[r]). With rows in descending order, as time runs here, the sums do not depend on the chunks. alone: the one who
- * does it, or NULL for the team. */
+ * h_prev[r]). With rows in descending order, as time runs here, the sums do not depend on the chunks. alone: the one
+ * who does it, or NULL for the team. */
 static int NAME(weight_gradients)(const struct NAME(backward) * b, fastrnn_team *team, const fastrnn_member *alone,
-                                  int most, NAME(backward_phase) *phase)
+                                  int most, NAME(backward_phase) * phase)
 {
     const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H;
     const ptrdiff_t n = first_row(&b->steps, phase->t1) - first_row(&b->steps, phase->t0);
     for (phase->end = n; phase->end > 0; phase->end -= phase->part.rows) {
         phase->part = fastrnn_next_part(NAME(rows_done)(b, phase->t1) + n - phase->end, phase->end, b->sums.all);
-        const double rows = (double)phase->part.rows, operations = 2 * rows * ((double)G * (I + P) + (b->m ? P * H : 0));
+        const double rows = (double)phase->part.rows,
+                     operations = 2 * rows * ((double)G * (I + P) + (b->m ? P * H : 0));
         if (!phase_of(team, alone, most, 4 * rows * (I + P), NAME(share_of_packing), phase, 0)) return 0;
         phase->parts = phases_of(operations, fastrnn_panels(G, b->kernel->outer_rows));
         for (int k = 0; k < phase->parts; k++)
@@ -631,8 +634,8 @@ static void NAME(backward_rows)(const struct NAME(backward) * b, const fastrnn_m
         NAME(backward_step)(b, me, t0, t1, t, rows, units, rows);
         if (!b->args->d_x || (all && t > from)) continue;
         const ptrdiff_t at = first_row(&b->steps, t);
-        const fastrnn_range now = all ? (fastrnn_range){0, first_row(&b->steps, to) - at}
-                                      : first_of(rows, rows_of_step(&b->steps, t));
+        const fastrnn_range now =
+            all ? (fastrnn_range){0, first_row(&b->steps, to) - at} : first_of(rows, rows_of_step(&b->steps, t));
         NAME(input_gradient)(b, me, at + now.from, now.to - now.from, x_panels,
                              b->d_gates + (at - first + now.from) * row);
     }
@@ -713,11 +716,13 @@ static void NAME(end_backward)(const struct NAME(backward) * b)
     const ptrdiff_t H = b->packed->H, count = rows_of_step(&b->steps, 0);
     real *d_h_0 = b->args->d_h_0;
     if (b->packed->cell == FASTRNN_LSTM) copy_bytes(b->args->d_c_0, b->d_state, count, H, sizeof(real));
-    if (b->packed->cell == FASTRNN_GRU) b->kernel->add(count * H, d_h_0, b->d_state, d_h_0); /* what passed by the product */
+    if (b->packed->cell == FASTRNN_GRU)
+        b->kernel->add(count * H, d_h_0, b->d_state, d_h_0); /* what passed by the product */
 }
 
 /* The steps of a chunk whose hidden units the team shares. */
-static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *team, int most, NAME(backward_phase) *phase)
+static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *team, int most,
+                                NAME(backward_phase) * phase)
 {
     const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P;
     const double G = b->cell->gates * (double)H;

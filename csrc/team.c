@@ -6,9 +6,9 @@
 #include "processors.h"
 #include "threads.h"
 
-/* The question may take as long as another thread holds Python's lock, and looking at the clock takes as long as a small
- * step: so the clock is looked at after so many operations, some milliseconds, and the question asked by the clock. It
- * is asked in the caller's floating-point mode. */
+/* The question may take as long as another thread holds Python's lock, and looking at the clock takes as long as a
+ * small step: so the clock is looked at after so many operations, some milliseconds, and the question asked by the
+ * clock. It is asked in the caller's floating-point mode. */
 int fastrnn_team_go(const fastrnn_member *me, double operations)
 {
     const double look = 1e8;
@@ -57,14 +57,14 @@ int fastrnn_has_threads(void)
 /* What the callers of the process know of each other and of the helpers' past. Times in ns, of fastrnn_clock(). */
 static struct {
     atomic_int policy;
-    atomic_llong closed, gap;   /* the end of the last call; how long until the next one, lately */
-    atomic_llong shared_until;  /* several callers were there a short while ago */
-    atomic_llong arrival;       /* how long helpers take from being called to being ready */
-    atomic_int members;         /* of the last team that had helpers */
-    atomic_int most;            /* members, until */
+    atomic_llong closed, gap;  /* the end of the last call; how long until the next one, lately */
+    atomic_llong shared_until; /* several callers were there a short while ago */
+    atomic_llong arrival;      /* how long helpers take from being called to being ready */
+    atomic_int members;        /* of the last team that had helpers */
+    atomic_int most;           /* members, until */
     atomic_llong paused_until;
-    atomic_llong pause;         /* the last one's length */
-    atomic_llong served;        /* for so long helpers have worked since without a loss */
+    atomic_llong pause;  /* the last one's length */
+    atomic_llong served; /* for so long helpers have worked since without a loss */
 } company = {.gap = 1000000, .arrival = 30000};
 
 #define GET(field) atomic_load_explicit(&company.field, memory_order_relaxed)
@@ -95,7 +95,10 @@ static int current_processor(void)
 }
 
 /* The caller's part of the processors, the others having theirs. */
-static int fair_share(int limit, int callers) { return callers <= 1 ? limit : limit / callers < 1 ? 1 : limit / callers; }
+static int fair_share(int limit, int callers)
+{
+    return callers <= 1 ? limit : limit / callers < 1 ? 1 : limit / callers;
+}
 
 static unsigned draw(fastrnn_team *team, unsigned n)
 {
@@ -112,8 +115,8 @@ static void pause_tries(int most, int64_t pause)
 }
 enum { FAIR = 20 };
 
-/* The same where another thread had the helper's processor, which it may keep: also for twice the last such pause, up to
- * fifty times and a second. */
+/* The same where another thread had the helper's processor, which it may keep: also for twice the last such pause, up
+ * to fifty times and a second. */
 static void pause_longer(int most, int64_t cost)
 {
     const int64_t second = 1000000000, fair = FAIR * cost, longest = 50 * fair < second ? 50 * fair : second;
@@ -279,8 +282,8 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
             return 0;
         }
         if ((waited <= usual || team->patient) && !(at_once && wait.spins > SPINS)) continue;
-        /* It has lost its processor in the middle of its work. It gets this one, and the caller sleeps until it is done:
-         * some microseconds, where it would be some milliseconds until its own turn. */
+        /* It has lost its processor in the middle of its work. It gets this one, and the caller sleeps until it is
+         * done: some microseconds, where it would be some milliseconds until its own turn. */
         fastrnn_await(h, order, current_processor(), between_questions);
         while (atomic_load_explicit(&h->done, memory_order_acquire) != order) {
             fastrnn_team_go(&caller, 1e9);
@@ -297,7 +300,7 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
                        ptrdiff_t item)
 {
     const double timed = 1e6, speed = 10; /* operations; and in a ns, at least */
-    const int64_t impatience = 200000; /* interrupts may take tens of us */
+    const int64_t impatience = 200000;    /* interrupts may take tens of us */
     const int size = fastrnn_team_gather(team, most, operations);
     fastrnn_member me = {0, size, team, 1, item};
     if (size == 1) {
@@ -358,7 +361,8 @@ int fastrnn_team_close(fastrnn_team *team)
             const int64_t now = fastrnn_clock(), late = now - team->called;
             SET(closed, now);
             if (team->calling && !team->patient) { /* the helper is not there yet */
-                if (late > GET(arrival)) if (GET(arrival) < 200000) SET(arrival, GET(arrival) + GET(arrival) / 8);
+                if (late > GET(arrival))
+                    if (GET(arrival) < 200000) SET(arrival, GET(arrival) + GET(arrival) / 8);
                 if (late > 4 * GET(arrival)) pause_longer(team->size, 10000);
             } else if (helped && GET(pause))
                 count_service(now - team->opened);

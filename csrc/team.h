@@ -102,14 +102,14 @@ typedef atomic_int fastrnn_flag;
 
 /* Its fields are team.c's. Times in ns. */
 struct fastrnn_team {
-    int size;           /* members now: the caller and the helpers it holds */
-    int wanted, limit;  /* the most to be held now; and later in the call */
-    int callers;        /* in the process, when the processors were last shared among them */
-    int counted;        /* whether this is one of them */
+    int size;          /* members now: the caller and the helpers it holds */
+    int wanted, limit; /* the most to be held now; and later in the call */
+    int callers;       /* in the process, when the processors were last shared among them */
+    int counted;       /* whether this is one of them */
     int calling, erratic, patient;
     unsigned random;
     fastrnn_flag cancelled;
-    double operations;  /* since helpers were last looked for */
+    double operations; /* since helpers were last looked for */
     int64_t opened, called, asked;
     double alone, asking_operations;
     const fastrnn_interruption *interruption;

@@ -107,8 +107,8 @@ static void sleep_until_woken(helper *h)
     pthread_mutex_unlock(&h->lock);
 }
 
-/* A moment of a READY helper's wait; whether it has been long enough: the window, which begins when nobody calls any more,
- * or when it is not for this helper that somebody does. */
+/* A moment of a READY helper's wait; whether it has been long enough: the window, which begins when nobody calls any
+ * more, or when it is not for this helper that somebody does. */
 static int waited_long(spinning *wait, int64_t *missed)
 {
     const int64_t longest_phase = 5000000, waited = fastrnn_spin(wait, 1);
@@ -262,8 +262,8 @@ void fastrnn_wake_one(void)
 
 void fastrnn_await(helper *h, unsigned long long order, int processor, int64_t most)
 {
-    /* The helper does not wait for its `done` to be seen before it looks at `caller_sleeps`, which would take as long as
-     * a small step: so it may miss that the caller sleeps, who looks again soon. */
+    /* The helper does not wait for its `done` to be seen before it looks at `caller_sleeps`, which would take as long
+     * as a small step: so it may miss that the caller sleeps, who looks again soon. */
     const int64_t soon = 1000000;
     struct timespec end;
     if (most > soon) most = soon;

@@ -80,7 +80,7 @@ int64_t fastrnn_spin(spinning *, int yields); /* nanoseconds, or 0 if the clock 
 extern atomic_int fastrnn_callers, fastrnn_helpers_ready;
 extern atomic_llong fastrnn_helpers_window;
 
-int fastrnn_helpers(void);        /* that there are */
+int fastrnn_helpers(void);         /* that there are */
 helper *fastrnn_helper(int index); /* one of them */
 int fastrnn_make_helper(void);     /* one more, ASLEEP; 0 if there can be none */
 
@@ -89,8 +89,8 @@ int fastrnn_make_helper(void);     /* one more, ASLEEP; 0 if there can be none *
 int fastrnn_call_helper(helper *, int processor);
 void fastrnn_wake_one(void); /* of those CALLED; it wakes two more, and so on */
 
-/* Waits, asleep, until the helper is done with an order, at most so long or a ms. `processor`: the helper is taken to it first,
- * which the caller leaves by sleeping; -1: it stays where it is. */
+/* Waits, asleep, until the helper is done with an order, at most so long or a ms. `processor`: the helper is taken to
+ * it first, which the caller leaves by sleeping; -1: it stays where it is. */
 void fastrnn_await(helper *, unsigned long long order, int processor, int64_t most);
 
 #endif
