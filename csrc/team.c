@@ -54,6 +54,8 @@ int fastrnn_has_threads(void)
 
 #ifdef FASTRNN_THREADS
 
+enum { ARRIVAL = 30000 }; /* ns, until it has been seen */
+
 /* What the callers of the process know of each other and of the helpers' past. Times in ns, of fastrnn_clock(). */
 static struct {
     atomic_int policy;
@@ -65,7 +67,7 @@ static struct {
     atomic_llong paused_until;
     atomic_llong pause;  /* the last one's length */
     atomic_llong served; /* for so long helpers have worked since without a loss */
-} company = {.gap = 1000000, .arrival = 30000};
+} company = {.gap = 1000000, .arrival = ARRIVAL};
 
 #define GET(field) atomic_load_explicit(&company.field, memory_order_relaxed)
 #define SET(field, value) atomic_store_explicit(&company.field, value, memory_order_relaxed)
@@ -92,12 +94,6 @@ static int current_processor(void)
 #else
     return -1;
 #endif
-}
-
-/* The caller's part of the processors, the others having theirs. */
-static int fair_share(int limit, int callers)
-{
-    return callers <= 1 ? limit : limit / callers < 1 ? 1 : limit / callers;
 }
 
 static unsigned draw(fastrnn_team *team, unsigned n)
@@ -189,18 +185,24 @@ static void call_helpers(fastrnn_team *team, int64_t now, int missing)
     fastrnn_wake_one();
 }
 
-/* Whether helpers who are called now come early enough to be worth the call. */
+/* Whether helpers who are called now come early enough to be worth the call. How long they take is forgotten slowly, so
+ * that it is tried again. */
 static int worth_calling(const fastrnn_team *team, int64_t now)
 {
     const double left = team->alone - (double)(now - team->opened);
-    return left > 8.0 * (double)GET(arrival);
+    if (left > 8.0 * (double)GET(arrival)) return 1;
+    if (GET(arrival) > ARRIVAL) SET(arrival, GET(arrival) - GET(arrival) / 128);
+    return 0;
 }
 
-static int shared(const fastrnn_team *team, int64_t now)
+/* The members that a team may have while others compute, too: its caller's part of the cores. */
+static int fair_share(const fastrnn_team *team, int64_t now)
 {
     int callers = atomic_load_explicit(&fastrnn_callers, memory_order_relaxed);
     if (callers < 2 && now < GET(shared_until)) callers = 2;
-    return fair_share(team->limit, callers);
+    if (callers < 2) return team->limit;
+    const int part = fastrnn_count_processors(now).cores / callers;
+    return part < 1 ? 1 : part < team->limit ? part : team->limit;
 }
 
 static void look_for_helpers(fastrnn_team *team, int at_once)
@@ -208,7 +210,7 @@ static void look_for_helpers(fastrnn_team *team, int at_once)
     const int64_t again = 1000000, now = fastrnn_clock();
     team->operations = 0;
     team->callers = atomic_load_explicit(&fastrnn_callers, memory_order_relaxed);
-    team->wanted = team->patient || team->erratic ? team->limit : shared(team, now);
+    team->wanted = team->patient || team->erratic ? team->limit : fair_share(team, now);
     int most = team->wanted;
     if (now < GET(paused_until) && most > GET(most)) most = GET(most);
     const int missing = most - team->size - atomic_load_explicit(&fastrnn_helpers_ready, memory_order_relaxed);
