@@ -3,14 +3,13 @@
 #endif
 #include "threads.h"
 
+#include "float_mode.h"
+#include "processors.h"
+
 #ifdef FASTRNN_THREADS
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
-
-#include "float_mode.h"
-#include "processors.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -197,9 +196,10 @@ int fastrnn_make_helper(void)
     int made = 0;
     pthread_mutex_lock(&pool.lock);
     const int count = fastrnn_helpers();
-    helper *h = count < MOST_HELPERS ? aligned_alloc(_Alignof(helper), sizeof(helper)) : NULL;
-    if (h) {
-        memset(h, 0, sizeof *h); /* ASLEEP */
+    /* More than it needs, to begin at a multiple of its alignment: not every system has aligned_alloc. ASLEEP is 0. */
+    void *memory = count < MOST_HELPERS ? calloc(1, sizeof(helper) + _Alignof(helper)) : NULL;
+    if (memory) {
+        helper *h = (helper *)(((uintptr_t)memory + _Alignof(helper) - 1) & ~(uintptr_t)(_Alignof(helper) - 1));
         pthread_mutex_init(&h->lock, NULL);
         pthread_cond_init(&h->summoned, NULL);
         pthread_cond_init(&h->finished, NULL);
@@ -208,7 +208,7 @@ int fastrnn_make_helper(void)
             atomic_store_explicit(&pool.count, count + 1, memory_order_release);
             made = 1;
         } else
-            free(h);
+            free(memory);
     }
     pthread_mutex_unlock(&pool.lock);
     return made;

@@ -479,8 +479,7 @@ def torch_seconds(V, o, threads):
 
 
 def in_own_process(function, *arguments):
-    """Where a library has all cores to itself, and threads that wait as they do by default."""
-    os.environ["GOMP_SPINCOUNT"] = "300000"
+    """Where a library has all cores to itself, NumPy's products too."""
     os.environ["OPENBLAS_NUM_THREADS"] = str(fastrnn.get_num_threads())
     spawn = multiprocessing.get_context("spawn")
     quiet = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word

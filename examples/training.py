@@ -28,10 +28,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-# NumPy and fastrnn take turns, several times a step, and the threads of OpenBLAS and of OpenMP wait for their next turn
-# by spinning, on the cores that the other one needs: on two cores, half the speed. So OpenMP's sleep at once, and
-# NumPy's products stay on one thread, which also gives the same bits on any number of cores.
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# NumPy's products stay on one thread, so that a run gives the same bits on any number of cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np

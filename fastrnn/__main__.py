@@ -103,8 +103,9 @@ instruction set that this processor can run with the reference. The exit status 
 
 ENVIRONMENT = """\
 environment variables, read when fastrnn is imported:
-  FASTRNN_ISA      the instruction set to use: generic, avx2, avx512 or neon; default: the best there is
-  OMP_NUM_THREADS  the number of threads that a call may use; default: the physical cores that the process may use
+  FASTRNN_ISA       the instruction set to use: generic, avx2, avx512 or neon; default: the best there is
+  OMP_NUM_THREADS   the number of threads that a call may use; default: the physical cores that its thread may use
+  OMP_THREAD_LIMIT  the most threads that a call may use; default: no limit
 """
 
 

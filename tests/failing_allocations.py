@@ -2,7 +2,7 @@
 
 LIBRARY is what tests/c/failing_malloc.c has become, which must be loaded before everything else; CASES is how the names
 of the cases begin. What fails are the allocations of the extension, and NumPy's of arrays; not Python's own of small
-objects, nor those of libgomp, which ends the process.
+objects.
 """
 
 import ctypes

@@ -21,7 +21,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPT = EXAMPLES / "char_lm.py"
 with pytest.MonkeyPatch.context() as patch:
     # set here, so that what the example sets does not stay for the other tests
-    patch.setenv("GOMP_SPINCOUNT", "0")
     patch.setenv("OPENBLAS_NUM_THREADS", "1")
     patch.syspath_prepend(EXAMPLES)
     import char_lm

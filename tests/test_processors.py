@@ -32,7 +32,7 @@ def results(folder, compiler, flags, emulator=()):
     program = folder / "processors"
 
     def compile(source):
-        target = folder / f"{source.stem}.o"
+        target = folder / f"{source.parent.name}-{source.name}.o"  # there are two processors.c
         subprocess.run([compiler, *FLAGS, *flags, "-I", ROOT / "csrc", "-c", source, "-o", target], check=True)
         return target
 

@@ -14,7 +14,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 with pytest.MonkeyPatch.context() as patch:
     # set here, so that what the examples set does not stay for the other tests
-    patch.setenv("GOMP_SPINCOUNT", "0")
     patch.setenv("OPENBLAS_NUM_THREADS", "1")
     sys.path.append(str(EXAMPLES))
     import training  # noqa: F401
