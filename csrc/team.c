@@ -105,10 +105,11 @@ static unsigned draw(fastrnn_team *team, unsigned n)
 
 /* A try with more than `most` members cost so many ns: for twenty times as long no other is made, so that all of them
  * together cost a twentieth of the time at most; and for twice the last pause where that is longer, up to fifty times
- * and a second, because the reason may last. */
+ * and a second, because the reason may last. Never for longer than a second: the whole process may have been stopped. */
 static void pause_tries(int most, int64_t cost)
 {
-    const int64_t second = 1000000000, fair = 20 * cost, longest = 50 * fair < second ? 50 * fair : second;
+    const int64_t second = 1000000000, fair = cost < second / 20 ? 20 * cost : second;
+    const int64_t longest = 50 * fair < second ? 50 * fair : second;
     int64_t pause = 2 * GET(pause);
     if (pause > longest) pause = longest;
     if (pause < fair) pause = fair;
