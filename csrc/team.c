@@ -164,15 +164,18 @@ static void take_ready(fastrnn_team *team, int most)
     }
 }
 
-/* Calls helpers until so many are on their way. */
+/* Calls helpers until so many are on their way. If none can be made, it may be so for long. */
 static void call_helpers(fastrnn_team *team, int64_t now, int missing)
 {
     const int processor = current_processor();
     int called = 0, looked_at = 0;
-    for (int made = 1; called < missing && made;) {
+    for (;;) {
         for (int count = fastrnn_helpers(); looked_at < count && called < missing; looked_at++)
             called += fastrnn_call_helper(fastrnn_helper(looked_at), processor);
-        made = called < missing && (team->patient || fastrnn_helpers() < team->limit - 1) && fastrnn_make_helper();
+        if (called == missing || (!team->patient && fastrnn_helpers() >= team->limit - 1)) break;
+        if (fastrnn_make_helper()) continue;
+        pause_tries(team->size + called, fastrnn_clock() - now);
+        break;
     }
     if (!called) return;
     team->calling = 1;
