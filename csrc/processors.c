@@ -37,17 +37,24 @@ int64_t fastrnn_clock(void)
 #include <stdlib.h>
 #include <string.h>
 
+/* What stands before the paths of the system's files: another folder in tests. */
+#if !defined(FASTRNN_ROOT)
+#define FASTRNN_ROOT ""
+#endif
+#define CGROUPS FASTRNN_ROOT "/sys/fs/cgroup"
+
 enum { PATH = 4096 };
 
-/* The processors that a quota amounts to, rounded up, or `most` without one. */
+/* The processors that a quota amounts to, rounded up, or `most` without one. In microseconds. */
 static int processors_of(double quota, double period, int most)
 {
-    if (!(quota > 0 && period > 0 && quota < period * most)) return most;
+    const double longest = 1e6; /* that Linux allows */
+    if (!(quota > 0 && period > 0 && period <= longest && quota < period * most)) return most;
     const int whole = (int)(quota / period);
     return whole * period < quota ? whole + 1 : whole;
 }
 
-/* The numbers in two files of a folder, or in one that has both; 0 for what is no number, as "max". */
+/* The numbers in a file of a folder. What is no number, as "max", leaves them as they were. */
 static int read_numbers(const char *folder, const char *file, double *numbers, int count)
 {
     char path[PATH + 64];
@@ -55,9 +62,10 @@ static int read_numbers(const char *folder, const char *file, double *numbers, i
     FILE *stream = fopen(path, "r");
     if (!stream) return 0;
     for (int k = 0; k < count; k++) {
-        char word[64] = "";
-        if (fscanf(stream, "%63s", word) != 1) word[0] = 0;
-        numbers[k] = strtod(word, NULL);
+        char word[64] = "", *end;
+        if (fscanf(stream, "%63s", word) != 1) break;
+        const double number = strtod(word, &end);
+        if (end > word) numbers[k] = number;
     }
     fclose(stream);
     return 1;
@@ -87,20 +95,23 @@ static int least_quota(const char *root, const char *path, int version, int most
 static int quota_of_cgroups(int most)
 {
     char line[PATH];
-    FILE *stream = fopen("/proc/self/cgroup", "r");
+    FILE *stream = fopen(FASTRNN_ROOT "/proc/self/cgroup", "r");
     if (!stream) return most;
     while (fgets(line, sizeof line, stream)) {
         line[strcspn(line, "\n")] = 0;
-        char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
+        char *rest, *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
         if (!path) continue;
         *names++ = 0;
         *path++ = 0;
         if (!*names) {
-            most = least_quota("/sys/fs/cgroup", path, 2, most);
-            most = least_quota("/sys/fs/cgroup/unified", path, 2, most);
+            most = least_quota(CGROUPS, path, 2, most);
+            most = least_quota(CGROUPS "/unified", path, 2, most);
         } else
-            for (char *name = strtok(names, ","); name; name = strtok(NULL, ","))
-                if (strcmp(name, "cpu") == 0) most = least_quota("/sys/fs/cgroup/cpu", path, 1, most);
+            for (char *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest))
+                if (strcmp(name, "cpu") == 0) { /* one is mostly a link to the other */
+                    most = least_quota(CGROUPS "/cpu", path, 1, most);
+                    most = least_quota(CGROUPS "/cpu,cpuacct", path, 1, most);
+                }
     }
     fclose(stream);
     return most > 1 ? most : 1;
@@ -115,7 +126,7 @@ static int core_of(int processor)
     if (!first) {
         char folder[96];
         double number = processor;
-        snprintf(folder, sizeof folder, "/sys/devices/system/cpu/cpu%d/topology", processor);
+        snprintf(folder, sizeof folder, FASTRNN_ROOT "/sys/devices/system/cpu/cpu%d/topology", processor);
         if (!read_numbers(folder, "thread_siblings_list", &number, 1)) number = processor; /* "0,64" or "0-1" is 0 */
         first = number >= 0 && number < CPU_SETSIZE ? (int)number + 1 : processor + 1;
         atomic_store_explicit(&first_thread[processor], first, memory_order_relaxed);

@@ -112,10 +112,11 @@ static void pause_tries(int most, int64_t pause)
 enum { FAIR = 20 };
 
 /* The same where another thread had the helper's processor, which it may keep: also for twice the last such pause, up
- * to fifty times and a second. */
+ * to fifty times. Never for longer than a second: the whole process may have been stopped. */
 static void pause_longer(int most, int64_t cost)
 {
-    const int64_t second = 1000000000, fair = FAIR * cost, longest = 50 * fair < second ? 50 * fair : second;
+    const int64_t second = 1000000000, fair = cost < second / FAIR ? FAIR * cost : second;
+    const int64_t longest = 50 * fair < second ? 50 * fair : second;
     int64_t pause = 2 * GET(pause);
     if (pause > longest) pause = longest;
     if (pause < fair) pause = fair;
@@ -169,15 +170,18 @@ static void take_ready(fastrnn_team *team, int most)
     }
 }
 
-/* Calls helpers until so many are on their way. */
+/* Calls helpers until so many are on their way. If none can be made, it may be so for long. */
 static void call_helpers(fastrnn_team *team, int64_t now, int missing)
 {
     const int processor = current_processor();
     int called = 0, looked_at = 0;
-    for (int made = 1; called < missing && made;) {
+    for (;;) {
         for (int count = fastrnn_helpers(); looked_at < count && called < missing; looked_at++)
             called += fastrnn_call_helper(fastrnn_helper(looked_at), processor);
-        made = called < missing && (team->patient || fastrnn_helpers() < team->limit - 1) && fastrnn_make_helper();
+        if (called == missing || (!team->patient && fastrnn_helpers() >= team->limit - 1)) break;
+        if (fastrnn_make_helper()) continue;
+        pause_longer(team->size + called, fastrnn_clock() - now);
+        break;
     }
     if (!called) return;
     team->calling = 1;

@@ -71,7 +71,7 @@ static inline unsigned long long seat_of(unsigned long long number, unsigned sta
 
 /* How long a thread has waited, by a spin that leaves the processor to others after a while. */
 typedef struct {
-    int spins;
+    unsigned spins;
     int64_t since, looked, away; /* away: the longest time between two looks at the clock */
 } spinning;
 int64_t fastrnn_spin(spinning *, int yields); /* nanoseconds, or 0 if the clock was not looked at */

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 typedef struct {
     const char *name;
@@ -194,11 +195,14 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
 /* Asked so many times, it says yes. */
 static int after(void *times) { return --*(int *)times < 0; }
 
-/* One caller of several: every example, in memory of its own. */
+/* One caller of several, in memory of its own: every example, or every second from `first` on; with one thread and
+ * then with `fewest` to `most`. */
 typedef struct {
     const fastrnn_isa *isa;
     fastrnn_dtype dtype;
     atomic_int *met;
+    int first, step, fewest, most;
+    atomic_int *ended;
     pthread_t thread;
 } caller;
 
@@ -207,8 +211,8 @@ static void *call_all(void *argument)
     const caller *me = argument;
     char *arena = malloc(MEMORY), *expected = malloc(MEMORY), *from, *to;
     if (!arena || !expected) exit(1);
-    for (const example *e = examples; e < examples + EXAMPLES; e++)
-        for (int threads = 1; threads <= MOST_THREADS; threads++) {
+    for (const example *e = examples + me->first; e < examples + EXAMPLES; e += me->step)
+        for (int threads = 1; threads <= me->most; threads = threads == 1 ? me->fewest : threads + 1) {
             const fastrnn_status status = run(e, me->dtype, me->isa, threads, NULL, arena, &from, &to, me->met);
             check(status == FASTRNN_OK, "failed", e, threads);
             if (threads == 1) memcpy(expected, from, (size_t)(to - from));
@@ -216,7 +220,29 @@ static void *call_all(void *argument)
         }
     free(expected);
     free(arena);
+    if (me->ended) ++*me->ended;
     return NULL;
+}
+
+/* Callers that come and go, while the policy changes. */
+static void call_at_once(const fastrnn_isa *isa, fastrnn_dtype dtype, atomic_int *met)
+{
+    enum { CALLERS = 8 };
+    const struct timespec pause = {0, 500000};
+    caller callers[CALLERS];
+    for (int wave = 0; wave < 2; wave++) {
+        atomic_int ended = 0;
+        for (int k = 0; k < CALLERS; k++) {
+            const int threads = 2 + k % 3;
+            callers[k] = (caller){isa, dtype, met, (k + wave) % 2, 2, threads, threads, &ended, 0};
+            if (pthread_create(&callers[k].thread, NULL, call_all, &callers[k])) exit(1);
+        }
+        for (int k = 0; ended < CALLERS; k++) {
+            fastrnn_team_policy(k % 3 == 2 ? FASTRNN_ADAPTIVE : FASTRNN_ERRATIC);
+            nanosleep(&pause, NULL);
+        }
+        for (int k = 0; k < CALLERS; k++) pthread_join(callers[k].thread, NULL);
+    }
 }
 
 static int interrupt_all(const caller *me)
@@ -239,23 +265,19 @@ static int interrupt_all(const caller *me)
  * nothing of the others' vectors. */
 int main(int argc, char **argv)
 {
-    enum { CALLERS = 3 };
     const fastrnn_isa *isa = fastrnn_isa_at(0);
     for (int k = 0; argc > 1 && strcmp(fastrnn_isa_name(isa), argv[1]) != 0; k++)
         if (!(isa = fastrnn_isa_at(k))) return 2;
     for (fastrnn_dtype dtype = FASTRNN_F32; dtype <= FASTRNN_F64; dtype++) {
         atomic_int met[ARRANGEMENTS] = {0};
         int ended = 0, all = 1;
-        caller callers[CALLERS];
-        for (int k = 0; k < CALLERS; k++) callers[k] = (caller){.isa = isa, .dtype = dtype, .met = met};
+        const caller alone = {.isa = isa, .dtype = dtype, .met = met, .step = 1, .fewest = 2, .most = MOST_THREADS};
         for (fastrnn_policy policy = FASTRNN_ADAPTIVE; policy <= FASTRNN_ERRATIC; policy++) {
             fastrnn_team_policy(policy);
-            call_all(callers);
-            ended += interrupt_all(callers);
+            call_all((void *)&alone);
+            ended += interrupt_all(&alone);
         }
-        for (int k = 0; k < CALLERS; k++)
-            if (pthread_create(&callers[k].thread, NULL, call_all, &callers[k])) return 1;
-        for (int k = 0; k < CALLERS; k++) pthread_join(callers[k].thread, NULL);
+        call_at_once(isa, dtype, met);
         printf("%s: alone %d, units shared %d, rows shared %d, in turn %d, side by side %d; %d interrupted\n",
                dtype == FASTRNN_F32 ? "float32" : "float64", met[ALONE], met[UNITS_SHARED], met[ROWS_SHARED],
                met[IN_TURN], met[SIDE_BY_SIDE], ended);
