@@ -17,6 +17,7 @@ from setuptools.command.build_ext import build_ext
 UNIX_FLAGS = ["-O3", "-std=c11", "-pthread", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
 MSVC_FLAGS = ["/O2", "/std:c11", "/fp:precise", "/experimental:c11atomics"]
 
+
 class BuildExtension(build_ext):
     """build_ext with this project's flags, and the C files compiled side by side."""
 

@@ -43,7 +43,14 @@ const fastrnn_isa *fastrnn_isa_at(int index);      /* those built in, the slowes
 const char *fastrnn_isa_name(const fastrnn_isa *); /* "generic", "avx2", "avx512", "neon" */
 int fastrnn_isa_is_supported(const fastrnn_isa *); /* by this processor and its operating system */
 
-int fastrnn_has_threads(void); /* whether it can have helper threads */
+/* Whether it can have helper threads. The symbol by which threadpoolctl knows the library: the only one that an
+ * extension built with -fvisibility=hidden exports. */
+#if defined(_WIN32)
+__declspec(dllexport)
+#elif defined(__GNUC__)
+__attribute__((visibility("default")))
+#endif
+int fastrnn_has_threads(void);
 const char *fastrnn_compiler(void);
 
 typedef enum {
@@ -135,8 +142,8 @@ void fastrnn_workspace_free(fastrnn_workspace *);  /* NULL is ignored */
  * backward, the top layer first, each call's d_output is the d_x of the call before. The bits do not depend on it.
  *
  * count: 1 to FASTRNN_MOST_CALLS. workspace: may be NULL; then the memory is allocated and freed. interruption: may be
- * NULL. threads: at most so many are used, and no more than the calling thread may have processors; fewer where fewer are
- * faster, where other calls compute at the same time, and where helper threads do not come in time. 0: one for each
+ * NULL. threads: at most so many are used, and no more than the calling thread may have processors; fewer where fewer
+ * are faster, where other calls compute at the same time, and where helper threads do not come in time. 0: one for each
  * core. 1: other threads are not even looked at. */
 enum { FASTRNN_MOST_CALLS = 16 };
 fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, int stacked, fastrnn_workspace *,
