@@ -48,7 +48,14 @@ const fastrnn_isa *fastrnn_isa_at(int index);      /* those built in, the slowes
 const char *fastrnn_isa_name(const fastrnn_isa *); /* "generic", "avx2", "avx512", "neon" */
 int fastrnn_isa_is_supported(const fastrnn_isa *); /* by this processor and its operating system */
 
-int fastrnn_has_threads(void); /* whether it can have helper threads */
+/* Whether it can have helper threads. The symbol by which threadpoolctl knows the library: the only one that an
+ * extension built with -fvisibility=hidden exports. */
+#if defined(_WIN32)
+__declspec(dllexport)
+#elif defined(__GNUC__)
+__attribute__((visibility("default")))
+#endif
+int fastrnn_has_threads(void);
 const char *fastrnn_compiler(void);
 
 typedef enum {

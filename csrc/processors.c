@@ -36,6 +36,7 @@ int64_t fastrnn_clock(void)
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What stands before the paths of the system's files: another folder in tests. */
 #if !defined(FASTRNN_ROOT)
@@ -59,7 +60,7 @@ static int read_numbers(const char *folder, const char *file, double *numbers, i
 {
     char path[PATH + 64];
     if (snprintf(path, sizeof path, "%s/%s", folder, file) >= (int)sizeof path) return 0;
-    FILE *stream = fopen(path, "r");
+    FILE *stream = fopen(path, "re"); /* e: not for programs that are started meanwhile */
     if (!stream) return 0;
     for (int k = 0; k < count; k++) {
         char word[64] = "", *end;
@@ -95,7 +96,7 @@ static int least_quota(const char *root, const char *path, int version, int most
 static int quota_of_cgroups(int most)
 {
     char line[PATH];
-    FILE *stream = fopen(FASTRNN_ROOT "/proc/self/cgroup", "r");
+    FILE *stream = fopen(FASTRNN_ROOT "/proc/self/cgroup", "re");
     if (!stream) return most;
     while (fgets(line, sizeof line, stream)) {
         line[strcspn(line, "\n")] = 0;
@@ -147,8 +148,10 @@ fastrnn_processors_count fastrnn_count_processors(int64_t now)
 
     if (!count.logical || now - seen > affinity_for) {
         cpu_set_t mask;
-        if (sched_getaffinity(0, sizeof mask, &mask)) { /* more processors than a mask has */
-            if (!count.logical) count = (fastrnn_processors_count){CPU_SETSIZE, CPU_SETSIZE};
+        if (sched_getaffinity(0, sizeof mask, &mask)) { /* more than a mask has, or not allowed */
+            const long online = sysconf(_SC_NPROCESSORS_ONLN);
+            const int most = online > 0 && online < 1 << 20 ? (int)online : 1;
+            count = (fastrnn_processors_count){most, most};
         } else if (!count.logical || !CPU_EQUAL(&mask, &before)) {
             cpu_set_t cores;
             CPU_ZERO(&cores);

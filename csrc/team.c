@@ -267,7 +267,7 @@ int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
 static int wait_for(fastrnn_team *team, int index, int64_t usual)
 {
     enum { SPINS = 64 };
-    const int64_t begins = 4000, between_questions = 20000000; /* ns: an interrupt may come before it begins */
+    const int64_t begins = 4000; /* ns: an interrupt may come before it begins */
     helper *h = team->held[index];
     const fastrnn_member caller = fastrnn_caller(team);
     const unsigned long long order = h->ordered;
@@ -290,11 +290,13 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
         if ((waited <= usual || team->patient) && !(at_once && wait.spins > SPINS)) continue;
         /* It has lost its processor in the middle of its work. It gets this one, and the caller sleeps until it is
          * done: some microseconds, where it would be some milliseconds until its own turn. */
-        fastrnn_await(h, order, current_processor(), between_questions);
-        while (atomic_load_explicit(&h->done, memory_order_acquire) != order) {
+        const int processor = current_processor();
+        fastrnn_take_to(h, processor);
+        do {
+            fastrnn_await(h, order);
             fastrnn_team_go(&caller, 1e9);
-            fastrnn_await(h, order, -1, between_questions);
-        }
+        } while (atomic_load_explicit(&h->done, memory_order_acquire) != order);
+        fastrnn_keep_away(h, processor);
         let_go(team, index, RELEASED);
         pause_longer(team->size, wait.since ? fastrnn_clock() - wait.since : 0);
         return 1;

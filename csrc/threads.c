@@ -216,7 +216,7 @@ int fastrnn_make_helper(void)
 
 #if defined(__linux__)
 /* Where a helper of this thread may run: where the thread may, but for its own processor if there is another. */
-static void keep_away(helper *h, int processor)
+void fastrnn_keep_away(helper *h, int processor)
 {
     cpu_set_t processors;
     if (sched_getaffinity(0, sizeof processors, &processors)) return;
@@ -225,7 +225,7 @@ static void keep_away(helper *h, int processor)
     h->processors = processors;
     pthread_setaffinity_np(h->thread, sizeof processors, &processors);
 }
-static void take_to(helper *h, int processor)
+void fastrnn_take_to(helper *h, int processor)
 {
     if (processor < 0 || processor >= CPU_SETSIZE) return;
     CPU_ZERO(&h->processors);
@@ -233,15 +233,15 @@ static void take_to(helper *h, int processor)
     pthread_setaffinity_np(h->thread, sizeof h->processors, &h->processors);
 }
 #else
-static void keep_away(helper *h, int processor) { (void)h, (void)processor; }
-static void take_to(helper *h, int processor) { (void)h, (void)processor; }
+void fastrnn_keep_away(helper *h, int processor) { (void)h, (void)processor; }
+void fastrnn_take_to(helper *h, int processor) { (void)h, (void)processor; }
 #endif
 
 int fastrnn_call_helper(helper *h, int processor)
 {
     const unsigned long long seat = atomic_load_explicit(&h->seat, memory_order_relaxed), number = seat >> SEAT_BITS;
     if ((seat & SEAT_MASK) != ASLEEP || !exchange_seat(h, seat, seat_of(number, CHOSEN))) return 0;
-    keep_away(h, processor);
+    fastrnn_keep_away(h, processor);
     atomic_store(&h->seat, seat_of(number, CALLED));
     return 1;
 }
@@ -260,22 +260,19 @@ void fastrnn_wake_one(void)
     }
 }
 
-void fastrnn_await(helper *h, unsigned long long order, int processor, int64_t most)
+void fastrnn_await(helper *h, unsigned long long order)
 {
     /* The helper does not wait for its `done` to be seen before it looks at `caller_sleeps`, which would take as long
      * as a small step: so it may miss that the caller sleeps, who looks again soon. */
-    const int64_t soon = 1000000;
+    const long soon = 1000000;
     struct timespec end;
-    if (most > soon) most = soon;
-    take_to(h, processor);
     pthread_mutex_lock(&h->lock);
     atomic_store(&h->caller_sleeps, 1);
     clock_gettime(CLOCK_REALTIME, &end);
-    end.tv_sec += (end.tv_nsec + most) / 1000000000;
-    end.tv_nsec = (end.tv_nsec + most) % 1000000000;
+    end.tv_sec += (end.tv_nsec + soon) / 1000000000;
+    end.tv_nsec = (end.tv_nsec + soon) % 1000000000;
     while (atomic_load(&h->done) != order && !pthread_cond_timedwait(&h->finished, &h->lock, &end)) continue;
     atomic_store(&h->caller_sleeps, 0);
     pthread_mutex_unlock(&h->lock);
-    if (processor >= 0) keep_away(h, processor);
 }
 #endif

@@ -89,9 +89,13 @@ int fastrnn_make_helper(void);     /* one more, ASLEEP; 0 if there can be none *
 int fastrnn_call_helper(helper *, int processor);
 void fastrnn_wake_one(void); /* of those CALLED; it wakes two more, and so on */
 
-/* Waits, asleep, until the helper is done with an order, at most so long or a ms. `processor`: the helper is taken to
- * it first, which the caller leaves by sleeping; -1: it stays where it is. */
-void fastrnn_await(helper *, unsigned long long order, int processor, int64_t most);
+/* Waits, asleep, until the helper is done with an order, or for a ms. */
+void fastrnn_await(helper *, unsigned long long order);
+
+/* Where a held helper may run: on one processor, or where the calling thread may, but for one processor if there is
+ * another. -1 for none. */
+void fastrnn_take_to(helper *, int processor);
+void fastrnn_keep_away(helper *, int processor);
 
 #endif
 #endif

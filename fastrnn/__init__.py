@@ -18,6 +18,7 @@ except ModuleNotFoundError as _missing:
 
 from fastrnn import functional, reference
 from fastrnn._config import config, show_config
+from fastrnn._threadpoolctl import register_if_imported, register_threadpoolctl
 from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
 from fastrnn.cells import GRUCell, LSTMCell, RNNCell
@@ -39,6 +40,7 @@ __all__ = [
     "get_num_threads",
     "load",
     "reference",
+    "register_threadpoolctl",
     "save",
     "set_num_threads",
     "show_config",
@@ -47,3 +49,5 @@ __all__ = [
 # Their public name, in pickles, too, which so do not depend on the module that a class stands in.
 for _public in (GRU, GRUCell, LSTM, LSTMCell, RNN, RNNCell, Parameters):
     _public.__module__ = "fastrnn"
+
+register_if_imported()

@@ -87,8 +87,9 @@ def test_page_with_other_packages(page, somewhere):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_docstrings(module):
-    if module == "fastrnn.serialization":
-        pytest.importorskip("safetensors")
+    needs = {"fastrnn.serialization": "safetensors", "fastrnn._threadpoolctl": "threadpoolctl"}
+    if module in needs:
+        pytest.importorskip(needs[module])
     module = importlib.import_module(module)
     for test in doctest.DocTestFinder().find(module, extraglobs={"np": np, "fastrnn": fastrnn}):
         run_doctest(test)
