@@ -111,11 +111,12 @@ static void pause_tries(int most, int64_t pause)
 }
 enum { FAIR = 20 };
 
-/* The same where another thread had the helper's processor, which it may keep: also for twice the last such pause, up
- * to fifty times. Never for longer than a second: the whole process may have been stopped. */
+/* Where another thread had the helper's processor, it lost time, too, and may keep the processor: four times as long a
+ * pause, and twice as long as the last one, up to fifty times. Never for longer than a second: the whole process may
+ * have been stopped. */
 static void pause_longer(int most, int64_t cost)
 {
-    const int64_t second = 1000000000, fair = cost < second / FAIR ? FAIR * cost : second;
+    const int64_t second = 1000000000, fair = cost < second / (4 * FAIR) ? 4 * FAIR * cost : second;
     const int64_t longest = 50 * fair < second ? 50 * fair : second;
     int64_t pause = 2 * GET(pause);
     if (pause > longest) pause = longest;
