@@ -289,6 +289,11 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
             return 0;
         }
         if ((waited <= usual || team->patient) && !(at_once && wait.spins > SPINS)) continue;
+        if (!at_once && fastrnn_runs(h)) { /* it is slow, with memory that is touched for the first time perhaps */
+            usual = 2 * waited;
+            fastrnn_team_go(&caller, 1e9);
+            continue;
+        }
         /* It has lost its processor in the middle of its work. It gets this one, and the caller sleeps until it is
          * done: some microseconds, where it would be some milliseconds until its own turn. */
         const int processor = current_processor();

@@ -225,6 +225,16 @@ void fastrnn_keep_away(helper *h, int processor)
     h->processors = processors;
     pthread_setaffinity_np(h->thread, sizeof processors, &processors);
 }
+int fastrnn_runs(const helper *h)
+{
+    enum { LOOK = 20000 };
+    clockid_t clock;
+    struct timespec before, after;
+    if (pthread_getcpuclockid(h->thread, &clock) || clock_gettime(clock, &before)) return 0;
+    for (const int64_t end = fastrnn_clock() + LOOK; fastrnn_clock() < end;) RELAX();
+    if (clock_gettime(clock, &after)) return 0;
+    return (int64_t)(after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec > LOOK / 4;
+}
 void fastrnn_take_to(helper *h, int processor)
 {
     if (processor < 0 || processor >= CPU_SETSIZE) return;
@@ -233,6 +243,11 @@ void fastrnn_take_to(helper *h, int processor)
     pthread_setaffinity_np(h->thread, sizeof h->processors, &h->processors);
 }
 #else
+int fastrnn_runs(const helper *h)
+{
+    (void)h;
+    return 0;
+}
 void fastrnn_keep_away(helper *h, int processor) { (void)h, (void)processor; }
 void fastrnn_take_to(helper *h, int processor) { (void)h, (void)processor; }
 #endif

@@ -92,6 +92,9 @@ void fastrnn_wake_one(void); /* of those CALLED; it wakes two more, and so on */
 /* Waits, asleep, until the helper is done with an order, or for a ms. */
 void fastrnn_await(helper *, unsigned long long order);
 
+/* Whether a helper has a processor, by its processor time in 20 us; 0 where that is not known. */
+int fastrnn_runs(const helper *);
+
 /* Where a held helper may run: on one processor, or where the calling thread may, but for one processor if there is
  * another. -1 for none. */
 void fastrnn_take_to(helper *, int processor);
