@@ -13,13 +13,6 @@ typedef struct {
     int parts; /* of the panels of each matrix */
 } packing;
 
-static fastrnn_range share_of_part(ptrdiff_t panels, const packing *p, const fastrnn_member *me)
-{
-    const fastrnn_member part = {(int)me->item, p->parts, NULL, 0, 0};
-    const fastrnn_range some = fastrnn_share(panels, &part), mine = fastrnn_share(some.to - some.from, me);
-    return (fastrnn_range){some.from + mine.from, some.from + mine.to};
-}
-
 #define real float
 #define SUFFIX f32
 #include "packed.inc.h"

@@ -26,10 +26,10 @@ static void NAME(pack_share)(const void *context, const fastrnn_member *me)
     const NAME(cell) *cell = kernel->cells[to->cell];
     const int gates = cell->gates, block = cell->block, width = kernel->width;
     const ptrdiff_t I = to->I, H = to->H, P = to->P, G = gates * H;
-    const fastrnn_range of_G = share_of_part(fastrnn_panels(G, width), p, me),
-                        of_H = share_of_part(fastrnn_panels(H, width), p, me);
-    const fastrnn_range of_P = share_of_part(fastrnn_panels(P, width), p, me),
-                        of_I = share_of_part(fastrnn_panels(I, width), p, me);
+    const fastrnn_range of_G = fastrnn_share_of_item(fastrnn_panels(G, width), p->parts, me),
+                        of_H = fastrnn_share_of_item(fastrnn_panels(H, width), p->parts, me);
+    const fastrnn_range of_P = fastrnn_share_of_item(fastrnn_panels(P, width), p->parts, me),
+                        of_I = fastrnn_share_of_item(fastrnn_panels(I, width), p->parts, me);
     if (to->pass == FASTRNN_FORWARD) {
         NAME(pack_transposed)(kernel, me, gates, block, H, I, of_G, w->weight_ih, to->panels_ih);
         NAME(pack_transposed)(kernel, me, gates, block, H, P, of_G, w->weight_hh, to->panels_hh);

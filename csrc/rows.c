@@ -13,14 +13,6 @@ typedef struct {
     int parts;
 } moving;
 
-/* The member's share of the current part of n items. */
-static fastrnn_range share_of_part(const moving *m, ptrdiff_t n, const fastrnn_member *me)
-{
-    const fastrnn_member part = {(int)me->item, m->parts, NULL, 0, 0};
-    const fastrnn_range some = fastrnn_share(n, &part), mine = fastrnn_share(some.to - some.from, me);
-    return (fastrnn_range){some.from + mine.from, some.from + mine.to};
-}
-
 static ptrdiff_t first_step_from(const fastrnn_rows *r, ptrdiff_t row)
 {
     ptrdiff_t t = 0;
@@ -32,7 +24,7 @@ static ptrdiff_t first_step_from(const fastrnn_rows *r, ptrdiff_t row)
 static fastrnn_range share_of_steps(const moving *m, const fastrnn_member *me)
 {
     const fastrnn_rows *r = m->rows;
-    const fastrnn_range rows = share_of_part(m, r->offsets[r->steps], me);
+    const fastrnn_range rows = fastrnn_share_of_item(r->offsets[r->steps], m->parts, me);
     const fastrnn_range steps = {first_step_from(r, rows.from), first_step_from(r, rows.to)};
     return steps;
 }
@@ -56,7 +48,7 @@ static void scatter_share(const void *context, const fastrnn_member *me)
 {
     const moving *m = context;
     const fastrnn_rows *r = m->rows;
-    const fastrnn_range steps = share_of_part(m, r->T, me);
+    const fastrnn_range steps = fastrnn_share_of_item(r->T, m->parts, me);
     for (fastrnn_range piece = fastrnn_no_piece(steps); fastrnn_next_piece(me, steps, operations_of_a_step(m), &piece);)
         for (ptrdiff_t t = piece.from; t < piece.to; t++) {
             const ptrdiff_t count = t < r->steps ? r->offsets[t + 1] - r->offsets[t] : 0;

@@ -212,21 +212,11 @@ static int phases_of(double operations, ptrdiff_t n)
     return phases < 1 ? 1 : (int)phases;
 }
 
-/* Part k of n items, a member's share of it, and the first step that is not before part k of all rows. */
-static fastrnn_range part_of(ptrdiff_t n, int k, int parts)
-{
-    const fastrnn_member member = {k, parts, NULL, 0, 0};
-    return fastrnn_share(n, &member);
-}
-static fastrnn_range share_of_part(ptrdiff_t n, int k, int parts, const fastrnn_member *me)
-{
-    const fastrnn_range some = part_of(n, k, parts), mine = fastrnn_share(some.to - some.from, me);
-    return (fastrnn_range){some.from + mine.from, some.from + mine.to};
-}
+/* The first step that is not before part k of all rows. */
 static ptrdiff_t first_step(const steps *s, int k, int parts)
 {
-    if (!s->offsets || k == parts) return part_of(s->T, k, parts).from;
-    const ptrdiff_t row = part_of(first_row(s, s->T), k, parts).from;
+    if (!s->offsets || k == parts) return fastrnn_part(s->T, k, parts).from;
+    const ptrdiff_t row = fastrnn_part(first_row(s, s->T), k, parts).from;
     ptrdiff_t t = 0;
     while (first_row(s, t) < row) t++;
     return t;

@@ -10,6 +10,22 @@ static plan NAME(plan_call)(steps s, const fastrnn_packed *packed, int threads)
                       threads);
 }
 
+/* The plans of all calls, how they run, and the operations of their products. */
+static arrangement NAME(plan_calls)(steps s, const fastrnn_packed *const *packed, int count, int stacked, int threads,
+                                    plan *plans, double *operations)
+{
+    double most = 0;
+    *operations = 0;
+    for (int k = 0; k < count; k++) {
+        const double own = operations_of(&s, packed[k]);
+        *operations += own;
+        if (own > most) most = own;
+    }
+    threads = most < FEWEST_OPERATIONS ? 1 : fastrnn_team_threads(threads);
+    for (int k = 0; k < count; k++) plans[k] = NAME(plan_call)(s, packed[k], threads);
+    return arrange(plans, count, stacked, s.T, threads);
+}
+
 struct NAME(forward) {
     const fastrnn_forward_args *args;
     const fastrnn_packed *packed;
@@ -182,7 +198,7 @@ static void NAME(forward_share_of_input)(const void *context, const fastrnn_memb
     const steps *s = &phase->f->steps;
     const fastrnn_range rows = {0, first_row(s, phase->t1) - first_row(s, phase->t0)};
     const ptrdiff_t blocks = fastrnn_panels(phase->f->packed->H, phase->f->cell->block);
-    NAME(project_rows)(phase->f, me, phase->t0, rows, share_of_part(blocks, (int)me->item, phase->parts, me));
+    NAME(project_rows)(phase->f, me, phase->t0, rows, fastrnn_share_of_item(blocks, phase->parts, me));
 }
 
 /* Step `item`. */
@@ -311,15 +327,10 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
     struct NAME(forward) calls[FASTRNN_MOST_CALLS];
     plan plans[FASTRNN_MOST_CALLS];
     const steps s = {args->T, args->B, args->offsets}; /* all have the same */
-    double operations = 0, most = 0;
-    for (int k = 0; k < count; k++) {
-        const double own = operations_of(&s, args[k].packed);
-        operations += own;
-        if (own > most) most = own;
-    }
-    threads = most < FEWEST_OPERATIONS ? 1 : fastrnn_team_threads(threads);
-    for (int k = 0; k < count; k++) plans[k] = NAME(plan_call)(s, args[k].packed, threads);
-    const arrangement how = arrange(plans, count, stacked, args->T, threads);
+    const fastrnn_packed *packed[FASTRNN_MOST_CALLS];
+    for (int k = 0; k < count; k++) packed[k] = args[k].packed;
+    double operations;
+    const arrangement how = NAME(plan_calls)(s, packed, count, stacked, threads, plans, &operations);
     fastrnn_layout layout = {0};
     for (int k = 0; k < count; k++) {
         fastrnn_layout own = {0}; /* one after the other, they use the same memory */
@@ -436,7 +447,7 @@ typedef struct {
 /* A member's share of columns, in whole tiles, in part `item` of them. */
 static fastrnn_range NAME(share_tiles)(ptrdiff_t columns, int tile, int parts, const fastrnn_member *me)
 {
-    const fastrnn_range mine = share_of_part(fastrnn_panels(columns, tile), (int)me->item, parts, me);
+    const fastrnn_range mine = fastrnn_share_of_item(fastrnn_panels(columns, tile), parts, me);
     return first_of((fastrnn_range){mine.from * tile, mine.to * tile}, columns);
 }
 
@@ -672,7 +683,7 @@ static void NAME(backward_share_of_input)(const void *context, const fastrnn_mem
     const struct NAME(backward) *b = phase->b;
     const ptrdiff_t at = first_row(&b->steps, phase->t0), x_panels = fastrnn_panels(b->packed->I, b->kernel->width);
     const fastrnn_range rows = fastrnn_share(first_row(&b->steps, phase->t1) - at, me);
-    NAME(input_gradient)(b, me, at + rows.from, rows.to - rows.from, part_of(x_panels, (int)me->item, phase->parts),
+    NAME(input_gradient)(b, me, at + rows.from, rows.to - rows.from, fastrnn_part(x_panels, me->item, phase->parts),
                          b->d_gates + rows.from * b->d_gates_row);
 }
 
@@ -760,7 +771,8 @@ static int NAME(backward_call)(const struct NAME(backward) * b, fastrnn_team *te
             const ptrdiff_t n = phase.t1 - phase.t0;
             const int pieces = pieces_of(2 * p.alone * n / T, PIECE, n);
             for (int k = pieces - 1; k >= 0; k--) {
-                phase.from = phase.t0 + part_of(n, k, pieces).from, phase.to = phase.t0 + part_of(n, k, pieces).to;
+                phase.from = phase.t0 + fastrnn_part(n, k, pieces).from,
+                phase.to = phase.t0 + fastrnn_part(n, k, pieces).to;
                 const ptrdiff_t rows = first_row(&b->steps, phase.to) - first_row(&b->steps, phase.from);
                 if (!fastrnn_team_phase(team, p.threads, operations * rows, NAME(backward_share_of_rows), &phase, 0))
                     return 0;
@@ -788,7 +800,7 @@ static void NAME(backward_piece)(const void *context, const fastrnn_member *me, 
 {
     const NAME(backwards) *all = context;
     const struct NAME(backward) *b = &all->calls[k];
-    const fastrnn_range rows = {0, b->args->B}, some = part_of(all->t1 - all->t0, items - 1 - item, items);
+    const fastrnn_range rows = {0, b->args->B}, some = fastrnn_part(all->t1 - all->t0, items - 1 - item, items);
     if (item == 0) NAME(first_h_prev)(b, all->t0);
     NAME(backward_rows)(b, me, rows, all->t0, all->t1, all->t0 + some.from, all->t0 + some.to);
 }
@@ -960,15 +972,10 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
     struct NAME(backward) calls[FASTRNN_MOST_CALLS];
     plan plans[FASTRNN_MOST_CALLS];
     const steps s = {args->T, args->B, args->offsets}; /* all have the same */
-    double operations = 0, most = 0;
-    for (int k = 0; k < count; k++) {
-        const double own = operations_of(&s, args[k].packed);
-        operations += own;
-        if (own > most) most = own;
-    }
-    threads = most < FEWEST_OPERATIONS ? 1 : fastrnn_team_threads(threads);
-    for (int k = 0; k < count; k++) plans[k] = NAME(plan_call)(s, args[k].packed, threads);
-    const arrangement how = arrange(plans, count, stacked, args->T, threads);
+    const fastrnn_packed *packed[FASTRNN_MOST_CALLS];
+    for (int k = 0; k < count; k++) packed[k] = args[k].packed;
+    double operations;
+    const arrangement how = NAME(plan_calls)(s, packed, count, stacked, threads, plans, &operations);
     ptrdiff_t chunk = NAME(backward_chunk)(args);
     for (int k = 1; how.side_by_side && k < count; k++) {
         const ptrdiff_t own = NAME(backward_chunk)(&args[k]);

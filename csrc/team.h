@@ -74,6 +74,18 @@ static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
     return part;
 }
 
+/* Part k of n items in so many parts, and the member's share of the part that is the phase's item. */
+static inline fastrnn_range fastrnn_part(ptrdiff_t n, ptrdiff_t k, int parts)
+{
+    const fastrnn_member member = {(int)k, parts, NULL, 0, 0};
+    return fastrnn_share(n, &member);
+}
+static inline fastrnn_range fastrnn_share_of_item(ptrdiff_t n, int parts, const fastrnn_member *me)
+{
+    const fastrnn_range part = fastrnn_part(n, me->item, parts), share = fastrnn_share(part.to - part.from, me);
+    return (fastrnn_range){part.from + share.from, part.from + share.to};
+}
+
 /* Blocks or panels in pieces none of which takes longer than a cancellation may, one of them having so many
  * operations: for (fastrnn_range piece = fastrnn_no_piece(all); fastrnn_next_piece(me, all, operations, &piece);) ...
  */
