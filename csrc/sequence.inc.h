@@ -327,7 +327,7 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
     struct NAME(forward) calls[FASTRNN_MOST_CALLS];
     plan plans[FASTRNN_MOST_CALLS];
     const steps s = {args->T, args->B, args->offsets}; /* all have the same */
-    const fastrnn_packed *packed[FASTRNN_MOST_CALLS];
+    const fastrnn_packed *packed[FASTRNN_MOST_CALLS] = {NULL};
     for (int k = 0; k < count; k++) packed[k] = args[k].packed;
     double operations;
     const arrangement how = NAME(plan_calls)(s, packed, count, stacked, threads, plans, &operations);
@@ -972,7 +972,7 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
     struct NAME(backward) calls[FASTRNN_MOST_CALLS];
     plan plans[FASTRNN_MOST_CALLS];
     const steps s = {args->T, args->B, args->offsets}; /* all have the same */
-    const fastrnn_packed *packed[FASTRNN_MOST_CALLS];
+    const fastrnn_packed *packed[FASTRNN_MOST_CALLS] = {NULL};
     for (int k = 0; k < count; k++) packed[k] = args[k].packed;
     double operations;
     const arrangement how = NAME(plan_calls)(s, packed, count, stacked, threads, plans, &operations);
