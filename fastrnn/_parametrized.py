@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from fastrnn import _core
 from fastrnn._levels import pack_stack
-from fastrnn._validation import Array, as_array, detached, flag, float_dtype, size
+from fastrnn._validation import Array, array_or_none, as_array, detached, flag, float_dtype, pair, single, size
 from fastrnn.functional import GATES, WEIGHTS
 from fastrnn.parameters import Parameters, check_values, checked_version
 
@@ -160,6 +160,16 @@ class Parametrized:
         self.__dict__.update(state["attributes"])
         if state["frozen"] and not self.frozen:
             self.freeze()
+
+    # States
+
+    def _as_state(self, names, value, ndim):
+        """The members h and c of a state, each (name, array or None), not yet checked; without c but for an LSTM."""
+        name, h_name, c_name, both = names
+        if self._cell != "lstm":
+            return ((name, array_or_none(name, single(name, value, ndim))),)
+        h, c = pair(name, value, both)
+        return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
 
     # Configuration
 

@@ -17,7 +17,6 @@ from fastrnn._validation import (
     Array,
     Nonlinearity,
     State,
-    array_or_none,
     as_array,
     check_array,
     check_bytes,
@@ -31,9 +30,7 @@ from fastrnn._validation import (
     native,
     native_or_none,
     over_sequences,
-    pair,
     shape_error,
-    single,
 )
 from fastrnn.functional import GATES, Tape, empty_like, infer_rows, run_back, run_tapes
 from fastrnn.parameters import Parameters
@@ -213,14 +210,6 @@ class Cell(Parametrized, Generic[Given, Returned]):
         h = initial_state(h, sizes, dtype, private_state)
         c = initial_state(c, sizes, dtype, private_state) if self._cell == "lstm" else None
         return Rows(1, B), x, batched, (h, c), shared
-
-    def _as_state(self, names, value, ndim):
-        """The members h and c of a state, each (name, array or None), not yet checked; without c but for an LSTM."""
-        name, h_name, c_name, both = names
-        if self._cell != "lstm":
-            return ((name, array_or_none(name, single(name, value, ndim))),)
-        h, c = pair(name, value, both)
-        return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
 
     def _checked_state(self, members, B, batched, check):
         """(h, c) of _as_state, checked but not yet native, each may be None."""

@@ -46,10 +46,8 @@ from fastrnn._validation import (
     names_arguments,
     native_or_none,
     over_sequences,
-    pair,
     probability,
     shape_error,
-    single,
     size,
     x_hint,
 )
@@ -521,14 +519,6 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         """Of h and, of an LSTM, of c."""
         layers = len(self._weights)
         return (layers, B, self._output_size), (layers, B, self._hidden_size) if self._cell == "lstm" else None
-
-    def _as_state(self, names, value, ndim):
-        """The members h and c of a state, each (name, array or None), not yet checked; without c but for an LSTM."""
-        name, h_name, c_name, both = names
-        if self._cell != "lstm":
-            return ((name, array_or_none(name, single(name, value, ndim))),)
-        h, c = pair(name, value, both)
-        return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
 
     def _checked_state(self, members, B, batched, check):
         """(h, c) of _as_state, checked but not yet native, each may be None."""
