@@ -141,8 +141,8 @@ typedef struct {
     void *sums; /* fastrnn_sums_bytes() bytes, written; aligned as real; not used where both are 0 */
 } fastrnn_backward_args;
 
-/* What the calls for one sequence of `rows` rows in all share. packed: for backward. May be 0; SIZE_MAX if no size_t
- * can hold it. */
+/* Bytes of `sums`, which the calls for one sequence of `rows` rows share. packed: for backward. May be 0; SIZE_MAX if
+ * no size_t can hold it. */
 size_t fastrnn_sums_bytes(const fastrnn_packed *packed, ptrdiff_t rows);
 
 /* Memory that calls use and leave behind for the next, at most 32 MiB. Used by one call at a time. */

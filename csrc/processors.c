@@ -38,7 +38,7 @@ int64_t fastrnn_clock(void)
 #include <string.h>
 #include <unistd.h>
 
-/* What stands before the paths of the system's files: another folder in tests. */
+/* A prefix of the paths of system files; tests set it to a folder of their own. */
 #if !defined(FASTRNN_ROOT)
 #define FASTRNN_ROOT ""
 #endif
@@ -55,7 +55,7 @@ static int processors_of(double quota, double period, int most)
     return whole * period < quota ? whole + 1 : whole;
 }
 
-/* The numbers in a file of a folder. What is no number, as "max", leaves them as they were. */
+/* Reads numbers from a file of a folder. A word that is not a number, such as "max", leaves its number unchanged. */
 static int read_numbers(const char *folder, const char *file, double *numbers, int count)
 {
     char path[PATH + 64];

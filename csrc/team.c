@@ -56,7 +56,7 @@ int fastrnn_has_threads(void)
 
 enum { ARRIVAL = 30000 }; /* ns, until it has been seen */
 
-/* What the callers of the process know of each other and of the helpers' past. Times in ns, of fastrnn_clock(). */
+/* State that all callers of the process share. Times in ns, of fastrnn_clock(). */
 static struct {
     atomic_int policy;
     atomic_llong closed, gap;  /* the end of the last call; how long until the next one, lately */
@@ -263,8 +263,8 @@ int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
     return team->size < most ? team->size : most;
 }
 
-/* Waits for helper `index` to do what it was ordered, but not for it to begin. 0: it has not begun, and will not.
- * usual: how long it may take until it is missed, ns. */
+/* Waits until helper `index` has done its order, if it has begun. Returns 0 if it has not begun, and takes the order
+ * back. usual: ns after which it is checked for having lost its processor. */
 static int wait_for(fastrnn_team *team, int index, int64_t usual)
 {
     enum { SPINS = 64 };

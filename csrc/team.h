@@ -20,7 +20,7 @@ typedef struct {
     int index, size; /* 0 <= index < size */
     fastrnn_team *team;
     int is_caller;  /* whether this is the thread that made the call: it asks whether to go on */
-    ptrdiff_t item; /* of the phase: what fastrnn_team_phase was given */
+    ptrdiff_t item; /* the phase's, an argument of fastrnn_team_phase */
 } fastrnn_member;
 
 /* A member's share of a phase. */
@@ -32,9 +32,9 @@ typedef void fastrnn_job(const void *context, const fastrnn_member *);
 void fastrnn_team_open(fastrnn_team *, int threads, double alone, const fastrnn_interruption *);
 
 /* Runs job once for each member, at most so many, and returns when all have returned. Whether to go on: 0 if the call
- * has been cancelled. operations: of all shares, to tell how long the phase takes. item: what differs from one phase to
- * the next is best told by it, because the other members get it with the order, and find the context in their caches.
- * What the members wrote in earlier phases, all can read. */
+ * has been cancelled. operations: of all shares, to estimate the time. item: put a value that changes from phase to
+ * phase here, not into the context: helpers receive it with the order and keep the unchanged context in their caches.
+ * Writes of earlier phases are visible to all members. */
 int fastrnn_team_phase(fastrnn_team *, int most, double operations, fastrnn_job *job, const void *context,
                        ptrdiff_t item);
 

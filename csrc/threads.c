@@ -46,7 +46,7 @@ int64_t fastrnn_spin(spinning *wait, int yields)
     return now - wait->since;
 }
 
-/* Another thread had this processor while a helper waited: it is wanted there. Interrupts may take tens of us. */
+/* Whether another thread had this processor while the helper waited. Interrupts take tens of us and do not count. */
 enum { AWAY = 200000 };
 static int was_away(const spinning *wait)
 {
@@ -60,7 +60,7 @@ static int exchange_seat(helper *h, unsigned long long from, unsigned long long 
     return atomic_compare_exchange_strong(&h->seat, &from, to);
 }
 
-/* Does what its caller orders, until it is released, or no order has come for too long. */
+/* Executes orders until the caller releases the helper, or until no order has come for `patience` ns. */
 static void serve(helper *h, unsigned long long number)
 {
     int64_t patience = 100000;
@@ -106,8 +106,8 @@ static void sleep_until_woken(helper *h)
     pthread_mutex_unlock(&h->lock);
 }
 
-/* A moment of a READY helper's wait; whether it has been long enough: the window, which begins when nobody calls any
- * more, or when it is not for this helper that somebody does. */
+/* One iteration of a READY helper's spin-wait; returns whether it should sleep. The window begins when no call is
+ * running; a helper that has just checked in also waits for the end of the caller's phase. */
 static int waited_long(spinning *wait, int64_t *missed)
 {
     const int64_t longest_phase = 5000000, waited = fastrnn_spin(wait, 1);
@@ -154,7 +154,7 @@ static void *helper_main(void *argument)
 }
 
 #if !defined(_WIN32)
-/* A child has none of its parent's threads. What they were is left where it is. */
+/* A forked child has none of its parent's threads. Their memory is not freed. */
 static void forget_helpers(void)
 {
     pthread_mutex_init(&pool.lock, NULL);

@@ -1,7 +1,7 @@
 /* The helper threads of the process: they are made when they are first wanted, sleep while nobody wants them, and never
  * end. team.c, whose calls they help, decides who is woken and held.
  *
- * A helper's seat tells where it is, together with the number of the last order:
+ * A helper's seat holds its state and the number of its last order:
  *
  *     ASLEEP -> CHOSEN      by a caller, who prepares it
  *     CHOSEN -> CALLED      by the same: anybody may wake it now
@@ -15,7 +15,7 @@
  *     LEFT -> ASLEEP        by the caller, who had not known it yet
  *     RELEASED -> READY     by the helper, which so shows that it is awake
  *
- * Only WORKING helpers see what belongs to a call. */
+ * Only WORKING helpers access the memory of a call. */
 #ifndef FASTRNN_THREADS_H
 #define FASTRNN_THREADS_H
 
@@ -39,7 +39,7 @@
 enum { ASLEEP, CHOSEN, CALLED, WOKEN, READY, HELD, WORKING, LEFT, RELEASED };
 enum { SEAT_BITS = 4, SEAT_MASK = (1 << SEAT_BITS) - 1 };
 
-/* A cache line for each direction in which something is told at every order, and one for what rarely changes hands. */
+/* One cache line for each direction of communication, one for the seat, and one for fields that are rarely used. */
 typedef struct helper {
     /* clang-format off */
     /* Written by the caller who holds it. */
