@@ -9,7 +9,8 @@ ASAN_TESTS ?= tests
 STUDY   = unrolled long_gap gradients many_to_one many_to_many one_to_many translate forecast visualize odyssey
 
 BIN     = $(VENV)/bin
-SOURCES = setup.py pyproject.toml MANIFEST.in $(wildcard csrc/*.c csrc/*.h fastrnn/*.pyx)
+C_FILES = $(wildcard csrc/*.h csrc/*/*.[ch] csrc/*/*/*.h)
+SOURCES = setup.py pyproject.toml MANIFEST.in $(C_FILES) $(wildcard fastrnn/*.pyx)
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
@@ -40,7 +41,7 @@ fuzz: $(VENV)/extras ## the tests with drawn arguments, at random and 40 times a
 lint: $(VENV)/lint ## what .ci/run has to say about style and types (seconds)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/clang-format --dry-run -Werror csrc/*.[ch] benchmarks/*.c
+	@$(BIN)/clang-format --dry-run -Werror $(C_FILES) benchmarks/*.c
 	@PATH="$(abspath $(BIN)):$$PATH" cython-lint fastrnn/_core.pyx
 	@$(BIN)/mypy
 	@$(BIN)/python -m mypy.stubtest fastrnn --allowlist .ci/stubtest-allowlist
@@ -48,7 +49,7 @@ lint: $(VENV)/lint ## what .ci/run has to say about style and types (seconds)
 format: $(VENV)/lint ## lay Python and C out as `make lint` wants it
 	@$(BIN)/ruff check -q --fix . || true
 	@$(BIN)/ruff format .
-	@$(BIN)/clang-format -i csrc/*.[ch] benchmarks/*.c
+	@$(BIN)/clang-format -i $(C_FILES) benchmarks/*.c
 
 wheel: $(VENV)/wheel ## a wheel for every CPython here, repaired and tested in a fresh environment, into build/wheels (long)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/wheels.py $(ARGS)
@@ -122,14 +123,14 @@ $(BUILD)/asan/built: $(SOURCES) $(wildcard fastrnn/*.py) | $(VENV)/extras
 		CFLAGS="-O1 -g1 -UNDEBUG" $(BIN)/python setup.py -q build --build-base $(BUILD)/asan --build-lib $(BUILD)/asan/lib
 	@touch $@
 
-TEAM_THREADS = tests/c/team_threads.c $(filter-out csrc/sequence.c,$(wildcard csrc/*.c))
+TEAM_THREADS = tests/c/team_threads.c $(filter-out csrc/layer/sequence.c,$(wildcard csrc/*/*.c))
 C_FLAGS      = -O1 -g1 -std=c11 -ffp-contract=off -pthread -Wall -Wextra -Icsrc
 
-$(BUILD)/tsan/team_threads: $(TEAM_THREADS) $(wildcard csrc/*)
+$(BUILD)/tsan/team_threads: $(TEAM_THREADS) $(C_FILES)
 	@mkdir -p $(@D)
 	@clang -fsanitize=thread $(C_FLAGS) $(TEAM_THREADS) -o $@
 
-$(BUILD)/team_threads: $(TEAM_THREADS) $(wildcard csrc/*)
+$(BUILD)/team_threads: $(TEAM_THREADS) $(C_FILES)
 	@mkdir -p $(@D)
 	@$(CC) $(C_FLAGS) $(TEAM_THREADS) -o $@
 

@@ -54,8 +54,8 @@ setup(
     ext_modules=[
         Extension(
             "fastrnn._core",
-            sources=["fastrnn/_core.pyx", *sorted(glob("csrc/*.c"))],
-            depends=sorted(glob("csrc/*.h")),
+            sources=["fastrnn/_core.pyx", *sorted(glob("csrc/*/*.c"))],
+            depends=sorted(glob("csrc/**/*.h", recursive=True)),
             include_dirs=["csrc", numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             language="c",

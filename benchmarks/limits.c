@@ -7,14 +7,14 @@
 #include <immintrin.h>
 #endif
 
-#include "names.h"
+#include "kernels/names.h"
 
 #if defined(__AVX512F__)
-#include "vec_avx512.h"
+#include "kernels/vec/avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__)
-#include "vec_avx2.h"
+#include "kernels/vec/avx2.h"
 #else
-#include "vec_generic.h"
+#include "kernels/vec/generic.h"
 #endif
 
 /* Independent sums: more than latency times throughput asks for, few enough for 16 registers. */

@@ -141,13 +141,13 @@ cdef extern from "fastrnn.h" nogil:
     uint64_t fastrnn_fingerprint(const uint64_t *key, const void *data, size_t bytes)
 
 
-cdef extern from "processors.h" nogil:
+cdef extern from "runtime/processors.h" nogil:
     ctypedef struct fastrnn_processors_count:
         int logical, cores
     int64_t fastrnn_clock()
     fastrnn_processors_count fastrnn_count_processors(int64_t now)
 
-cdef extern from "team.h" nogil:
+cdef extern from "runtime/team.h" nogil:
     ctypedef enum fastrnn_policy:
         FASTRNN_ADAPTIVE
         FASTRNN_PATIENT

@@ -37,7 +37,7 @@ def results(folder, compiler, flags, emulator=()):
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile, [*(ROOT / "csrc").glob("*.c"), ROOT / "tests" / "processors.c"]))
+        objects = list(pool.map(compile, [*(ROOT / "csrc").glob("*/*.c"), ROOT / "tests" / "processors.c"]))
     subprocess.run([compiler, *flags, *objects, "-o", program, "-lm"], check=True)
     written = subprocess.run([*emulator, program, "--values"], check=True, stdout=subprocess.PIPE, timeout=300).stdout
     found, at = {}, 0

@@ -1,4 +1,4 @@
-"""How many processors a thread may use: csrc/processors.c with files of the test's in place of the system's.
+"""How many processors a thread may use: csrc/runtime/processors.c with files of the test's in place of the system's.
 
 Affinity, quotas of cgroups of both versions, hardware threads of one core, and files that are missing or hostile.
 """
@@ -24,7 +24,7 @@ EIGHT = "use=0,1,2,3,4,5,6,7"
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     path = tmp_path_factory.mktemp("processors") / "count_processors"
-    sources = [ROOT / "tests" / "c" / "count_processors.c", ROOT / "csrc" / "processors.c"]
+    sources = [ROOT / "tests" / "c" / "count_processors.c", ROOT / "csrc" / "runtime" / "processors.c"]
     flags = ["-O1", "-std=c11", "-Wall", "-Wextra", "-Werror", "-pthread", '-DFASTRNN_ROOT="."', "-I", ROOT / "csrc"]
     subprocess.run([*CC, *flags, *sources, "-o", path], check=True)
     return path

@@ -353,7 +353,10 @@ def test_no_thread_can_be_made(tmp_path):
 @pytest.mark.skipif(shutil.which(CC[0]) is None, reason="needs a C compiler")
 def test_a_process_that_was_stopped_tries_helpers_again_soon(tmp_path):
     """A try during which the process is stopped for an hour looks as if it had cost an hour."""
-    sources = [HERE / "c" / "pauses.c", *(HERE.parent / "csrc" / name for name in ("threads.c", "processors.c"))]
+    sources = [
+        HERE / "c" / "pauses.c",
+        *(HERE.parent / "csrc" / name for name in ("runtime/threads.c", "runtime/processors.c")),
+    ]
     program, csrc = tmp_path / "pauses", HERE.parent / "csrc"
     subprocess.run([*CC, "-O1", "-std=c11", "-pthread", "-I", csrc, *sources, "-o", program], check=True)
     for cost, expected in ((0, 0), (100_000, 8_000_000), (10_000_000, 800_000_000), (3600 * 10**9, 10**9)):

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "processors.h"
+#include "runtime/processors.h"
 
 static cpu_set_t used;
 

@@ -1,7 +1,7 @@
 /* For how long no helper is tried, for tests/test_team.py: team.c is compiled in here, where its pauses can be seen. The
  * argument: what a try has cost, in ns. Prints the pause, in ns. */
 #define _GNU_SOURCE
-#include "team.c"
+#include "runtime/team.c"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * the library's sources; but sequence.c is compiled in here, because only its plans tell that every arrangement has been
  * met. */
 #define _GNU_SOURCE
-#include "sequence.c"
+#include "layer/sequence.c"
 
 #include <pthread.h>
 #include <stdio.h>

@@ -3,8 +3,8 @@
 #ifndef FASTRNN_SUMS_H
 #define FASTRNN_SUMS_H
 
-#include "kernels.h"
-#include "packed.h"
+#include "kernels/kernels.h"
+#include "layer/packed.h"
 
 enum { GROUP_SUMS = 64 };
 

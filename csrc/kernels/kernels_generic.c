@@ -1,18 +1,18 @@
 /* The kernels in plain C: any processor. */
-#include "kernels.h"
+#include "kernels/kernels.h"
 
-#include "vec_generic.h"
-#include "exponential.h"
+#include "kernels/vec/generic.h"
+#include "kernels/exponential.h"
 
 #define real float
 #define SUFFIX f32
-#include "kernels.inc.h"
+#include "kernels/kernels.inc.h"
 #undef real
 #undef SUFFIX
 
 #define real double
 #define SUFFIX f64
-#include "kernels.inc.h"
+#include "kernels/kernels.inc.h"
 #undef real
 #undef SUFFIX
 

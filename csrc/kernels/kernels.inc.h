@@ -1,12 +1,12 @@
 /* Every kernel in one precision, and its table. Included by kernels_*.c with real and SUFFIX defined. */
 
-#include "activation.inc.h"
-#include "product.inc.h"
-#include "pack.inc.h"
-#include "step.inc.h"
-#include "lstm.inc.h"
-#include "gru.inc.h"
-#include "rnn.inc.h"
+#include "kernels/activation.inc.h"
+#include "kernels/product.inc.h"
+#include "kernels/pack.inc.h"
+#include "kernels/step.inc.h"
+#include "kernels/cells/lstm.inc.h"
+#include "kernels/cells/gru.inc.h"
+#include "kernels/cells/rnn.inc.h"
 
 static void NAME(project)(const NAME(cell) * cell, ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1,
                           const real *x, ptrdiff_t x_row, const real *panels, const real *bias, real *gates)

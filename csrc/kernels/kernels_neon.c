@@ -1,21 +1,21 @@
 /* The kernels for NEON of AArch64, which every such processor has. */
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 #ifdef FASTRNN_AARCH64
 #include <arm_neon.h>
 
-#include "vec_neon.h"
-#include "exponential.h"
+#include "kernels/vec/neon.h"
+#include "kernels/exponential.h"
 
 #define real float
 #define SUFFIX f32
-#include "kernels.inc.h"
+#include "kernels/kernels.inc.h"
 #undef real
 #undef SUFFIX
 
 #define real double
 #define SUFFIX f64
-#include "kernels.inc.h"
+#include "kernels/kernels.inc.h"
 #undef real
 #undef SUFFIX
 

@@ -4,11 +4,11 @@
 #include <assert.h>
 #include <string.h>
 
-#include "kernels.h"
-#include "memory.h"
-#include "packed.h"
-#include "sums.h"
-#include "team.h"
+#include "kernels/kernels.h"
+#include "runtime/memory.h"
+#include "layer/packed.h"
+#include "layer/sums.h"
+#include "runtime/team.h"
 
 /* Workspace of one call. Gates and copied inputs of a chunk: enough rows for a product at full speed, few enough to
  * stay in the caches. */
@@ -305,15 +305,15 @@ static ptrdiff_t gradient_numbers(const fastrnn_packed *packed)
 
 #define real float
 #define SUFFIX f32
-#include "sums.inc.h"
-#include "sequence.inc.h"
+#include "layer/sums.inc.h"
+#include "layer/sequence.inc.h"
 #undef real
 #undef SUFFIX
 
 #define real double
 #define SUFFIX f64
-#include "sums.inc.h"
-#include "sequence.inc.h"
+#include "layer/sums.inc.h"
+#include "layer/sequence.inc.h"
 #undef real
 #undef SUFFIX
 

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "fastrnn.h"
-#include "names.h"
+#include "kernels/names.h"
 
 #if defined(__FAST_MATH__)
 #error "fast-math would reorder the sums, and flushes denormals in the whole process"
@@ -21,13 +21,13 @@ typedef enum { SUM_FRESH, SUM_ON, SUM_ADDED } sum_start;
 
 #define real float
 #define SUFFIX f32
-#include "table.inc.h"
+#include "kernels/table.inc.h"
 #undef real
 #undef SUFFIX
 
 #define real double
 #define SUFFIX f64
-#include "table.inc.h"
+#include "kernels/table.inc.h"
 #undef real
 #undef SUFFIX
 
@@ -45,6 +45,6 @@ extern const struct fastrnn_isa fastrnn_isa_avx2, fastrnn_isa_avx512;
 extern const struct fastrnn_isa fastrnn_isa_neon;
 #define FASTRNN_AARCH64 1
 #endif
-/* A further set is one vec_NAME.h, one kernels_NAME.c, its line here and its line in isa.c. */
+/* A further set is one vec/NAME.h, one kernels_NAME.c, its line here and its line in runtime/dispatch.c. */
 
 #endif

@@ -1,10 +1,10 @@
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* sched_getcpu */
 #endif
-#include "team.h"
+#include "runtime/team.h"
 
-#include "processors.h"
-#include "threads.h"
+#include "runtime/processors.h"
+#include "runtime/threads.h"
 
 /* The question may take as long as another thread holds Python's lock, and looking at the clock takes as long as a
  * small step: so the clock is looked at after so many operations, some milliseconds, and the question asked by the

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "fastrnn.h"
-#include "float_mode.h"
+#include "runtime/float_mode.h"
 
 enum { FASTRNN_MOST_MEMBERS = 256 };
 

@@ -1,10 +1,10 @@
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* affinities */
 #endif
-#include "threads.h"
+#include "runtime/threads.h"
 
-#include "float_mode.h"
-#include "processors.h"
+#include "runtime/float_mode.h"
+#include "runtime/processors.h"
 
 #ifdef FASTRNN_THREADS
 #include <signal.h>

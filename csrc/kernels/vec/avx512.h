@@ -1,4 +1,4 @@
-/* Vector operations for AVX-512 F. The meaning of every operation is written down in vec_generic.h. */
+/* Vector operations for AVX-512 F. The meaning of every operation is written down in kernels/vec/generic.h. */
 #ifndef FASTRNN_VEC_AVX512_H
 #define FASTRNN_VEC_AVX512_H
 

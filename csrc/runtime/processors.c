@@ -1,7 +1,7 @@
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* sched_getaffinity */
 #endif
-#include "processors.h"
+#include "runtime/processors.h"
 
 #include <time.h>
 

@@ -1,7 +1,7 @@
 /* Which instruction sets this library holds, and which of them this processor runs. */
 #include "fastrnn.h"
-#include "float_mode.h"
-#include "kernels.h"
+#include "runtime/float_mode.h"
+#include "kernels/kernels.h"
 
 #ifdef FASTRNN_X86_64
 #if defined(_MSC_VER)

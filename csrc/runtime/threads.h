@@ -34,7 +34,7 @@
 #include <sched.h>
 #endif
 
-#include "team.h"
+#include "runtime/team.h"
 
 enum { ASLEEP, CHOSEN, CALLED, WOKEN, READY, HELD, WORKING, LEFT, RELEASED };
 enum { SEAT_BITS = 4, SEAT_MASK = (1 << SEAT_BITS) - 1 };

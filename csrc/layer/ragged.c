@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "fastrnn.h"
-#include "team.h"
+#include "runtime/team.h"
 
 typedef struct {
     const fastrnn_rows *rows;

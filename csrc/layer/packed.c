@@ -1,11 +1,11 @@
-#include "packed.h"
+#include "layer/packed.h"
 
 #include <assert.h>
 #include <string.h>
 
-#include "kernels.h"
-#include "memory.h"
-#include "team.h"
+#include "kernels/kernels.h"
+#include "runtime/memory.h"
+#include "runtime/team.h"
 
 typedef struct {
     const fastrnn_weights *weights;
@@ -15,13 +15,13 @@ typedef struct {
 
 #define real float
 #define SUFFIX f32
-#include "packed.inc.h"
+#include "layer/packed.inc.h"
 #undef real
 #undef SUFFIX
 
 #define real double
 #define SUFFIX f64
-#include "packed.inc.h"
+#include "layer/packed.inc.h"
 #undef real
 #undef SUFFIX
 

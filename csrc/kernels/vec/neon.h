@@ -1,4 +1,5 @@
-/* Vector operations for NEON of AArch64 with FMA. The meaning of every operation is written down in vec_generic.h. */
+/* Vector operations for NEON of AArch64 with FMA. The meaning of every operation is written down in
+ * kernels/vec/generic.h. */
 #ifndef FASTRNN_VEC_NEON_H
 #define FASTRNN_VEC_NEON_H
 

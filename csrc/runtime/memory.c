@@ -1,7 +1,7 @@
 #if !defined(_DEFAULT_SOURCE)
 #define _DEFAULT_SOURCE /* madvise */
 #endif
-#include "memory.h"
+#include "runtime/memory.h"
 
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* The kernels for AVX-512 F. */
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 #ifdef FASTRNN_X86_64
 #include <immintrin.h>
@@ -10,18 +10,18 @@
 #pragma GCC target("avx512f")
 #endif
 
-#include "vec_avx512.h"
-#include "exponential.h"
+#include "kernels/vec/avx512.h"
+#include "kernels/exponential.h"
 
 #define real float
 #define SUFFIX f32
-#include "kernels.inc.h"
+#include "kernels/kernels.inc.h"
 #undef real
 #undef SUFFIX
 
 #define real double
 #define SUFFIX f64
-#include "kernels.inc.h"
+#include "kernels/kernels.inc.h"
 #undef real
 #undef SUFFIX
 
