@@ -1,28 +1,27 @@
 /* fastrnn: fused recurrent kernels. This header is the manual of the C interface; it needs neither Python nor NumPy.
  *
  * Arrays are row-major, contiguous and of one precision, `real` below: float for FASTRNN_F32, double for FASTRNN_F64.
- * T time steps, B sequences, I inputs, H hidden units; each may be 0 but H. P numbers in h: H, but for an LSTM with a
- * projection. Rows of weights: G = gates * H, where the LSTM has four gates, i f g o, the GRU three, r z n, the RNN
- * one. The equations, torch's, stand in lstm.inc.h, gru.inc.h and rnn.inc.h.
+ * T time steps, B sequences, I inputs, H hidden units; each may be 0 but H. P is the number of columns of h: H, or less
+ * or more with a recurrent projection. G = gates * H rows of weights. The equations stand in kernels/cells/.
  *
- * N is the number of rows of all steps: T * B, or less in a ragged batch, where the sequences are ordered by their
- * lengths, the longest first, and step t has those that are longer than t: its rows, one for each of them in that
- * order, come after those of step t - 1.
+ * N is the number of rows of all steps: T * B, or less in a ragged batch. A ragged batch has the packed ragged layout,
+ * PyTorch's PackedSequence: the sequences are sorted by length, the longest first; step t has the batch_sizes[t]
+ * sequences with length > t, one row each, in that order; the rows of step t follow those of step t - 1.
  *
  * The gradients of the weights are sums over rows. So that their rounding errors do not grow with N, the sums are made
  * in blocks: counted from the last row to the first, 512 rows are a block, 64 blocks a group, 64 groups a group of the
  * next level, and so on; the last one of each level may have fewer. A block is a running sum of its rows in that order,
  * from 0; a group is a running sum of its blocks, the gradient one of the groups of the highest level.
  *
- * Outputs overlap nothing else unless it is said. Inputs are only read, and may overlap each other. Nothing is kept
- * after a call but what it returns and the workspace it was given. Any number of threads may call at once. Each
- * function that computes sets the floating-point mode of its threads (round to nearest, no exception, and on x86-64 and
- * AArch64 denormals are zero) and restores it before it returns.
+ * Outputs do not overlap other arrays unless a comment says so. Inputs are only read, and may overlap each other. A
+ * call keeps no pointer. Any number of threads may call at once. Each function that computes sets the floating-point
+ * mode of its threads (round to nearest, no exception, and on x86-64 and AArch64 denormals are zero) and restores it
+ * before it returns.
  *
- * Every number of a result is a sum in one fixed order, with fused multiply-add: it depends on nothing but its inputs;
- * not on B, on how T is cut into calls (gradients of weights, which are sums over time and B, apart), on threads, or,
+ * Every number of a result is a sum in one fixed order, with fused multiply-add. It depends on its inputs alone: not on
+ * B, on how T is cut into calls (gradients of weights, which are sums over time and B, apart), on threads, or,
  * `generic` apart, on the instruction set. A NaN is a NaN under all of these, but its sign and payload may differ; and
- * what rounding alone would make the smallest normal number is 0 on AArch64. */
+ * a product that rounding alone would make the smallest normal number is 0 on AArch64. */
 #ifndef FASTRNN_H
 #define FASTRNN_H
 
@@ -48,8 +47,8 @@ const fastrnn_isa *fastrnn_isa_at(int index);      /* those built in, the slowes
 const char *fastrnn_isa_name(const fastrnn_isa *); /* "generic", "avx2", "avx512", "neon" */
 int fastrnn_isa_is_supported(const fastrnn_isa *); /* by this processor and its operating system */
 
-/* Whether it can have helper threads. The symbol by which threadpoolctl knows the library: the only one that an
- * extension built with -fvisibility=hidden exports. */
+/* Whether the library was built with helper threads. threadpoolctl knows the library by this symbol: the only one that
+ * an extension built with -fvisibility=hidden exports. */
 #if defined(_WIN32)
 __declspec(dllexport)
 #elif defined(__GNUC__)
@@ -58,16 +57,23 @@ __attribute__((visibility("default")))
 int fastrnn_has_threads(void);
 const char *fastrnn_compiler(void);
 
-typedef enum {
-    FASTRNN_LSTM = 0,
-    FASTRNN_GRU = 1,
-    FASTRNN_RNN_TANH = 2,
-    FASTRNN_RNN_RELU = 3,
-} fastrnn_cell;
-enum { FASTRNN_CELLS = 4 };
+/* Cells. A cell is known by its name: "lstm", "gru", "rnn_tanh", "rnn_relu". */
+typedef int fastrnn_cell;
+fastrnn_cell fastrnn_find_cell(const char *name); /* -1 for an unknown name */
 
-/* Weights in the order in which the kernels of one instruction set and precision read them: a copy, whatever becomes of
- * the arrays. Any number of calls may use one at a time. */
+enum { FASTRNN_MOST_STATES = 4, FASTRNN_MOST_CELLS = 16 };
+
+/* Properties that a caller needs to allocate arrays. State 0 is h, with P columns; each other state has H columns. */
+typedef struct {
+    const char *name; /* NULL past the last cell */
+    int gates;        /* rows of weight_ih and of weight_hh for each hidden unit */
+    int states;       /* at most FASTRNN_MOST_STATES */
+    int peepholes;    /* rows of the peephole weights; 0: the cell has none */
+} fastrnn_cell_properties;
+fastrnn_cell_properties fastrnn_cell_at(fastrnn_cell);
+
+/* Packed weights: a copy in the order in which the kernels of one instruction set and precision read them. Any number
+ * of calls may use one at a time. */
 typedef struct fastrnn_packed fastrnn_packed;
 typedef enum { FASTRNN_FORWARD = 0, FASTRNN_BACKWARD = 1 } fastrnn_pass;
 
@@ -77,62 +83,65 @@ typedef struct {
     const void *weight_ih;         /* (G, I) */
     const void *weight_hh;         /* (G, P) */
     const void *bias_ih, *bias_hh; /* (G), each may be NULL for zeros */
-    const void *weight_hr;         /* LSTM (P, H); NULL for no projection, and then P is H */
-    const void *peephole;          /* LSTM (3, H) of i, f and o; or NULL */
+    const void *weight_hr;         /* (P, H); NULL for no recurrent projection, and then P is H */
+    const void *peephole;          /* (peepholes, H), the LSTM's of i, f and o; or NULL */
 } fastrnn_weights;
 
-/* Is called now and then, at least every 0.1 s or so of work, by the thread that made the call; what it returns other
- * than 0 ends the call with FASTRNN_INTERRUPTED, its results unfinished. */
+/* Cancellation. should_cancel is polled about every 50 ms, from the calling thread; non-zero cancels the call, which
+ * returns FASTRNN_INTERRUPTED with unfinished results. */
 typedef struct {
-    int (*wanted)(void *context);
+    int (*should_cancel)(void *context);
     void *context;
 } fastrnn_interruption;
 
-/* Packs for one pass. *packed: NULL, or what an earlier call left and nobody uses any more; its memory is used again
- * where it is large enough, and otherwise freed. After an interruption it is such memory. interruption: may be NULL. */
+/* Packs weights for one pass. *packed: NULL, or a packed object to reuse, which no call uses; it is freed if it is too
+ * small. After a cancellation it is such an object. interruption: may be NULL. */
 fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *,
                             const fastrnn_interruption *, int threads, fastrnn_packed **packed);
 size_t fastrnn_packed_bytes(const fastrnn_packed *); /* 0 for NULL */
 void fastrnn_packed_free(fastrnn_packed *);          /* NULL is ignored */
 
-/* What a forward call keeps for backward, columns by which a row has them. gates: LSTM 4H, GRU 3H, RNN 0. state: H of
- * c_t or h_t. extra: GRU H; LSTM with a projection P; else 0. */
+/* The tape: one block of memory in which forward saves the activations of N rows for backward. Every byte of it is
+ * written. Offsets in bytes of its arrays; SIZE_MAX for an array that the cell does not save. The block is aligned as
+ * `real`; at a multiple of 64 bytes it is faster. */
 typedef struct {
-    ptrdiff_t gates, state, extra;
-} fastrnn_tape_columns;
-fastrnn_tape_columns fastrnn_tape(fastrnn_cell, ptrdiff_t H, ptrdiff_t projection); /* P, or 0 for none */
+    size_t bytes;                       /* SIZE_MAX: more than a size_t can hold */
+    size_t gates;                       /* (N, G): the gates after their activation, see fastrnn_gate_columns */
+    size_t states[FASTRNN_MOST_STATES]; /* (N, P) of h, (N, H) of the others */
+    size_t extra;                       /* (N, H): a further array of the cell */
+} fastrnn_tape;
+fastrnn_tape fastrnn_tape_layout(fastrnn_dtype, fastrnn_cell, ptrdiff_t N, ptrdiff_t H,
+                                 ptrdiff_t projection); /* P, or 0 for none */
 
-/* Hidden units of a block. A row of gates has, block after block, those of the block's units gate by gate; the last
- * block has the units that are left. */
-int fastrnn_gate_block(fastrnn_dtype, fastrnn_cell);
+/* columns (G) written: columns[g * H + j] is the column of gate g of hidden unit j in the tape's gates. */
+void fastrnn_gate_columns(fastrnn_dtype, fastrnn_cell, ptrdiff_t H, ptrdiff_t *columns);
 
 typedef struct {
     ptrdiff_t T, B;
-    const ptrdiff_t *offsets;     /* (T + 1) the first row of each step, then N; or NULL: all of T steps */
-    const fastrnn_packed *packed; /* for forward: decides cell, I, H, P, instruction set and precision */
-    const void *x;                /* (N, I) */
-    const void *h_0;              /* (B, P) */
-    const void *c_0;              /* LSTM (B, H) */
-    void *output;                 /* (N, P) written: h_t */
-    void *h_n, *c_n;             /* (B, P) and LSTM (B, H) written: h and c after each sequence's last step, h_0 and c_0
-                                    where there is none; they may be h_0 and c_0 themselves */
-    void *gates, *state, *extra; /* (N, columns of fastrnn_tape) written; state NULL for inference */
+    const ptrdiff_t *offsets;                 /* (T + 1) the first row of each step, then N; or NULL: B rows a step */
+    const fastrnn_packed *packed;             /* for forward: decides cell, I, H, P, instruction set and precision */
+    const void *x;                            /* (N, I) */
+    const void *state_0[FASTRNN_MOST_STATES]; /* (B, P) and (B, H): the states before the first step */
+    void *output;                             /* (N, P) written: h_t */
+    void *state_n[FASTRNN_MOST_STATES];       /* (B, P) and (B, H) written: the states after each sequence's last step,
+                                                 state_0 of a sequence without a step; they may be state_0 themselves */
+    void *tape;                               /* written; NULL for inference */
 } fastrnn_forward_args;
 
 typedef struct {
     ptrdiff_t T, B;
-    const ptrdiff_t *offsets;          /* as for forward */
-    const fastrnn_packed *packed;      /* for backward: the weights of the forward call */
-    const void *x;                     /* (N, I), and the next five too as forward had or left them */
-    const void *h_0, *c_0;             /* (B, P), LSTM (B, H) */
-    const void *gates, *state, *extra; /* (N, columns of fastrnn_tape) */
-    const void *d_output;              /* (N, P) or NULL for zeros */
-    const void *d_h_n, *d_c_n;         /* (B, P), LSTM (B, H), each may be NULL for zeros */
-    void *d_x;                         /* (N, I) written; or NULL */
-    void *d_h_0, *d_c_0;               /* (B, P), LSTM (B, H) written */
-    void *d_weight_ih, *d_weight_hh;   /* (G, I), (G, P) written */
-    void *d_bias_ih, *d_bias_hh;       /* (G) written; or NULL */
-    void *d_weight_hr, *d_peephole;    /* (P, H), (3, H) written where there is such a weight */
+    const ptrdiff_t *offsets;                   /* as for forward */
+    const fastrnn_packed *packed;               /* for backward: the weights of the forward call */
+    const void *x;                              /* (N, I), as forward had it */
+    const void *state_0[FASTRNN_MOST_STATES];   /* (B, P) and (B, H), as forward had them */
+    const void *tape;                           /* as forward left it */
+    const void *d_output;                       /* (N, P) or NULL for zeros */
+    const void *d_state_n[FASTRNN_MOST_STATES]; /* (B, P) and (B, H), each may be NULL for zeros */
+    void *d_x;                                  /* (N, I) written; or NULL */
+    void *d_state_0[FASTRNN_MOST_STATES];       /* (B, P) and (B, H) written */
+    void *d_weight_ih, *d_weight_hh;            /* (G, I), (G, P) written */
+    void *d_bias_ih, *d_bias_hh;                /* (G) written; or NULL */
+    void *d_weight_hr, *d_peephole;             /* (P, H), (peepholes, H) written where there is such a weight */
     /* A long sequence may be taken in several calls of some steps each, the last steps first. Their results have the
      * bits of one call. Each call is told the rows of all steps after its own, which are done, and of those before,
      * which are to come; one call for all has 0 and 0. The gradients of the weights, the last six, are complete after
@@ -164,25 +173,25 @@ fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, int stac
 fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, int stacked, fastrnn_workspace *,
                                 const fastrnn_interruption *, int threads);
 
-/* A ragged batch as its caller has it: arrays (T, B, ...), whose rows of n numbers have `bytes` bytes each and lie
- * `step` bytes apart for steps and `sequence` bytes for sequences, which may be any; sequence b has length_b <= T
- * steps. */
+/* A ragged batch as its caller has it: arrays (T, B, ...) of any strides between steps and between sequences, in which
+ * sequence b has length_b <= T steps. `bytes` is the size of one contiguous row of n numbers; `step` and `sequence` are
+ * the strides in bytes. */
 typedef struct {
     ptrdiff_t T, B, steps;    /* steps: the largest length */
     const ptrdiff_t *offsets; /* (steps + 1): the first of the N rows of each step, and N */
     const ptrdiff_t *order;   /* (B): the sequences by their lengths, the longest first */
     const ptrdiff_t *lengths; /* (B): in that order */
-} fastrnn_rows;
+} fastrnn_ragged;
 
-/* Rows (N, n) of what an array has, (T, B, n); and an array of rows, 0 beyond the lengths. */
-fastrnn_status fastrnn_gather(const fastrnn_rows *, size_t bytes, const void *array, ptrdiff_t step, ptrdiff_t sequence,
-                              void *to, const fastrnn_interruption *, int threads);
-fastrnn_status fastrnn_scatter(const fastrnn_rows *, size_t bytes, const void *from, void *array, ptrdiff_t step,
+/* From an array (T, B, n) to its packed rows (N, n), and back; the array becomes 0 beyond the lengths. */
+fastrnn_status fastrnn_gather(const fastrnn_ragged *, size_t bytes, const void *array, ptrdiff_t step,
+                              ptrdiff_t sequence, void *rows, const fastrnn_interruption *, int threads);
+fastrnn_status fastrnn_scatter(const fastrnn_ragged *, size_t bytes, const void *rows, void *array, ptrdiff_t step,
                                ptrdiff_t sequence, const fastrnn_interruption *, int threads);
 
-/* Rows (N, n) with the steps of each sequence in the opposite order. */
-fastrnn_status fastrnn_turn(const fastrnn_rows *, size_t bytes, const void *from, void *to,
-                            const fastrnn_interruption *, int threads);
+/* reversed (N, n): rows (N, n) with the steps of each sequence in the opposite order. */
+fastrnn_status fastrnn_reverse(const fastrnn_ragged *, size_t bytes, const void *rows, void *reversed,
+                               const fastrnn_interruption *, int threads);
 
 /* y[k] = sigmoid(x[k]), or tanh(x[k]), as the cells compute them; k < n. x and y may be the same array. */
 void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, ptrdiff_t n, const void *x, void *y);

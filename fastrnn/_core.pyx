@@ -40,21 +40,24 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef enum fastrnn_pass:
         FASTRNN_FORWARD
         FASTRNN_BACKWARD
-    ctypedef enum fastrnn_cell:
-        FASTRNN_LSTM
-        FASTRNN_GRU
-        FASTRNN_RNN_TANH
-        FASTRNN_RNN_RELU
+    enum:
+        FASTRNN_MOST_STATES
+    ctypedef int fastrnn_cell
     ctypedef struct fastrnn_isa:
         pass
     ctypedef struct fastrnn_packed:
         pass
     ctypedef struct fastrnn_workspace:
         pass
-    ctypedef struct fastrnn_tape_columns:
-        Py_ssize_t gates, state, extra
+    ctypedef struct fastrnn_cell_properties:
+        const char *name
+        int gates, states, peepholes
+    ctypedef struct fastrnn_tape:
+        size_t bytes, gates
+        size_t states[FASTRNN_MOST_STATES]
+        size_t extra
     ctypedef struct fastrnn_interruption:
-        int (*wanted)(void *) noexcept
+        int (*should_cancel)(void *) noexcept
         void *context
     ctypedef struct fastrnn_weights:
         fastrnn_cell cell
@@ -70,30 +73,21 @@ cdef extern from "fastrnn.h" nogil:
         const Py_ssize_t *offsets
         const fastrnn_packed *packed
         const void *x
-        const void *h_0
-        const void *c_0
+        const void *state_0[FASTRNN_MOST_STATES]
         void *output
-        void *h_n
-        void *c_n
-        void *gates
-        void *state
-        void *extra
+        void *state_n[FASTRNN_MOST_STATES]
+        void *tape
     ctypedef struct fastrnn_backward_args:
         Py_ssize_t T, B
         const Py_ssize_t *offsets
         const fastrnn_packed *packed
         const void *x
-        const void *h_0
-        const void *c_0
-        const void *gates
-        const void *state
-        const void *extra
+        const void *state_0[FASTRNN_MOST_STATES]
+        const void *tape
         const void *d_output
-        const void *d_h_n
-        const void *d_c_n
+        const void *d_state_n[FASTRNN_MOST_STATES]
         void *d_x
-        void *d_h_0
-        void *d_c_0
+        void *d_state_0[FASTRNN_MOST_STATES]
         void *d_weight_ih
         void *d_weight_hh
         void *d_bias_ih
@@ -103,7 +97,7 @@ cdef extern from "fastrnn.h" nogil:
         Py_ssize_t rows_after, rows_before
         void *sums
 
-    ctypedef struct fastrnn_rows:
+    ctypedef struct fastrnn_ragged:
         Py_ssize_t T, B, steps
         const Py_ssize_t *offsets
         const Py_ssize_t *order
@@ -116,8 +110,10 @@ cdef extern from "fastrnn.h" nogil:
     const char *fastrnn_compiler()
     fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *,
                                 const fastrnn_interruption *, int threads, fastrnn_packed **)
-    fastrnn_tape_columns fastrnn_tape(fastrnn_cell, Py_ssize_t H, Py_ssize_t projection)
-    int fastrnn_gate_block(fastrnn_dtype, fastrnn_cell)
+    fastrnn_cell fastrnn_find_cell(const char *name)
+    fastrnn_cell_properties fastrnn_cell_at(fastrnn_cell)
+    fastrnn_tape fastrnn_tape_layout(fastrnn_dtype, fastrnn_cell, Py_ssize_t N, Py_ssize_t H, Py_ssize_t projection)
+    void fastrnn_gate_columns(fastrnn_dtype, fastrnn_cell, Py_ssize_t H, Py_ssize_t *columns)
     size_t fastrnn_packed_bytes(const fastrnn_packed *)
     void fastrnn_packed_free(fastrnn_packed *)
     size_t fastrnn_sums_bytes(const fastrnn_packed *, Py_ssize_t rows)
@@ -129,12 +125,12 @@ cdef extern from "fastrnn.h" nogil:
                                    const fastrnn_interruption *, int threads)
     fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, bint stacked, fastrnn_workspace *,
                                     const fastrnn_interruption *, int threads)
-    fastrnn_status fastrnn_gather(const fastrnn_rows *, size_t bytes, const void *array, Py_ssize_t step,
+    fastrnn_status fastrnn_gather(const fastrnn_ragged *, size_t bytes, const void *array, Py_ssize_t step,
                                   Py_ssize_t sequence, void *to, const fastrnn_interruption *, int threads)
-    fastrnn_status fastrnn_scatter(const fastrnn_rows *, size_t bytes, const void *rows, void *array, Py_ssize_t step,
+    fastrnn_status fastrnn_scatter(const fastrnn_ragged *, size_t bytes, const void *rows, void *array, Py_ssize_t step,
                                    Py_ssize_t sequence, const fastrnn_interruption *, int threads)
-    fastrnn_status fastrnn_turn(const fastrnn_rows *, size_t bytes, const void *rows, void *to,
-                                const fastrnn_interruption *, int threads)
+    fastrnn_status fastrnn_reverse(const fastrnn_ragged *, size_t bytes, const void *rows, void *to,
+                                   const fastrnn_interruption *, int threads)
     void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, Py_ssize_t n, const void *x, void *y)
     enum:
         FASTRNN_KEY_WORDS
@@ -198,15 +194,13 @@ cdef const fastrnn_isa *_find(str name) except NULL:
     raise ValueError(f"isa: no instruction set is named {name!r}")
 
 
-cdef dict _cells = {
-    "lstm": FASTRNN_LSTM, "gru": FASTRNN_GRU, "rnn_tanh": FASTRNN_RNN_TANH, "rnn_relu": FASTRNN_RNN_RELU,
-}
-
-
-def tape_columns(str cell not None, Py_ssize_t H, Py_ssize_t projection):
-    """The columns of gates, state and extra, which a forward call keeps for backward; projection is P, or 0."""
-    cdef fastrnn_tape_columns columns = fastrnn_tape(_cells[cell], H, projection)
-    return columns.gates, columns.state, columns.extra
+cdef fastrnn_cell _cell(str name) except -1:
+    """A cell by its name."""
+    cdef bytes encoded = name.encode()
+    cdef fastrnn_cell cell = fastrnn_find_cell(encoded)
+    if cell < 0:
+        raise ValueError(f"cell: no cell is named {name!r}")
+    return cell
 
 
 # Arrays to pointers. None, where it is allowed, becomes NULL.
@@ -239,9 +233,47 @@ cdef fastrnn_dtype _dtype(int type_number) noexcept nogil:
     return FASTRNN_F32 if type_number == cnp.NPY_FLOAT else FASTRNN_F64
 
 
-def gate_block(str cell not None, cnp.ndarray gates not None):
-    """The hidden units of a block of a tape's gates: a row has, block after block, the units gate by gate."""
-    return fastrnn_gate_block(_dtype(_type_of(gates)), _cells[cell])
+def tape_arrays(str cell not None, cnp.ndarray tape not None, dtype, Py_ssize_t rows, Py_ssize_t H,
+                Py_ssize_t projection):
+    """Views of a tape: gates (rows, gates * H), the states from h on, (rows, P) or (rows, H), and the extra array.
+
+    None stands for an array that the cell does not save.
+    """
+    cdef fastrnn_cell index = _cell(cell)
+    cdef fastrnn_tape at = fastrnn_tape_layout(_dtype(dtype.num), index, rows, H, projection)
+    cdef fastrnn_cell_properties properties = fastrnn_cell_at(index)
+
+    def view(offset, columns):
+        if offset == <size_t>-1:
+            return None
+        return tape[offset : offset + rows * columns * dtype.itemsize].view(dtype).reshape(rows, columns)
+
+    states = [view(at.states[n], projection if projection and n == 0 else H) for n in range(properties.states)]
+    return view(at.gates, properties.gates * H), states, view(at.extra, H)
+
+
+def tape_bytes(str cell not None, dtype, Py_ssize_t rows, Py_ssize_t H, Py_ssize_t projection):
+    """The size of a tape of so many rows; projection is P, or 0."""
+    return fastrnn_tape_layout(_dtype(dtype.num), _cell(cell), rows, H, projection).bytes
+
+
+def gate_columns(str cell not None, dtype, Py_ssize_t H):
+    """(gates, H) of intp: where each gate of each hidden unit is in a row of a tape's gates."""
+    cdef fastrnn_cell index = _cell(cell)
+    cdef cnp.npy_intp shape[2]
+    shape[0], shape[1] = fastrnn_cell_at(index).gates, H
+    cdef cnp.ndarray columns = cnp.PyArray_EMPTY(2, shape, cnp.NPY_INTP, 0)
+    fastrnn_gate_columns(_dtype(dtype.num), index, H, <Py_ssize_t *>cnp.PyArray_DATA(columns))
+    return columns
+
+
+cdef void *_tape(cnp.ndarray tape) except? NULL:
+    """The memory of a tape, or NULL for None."""
+    if tape is None:
+        return NULL
+    if cnp.PyArray_TYPE(tape) != cnp.NPY_UINT8 or not cnp.PyArray_ISCARRAY(tape):
+        raise ValueError(f"a tape is an array of bytes, got {tape.dtype}")
+    return cnp.PyArray_DATA(tape)
 
 
 cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
@@ -260,6 +292,7 @@ cdef class Packed:
     cdef fastrnn_packed *pointer
     cdef int type_number
     cdef Py_ssize_t I
+    cdef readonly Py_ssize_t H
 
     @property
     def nbytes(self):
@@ -279,7 +312,7 @@ cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
     """Fills w; returns the type number."""
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = weights[4]
     cdef int type_number = _type_of(weight_ih)
-    w.cell = _cells[cell]
+    w.cell = _cell(cell)
     w.I, w.P = weight_ih.shape[1], weight_hh.shape[1]
     w.H = w.P if weight_hr is None else weight_hr.shape[1]
     w.weight_ih, w.weight_hh = _readable(weight_ih, type_number), _readable(weight_hh, type_number)
@@ -304,7 +337,7 @@ def pack(str cell not None, tuple weights not None, bint backward, int num_threa
                               interruption, num_threads, &packed.pointer)
     workspace.in_use = False
     workspace.check(status)
-    packed.type_number, packed.I = type_number, w.I
+    packed.type_number, packed.I, packed.H = type_number, w.I, w.H
     return packed
 
 
@@ -360,7 +393,7 @@ cdef class Workspace:
     cdef bint in_use
 
     def __cinit__(self):
-        self.signals.wanted, self.signals.context = _signalled, <void *>self
+        self.signals.should_cancel, self.signals.context = _signalled, <void *>self
         self.pointer = fastrnn_workspace_create()
         if self.pointer == NULL:
             raise MemoryError("no memory for a workspace")
@@ -440,8 +473,8 @@ MOST_CALLS = FASTRNN_MOST_CALLS
 def forward(str cell not None, list calls not None, bint stacked, int num_threads, str isa not None):
     """Runs some calls, independent of each other or stacked, as fastrnn.h has them.
 
-    A call is a tuple (x, h_0, c_0, offsets, weights, output, h_n, c_n, gates, state, extra). It fills output, h_n and
-    c_n; and with state given, what there is of gates, state and extra. Without offsets x and output are (T, B, ...),
+    A call is a tuple (x, h_0, c_0, offsets, weights, output, h_n, c_n, tape). It fills output, h_n and c_n, and the
+    tape if there is one. Without offsets x and output are (T, B, ...),
     with them (N, ...). The weights are packed for forward, or a tuple to be packed by `isa` for this call alone.
     """
     cdef Workspace workspace = _workspace()
@@ -451,7 +484,7 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
     cdef fastrnn_forward_args args[FASTRNN_MOST_CALLS]
     cdef fastrnn_status status = FASTRNN_OK
     cdef cnp.ndarray x, h_0, offsets
-    cdef int type_number = 0, k, count = <int>len(calls)
+    cdef int type_number = 0, k, n, count = <int>len(calls)
     cdef bint pack = False
     cdef tuple call
     if not 0 < count <= FASTRNN_MOST_CALLS:
@@ -469,11 +502,11 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
                 raise ValueError("x and weights differ in precision")
         args[k].offsets = _indices(offsets)
         args[k].T, args[k].B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
-        args[k].x, args[k].h_0 = _readable(x, type_number), _readable(h_0, type_number)
-        args[k].c_0 = _readable(call[2], type_number)
-        args[k].output, args[k].h_n = _writable(call[5], type_number), _writable(call[6], type_number)
-        args[k].c_n, args[k].gates = _writable(call[7], type_number), _writable(call[8], type_number)
-        args[k].state, args[k].extra = _writable(call[9], type_number), _writable(call[10], type_number)
+        args[k].x, args[k].output = _readable(x, type_number), _writable(call[5], type_number)
+        for n in range(2):
+            args[k].state_0[n] = _readable(call[1 + n], type_number)
+            args[k].state_n[n] = _writable(call[6 + n], type_number)
+        args[k].tape = _tape(call[8])
     if pack:
         kernels = _find(isa)
     workspace.in_use = True
@@ -586,10 +619,10 @@ cdef class Steps:
         for k in range(layers):
             args[count].T, args[count].B, args[count].offsets = 1, self._h.shape[1], NULL
             args[count].packed = (<Packed>self.packed[k]).pointer
-            args[count].gates = args[count].state = args[count].extra = NULL
+            args[count].tape = NULL
             args[count].x = x
-            args[count].h_0 = args[count].h_n = h + k * row
-            args[count].c_0 = args[count].c_n = c + k * c_row if c != NULL else NULL
+            args[count].state_0[0] = args[count].state_n[0] = h + k * row
+            args[count].state_0[1] = args[count].state_n[1] = c + k * c_row if c != NULL else NULL
             x = args[count].output = cnp.PyArray_DATA(<cnp.ndarray>out) if k == layers - 1 else between + k * row
             count += 1
             if count == FASTRNN_MOST_CALLS or k == layers - 1:
@@ -607,33 +640,33 @@ cdef class Steps:
 def backward(list calls not None, bint stacked, int num_threads):
     """Runs backward of some calls, independent of each other or stacked, the top layer first.
 
-    A call is a tuple (packed, x, h_0, c_0, offsets, gates, state, extra, d_output, d_h_n, d_c_n, d_x, d_h_0, d_c_0,
-    d_weights, stretch). It fills the gradients from d_x on, d_weights being a tuple like the weights. The given
-    gradients may be None for zeros; d_x and d_weights of biases None if not wanted. stretch is None, or (rows_after,
-    rows_before, sums) where a call has some steps of a sequence; see sums().
+    A call is a tuple (packed, x, h_0, c_0, offsets, tape, d_output, d_h_n, d_c_n, d_x, d_h_0, d_c_0, d_weights,
+    stretch). It fills the gradients from d_x on, d_weights being a tuple like the weights. The given gradients may be
+    None for zeros; d_x and d_weights of biases None if not wanted. stretch is None, or (rows_after, rows_before, sums)
+    where a call has some steps of a sequence; see sums().
     """
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_interruption *interruption = workspace.interruption()
     cdef fastrnn_backward_args args[FASTRNN_MOST_CALLS]
     cdef fastrnn_status status
     cdef cnp.ndarray x, h_0, offsets, memory
-    cdef int type_number, k, count = <int>len(calls)
+    cdef int type_number, k, n, count = <int>len(calls)
     cdef tuple call, d_weights
     if not 0 < count <= FASTRNN_MOST_CALLS:
         raise ValueError(f"calls: expected 1 to {FASTRNN_MOST_CALLS}, got {count}")
     for k in range(count):
         call = calls[k]
-        x, h_0, offsets, d_weights = call[1], call[2], call[4], call[14]
+        x, h_0, offsets, d_weights = call[1], call[2], call[4], call[12]
         type_number = _type_of(x)
         args[k].packed = _packed(call[0], type_number)
         args[k].offsets = _indices(offsets)
         args[k].T, args[k].B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
-        args[k].x, args[k].h_0 = _readable(x, type_number), _readable(h_0, type_number)
-        args[k].c_0, args[k].gates = _readable(call[3], type_number), _readable(call[5], type_number)
-        args[k].state, args[k].extra = _readable(call[6], type_number), _readable(call[7], type_number)
-        args[k].d_output, args[k].d_h_n = _readable(call[8], type_number), _readable(call[9], type_number)
-        args[k].d_c_n, args[k].d_x = _readable(call[10], type_number), _writable(call[11], type_number)
-        args[k].d_h_0, args[k].d_c_0 = _writable(call[12], type_number), _writable(call[13], type_number)
+        args[k].x, args[k].tape = _readable(x, type_number), _tape(call[5])
+        args[k].d_output, args[k].d_x = _readable(call[6], type_number), _writable(call[9], type_number)
+        for n in range(2):
+            args[k].state_0[n] = _readable(call[2 + n], type_number)
+            args[k].d_state_n[n] = _readable(call[7 + n], type_number)
+            args[k].d_state_0[n] = _writable(call[10 + n], type_number)
         args[k].d_weight_ih = _writable(d_weights[0], type_number)
         args[k].d_weight_hh = _writable(d_weights[1], type_number)
         args[k].d_bias_ih = _writable(d_weights[2], type_number)
@@ -642,8 +675,8 @@ def backward(list calls not None, bint stacked, int num_threads):
         args[k].d_peephole = _writable(d_weights[5], type_number)
         args[k].rows_after = args[k].rows_before = 0
         args[k].sums = NULL
-        if call[15] is not None:
-            args[k].rows_after, args[k].rows_before, memory = call[15]
+        if call[13] is not None:
+            args[k].rows_after, args[k].rows_before, memory = call[13]
             args[k].sums = _writable(memory, type_number)
     workspace.in_use = True
     with nogil:
@@ -654,7 +687,7 @@ def backward(list calls not None, bint stacked, int num_threads):
 
 cdef class RaggedRows:
     """Moves the rows of a ragged batch, of any type of numbers; offsets (steps + 1), order and lengths (B,)."""
-    cdef fastrnn_rows rows
+    cdef fastrnn_ragged rows
     cdef readonly cnp.ndarray order
     cdef cnp.ndarray offsets, lengths
 
@@ -705,7 +738,7 @@ cdef class RaggedRows:
             elif how == 1:
                 status = fastrnn_scatter(&self.rows, bytes, source, to, step, sequence, interruption, num_threads)
             else:
-                status = fastrnn_turn(&self.rows, bytes, source, to, interruption, num_threads)
+                status = fastrnn_reverse(&self.rows, bytes, source, to, interruption, num_threads)
         workspace.in_use = False
         return workspace.check(status)
 

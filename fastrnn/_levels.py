@@ -14,7 +14,7 @@ import numpy as np
 from fastrnn import _core
 from fastrnn._config import instruction_set
 from fastrnn._threads import most_threads
-from fastrnn.functional import Tape, check_x, empty_like, infer_rows, kept_shapes, kept_x, run_back, run_tapes
+from fastrnn.functional import Tape, check_x, empty_like, infer_rows, kept_x, run_back, run_tapes, tape_bytes
 
 # Inference keeps the outputs of all layers of a stack that runs together: of so many steps at a time that they take no
 # more than these bytes.
@@ -289,9 +289,8 @@ class Stretches:
 
 
 def kept_memory(cell, rows, H, projection, dtype):
-    """Memory for the tape of a layer: gates, state and extra."""
-    shapes = kept_shapes(cell, rows, H, projection)
-    return tuple(None if shape is None else np.empty(shape, dtype) for shape in shapes)
+    """Memory for the tape of a layer."""
+    return np.empty(tape_bytes(cell, rows, H, projection, dtype), np.uint8)
 
 
 def pack_stack(cell, weights, backward, spares=None):

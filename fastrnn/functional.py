@@ -11,6 +11,8 @@ inputs, H hidden units, P numbers in h, which are H but for an LSTM with a proje
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -75,7 +77,7 @@ def infer_rows(cell, rows, inputs, stacked=False, into=None):
         h_0 = state_0[0]
         is_last = len(outputs) == len(inputs) - 1
         output = rows.empty(h_0.shape[-1], h_0.dtype) if into is None or not is_last else into
-        calls.append((x, *state_0, rows.offsets, weights, output, *state_n, None, None, None))
+        calls.append((x, *state_0, rows.offsets, weights, output, *state_n, None))
         outputs.append(output)
     _core.forward(cell, calls, stacked, most_threads(), instruction_set())
     return [rows.turned(output) if one[0] else output for one, output in zip(inputs, outputs)]
@@ -89,7 +91,7 @@ class Tape:
     end if the direction is the reverse.
 
     Nobody may write to packed, kept and state_0 while the tape lives, and nobody else to x if it is called private;
-    kept is what kept_shapes says.
+    kept is an array of tape_bytes bytes.
     """
 
     __slots__ = ("rows", "reverse", "x", "fingerprint", "state_0", "kept", "packed", "weights", "shared")
@@ -109,7 +111,7 @@ class Tape:
 
     def __repr__(self):
         T, B, I = self.rows.T, self.rows.B, self.x.shape[-1]
-        H = self.kept[1].shape[-1]
+        H = self.packed.H
         return f"<functional.{type(self).__name__} T={T} B={B} I={I} H={H} {self.x.dtype}>"
 
 
@@ -139,7 +141,7 @@ def run_tapes(cell, tapes, weights, states_n, stacked=False, gates=None):
             tape.x = outputs[-1]
         h_0 = tape.state_0[0]
         output = np.empty((*tape.rows.shape, h_0.shape[-1]), h_0.dtype)
-        calls.append((tape.x, *tape.state_0, tape.rows.offsets, of_tape, output, *state_n, *tape.kept))
+        calls.append((tape.x, *tape.state_0, tape.rows.offsets, of_tape, output, *state_n, tape.kept))
         outputs.append(output)
     _core.forward(cell, calls, stacked, most_threads(), instruction_set())
     if gates is not None:
@@ -149,19 +151,22 @@ def run_tapes(cell, tapes, weights, states_n, stacked=False, gates=None):
 
 def gates_of(cell, tape, output):
     """name -> copy (T, B, n): every step's gates, c of the LSTM, and h, which is the output as the kernel left it."""
-    gates, state, _ = tape.kept
+    rows, dtype, H = tape.rows, tape.x.dtype, tape.packed.H
+    gates, states, _ = _core.tape_arrays(cell, tape.kept, dtype, math.prod(rows.shape), H, projection_of(tape))
     named = {}
     if gates is not None:
-        names = GATE_NAMES[cell]
-        width = len(names) * _core.gate_block(cell, gates)
-        blocks = np.split(gates, range(width, gates.shape[-1], width), axis=-1)
-        of_gates = zip(*(np.split(block, len(names), axis=-1) for block in blocks))
-        named |= {name: np.concatenate(parts, axis=-1) for name, parts in zip(names, of_gates)}
+        columns = _core.gate_columns(cell, dtype, H)
+        named |= {name: gates.take(c, axis=1).reshape(*rows.shape, H) for name, c in zip(GATE_NAMES[cell], columns)}
     if cell == "lstm":
-        named["c"] = state.copy()
+        named["c"] = states[1].reshape(*rows.shape, H).copy()
     named["h"] = output.copy()
-    rows = tape.rows
     return {name: rows.scatter(rows.turned(array) if tape.reverse else array) for name, array in named.items()}
+
+
+def projection_of(tape):
+    """P, or 0 without a projection."""
+    P = tape.state_0[0].shape[-1]
+    return P if P != tape.packed.H else 0
 
 
 def run_back(tapes, d_outputs, states, stacked=False):
@@ -180,7 +185,7 @@ def run_back(tapes, d_outputs, states, stacked=False):
             d_output = np.ascontiguousarray(tape.rows.turned(d_output) if tape.reverse else d_output)
         d_x = np.empty(tape.x.shape, tape.x.dtype)
         calls.append((
-            tape.packed, tape.x, *tape.state_0, tape.rows.offsets, *tape.kept, d_output, *d_state_n, d_x, *d_state_0,
+            tape.packed, tape.x, *tape.state_0, tape.rows.offsets, tape.kept, d_output, *d_state_n, d_x, *d_state_0,
             d_weights, stretch,
         ))  # fmt: skip
         results.append(d_x)
@@ -188,9 +193,9 @@ def run_back(tapes, d_outputs, states, stacked=False):
     return [tape.rows.turned(d_x) if tape.reverse else d_x for tape, d_x in zip(tapes, results)]
 
 
-def kept_shapes(cell, rows, H, projection):
-    """The shapes of what a tape keeps, gates, state and extra; None for what there is not."""
-    return [(*rows.shape, n) if n else None for n in _core.tape_columns(cell, H, projection)]
+def tape_bytes(cell, rows, H, projection, dtype):
+    """The size of a tape, in bytes."""
+    return _core.tape_bytes(cell, dtype, math.prod(rows.shape), H, projection)
 
 
 # What the public functions share
@@ -214,8 +219,7 @@ def taped(kind, cell, x, state, weights, lengths, reverse):
     rows, native_x, state_0 = arranged(cell, x, state, weights, lengths, private=True)
     dtype = native_x.dtype
     H, P = weights[0].shape[0] // GATES[cell], weights[1].shape[1]
-    shapes = kept_shapes(cell, rows, H, 0 if weights[4] is None else P)
-    kept = tuple(None if shape is None else np.empty(shape, dtype) for shape in shapes)
+    kept = np.empty(tape_bytes(cell, rows, H, 0 if weights[4] is None else P, dtype), np.uint8)
     packed = _core.pack(cell, weights, True, most_threads(), instruction_set())
     state_n = empty_like(state_0)
     tape = kind(rows, reverse, native_x, native_x is not x, state_0, packed, kept)
@@ -422,7 +426,7 @@ def lstm_backward(
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     check_tape(tape, LSTMTape)
-    T, B, H, P = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1], tape.state_0[0].shape[1]
+    T, B, H, P = tape.rows.T, tape.rows.B, tape.packed.H, tape.state_0[0].shape[1]
     has_projection = "weight_hr" in dict(tape.weights)
     d_output, d_state_n = checked_lstm_gradients(
         d_output, d_state_n, (T, B, H), P if has_projection else None, tape.x.dtype
@@ -587,7 +591,7 @@ def gru_backward(
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     check_tape(tape, GRUTape)
-    sizes = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1]
+    sizes = tape.rows.T, tape.rows.B, tape.packed.H
     d_output, d_h_n = checked_gradients(d_output, d_state_n, sizes, tape.x.dtype)
     d_x, (d_h_0, _), d_params = gradients(tape, d_output, (d_h_n, None))
     return d_x, d_h_0, d_params
@@ -749,7 +753,7 @@ def rnn_backward(
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     check_tape(tape, RNNTape)
-    sizes = tape.rows.T, tape.rows.B, tape.kept[1].shape[-1]
+    sizes = tape.rows.T, tape.rows.B, tape.packed.H
     d_output, d_h_n = checked_gradients(d_output, d_state_n, sizes, tape.x.dtype)
     d_x, (d_h_0, _), d_params = gradients(tape, d_output, (d_h_n, None))
     return d_x, d_h_0, d_params

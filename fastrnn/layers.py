@@ -51,7 +51,7 @@ from fastrnn._validation import (
     size,
     x_hint,
 )
-from fastrnn.functional import GATES, empty_like
+from fastrnn.functional import GATES, empty_like, tape_bytes
 from fastrnn.parameters import Parameters
 from fastrnn.stream import Stream
 
@@ -82,7 +82,7 @@ class LayerTape:
         self.masks, self.dropout = masks, dropout  # of what comes into each level, or None
         self.batched = batched
         self.shared = shared  # whether h_0 and c_0 are each one for all sequences
-        self.memory = memory  # (gates, state, extra, weights packed for this tape alone) of each layer and direction
+        self.memory = memory  # (tape, weights packed for this tape alone) of each layer and direction
 
     def __reduce__(self):
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one layer")
@@ -359,7 +359,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
                 weights = pack_stack(cell, weights, False)
         else:
             weights, packed = self._for_training(frozen)
-        memory = [(*kept, None if frozen else own) for (*kept, _), own in zip(memory, packed)]
+        memory = [(kept, None if frozen else own) for (kept, _), own in zip(memory, packed)]
         dropout = None
         if self._dropout and self._num_layers > 1:
             dropout = Dropout(self._dropout, int(self._rng.integers(2**63)))
@@ -380,7 +380,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
                 directions = [(*one, self._kept_of_part) for one in directions]
                 run, x = CheckpointedLevel.run(*arguments, directions, dropout, checkpoint_every)
             else:
-                directions = [(*one, [kept for *kept, _ in memory[at]]) for one, (at, _) in zip(directions, level)]
+                directions = [(*one, [kept for kept, _ in memory[at]]) for one, (at, _) in zip(directions, level)]
                 run, x = TapedLevel.run(*arguments, directions, dropout, gates=gates)
             levels.append(run)
             x_is_private = True
@@ -452,17 +452,18 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         return *self._returned(rows.scatter(d_output), rows, d_state_0, tape.batched, tape.shared), d_params
 
     def _memory_for(self, rows, checkpoint_every):
-        """(gates, state, extra, packed weights or None) of each layer and direction: new, or the last tape's."""
-        none = [(None, None, None, None)] * len(self._weights)
+        """(tape, packed weights or None) of each layer and direction: new, or the last tape's."""
+        none = [(None, None)] * len(self._weights)
         if checkpoint_every:
             return none
         try:
             memory = self._tape_memory.pop()
         except IndexError:
             memory = None
-        if memory and memory[0][1] is not None and memory[0][1].shape[:-1] == rows.shape:
+        size = tape_bytes(self._cell, rows, self._hidden_size, self._proj_size, self._dtype)
+        if memory and memory[0][0] is not None and memory[0][0].size == size:
             return memory
-        return [(*self._kept(rows), None) for _ in self._weights]
+        return [(self._kept(rows), None) for _ in self._weights]
 
     def _kept(self, rows):
         return kept_memory(self._cell, rows, self._hidden_size, self._proj_size, self._dtype)

@@ -26,10 +26,10 @@ static void die(const char *what, const char *where)
 
 /* The arrays of a problem, in the order in which they are written. */
 typedef struct {
-    char name[32];
+    char name[48];
     ptrdiff_t rows, columns;
     size_t element;
-    char *data, *block; /* the array ends `page` bytes before the block does */
+    char *data, *block; /* the array ends `page` bytes before the block does; NULL for a part of another array */
     size_t block_bytes;
 } array;
 static array arrays[200];
@@ -49,6 +49,24 @@ static char *new_array(const char *name, int layer, ptrdiff_t rows, ptrdiff_t co
     return a->data = end - bytes;
 }
 
+/* An array that lies in a tape. */
+static void part_of_tape(const char *name, int layer, char *tape, size_t offset, ptrdiff_t rows, ptrdiff_t columns,
+                         size_t element)
+{
+    if (offset == SIZE_MAX) return;
+    array *a = &arrays[array_count++];
+    *a = (array){.rows = rows, .columns = columns, .element = element, .data = tape + offset};
+    snprintf(a->name, sizeof a->name, "%d.%s", layer, name);
+}
+
+/* A block of memory that is no array: written completely, but not part of the results. */
+static char *new_block(size_t bytes)
+{
+    char *data = new_array("block", 0, 1, (ptrdiff_t)bytes, 1);
+    arrays[array_count - 1].columns = 0;
+    return memset(data, 0xff, bytes);
+}
+
 static double number(const array *a, ptrdiff_t k)
 {
     return a->element == sizeof(float) ? ((const float *)a->data)[k] : ((const double *)a->data)[k];
@@ -57,6 +75,7 @@ static double number(const array *a, ptrdiff_t k)
 static void free_arrays(void)
 {
     for (int k = 0; k < array_count; k++) {
+        if (!arrays[k].block) continue;
         for (const char *p = arrays[k].block; p < arrays[k].data; p++)
             if (*p) die("written before its first number", arrays[k].name);
         munmap(arrays[k].block, arrays[k].block_bytes);
@@ -121,8 +140,6 @@ typedef struct {
 } shape;
 
 enum { PEEPHOLE = 1, RAGGED = 2, STACKED = 4, TINY = 8 };
-static const char *const cells[FASTRNN_CELLS] = {"lstm", "gru", "rnn_tanh", "rnn_relu"};
-
 /* The largest power of two for which sums of n products stay moderate. */
 static double bound(ptrdiff_t n)
 {
@@ -138,17 +155,26 @@ static fastrnn_packed *pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
     return packed;
 }
 
+/* A name with its state's in it, until the next call. */
+static const char *label(const char *format, const char *state)
+{
+    static char text[32];
+    snprintf(text, sizeof text, format, state);
+    return text;
+}
+
 /* projection: P, or 0 for none. biases: 1 of the input, 2 recurrent, 3 both. */
 static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, shape s, ptrdiff_t projection,
                 int biases, int layers, int options, int values)
 {
-    static const int gates_of[FASTRNN_CELLS] = {4, 3, 1, 1};
+    static const char *const names[FASTRNN_MOST_STATES] = {"h", "c", "n", "m"};
     enum { MOST = 3 };
+    const fastrnn_cell_properties properties = fastrnn_cell_at(cell);
     const size_t e = dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
-    const int is_lstm = cell == FASTRNN_LSTM, stacked = (options & STACKED) != 0, ragged = (options & RAGGED) != 0;
-    const ptrdiff_t T = s.T, B = s.B, H = s.H, P = projection ? projection : H, G = gates_of[cell] * H;
+    const int stacked = (options & STACKED) != 0, ragged = (options & RAGGED) != 0;
+    const ptrdiff_t T = s.T, B = s.B, H = s.H, P = projection ? projection : H, G = properties.gates * H;
     char problem[96];
-    snprintf(problem, sizeof problem, "%s.%s.T%td.B%td.I%td.H%td.P%td.b%d.x%d%s%s%s%s", cells[cell],
+    snprintf(problem, sizeof problem, "%s.%s.T%td.B%td.I%td.H%td.P%td.b%d.x%d%s%s%s%s", properties.name,
              e == sizeof(float) ? "f32" : "f64", T, B, s.I, H, projection, biases, layers,
              options & PEEPHOLE ? ".peephole" : "", ragged ? ".ragged" : "", stacked ? ".stacked" : "",
              options & TINY ? ".tiny" : "");
@@ -170,7 +196,6 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     fastrnn_backward_args backward[MOST] = {{0}};
     for (int k = 0; k < layers; k++) {
         const ptrdiff_t I = stacked && k > 0 ? P : s.I;
-        const fastrnn_tape_columns tape = fastrnn_tape(cell, H, projection);
         fastrnn_weights *w = &weights[k];
         w->cell = cell, w->I = I, w->H = H, w->P = P;
         w->weight_ih = given("weight_ih", k, G, I, e, bound(I + P));
@@ -178,24 +203,28 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
         w->bias_ih = biases & 1 ? given("bias_ih", k, 1, G, e, 0.5 * scale) : NULL;
         w->bias_hh = biases & 2 ? given("bias_hh", k, 1, G, e, 0.5 * scale) : NULL;
         w->weight_hr = projection ? given("weight_hr", k, P, H, e, bound(H)) : NULL;
-        w->peephole = options & PEEPHOLE ? given("weight_peephole", k, 3, H, e, 0.5) : NULL;
+        w->peephole = options & PEEPHOLE ? given("weight_peephole", k, properties.peepholes, H, e, 0.5) : NULL;
 
         fastrnn_forward_args *f = &forward[k];
         f->T = T, f->B = B, f->offsets = ragged ? offsets : NULL;
         f->x = stacked && k > 0 ? forward[k - 1].output : given("x", k, N, I, e, scale);
-        f->h_0 = given("h_0", k, B, P, e, scale);
-        f->c_0 = is_lstm ? given("c_0", k, B, H, e, scale) : NULL;
+        for (int n = 0; n < properties.states; n++)
+            f->state_0[n] = given(label("%s_0", names[n]), k, B, n ? H : P, e, scale);
         f->output = room("output", k, N, P, e);
-        f->h_n = room("h_n", k, B, P, e);
-        f->c_n = is_lstm ? room("c_n", k, B, H, e) : NULL;
+        for (int n = 0; n < properties.states; n++)
+            f->state_n[n] = room(label("%s_n", names[n]), k, B, n ? H : P, e);
         inference[k] = *f;
-        f->gates = tape.gates ? room("gates", k, N, tape.gates, e) : NULL;
-        f->state = room("state", k, N, tape.state, e);
-        f->extra = tape.extra ? room("extra", k, N, tape.extra, e) : NULL;
+        const fastrnn_tape at = fastrnn_tape_layout(dtype, cell, N, H, projection);
+        char *tape = new_block(at.bytes);
+        f->tape = tape;
+        part_of_tape("gates", k, tape, at.gates, N, G, e);
+        for (int n = properties.states - 1; n >= 0; n--)
+            part_of_tape(label("tape_%s", names[n]), k, tape, at.states[n], N, n ? H : P, e);
+        part_of_tape("extra", k, tape, at.extra, N, H, e);
 
         inference[k].output = room("inferred_output", k, N, P, e);
-        inference[k].h_n = room("inferred_h_n", k, B, P, e);
-        inference[k].c_n = is_lstm ? room("inferred_c_n", k, B, H, e) : NULL;
+        for (int n = 0; n < properties.states; n++)
+            inference[k].state_n[n] = room(label("inferred_%s_n", names[n]), k, B, n ? H : P, e);
         if (stacked && k > 0) inference[k].x = inference[k - 1].output;
     }
     for (int k = 0; k < layers; k++) { /* backward, the top layer first */
@@ -204,20 +233,21 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
         const fastrnn_weights *w = &weights[layer];
         fastrnn_backward_args *b = &backward[k];
         b->T = T, b->B = B, b->offsets = f->offsets;
-        b->x = f->x, b->h_0 = f->h_0, b->c_0 = f->c_0;
-        b->gates = f->gates, b->state = f->state, b->extra = f->extra;
+        b->x = f->x, b->tape = f->tape;
         b->d_output = stacked && k > 0 ? backward[k - 1].d_x : given("d_output", layer, N, P, e, scale);
-        b->d_h_n = given("d_h_n", layer, B, P, e, scale);
-        b->d_c_n = is_lstm ? given("d_c_n", layer, B, H, e, scale) : NULL;
+        for (int n = 0; n < properties.states; n++) {
+            b->state_0[n] = f->state_0[n];
+            b->d_state_n[n] = given(label("d_%s_n", names[n]), layer, B, n ? H : P, e, scale);
+        }
         b->d_x = room("d_x", layer, N, w->I, e);
-        b->d_h_0 = room("d_h_0", layer, B, P, e);
-        b->d_c_0 = is_lstm ? room("d_c_0", layer, B, H, e) : NULL;
+        for (int n = 0; n < properties.states; n++)
+            b->d_state_0[n] = room(label("d_%s_0", names[n]), layer, B, n ? H : P, e);
         b->d_weight_ih = room("d_weight_ih", layer, G, w->I, e);
         b->d_weight_hh = room("d_weight_hh", layer, G, P, e);
         b->d_bias_ih = w->bias_ih ? room("d_bias_ih", layer, 1, G, e) : NULL;
         b->d_bias_hh = w->bias_hh ? room("d_bias_hh", layer, 1, G, e) : NULL;
         b->d_weight_hr = w->weight_hr ? room("d_weight_hr", layer, P, H, e) : NULL;
-        b->d_peephole = w->peephole ? room("d_weight_peephole", layer, 3, H, e) : NULL;
+        b->d_peephole = w->peephole ? room("d_weight_peephole", layer, properties.peepholes, H, e) : NULL;
     }
 
     fastrnn_workspace *workspace = fastrnn_workspace_create();
@@ -289,12 +319,12 @@ static void run_all(const fastrnn_isa *isa, int values)
         {1, 29, 33, 33}, {5, 2, 0, 20}, {0, 2, 3, 4},    {2, 0, 3, 4},    {1, 1, 40, 70},
     };
     enum { SHAPES = sizeof shapes / sizeof shapes[0] };
+    const fastrnn_cell lstm = fastrnn_find_cell("lstm");
     for (int d = 0; d < 2; d++) {
         const fastrnn_dtype dtype = d ? FASTRNN_F64 : FASTRNN_F32;
         activate(isa, dtype, 0, values);
         activate(isa, dtype, 1, values);
-        for (int c = 0; c < FASTRNN_CELLS; c++) {
-            const fastrnn_cell cell = (fastrnn_cell)c;
+        for (fastrnn_cell cell = 0; fastrnn_cell_at(cell).name; cell++) {
             for (int k = 0; k < SHAPES; k++) run(isa, cell, dtype, shapes[k], 0, k % 4, 1, 0, values);
             run(isa, cell, dtype, (shape){7, 13, 6, 11}, 0, 3, 1, RAGGED, values);
             run(isa, cell, dtype, (shape){9, 5, 6, 19}, 0, 3, 3, STACKED, values);
@@ -302,16 +332,16 @@ static void run_all(const fastrnn_isa *isa, int values)
             run(isa, cell, dtype, (shape){13, 6, 20, 24}, 0, 3, 3, STACKED | RAGGED, values);
             run(isa, cell, dtype, (shape){6, 9, 12, 13}, 0, 3, 1, TINY, values);
         }
-        run(isa, FASTRNN_LSTM, dtype, (shape){4, 24, 30, 64}, 0, 3, 1, 0, values);  /* enough for a team */
-        run(isa, FASTRNN_LSTM, dtype, (shape){1, 15, 2100, 3}, 0, 3, 1, 0, values); /* parts of a sum: over inputs, */
-        run(isa, FASTRNN_LSTM, dtype, (shape){150, 15, 2, 3}, 0, 3, 1, 0, values);  /* over steps and sequences */
-        run(isa, FASTRNN_LSTM, dtype, (shape){90, 15, 2, 3}, 2, 3, 1, PEEPHOLE | RAGGED, values); /* in blocks, */
-        run(isa, FASTRNN_RNN_TANH, dtype, (shape){180, 190, 1, 2}, 0, 3, 1, 0, values);           /* in groups of them */
-        run(isa, FASTRNN_LSTM, dtype, (shape){3, 11, 6, 18}, 0, 3, 1, PEEPHOLE, values);
-        run(isa, FASTRNN_LSTM, dtype, (shape){3, 11, 6, 18}, 5, 3, 1, 0, values);
-        run(isa, FASTRNN_LSTM, dtype, (shape){3, 7, 6, 10}, 21, 0, 1, PEEPHOLE, values);
-        run(isa, FASTRNN_LSTM, dtype, (shape){5, 12, 6, 33}, 17, 2, 1, PEEPHOLE | RAGGED, values);
-        run(isa, FASTRNN_LSTM, dtype, (shape){12, 4, 6, 21}, 9, 3, 3, PEEPHOLE | STACKED | RAGGED, values);
+        run(isa, lstm, dtype, (shape){4, 24, 30, 64}, 0, 3, 1, 0, values);  /* enough for a team */
+        run(isa, lstm, dtype, (shape){1, 15, 2100, 3}, 0, 3, 1, 0, values); /* parts of a sum: over inputs, */
+        run(isa, lstm, dtype, (shape){150, 15, 2, 3}, 0, 3, 1, 0, values);  /* over steps and sequences */
+        run(isa, lstm, dtype, (shape){90, 15, 2, 3}, 2, 3, 1, PEEPHOLE | RAGGED, values); /* in blocks, */
+        run(isa, fastrnn_find_cell("rnn_tanh"), dtype, (shape){180, 190, 1, 2}, 0, 3, 1, 0, values);           /* in groups of them */
+        run(isa, lstm, dtype, (shape){3, 11, 6, 18}, 0, 3, 1, PEEPHOLE, values);
+        run(isa, lstm, dtype, (shape){3, 11, 6, 18}, 5, 3, 1, 0, values);
+        run(isa, lstm, dtype, (shape){3, 7, 6, 10}, 21, 0, 1, PEEPHOLE, values);
+        run(isa, lstm, dtype, (shape){5, 12, 6, 33}, 17, 2, 1, PEEPHOLE | RAGGED, values);
+        run(isa, lstm, dtype, (shape){12, 4, 6, 21}, 9, 3, 3, PEEPHOLE | STACKED | RAGGED, values);
     }
 }
 

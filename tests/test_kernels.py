@@ -133,12 +133,13 @@ def test_no_number_outside_the_results_is_written(cell, options, dtype, isa):
     state = (*case.state, None)[:2]
     x, d_output = rows.gather(case.x, dtype), rows.gather(case.d_output, dtype)
     output, h_n, c_n = room(*rows.shape, P), room(B, P), room(B, H) if cell == "lstm" else None
-    kept = [shape and room(*shape) for shape in functional.kept_shapes(cell, rows, H, options.get("P", 0))]
-    _core.forward(cell, [(x, *state, rows.offsets, weights, output, h_n, c_n, *kept)], False, 2, isa)
+    size = functional.tape_bytes(cell, rows, H, options.get("P", 0), np.dtype(dtype))
+    kept = room(size // np.dtype(dtype).itemsize).view(np.uint8)
+    _core.forward(cell, [(x, *state, rows.offsets, weights, output, h_n, c_n, kept)], False, 2, isa)
     packed = _core.pack(cell, weights, True, 2, isa)
     d_x, d_h_0, d_c_0 = room(*x.shape), room(B, P), room(B, H) if cell == "lstm" else None
     d_weights = tuple(None if w is None else room(*w.shape) for w in weights)
-    given = packed, x, *state, rows.offsets, *kept, d_output, *(*case.d_state_n, None)[:2]
+    given = packed, x, *state, rows.offsets, kept, d_output, *(*case.d_state_n, None)[:2]
     _core.backward([(*given, d_x, d_h_0, d_c_0, d_weights, None)], False, 2)
     before = d_x.copy()
     _core.backward([(*given, None, d_h_0, d_c_0, d_weights, None)], False, 2)

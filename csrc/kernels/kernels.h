@@ -1,5 +1,5 @@
-/* What an instruction set offers: one constant table of serial functions per precision. They know no threads, allocate
- * nothing and check nothing; sequence.inc.h decides which part of the work each call does. */
+/* The kernels of an instruction set: one constant table of serial functions per precision. They know no threads,
+ * allocate nothing and check nothing; layer/ decides which part of the work each call does. */
 #ifndef FASTRNN_KERNELS_H
 #define FASTRNN_KERNELS_H
 
@@ -19,17 +19,23 @@
 enum { BLOCK_ROWS = 512 };
 typedef enum { SUM_FRESH, SUM_ON, SUM_ADDED } sum_start;
 
-#define real float
-#define SUFFIX f32
-#include "kernels/table.inc.h"
-#undef real
-#undef SUFFIX
+/* A packed matrix (K, N), the right-hand side of a GEMM. Only packing and the product know the format. */
+typedef enum {
+    FASTRNN_PANELS, /* numbers of the call's precision: panels of `width` columns, each [K][width], the last one
+                       zero-padded to a full vector */
+} fastrnn_format;
+typedef struct {
+    fastrnn_format format;
+    ptrdiff_t K, N;
+    void *panels;
+} fastrnn_matrix;
 
-#define real double
-#define SUFFIX f64
-#include "kernels/table.inc.h"
-#undef real
-#undef SUFFIX
+/* The recurrent product of a step has one part, or two parts, the second of which reads results of the first: then a
+ * barrier lies between them. */
+enum { MOST_PARTS = 2 };
+
+#define BOTH "kernels/table.inc.h"
+#include "kernels/both.inc.h"
 
 struct fastrnn_isa {
     const char *name;

@@ -4,36 +4,36 @@
 #include "kernels/product.inc.h"
 #include "kernels/pack.inc.h"
 #include "kernels/step.inc.h"
-#include "kernels/cells/lstm.inc.h"
-#include "kernels/cells/gru.inc.h"
-#include "kernels/cells/rnn.inc.h"
+#include "kernels/cells/cells.inc.h"
 
-static void NAME(project)(const NAME(cell) * cell, ptrdiff_t M, ptrdiff_t I, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1,
-                          const real *x, ptrdiff_t x_row, const real *panels, const real *bias, real *gates)
+static void NAME(project)(const NAME(cell) * cell, ptrdiff_t M, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x,
+                          ptrdiff_t x_row, const fastrnn_matrix *weight_ih, const real *const *bias, real *gates)
 {
-    const ptrdiff_t G = cell->gates * H, p0 = NAME(panel_of_block)(cell->gates, cell->block, H, b0);
-    NAME(product)(M, G, p0, NAME(panel_of_block)(cell->gates, cell->block, H, b1), I, x, x_row, 1, panels, bias, gates,
-                  G);
+    for (int part = 0; part < MOST_PARTS && cell->parts[part]; part++)
+        NAME(product)(M, &weight_ih[part], NAME(panel_of_block)(cell->parts[part], cell->block, H, b0),
+                      NAME(panel_of_block)(cell->parts[part], cell->block, H, b1), x, x_row, 1, bias[part],
+                      gates + NAME(gates_before)(cell, part) * H, cell->gates * H);
 }
 
-static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real *a,
-                           ptrdiff_t a_row, const real *panels, real *c, ptrdiff_t c_row)
+static void NAME(multiply)(ptrdiff_t M, ptrdiff_t p0, ptrdiff_t p1, const real *a, ptrdiff_t a_row,
+                           const fastrnn_matrix *matrix, real *c, ptrdiff_t c_row)
 {
-    NAME(product)(M, N, p0, p1, K, a, a_row, 1, panels, NAME(zeros), c, c_row);
+    NAME(product)(M, matrix, p0, p1, a, a_row, 1, NAME(zeros), c, c_row);
 }
 
 /* Some tiles of A are packed together, so that a panel of B meets all of them while it is in the caches: no more
  * than SOME_ROWS, which the product would take apart. */
 enum { NAME(OUTER_ROWS) = 8 * TILE_ROWS };
 _Static_assert((int)BLOCK_ROWS * NR * (int)sizeof(real) <= (int)NAME(PANEL_BYTES), "a block is one part of a product");
-static void NAME(outer_product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const real *a, ptrdiff_t a_row,
-                                const real *panels, sum_start start, real *c, real *scratch)
+static void NAME(outer_product)(ptrdiff_t M, const real *a, ptrdiff_t a_row, const fastrnn_matrix *matrix,
+                                sum_start start, real *c, real *scratch)
 {
+    const ptrdiff_t K = matrix->K, N = matrix->N;
     const real *row = start == SUM_FRESH ? NAME(zeros) : start == SUM_ADDED ? NAME(added) : NULL;
     for (ptrdiff_t m = 0; m < M; m += NAME(OUTER_ROWS)) {
         const ptrdiff_t some = M - m < NAME(OUTER_ROWS) ? M - m : NAME(OUTER_ROWS);
         NAME(pack_tiles)(some, K, a + m, a_row, scratch);
-        NAME(product)(some, N, 0, (N + NR - 1) / NR, K, scratch, 1, 0, panels, row, c + m * N, N);
+        NAME(product)(some, matrix, 0, (N + NR - 1) / NR, scratch, 1, 0, row, c + m * N, N);
     }
 }
 
@@ -60,16 +60,12 @@ static const NAME(kernels) NAME(table) = {
     .width = NR,
     .outer_rows = NAME(OUTER_ROWS),
     .tile_rows = TILE_ROWS,
-    .cells = {[FASTRNN_LSTM] = &NAME(cell_lstm),
-              [FASTRNN_GRU] = &NAME(cell_gru),
-              [FASTRNN_RNN_TANH] = &NAME(cell_rnn_tanh),
-              [FASTRNN_RNN_RELU] = &NAME(cell_rnn_relu)},
+    .cells = NAME(cells),
     .pack_gates = NAME(pack_gates),
     .pack_bias = NAME(pack_bias),
+    .gate_columns = NAME(gate_columns),
     .pack_rows = NAME(pack_rows),
     .project = NAME(project),
-    .lstm_hidden = NAME(lstm_hidden),
-    .lstm_peephole = NAME(lstm_peephole),
     .multiply = NAME(multiply),
     .outer_product = NAME(outer_product),
     .sum_rows = NAME(sum_rows),

@@ -13,17 +13,8 @@
 #include "kernels/vec/avx512.h"
 #include "kernels/exponential.h"
 
-#define real float
-#define SUFFIX f32
-#include "kernels/kernels.inc.h"
-#undef real
-#undef SUFFIX
-
-#define real double
-#define SUFFIX f64
-#include "kernels/kernels.inc.h"
-#undef real
-#undef SUFFIX
+#define BOTH "kernels/kernels.inc.h"
+#include "kernels/both.inc.h"
 
 const struct fastrnn_isa fastrnn_isa_avx512 = {"avx512", &table_f32, &table_f64};
 

@@ -4,16 +4,7 @@
 #include "kernels/vec/generic.h"
 #include "kernels/exponential.h"
 
-#define real float
-#define SUFFIX f32
-#include "kernels/kernels.inc.h"
-#undef real
-#undef SUFFIX
-
-#define real double
-#define SUFFIX f64
-#include "kernels/kernels.inc.h"
-#undef real
-#undef SUFFIX
+#define BOTH "kernels/kernels.inc.h"
+#include "kernels/both.inc.h"
 
 const struct fastrnn_isa fastrnn_isa_generic = {"generic", &table_f32, &table_f64};

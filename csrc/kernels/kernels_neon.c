@@ -7,17 +7,8 @@
 #include "kernels/vec/neon.h"
 #include "kernels/exponential.h"
 
-#define real float
-#define SUFFIX f32
-#include "kernels/kernels.inc.h"
-#undef real
-#undef SUFFIX
-
-#define real double
-#define SUFFIX f64
-#include "kernels/kernels.inc.h"
-#undef real
-#undef SUFFIX
+#define BOTH "kernels/kernels.inc.h"
+#include "kernels/both.inc.h"
 
 const struct fastrnn_isa fastrnn_isa_neon = {"neon", &table_f32, &table_f64};
 #endif

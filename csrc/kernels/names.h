@@ -1,7 +1,4 @@
-/* One source, two precisions. A file NAME.inc.h is included twice, with
- *   real    float  | double
- *   SUFFIX  f32    | f64
- * defined by the includer, and writes NAME(f) for what exists once per precision. */
+/* Names that exist once for each precision, see both.inc.h. */
 #ifndef FASTRNN_NAMES_H
 #define FASTRNN_NAMES_H
 

@@ -1,10 +1,12 @@
-/* Packing of what is known before the first step.
+/* Packing for the forward pass.
  *
- * Forward, the columns of the product are the gates in blocks: those of the first `block` hidden units, gate by gate,
- * then those of the next units; the last block may have fewer. So one part of the product has all that the cell of
- * these units needs, in one place, and only the very last vector can be less than full. With one gate this is the order
- * of units.
- */
+ * The columns of a product are the gates of one part, blocked by hidden unit: those of the first `block` hidden units,
+ * gate by gate, then those of the next units; the last block may be short. So one range of panels has all that the cell
+ * of these units needs, in one place, and only the very last vector can be less than full. With one gate this is the
+ * order of units. A row of gates has the columns of part 0, then those of part 1. */
+
+/* Gates of the parts before this one. */
+INLINE int NAME(gates_before)(const NAME(cell) * cell, int part) { return part ? cell->parts[0] : 0; }
 
 /* The first panel of block b; of the block after the last, the end of the panels. A whole block is whole panels. */
 INLINE ptrdiff_t NAME(panel_of_block)(int gates, int block, ptrdiff_t H, ptrdiff_t b)
@@ -13,7 +15,15 @@ INLINE ptrdiff_t NAME(panel_of_block)(int gates, int block, ptrdiff_t H, ptrdiff
     return (gates * units + NR - 1) / NR;
 }
 
-/* The row of the weights that is this column of the product. */
+/* The column, within its part, of its first gate's hidden unit j, and the distance to the column of the next gate. */
+INLINE ptrdiff_t NAME(gate_column)(const int gates, const int block, ptrdiff_t H, ptrdiff_t j, ptrdiff_t *apart)
+{
+    const ptrdiff_t first = j / block * block;
+    *apart = H - first < block ? H - first : block;
+    return gates * first + (j - first);
+}
+
+/* The inverse: the row, within its part, of the weights that becomes this column. */
 INLINE ptrdiff_t NAME(row_of_column)(int gates, int block, ptrdiff_t H, ptrdiff_t column)
 {
     const ptrdiff_t first = column / (gates * block) * block, within = column - gates * first;
@@ -21,15 +31,28 @@ INLINE ptrdiff_t NAME(row_of_column)(int gates, int block, ptrdiff_t H, ptrdiff_
     return within / units * H + first + within % units;
 }
 
-/* Rows of the weight become columns of the panel, VL by VL numbers at a time. Each row is a stream of its own, too many
- * for the processor to see: so the numbers after next are asked for here. */
-static void NAME(pack_gates)(int gates, int block, ptrdiff_t H, ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1,
-                             const real *weight, real *panels)
+static void NAME(gate_columns)(const NAME(cell) * cell, ptrdiff_t H, ptrdiff_t *columns)
 {
-    const ptrdiff_t G = gates * H;
-    for (ptrdiff_t j = p0 * NR; j < p1 * NR && j < G; j += VL) {
+    for (int g = 0; g < cell->gates; g++) {
+        const int part = g >= cell->parts[0], before = NAME(gates_before)(cell, part);
+        for (ptrdiff_t j = 0; j < H; j++) {
+            ptrdiff_t apart;
+            const ptrdiff_t column = NAME(gate_column)(cell->parts[part], cell->block, H, j, &apart);
+            columns[g * H + j] = before * H + column + (g - before) * apart;
+        }
+    }
+}
+
+/* Rows of the weight become columns of the panel, VL by VL numbers at a time. Each row is a stream of its own, too many
+ * for the processor to see: so the numbers after next are prefetched here. */
+static void NAME(pack_gates)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, const real *weight,
+                             const fastrnn_matrix *matrix)
+{
+    const ptrdiff_t N = matrix->N, K = matrix->K;
+    real *panels = matrix->panels;
+    for (ptrdiff_t j = p0 * NR; j < p1 * NR && j < N; j += VL) {
         const real *rows[VL];
-        const int columns = G - j < VL ? (int)(G - j) : VL;
+        const int columns = N - j < VL ? (int)(N - j) : VL;
         for (int i = 0; i < columns; i++) rows[i] = weight + NAME(row_of_column)(gates, block, H, j + i) * K;
         real *to = panels + j / NR * NR * K + j % NR;
         for (ptrdiff_t k = 0; k < K; k += VL) {
@@ -52,10 +75,10 @@ static void NAME(pack_gates)(int gates, int block, ptrdiff_t H, ptrdiff_t K, ptr
 static void NAME(pack_bias)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, const real *bias_ih,
                             const real *bias_hh, real *packed)
 {
-    const ptrdiff_t G = gates * H;
+    const ptrdiff_t N = gates * H;
     for (ptrdiff_t j = p0 * NR; j < p1 * NR; j++) {
-        const ptrdiff_t row = j < G ? NAME(row_of_column)(gates, block, H, j) : 0;
+        const ptrdiff_t row = j < N ? NAME(row_of_column)(gates, block, H, j) : 0;
         const real ih = bias_ih ? bias_ih[row] : 0, hh = bias_hh ? bias_hh[row] : 0;
-        packed[j] = j < G ? ih + hh : 0;
+        packed[j] = j < N ? ih + hh : 0;
     }
 }

@@ -1,7 +1,8 @@
-/* C[M x N] = start + A[M x K] P[K x N]: the one matrix product behind projection, recurrence and all gradients.
+/* The GEMM: C[M x N] = start + A[M x K] P[K x N], the one matrix product behind projections, recurrence and all
+ * gradients.
  *
- * P is packed: its columns are cut into panels of NR = 2 VL columns, and each panel lies in memory as [K][NR]; what the
- * last one has too much is padded with zeros to a whole vector. A and C are read and written in place through strides.
+ * P is packed: its columns are cut into panels of NR = 2 VL columns, and each panel lies in memory as [K][NR]; the last
+ * panel is zero-padded to a full vector. A and C are read and written in place through their leading dimensions.
  * A sum starts from its start value and takes k = 0 .. K-1 in order, one fma each; vectors run along the columns. So a
  * number does not depend on the tile it falls in, and cutting K, with the partial sums stored in C, changes no bit.
  */
@@ -110,12 +111,14 @@ INLINE ptrdiff_t NAME(even_part)(ptrdiff_t rest, ptrdiff_t most) { return rest /
 /* Addresses that say of a start: zeros; or zeros, and the sum is added to what C holds. */
 static const real NAME(zeros)[8 * VL] = {0}, NAME(added)[1] = {0};
 
-/* C = start + A P for panels [p0, p1) of N columns; p, start and c point at panel 0. start: a row, or zeros, or NULL
- * for what C holds, or `added`, which wants a K of one part. a_k = 0 says that A was packed by pack_tiles. Some rows of
- * A and a part of K go through all panels before the next part does, because that much of A stays in L2. */
-static void NAME(product)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t K, const real *a,
-                          ptrdiff_t a_row, ptrdiff_t a_k, const real *p, const real *start, real *c, ptrdiff_t c_row)
+/* C[M x N] = start + A P for panels [p0, p1) of the matrix; start and c point at panel 0. start: a row, or zeros, or
+ * NULL for what C holds, or `added`, for which K is one part. a_k = 0 says that A was packed by pack_tiles. Some rows
+ * of A and a part of K go through all panels before the next part does, because that much of A stays in L2. */
+static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p0, ptrdiff_t p1, const real *a,
+                          ptrdiff_t a_row, ptrdiff_t a_k, const real *start, real *c, ptrdiff_t c_row)
 {
+    const ptrdiff_t K = matrix->K, N = matrix->N;
+    const real *p = matrix->panels;
     const int add = start == NAME(added);
     if (add) start = NAME(zeros);
     const ptrdiff_t k_block = M > TILE_ROWS ? NAME(PANEL_BYTES) / (NR * (ptrdiff_t)sizeof(real)) : K > 0 ? K : 1;
@@ -150,12 +153,14 @@ INLINE int NAME(panel_lanes)(ptrdiff_t N, ptrdiff_t q)
     return rest >= NR ? VL : (int)(rest > VL ? rest - VL : rest);
 }
 
-/* Packs panels [p0, p1) of a K by N matrix whose row k is at source + k * stride, as rows `first` and on of panels of
- * `all` rows; p points at panel 0. Some rows at a time, so that their pages are not looked up again for every panel. */
+/* Packs panels [p0, p1) of K rows, row k being at source + k * stride, as the rows from `first` on of the matrix. Some
+ * rows at a time, so that their pages are not looked up again for every panel. */
 enum { NAME(PACKED_ROWS) = 32 };
-static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t N, ptrdiff_t p0, ptrdiff_t p1, const real *source, ptrdiff_t stride,
-                            ptrdiff_t first, ptrdiff_t all, real *p)
+static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real *source, ptrdiff_t stride,
+                            ptrdiff_t first, const fastrnn_matrix *matrix)
 {
+    const ptrdiff_t N = matrix->N, all = matrix->K;
+    real *p = matrix->panels;
     for (ptrdiff_t k0 = 0; k0 < K; k0 += NAME(PACKED_ROWS))
         for (ptrdiff_t q = p0; q < p1; q++) {
             int nv = NAME(panel_vectors)(N, q), lanes = NAME(panel_lanes)(N, q);

@@ -1,6 +1,6 @@
-/* One step of any cell: its products, and the time at which the cell's own functions see their numbers. A cell is one
- * file that includes nothing: two functions forward and one backward on a vector of hidden units of one sequence, and a
- * line that makes a NAME(cell) of them. */
+/* One step of any cell: its products, and the order in which the cell's own functions see their numbers. A cell is one
+ * file that includes nothing: functions forward and backward on a vector of hidden units of one sequence, and its
+ * specification, which DEFINE_CELL completes. */
 
 INLINE vec NAME(load_lanes)(const real *p, int lanes) { return lanes == VL ? v_load(p) : v_load_n(p, lanes); }
 INLINE void NAME(store_lanes)(real *p, vec a, int lanes)
@@ -20,70 +20,92 @@ INLINE void NAME(end_sum)(sum_start start, real *sum, vec s, int lanes)
     NAME(store_lanes)(sum, start == SUM_ADDED ? v_add(NAME(load_lanes)(sum, lanes), s) : s, lanes);
 }
 
-/* A vector of hidden units, or the last of them, of one sequence: pointers as in NAME(step), moved there. The gates are
- * `apart` from each other, in gates and in recurrent; those of peephole and d_gates are H apart. */
+/* A vector of hidden units, or the last of them, of one sequence: pointers as in NAME(step), moved there. gates and
+ * recurrent point at the first gate of part 0, gates_1 and recurrent_1 at that of part 1; the next gate of the same
+ * part is `apart` further. Peepholes and d_gates are H apart. */
 typedef struct {
     ptrdiff_t H, apart;
     int lanes, keep;
-    real *gates;
-    const real *recurrent, *peephole, *h_prev, *c_prev;
-    real *state, *extra, *h, *h_next;
+    real *gates, *gates_1;
+    const real *recurrent, *recurrent_1, *peephole, *h_prev;
+    const real *state_prev[FASTRNN_MOST_STATES];
+    real *state[FASTRNN_MOST_STATES];
+    real *gated, *kept_h, *extra, *h, *h_next;
 } NAME(units);
 
 typedef struct {
     ptrdiff_t H, apart;
     int lanes;
-    const real *gates, *state, *extra, *peephole, *c_prev, *d_output;
-    const real *d_h;
-    real *d_state, *d_gates, *h;
+    const real *gates, *gates_1, *kept_h, *extra, *peephole, *h_prev, *d_output, *sum;
+    const real *state[FASTRNN_MOST_STATES], *state_prev[FASTRNN_MOST_STATES];
+    real *d_state[FASTRNN_MOST_STATES], *d_gates, *h;
 } NAME(units_back);
 
 #define LOAD(p) NAME(load_lanes)(p, u->lanes)
 #define STORE(p, a) NAME(store_lanes)(p, a, u->lanes)
 
-/* Where the gates of hidden unit j are in a row, the first unit of a vector, and how far from each other: see
- * pack.inc.h. */
-INLINE ptrdiff_t NAME(place)(const int gates, const int block, ptrdiff_t H, ptrdiff_t j, ptrdiff_t *apart)
+/* Stores h_t of these units for all its readers. */
+INLINE void NAME(store_h)(const NAME(units) * u, vec h)
 {
-    const ptrdiff_t first = j / block * block;
-    *apart = H - first < block ? H - first : block;
-    return gates * first + (j - first);
+    STORE(u->h, h);
+    if (u->h_next) STORE(u->h_next, h);
+    if (u->kept_h) STORE(u->kept_h, h);
 }
 
-/* Columns whose product is taken before their cell, so that it is a few kilobytes: but at least four panels, for a
- * single row wants so many. */
-INLINE ptrdiff_t NAME(some_blocks)(const int columns, ptrdiff_t rows)
+/* The gradient of h_t from the output and from the next step's product. */
+INLINE vec NAME(d_h)(const NAME(units_back) * u)
+{
+    return v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), LOAD(u->sum));
+}
+
+/* Blocks whose product is taken before their cell, so that the sums are a few kilobytes: but at least four panels, for
+ * a single row wants so many. */
+INLINE ptrdiff_t NAME(blocks_at_a_time)(const int columns, ptrdiff_t rows)
 {
     enum { BYTES = 16 * 1024, FEWEST = 4 * NR };
     const ptrdiff_t fit = BYTES / (ptrdiff_t)sizeof(real) / (rows < 1 ? 1 : rows);
     return ((fit < FEWEST ? FEWEST : fit) + columns - 1) / columns;
 }
 
-/* The gates of a step are a product and two functions: the second waits for the first, and the processor with it, so it
- * has a pass of its own. */
-INLINE void NAME(step_forward)(const NAME(step) * s, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1,
-                               const int gates, const int block, void (*const first)(const NAME(units) *),
+/* The gates of a part are a product and one or two functions: the second function waits for the first, and the
+ * processor with it, so it has a pass of its own. gates: of this part; all_gates: of both; before: of the parts before.
+ */
+INLINE void NAME(step_forward)(const NAME(step) * s, const int part, const int gates, const int before,
+                               const int all_gates, const int block, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0,
+                               ptrdiff_t b1, void (*const first)(const NAME(units) *),
                                void (*const second)(const NAME(units) *))
 {
-    const ptrdiff_t H = s->H, G = gates * H, some = NAME(some_blocks)(gates * block, r1 - r0);
-    real *sums = s->recurrent ? s->recurrent : s->gates;
+    const ptrdiff_t H = s->H, G = all_gates * H, step = NAME(blocks_at_a_time)(gates * block, r1 - r0);
+    real *sums = (s->recurrent ? s->recurrent : s->gates) + before * H;
+    const real *a = part ? s->gated : s->h_prev;
+    const ptrdiff_t a_row = part ? s->gated_row : s->h_prev_row;
     for (ptrdiff_t b = b0, next; b < b1; b = next) {
-        next = b1 - b < some ? b1 : b + some;
-        NAME(product)(r1 - r0, G, NAME(panel_of_block)(gates, block, H, b), NAME(panel_of_block)(gates, block, H, next),
-                      s->K, s->h_prev + r0 * s->h_prev_row, s->h_prev_row, 1, s->panels,
-                      s->recurrent ? s->bias_hh : NULL, sums + r0 * G, G);
+        next = b1 - b < step ? b1 : b + step;
+        NAME(product)(r1 - r0, &s->weight_hh[part], NAME(panel_of_block)(gates, block, H, b),
+                      NAME(panel_of_block)(gates, block, H, next), a + r0 * a_row, a_row, 1,
+                      s->recurrent ? s->bias_hh[part] : NULL, sums + r0 * G, G);
         const ptrdiff_t begin = b * block, end = next * block < H ? next * block : H;
         for (int pass = first ? 1 : 2; pass <= 2; pass++)
             for (ptrdiff_t r = r0; r < r1; r++)
                 for (ptrdiff_t j = begin; j < end; j += VL) {
                     NAME(units) u = {.H = H, .lanes = H - j < VL ? (int)(H - j) : VL, .keep = s->keep};
-                    const ptrdiff_t at = r * G + NAME(place)(gates, block, H, j, &u.apart), k = r * H + j;
+                    const ptrdiff_t gates_0 = part ? before : gates, k = r * H + j;
+                    const ptrdiff_t at = r * G + NAME(gate_column)((int)gates_0, block, H, j, &u.apart);
+                    const ptrdiff_t at_1 =
+                        r * G + gates_0 * H + NAME(gate_column)(all_gates - (int)gates_0, block, H, j, &u.apart);
                     u.gates = s->gates + at;
+                    u.gates_1 = s->gates + at_1;
                     u.recurrent = s->recurrent ? s->recurrent + at : NULL;
+                    u.recurrent_1 = s->recurrent ? s->recurrent + at_1 : NULL;
                     u.peephole = s->peephole ? s->peephole + j : NULL;
                     u.h_prev = s->h_prev + r * s->h_prev_row + j;
-                    u.c_prev = s->c_prev ? s->c_prev + k : NULL;
-                    u.state = s->state ? s->state + k : NULL;
+                    UNROLL for (int n = 1; n < FASTRNN_MOST_STATES; n++)
+                    {
+                        u.state_prev[n] = s->state_prev[n] ? s->state_prev[n] + k : NULL;
+                        u.state[n] = s->state[n] ? s->state[n] + k : NULL;
+                    }
+                    u.gated = s->gated ? s->gated + r * s->gated_row + j : NULL;
+                    u.kept_h = s->kept_h ? s->kept_h + k : NULL;
                     u.extra = s->extra ? s->extra + k : NULL;
                     u.h = s->h + r * s->h_row + j;
                     u.h_next = s->h_next ? s->h_next + r * s->h_next_row + j : NULL;
@@ -96,30 +118,43 @@ INLINE void NAME(step_forward)(const NAME(step) * s, ptrdiff_t r0, ptrdiff_t r1,
 }
 
 /* Some panels of the product at a time, because each goes through all of a. */
-INLINE void NAME(step_backward)(const NAME(step_back) * s, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0, ptrdiff_t p1,
-                                const int gates, const int block, void (*const back)(const NAME(units_back) *))
+INLINE void NAME(step_backward)(const NAME(step_back) * s, const int gates_0, const int all_gates, const int block,
+                                ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0, ptrdiff_t p1,
+                                void (*const back)(const NAME(units_back) *))
 {
-    const ptrdiff_t H = s->H, G = gates * H, some = 4;
+    enum { PANELS = 4 };
+    const ptrdiff_t H = s->H, G = all_gates * H;
     const ptrdiff_t product_end = r1 < s->product_rows ? r1 : s->product_rows;
     for (ptrdiff_t q = p0, next; q < p1; q = next) {
-        next = p1 - q < some ? p1 : q + some;
+        next = p1 - q < PANELS ? p1 : q + PANELS;
         if (r0 < product_end)
-            NAME(product)(product_end - r0, H, q, next, s->K, s->a + r0 * s->a_row, s->a_row, 1, s->panels, NAME(zeros),
-                          s->d_h + r0 * H, H);
+            NAME(product)(product_end - r0, s->matrix, q, next, s->a + r0 * s->a_row, s->a_row, 1, NAME(zeros),
+                          s->sum + r0 * H, H);
         const ptrdiff_t end = next * NR < H ? next * NR : H;
         for (ptrdiff_t r = r0; r < r1; r++)
             for (ptrdiff_t j = q * NR; j < end; j += VL) {
                 NAME(units_back) u = {.H = H, .lanes = H - j < VL ? (int)(H - j) : VL};
                 const ptrdiff_t k = r * H + j;
-                const ptrdiff_t at = r * G + NAME(place)(gates, block, H, j, &u.apart);
+                const ptrdiff_t at = r * G + NAME(gate_column)(gates_0, block, H, j, &u.apart);
+                const ptrdiff_t at_1 =
+                    r * G + gates_0 * H + NAME(gate_column)(all_gates - gates_0, block, H, j, &u.apart);
                 u.gates = s->gates ? s->gates + at : NULL;
-                u.state = s->state + k;
+                u.gates_1 = s->gates ? s->gates + at_1 : NULL;
+                UNROLL for (int n = 1; n < FASTRNN_MOST_STATES; n++)
+                {
+                    u.state[n] = s->state[n] ? s->state[n] + k : NULL;
+                    u.state_prev[n] = s->state_prev[n] ? s->state_prev[n] + k : NULL;
+                }
+                UNROLL for (int n = 0; n < FASTRNN_MOST_STATES; n++)
+                {
+                    u.d_state[n] = s->d_state[n] ? s->d_state[n] + k : NULL;
+                }
+                u.kept_h = s->kept_h ? s->kept_h + k : NULL;
+                u.h_prev = s->h_prev ? s->h_prev + k : NULL;
                 u.extra = s->extra ? s->extra + k : NULL;
                 u.peephole = s->peephole ? s->peephole + j : NULL;
-                u.c_prev = s->c_prev ? s->c_prev + k : NULL;
                 u.d_output = s->d_output ? s->d_output + k : NULL;
-                u.d_h = s->d_h + k;
-                u.d_state = s->d_state ? s->d_state + k : NULL;
+                u.sum = s->sum + k;
                 u.d_gates = s->d_gates + r * s->d_gates_row + j;
                 u.h = s->h && r < s->product_rows ? s->h + k : NULL;
                 back(&u);
@@ -127,23 +162,31 @@ INLINE void NAME(step_backward)(const NAME(step_back) * s, ptrdiff_t r0, ptrdiff
     }
 }
 
-/* Makes NAME(cell_NAME) of a cell's functions. GATES and so on are constants, so the loops above are compiled for each
- * cell with its functions in place. */
-#define DEFINE_CELL(CELL, GATES, BLOCK, RECURRENT, D_GATES, FIRST, SECOND, BACK)                                       \
-    static void NAME(CELL##_step)(const NAME(step) * s, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1)        \
+/* Makes NAME(cell_CELL), the specification of a cell: of its functions, and of its further properties, which are
+ * designated initializers. The gates of the parts and the block are constants, so the loops above are compiled for each
+ * cell with its functions in place. FIRST (or NULL) and SECOND follow the product of part 0, THIRD that of part 1; BACK
+ * follows the product that gives d_h, BACK_1 that of part 1. */
+#define DEFINE_CELL(CELL, GATES_0, GATES_1, BLOCK, FIRST, SECOND, THIRD, BACK, BACK_1, ...)                            \
+    static void NAME(CELL##_step)(const NAME(step) * s, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0,            \
+                                  ptrdiff_t b1)                                                                        \
     {                                                                                                                  \
-        NAME(step_forward)(s, r0, r1, b0, b1, GATES, BLOCK, FIRST, SECOND);                                            \
+        if ((GATES_1) == 0 || part == 0)                                                                               \
+            NAME(step_forward)(s, 0, GATES_0, 0, (GATES_0) + (GATES_1), BLOCK, r0, r1, b0, b1, FIRST, SECOND);         \
+        else                                                                                                           \
+            NAME(step_forward)(s, 1, GATES_1, GATES_0, (GATES_0) + (GATES_1), BLOCK, r0, r1, b0, b1, NULL, THIRD);     \
     }                                                                                                                  \
-    static void NAME(CELL##_step_back)(const NAME(step_back) * s, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0,            \
+    static void NAME(CELL##_step_back)(const NAME(step_back) * s, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0,  \
                                        ptrdiff_t p1)                                                                   \
     {                                                                                                                  \
-        NAME(step_backward)(s, r0, r1, p0, p1, GATES, BLOCK, BACK);                                                    \
+        if ((GATES_1) == 0 || part == 0)                                                                               \
+            NAME(step_backward)(s, GATES_0, (GATES_0) + (GATES_1), BLOCK, r0, r1, p0, p1, BACK);                       \
+        else                                                                                                           \
+            NAME(step_backward)(s, GATES_0, (GATES_0) + (GATES_1), BLOCK, r0, r1, p0, p1, BACK_1);                     \
     }                                                                                                                  \
-    static const NAME(cell) NAME(cell_##CELL) = {                                                                      \
-        .gates = GATES,                                                                                                \
-        .block = BLOCK,                                                                                                \
-        .recurrent = RECURRENT,                                                                                        \
-        .d_gates = D_GATES,                                                                                            \
-        .step = NAME(CELL##_step),                                                                                     \
-        .step_back = NAME(CELL##_step_back),                                                                           \
-    };
+    static const NAME(cell) NAME(cell_##CELL) = {.name = #CELL,                                                        \
+                                                 .gates = (GATES_0) + (GATES_1),                                       \
+                                                 .parts = {GATES_0, GATES_1},                                          \
+                                                 .block = BLOCK,                                                       \
+                                                 .step = NAME(CELL##_step),                                            \
+                                                 .step_back = NAME(CELL##_step_back),                                  \
+                                                 __VA_ARGS__};

@@ -3,43 +3,36 @@
 #include <assert.h>
 #include <string.h>
 
-#include "kernels/kernels.h"
 #include "runtime/memory.h"
 #include "runtime/team.h"
 
 typedef struct {
     const fastrnn_weights *weights;
     const fastrnn_packed *to;
-    int parts; /* of the panels of each matrix */
+    int items; /* in which the panels of each matrix are packed */
 } packing;
 
-#define real float
-#define SUFFIX f32
-#include "layer/packed.inc.h"
-#undef real
-#undef SUFFIX
-
-#define real double
-#define SUFFIX f64
-#include "layer/packed.inc.h"
-#undef real
-#undef SUFFIX
+#define BOTH "layer/packed.inc.h"
+#include "kernels/both.inc.h"
 
 void fastrnn_packed_free(fastrnn_packed *packed) { fastrnn_free(packed); }
 
 size_t fastrnn_packed_bytes(const fastrnn_packed *packed) { return packed ? packed->bytes : 0; }
 
-fastrnn_tape_columns fastrnn_tape(fastrnn_cell cell, ptrdiff_t H, ptrdiff_t projection)
+/* An offset in the block of packed weights for each matrix, and the layout of all. */
+typedef struct {
+    fastrnn_layout layout;
+    size_t weight_ih[MOST_PARTS], weight_hh[MOST_PARTS], weight_hr, bias_ih[MOST_PARTS], bias_hh[MOST_PARTS], peephole;
+} offsets;
+
+static fastrnn_matrix matrix_at(char *memory, size_t offset, ptrdiff_t K, ptrdiff_t N)
 {
-    if (cell == FASTRNN_LSTM) return (fastrnn_tape_columns){4 * H, H, projection};
-    return cell == FASTRNN_GRU ? (fastrnn_tape_columns){3 * H, H, H} : (fastrnn_tape_columns){0, H, 0};
+    return (fastrnn_matrix){FASTRNN_PANELS, K, N, memory + offset};
 }
 
-/* One number for all instruction sets, see DEFINE_CELL. */
-int fastrnn_gate_block(fastrnn_dtype dtype, fastrnn_cell cell)
+static size_t reserve_matrix(fastrnn_layout *layout, size_t element, ptrdiff_t width, ptrdiff_t K, ptrdiff_t N)
 {
-    const fastrnn_isa *isa = fastrnn_isa_at(0);
-    return dtype == FASTRNN_F32 ? isa->f32->cells[cell]->block : isa->f64->cells[cell]->block;
+    return fastrnn_reserve(layout, element, fastrnn_panels(N, width), width, K);
 }
 
 fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_pass pass,
@@ -47,63 +40,73 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
                             fastrnn_packed **packed)
 {
     const ptrdiff_t I = weights->I, H = weights->H, P = weights->P;
-    const int is_float = dtype == FASTRNN_F32;
+    const int is_float = dtype == FASTRNN_F32, is_forward = pass == FASTRNN_FORWARD;
     const size_t element = is_float ? sizeof(float) : sizeof(double);
     const ptrdiff_t width = is_float ? isa->f32->width : isa->f64->width;
-    const int gates = is_float ? isa->f32->cells[weights->cell]->gates : isa->f64->cells[weights->cell]->gates;
-    const ptrdiff_t G = gates * H; /* numbers of that many rows are in memory */
-    const int has_projection = weights->weight_hr != NULL;
-    assert(I >= 0 && H > 0 && P > 0 && (P == H || has_projection));
+    const cell_f32 *cell = isa->f32->cells[weights->cell]; /* that of f64 has the same numbers of gates */
+    const ptrdiff_t G = cell->gates * H;                   /* so many numbers are in memory */
+    const int has_projection = weights->weight_hr != NULL, parts = cell->parts[1] ? 2 : 1;
+    assert(I >= 0 && H > 0 && P > 0 && (P == H || has_projection) && (!weights->peephole || cell->peepholes));
 
-    fastrnn_layout layout = {0};
-    fastrnn_reserve(&layout, sizeof(fastrnn_packed), 1, 1, 1);
-    size_t panels_ih, panels_hh, panels_hr, bias_ih = 0, bias_hh = 0;
-    if (pass == FASTRNN_FORWARD) {
-        panels_ih = fastrnn_reserve(&layout, element, fastrnn_panels(G, width), width, I);
-        panels_hh = fastrnn_reserve(&layout, element, fastrnn_panels(G, width), width, P);
-        panels_hr = fastrnn_reserve(&layout, element, has_projection ? fastrnn_panels(P, width) : 0, width, H);
-        bias_ih = fastrnn_reserve(&layout, element, fastrnn_panels(G, width), width, 1);
-        bias_hh = fastrnn_reserve(&layout, element, fastrnn_panels(G, width), width, 1);
-    } else {
-        panels_ih = fastrnn_reserve(&layout, element, G, fastrnn_panels(I, width), width);
-        panels_hh = fastrnn_reserve(&layout, element, G, fastrnn_panels(P, width), width);
-        panels_hr = fastrnn_reserve(&layout, element, has_projection ? P : 0, fastrnn_panels(H, width), width);
+    offsets at = {.layout = {0}};
+    fastrnn_layout *layout = &at.layout;
+    fastrnn_reserve(layout, sizeof(fastrnn_packed), 1, 1, 1);
+    for (int k = 0; k < parts; k++) {
+        const ptrdiff_t rows = cell->parts[k] * H;
+        if (is_forward) {
+            at.weight_ih[k] = reserve_matrix(layout, element, width, I, rows);
+            at.weight_hh[k] = reserve_matrix(layout, element, width, P, rows);
+            at.bias_ih[k] = reserve_matrix(layout, element, width, 1, rows);
+            at.bias_hh[k] = reserve_matrix(layout, element, width, cell->recurrent ? 1 : 0, rows);
+        } else {
+            at.weight_ih[k] = reserve_matrix(layout, element, width, k ? 0 : G, I);
+            at.weight_hh[k] = reserve_matrix(layout, element, width, rows, P);
+        }
     }
-    const size_t peephole = fastrnn_reserve(&layout, element, weights->peephole ? 3 : 0, H, 1);
+    at.weight_hr = reserve_matrix(layout, element, width, is_forward ? H : P, !has_projection ? 0 : is_forward ? P : H);
+    at.peephole = fastrnn_reserve(layout, element, weights->peephole ? cell->peepholes : 0, H, 1);
 
     fastrnn_packed *to = *packed;
-    if (!to || layout.overflow || to->bytes < layout.size) {
-        to = fastrnn_allocate(&layout);
+    if (!to || layout->overflow || to->bytes < layout->size) {
+        to = fastrnn_allocate(layout);
         if (!to) return FASTRNN_OUT_OF_MEMORY;
-        to->bytes = layout.size;
+        to->bytes = layout->size;
         fastrnn_free(*packed);
         *packed = to;
     }
-    to->isa = isa;
-    to->dtype = dtype;
-    to->pass = pass;
-    to->cell = weights->cell;
-    to->I = I;
-    to->H = H;
-    to->P = P;
-    to->has_projection = has_projection;
     char *memory = (char *)to;
-    to->panels_ih = memory + panels_ih;
-    to->panels_hh = memory + panels_hh;
-    to->panels_hr = has_projection ? memory + panels_hr : NULL;
-    to->bias_ih = pass == FASTRNN_FORWARD ? memory + bias_ih : NULL;
-    to->bias_hh = pass == FASTRNN_FORWARD ? memory + bias_hh : NULL;
-    to->peephole = weights->peephole ? memory + peephole : NULL;
+    *to = (fastrnn_packed){.isa = isa,
+                           .dtype = dtype,
+                           .pass = pass,
+                           .cell = weights->cell,
+                           .I = I,
+                           .H = H,
+                           .P = P,
+                           .has_projection = has_projection,
+                           .parts = parts,
+                           .bytes = to->bytes};
+    for (int k = 0; k < parts; k++) {
+        const ptrdiff_t rows = cell->parts[k] * H;
+        to->weight_ih[k] =
+            is_forward ? matrix_at(memory, at.weight_ih[k], I, rows) : matrix_at(memory, at.weight_ih[k], k ? 0 : G, I);
+        to->weight_hh[k] =
+            is_forward ? matrix_at(memory, at.weight_hh[k], P, rows) : matrix_at(memory, at.weight_hh[k], rows, P);
+        to->bias_ih[k] = is_forward ? memory + at.bias_ih[k] : NULL;
+        to->bias_hh[k] = is_forward && cell->recurrent ? memory + at.bias_hh[k] : NULL;
+    }
+    if (has_projection)
+        to->weight_hr = is_forward ? matrix_at(memory, at.weight_hr, H, P) : matrix_at(memory, at.weight_hr, P, H);
+    to->peephole = weights->peephole ? memory + at.peephole : NULL;
 
     /* A team is worth its start from some tens of microseconds on, and helpers that come late from milliseconds on. */
     const double numbers = (double)G * (double)(I + P) + (has_projection ? (double)P * (double)H : 0);
-    const double fewest = 100e3, of_a_part = 2e6, operations = 20, ns = 0.3; /* for each number */
+    const double fewest = 100e3, of_an_item = 2e6, operations = 20, ns = 0.3; /* for each number */
     threads = numbers < fewest ? 1 : fastrnn_team_threads(threads);
-    const packing p = {weights, to, threads == 1 || numbers < 2 * of_a_part ? 1 : (int)(numbers / of_a_part)};
+    const packing p = {weights, to, threads == 1 || numbers < 2 * of_an_item ? 1 : (int)(numbers / of_an_item)};
     fastrnn_team team;
     fastrnn_team_open(&team, threads, ns * numbers, interruption);
-    for (int k = 0; k < p.parts; k++)
-        if (!fastrnn_team_phase(&team, threads, operations * numbers / p.parts,
+    for (int k = 0; k < p.items; k++)
+        if (!fastrnn_team_phase(&team, threads, operations * numbers / p.items,
                                 is_float ? pack_share_f32 : pack_share_f64, &p, k))
             break;
     return fastrnn_team_close(&team) ? FASTRNN_OK : FASTRNN_INTERRUPTED;

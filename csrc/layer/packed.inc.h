@@ -1,22 +1,48 @@
-/* pack_gates and pack_rows for some panels, in pieces: a number that is packed counts as so many operations. */
-enum { NAME(PACKING) = 20 };
+/* pack_gates and pack_rows for some panels, in pieces: packing a number counts as so many operations. */
+enum { NAME(OPERATIONS_OF_A_NUMBER) = 20 };
+
+/* weight (gates * H, K) to a matrix (K, gates * H). */
 static void NAME(pack_transposed)(const NAME(kernels) * kernel, const fastrnn_member *me, int gates, int block,
-                                  ptrdiff_t H, ptrdiff_t K, fastrnn_range panels, const real *weight, real *packed)
+                                  ptrdiff_t H, fastrnn_range panels, const real *weight, const fastrnn_matrix *to)
 {
-    const double operations = (double)NAME(PACKING) * kernel->width * (double)K;
+    const double operations = NAME(OPERATIONS_OF_A_NUMBER) * (double)kernel->width * (double)to->K;
     for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
-        kernel->pack_gates(gates, block, H, K, piece.from, piece.to, weight, packed);
-}
-static void NAME(pack_straight)(const NAME(kernels) * kernel, const fastrnn_member *me, ptrdiff_t K, ptrdiff_t N,
-                                fastrnn_range panels, const real *weight, ptrdiff_t first, ptrdiff_t all, real *packed)
-{
-    const double operations = (double)NAME(PACKING) * kernel->width * (double)K;
-    for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
-        kernel->pack_rows(K, N, piece.from, piece.to, weight, N, first, all, packed);
+        kernel->pack_gates(gates, block, H, piece.from, piece.to, weight, to);
 }
 
-/* Each member packs its share of the panels: for forward, but for some at the ends and where there is but one part,
- * those that it computes with when hidden units are shared, so that they are in its caches. */
+/* Rows [from, to) of a weight, as rows of the matrix from `first` on. */
+static void NAME(pack_straight)(const NAME(kernels) * kernel, const fastrnn_member *me, fastrnn_range panels,
+                                const real *weight, ptrdiff_t from, ptrdiff_t to, ptrdiff_t first,
+                                const fastrnn_matrix *matrix)
+{
+    const ptrdiff_t N = matrix->N;
+    const double operations = NAME(OPERATIONS_OF_A_NUMBER) * (double)kernel->width * (double)(to - from);
+    for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
+        kernel->pack_rows(to - from, piece.from, piece.to, weight + from * N, N, first, matrix);
+}
+
+/* A part of the cell for forward. Each member packs its share of the panels: but for some at the ends, and where there
+ * is but one item, those with which it computes when hidden units are shared, so that they are in its caches. */
+static void NAME(pack_part_forward)(const packing *p, const fastrnn_member *me, const NAME(cell) * cell, int part)
+{
+    const fastrnn_weights *w = p->weights;
+    const fastrnn_packed *to = p->to;
+    const NAME(kernels) *kernel = to->isa->SUFFIX;
+    const int gates = cell->parts[part], block = cell->block;
+    const ptrdiff_t I = to->I, H = to->H, P = to->P, first = part ? cell->parts[0] * H : 0;
+    const fastrnn_range panels = fastrnn_share_of_item(fastrnn_panels(gates * H, kernel->width), p->items, me);
+    const real *bias_ih = w->bias_ih, *bias_hh = w->bias_hh;
+    if (bias_ih) bias_ih += first;
+    if (bias_hh) bias_hh += first;
+    NAME(pack_transposed)(kernel, me, gates, block, H, panels, (const real *)w->weight_ih + first * I,
+                          &to->weight_ih[part]);
+    NAME(pack_transposed)(kernel, me, gates, block, H, panels, (const real *)w->weight_hh + first * P,
+                          &to->weight_hh[part]);
+    kernel->pack_bias(gates, block, H, panels.from, panels.to, bias_ih, cell->recurrent ? NULL : bias_hh,
+                      to->bias_ih[part]);
+    if (cell->recurrent) kernel->pack_bias(gates, block, H, panels.from, panels.to, NULL, bias_hh, to->bias_hh[part]);
+}
+
 static void NAME(pack_share)(const void *context, const fastrnn_member *me)
 {
     const packing *p = context;
@@ -24,26 +50,23 @@ static void NAME(pack_share)(const void *context, const fastrnn_member *me)
     const fastrnn_packed *to = p->to;
     const NAME(kernels) *kernel = to->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[to->cell];
-    const int gates = cell->gates, block = cell->block, width = kernel->width;
-    const ptrdiff_t I = to->I, H = to->H, P = to->P, G = gates * H;
-    const fastrnn_range of_G = fastrnn_share_of_item(fastrnn_panels(G, width), p->parts, me),
-                        of_H = fastrnn_share_of_item(fastrnn_panels(H, width), p->parts, me);
-    const fastrnn_range of_P = fastrnn_share_of_item(fastrnn_panels(P, width), p->parts, me),
-                        of_I = fastrnn_share_of_item(fastrnn_panels(I, width), p->parts, me);
+    const ptrdiff_t I = to->I, H = to->H, P = to->P, width = kernel->width;
+    const ptrdiff_t last = (cell->d_gates - cell->gates) * H; /* rows of weight_hh that come first */
+    const fastrnn_range of_I = fastrnn_share_of_item(fastrnn_panels(I, width), p->items, me),
+                        of_P = fastrnn_share_of_item(fastrnn_panels(P, width), p->items, me),
+                        of_H = fastrnn_share_of_item(fastrnn_panels(H, width), p->items, me);
     if (to->pass == FASTRNN_FORWARD) {
-        NAME(pack_transposed)(kernel, me, gates, block, H, I, of_G, w->weight_ih, to->panels_ih);
-        NAME(pack_transposed)(kernel, me, gates, block, H, P, of_G, w->weight_hh, to->panels_hh);
-        kernel->pack_bias(gates, block, H, of_G.from, of_G.to, w->bias_ih, cell->recurrent ? NULL : w->bias_hh,
-                          to->bias_ih);
-        if (cell->recurrent) kernel->pack_bias(gates, block, H, of_G.from, of_G.to, NULL, w->bias_hh, to->bias_hh);
-        if (w->weight_hr) NAME(pack_transposed)(kernel, me, 1, block, P, H, of_P, w->weight_hr, to->panels_hr);
+        for (int part = 0; part < to->parts; part++) NAME(pack_part_forward)(p, me, cell, part);
+        if (w->weight_hr) NAME(pack_transposed)(kernel, me, 1, cell->block, P, of_P, w->weight_hr, &to->weight_hr);
     } else {
-        const ptrdiff_t last = (cell->d_gates - gates) * H; /* rows that come first */
-        const real *weight_hh = w->weight_hh;
-        NAME(pack_straight)(kernel, me, last, P, of_P, weight_hh + (G - last) * P, 0, G, to->panels_hh);
-        NAME(pack_straight)(kernel, me, G - last, P, of_P, weight_hh, last, G, to->panels_hh);
-        NAME(pack_straight)(kernel, me, G, I, of_I, w->weight_ih, 0, G, to->panels_ih);
-        if (w->weight_hr) NAME(pack_straight)(kernel, me, P, H, of_H, w->weight_hr, 0, P, to->panels_hr);
+        for (int part = 0; part < to->parts; part++) {
+            const ptrdiff_t first = part ? cell->parts[0] * H : 0, end = first + cell->parts[part] * H;
+            NAME(pack_straight)(kernel, me, of_P, w->weight_hh, end - last, end, 0, &to->weight_hh[part]);
+            NAME(pack_straight)(kernel, me, of_P, w->weight_hh, first, end - last, last, &to->weight_hh[part]);
+        }
+        NAME(pack_straight)(kernel, me, of_I, w->weight_ih, 0, cell->gates * H, 0, &to->weight_ih[0]);
+        if (w->weight_hr) NAME(pack_straight)(kernel, me, of_H, w->weight_hr, 0, P, 0, &to->weight_hr);
     }
-    if (w->peephole && me->index == 0 && me->item == 0) memcpy(to->peephole, w->peephole, 3 * (size_t)H * sizeof(real));
+    if (w->peephole && me->index == 0 && me->item == 0)
+        memcpy(to->peephole, w->peephole, (size_t)cell->peepholes * (size_t)H * sizeof(real));
 }

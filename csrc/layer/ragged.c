@@ -5,7 +5,7 @@
 #include "runtime/team.h"
 
 typedef struct {
-    const fastrnn_rows *rows;
+    const fastrnn_ragged *rows;
     size_t bytes;
     const char *from;
     char *to;
@@ -13,7 +13,7 @@ typedef struct {
     int parts;
 } moving;
 
-static ptrdiff_t first_step_from(const fastrnn_rows *r, ptrdiff_t row)
+static ptrdiff_t first_step_from(const fastrnn_ragged *r, ptrdiff_t row)
 {
     ptrdiff_t t = 0;
     while (t < r->steps && r->offsets[t] < row) t++;
@@ -23,7 +23,7 @@ static ptrdiff_t first_step_from(const fastrnn_rows *r, ptrdiff_t row)
 /* The steps whose first rows are in the member's share. */
 static fastrnn_range share_of_steps(const moving *m, const fastrnn_member *me)
 {
-    const fastrnn_rows *r = m->rows;
+    const fastrnn_ragged *r = m->rows;
     const fastrnn_range rows = fastrnn_share_of_item(r->offsets[r->steps], m->parts, me);
     const fastrnn_range steps = {first_step_from(r, rows.from), first_step_from(r, rows.to)};
     return steps;
@@ -34,7 +34,7 @@ static double operations_of_a_step(const moving *m) { return (double)m->rows->B 
 static void gather_share(const void *context, const fastrnn_member *me)
 {
     const moving *m = context;
-    const fastrnn_rows *r = m->rows;
+    const fastrnn_ragged *r = m->rows;
     const fastrnn_range steps = share_of_steps(m, me);
     for (fastrnn_range piece = fastrnn_no_piece(steps); fastrnn_next_piece(me, steps, operations_of_a_step(m), &piece);)
         for (ptrdiff_t t = piece.from; t < piece.to; t++) {
@@ -47,7 +47,7 @@ static void gather_share(const void *context, const fastrnn_member *me)
 static void scatter_share(const void *context, const fastrnn_member *me)
 {
     const moving *m = context;
-    const fastrnn_rows *r = m->rows;
+    const fastrnn_ragged *r = m->rows;
     const fastrnn_range steps = fastrnn_share_of_item(r->T, m->parts, me);
     for (fastrnn_range piece = fastrnn_no_piece(steps); fastrnn_next_piece(me, steps, operations_of_a_step(m), &piece);)
         for (ptrdiff_t t = piece.from; t < piece.to; t++) {
@@ -62,10 +62,10 @@ static void scatter_share(const void *context, const fastrnn_member *me)
         }
 }
 
-static void turn_share(const void *context, const fastrnn_member *me)
+static void reverse_share(const void *context, const fastrnn_member *me)
 {
     const moving *m = context;
-    const fastrnn_rows *r = m->rows;
+    const fastrnn_ragged *r = m->rows;
     const fastrnn_range steps = share_of_steps(m, me);
     for (fastrnn_range piece = fastrnn_no_piece(steps); fastrnn_next_piece(me, steps, operations_of_a_step(m), &piece);)
         for (ptrdiff_t t = piece.from; t < piece.to; t++) {
@@ -89,23 +89,23 @@ static fastrnn_status move(fastrnn_job *job, moving *m, const fastrnn_interrupti
     return fastrnn_team_close(&team) ? FASTRNN_OK : FASTRNN_INTERRUPTED;
 }
 
-fastrnn_status fastrnn_gather(const fastrnn_rows *rows, size_t bytes, const void *array, ptrdiff_t step,
+fastrnn_status fastrnn_gather(const fastrnn_ragged *rows, size_t bytes, const void *array, ptrdiff_t step,
                               ptrdiff_t sequence, void *to, const fastrnn_interruption *interruption, int threads)
 {
     moving m = {rows, bytes, array, to, step, sequence, 1};
     return move(gather_share, &m, interruption, threads);
 }
 
-fastrnn_status fastrnn_scatter(const fastrnn_rows *rows, size_t bytes, const void *from, void *array, ptrdiff_t step,
+fastrnn_status fastrnn_scatter(const fastrnn_ragged *rows, size_t bytes, const void *from, void *array, ptrdiff_t step,
                                ptrdiff_t sequence, const fastrnn_interruption *interruption, int threads)
 {
     moving m = {rows, bytes, from, array, step, sequence, 1};
     return move(scatter_share, &m, interruption, threads);
 }
 
-fastrnn_status fastrnn_turn(const fastrnn_rows *rows, size_t bytes, const void *from, void *to,
-                            const fastrnn_interruption *interruption, int threads)
+fastrnn_status fastrnn_reverse(const fastrnn_ragged *rows, size_t bytes, const void *from, void *to,
+                               const fastrnn_interruption *interruption, int threads)
 {
     moving m = {rows, bytes, from, to, 0, 0, 1};
-    return move(turn_share, &m, interruption, threads);
+    return move(reverse_share, &m, interruption, threads);
 }

@@ -18,10 +18,10 @@ int fastrnn_team_go(const fastrnn_member *me, double operations)
         team->asking_operations = 0;
         if (fastrnn_clock() - team->asked > pause) {
             float_mode_leave(team->callers_mode);
-            const int wanted = team->interruption->wanted(team->interruption->context);
+            const int cancel = team->interruption->should_cancel(team->interruption->context);
             float_mode_enter();
             team->asked = fastrnn_clock();
-            if (wanted) team->cancelled = 1;
+            if (cancel) team->cancelled = 1;
         }
     }
 #if defined(__STDC_NO_ATOMICS__)

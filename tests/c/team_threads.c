@@ -12,33 +12,33 @@
 
 typedef struct {
     const char *name;
-    fastrnn_cell cell;
+    const char *cell;
     int count, stacked;
     ptrdiff_t T, B, I, H, projection;
     int ragged, peephole;
 } example;
 
 static const example examples[] = {
-    {"units shared", FASTRNN_LSTM, 1, 0, 6, 4, 32, 128, 0, 0, 1},
-    {"units shared, projected", FASTRNN_LSTM, 1, 0, 6, 4, 32, 128, 48, 0, 1},
-    {"units shared, ragged", FASTRNN_GRU, 1, 0, 6, 5, 32, 128, 0, 1, 0},
-    {"sequences shared", FASTRNN_LSTM, 1, 0, 5, 64, 16, 16, 0, 0, 0},
-    {"sequences shared, projected", FASTRNN_LSTM, 1, 0, 5, 64, 16, 16, 9, 0, 1},
-    {"sequences shared, ragged", FASTRNN_RNN_TANH, 1, 0, 6, 96, 32, 32, 0, 1, 0},
-    {"directions", FASTRNN_GRU, 2, 0, 20, 4, 48, 48, 0, 0, 0},
-    {"directions, ragged", FASTRNN_LSTM, 2, 0, 20, 5, 48, 48, 0, 1, 0},
-    {"two layers", FASTRNN_LSTM, 2, 1, 40, 2, 32, 32, 0, 0, 0},
-    {"two layers, ragged", FASTRNN_RNN_RELU, 2, 1, 40, 5, 64, 64, 0, 1, 0},
-    {"two layers, projected", FASTRNN_LSTM, 2, 1, 40, 2, 40, 40, 12, 0, 1},
-    {"three layers", FASTRNN_GRU, 3, 1, 12, 8, 64, 64, 0, 0, 0},
-    {"five layers, ragged", FASTRNN_LSTM, 5, 1, 12, 12, 64, 64, 0, 1, 0},
+    {"units shared", "lstm", 1, 0, 6, 4, 32, 128, 0, 0, 1},
+    {"units shared, projected", "lstm", 1, 0, 6, 4, 32, 128, 48, 0, 1},
+    {"units shared, ragged", "gru", 1, 0, 6, 5, 32, 128, 0, 1, 0},
+    {"sequences shared", "lstm", 1, 0, 5, 64, 16, 16, 0, 0, 0},
+    {"sequences shared, projected", "lstm", 1, 0, 5, 64, 16, 16, 9, 0, 1},
+    {"sequences shared, ragged", "rnn_tanh", 1, 0, 6, 96, 32, 32, 0, 1, 0},
+    {"directions", "gru", 2, 0, 20, 4, 48, 48, 0, 0, 0},
+    {"directions, ragged", "lstm", 2, 0, 20, 5, 48, 48, 0, 1, 0},
+    {"two layers", "lstm", 2, 1, 40, 2, 32, 32, 0, 0, 0},
+    {"two layers, ragged", "rnn_relu", 2, 1, 40, 5, 64, 64, 0, 1, 0},
+    {"two layers, projected", "lstm", 2, 1, 40, 2, 40, 40, 12, 0, 1},
+    {"three layers", "gru", 3, 1, 12, 8, 64, 64, 0, 0, 0},
+    {"five layers, ragged", "lstm", 5, 1, 12, 12, 64, 64, 0, 1, 0},
 };
 /* Long enough to be asked in. */
 static const example interrupted[] = {
-    {"interrupted, units shared", FASTRNN_LSTM, 1, 0, 30, 16, 128, 128, 0, 0, 0},
-    {"interrupted, sequences shared", FASTRNN_GRU, 1, 0, 30, 400, 32, 32, 0, 0, 0},
-    {"interrupted, directions", FASTRNN_GRU, 2, 0, 30, 16, 128, 128, 0, 0, 0},
-    {"interrupted, three layers", FASTRNN_LSTM, 3, 1, 30, 8, 128, 128, 0, 0, 0},
+    {"interrupted, units shared", "lstm", 1, 0, 30, 16, 128, 128, 0, 0, 0},
+    {"interrupted, sequences shared", "gru", 1, 0, 30, 400, 32, 32, 0, 0, 0},
+    {"interrupted, directions", "gru", 2, 0, 30, 16, 128, 128, 0, 0, 0},
+    {"interrupted, three layers", "lstm", 3, 1, 30, 8, 128, 128, 0, 0, 0},
 };
 enum {
     EXAMPLES = sizeof examples / sizeof examples[0],
@@ -86,10 +86,10 @@ static void check(int holds, const char *what, const example *e, int threads)
     exit(1);
 }
 
-static plan plan_of(const example *e, const steps *s, const fastrnn_packed *packed, int threads)
+static fastrnn_plan plan_of(const steps *s, const fastrnn_packed *packed, int threads)
 {
-    (void)e;
-    return packed->dtype == FASTRNN_F32 ? plan_call_f32(*s, packed, threads) : plan_call_f64(*s, packed, threads);
+    const fastrnn_shape shape = packed->dtype == FASTRNN_F32 ? shape_of_f32(*s, packed) : shape_of_f64(*s, packed);
+    return fastrnn_plan_call(&shape, &fastrnn_usual_machine, threads);
 }
 
 /* Forward and backward; what they wrote lies in [*from, *to) of the arena. */
@@ -98,9 +98,9 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
 {
     memory m = {arena, dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double), 1};
     const ptrdiff_t T = e->T, B = e->B, H = e->H, P = e->projection ? e->projection : H;
-    const ptrdiff_t G = (e->cell == FASTRNN_LSTM ? 4 : e->cell == FASTRNN_GRU ? 3 : 1) * H;
-    const fastrnn_tape_columns columns = fastrnn_tape(e->cell, H, e->projection);
-    const int is_lstm = e->cell == FASTRNN_LSTM;
+    const fastrnn_cell cell = fastrnn_find_cell(e->cell);
+    const fastrnn_cell_properties properties = fastrnn_cell_at(cell);
+    const ptrdiff_t G = properties.gates * H;
     ptrdiff_t offsets[MOST_STEPS + 1] = {0};
     for (ptrdiff_t t = 0; t < T; t++) offsets[t + 1] = offsets[t] + (e->ragged ? B - t * (B - 1) / T : B);
     const ptrdiff_t N = offsets[T];
@@ -108,14 +108,14 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
     fastrnn_packed *forward_packed[FASTRNN_MOST_CALLS] = {0}, *backward_packed[FASTRNN_MOST_CALLS] = {0};
     fastrnn_forward_args forward[FASTRNN_MOST_CALLS] = {0};
     fastrnn_backward_args backward[FASTRNN_MOST_CALLS] = {0};
-    plan plans[FASTRNN_MOST_CALLS];
+    fastrnn_plan plans[FASTRNN_MOST_CALLS];
     const void *x = draw(&m, N, e->I), *d_output = draw(&m, N, P);
     fastrnn_status status = FASTRNN_OK;
 
     for (int k = 0; k < e->count && status == FASTRNN_OK; k++) {
         const ptrdiff_t I = k && e->stacked ? P : e->I;
         const fastrnn_weights weights = {
-            .cell = e->cell,
+            .cell = cell,
             .I = I,
             .H = H,
             .P = P,
@@ -124,23 +124,23 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
             .bias_ih = draw(&m, G, 1),
             .bias_hh = draw(&m, G, 1),
             .weight_hr = e->projection ? draw(&m, P, H) : NULL,
-            .peephole = e->peephole ? draw(&m, 3, H) : NULL,
+            .peephole = e->peephole ? draw(&m, properties.peepholes, H) : NULL,
         };
         status = fastrnn_pack(isa, dtype, FASTRNN_FORWARD, &weights, interruption, threads, &forward_packed[k]);
         if (status == FASTRNN_OK)
             status = fastrnn_pack(isa, dtype, FASTRNN_BACKWARD, &weights, interruption, threads, &backward_packed[k]);
-        forward[k].h_0 = draw(&m, B, P);
-        forward[k].c_0 = is_lstm ? draw(&m, B, H) : NULL;
-        if (status == FASTRNN_OK) plans[k] = plan_of(e, &s, forward_packed[k], threads);
+        for (int n = 0; n < properties.states; n++) forward[k].state_0[n] = draw(&m, B, n ? H : P);
+        if (status == FASTRNN_OK) plans[k] = plan_of(&s, forward_packed[k], threads);
     }
     *from = m.at;
     for (int k = 0; k < e->count; k++) {
         fastrnn_forward_args *f = &forward[k];
         f->T = T, f->B = B, f->offsets = s.offsets, f->packed = forward_packed[k];
         f->x = k && e->stacked ? forward[k - 1].output : x;
-        f->output = take(&m, N, P), f->h_n = take(&m, B, P), f->c_n = is_lstm ? take(&m, B, H) : NULL;
-        f->gates = columns.gates ? take(&m, N, columns.gates) : NULL, f->state = take(&m, N, columns.state);
-        f->extra = columns.extra ? take(&m, N, columns.extra) : NULL;
+        f->output = take(&m, N, P);
+        for (int n = 0; n < properties.states; n++) f->state_n[n] = take(&m, B, n ? H : P);
+        const size_t bytes = fastrnn_tape_layout(dtype, cell, N, H, e->projection).bytes;
+        f->tape = take(&m, 1, (ptrdiff_t)(bytes / m.element));
     }
     for (int j = 0; j < e->count; j++) { /* of a stack, the top first */
         const int k = e->stacked ? e->count - 1 - j : j;
@@ -152,22 +152,20 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
             .offsets = s.offsets,
             .packed = backward_packed[k],
             .x = f->x,
-            .h_0 = f->h_0,
-            .c_0 = f->c_0,
-            .gates = f->gates,
-            .state = f->state,
-            .extra = f->extra,
+            .tape = f->tape,
             .d_output = j && e->stacked ? backward[j - 1].d_x : d_output,
             .d_x = take(&m, N, I),
-            .d_h_0 = take(&m, B, P),
-            .d_c_0 = is_lstm ? take(&m, B, H) : NULL,
             .d_weight_ih = take(&m, G, I),
             .d_weight_hh = take(&m, G, P),
             .d_bias_ih = take(&m, G, 1),
             .d_bias_hh = take(&m, G, 1),
             .d_weight_hr = e->projection ? take(&m, P, H) : NULL,
-            .d_peephole = e->peephole ? take(&m, 3, H) : NULL,
+            .d_peephole = e->peephole ? take(&m, properties.peepholes, H) : NULL,
         };
+        for (int n = 0; n < properties.states; n++) {
+            backward[j].state_0[n] = f->state_0[n];
+            backward[j].d_state_0[n] = take(&m, B, n ? H : P);
+        }
     }
     *to = m.at;
     check(m.at <= arena + MEMORY, "more memory is needed", e, threads);
@@ -175,7 +173,7 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
 
     fastrnn_workspace *workspace = fastrnn_workspace_create();
     if (status == FASTRNN_OK) {
-        const arrangement how = arrange(plans, e->count, e->stacked, T, threads);
+        const fastrnn_arrangement how = fastrnn_arrange(plans, e->count, e->stacked, T, threads);
         met[how.side_by_side  ? SIDE_BY_SIDE
             : how.members < 2 ? ALONE
             : e->count > 1    ? IN_TURN

@@ -1,5 +1,5 @@
 /* The GRU cell (Cho et al. 2014), the reset gate after the product as in cuDNN and torch, forward and backward. x
- * stands for the sums of the input, h for the recurrent ones. The state is h, and h_n has to be kept for backward.
+ * stands for the sums of the input, h for the recurrent ones. h_n is saved for backward.
  *   1  r = sigmoid(x_r + h_r), z = sigmoid(x_z + h_z)
  *   2  n = tanh(x_n + r h_n)
  *   3  h_t = n + z (h_{t-1} - n) */
@@ -15,12 +15,10 @@ INLINE void NAME(gru_second)(const NAME(units) * u)
     vec h_n = LOAD(u->recurrent + 2 * apart);
     vec n = NAME(tanh)(v_fma(LOAD(u->gates), h_n, LOAD(u->gates + 2 * apart))); /* 2 */
     vec h = v_fma(LOAD(u->gates + apart), v_sub(LOAD(u->h_prev), n), n);        /* 3 */
-    STORE(u->h, h);
-    if (u->h_next) STORE(u->h_next, h);
+    NAME(store_h)(u, h);
     if (u->keep) {
         STORE(u->gates + 2 * apart, n);
         STORE(u->extra, h_n);
-        STORE(u->state, h);
     }
 }
 
@@ -35,10 +33,10 @@ INLINE void NAME(gru_back)(const NAME(units_back) * u)
     vec one = v_set1(1);
     vec r = LOAD(u->gates), z = LOAD(u->gates + apart), n = LOAD(u->gates + 2 * apart);
     /* In this order, so that it is the same if time is cut here and the last two arrive as one. */
-    vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), v_add(LOAD(u->d_h), LOAD(u->d_state)));
+    vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), v_add(LOAD(u->sum), LOAD(u->d_state[0])));
 
-    STORE(u->d_state, v_mul(d_h, z)); /* 3 */
-    vec d_z = v_mul(d_h, v_sub(LOAD(u->c_prev), n));
+    STORE(u->d_state[0], v_mul(d_h, z)); /* 3 */
+    vec d_z = v_mul(d_h, v_sub(LOAD(u->h_prev), n));
     vec d_n = v_fnma(d_h, z, d_h);
     vec d_x_n = v_mul(d_n, v_fnma(n, n, one)); /* 2 */
     vec d_r = v_mul(d_x_n, LOAD(u->extra));
@@ -49,4 +47,7 @@ INLINE void NAME(gru_back)(const NAME(units_back) * u)
 }
 
 enum { NAME(GRU_BLOCK) = 128 / sizeof(real) };
-DEFINE_CELL(gru, 3, NAME(GRU_BLOCK), 1, 4, NAME(gru_first), NAME(gru_second), NAME(gru_back))
+/* clang-format off */
+DEFINE_CELL(gru, 3, 0, NAME(GRU_BLOCK), NAME(gru_first), NAME(gru_second), NULL, NAME(gru_back), NULL,
+    .states = 1, .recurrent = 1, .d_gates = 4, .saves_gates = 1, .saves_h = 1, .saves_extra = 1, .bypass = 1)
+/* clang-format on */

@@ -1,5 +1,5 @@
 /* The LSTM cell (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000 and, where there are
- * peepholes p, those of Gers et al. 2002), forward and backward. Its state is c.
+ * peepholes p, those of Gers et al. 2002), forward and backward. Its states are h and c.
  *   1  i = sigmoid(z_i + p_i c_{t-1}), f = sigmoid(z_f + p_f c_{t-1}), g = tanh(z_g)
  *   2  c_t = f c_{t-1} + i g
  *   3  o = sigmoid(z_o + p_o c_t)
@@ -9,14 +9,14 @@ INLINE void NAME(lstm_first)(const NAME(units) * u)
 {
     real *gates = u->gates;
     const ptrdiff_t apart = u->apart, H = u->H;
-    vec z_i = LOAD(gates), z_f = LOAD(gates + apart), z_o = LOAD(gates + 3 * apart), c_prev = LOAD(u->c_prev);
+    vec z_i = LOAD(gates), z_f = LOAD(gates + apart), z_o = LOAD(gates + 3 * apart), c_prev = LOAD(u->state_prev[1]);
     if (u->peephole) {
         z_i = v_fma(LOAD(u->peephole), c_prev, z_i);
         z_f = v_fma(LOAD(u->peephole + H), c_prev, z_f);
     }
     vec i = NAME(sigmoid)(z_i), f = NAME(sigmoid)(z_f), g = NAME(tanh)(LOAD(gates + 2 * apart)); /* 1 */
     vec c = v_fma(f, c_prev, v_mul(i, g));                                                       /* 2 */
-    STORE(u->state, c);
+    STORE(u->state[1], c);
     if (u->peephole) z_o = v_fma(LOAD(u->peephole + 2 * H), c, z_o);
     STORE(gates + 3 * apart, NAME(sigmoid)(z_o)); /* 3 */
     if (u->keep) {
@@ -27,9 +27,8 @@ INLINE void NAME(lstm_first)(const NAME(units) * u)
 }
 INLINE void NAME(lstm_second)(const NAME(units) * u)
 {
-    vec h = v_mul(LOAD(u->gates + 3 * u->apart), NAME(tanh)(LOAD(u->state))); /* 4 */
-    STORE(u->h, h);
-    if (u->h_next) STORE(u->h_next, h);
+    vec h = v_mul(LOAD(u->gates + 3 * u->apart), NAME(tanh)(LOAD(u->state[1]))); /* 4 */
+    NAME(store_h)(u, h);
 }
 
 /* d_x stands for the gradient of the loss with respect to x; numbers as above.
@@ -42,19 +41,19 @@ INLINE void NAME(lstm_back)(const NAME(units_back) * u)
     const ptrdiff_t apart = u->apart, H = u->H;
     vec one = v_set1(1);
     vec i = LOAD(u->gates), f = LOAD(u->gates + apart), g = LOAD(u->gates + 2 * apart), o = LOAD(u->gates + 3 * apart);
-    vec tanh_c = NAME(tanh)(LOAD(u->state));
-    vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), LOAD(u->d_h));
+    vec tanh_c = NAME(tanh)(LOAD(u->state[1]));
+    vec d_h = NAME(d_h)(u);
     if (u->h) STORE(u->h, v_mul(o, tanh_c));
 
-    vec d_c = v_fma(v_mul(d_h, o), v_fnma(tanh_c, tanh_c, one), LOAD(u->d_state)); /* 4 */
-    vec d_z_o = v_mul(v_mul(d_h, tanh_c), v_fnma(o, o, o));                        /* 3 */
+    vec d_c = v_fma(v_mul(d_h, o), v_fnma(tanh_c, tanh_c, one), LOAD(u->d_state[1])); /* 4 */
+    vec d_z_o = v_mul(v_mul(d_h, tanh_c), v_fnma(o, o, o));                           /* 3 */
     if (u->peephole) d_c = v_fma(d_z_o, LOAD(u->peephole + 2 * H), d_c);
     vec d_c_prev = v_mul(d_c, f);                      /* 2 */
     vec d_z_i = v_mul(v_mul(d_c, g), v_fnma(i, i, i)); /* 1 */
-    vec d_z_f = v_mul(v_mul(d_c, LOAD(u->c_prev)), v_fnma(f, f, f));
+    vec d_z_f = v_mul(v_mul(d_c, LOAD(u->state_prev[1])), v_fnma(f, f, f));
     vec d_z_g = v_mul(v_mul(d_c, i), v_fnma(g, g, one));
     if (u->peephole) d_c_prev = v_fma(d_z_f, LOAD(u->peephole + H), v_fma(d_z_i, LOAD(u->peephole), d_c_prev));
-    STORE(u->d_state, d_c_prev);
+    STORE(u->d_state[1], d_c_prev);
     STORE(u->d_gates, d_z_i);
     STORE(u->d_gates + H, d_z_f);
     STORE(u->d_gates + 2 * H, d_z_g);
@@ -62,32 +61,39 @@ INLINE void NAME(lstm_back)(const NAME(units_back) * u)
 }
 
 enum { NAME(LSTM_BLOCK) = 64 / sizeof(real) };
-DEFINE_CELL(lstm, 4, NAME(LSTM_BLOCK), 0, 4, NAME(lstm_first), NAME(lstm_second), NAME(lstm_back))
 
-static void NAME(lstm_hidden)(ptrdiff_t n, ptrdiff_t H, const real *gates, const real *c, real *h)
+/* 4, from the tape */
+static void NAME(lstm_recover_h)(ptrdiff_t n, ptrdiff_t H, const real *gates, const real *const *states, real *h)
 {
     for (ptrdiff_t r = 0; r < n; r++)
         for (ptrdiff_t j = 0; j < H; j += VL) {
             NAME(units) u = {.H = H, .lanes = H - j < VL ? (int)(H - j) : VL, .h = h + r * H + j};
-            u.gates = (real *)gates + r * 4 * H + NAME(place)(4, NAME(LSTM_BLOCK), H, j, &u.apart);
-            u.state = (real *)c + r * H + j;
+            u.gates = (real *)gates + r * 4 * H + NAME(gate_column)(4, NAME(LSTM_BLOCK), H, j, &u.apart);
+            u.state[1] = (real *)states[1] + r * H + j;
             NAME(lstm_second)(&u);
         }
 }
 
 /* p_i += d_z_i c_{t-1}, p_f += d_z_f c_{t-1}, p_o += d_z_o c_t */
-static void NAME(lstm_peephole)(ptrdiff_t n, ptrdiff_t H, ptrdiff_t j0, ptrdiff_t j1, const real *d_gates,
-                                ptrdiff_t row, const real *c, const real *c_prev, sum_start start, real *d_peephole)
+static void NAME(lstm_peephole_gradient)(ptrdiff_t n, ptrdiff_t H, ptrdiff_t j0, ptrdiff_t j1, const real *d_gates,
+                                         ptrdiff_t row, const real *const *state, const real *const *state_prev,
+                                         sum_start start, real *d_peephole)
 {
     static const int gate_of[3] = {0, 1, 3};
     for (int p = 0; p < 3; p++)
         for (ptrdiff_t j = j0; j < j1; j += VL) {
             const int lanes = j1 - j < VL ? (int)(j1 - j) : VL;
-            const real *state = p < 2 ? c_prev : c;
+            const real *c = p < 2 ? state_prev[1] : state[1];
             vec sum = NAME(begin_sum)(start, d_peephole + p * H + j, lanes);
             for (ptrdiff_t r = n - 1; r >= 0; r--)
                 sum = v_fma(NAME(load_lanes)(d_gates + r * row + gate_of[p] * H + j, lanes),
-                            NAME(load_lanes)(state + r * H + j, lanes), sum);
+                            NAME(load_lanes)(c + r * H + j, lanes), sum);
             NAME(end_sum)(start, d_peephole + p * H + j, sum, lanes);
         }
 }
+
+/* clang-format off */
+DEFINE_CELL(lstm, 4, 0, NAME(LSTM_BLOCK), NAME(lstm_first), NAME(lstm_second), NULL, NAME(lstm_back), NULL,
+    .states = 2, .d_gates = 4, .peepholes = 3, .saves_gates = 1,
+    .recover_h = NAME(lstm_recover_h), .peephole_gradient = NAME(lstm_peephole_gradient))
+/* clang-format on */

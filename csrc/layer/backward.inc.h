@@ -1,0 +1,706 @@
+/* The backward pass of a layer over time, in one precision, in phases as forward. */
+
+struct NAME(backward) {
+    const fastrnn_backward_args *args;
+    const fastrnn_packed *packed;
+    const NAME(kernels) * kernel;
+    const NAME(cell) * cell;
+    steps steps;
+    /* Steps are taken in chunks, the last chunk first. d_gates (rows of a chunk, then B, d_gates_row): the gradients of
+     * the chunk's steps, then those of the step after it. h_prev (rows, P): h_{t-1} of each row. With a projection, d_h
+     * (rows, P) and m (rows, H): the gradient of h_t, and the hidden units that were projected to it. */
+    ptrdiff_t chunk, d_gates_row;
+    real *d_gates, *h_prev, *d_h, *m;
+    real *gated; /* (rows of a chunk, H): of a cell of two parts, the left-hand side of the second part's product */
+    real *d_m; /* (B, H): with a projection, the gradient of a step's hidden units; of a cell of two parts, of gated */
+    real *d_hidden, *d_state[FASTRNN_MOST_STATES];   /* (B, P), (B, H): run back through time; not in the results, as in
+                                                        forward. d_state[0]: along the cell's bypass */
+    real *panels_x, *panels_h, *panels_m, *panels_g; /* packed rows of x, h_prev, m and gated: [panel][up to
+                                                        BLOCK_ROWS][width] */
+    const real *gates, *states[FASTRNN_MOST_STATES],
+        *extra;    /* in the tape: (N, G), (N, P) h, (N, H); NULL: not saved */
+    real *scratch; /* per member, for outer_product */
+    ptrdiff_t scratch_size;
+    NAME(sums) sums;
+    size_t at_d_gates, at_h_prev, at_d_h, at_m, at_gated, at_d_m, at_d_hidden, at_d_state[FASTRNN_MOST_STATES],
+        at_panels_x, at_panels_h, at_panels_m, at_panels_g, at_scratch, at_block, at_groups;
+};
+
+/* A weight's gradient, a row of N for each of some columns of a: a[r]^T b[r] of the part's rows, b in panels; the rows
+ * in descending order of time. */
+static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, fastrnn_block_part part,
+                                  fastrnn_range columns, ptrdiff_t N, const real *a, ptrdiff_t a_row, real *panels,
+                                  NAME(sum) gradient)
+{
+    const fastrnn_matrix matrix = {FASTRNN_PANELS, part.rows, N, panels};
+    const ptrdiff_t most = b->kernel->outer_rows;
+    for (ptrdiff_t from = columns.from, to; from < columns.to; from = to) {
+        to = columns.to - from < most ? columns.to : from + most;
+        if (!fastrnn_team_go(me, 2.0 * (to - from) * N * part.rows)) return;
+        const NAME(sum) some = NAME(sum_from)(gradient, (from - columns.from) * N);
+        sum_start start;
+        real *sum = NAME(open_sum)(&b->sums, some, part, &start);
+        b->kernel->outer_product(to - from, a + from, a_row, &matrix, start, sum,
+                                 b->scratch + me->index * b->scratch_size);
+        NAME(close_sum)(&b->sums, b->kernel, some, part, (to - from) * N);
+    }
+}
+
+/* A bias's: the sum of some columns of a. */
+static void NAME(bias_gradient)(const struct NAME(backward) * b, fastrnn_block_part part, fastrnn_range columns,
+                                const real *a, ptrdiff_t a_row, NAME(sum) gradient)
+{
+    sum_start start;
+    real *sum = NAME(open_sum)(&b->sums, gradient, part, &start);
+    b->kernel->sum_rows(columns.to - columns.from, part.rows, a + columns.from, a_row, start, sum);
+    NAME(close_sum)(&b->sums, b->kernel, gradient, part, columns.to - columns.from);
+}
+
+/* States of row r of step t, and of the step before it; without h. */
+static void NAME(states_at)(const struct NAME(backward) * b, ptrdiff_t t, ptrdiff_t r, const real **state,
+                            const real **state_prev)
+{
+    const ptrdiff_t H = b->packed->H;
+    for (int n = 1; n < b->cell->states; n++) {
+        state[n] = b->states[n] + (first_row(&b->steps, t) + r) * H;
+        state_prev[n] =
+            (t ? b->states[n] + first_row(&b->steps, t - 1) * H : (const real *)b->args->state_0[n]) + r * H;
+    }
+}
+
+/* The peepholes', for units [from, to): of the steps [t0, t1), after `done` rows. */
+static void NAME(peephole_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0,
+                                    ptrdiff_t t1, ptrdiff_t from, ptrdiff_t to, ptrdiff_t done)
+{
+    const ptrdiff_t H = b->packed->H, row = b->d_gates_row, first = first_row(&b->steps, t0);
+    for (ptrdiff_t t = t1 - 1; t >= t0; t--) {
+        const ptrdiff_t at = first_row(&b->steps, t), count = rows_of_step(&b->steps, t);
+        if (!fastrnn_team_go(me, 20.0 * count * H)) return;
+        fastrnn_block_part part;
+        for (ptrdiff_t end = count, r; end > 0; end = r, done += part.rows) {
+            const real *state[FASTRNN_MOST_STATES] = {NULL}, *state_prev[FASTRNN_MOST_STATES] = {NULL};
+            part = fastrnn_next_part(done, end, b->sums.all);
+            r = end - part.rows;
+            NAME(states_at)(b, t, r, state, state_prev);
+            sum_start start;
+            real *sum = NAME(open_sum)(&b->sums, b->sums.peephole, part, &start);
+            b->cell->peephole_gradient(part.rows, H, from, to, b->d_gates + (at - first + r) * row, row, state,
+                                       state_prev, start, sum);
+            for (int p = 0; from < to && p < b->cell->peepholes; p++)
+                NAME(close_sum)(&b->sums, b->kernel, NAME(sum_from)(b->sums.peephole, p * H + from), part, to - from);
+        }
+    }
+}
+
+/* Of steps [t0, t1), a chunk, steps [from, to); or in so many parts, rows of them. */
+typedef struct {
+    const struct NAME(backward) * b;
+    ptrdiff_t t0, t1, from, to;
+    ptrdiff_t end; /* the rows of a part of a block come before it, in the chunk */
+    fastrnn_block_part part;
+    int parts;
+} NAME(backward_phase);
+
+/* A member's share of columns, in whole tiles, in part `item` of them. */
+static fastrnn_range NAME(share_tiles)(ptrdiff_t columns, int tile, int parts, const fastrnn_member *me)
+{
+    const fastrnn_range mine = fastrnn_share_of_item(fastrnn_panels(columns, tile), parts, me);
+    return first_of((fastrnn_range){mine.from * tile, mine.to * tile}, columns);
+}
+
+/* Packs the part's rows of x, h_prev, m and gated, some panels of each. */
+static void NAME(share_of_packing)(const void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const struct NAME(backward) *b = phase->b;
+    const NAME(kernels) *kernel = b->kernel;
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, rows = phase->part.rows;
+    const ptrdiff_t last = phase->end - 1, width = kernel->width;
+    const real *x = (const real *)b->args->x + (first_row(&b->steps, phase->t0) + last) * I;
+    const fastrnn_range x_panels = fastrnn_share(fastrnn_panels(I, width), me),
+                        h_panels = fastrnn_share(fastrnn_panels(P, width), me),
+                        m_panels = fastrnn_share(fastrnn_panels(H, width), me);
+    const fastrnn_matrix of_x = {FASTRNN_PANELS, rows, I, b->panels_x}, of_h = {FASTRNN_PANELS, rows, P, b->panels_h},
+                         of_m = {FASTRNN_PANELS, rows, H, b->panels_m}, of_g = {FASTRNN_PANELS, rows, H, b->panels_g};
+    kernel->pack_rows(rows, x_panels.from, x_panels.to, x, -I, 0, &of_x);
+    kernel->pack_rows(rows, h_panels.from, h_panels.to, b->h_prev + last * P, -P, 0, &of_h);
+    if (b->m) kernel->pack_rows(rows, m_panels.from, m_panels.to, b->m + last * H, -H, 0, &of_m);
+    if (b->gated) kernel->pack_rows(rows, m_panels.from, m_panels.to, b->gated + last * H, -H, 0, &of_g);
+}
+
+/* Adds the part's rows to the gradients of some rows of the weights. The gradients of the recurrent sums are the first
+ * of d_gates, those of the input's sums the last: the same, or `shift` further. */
+static void NAME(share_of_sums)(const void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const struct NAME(backward) *b = phase->b;
+    const fastrnn_backward_args *args = b->args;
+    const NAME(kernels) *kernel = b->kernel;
+    const NAME(sums) *sums = &b->sums;
+    const fastrnn_block_part part = phase->part;
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H, row = b->d_gates_row;
+    const ptrdiff_t shift = (b->cell->d_gates - b->cell->gates) * H;
+    const fastrnn_range gates = NAME(share_tiles)(G, kernel->tile_rows, phase->parts, me);
+    const fastrnn_range of_P = NAME(share_tiles)(P, kernel->tile_rows, phase->parts, me);
+    /* Of the recurrent gradients, the first `shift` are those of the last rows of the weights. Those from second_part
+     * on belong to the second part's product. */
+    const ptrdiff_t second_part = b->gated ? b->cell->parts[0] * H : G;
+    const fastrnn_range low = first_of(gates, shift), high = from_row(gates, shift);
+    const fastrnn_range of_h = first_of(high, second_part), of_g = from_row(high, second_part);
+    const ptrdiff_t low_row = G - shift + low.from, high_row = high.from - shift;
+    const int same_biases = shift == 0 && args->d_bias_ih && args->d_bias_hh;
+    const real *d_gates = b->d_gates + (phase->end - 1) * row;
+    NAME(weight_gradient)(b, me, part, gates, I, d_gates + shift, -row, b->panels_x,
+                          NAME(sum_from)(sums->weight_ih, gates.from * I));
+    NAME(weight_gradient)(b, me, part, low, P, d_gates, -row, b->panels_h,
+                          NAME(sum_from)(sums->weight_hh, low_row * P));
+    NAME(weight_gradient)(b, me, part, of_h, P, d_gates, -row, b->panels_h,
+                          NAME(sum_from)(sums->weight_hh, high_row * P));
+    if (b->gated)
+        NAME(weight_gradient)(b, me, part, of_g, P, d_gates, -row, b->panels_g,
+                              NAME(sum_from)(sums->weight_hh, of_g.from * P));
+    if (b->m)
+        NAME(weight_gradient)(b, me, part, of_P, H, b->d_h + (phase->end - 1) * P, -P, b->panels_m,
+                              NAME(sum_from)(sums->weight_hr, of_P.from * H));
+    if (args->d_bias_ih)
+        NAME(bias_gradient)(b, part, gates, d_gates + shift, -row, NAME(sum_from)(sums->bias_ih, gates.from));
+    if (args->d_bias_hh && !same_biases) {
+        NAME(bias_gradient)(b, part, low, d_gates, -row, NAME(sum_from)(sums->bias_hh, low_row));
+        NAME(bias_gradient)(b, part, high, d_gates, -row, NAME(sum_from)(sums->bias_hh, high_row));
+    }
+    if (same_biases && part.ends)
+        copy_bytes((real *)args->d_bias_hh + gates.from, (real *)args->d_bias_ih + gates.from, gates.to - gates.from, 1,
+                   sizeof(real));
+}
+
+/* Rows that were summed before those of the chunk from t0 to t1. */
+static ptrdiff_t NAME(rows_done)(const struct NAME(backward) * b, ptrdiff_t t1)
+{
+    return b->sums.done + first_row(&b->steps, b->steps.T) - first_row(&b->steps, t1);
+}
+
+/* Adds the chunk's rows to the gradients of the peepholes of some hidden units. */
+static void NAME(share_of_peepholes)(const void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const struct NAME(backward) *b = phase->b;
+    const ptrdiff_t H = b->packed->H, width = b->kernel->width;
+    const fastrnn_range panels = fastrnn_share(fastrnn_panels(H, width), me);
+    const fastrnn_range units = first_of((fastrnn_range){panels.from * width, panels.to * width}, H);
+    NAME(peephole_gradient)(b, me, phase->t0, phase->t1, units.from, units.to, NAME(rows_done)(b, phase->t1));
+}
+
+/* The chunk's rows, from the last to the first, go into the gradients of the weights: d_gates[r]^T x[r] (and
+ * h_prev[r]). With rows in descending order, as time runs here, the sums do not depend on the chunks. alone: the one
+ * who does it, or NULL for the team. */
+static int NAME(weight_gradients)(const struct NAME(backward) * b, fastrnn_team *team, const fastrnn_member *alone,
+                                  int most, NAME(backward_phase) * phase)
+{
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H;
+    const ptrdiff_t n = first_row(&b->steps, phase->t1) - first_row(&b->steps, phase->t0);
+    for (phase->end = n; phase->end > 0; phase->end -= phase->part.rows) {
+        phase->part = fastrnn_next_part(NAME(rows_done)(b, phase->t1) + n - phase->end, phase->end, b->sums.all);
+        const double rows = (double)phase->part.rows,
+                     operations = 2 * rows * ((double)G * (I + P) + (b->m ? P * H : 0));
+        if (!phase_of(team, alone, most, 4 * rows * (I + P), NAME(share_of_packing), phase, 0)) return 0;
+        phase->parts = fastrnn_phases(operations, fastrnn_panels(G, b->kernel->outer_rows));
+        for (int k = 0; k < phase->parts; k++)
+            if (!phase_of(team, alone, most, operations / phase->parts, NAME(share_of_sums), phase, k)) return 0;
+    }
+    return !b->args->d_peephole || phase_of(team, alone, most, 20.0 * n * H, NAME(share_of_peepholes), phase, 0);
+}
+
+/* d_x, `rows` rows of it from row `first` on, for some panels, from d_gates of these rows. */
+static void NAME(input_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t first,
+                                 ptrdiff_t rows, fastrnn_range panels, const real *d_gates)
+{
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, G = b->cell->gates * H;
+    for (fastrnn_range piece = fastrnn_no_piece(panels);
+         fastrnn_next_piece(me, panels, 2.0 * rows * G * b->kernel->width, &piece);)
+        b->kernel->multiply(rows, piece.from, piece.to, d_gates + (b->cell->d_gates * H - G), b->d_gates_row,
+                            &b->packed->weight_ih[0], (real *)b->args->d_x + first * I, I);
+}
+
+/* With a projection: the gradient of h_t, for some sequences and some panels of it. */
+static void NAME(hidden_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0, ptrdiff_t t,
+                                  fastrnn_range rows, fastrnn_range panels)
+{
+    const NAME(kernels) *kernel = b->kernel;
+    const ptrdiff_t P = b->packed->P, G = b->cell->gates * b->packed->H, row = b->d_gates_row;
+    const ptrdiff_t first = first_row(&b->steps, t0), at = first_row(&b->steps, t);
+    const real *d_gates_next = b->d_gates + (first_row(&b->steps, t + 1) - first) * row;
+    const real *d_output = b->args->d_output;
+    real *d_h = b->d_h + (at - first) * P;
+    const fastrnn_range now = first_of(rows, rows_of_step(&b->steps, t)),
+                        both = first_of(now, rows_of_step(&b->steps, t + 1));
+    const ptrdiff_t from = panels.from * kernel->width,
+                    to = panels.to * kernel->width < P ? panels.to * kernel->width : P;
+    for (fastrnn_range piece = fastrnn_no_piece(panels);
+         fastrnn_next_piece(me, panels, 2.0 * (both.to - both.from) * G * kernel->width, &piece);)
+        kernel->multiply(both.to - both.from, piece.from, piece.to, d_gates_next + both.from * row, row,
+                         &b->packed->weight_hh[0], b->d_hidden + both.from * P, P);
+    for (ptrdiff_t r = now.from; from < to && r < now.to; r++)
+        kernel->add(to - from, b->d_hidden + r * P + from, d_output ? d_output + (at + r) * P + from : NULL,
+                    d_h + r * P + from);
+}
+
+/* Part 0 of step t of a chunk from t0 to t1, or part 1 after it, for some sequences and some panels of hidden units.
+ * h_{t-1} of the step after it is copied from the tape for `next` sequences, if the cell does not recover it. */
+static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_member *me, int part, ptrdiff_t t0,
+                                ptrdiff_t t1, ptrdiff_t t, fastrnn_range rows, fastrnn_range units, fastrnn_range next)
+{
+    const fastrnn_backward_args *args = b->args;
+    const fastrnn_packed *packed = b->packed;
+    const ptrdiff_t H = packed->H, P = packed->P, G = b->cell->gates * H, row = b->d_gates_row;
+    const real *h = b->states[0], *d_output = args->d_output;
+    const ptrdiff_t first = first_row(&b->steps, t0), at = first_row(&b->steps, t);
+    const ptrdiff_t count = rows_of_step(&b->steps, t), after = rows_of_step(&b->steps, t + 1);
+    const fastrnn_range now = first_of(rows, count);
+    real *h_next = t == t1 - 1 ? NULL : b->h_prev + (at + count - first) * P;
+    NAME(step_back)
+    step = {
+        .H = H,
+        .matrix = &packed->weight_hh[part],
+        .a = b->d_gates + (first_row(&b->steps, t + 1) - first) * row,
+        .a_row = row,
+        .product_rows = after,
+        .sum = b->d_hidden,
+        .peephole = packed->peephole,
+        .gates = b->gates ? b->gates + at * G : NULL,
+        .kept_h = h ? h + at * H : NULL,
+        .extra = b->extra ? b->extra + at * H : NULL,
+        .h_prev = !h  ? NULL
+                  : t ? h + first_row(&b->steps, t - 1) * H
+                      : args->state_0[0],
+        .d_output = d_output ? d_output + at * P : NULL,
+        .d_gates = b->d_gates + (at - first) * row,
+        .d_gates_row = row,
+        .h = h ? NULL : h_next,
+    };
+    NAME(states_at)(b, t, 0, step.state, step.state_prev);
+    for (int n = 0; n < b->cell->states; n++) step.d_state[n] = b->d_state[n];
+    if (packed->has_projection) {
+        step.matrix = &packed->weight_hr, step.a = b->d_h + (at - first) * P, step.a_row = P;
+        step.product_rows = count, step.sum = b->d_m;
+        step.kept_h = step.h_prev = step.d_output = NULL, step.h = b->m + (at - first) * H;
+    } else if (part == 1) {
+        step.a = step.d_gates + b->cell->parts[0] * H;
+        step.product_rows = count, step.sum = b->d_m, step.h = b->gated + (at - first) * H;
+    }
+    const double operations = 2.0 * (now.to - now.from) * step.matrix->K * b->kernel->width;
+    for (fastrnn_range piece = fastrnn_no_piece(units); fastrnn_next_piece(me, units, operations, &piece);)
+        b->cell->step_back(&step, part, now.from, now.to, piece.from, piece.to);
+    if (part == 0 && h_next && h) {
+        const fastrnn_range kept = first_of(next, after);
+        copy_bytes(h_next + kept.from * P, h + (at + kept.from) * P, kept.to - kept.from, P, sizeof(real));
+    }
+}
+
+/* Steps [from, to) of a chunk from t0 to t1, the last first, for some sequences, by one member. All sequences: their
+ * d_x is made for all steps together. */
+static void NAME(backward_rows)(const struct NAME(backward) * b, const fastrnn_member *me, fastrnn_range rows,
+                                ptrdiff_t t0, ptrdiff_t t1, ptrdiff_t from, ptrdiff_t to)
+{
+    const ptrdiff_t row = b->d_gates_row, first = first_row(&b->steps, t0);
+    const fastrnn_range units = {0, fastrnn_panels(b->packed->H, b->kernel->width)},
+                        h_panels = {0, fastrnn_panels(b->packed->P, b->kernel->width)},
+                        x_panels = {0, fastrnn_panels(b->packed->I, b->kernel->width)};
+    const int all = rows.from == 0 && rows.to == b->args->B;
+    for (ptrdiff_t t = to - 1; t >= from; t--) {
+        if (b->packed->has_projection) NAME(hidden_gradient)(b, me, t0, t, rows, h_panels);
+        for (int part = 0; part < b->packed->parts; part++)
+            NAME(backward_step)(b, me, part, t0, t1, t, rows, units, rows);
+        if (!b->args->d_x || (all && t > from)) continue;
+        const ptrdiff_t at = first_row(&b->steps, t);
+        const fastrnn_range now =
+            all ? (fastrnn_range){0, first_row(&b->steps, to) - at} : first_of(rows, rows_of_step(&b->steps, t));
+        NAME(input_gradient)(b, me, at + now.from, now.to - now.from, x_panels,
+                             b->d_gates + (at - first + now.from) * row);
+    }
+}
+
+static void NAME(backward_share_of_rows)(const void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    NAME(backward_rows)(phase->b, me, share_rows(&phase->b->steps, me), phase->t0, phase->t1, phase->from, phase->to);
+}
+
+static void NAME(backward_share_of_hidden)(const void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const fastrnn_range all = {0, phase->b->args->B};
+    NAME(hidden_gradient)(phase->b, me, phase->t0, me->item, all,
+                          fastrnn_share(fastrnn_panels(phase->b->packed->P, phase->b->kernel->width), me));
+}
+
+static void NAME(backward_share_of_step)(const void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const struct NAME(backward) *b = phase->b;
+    const fastrnn_range all = {0, b->args->B};
+    NAME(backward_step)(b, me, 0, phase->t0, phase->t1, me->item, all,
+                        fastrnn_share(fastrnn_panels(b->packed->H, b->kernel->width), me),
+                        fastrnn_share(b->args->B, me));
+}
+
+static void NAME(backward_share_of_part_1)(const void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const struct NAME(backward) *b = phase->b;
+    const fastrnn_range all = {0, b->args->B}, none = {0, 0};
+    NAME(backward_step)(b, me, 1, phase->t0, phase->t1, me->item, all,
+                        fastrnn_share(fastrnn_panels(b->packed->H, b->kernel->width), me), none);
+}
+
+/* The rows of d_x, for part `item` of the panels. */
+static void NAME(backward_share_of_input)(const void *context, const fastrnn_member *me)
+{
+    const NAME(backward_phase) *phase = context;
+    const struct NAME(backward) *b = phase->b;
+    const ptrdiff_t at = first_row(&b->steps, phase->t0), x_panels = fastrnn_panels(b->packed->I, b->kernel->width);
+    const fastrnn_range rows = fastrnn_share(first_row(&b->steps, phase->t1) - at, me);
+    NAME(input_gradient)(b, me, at + rows.from, rows.to - rows.from, fastrnn_part(x_panels, me->item, phase->parts),
+                         b->d_gates + rows.from * b->d_gates_row);
+}
+
+/* h_prev of the chunk's first step: h of the step before it, or h_0. */
+static void NAME(first_h_prev)(const struct NAME(backward) * b, ptrdiff_t t0)
+{
+    const ptrdiff_t H = b->packed->H, P = b->packed->P, n = rows_of_step(&b->steps, t0);
+    const ptrdiff_t before = t0 ? first_row(&b->steps, t0 - 1) : 0;
+    if (t0 == 0)
+        copy_bytes(b->h_prev, b->args->state_0[0], n, P, sizeof(real));
+    else if (b->states[0])
+        copy_bytes(b->h_prev, b->states[0] + before * P, n, P, sizeof(real));
+    else {
+        const real *state[FASTRNN_MOST_STATES] = {NULL};
+        for (int k = 1; k < b->cell->states; k++) state[k] = b->states[k] + before * H;
+        b->cell->recover_h(n, H, b->gates + before * b->cell->gates * H, state, b->h_prev);
+    }
+}
+
+/* The first step of the chunk from t0 to t1 becomes the one after the next chunk, which begins at `next`. */
+static void NAME(keep_first_step)(const struct NAME(backward) * b, ptrdiff_t t0, ptrdiff_t next)
+{
+    const ptrdiff_t row = b->d_gates_row, last = first_row(&b->steps, t0) - first_row(&b->steps, next);
+    copy_bytes(b->d_gates + last * row, b->d_gates, rows_of_step(&b->steps, t0), row, sizeof(real));
+}
+
+/* d_h_0, for some panels of it. */
+static void NAME(backward_share_of_h_0)(const void *context, const fastrnn_member *me)
+{
+    const struct NAME(backward) *b = ((const NAME(backward_phase) *)context)->b;
+    const ptrdiff_t P = b->packed->P, G = b->cell->gates * b->packed->H, count = rows_of_step(&b->steps, 0);
+    const fastrnn_range panels = fastrnn_share(fastrnn_panels(P, b->kernel->width), me);
+    for (fastrnn_range piece = fastrnn_no_piece(panels);
+         fastrnn_next_piece(me, panels, 2.0 * count * G * b->kernel->width, &piece);)
+        b->kernel->multiply(count, piece.from, piece.to, b->d_gates, b->d_gates_row, &b->packed->weight_hh[0],
+                            b->args->d_state_0[0], P);
+}
+
+static void NAME(end_backward)(const struct NAME(backward) * b)
+{
+    const ptrdiff_t H = b->packed->H, count = rows_of_step(&b->steps, 0);
+    real *d_h_0 = b->args->d_state_0[0];
+    for (int n = 1; n < b->cell->states; n++) copy_bytes(b->args->d_state_0[n], b->d_state[n], count, H, sizeof(real));
+    if (b->cell->bypass) b->kernel->add(count * H, d_h_0, b->d_state[0], d_h_0);
+}
+
+/* The steps of a chunk whose hidden units the team shares. */
+static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *team, int most,
+                                NAME(backward_phase) * phase)
+{
+    const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P;
+    const double G = b->cell->gates * (double)H;
+    for (ptrdiff_t t = phase->t1 - 1; t >= phase->t0; t--) {
+        const double now = (double)rows_of_step(&b->steps, t);
+        const int projected = b->packed->has_projection;
+        if (projected && !fastrnn_team_phase(team, most, 2 * now * P * G, NAME(backward_share_of_hidden), phase, t))
+            return 0;
+        const double operations = 2 * now * H * (projected ? (double)P : G);
+        if (!fastrnn_team_phase(team, most, operations, NAME(backward_share_of_step), phase, t)) return 0;
+        if (b->packed->parts > 1 && !fastrnn_team_phase(team, most, 2 * now * H * b->cell->parts[1] * H,
+                                                        NAME(backward_share_of_part_1), phase, t))
+            return 0;
+    }
+    if (!b->args->d_x) return 1;
+    const double operations = 2.0 * (first_row(&b->steps, phase->t1) - first_row(&b->steps, phase->t0)) * I * G;
+    phase->parts = fastrnn_phases(operations, fastrnn_panels(I, b->kernel->width));
+    for (int k = 0; k < phase->parts; k++)
+        if (!fastrnn_team_phase(team, most, operations / phase->parts, NAME(backward_share_of_input), phase, k))
+            return 0;
+    return 1;
+}
+
+/* A call by itself. */
+static int NAME(backward_call)(const struct NAME(backward) * b, fastrnn_team *team, fastrnn_plan p)
+{
+    const double operations = 2.0 * b->cell->gates * b->packed->H * (b->packed->I + b->packed->P);
+    const ptrdiff_t T = b->args->T;
+    const fastrnn_member caller = fastrnn_caller(team), *alone = p.threads == 1 ? &caller : NULL;
+    const fastrnn_range all = {0, b->args->B};
+    NAME(backward_phase) phase = {.b = b};
+    for (phase.t1 = T; phase.t1 > 0; phase.t1 = phase.t0) {
+        phase.t0 = start_of_chunk(&b->steps, phase.t1, b->chunk);
+        NAME(first_h_prev)(b, phase.t0);
+        if (alone)
+            NAME(backward_rows)(b, alone, all, phase.t0, phase.t1, phase.t0, phase.t1);
+        else if (p.split_rows) {
+            const ptrdiff_t n = phase.t1 - phase.t0;
+            const int pieces = fastrnn_pieces(2 * p.alone * n / T, PIECE, n);
+            for (int k = pieces - 1; k >= 0; k--) {
+                phase.from = phase.t0 + fastrnn_part(n, k, pieces).from,
+                phase.to = phase.t0 + fastrnn_part(n, k, pieces).to;
+                const ptrdiff_t rows = first_row(&b->steps, phase.to) - first_row(&b->steps, phase.from);
+                if (!fastrnn_team_phase(team, p.threads, operations * rows, NAME(backward_share_of_rows), &phase, 0))
+                    return 0;
+            }
+        } else if (!NAME(backward_units)(b, team, p.threads, &phase))
+            return 0;
+        if (!NAME(weight_gradients)(b, team, alone, p.threads, &phase)) return 0;
+        if (phase.t0 > 0) NAME(keep_first_step)(b, phase.t0, start_of_chunk(&b->steps, phase.t0, b->chunk));
+    }
+    if (!phase_of(team, alone, p.threads, 2.0 * b->args->B * b->packed->P * b->packed->H * b->cell->gates,
+                  NAME(backward_share_of_h_0), &phase, 0))
+        return 0;
+    NAME(end_backward)(b);
+    return 1;
+}
+
+/* Calls side by side: chunk by chunk, each call's steps and then its weights' gradients by one member. */
+typedef struct {
+    const struct NAME(backward) * calls;
+    int count;
+    ptrdiff_t t0, t1;
+} NAME(backwards);
+
+static void NAME(backward_piece)(const void *context, const fastrnn_member *me, int k, int item, int items)
+{
+    const NAME(backwards) *all = context;
+    const struct NAME(backward) *b = &all->calls[k];
+    const fastrnn_range rows = {0, b->args->B}, some = fastrnn_part(all->t1 - all->t0, items - 1 - item, items);
+    if (item == 0) NAME(first_h_prev)(b, all->t0);
+    NAME(backward_rows)(b, me, rows, all->t0, all->t1, all->t0 + some.from, all->t0 + some.to);
+}
+
+static void NAME(backwards_end_chunk)(const void *context, const fastrnn_member *me)
+{
+    const NAME(backwards) *all = context;
+    const fastrnn_member alone = fastrnn_alone(me);
+    for (int k = me->index; k < all->count; k += me->size) {
+        const struct NAME(backward) *b = &all->calls[k];
+        NAME(backward_phase) phase = {.b = b, .t0 = all->t0, .t1 = all->t1};
+        if (!NAME(weight_gradients)(b, me->team, &alone, 1, &phase)) return;
+        if (all->t0 > 0)
+            NAME(keep_first_step)(b, all->t0, start_of_chunk(&b->steps, all->t0, b->chunk));
+        else {
+            NAME(backward_share_of_h_0)(&phase, &alone);
+            NAME(end_backward)(b);
+        }
+    }
+}
+
+static int NAME(backward_side_by_side)(const struct NAME(backward) * calls, int count, int stacked,
+                                       fastrnn_arrangement how, double operations, fastrnn_team *team)
+{
+    NAME(backwards) all = {calls, count, 0, calls->args->T};
+    const double T = (double)calls->args->T;
+    for (; all.t1 > 0; all.t1 = all.t0) {
+        all.t0 = start_of_chunk(&calls->steps, all.t1, calls->chunk);
+        const double part = (double)(all.t1 - all.t0) / T;
+        fastrnn_arrangement now = how;
+        now.items = fastrnn_pieces(how.items * part, 1, all.t1 - all.t0);
+        if (!run_side_by_side(team, now, count, stacked, 2 * operations * part, NAME(backward_piece), &all)) return 0;
+        if (!fastrnn_team_phase(team, how.members, operations * part, NAME(backwards_end_chunk), &all, 0)) return 0;
+    }
+    return 1;
+}
+
+/* Columns of a chunk, and its rows: it ends with a block of the sums where that is possible, or has all rows where the
+ * memory of a block would be more. */
+static ptrdiff_t NAME(backward_columns)(const fastrnn_packed *packed)
+{
+    const ptrdiff_t H = packed->H, P = packed->P, d_gates = packed->isa->SUFFIX->cells[packed->cell]->d_gates;
+    return padded_row(d_gates * H, sizeof(real)) + P + (packed->has_projection ? P + H : 0);
+}
+static ptrdiff_t NAME(backward_chunk)(const fastrnn_backward_args *args)
+{
+    const steps s = {args->T, args->B, args->offsets};
+    const ptrdiff_t columns = NAME(backward_columns)(args->packed), N = first_row(&s, s.T), B = args->B;
+    ptrdiff_t chunk = chunk_rows(&s, BACKWARD_CHUNK_BYTES, columns, sizeof(real)), steps_of_blocks = 1;
+    if (N <= chunk || args->rows_after > 0 || args->rows_before > 0) return chunk;
+    while (steps_of_blocks < BLOCK_ROWS && steps_of_blocks * B % BLOCK_ROWS != 0) steps_of_blocks *= 2;
+    if (!args->offsets && steps_of_blocks <= chunk / B) chunk -= chunk % (steps_of_blocks * B);
+    const int in_parts = args->offsets || chunk % BLOCK_ROWS != 0;
+    return in_parts && N - chunk <= gradient_numbers(args->packed) / columns ? N : chunk;
+}
+
+/* The sums of b, but their memory, which is reserved. */
+static void NAME(prepare_sums)(struct NAME(backward) * b, fastrnn_layout *layout)
+{
+    const fastrnn_backward_args *args = b->args;
+    const fastrnn_packed *packed = b->packed;
+    const ptrdiff_t I = packed->I, H = packed->H, P = packed->P, G = b->cell->gates * H;
+    const ptrdiff_t N = first_row(&b->steps, args->T), all = args->rows_after + N + args->rows_before;
+    NAME(sums) *sums = &b->sums;
+    *sums = (NAME(sums)){.levels = fastrnn_sum_levels(all), .done = args->rows_after, .all = all};
+    sums->size = packed->peephole ? b->cell->peepholes * H : 0;
+    sums->peephole = (NAME(sum)){args->d_peephole, 0}; /* the first, see below */
+    sums->bias_ih = (NAME(sum)){args->d_bias_ih, sums->size};
+    sums->bias_hh = (NAME(sum)){args->d_bias_hh, sums->size += G};
+    sums->weight_ih = (NAME(sum)){args->d_weight_ih, sums->size += G};
+    sums->weight_hh = (NAME(sum)){args->d_weight_hh, sums->size += G * I};
+    sums->weight_hr = (NAME(sum)){args->d_weight_hr, sums->size += G * P};
+    sums->size = gradient_numbers(packed);
+    if (sums->levels == 0 || all > N) return; /* nothing needed, or in args->sums */
+
+    /* Only parts of blocks are summed in the memory of a block; those of peepholes are parts always. */
+    const int in_parts = N > b->chunk && (args->offsets || b->chunk % BLOCK_ROWS != 0);
+    b->at_block = fastrnn_reserve(layout, sizeof(real),
+                                  in_parts           ? sums->size
+                                  : packed->peephole ? b->cell->peepholes * H
+                                                     : 0,
+                                  1, 1);
+    b->at_groups = fastrnn_reserve(layout, sizeof(real), sums->levels - 1, sums->size, 1);
+}
+
+static void NAME(place_sums)(struct NAME(backward) * b, char *memory)
+{
+    if (b->sums.levels == 0) return;
+    const int several_calls = b->args->rows_after > 0 || b->args->rows_before > 0;
+    b->sums.block = several_calls ? b->args->sums : (real *)(memory + b->at_block);
+    b->sums.groups = several_calls ? b->sums.block + b->sums.size : (real *)(memory + b->at_groups);
+}
+
+/* Everything of b but its memory, which is reserved. */
+static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_backward_args *args, ptrdiff_t chunk,
+                                   int threads, fastrnn_layout *layout)
+{
+    const fastrnn_packed *packed = args->packed;
+    const NAME(kernels) *kernel = packed->isa->SUFFIX;
+    const NAME(cell) *cell = kernel->cells[packed->cell];
+    const ptrdiff_t B = args->B, I = packed->I, H = packed->H, P = packed->P, width = kernel->width;
+    const ptrdiff_t row = padded_row(cell->d_gates * H, sizeof(real)), projected = packed->has_projection ? 1 : 0;
+    const ptrdiff_t two_parts = packed->parts > 1 ? 1 : 0;
+    *b = (struct NAME(backward)){
+        .args = args,
+        .packed = packed,
+        .kernel = kernel,
+        .cell = cell,
+        .steps = {args->T, B, args->offsets},
+        .d_gates_row = row,
+        .scratch_size = (ptrdiff_t)kernel->outer_rows * BLOCK_ROWS,
+        .chunk = chunk,
+    };
+    NAME(prepare_sums)(b, layout);
+    b->at_d_gates = fastrnn_reserve(layout, sizeof(real), b->chunk + B, row, 1);
+    b->at_h_prev = fastrnn_reserve(layout, sizeof(real), b->chunk, P, 1);
+    b->at_d_h = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, P, 1);
+    b->at_m = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, H, 1);
+    b->at_gated = fastrnn_reserve(layout, sizeof(real), two_parts * b->chunk, H, 1);
+    b->at_d_m = fastrnn_reserve(layout, sizeof(real), projected || two_parts ? B : 0, H, 1);
+    b->at_d_hidden = fastrnn_reserve(layout, sizeof(real), B, P, 1);
+    for (int n = 0; n < cell->states; n++)
+        b->at_d_state[n] = fastrnn_reserve(layout, sizeof(real), n > 0 || cell->bypass ? B : 0, H, 1);
+    b->at_panels_x = fastrnn_reserve(layout, sizeof(real), BLOCK_ROWS, fastrnn_panels(I, width), width);
+    b->at_panels_h = fastrnn_reserve(layout, sizeof(real), BLOCK_ROWS, fastrnn_panels(P, width), width);
+    b->at_panels_m = fastrnn_reserve(layout, sizeof(real), projected * BLOCK_ROWS, fastrnn_panels(H, width), width);
+    b->at_panels_g = fastrnn_reserve(layout, sizeof(real), two_parts * BLOCK_ROWS, fastrnn_panels(H, width), width);
+    b->at_scratch = fastrnn_reserve(layout, sizeof(real), b->scratch_size, threads, 1);
+}
+
+static void NAME(place_backward)(struct NAME(backward) * b, char *memory)
+{
+    const fastrnn_packed *packed = b->packed;
+    NAME(place_sums)(b, memory);
+    b->d_gates = (real *)(memory + b->at_d_gates);
+    b->h_prev = (real *)(memory + b->at_h_prev);
+    b->panels_x = (real *)(memory + b->at_panels_x);
+    b->panels_h = (real *)(memory + b->at_panels_h);
+    b->scratch = (real *)(memory + b->at_scratch);
+    if (packed->has_projection) {
+        b->d_h = (real *)(memory + b->at_d_h);
+        b->m = (real *)(memory + b->at_m);
+        b->panels_m = (real *)(memory + b->at_panels_m);
+    }
+    if (packed->parts > 1) {
+        b->gated = (real *)(memory + b->at_gated);
+        b->panels_g = (real *)(memory + b->at_panels_g);
+    }
+    b->d_m = (real *)(memory + b->at_d_m);
+    b->d_hidden = (real *)(memory + b->at_d_hidden);
+    for (int n = 0; n < b->cell->states; n++)
+        if (n > 0 || b->cell->bypass) b->d_state[n] = (real *)(memory + b->at_d_state[n]);
+    const fastrnn_tape at = fastrnn_tape_layout(packed->dtype, packed->cell, first_row(&b->steps, b->steps.T),
+                                                packed->H, packed->has_projection ? packed->P : 0);
+    b->gates = fastrnn_in_tape(b->args->tape, at.gates);
+    for (int n = 0; n < b->cell->states; n++) b->states[n] = fastrnn_in_tape(b->args->tape, at.states[n]);
+    b->extra = fastrnn_in_tape(b->args->tape, at.extra);
+}
+
+/* The first values of d_hidden and d_state, and the results of sequences without any step. Where no sequence has a
+ * step, the gradients of the weights are zero. */
+static void NAME(begin_backward)(const struct NAME(backward) * b)
+{
+    const fastrnn_backward_args *args = b->args;
+    const ptrdiff_t B = args->B, I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H;
+    const ptrdiff_t some = rows_of_step(&b->steps, 0);
+    copy_bytes(b->d_hidden, args->d_state_n[0], some, P, sizeof(real));
+    if (b->cell->bypass) copy_bytes(b->d_state[0], NULL, some, H, sizeof(real));
+    for (int n = 0; n < b->cell->states; n++) {
+        const ptrdiff_t columns = n ? H : P;
+        const real *d_state_n = args->d_state_n[n];
+        if (n > 0) copy_bytes(b->d_state[n], d_state_n, some, H, sizeof(real));
+        copy_bytes((real *)args->d_state_0[n] + some * columns, d_state_n ? d_state_n + some * columns : NULL, B - some,
+                   columns, sizeof(real));
+    }
+    if (b->sums.all > 0) return;
+    copy_bytes(args->d_weight_ih, NULL, G, I, sizeof(real));
+    copy_bytes(args->d_weight_hh, NULL, G, P, sizeof(real));
+    copy_bytes(args->d_bias_ih, NULL, args->d_bias_ih ? G : 0, 1, sizeof(real));
+    copy_bytes(args->d_bias_hh, NULL, args->d_bias_hh ? G : 0, 1, sizeof(real));
+    copy_bytes(args->d_weight_hr, NULL, args->d_weight_hr ? P : 0, H, sizeof(real));
+    copy_bytes(args->d_peephole, NULL, args->d_peephole ? b->cell->peepholes : 0, H, sizeof(real));
+}
+
+static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int count, int stacked,
+                                         fastrnn_workspace *workspace, const fastrnn_interruption *interruption,
+                                         int threads)
+{
+    struct NAME(backward) calls[FASTRNN_MOST_CALLS];
+    fastrnn_plan plans[FASTRNN_MOST_CALLS];
+    const steps s = {args->T, args->B, args->offsets}; /* all have the same */
+    const fastrnn_packed *packed[FASTRNN_MOST_CALLS] = {NULL};
+    for (int k = 0; k < count; k++) packed[k] = args[k].packed;
+    double operations;
+    const fastrnn_arrangement how = NAME(plan_calls)(s, packed, count, stacked, threads, plans, &operations);
+    ptrdiff_t chunk = NAME(backward_chunk)(args);
+    for (int k = 1; how.side_by_side && k < count; k++) {
+        const ptrdiff_t own = NAME(backward_chunk)(&args[k]);
+        if (own < chunk) chunk = own;
+    }
+    fastrnn_layout layout = {0};
+    for (int k = 0; k < count; k++) {
+        fastrnn_layout own = {0}; /* one after the other, they use the same memory */
+        NAME(prepare_backward)(&calls[k], &args[k], how.side_by_side ? chunk : NAME(backward_chunk)(&args[k]),
+                               plans[k].threads, how.side_by_side ? &layout : &own);
+        if (!how.side_by_side) merge_layout(&layout, &own);
+    }
+    char *memory = fastrnn_borrow(workspace, &layout);
+    if (!memory) return FASTRNN_OUT_OF_MEMORY;
+    for (int k = 0; k < count; k++) NAME(place_backward)(&calls[k], memory);
+    const int any = args->T > 0 && rows_of_step(&s, 0) > 0;
+    fastrnn_team team;
+    fastrnn_team_open(&team, how.members, 2 * how.alone, interruption);
+    if (how.side_by_side) {
+        for (int k = 0; k < count; k++) NAME(begin_backward)(&calls[k]);
+        if (any) NAME(backward_side_by_side)(calls, count, stacked, how, operations, &team);
+    } else
+        for (int k = 0; k < count; k++) {
+            NAME(begin_backward)(&calls[k]);
+            if (any && !NAME(backward_call)(&calls[k], &team, plans[k])) break;
+        }
+    const int complete = fastrnn_team_close(&team);
+    fastrnn_give_back(workspace, memory);
+    return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
+}

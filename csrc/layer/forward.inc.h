@@ -1,0 +1,373 @@
+/* The forward pass of a layer over time, in one precision. A call is cut into phases (runtime/team.h), whose shares are
+ * functions of a member: its share of the hidden units or of the sequences, or the whole of one call among several. */
+
+struct NAME(forward) {
+    const fastrnn_forward_args *args;
+    const fastrnn_packed *packed;
+    const NAME(kernels) * kernel;
+    const NAME(cell) * cell;
+    steps steps;
+    real *gates;                             /* (rows of a chunk, G), or of all steps in the tape */
+    real *kept[FASTRNN_MOST_STATES], *extra; /* in the tape: (N, P) h, (N, H) other states; NULL: not saved */
+    real *state[FASTRNN_MOST_STATES]; /* without a tape, (B, H): the states but h, of step t. Not in state_n, which may
+                                         share a cache line with that of a call on another core */
+    real *x_rows;    /* (rows of a chunk, x_row): the chunk's x where its own rows collide, else NULL */
+    real *hidden;    /* (2, B, h_row): h_{t-1} and h_t in turn */
+    real *m;         /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
+    real *gated;     /* (B, unit_row): the first part's result, for a cell of two parts */
+    real *recurrent; /* (B, G): the recurrent sums of a step, where the cell keeps them apart */
+    ptrdiff_t x_row, h_row, unit_row;
+    ptrdiff_t chunk; /* rows whose input is projected together, at least B */
+    size_t at_gates, at_x_rows, at_hidden, at_state[FASTRNN_MOST_STATES], at_m, at_gated, at_recurrent; /* workspace */
+};
+
+/* Steps [t0, t1), whose projection has so many phases of its own; 1: it comes with the first step. */
+typedef struct {
+    const struct NAME(forward) * f;
+    ptrdiff_t t0, t1;
+    int parts;
+} NAME(forward_phase);
+
+static int NAME(keeps_gates)(const struct NAME(forward) * f) { return f->args->tape && f->cell->saves_gates; }
+
+/* The gates of the rows of steps from t0 on. */
+static real *NAME(gates_from)(const struct NAME(forward) * f, ptrdiff_t t0)
+{
+    const ptrdiff_t G = f->cell->gates * f->packed->H;
+    return f->gates + (NAME(keeps_gates)(f) ? first_row(&f->steps, t0) * G : 0);
+}
+
+static void NAME(copy_x)(const struct NAME(forward) * f, ptrdiff_t t0, fastrnn_range rows)
+{
+    const ptrdiff_t I = f->packed->I;
+    const real *x = (const real *)f->args->x + first_row(&f->steps, t0) * I;
+    for (ptrdiff_t r = rows.from; r < rows.to; r++)
+        memcpy(f->x_rows + r * f->x_row, x + r * I, (size_t)I * sizeof(real));
+}
+
+/* The input's part of the gates, for some rows of the steps from t0 on and some blocks. */
+static void NAME(project_rows)(const struct NAME(forward) * f, const fastrnn_member *me, ptrdiff_t t0,
+                               fastrnn_range rows, fastrnn_range blocks)
+{
+    const fastrnn_packed *packed = f->packed;
+    const ptrdiff_t I = packed->I, H = packed->H, G = f->cell->gates * H, n = rows.to - rows.from;
+    const real *x = f->x_rows ? f->x_rows : (const real *)f->args->x + first_row(&f->steps, t0) * I;
+    const double operations = 2.0 * n * I * f->cell->gates * f->cell->block;
+    for (fastrnn_range piece = fastrnn_no_piece(blocks); fastrnn_next_piece(me, blocks, operations, &piece);)
+        f->kernel->project(f->cell, n, H, piece.from, piece.to, x + rows.from * f->x_row, f->x_row, packed->weight_ih,
+                           (const real *const *)packed->bias_ih, NAME(gates_from)(f, t0) + rows.from * G);
+}
+
+/* One part of step t, whose gates are at `gates`, for some sequences and some blocks. */
+static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_member *me, int part, ptrdiff_t t,
+                               real *gates, fastrnn_range rows, fastrnn_range blocks)
+{
+    const fastrnn_forward_args *args = f->args;
+    const ptrdiff_t B = args->B, H = f->packed->H, P = f->packed->P, at = first_row(&f->steps, t);
+    const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t));
+    NAME(step)
+    step = {
+        .H = H,
+        .weight_hh = f->packed->weight_hh,
+        .bias_hh = (const real *const *)f->packed->bias_hh,
+        .peephole = f->packed->peephole,
+        .h_prev = t ? f->hidden + t % 2 * B * f->h_row : args->state_0[0],
+        .h_prev_row = t ? f->h_row : P,
+        .gates = gates,
+        .recurrent = f->recurrent,
+        .gated = f->gated,
+        .gated_row = f->unit_row,
+        .kept_h = f->kept[0] && !f->m ? f->kept[0] + at * H : NULL,
+        .extra = f->extra ? f->extra + at * H : NULL,
+        .h = f->m ? f->m : (real *)args->output + at * P,
+        .h_row = f->m ? f->unit_row : P,
+        .h_next = f->m ? NULL : f->hidden + (t + 1) % 2 * B * f->h_row,
+        .h_next_row = f->h_row,
+        .keep = args->tape != NULL,
+    };
+    for (int n = 1; n < f->cell->states; n++) {
+        step.state[n] = f->kept[n] ? f->kept[n] + at * H : f->state[n];
+        step.state_prev[n] = !t           ? args->state_0[n]
+                             : f->kept[n] ? f->kept[n] + first_row(&f->steps, t - 1) * H
+                                          : f->state[n];
+    }
+    const double operations = 2.0 * (now.to - now.from) * P * f->cell->parts[part] * f->cell->block;
+    for (fastrnn_range piece = fastrnn_no_piece(blocks); fastrnn_next_piece(me, blocks, operations, &piece);)
+        f->cell->step(&step, part, now.from, now.to, piece.from, piece.to);
+}
+
+/* The recurrent projection of step t, for some sequences and some panels of h_t. */
+static void NAME(project_hidden)(const struct NAME(forward) * f, const fastrnn_member *me, ptrdiff_t t,
+                                 fastrnn_range rows, fastrnn_range panels)
+{
+    const fastrnn_forward_args *args = f->args;
+    const ptrdiff_t H = f->packed->H, P = f->packed->P, at = first_row(&f->steps, t);
+    const int width = f->kernel->width;
+    const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t));
+    real *h_next = f->hidden + (t + 1) % 2 * args->B * f->h_row, *output = args->output;
+    const double operations = 2.0 * (now.to - now.from) * H * width;
+    for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
+        f->kernel->multiply(now.to - now.from, piece.from, piece.to, f->m + now.from * f->unit_row, f->unit_row,
+                            &f->packed->weight_hr, h_next + now.from * f->h_row, f->h_row);
+    const ptrdiff_t from = panels.from * width, to = panels.to * width;
+    const size_t bytes = (size_t)((to < P ? to : P) - from) * sizeof(real);
+    for (ptrdiff_t r = now.from; from < P && r < now.to; r++) {
+        memcpy(output + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
+        if (f->kept[0]) memcpy(f->kept[0] + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
+    }
+}
+
+/* state_n of some sequences, after the last step. */
+static void NAME(end_forward)(const struct NAME(forward) * f, fastrnn_range rows)
+{
+    const fastrnn_forward_args *args = f->args;
+    const ptrdiff_t H = f->packed->H, P = f->packed->P;
+    const real *output = args->output;
+    for (ptrdiff_t t = args->T - 1, done = 0; t >= 0 && done < args->B; t--) {
+        const ptrdiff_t count = rows_of_step(&f->steps, t), at = first_row(&f->steps, t);
+        const fastrnn_range ending = first_of(from_row(rows, done), count);
+        done = count;
+        if (ending.from >= ending.to) continue;
+        copy_bytes((real *)args->state_n[0] + ending.from * P, output + (at + ending.from) * P, ending.to - ending.from,
+                   P, sizeof(real));
+        for (int n = 1; n < f->cell->states; n++)
+            copy_bytes((real *)args->state_n[n] + ending.from * H,
+                       (f->kept[n] ? f->kept[n] + at * H : f->state[n]) + ending.from * H, ending.to - ending.from, H,
+                       sizeof(real));
+    }
+}
+
+/* Steps [from, to) of some sequences, by one member. All sequences: their input is projected some steps at a time. */
+static void NAME(forward_rows)(const struct NAME(forward) * f, const fastrnn_member *me, fastrnn_range rows,
+                               ptrdiff_t from, ptrdiff_t to)
+{
+    const ptrdiff_t B = f->args->B, G = f->cell->gates * f->packed->H;
+    const fastrnn_range blocks = {0, fastrnn_panels(f->packed->H, f->cell->block)},
+                        h_panels = {0, fastrnn_panels(f->packed->P, f->kernel->width)};
+    const int all = rows.from == 0 && rows.to == B;
+    for (ptrdiff_t t0 = from, t1; t0 < to; t0 = t1) {
+        t1 = all ? end_of_chunk(&f->steps, t0, f->chunk) : t0 + 1;
+        if (t1 > to) t1 = to;
+        const ptrdiff_t first = first_row(&f->steps, t0);
+        const fastrnn_range flat =
+            all ? (fastrnn_range){0, first_row(&f->steps, t1) - first} : first_of(rows, rows_of_step(&f->steps, t0));
+        if (f->x_rows) NAME(copy_x)(f, t0, flat);
+        NAME(project_rows)(f, me, t0, flat, blocks);
+        for (ptrdiff_t t = t0; t < t1; t++) {
+            real *gates = NAME(gates_from)(f, t0) + (first_row(&f->steps, t) - first) * G;
+            for (int part = 0; part < f->packed->parts; part++) NAME(forward_step)(f, me, part, t, gates, rows, blocks);
+            if (f->m) NAME(project_hidden)(f, me, t, rows, h_panels);
+        }
+    }
+    if (to == f->args->T) NAME(end_forward)(f, rows);
+}
+
+static void NAME(forward_share_of_rows)(const void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    NAME(forward_rows)(phase->f, me, share_rows(&phase->f->steps, me), phase->t0, phase->t1);
+}
+
+static void NAME(forward_share_of_copies)(const void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    const steps *s = &phase->f->steps;
+    NAME(copy_x)(phase->f, phase->t0, fastrnn_share(first_row(s, phase->t1) - first_row(s, phase->t0), me));
+}
+
+static void NAME(forward_share_of_input)(const void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    const steps *s = &phase->f->steps;
+    const fastrnn_range rows = {0, first_row(s, phase->t1) - first_row(s, phase->t0)};
+    const ptrdiff_t blocks = fastrnn_panels(phase->f->packed->H, phase->f->cell->block);
+    NAME(project_rows)(phase->f, me, phase->t0, rows, fastrnn_share_of_item(blocks, phase->parts, me));
+}
+
+/* Part 0 of step `item`. */
+static void NAME(forward_share_of_step)(const void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    const struct NAME(forward) *f = phase->f;
+    const ptrdiff_t G = f->cell->gates * f->packed->H;
+    const fastrnn_range blocks = fastrnn_share(fastrnn_panels(f->packed->H, f->cell->block), me), all = {0, f->args->B};
+    const ptrdiff_t first = first_row(&f->steps, phase->t0), at = first_row(&f->steps, me->item) - first;
+    if (me->item == phase->t0 && phase->parts == 1)
+        NAME(project_rows)(f, me, phase->t0, (fastrnn_range){0, first_row(&f->steps, phase->t1) - first}, blocks);
+    NAME(forward_step)(f, me, 0, me->item, NAME(gates_from)(f, phase->t0) + at * G, all, blocks);
+}
+
+/* Part 1 of step `item`. */
+static void NAME(forward_share_of_part_1)(const void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    const struct NAME(forward) *f = phase->f;
+    const ptrdiff_t at = first_row(&f->steps, me->item) - first_row(&f->steps, phase->t0);
+    const fastrnn_range blocks = fastrnn_share(fastrnn_panels(f->packed->H, f->cell->block), me), all = {0, f->args->B};
+    NAME(forward_step)(f, me, 1, me->item, NAME(gates_from)(f, phase->t0) + at * f->cell->gates * f->packed->H, all,
+                       blocks);
+}
+
+static void NAME(forward_share_of_hidden)(const void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    const struct NAME(forward) *f = phase->f;
+    const fastrnn_range all = {0, f->args->B};
+    NAME(project_hidden)(f, me, me->item, all, fastrnn_share(fastrnn_panels(f->packed->P, f->kernel->width), me));
+}
+
+/* Steps [t0, t1), a chunk, whose hidden units the team shares. */
+static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *team, int most, ptrdiff_t t0, ptrdiff_t t1)
+{
+    const ptrdiff_t I = f->packed->I, H = f->packed->H, P = f->packed->P, blocks = fastrnn_panels(H, f->cell->block);
+    const double rows = (double)(first_row(&f->steps, t1) - first_row(&f->steps, t0)), G = f->cell->gates * (double)H;
+    const NAME(forward_phase) phase = {f, t0, t1, fastrnn_phases(2 * rows * I * G, blocks)};
+    const double input = 2 * rows * I * G / phase.parts;
+    if (f->x_rows && !fastrnn_team_phase(team, most, rows * I, NAME(forward_share_of_copies), &phase, 0)) return 0;
+    for (int k = 0; phase.parts > 1 && k < phase.parts; k++)
+        if (!fastrnn_team_phase(team, most, input, NAME(forward_share_of_input), &phase, k)) return 0;
+    for (ptrdiff_t t = t0; t < t1; t++) {
+        const double now = (double)rows_of_step(&f->steps, t);
+        const double recurrent = 2 * now * P * H, first = t == t0 && phase.parts == 1 ? input : 0;
+        if (!fastrnn_team_phase(team, most, recurrent * f->cell->parts[0] + first, NAME(forward_share_of_step), &phase,
+                                t))
+            return 0;
+        if (f->packed->parts > 1 &&
+            !fastrnn_team_phase(team, most, recurrent * f->cell->parts[1], NAME(forward_share_of_part_1), &phase, t))
+            return 0;
+        if (f->m && !fastrnn_team_phase(team, most, 2 * now * P * H, NAME(forward_share_of_hidden), &phase, t))
+            return 0;
+    }
+    return 1;
+}
+
+/* A call by itself. */
+static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team, fastrnn_plan p)
+{
+    const ptrdiff_t T = f->args->T;
+    const fastrnn_range all = {0, f->args->B};
+    const fastrnn_member caller = fastrnn_caller(team);
+    if (p.threads == 1) {
+        NAME(forward_rows)(f, &caller, all, 0, T);
+        return fastrnn_team_go(&caller, 0);
+    }
+    if (p.split_rows) {
+        const double operations = 2.0 * f->cell->gates * f->packed->H * (f->packed->I + f->packed->P);
+        const int pieces = fastrnn_pieces(p.alone, PIECE, T);
+        for (int k = 0; k < pieces; k++) {
+            const NAME(forward_phase)
+                phase = {f, first_step(&f->steps, k, pieces), first_step(&f->steps, k + 1, pieces), 0};
+            const ptrdiff_t rows = first_row(&f->steps, phase.t1) - first_row(&f->steps, phase.t0);
+            if (rows > 0 &&
+                !fastrnn_team_phase(team, p.threads, operations * rows, NAME(forward_share_of_rows), &phase, 0))
+                return 0;
+        }
+        return 1;
+    }
+    for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) {
+        t1 = end_of_chunk(&f->steps, t0, f->chunk);
+        if (!NAME(forward_units)(f, team, p.threads, t0, t1)) return 0;
+    }
+    NAME(end_forward)(f, all);
+    return 1;
+}
+
+/* Everything of f but its memory, which is reserved. */
+static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forward_args *args, fastrnn_layout *layout)
+{
+    const fastrnn_packed *packed = args->packed;
+    const NAME(kernels) *kernel = packed->isa->SUFFIX;
+    const NAME(cell) *cell = kernel->cells[packed->cell];
+    const ptrdiff_t B = args->B, I = packed->I, H = packed->H, P = packed->P, G = cell->gates * H;
+    const int copy_x = rows_collide(I, sizeof(real));
+    const ptrdiff_t x_row = copy_x ? padded_row(I, sizeof(real)) : I;
+    *f = (struct NAME(forward)){
+        .args = args,
+        .packed = packed,
+        .kernel = kernel,
+        .cell = cell,
+        .steps = {args->T, B, args->offsets},
+        .x_row = x_row,
+        .h_row = padded_row(P, sizeof(real)),
+        .unit_row = padded_row(H, sizeof(real)),
+    };
+    f->chunk = chunk_rows(&f->steps, projection_bytes(I, G, sizeof(real)), G + (copy_x ? x_row : 0), sizeof(real));
+    f->at_gates = fastrnn_reserve(layout, sizeof(real), NAME(keeps_gates)(f) ? 0 : f->chunk, G, 1);
+    f->at_x_rows = fastrnn_reserve(layout, sizeof(real), copy_x ? f->chunk : 0, x_row, 1);
+    f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, B, f->h_row);
+    for (int n = 1; n < cell->states; n++)
+        f->at_state[n] = fastrnn_reserve(layout, sizeof(real), args->tape ? 0 : B, H, 1);
+    f->at_m = fastrnn_reserve(layout, sizeof(real), packed->has_projection ? B : 0, f->unit_row, 1);
+    f->at_gated = fastrnn_reserve(layout, sizeof(real), packed->parts > 1 ? B : 0, f->unit_row, 1);
+    f->at_recurrent = fastrnn_reserve(layout, sizeof(real), cell->recurrent ? B : 0, G, 1);
+}
+
+static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
+{
+    const fastrnn_packed *packed = f->packed;
+    const ptrdiff_t N = first_row(&f->steps, f->steps.T), projection = packed->has_projection ? packed->P : 0;
+    f->gates = (real *)(memory + f->at_gates);
+    if (f->args->tape) {
+        const fastrnn_tape at = fastrnn_tape_layout(packed->dtype, packed->cell, N, packed->H, projection);
+        if (f->cell->saves_gates) f->gates = fastrnn_in_tape(f->args->tape, at.gates);
+        for (int n = 0; n < f->cell->states; n++) f->kept[n] = fastrnn_in_tape(f->args->tape, at.states[n]);
+        f->extra = fastrnn_in_tape(f->args->tape, at.extra);
+        fastrnn_clear_gaps(f->args->tape, packed->dtype, packed->cell, N, packed->H, projection);
+    } else
+        for (int n = 1; n < f->cell->states; n++) f->state[n] = (real *)(memory + f->at_state[n]);
+    if (rows_collide(packed->I, sizeof(real))) f->x_rows = (real *)(memory + f->at_x_rows);
+    f->hidden = (real *)(memory + f->at_hidden);
+    if (packed->has_projection) f->m = (real *)(memory + f->at_m);
+    if (packed->parts > 1) f->gated = (real *)(memory + f->at_gated);
+    if (f->cell->recurrent) f->recurrent = (real *)(memory + f->at_recurrent);
+}
+
+/* Piece `item` of call k, by one member. */
+static void NAME(forward_piece)(const void *calls, const fastrnn_member *me, int k, int item, int items)
+{
+    const struct NAME(forward) *f = (const struct NAME(forward) *)calls + k;
+    const fastrnn_range all = {0, f->args->B};
+    const ptrdiff_t from = first_step(&f->steps, item, items), to = first_step(&f->steps, item + 1, items);
+    if (from < to) NAME(forward_rows)(f, me, all, from, to);
+}
+
+static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int count, int stacked,
+                                        fastrnn_workspace *workspace, const fastrnn_interruption *interruption,
+                                        int threads)
+{
+    struct NAME(forward) calls[FASTRNN_MOST_CALLS];
+    fastrnn_plan plans[FASTRNN_MOST_CALLS];
+    const steps s = {args->T, args->B, args->offsets}; /* all have the same */
+    const fastrnn_packed *packed[FASTRNN_MOST_CALLS] = {NULL};
+    for (int k = 0; k < count; k++) packed[k] = args[k].packed;
+    double operations;
+    const fastrnn_arrangement how = NAME(plan_calls)(s, packed, count, stacked, threads, plans, &operations);
+    fastrnn_layout layout = {0};
+    for (int k = 0; k < count; k++) {
+        fastrnn_layout own = {0}; /* one after the other, they use the same memory */
+        NAME(prepare_forward)(&calls[k], &args[k], how.side_by_side ? &layout : &own);
+        if (!how.side_by_side) merge_layout(&layout, &own);
+    }
+    char *memory = fastrnn_borrow(workspace, &layout);
+    if (!memory) return FASTRNN_OUT_OF_MEMORY;
+    for (int k = 0; k < count; k++) NAME(place_forward)(&calls[k], memory);
+    const ptrdiff_t some = args->T > 0 ? rows_of_step(&s, 0) : 0;
+    int complete = 1;
+    if (some > 0) {
+        fastrnn_team team;
+        fastrnn_team_open(&team, how.members, how.alone, interruption);
+        if (how.side_by_side)
+            run_side_by_side(&team, how, count, stacked, operations, NAME(forward_piece), calls);
+        else
+            for (int k = 0; k < count && NAME(forward_call)(&calls[k], &team, plans[k]); k++) continue;
+        complete = fastrnn_team_close(&team);
+    }
+    for (int k = 0; k < count; k++) /* of the sequences without a step */
+        for (int n = 0; n < calls[k].cell->states; n++) {
+            const ptrdiff_t columns = n ? args[k].packed->H : args[k].packed->P;
+            copy_bytes((real *)args[k].state_n[n] + some * columns, (const real *)args[k].state_0[n] + some * columns,
+                       args[k].B - some, columns, sizeof(real));
+        }
+    fastrnn_give_back(workspace, memory);
+    return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;
+}

@@ -1,0 +1,115 @@
+#include "layer/plan.h"
+
+#include "layer/packed.h"
+#include "runtime/team.h"
+
+const fastrnn_machine fastrnn_usual_machine = {
+    .start = 1000,
+    .phase = 400,
+    .flops = 10,
+    .cell = 6,
+    .transfer = 8,
+    .caution = 1.1,
+    .memory = {{40e3, 200}, {1e6, 100}, {4e6, 50}, {0, 20}},
+};
+
+enum { FEWEST_ROWS = 4 }; /* of a step, for each thread that shares the batch */
+
+double fastrnn_operations(const fastrnn_shape *s)
+{
+    return 2.0 * s->gates * (double)s->H * (double)s->rows * (double)(s->I + s->P);
+}
+
+/* Of n hidden units shared in blocks, the most that one of `members` gets. */
+static ptrdiff_t largest_share(ptrdiff_t n, ptrdiff_t block, int members)
+{
+    ptrdiff_t most = 0;
+    for (int k = 0; k < members; k++) {
+        const fastrnn_range part = fastrnn_part(fastrnn_panels(n, block), k, members);
+        const ptrdiff_t units = (part.to * block < n ? part.to * block : n) - part.from * block;
+        if (units > most) most = units;
+    }
+    return most;
+}
+
+static double bandwidth(const fastrnn_machine *machine, double bytes)
+{
+    int level = 0;
+    while (level < 3 && bytes >= machine->memory[level].below) level++;
+    return machine->memory[level].bandwidth;
+}
+
+/* The estimate for n threads, which share the B sequences of a step, or the hidden units. Sharing hidden units keeps a
+ * slice of weight_hh in each core's caches and costs a phase of the team for each part of a step; sharing the batch
+ * needs few, but every core reads all weights in every step, weight_ih too, because the core that projects a row should
+ * also use it: so it takes some rows to be worth that. */
+static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, ptrdiff_t B, int n, int split_rows)
+{
+    const double lanes = s->width / 2, speed = machine->flops * lanes, gates = s->gates;
+    const double rows = split_rows ? (double)fastrnn_panels(B, n) : (double)B;
+    const double units = split_rows ? (double)s->H : (double)largest_share(s->H, s->block, n);
+    const double weights = gates * units * (split_rows ? s->P + s->I : s->P); /* numbers read each step */
+    const double bytes = weights * s->element, speed_of_reading = bandwidth(machine, bytes);
+    const double product = 2 * rows * weights / speed, reading = bytes / speed_of_reading;
+    double step = (product > reading ? product : reading) + machine->cell * gates * rows * units / lanes;
+    if (n > 1 && !split_rows) step += s->parts * machine->phase + (double)B * s->P * s->element / machine->transfer;
+    double input = split_rows ? 0 : 2 * rows * s->I * gates * units / speed;
+    const double once = split_rows ? 0 : gates * units * s->I * s->element / speed_of_reading / s->T; /* weight_ih */
+    if (once > input) input = once;
+    const double time = s->T * (step + input) + (n > 1 ? machine->start : 0);
+    return n > 1 ? machine->caution * time : time;
+}
+
+fastrnn_plan fastrnn_plan_call(const fastrnn_shape *s, const fastrnn_machine *machine, int threads)
+{
+    const ptrdiff_t B = s->T > 0 ? fastrnn_panels(s->rows, s->T) : 0; /* a step's sequences, on average */
+    const ptrdiff_t blocks = fastrnn_panels(s->H, s->block);
+    fastrnn_plan best = {1, 0, 0, 0};
+    if (B == 0) return best;
+    for (int n = 1; n <= threads && (n <= B / FEWEST_ROWS || n <= blocks); n++)
+        for (int split_rows = 0; split_rows <= (n > 1); split_rows++) {
+            if (split_rows ? n > B / FEWEST_ROWS : n > blocks) continue;
+            const double time = estimate(s, machine, B, n, split_rows);
+            if (n == 1 || time < best.time) best = (fastrnn_plan){n, split_rows, time, n == 1 ? time : best.alone};
+        }
+    return best;
+}
+
+int fastrnn_pieces(double time, double piece, ptrdiff_t n)
+{
+    double pieces = time / piece;
+    if (pieces > FASTRNN_MOST_ITEMS) pieces = FASTRNN_MOST_ITEMS;
+    if (pieces > (double)n) pieces = (double)n;
+    return pieces < 1 ? 1 : (int)pieces;
+}
+
+int fastrnn_phases(double operations, ptrdiff_t n)
+{
+    const double most = 5e7;
+    double phases = operations / most;
+    if (phases > (double)n / 4) phases = (double)n / 4;
+    return phases < 1 ? 1 : (int)phases;
+}
+
+fastrnn_arrangement fastrnn_arrange(fastrnn_plan *plans, int count, int stacked, ptrdiff_t T, int threads)
+{
+    const double own_piece = 20000, stacked_piece = 15000; /* ns */
+    double in_turn = 0, longest = 0, alone = 0;
+    int most = 1;
+    for (int k = 0; k < count; k++) {
+        in_turn += plans[k].time;
+        alone += plans[k].alone;
+        if (plans[k].alone > longest) longest = plans[k].alone;
+        if (plans[k].threads > most) most = plans[k].threads;
+    }
+    const int members = threads < count ? threads : count;
+    if (members > 1) {
+        const int items = fastrnn_pieces(longest, stacked ? stacked_piece : own_piece, T);
+        const double waiting = stacked ? (double)(items + members - 1) / items : 1;
+        if (longest * waiting * (double)fastrnn_panels(count, members) < in_turn) {
+            for (int k = 0; k < count; k++) plans[k] = (fastrnn_plan){1, 0, plans[k].alone, plans[k].alone};
+            return (fastrnn_arrangement){1, items, members, alone};
+        }
+    }
+    return (fastrnn_arrangement){0, 1, most, alone};
+}
