@@ -44,7 +44,7 @@ lint: $(VENV)/lint ## what .ci/run has to say about style and types (seconds)
 	@$(BIN)/clang-format --dry-run -Werror $(C_FILES) benchmarks/*.c
 	@PATH="$(abspath $(BIN)):$$PATH" cython-lint fastrnn/_core.pyx
 	@$(BIN)/mypy
-	@$(BIN)/python -m mypy.stubtest fastrnn --allowlist .ci/stubtest-allowlist
+	@$(BIN)/python -m mypy.stubtest fastrnn --allowlist .ci/stubtest-allowlist --mypy-config-file pyproject.toml
 
 format: $(VENV)/lint ## lay Python and C out as `make lint` wants it
 	@$(BIN)/ruff check -q --fix . || true
@@ -117,7 +117,7 @@ $(VENV)/lint $(VENV)/wheel: $(VENV)/%: pyproject.toml | $(VENV)/installed
 	@touch $@
 
 # As the extension is, but for -O1, which is enough and takes a fifth of the time, assertions, and line numbers.
-$(BUILD)/asan/built: $(SOURCES) $(wildcard fastrnn/*.py) | $(VENV)/extras
+$(BUILD)/asan/built: $(SOURCES) $(wildcard fastrnn/*.py fastrnn/*/*.py) | $(VENV)/extras
 	@echo "building fastrnn with sanitizers"
 	@CC="gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
 		CFLAGS="-O1 -g1 -UNDEBUG" $(BIN)/python setup.py -q build --build-base $(BUILD)/asan --build-lib $(BUILD)/asan/lib

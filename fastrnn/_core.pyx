@@ -1,18 +1,24 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, embedsignature=False
 # cython: freethreading_compatible=True
-"""Binding of csrc/fastrnn.h: arrays to pointers, status to exception.
+"""Binding of csrc/fastrnn.h: records of calls to C structs, arrays to pointers, status to exception.
 
-Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is looked at here; their shapes are not: the
-callers have checked them and allocated the results. Steps does both, for a call that lasts microseconds.
+Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is checked here; their shapes are not: the
+callers have checked them and have allocated the results. `Steps` does both, for a call that lasts microseconds.
 
-A cell is "lstm", "gru", "rnn_tanh" or "rnn_relu". Weights are tuples (weight_ih, weight_hh, bias_ih, bias_hh,
-weight_hr, weight_peephole), what there is not being None; and c_0 and the like are None but for the LSTM.
+A cell has the name that it has in C: "lstm", "gru", "rnn_tanh" or "rnn_relu". The weights of one direction of one layer
+are a tuple in the order of WEIGHTS, in which absent weights are None and absent ones at the end may be left out. A
+state is a list of arrays (L, B, n), one for each state of the cell and h first, whose first axis counts the directions
+of the layers of a stack; the field `index` of a call names the row of these arrays that belongs to the call.
 """
 
 cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
+from cpython.pythread cimport (
+    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
+    PyThread_type_lock,
+)
 
 import os
 import threading
@@ -233,47 +239,42 @@ cdef fastrnn_dtype _dtype(int type_number) noexcept nogil:
     return FASTRNN_F32 if type_number == cnp.NPY_FLOAT else FASTRNN_F64
 
 
-def tape_arrays(str cell not None, cnp.ndarray tape not None, dtype, Py_ssize_t rows, Py_ssize_t H,
-                Py_ssize_t projection):
-    """Views of a tape: gates (rows, gates * H), the states from h on, (rows, P) or (rows, H), and the extra array.
+def native(cnp.ndarray array not None, cnp.dtype dtype not None):
+    """The array itself if a kernel can read it as it is, else a private copy in the dtype that it can read."""
+    if cnp.PyArray_TYPE(array) == dtype.num and cnp.PyArray_ISCARRAY_RO(array):
+        return array
+    return array.astype(dtype, order="C", casting="same_kind")
 
-    None stands for an array that the cell does not save.
+
+def plain_arrays(tuple values not None):
+    """Views of plain arrays that a kernel can read as they are, of one type of numbers; None if any of them is not.
+
+    None among the values stays None.
     """
-    cdef fastrnn_cell index = _cell(cell)
-    cdef fastrnn_tape at = fastrnn_tape_layout(_dtype(dtype.num), index, rows, H, projection)
-    cdef fastrnn_cell_properties properties = fastrnn_cell_at(index)
-
-    def view(offset, columns):
-        if offset == <size_t>-1:
+    cdef list views = []
+    cdef int type_number = -1
+    cdef cnp.ndarray array
+    for value in values:
+        if value is None:
+            views.append(None)
+            continue
+        if type(value) is not cnp.ndarray:
             return None
-        return tape[offset : offset + rows * columns * dtype.itemsize].view(dtype).reshape(rows, columns)
-
-    states = [view(at.states[n], projection if projection and n == 0 else H) for n in range(properties.states)]
-    return view(at.gates, properties.gates * H), states, view(at.extra, H)
-
-
-def tape_bytes(str cell not None, dtype, Py_ssize_t rows, Py_ssize_t H, Py_ssize_t projection):
-    """The size of a tape of so many rows; projection is P, or 0."""
-    return fastrnn_tape_layout(_dtype(dtype.num), _cell(cell), rows, H, projection).bytes
-
-
-def gate_columns(str cell not None, dtype, Py_ssize_t H):
-    """(gates, H) of intp: where each gate of each hidden unit is in a row of a tape's gates."""
-    cdef fastrnn_cell index = _cell(cell)
-    cdef cnp.npy_intp shape[2]
-    shape[0], shape[1] = fastrnn_cell_at(index).gates, H
-    cdef cnp.ndarray columns = cnp.PyArray_EMPTY(2, shape, cnp.NPY_INTP, 0)
-    fastrnn_gate_columns(_dtype(dtype.num), index, H, <Py_ssize_t *>cnp.PyArray_DATA(columns))
-    return columns
+        array = <cnp.ndarray>value
+        if type_number < 0:
+            type_number = cnp.PyArray_TYPE(array)
+            if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
+                return None
+        if cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array):
+            return None
+        views.append(_view(array, <char *>cnp.PyArray_DATA(array), cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array),
+                           type_number))
+    return tuple(views)
 
 
-cdef void *_tape(cnp.ndarray tape) except? NULL:
-    """The memory of a tape, or NULL for None."""
-    if tape is None:
-        return NULL
-    if cnp.PyArray_TYPE(tape) != cnp.NPY_UINT8 or not cnp.PyArray_ISCARRAY(tape):
-        raise ValueError(f"a tape is an array of bytes, got {tape.dtype}")
-    return cnp.PyArray_DATA(tape)
+def shapes_of(tuple arrays not None):
+    """The shapes of arrays, as tuples; None of None."""
+    return tuple([None if array is None else array.shape for array in arrays])
 
 
 cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
@@ -285,14 +286,39 @@ cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
     return <const Py_ssize_t *>cnp.PyArray_DATA(indices)
 
 
+cdef char *_state(cnp.ndarray array, Py_ssize_t index, int type_number, bint writable) except? NULL:
+    """Pointer to array[index], (B, n) and contiguous, of an array (L, B, n) of any stride along its first axis."""
+    if array is None:
+        return NULL
+    cdef cnp.npy_intp itemsize = cnp.PyArray_ITEMSIZE(array)
+    if (
+        cnp.PyArray_TYPE(array) != type_number
+        or not (cnp.PyArray_ISBEHAVED(array) if writable else cnp.PyArray_ISBEHAVED_RO(array))
+        or cnp.PyArray_NDIM(array) != 3 or not 0 <= index < array.shape[0]
+        or array.shape[1] and array.shape[2] and (
+            array.shape[2] > 1 and array.strides[2] != itemsize
+            or array.shape[1] > 1 and array.strides[1] != array.shape[2] * itemsize
+        )
+    ):
+        raise ValueError(f"a kernel cannot use this state of {array.dtype} as it lies in memory")
+    return <char *>cnp.PyArray_DATA(array) + index * array.strides[0]
+
+
 # Packed weights
 
+WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole"
+
+
 cdef class Packed:
-    """A copy of a layer's weights, packed for the forward or the backward kernels of one instruction set."""
+    """A copy of the weights of one direction of one layer, packed for one pass of the kernels of an instruction set."""
     cdef fastrnn_packed *pointer
+    cdef const fastrnn_isa *isa
     cdef int type_number
-    cdef Py_ssize_t I
-    cdef readonly Py_ssize_t H
+    cdef fastrnn_cell cell_number
+    cdef bint backward
+    cdef readonly str cell
+    cdef readonly Py_ssize_t I, H, P
+    cdef readonly Py_ssize_t projection  # P with a projection, else 0
 
     @property
     def nbytes(self):
@@ -302,74 +328,59 @@ cdef class Packed:
         fastrnn_packed_free(self.pointer)
 
 
-cdef const fastrnn_packed *_packed(Packed packed, int type_number) except NULL:
+cdef const fastrnn_packed *_packed(Packed packed, int type_number, bint backward) except NULL:
     if packed.pointer == NULL or packed.type_number != type_number:
         raise ValueError("these weights were not packed in the precision of the other arrays")
+    if packed.backward != backward:
+        raise ValueError("these weights were packed for the other pass")
     return packed.pointer
+
+
+cdef inline cnp.ndarray _weight(tuple weights, Py_ssize_t index):
+    return weights[index] if index < len(weights) else None
 
 
 cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
     """Fills w; returns the type number."""
-    cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = weights[4]
+    cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = _weight(weights, 4)
     cdef int type_number = _type_of(weight_ih)
     w.cell = _cell(cell)
     w.I, w.P = weight_ih.shape[1], weight_hh.shape[1]
     w.H = w.P if weight_hr is None else weight_hr.shape[1]
     w.weight_ih, w.weight_hh = _readable(weight_ih, type_number), _readable(weight_hh, type_number)
-    w.bias_ih, w.bias_hh = _readable(weights[2], type_number), _readable(weights[3], type_number)
-    w.weight_hr, w.peephole = _readable(weight_hr, type_number), _readable(weights[5], type_number)
+    w.bias_ih = _readable(_weight(weights, 2), type_number)
+    w.bias_hh = _readable(_weight(weights, 3), type_number)
+    w.weight_hr = _readable(weight_hr, type_number)
+    w.peephole = _readable(_weight(weights, 5), type_number)
     return type_number
 
 
-def pack(str cell not None, tuple weights not None, bint backward, int num_threads, str isa not None,
-         Packed spare=None):
-    """The weights packed for one pass, in the memory of `spare` if one is given, which nobody uses any more."""
+def pack(str cell not None, list weights not None, bint backward, int num_threads, str isa not None, Pool pool=None):
+    """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool."""
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_weights w
-    cdef int type_number = _weights(&w, cell, weights)
+    cdef int type_number
     cdef fastrnn_status status
-    cdef Packed packed = Packed.__new__(Packed) if spare is None else spare
+    cdef Packed packed
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_interruption *interruption = workspace.interruption()
-    workspace.in_use = True
-    with nogil:
-        status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
-                              interruption, num_threads, &packed.pointer)
-    workspace.in_use = False
-    workspace.check(status)
-    packed.type_number, packed.I, packed.H = type_number, w.I, w.H
-    return packed
-
-
-@cython.no_gc  # it holds arrays and packed weights, which refer to nothing
-@cython.auto_pickle(False)
-cdef class TapeMemory:
-    """The buffers of a layer's tape. Deallocated, it leaves them to the next tape, unless they are too large.
-
-    It is no `__del__` that does this, because Python ignores the exceptions of signal handlers that run within one.
-
-    `buffers` is a list of tuples of arrays, packed weights and None; `heir` a deque, to which they are appended.
-    """
-    cdef readonly list buffers
-    cdef object heir
-
-    def __init__(self, list buffers not None, heir, size_t most_bytes):
-        cdef size_t size = 0
-        cdef tuple some
-        for some in buffers:
-            for one in some:
-                if type(one) is Packed:
-                    size += fastrnn_packed_bytes((<Packed>one).pointer)
-                elif one is not None:
-                    size += cnp.PyArray_NBYTES(<cnp.ndarray?>one)
-        self.buffers, self.heir = buffers, heir if size <= most_bytes else None
-
-    def __dealloc__(self):
-        if self.heir is not None:
-            try:
-                self.heir.append(self.buffers)
-            except MemoryError:
-                pass
+    cdef list result = []
+    for one in weights:
+        type_number = _weights(&w, cell, one)
+        packed = None if pool is None else pool.take_packed(cell, &w, type_number, backward, kernels)
+        if packed is None:
+            packed = Packed.__new__(Packed)
+        workspace.in_use = True
+        with nogil:
+            status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
+                                  interruption, num_threads, &packed.pointer)
+        workspace.in_use = False
+        workspace.check(status)
+        packed.cell, packed.cell_number, packed.isa = cell, w.cell, kernels
+        packed.type_number, packed.backward = type_number, backward
+        packed.I, packed.H, packed.P, packed.projection = w.I, w.H, w.P, 0 if w.weight_hr == NULL else w.P
+        result.append(packed)
+    return result
 
 
 def sums(Packed packed not None, Py_ssize_t rows):
@@ -380,14 +391,338 @@ def sums(Packed packed not None, Py_ssize_t rows):
     return cnp.PyArray_EMPTY(1, &numbers, packed.type_number, 0) if numbers else None
 
 
+# The buffer `saved`: all that the backward pass of one direction of one layer needs, but for x, the initial state and
+# the weights. fastrnn.h calls it the tape.
+
+cdef enum:
+    ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+
+cdef inline size_t _padded(size_t bytes) noexcept nogil:
+    return (bytes + ALIGNMENT - 1) & ~<size_t>(ALIGNMENT - 1)
+
+
+cdef fastrnn_tape _layout(Packed packed, size_t rows) noexcept:
+    """Where the arrays lie in `saved`."""
+    return fastrnn_tape_layout(_dtype(packed.type_number), packed.cell_number, rows, packed.H, packed.projection)
+
+
+def saved_bytes(Packed packed not None, size_t rows):
+    """The size of `saved` for so many rows (time steps of all sequences)."""
+    return _layout(packed, rows).bytes
+
+
+def saved_arrays(Packed packed not None, cnp.ndarray saved not None, size_t rows):
+    """The gates (gates, rows, H), copied, and views (rows, P) or (rows, H) of the states; None for what is not saved."""
+    cdef fastrnn_tape at = _layout(packed, rows)
+    cdef fastrnn_cell_properties properties = fastrnn_cell_at(packed.cell_number)
+    cdef char *data = _saved(packed, saved, rows)
+    cdef cnp.npy_intp shape[2]
+    cdef cnp.ndarray columns, gates = None
+    cdef list states = []
+    cdef int n
+    shape[0] = rows
+    if at.gates != <size_t>-1:
+        shape[1] = properties.gates * packed.H
+        columns = cnp.PyArray_EMPTY(1, &shape[1], cnp.NPY_INTP, 0)
+        fastrnn_gate_columns(_dtype(packed.type_number), packed.cell_number, packed.H,
+                             <Py_ssize_t *>cnp.PyArray_DATA(columns))
+        gates = _view(saved, data + at.gates, 2, shape, packed.type_number).take(columns, axis=1)
+        gates = gates.reshape(rows, properties.gates, packed.H).swapaxes(0, 1).copy()
+    for n in range(properties.states):
+        shape[1] = packed.P if n == 0 else packed.H
+        if at.states[n] == <size_t>-1:
+            states.append(None)
+        else:
+            states.append(_view(saved, data + at.states[n], 2, shape, packed.type_number))
+    return gates, states
+
+
+cdef char *_saved(Packed packed, cnp.ndarray saved, size_t rows) except NULL:
+    """The memory of an array `saved`, which has to be of the right size."""
+    cdef size_t size = _layout(packed, rows).bytes
+    cdef char *data = <char *>cnp.PyArray_DATA(saved)
+    if (
+        cnp.PyArray_TYPE(saved) != cnp.NPY_UINT8 or not cnp.PyArray_IS_C_CONTIGUOUS(saved)
+        or <size_t>saved.shape[0] != size
+    ):
+        raise ValueError(f"saved: expected {size} contiguous bytes, got {saved.shape[0]} of {saved.dtype}")
+    if <size_t>data % ALIGNMENT:
+        raise ValueError(f"saved: its memory does not begin at a multiple of {ALIGNMENT} bytes")
+    return data
+
+
+# Memory for arrays that no caller sees
+
+cdef cnp.ndarray _view(object owner, char *data, int ndim, cnp.npy_intp *shape, int type_number):
+    """An array of numbers in memory of the owner."""
+    cdef cnp.ndarray view = cnp.PyArray_SimpleNewFromData(ndim, shape, type_number, data)
+    cnp.set_array_base(view, owner)
+    return view
+
+
+@cython.freelist(32)
+cdef class Buffer:
+    """Memory of a pool: the base of each array that the pool has lent."""
+    cdef cnp.ndarray memory
+    cdef bint is_lent
+
+
+cdef class Pool:
+    """Unused buffers, arrays and packed weights, for the next call: the system takes time to clear new memory.
+
+    An array that is taken and never given back is freed like any other. Only what the pool has lent can be given back:
+    the array itself, not a view of it. The pool holds at most `most_bytes`, the buffers that were given back last. Any
+    thread may use it, at any moment: an operation that meets another one in progress, as in a finalizer, does without
+    the pool.
+    """
+    cdef PyThread_type_lock lock
+    cdef list buffers  # of Buffer and Packed, those given back last at the end
+    cdef readonly size_t nbytes
+    cdef public size_t most_bytes
+
+    def __cinit__(self, size_t most_bytes):
+        self.buffers, self.most_bytes = [], most_bytes
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError("no memory for a lock")
+
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    def after_fork(self):
+        """In a child process: another thread may have held the lock at the fork."""
+        cdef PyThread_type_lock lock = PyThread_allocate_lock()
+        if lock != NULL:
+            self.lock = lock
+
+    def __len__(self):
+        return len(self.buffers)
+
+    def clear(self):
+        """Free all buffers."""
+        cdef list buffers = []
+        if PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            buffers, self.buffers, self.nbytes = self.buffers, buffers, 0
+            PyThread_release_lock(self.lock)
+        buffers.clear()  # without the lock
+
+    cdef size_t size_of(self, object buffer) noexcept:
+        if type(buffer) is Packed:
+            return fastrnn_packed_bytes((<Packed>buffer).pointer)
+        return cnp.PyArray_NBYTES((<Buffer>buffer).memory)
+
+    cdef Packed take_packed(self, str cell, fastrnn_weights *w, int type_number, bint backward,
+                            const fastrnn_isa *isa):
+        """Packed weights of the same sizes, whose memory is to be used again, or None."""
+        cdef Py_ssize_t k
+        cdef Packed packed, found = None
+        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            return None
+        for k in range(len(self.buffers) - 1, -1, -1):
+            if type(self.buffers[k]) is Packed:
+                packed = <Packed>self.buffers[k]
+                if (
+                    packed.isa == isa and packed.I == w.I and packed.H == w.H and packed.P == w.P
+                    and packed.type_number == type_number and packed.backward == backward and packed.cell == cell
+                ):
+                    found = packed
+                    self.nbytes -= self.size_of(found)
+                    del self.buffers[k]
+                    break
+        PyThread_release_lock(self.lock)
+        return found
+
+    cdef Buffer take_buffer(self, size_t size):
+        """The smallest buffer of at least so many bytes, if it is not much too large; or None."""
+        cdef Py_ssize_t k, best = -1
+        cdef size_t nbytes, best_bytes = 2 * size + SMALL_BYTES
+        cdef Buffer found = None
+        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            return None
+        for k in range(len(self.buffers) - 1, -1, -1):
+            if type(self.buffers[k]) is Buffer:
+                nbytes = cnp.PyArray_NBYTES((<Buffer>self.buffers[k]).memory)
+                if size <= nbytes < best_bytes:
+                    best, best_bytes = k, nbytes
+        if best >= 0:
+            found = <Buffer>self.buffers[best]
+            found.is_lent = True
+            self.nbytes -= cnp.PyArray_NBYTES(found.memory)
+            del self.buffers[best]
+        PyThread_release_lock(self.lock)
+        return found
+
+    cdef cnp.ndarray take(self, int ndim, cnp.npy_intp *shape, int type_number, size_t itemsize):
+        cdef size_t size = itemsize
+        cdef int k
+        cdef cnp.npy_intp length
+        cdef Buffer buffer = None
+        cdef cnp.ndarray memory
+        for k in range(ndim):
+            size *= shape[k]
+        length = size + ALIGNMENT
+        if size >= SMALL_BYTES:
+            buffer = self.take_buffer(length)
+        if buffer is not None:
+            memory = buffer.memory
+        else:
+            memory = cnp.PyArray_EMPTY(1, &length, cnp.NPY_UINT8, 0)
+            if size >= SMALL_BYTES:
+                buffer = Buffer.__new__(Buffer)
+                buffer.memory, buffer.is_lent = memory, True
+        cdef char *data = <char *>cnp.PyArray_DATA(memory)
+        return _view(memory if buffer is None else buffer, data + (-<size_t>data) % ALIGNMENT, ndim, shape, type_number)
+
+    def array(self, tuple shape not None, Py_ssize_t columns, cnp.dtype dtype not None):
+        """Take an array (*shape, columns), of one or two axes and then one, whose numbers are not set."""
+        cdef cnp.npy_intp sizes[3]
+        cdef int k, ndim = <int>len(shape) + 1
+        if ndim > 3:
+            raise ValueError("shape: has too many axes")
+        for k in range(ndim - 1):
+            sizes[k] = shape[k]
+        sizes[ndim - 1] = columns
+        return self.take(ndim, sizes, dtype.num, dtype.itemsize)
+
+    def bytes(self, Py_ssize_t size):
+        """Take an array of uint8, whose memory begins at a multiple of ALIGNMENT bytes."""
+        cdef cnp.npy_intp shape = size
+        return self.take(1, &shape, cnp.NPY_UINT8, 1)
+
+    def give_back(self, buffer):
+        """Give back an array that was taken, or packed weights, which nobody uses any more; others are ignored."""
+        cdef size_t size
+        cdef list dropped = None
+        if type(buffer) is cnp.ndarray:
+            buffer = cnp.get_array_base(<cnp.ndarray>buffer)
+            if type(buffer) is not Buffer or not (<Buffer>buffer).is_lent:
+                return
+        elif type(buffer) is not Packed:
+            return
+        size = self.size_of(buffer)
+        if size > self.most_bytes:
+            return
+        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            return
+        try:
+            self.buffers.append(buffer)
+            self.nbytes += size
+            if type(buffer) is Buffer:
+                (<Buffer>buffer).is_lent = False
+            dropped = []  # freed without the lock
+            while self.nbytes > self.most_bytes or len(self.buffers) > MOST_BUFFERS:
+                buffer = self.buffers.pop(0)
+                self.nbytes -= self.size_of(buffer)
+                dropped.append(buffer)
+        finally:
+            PyThread_release_lock(self.lock)
+
+    def give_back_all(self, list buffers not None):
+        """Give back each of a list."""
+        for buffer in buffers:
+            self.give_back(buffer)
+
+
+cdef enum:
+    SMALL_BYTES = 4096  # arrays below are as quickly allocated
+    MOST_BUFFERS = 256
+
+
+@cython.no_gc  # it holds arrays and packed weights, which refer to nothing
+@cython.auto_pickle(False)
+cdef class TapeMemory:
+    """The buffers of a tape. When it is deallocated, it gives them back to the pool.
+
+    It is no `__del__` that does this, because Python ignores the exceptions of signal handlers that run within one.
+    """
+    cdef readonly list buffers
+    cdef Pool pool
+
+    def __init__(self, list buffers not None, Pool pool not None):
+        self.buffers, self.pool = buffers, pool
+
+    def __dealloc__(self):
+        if self.pool is not None:
+            try:
+                self.pool.give_back_all(self.buffers)
+            except MemoryError:
+                pass
+
+
+cdef class Sections:
+    """Takes arrays from one array of bytes, one after the other, each at a multiple of ALIGNMENT bytes.
+
+    `buffer` is contiguous and begins at such a multiple. With `clear` the bytes between the arrays are set to zero.
+    """
+    cdef cnp.ndarray buffer
+    cdef size_t begin
+    cdef bint clear
+
+    def __init__(self, cnp.ndarray buffer not None, bint clear=False):
+        self.buffer, self.begin, self.clear = buffer, 0, clear
+
+    cdef cnp.ndarray take(self, int ndim, cnp.npy_intp *shape, int type_number, size_t bytes):
+        cdef char *data = <char *>cnp.PyArray_DATA(self.buffer) + self.begin
+        cdef size_t padded = _padded(bytes)
+        if padded > <size_t>self.buffer.shape[0] - self.begin:
+            raise ValueError("the buffer is too small for its sections")
+        if self.clear:
+            memset(data + bytes, 0, padded - bytes)
+        self.begin += padded
+        return _view(self.buffer, data, ndim, shape, type_number)
+
+    def saved(self, Packed packed not None, size_t rows):
+        """The next array is `saved` of one direction of one layer."""
+        cdef cnp.npy_intp size = _layout(packed, rows).bytes
+        return self.take(1, &size, cnp.NPY_UINT8, size)
+
+    def array(self, tuple shape not None, Py_ssize_t columns, cnp.dtype dtype not None):
+        """The next array is (*shape, columns)."""
+        cdef cnp.npy_intp sizes[3]
+        cdef size_t bytes = columns * <size_t>dtype.itemsize
+        cdef int k, ndim = <int>len(shape) + 1
+        if ndim > 3:
+            raise ValueError("shape: has too many axes")
+        for k in range(ndim - 1):
+            sizes[k] = shape[k]
+            bytes *= sizes[k]
+        sizes[ndim - 1] = columns
+        return self.take(ndim, sizes, dtype.num, bytes)
+
+
+def padded_bytes(size_t bytes):
+    """The bytes that an array of so many takes among `Sections`."""
+    return _padded(bytes)
+
+
+# States
+
+def zero_states(Py_ssize_t L, Py_ssize_t B, tuple widths not None, cnp.dtype dtype not None):
+    """A state of zeros: an array (L, B, n) for each n of `widths`."""
+    cdef cnp.npy_intp shape[3]
+    cdef list states = []
+    shape[0], shape[1] = L, B
+    for n in widths:
+        shape[2] = n
+        states.append(cnp.PyArray_ZEROS(3, shape, dtype.num, 0))
+    return states
+
+
+def empty_states(list states not None):
+    """Arrays of the shapes of a state, whose numbers are not set."""
+    cdef list empty = []
+    cdef cnp.ndarray one
+    for one in states:
+        empty.append(cnp.PyArray_EMPTY(cnp.PyArray_NDIM(one), cnp.PyArray_DIMS(one), cnp.PyArray_TYPE(one), 0))
+    return empty
+
+
 # Memory that calls use one after the other: one for each Python thread.
-
-cdef size_t KEPT_BYTES = 32 << 20
-
 
 cdef class Workspace:
     cdef fastrnn_workspace *pointer
-    cdef fastrnn_packed *packed[FASTRNN_MOST_CALLS]  # of the calls that run together
     cdef fastrnn_interruption signals
     cdef object error  # what interrupted the call
     cdef bint in_use
@@ -400,8 +735,6 @@ cdef class Workspace:
 
     def __dealloc__(self):
         fastrnn_workspace_free(self.pointer)
-        for k in range(FASTRNN_MOST_CALLS):
-            fastrnn_packed_free(self.packed[k])
 
     cdef const fastrnn_interruption *interruption(self) noexcept nogil:
         """For a call of this thread: NULL but for the main thread, because Python handles signals nowhere else.
@@ -410,17 +743,6 @@ cdef class Workspace:
         with, and the process would die.
         """
         return &self.signals if PyThread_get_thread_ident() == _main_thread else NULL
-
-    cdef void keep_some(self) noexcept nogil:
-        """Frees what is more than KEPT_BYTES of packed weights."""
-        cdef size_t kept = 0
-        cdef int k
-        for k in range(FASTRNN_MOST_CALLS):
-            kept += fastrnn_packed_bytes(self.packed[k])
-            if kept > KEPT_BYTES:
-                kept -= fastrnn_packed_bytes(self.packed[k])
-                fastrnn_packed_free(self.packed[k])
-                self.packed[k] = NULL
 
     cdef int check(self, fastrnn_status status) except -1:
         if status == FASTRNN_INTERRUPTED:
@@ -470,56 +792,199 @@ if hasattr(os, "register_at_fork"):
 MOST_CALLS = FASTRNN_MOST_CALLS
 
 
-def forward(str cell not None, list calls not None, bint stacked, int num_threads, str isa not None):
-    """Runs some calls, independent of each other or stacked, as fastrnn.h has them.
+# Records of calls
 
-    A call is a tuple (x, h_0, c_0, offsets, weights, output, h_n, c_n, tape). It fills output, h_n and c_n, and the
-    tape if there is one. Without offsets x and output are (T, B, ...),
-    with them (N, ...). The weights are packed for forward, or a tuple to be packed by `isa` for this call alone.
+@cython.freelist(32)
+cdef class ForwardCall:
+    """The forward pass of one direction of one layer over the time steps of a batch.
+
+    Parameters
+    ----------
+    packed : Packed
+        The weights, packed for forward.
+    index : int
+        The row of the state arrays that belongs to this call.
+    x : ndarray, (T, B, I), or (N, I) with offsets
+    offsets : ndarray of intp, (steps + 1,), or None
+        The first of the N rows of each step, and N, of a batch in packed layout.
+    state_0, state_n : list of ndarray, (L, B, P) and (L, B, H)
+        The state before the first step; and after each sequence's last step, written. They may be the same arrays.
+    output : ndarray, (T, B, P) or (N, P)
+        Written.
+    saved : ndarray of uint8, (saved_bytes(packed, rows),), or None
+        Written: what the backward pass needs. None for inference.
+    """
+    cdef readonly Packed packed
+    cdef readonly Py_ssize_t index
+    cdef readonly cnp.ndarray x, offsets, output, saved
+    cdef readonly list state_0, state_n
+
+    def __init__(self, Packed packed not None, Py_ssize_t index, cnp.ndarray x not None, cnp.ndarray offsets,
+                 list state_0 not None, list state_n not None, cnp.ndarray output not None, cnp.ndarray saved=None):
+        self.packed, self.index, self.x, self.offsets = packed, index, x, offsets
+        self.state_0, self.state_n, self.output, self.saved = state_0, state_n, output, saved
+
+
+@cython.freelist(32)
+cdef class BackwardCall:
+    """The backward pass of one direction of one layer.
+
+    Parameters
+    ----------
+    packed : Packed
+        The weights of the forward pass, packed for backward.
+    index, x, offsets, state_0, saved
+        As of the forward pass.
+    d_output : ndarray, (T, B, P) or (N, P), or None for zeros
+    d_state_n : list of ndarray or None, (L, B, P) and (L, B, H)
+        None for zeros.
+    d_x : ndarray, (T, B, I) or (N, I), or None
+        Written; None if it is not needed.
+    d_state_0 : list of ndarray, (L, B, P) and (L, B, H)
+        Written; not in the memory of d_state_n.
+    d_weights : tuple of ndarray, like the weights
+        Written.
+    rows_after, rows_before : int
+        Rows of the same sequences after and before the time steps of this call, where those are done by other calls,
+        the last steps first; the gradients of the weights are complete after the call with rows_before = 0.
+    sums : ndarray or None
+        Memory that such calls share, made by `sums`.
+    """
+    cdef readonly Packed packed
+    cdef readonly Py_ssize_t index, rows_after, rows_before
+    cdef readonly cnp.ndarray x, offsets, saved, d_output, d_x, sums
+    cdef readonly list state_0, d_state_n, d_state_0
+    cdef readonly tuple d_weights
+
+    def __init__(self, Packed packed not None, Py_ssize_t index, cnp.ndarray x not None, cnp.ndarray offsets,
+                 list state_0 not None, cnp.ndarray saved not None, cnp.ndarray d_output, list d_state_n not None,
+                 cnp.ndarray d_x, list d_state_0 not None, tuple d_weights not None, Py_ssize_t rows_after=0,
+                 Py_ssize_t rows_before=0, cnp.ndarray sums=None):
+        self.packed, self.index, self.x, self.offsets = packed, index, x, offsets
+        self.state_0, self.saved, self.d_output, self.d_state_n = state_0, saved, d_output, d_state_n
+        self.d_x, self.d_state_0, self.d_weights = d_x, d_state_0, d_weights
+        self.rows_after, self.rows_before, self.sums = rows_after, rows_before, sums
+
+
+@cython.freelist(8)
+cdef class Inputs:
+    """The checked arguments of a forward pass, as the kernels read them.
+
+    Parameters
+    ----------
+    stack : fastrnn._engine.stack.Stack
+    layout : fastrnn._engine.ragged.Layout
+    x : ndarray, (T, B, I), or (N, I) in packed layout
+    is_private : bool
+        Whether nobody else can write to x.
+    state_0 : list of ndarray, (L, B, n)
+    shared : list of bool, or None
+        Whether each state was given once for all sequences; None if none was.
+    batched : bool
+        Whether the caller's arrays have an axis of sequences.
+    """
+    cdef readonly object stack, layout
+    cdef readonly cnp.ndarray x
+    cdef readonly bint is_private, batched
+    cdef readonly list state_0, shared
+
+    def __init__(self, stack, layout, cnp.ndarray x not None, bint is_private, list state_0 not None, list shared,
+                 bint batched):
+        self.stack, self.layout, self.x, self.is_private = stack, layout, x, is_private
+        self.state_0, self.shared, self.batched = state_0, shared, batched
+
+
+cdef int _fill_forward(fastrnn_forward_args *args, ForwardCall call) except -1:
+    cdef int type_number = _type_of(call.x), n
+    cdef cnp.ndarray h_0 = call.state_0[0]
+    args.packed = _packed(call.packed, type_number, False)
+    args.offsets = _indices(call.offsets)
+    args.T = call.x.shape[0] if call.offsets is None else call.offsets.shape[0] - 1
+    args.B = h_0.shape[1]
+    args.x, args.output = _readable(call.x, type_number), _writable(call.output, type_number)
+    for n in range(len(call.state_0)):
+        args.state_0[n] = _state(call.state_0[n], call.index, type_number, False)
+        args.state_n[n] = _state(call.state_n[n], call.index, type_number, True)
+    args.tape = NULL
+    if call.saved is not None:
+        args.tape = _saved(call.packed, call.saved, _rows(call.x))
+        if not cnp.PyArray_ISWRITEABLE(call.saved):
+            raise ValueError("saved: is read-only")
+    return type_number
+
+
+cdef int _fill_backward(fastrnn_backward_args *args, BackwardCall call) except -1:
+    cdef int type_number = _type_of(call.x), n
+    cdef cnp.ndarray h_0 = call.state_0[0]
+    args.packed = _packed(call.packed, type_number, True)
+    args.offsets = _indices(call.offsets)
+    args.T = call.x.shape[0] if call.offsets is None else call.offsets.shape[0] - 1
+    args.B = h_0.shape[1]
+    args.x, args.tape = _readable(call.x, type_number), _saved(call.packed, call.saved, _rows(call.x))
+    args.d_output, args.d_x = _readable(call.d_output, type_number), _writable(call.d_x, type_number)
+    for n in range(len(call.state_0)):
+        args.state_0[n] = _state(call.state_0[n], call.index, type_number, False)
+        args.d_state_n[n] = _state(call.d_state_n[n], call.index, type_number, False)
+        args.d_state_0[n] = _state(call.d_state_0[n], call.index, type_number, True)
+    args.d_weight_ih = _writable(_weight(call.d_weights, 0), type_number)
+    args.d_weight_hh = _writable(_weight(call.d_weights, 1), type_number)
+    args.d_bias_ih = _writable(_weight(call.d_weights, 2), type_number)
+    args.d_bias_hh = _writable(_weight(call.d_weights, 3), type_number)
+    args.d_weight_hr = _writable(_weight(call.d_weights, 4), type_number)
+    args.d_peephole = _writable(_weight(call.d_weights, 5), type_number)
+    args.rows_after, args.rows_before = call.rows_after, call.rows_before
+    args.sums = _writable(call.sums, type_number)
+    return type_number
+
+
+cdef size_t _rows(cnp.ndarray x) noexcept:
+    """The time steps of all sequences: T * B, or N."""
+    return x.shape[0] * x.shape[1] if cnp.PyArray_NDIM(x) == 3 else x.shape[0]
+
+
+cdef int _count(list calls) except -1:
+    cdef int count = <int>len(calls)
+    if not 0 < count <= FASTRNN_MOST_CALLS:
+        raise ValueError(f"calls: expected 1 to {FASTRNN_MOST_CALLS}, got {count}")
+    return count
+
+
+def forward(list calls not None, bint stacked, int num_threads):
+    """Run the forward pass of some ForwardCalls of one layout side by side.
+
+    They are independent of each other, or with `stacked` layers on top of each other, the x of each but the first being
+    the output of the call before.
     """
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_interruption *interruption = workspace.interruption()
-    cdef const fastrnn_isa *kernels = NULL
-    cdef fastrnn_weights weights[FASTRNN_MOST_CALLS]
     cdef fastrnn_forward_args args[FASTRNN_MOST_CALLS]
-    cdef fastrnn_status status = FASTRNN_OK
-    cdef cnp.ndarray x, h_0, offsets
-    cdef int type_number = 0, k, n, count = <int>len(calls)
-    cdef bint pack = False
-    cdef tuple call
-    if not 0 < count <= FASTRNN_MOST_CALLS:
-        raise ValueError(f"calls: expected 1 to {FASTRNN_MOST_CALLS}, got {count}")
+    cdef fastrnn_status status
+    cdef int k, count = _count(calls)
     for k in range(count):
-        call = calls[k]
-        x, h_0, offsets = call[0], call[1], call[3]
-        type_number = _type_of(x)
-        if type(call[4]) is Packed:
-            args[k].packed = _packed(<Packed>call[4], type_number)
-        else:
-            args[k].packed = NULL
-            pack = True
-            if _weights(&weights[k], cell, call[4]) != type_number:
-                raise ValueError("x and weights differ in precision")
-        args[k].offsets = _indices(offsets)
-        args[k].T, args[k].B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
-        args[k].x, args[k].output = _readable(x, type_number), _writable(call[5], type_number)
-        for n in range(2):
-            args[k].state_0[n] = _readable(call[1 + n], type_number)
-            args[k].state_n[n] = _writable(call[6 + n], type_number)
-        args[k].tape = _tape(call[8])
-    if pack:
-        kernels = _find(isa)
+        _fill_forward(&args[k], <ForwardCall?>calls[k])
     workspace.in_use = True
     with nogil:
-        for k in range(count):
-            if status == FASTRNN_OK and args[k].packed == NULL:
-                status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_FORWARD, &weights[k], interruption,
-                                      num_threads, &workspace.packed[k])
-                args[k].packed = workspace.packed[k]
-        if status == FASTRNN_OK:
-            status = fastrnn_forward(args, count, stacked, workspace.pointer, interruption, num_threads)
-        if pack:
-            workspace.keep_some()
+        status = fastrnn_forward(args, count, stacked, workspace.pointer, interruption, num_threads)
+    workspace.in_use = False
+    workspace.check(status)
+
+
+def backward(list calls not None, bint stacked, int num_threads):
+    """Run the backward pass of some BackwardCalls of one layout side by side.
+
+    They are independent of each other, or with `stacked` layers on top of each other, the top layer first, the d_output
+    of each but the first being the d_x of the call before.
+    """
+    cdef Workspace workspace = _workspace()
+    cdef const fastrnn_interruption *interruption = workspace.interruption()
+    cdef fastrnn_backward_args args[FASTRNN_MOST_CALLS]
+    cdef fastrnn_status status
+    cdef int k, count = _count(calls)
+    for k in range(count):
+        _fill_backward(&args[k], <BackwardCall?>calls[k])
+    workspace.in_use = True
+    with nogil:
+        status = fastrnn_backward(args, count, stacked, workspace.pointer, interruption, num_threads)
     workspace.in_use = False
     workspace.check(status)
 
@@ -527,30 +992,31 @@ def forward(str cell not None, list calls not None, bint stacked, int num_thread
 cdef class Steps:
     """A stack of packed layers that takes one step at a time; `fastrnn.stream` makes a user's class of it.
 
-    `_h` (L, B, P) and `_c` (L, B, H), None but for the LSTM, are the state, which each step replaces and nobody else
-    may hold. What a kernel can read and write as it is costs no more than a look at its type, precision and shape; a
-    subclass says what becomes of the rest.
+    `_states` is the state, a list of arrays (L, B, n), which each step replaces and nobody else may hold. An argument
+    that a kernel can read and write as it is costs no more than a check of its type, precision and shape; a subclass
+    decides about other arguments.
     """
     cdef list packed
-    cdef readonly cnp.ndarray _h, _c
+    cdef readonly list _states
     cdef cnp.ndarray between  # (L, B, P): h_t of the layers below the last
     cdef object num_threads
     cdef cnp.npy_intp x_shape[2]
     cdef cnp.npy_intp y_shape[2]
     cdef int ndim, type_number
+    cdef Py_ssize_t B
 
-    def __init__(self, list packed, cnp.ndarray h not None, cnp.ndarray c, bint batched, num_threads):
-        """packed for forward; h (L, B, P), c (L, B, H) or None; x_t (B, I) if batched, else (I,); num_threads()."""
+    def __init__(self, list packed, list states not None, bint batched, num_threads):
+        """packed for forward; states: h (L, B, P) and others (L, B, H); x_t is (B, I) if batched, else (I,)."""
+        cdef cnp.ndarray h = states[0]
         self.type_number = _type_of(h)
-        _writable(h, self.type_number)
-        if c is not None:
-            _writable(c, self.type_number)
+        for state in states:
+            _writable(state, self.type_number)
         for k in range(len(packed)):
-            _packed(packed[k], self.type_number)
-        self.packed, self._h, self._c, self.num_threads = packed, h, c, num_threads
+            _packed(packed[k], self.type_number, False)
+        self.packed, self._states, self.num_threads = packed, states, num_threads
         self.between = h.copy()
         self.ndim = 2 if batched else 1
-        self.x_shape[0] = self.y_shape[0] = h.shape[1]
+        self.B = self.x_shape[0] = self.y_shape[0] = h.shape[1]
         self.x_shape[self.ndim - 1] = (<Packed>packed[0]).I
         self.y_shape[self.ndim - 1] = h.shape[2]
 
@@ -604,89 +1070,52 @@ cdef class Steps:
         cdef Workspace workspace = _workspace()
         cdef fastrnn_forward_args args[FASTRNN_MOST_CALLS]
         cdef fastrnn_status status = FASTRNN_OK
-        cdef Py_ssize_t k, layers = len(self.packed), row = cnp.PyArray_STRIDE(self._h, 0), c_row = 0
-        cdef int count = 0
-        cdef char *h = <char *>cnp.PyArray_DATA(self._h)
+        cdef Py_ssize_t k, layers = len(self.packed), row = cnp.PyArray_STRIDE(self.between, 0)
+        cdef int count = 0, i, states = <int>len(self._states)
+        cdef char *state[FASTRNN_MOST_STATES]
+        cdef Py_ssize_t rows[FASTRNN_MOST_STATES]
         cdef char *between = <char *>cnp.PyArray_DATA(self.between)
-        cdef char *c = NULL
         cdef const void *x = cnp.PyArray_DATA(<cnp.ndarray>x_t)
-        if self._c is not None:
-            c, c_row = <char *>cnp.PyArray_DATA(self._c), cnp.PyArray_STRIDE(self._c, 0)
-        cdef cnp.ndarray h_before = None, c_before = None
+        cdef list before = None
+        for i in range(states):
+            state[i] = <char *>cnp.PyArray_DATA(<cnp.ndarray>self._states[i])
+            rows[i] = cnp.PyArray_STRIDE(<cnp.ndarray>self._states[i], 0)
         if layers > FASTRNN_MOST_CALLS:  # in several calls, of which a later one may lack memory
-            h_before = self._h.copy()
-            c_before = None if self._c is None else self._c.copy()
+            before = [one.copy() for one in self._states]
         for k in range(layers):
-            args[count].T, args[count].B, args[count].offsets = 1, self._h.shape[1], NULL
+            args[count].T, args[count].B, args[count].offsets = 1, self.B, NULL
             args[count].packed = (<Packed>self.packed[k]).pointer
             args[count].tape = NULL
             args[count].x = x
-            args[count].state_0[0] = args[count].state_n[0] = h + k * row
-            args[count].state_0[1] = args[count].state_n[1] = c + k * c_row if c != NULL else NULL
+            for i in range(states):
+                args[count].state_0[i] = args[count].state_n[i] = state[i] + k * rows[i]
             x = args[count].output = cnp.PyArray_DATA(<cnp.ndarray>out) if k == layers - 1 else between + k * row
             count += 1
             if count == FASTRNN_MOST_CALLS or k == layers - 1:
                 with nogil:
                     status = fastrnn_forward(args, count, True, workspace.pointer, NULL, threads)
-                if status != FASTRNN_OK and h_before is not None:
-                    self._h[...] = h_before
-                    if c_before is not None:
-                        self._c[...] = c_before
+                if status != FASTRNN_OK and before is not None:
+                    for i in range(states):
+                        self._states[i][...] = before[i]
                 workspace.check(status)
                 count = 0
         return out
 
 
-def backward(list calls not None, bint stacked, int num_threads):
-    """Runs backward of some calls, independent of each other or stacked, the top layer first.
+cdef class PackedSequences:
+    """Moves the time steps of a ragged batch between padded and packed layout, for numbers of any type.
 
-    A call is a tuple (packed, x, h_0, c_0, offsets, tape, d_output, d_h_n, d_c_n, d_x, d_h_0, d_c_0, d_weights,
-    stretch). It fills the gradients from d_x on, d_weights being a tuple like the weights. The given gradients may be
-    None for zeros; d_x and d_weights of biases None if not wanted. stretch is None, or (rows_after, rows_before, sums)
-    where a call has some steps of a sequence; see sums().
+    Parameters
+    ----------
+    T : int
+        Time steps of the padded layout.
+    offsets : ndarray of intp, (steps + 1,)
+        The first of the N rows of each step, and N: the sums of `batch_sizes`.
+    order : ndarray of intp, (B,)
+        The sequences by their lengths, the longest first.
+    lengths : ndarray of intp, (B,)
+        Their lengths, in that order.
     """
-    cdef Workspace workspace = _workspace()
-    cdef const fastrnn_interruption *interruption = workspace.interruption()
-    cdef fastrnn_backward_args args[FASTRNN_MOST_CALLS]
-    cdef fastrnn_status status
-    cdef cnp.ndarray x, h_0, offsets, memory
-    cdef int type_number, k, n, count = <int>len(calls)
-    cdef tuple call, d_weights
-    if not 0 < count <= FASTRNN_MOST_CALLS:
-        raise ValueError(f"calls: expected 1 to {FASTRNN_MOST_CALLS}, got {count}")
-    for k in range(count):
-        call = calls[k]
-        x, h_0, offsets, d_weights = call[1], call[2], call[4], call[12]
-        type_number = _type_of(x)
-        args[k].packed = _packed(call[0], type_number)
-        args[k].offsets = _indices(offsets)
-        args[k].T, args[k].B = x.shape[0] if offsets is None else offsets.shape[0] - 1, h_0.shape[0]
-        args[k].x, args[k].tape = _readable(x, type_number), _tape(call[5])
-        args[k].d_output, args[k].d_x = _readable(call[6], type_number), _writable(call[9], type_number)
-        for n in range(2):
-            args[k].state_0[n] = _readable(call[2 + n], type_number)
-            args[k].d_state_n[n] = _readable(call[7 + n], type_number)
-            args[k].d_state_0[n] = _writable(call[10 + n], type_number)
-        args[k].d_weight_ih = _writable(d_weights[0], type_number)
-        args[k].d_weight_hh = _writable(d_weights[1], type_number)
-        args[k].d_bias_ih = _writable(d_weights[2], type_number)
-        args[k].d_bias_hh = _writable(d_weights[3], type_number)
-        args[k].d_weight_hr = _writable(d_weights[4], type_number)
-        args[k].d_peephole = _writable(d_weights[5], type_number)
-        args[k].rows_after = args[k].rows_before = 0
-        args[k].sums = NULL
-        if call[13] is not None:
-            args[k].rows_after, args[k].rows_before, memory = call[13]
-            args[k].sums = _writable(memory, type_number)
-    workspace.in_use = True
-    with nogil:
-        status = fastrnn_backward(args, count, stacked, workspace.pointer, interruption, num_threads)
-    workspace.in_use = False
-    workspace.check(status)
-
-
-cdef class RaggedRows:
-    """Moves the rows of a ragged batch, of any type of numbers; offsets (steps + 1), order and lengths (B,)."""
     cdef fastrnn_ragged rows
     cdef readonly cnp.ndarray order
     cdef cnp.ndarray offsets, lengths
@@ -710,19 +1139,19 @@ cdef class RaggedRows:
             raise ValueError("rows cannot be moved between this array and those rows")
         return bytes
 
-    def gather(self, cnp.ndarray array not None, cnp.ndarray rows not None, int num_threads):
-        """Fills rows (N, n) from array (T, B, n)."""
+    def pack(self, cnp.ndarray array not None, cnp.ndarray rows not None, int num_threads):
+        """Fill packed rows (N, n) from a padded array (T, B, n)."""
         self.move(0, self.check(rows, array), array, array.strides[0], array.strides[1], rows, num_threads)
 
-    def scatter(self, cnp.ndarray rows not None, cnp.ndarray array not None, int num_threads):
-        """Fills array (T, B, n) from rows (N, n), with zeros where there is no row."""
+    def pad(self, cnp.ndarray rows not None, cnp.ndarray array not None, int num_threads):
+        """Fill a padded array (T, B, n) from packed rows (N, n), with zeros beyond the lengths."""
         self.move(1, self.check(rows, array), rows, array.strides[0], array.strides[1], array, num_threads)
 
-    def turn(self, cnp.ndarray rows not None, cnp.ndarray turned not None, int num_threads):
-        """Fills turned (N, n) from rows (N, n), each sequence in the opposite order."""
-        if self.check(rows, None) != self.check(turned, None):
+    def reverse(self, cnp.ndarray rows not None, cnp.ndarray reversed_rows not None, int num_threads):
+        """Fill reversed_rows (N, n) from rows (N, n), each sequence in the opposite order."""
+        if self.check(rows, None) != self.check(reversed_rows, None):
             raise ValueError("rows cannot be moved between these")
-        self.move(2, self.check(rows, None), rows, 0, 0, turned, num_threads)
+        self.move(2, self.check(rows, None), rows, 0, 0, reversed_rows, num_threads)
 
     cdef int move(self, int how, size_t bytes, cnp.ndarray array, Py_ssize_t step, Py_ssize_t sequence,
                   cnp.ndarray result, int num_threads) except -1:

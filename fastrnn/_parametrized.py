@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn import _core
-from fastrnn._levels import pack_stack
-from fastrnn._validation import Array, array_or_none, as_array, detached, flag, float_dtype, pair, single, size
-from fastrnn.functional import GATES, WEIGHTS
+from fastrnn import _core  # type: ignore[attr-defined]  # a submodule
+from fastrnn._engine.spec import FORMAT_VERSION, OPTIONS, REQUIRED, CellSpec
+from fastrnn._engine.stack import Stack
+from fastrnn._validation import Array, as_array, detached
 from fastrnn.parameters import Parameters, check_values, checked_version
 
 # A state as callers may give it and as it is returned: (h, c) of an LSTM, h of the others.
 Given = TypeVar("Given")
 Returned = TypeVar("Returned")
 
-# Arguments in the order of a representation, which leaves them out where they have these values.
-DEFAULTS = {
-    "num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
-    "proj_size": 0, "peephole": False, "dtype": "float32",
-}  # fmt: skip
-
-
-# Of pickles of layers and cells. It has to grow when a class gets another argument, too: those of before then lack it.
-PICKLE_VERSION = 1
+# The classes of layers and cells, by name.
+LAYERS: dict[str, type[Parametrized]] = {}
 
 
 class Restored(NamedTuple):
@@ -38,12 +31,16 @@ class Restored(NamedTuple):
 
 
 class Frozen:
-    """What is kept of frozen parameters, packed of each direction of each layer.
+    """Frozen parameters, packed for each direction of each layer.
 
     One object, so that a call in another thread never mixes those of two freezes.
     """
 
     __slots__ = ("fingerprint", "for_forward", "for_backward")
+
+    fingerprint: int
+    for_forward: list[_core.Packed]
+    for_backward: list[_core.Packed] | None
 
     def __init__(self, fingerprint, for_forward):
         self.fingerprint = fingerprint  # of the parameters as they were
@@ -52,7 +49,7 @@ class Frozen:
 
 
 def owner(reference):
-    """A tape's layer or cell, for a message."""
+    """The layer or cell of a tape, for a message."""
     alive = reference()
     return "one that is gone" if alive is None else alive
 
@@ -60,154 +57,147 @@ def owner(reference):
 class Parametrized:
     """Parameters of one or more directions of one or more layers of a cell.
 
-    Parameters
-    ----------
-    cell : str
-        As fastrnn._core calls it.
-    input_size, hidden_size, bias, dtype, rng
-        As of fastrnn.LSTM, not yet checked.
-    num_layers, proj_size, peephole
-        The same, checked.
-    suffix, directions : str, tuple of str
-        What the names of the parameters end in: the suffix with the number of the layer, then each direction.
+    A class for users names its cell, ``class GRU(Recurrent, spec=spec.GRU)``, and has a constructor whose arguments are
+    options of fastrnn._engine.spec and then `rng`; it hands ``locals()`` to `_construct`. Everything else about options
+    follows from their specification.
     """
 
-    def __init__(
-        self, cell, input_size, hidden_size, bias, dtype, rng, num_layers=1, suffix="", directions=("",), proj_size=0,
-        peephole=False,
-    ):  # fmt: skip
-        input_size = size("input_size", input_size)
-        hidden_size = size("hidden_size", hidden_size)
-        bias = flag("bias", bias)
-        dtype = float_dtype("dtype", dtype)
-        if proj_size >= hidden_size:
-            raise ValueError(f"proj_size: expected less than hidden_size={hidden_size}, got {proj_size}")
-        if isinstance(rng, bool):
-            raise TypeError(f"rng: expected None, an int or a numpy.random.Generator, got {rng!r}")
-        params = None
+    __slots__ = ("_options", "_params", "_rng", "_stack", "_names", "_weights")
+
+    _spec: ClassVar[CellSpec]
+    _option_names: ClassVar[tuple[str, ...]]
+
+    _options: dict[str, Any]
+    _params: Parameters
+    _rng: np.random.Generator
+    _stack: Stack
+    _names: list[list[str]]
+    _weights: list[tuple[Array | None, ...]]
+
+    def __init_subclass__(cls, spec: CellSpec | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if spec is not None:
+            code = cls.__init__.__wrapped__.__code__  # type: ignore[attr-defined]
+            arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            cls._spec, cls._option_names = spec, tuple(name for name in OPTIONS if name in arguments)
+            cls.__module__ = "fastrnn"  # the public name, in pickles, too, whatever module the class stands in
+            LAYERS[cls.__name__] = cls
+
+    def _construct(self, arguments: dict[str, Any]) -> None:
+        """Construct the object from the arguments of its constructor, not yet checked, by name."""
+        options = {name: OPTIONS[name].check(name, arguments[name]) for name in self._option_names}
+        rng, params = arguments["rng"], None
         if isinstance(rng, Restored):
             params, rng = rng
+        elif isinstance(rng, bool):
+            raise TypeError(f"rng: expected None, an int or a numpy.random.Generator, got {rng!r}")
+        self._spec.check(options)
+        self._check_options(options, params is None)
         try:
             rng = np.random.default_rng(rng)
         except (TypeError, ValueError) as error:
             raise type(error)(f"rng: {error}") from error
 
-        G, P, D = GATES[cell] * hidden_size, proj_size or hidden_size, len(directions)
-        columns = input_size + (num_layers - 1) * D * P + num_layers * (P + 2 * bias)
-        numbers = D * (G * columns + num_layers * (proj_size + 3 * peephole) * hidden_size)
-        if numbers * dtype.itemsize > sys.maxsize:
+        spec, dtype = self._spec, options["dtype"]
+        H, P = options["hidden_size"], options.get("proj_size") or options["hidden_size"]
+        sizes = {"I": options["input_size"], "H": H, "P": P}
+        num_layers, directions, suffixes = self._arrangement(options)
+        of_layer = [spec.shapes(options | sizes | {"I": n}, options) for n in (sizes["I"], len(directions) * P)]
+        first, other = (sum(int(np.prod(n, dtype=object)) for n in shapes.values()) for shapes in of_layer)
+        if len(directions) * (first + (num_layers - 1) * other) * dtype.itemsize > sys.maxsize:
             raise ValueError(
-                f"input_size, hidden_size: too large: the parameters of input_size={input_size}, "
-                f"hidden_size={hidden_size}, num_layers={num_layers} are more than memory can address"
+                f"input_size, hidden_size: too large: the parameters of input_size={sizes['I']}, "
+                f"hidden_size={H}, num_layers={num_layers} are more than memory can address"
             )
-        names, shapes = [], {}
+        names: list[list[str]] = []
+        shapes: dict[str, tuple[int, ...]] = {}
         for k in range(num_layers):
-            sizes = [(G, D * P if k else input_size), (G, P), (G,), (G,), (P, hidden_size), (3, hidden_size)]
-            present = [True, True, bias, bias, proj_size > 0, peephole]
-            for direction in directions:
-                names.append([f"{name}{suffix.format(k)}{direction}" for name in WEIGHTS])
-                shapes |= {name: n for name, n, there in zip(names[-1], sizes, present) if there}
+            for suffix in suffixes:
+                end = suffix.format(k)
+                names.append([name + end for name in spec.weight_names])
+                shapes |= {name + end: shape for name, shape in of_layer[min(k, 1)].items()}
         if params is None:
             params = Parameters(shapes, dtype)
-            bound = hidden_size**-0.5
+            bound = H**-0.5
             for array in params.values():
                 array[...] = rng.uniform(-bound, bound, array.shape)
         elif list(params._shapes().items()) != list(shapes.items()) or params.flat.dtype != dtype:
             raise ValueError(f"the parameters of a pickle do not fit its arguments: {params!r}")
-        self._cell = cell
-        self._input_size = input_size
-        self._hidden_size = hidden_size
-        self._output_size = P
-        self._bias = bias
-        self._proj_size = proj_size
-        self._names = names
-        self._rng = rng
-        self._params = params
-        self._derive()
+        self._options, self._names, self._rng, self._params = options, names, rng, params
+        self._stack = Stack(spec, spec.kernel_of(options), dtype, sizes, num_layers, directions)
+        self._weights = self._split(params._views())
 
-    def _derive(self):
-        """Everything that follows from the parameters."""
-        self._dtype = self._params._flat.dtype
-        self._weights = self._split(self._params._views())
+    def _check_options(self, options: dict[str, Any], is_new: bool) -> None:
+        """Check options together, and warn of those that have no effect if the object is not a copy."""
+
+    def _arrangement(self, options: dict[str, Any]) -> tuple[int, tuple[bool, ...], tuple[str, ...]]:
+        """The number of layers; the directions of each, whether reverse; and what names of parameters end in.
+
+        An ending is a format string of the number of the layer, one for each direction.
+        """
+        raise NotImplementedError
 
     def _split(self, arrays):
-        """The arrays of each direction of each layer, in the order of functional.WEIGHTS."""
-        return [tuple([arrays.get(name) for name in names]) for names in self._names]
+        """The arrays of each direction of each layer, in the order of the cell's weights, None where there is none."""
+        weights = []
+        for names in self._names:
+            weights.append(tuple(map(arrays.get, names)))
+        return weights
 
-    # Pickles and copies have public names alone, so that they do not depend on how an object keeps its things: the
+    # Pickles and copies have public names alone, so that they do not depend on the attributes of this class: the
     # arguments of the constructor, the parameters, the generator; and the attributes that others have added.
-
-    _OWN: tuple[str, ...] = (
-        "_cell", "_input_size", "_hidden_size", "_output_size", "_bias", "_proj_size", "_names", "_rng", "_params",
-        "_dtype", "_weights",
-    )  # fmt: skip
 
     def __getstate__(self):
         return {
-            "version": PICKLE_VERSION,
+            "version": FORMAT_VERSION,
             "arguments": self._constructor_arguments(),
             "params": self._params,
             "rng": self._rng,
             "frozen": self.frozen,
-            "attributes": {name: value for name, value in self.__dict__.items() if name not in self._OWN},
+            "attributes": dict(self.__dict__),
         }
 
     def __setstate__(self, state):
-        checked_version(state, PICKLE_VERSION, f"a pickle of {type(self).__name__}")
+        checked_version(state, FORMAT_VERSION, f"a pickle of {type(self).__name__}")
         # A derived class may have a constructor with other arguments, and was not called for the original's state.
-        public = next(cls for cls in type(self).__mro__ if cls.__module__ == "fastrnn")
+        public: Any = next(cls for cls in type(self).__mro__ if cls.__module__ == "fastrnn")
         public.__init__(self, **state["arguments"], rng=Restored(state["params"], state["rng"]))
         self.__dict__.update(state["attributes"])
         if state["frozen"] and not self.frozen:
             self.freeze()
-
-    # States
-
-    def _as_state(self, names, value, ndim):
-        """The members h and c of a state, each (name, array or None), not yet checked; without c but for an LSTM."""
-        name, h_name, c_name, both = names
-        if self._cell != "lstm":
-            return ((name, array_or_none(name, single(name, value, ndim))),)
-        h, c = pair(name, value, both)
-        return (h_name, array_or_none(h_name, h)), (c_name, array_or_none(c_name, c))
 
     # Configuration
 
     @property
     def input_size(self) -> int:
         """Size of each step's input."""
-        return self._input_size
+        return self._options["input_size"]
 
     @property
     def hidden_size(self) -> int:
         """Size of the state."""
-        return self._hidden_size
+        return self._options["hidden_size"]
 
     @property
     def bias(self) -> bool:
         """Whether there are biases."""
-        return self._bias
+        return self._options["bias"]
 
     @property
     def dtype(self) -> np.dtype:
         """float32 or float64."""
-        return self._dtype
+        return self._options["dtype"]
 
-    def _constructor_arguments(self):
+    def _constructor_arguments(self) -> dict[str, Any]:
         """All arguments that make such an object, less `rng`, as plain Python values."""
-        return {
-            "input_size": self._input_size,
-            "hidden_size": self._hidden_size,
-            "bias": self._bias,
-            "dtype": self._dtype.name,
-        }
+        return {name: OPTIONS[name].plain(value) for name, value in self._options.items()}
 
     def __repr__(self) -> str:
-        arguments = self._constructor_arguments()
-        parts = [str(self._input_size), str(self._hidden_size)]
-        for name, default in DEFAULTS.items():
-            value = arguments.get(name, default)
-            if value != default:
+        parts = []
+        for name, value in self._constructor_arguments().items():
+            if OPTIONS[name].default is REQUIRED:
+                parts.append(repr(value))
+            elif value != OPTIONS[name].default:
                 parts.append(f"{name}={value if name == 'dtype' else repr(value)}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -274,7 +264,7 @@ class Parametrized:
         # Whatever can fail or warn, and whatever shares memory with a parameter, is copied first.
         new = self._params.empty_like()
         for name, array in given.items():
-            new[name] = array
+            new[name] = array  # type: ignore[assignment]  # None is among the problems
         self._params._flat[...] = new._flat
 
     def _prefixes(self, names):
@@ -303,22 +293,18 @@ class Parametrized:
         params = self._params
         try:
             params._set_writeable(False)
-            frozen = Frozen(_core.fingerprint(params._flat), pack_stack(self._cell, self._weights, False))
+            frozen = Frozen(_core.fingerprint(params._flat), self._stack.pack(self._weights, False))
         except BaseException:  # Ctrl-C, too
             params._set_writeable(params._frozen is None)
             raise
         params._frozen = frozen  # of the parameters, because layers may share these
-        self._forget()
 
-    def _forget(self):
-        """Drop what is kept between calls besides."""
-
-    def _for_training(self, frozen):
-        """The packed weights for forward, and those for backward."""
+    def _packed_for_training(self, frozen):
+        """The frozen weights packed for forward, and those packed for backward."""
         if frozen.for_backward is None:
             if _core.fingerprint(self._params._flat) != frozen.fingerprint:
                 raise ValueError("params: written to while frozen, through a view made before; unfreeze() and freeze()")
-            frozen.for_backward = pack_stack(self._cell, self._weights, True)
+            frozen.for_backward = self._stack.pack(self._weights, True)
         return frozen.for_forward, frozen.for_backward
 
     def unfreeze(self) -> None:

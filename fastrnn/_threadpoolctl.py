@@ -16,7 +16,7 @@ class _Default(int):
 
 
 def _controller(threadpoolctl):
-    class FastrnnController(threadpoolctl.LibController):
+    class FastrnnController(threadpoolctl.LibController):  # type: ignore[name-defined, misc]
         """Lets threadpoolctl find fastrnn's extension module, by its name and a symbol, and set its threads."""
 
         user_api = "fastrnn"

@@ -21,6 +21,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastrnn import _core
+
 # Of float32 or float64, which the arguments of a call decide and no checker can follow.
 Array = NDArray[Any]
 State = tuple[ArrayLike | None, ArrayLike | None] | list[ArrayLike | None]
@@ -86,13 +88,13 @@ def as_x(value):
     """as_array of x, the sequences of a batch: in a list of arrays the order of the axes is not clear."""
     if isinstance(value, (tuple, list)) and not hasattr(value, "batch_sizes"):
         shapes = [getattr(item, "shape", None) for item in value]
-        shapes = {shape[0] for shape in shapes if isinstance(shape, tuple) and len(shape) > 1}
-        if len(shapes) == 1:
+        lengths = {shape[0] for shape in shapes if isinstance(shape, tuple) and len(shape) > 1}
+        if len(lengths) == 1:
             raise TypeError(
                 "x: a list of arrays, whose axes can be read in two ways; give np.stack(x) of time steps (B, I), or "
                 "np.stack(x, axis=1) of sequences (T, I); with batch_first=True, np.stack(x) of sequences"
             )
-        if shapes:
+        if lengths:
             raise ValueError(f"x: not an array: a list of arrays of different lengths{RAGGED}")
     return as_array("x", value)
 
@@ -141,27 +143,18 @@ def check_state(name, array, symbols, sizes, dtype):
         check_array(name, array, symbols, sizes, dtype)
 
 
-def native(array, dtype):
-    """The array itself if a kernel can read it as it is, else a private copy that it can read."""
-    flags = array.flags
-    if (array.dtype is dtype or array.dtype == dtype) and flags.c_contiguous and flags.aligned:
-        return array
-    return array.astype(dtype, order="C", casting="same_kind")
-
-
-def native_or_none(array, dtype):
-    return None if array is None else native(array, dtype)
-
-
 def initial_state(array, sizes, dtype, private):
-    """Zeros for None; of one sequence, the same for all; with `private`, memory that the caller does not share."""
+    """An initial state as the kernels read it: zeros for None, the state of one sequence for all where there is one.
+
+    With `private` it is memory that the caller does not share.
+    """
     if array is None:
         return np.zeros(sizes, dtype)
     if array.shape != sizes:
         array = np.broadcast_to(array, sizes)
     if private:
         return array.astype(dtype, order="C", casting="same_kind")
-    return native(array, dtype)
+    return _core.native(array, dtype)
 
 
 def is_shared(given, B):
@@ -180,15 +173,15 @@ def over_sequences(d_state):
         return np.add.accumulate(d_state, axis=-2, dtype=np.float64)[..., -1:, :].astype(d_state.dtype)
 
 
-def pair(name, value, members):
-    """The two members of a tuple or list; None stands for (None, None)."""
+def members(name, value, count, names):
+    """The members of a tuple or list of so many, which messages show as `names`; None stands for all of them None."""
     if value is None:
-        return None, None
+        return (None,) * count
     if not isinstance(value, (tuple, list)):
-        raise TypeError(f"{name}: expected a tuple {members}, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected a tuple {names}, got {type(value).__name__}")
     value = tuple(value)  # a list could change while its members are converted
-    if len(value) != 2:
-        raise ValueError(f"{name}: expected a tuple {members}, got {len(value)} items")
+    if len(value) != count:
+        raise ValueError(f"{name}: expected a tuple {names}, got {len(value)} items")
     return value
 
 
@@ -272,7 +265,7 @@ def flag(name, value):
 def probability(name, value):
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number from 0 to 1, got {value!r}")
-    if not 0 <= value <= 1:
+    if not 0 <= value <= 1:  # type: ignore[operator]  # mypy knows no order of Real
         raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
     return float(value)
 
@@ -305,101 +298,7 @@ def choice(name, value, options):
     return value
 
 
-# The arguments of the functions in functional and reference. All are checked before any is cast.
-#
-# The checked_ functions return x, the state and the gradients castable to the weights' dtype but not yet cast: so it
-# shows whether a cast copied, and who skips what lies beyond a sequence's end need not cast it. They are None where
-# None was given.
-
-NONLINEARITIES = ("tanh", "relu")
-ROWS = {1: "H", 3: "3*H", 4: "4*H"}  # of the weights of a cell with so many gates
-
-
-def checked_lstm(x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse):
-    """The arguments of lstm and lstm_forward.
-
-    Returns
-    -------
-    x : ndarray, (T, B, I), not yet cast
-    state : tuple (h_0, c_0), (B, P) and (B, H), not yet cast, each may be None
-    weights : tuple
-        weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, native; all but the first two may be None.
-    lengths : None, or ndarray of intp, (B,), in memory that the caller does not share
-    reverse : bool
-    """
-    weights, (I, H, P), dtype = checked_weights(4, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole)
-    x = checked_x(x, I, max(4 * H, I, P), dtype)
-    T, B, _ = x.shape
-    h_0, c_0 = pair("state", state, "(h_0, c_0)")
-    h_0, c_0 = array_or_none("state (h_0)", h_0), array_or_none("state (c_0)", c_0)
-    check_state("state (h_0)", h_0, ("B", "H" if weight_hr is None else "P"), (B, P), dtype)
-    check_state("state (c_0)", c_0, ("B", "H"), (B, H), dtype)
-    lengths = checked_lengths(as_lengths(lengths), T, B)
-    reverse = flag("reverse", reverse)
-    return x, (h_0, c_0), tuple(native_or_none(w, dtype) for w in weights), lengths, reverse
-
-
-def checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse):
-    """The arguments of gru and gru_forward: as checked_lstm, of one state (B, H) and four weights."""
-    return checked_one_state(3, x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
-
-
-def checked_rnn(x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse):
-    """The arguments of rnn and rnn_forward: as checked_gru, and then the nonlinearity, "tanh" or "relu"."""
-    nonlinearity = choice("nonlinearity", nonlinearity, NONLINEARITIES)
-    checked = checked_one_state(1, x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
-    return *checked, nonlinearity
-
-
-def checked_one_state(gates, x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse):
-    weights, (I, H, _), dtype = checked_weights(gates, weight_ih, weight_hh, bias_ih, bias_hh)
-    x = checked_x(x, I, max(gates * H, I), dtype)
-    T, B, _ = x.shape
-    state = array_or_none("state", single("state", state, 2))
-    check_state("state", state, ("B", "H"), (B, H), dtype)
-    lengths = checked_lengths(as_lengths(lengths), T, B)
-    reverse = flag("reverse", reverse)
-    return x, state, tuple(native_or_none(w, dtype) for w in weights[:4]), lengths, reverse
-
-
-def checked_weights(gates, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr=None, weight_peephole=None):
-    """The six weights, not yet cast; their sizes (I, H, P), P being H without a weight_hr; and their dtype."""
-    rows_symbol = ROWS[gates]
-    weight_ih = as_array("weight_ih", weight_ih)
-    dtype = float_dtype("weight_ih", weight_ih.dtype)
-    if weight_ih.ndim != 2 or weight_ih.shape[0] % gates or not weight_ih.shape[0]:
-        raise shape_error("weight_ih", (rows_symbol, "I"), (None, None), weight_ih.shape)
-    rows, I = weight_ih.shape
-    P = H = rows // gates
-    P_symbol = "H"
-    if weight_hr is not None:
-        weight_hr = as_array("weight_hr", weight_hr)
-        check_cast("weight_hr", weight_hr, dtype)
-        if weight_hr.ndim != 2 or weight_hr.shape[1] != H or not weight_hr.shape[0]:
-            raise shape_error("weight_hr", ("P", "H"), (None, H), weight_hr.shape)
-        P = weight_hr.shape[0]
-        P_symbol = "P"
-    weight_hh = as_array("weight_hh", weight_hh)
-    check_array("weight_hh", weight_hh, (rows_symbol, P_symbol), (rows, P), dtype)
-    bias_ih, bias_hh = array_or_none("bias_ih", bias_ih), array_or_none("bias_hh", bias_hh)
-    check_array("bias_ih", bias_ih, (rows_symbol,), (rows,), dtype)
-    check_array("bias_hh", bias_hh, (rows_symbol,), (rows,), dtype)
-    if weight_peephole is not None:
-        weight_peephole = as_array("weight_peephole", weight_peephole)
-        check_cast("weight_peephole", weight_peephole, dtype)
-        if weight_peephole.shape != (3, H):
-            raise shape_error("weight_peephole", ("3", "H"), (None, H), weight_peephole.shape)
-    return (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole), (I, H, P), dtype
-
-
-def checked_x(x, I, width, dtype):
-    """x of any T and B; `width` is that of the widest array (T, B, width) that will be made."""
-    x = as_x(x)
-    check_cast("x", x, dtype)
-    if x.ndim != 3 or x.shape[2] != I:
-        raise shape_error("x", ("T", "B", "I"), (None, None, I), x.shape, x_hint(x))
-    check_bytes("x", x.shape[:2], width, dtype.itemsize)
-    return x
+# Arguments of calls
 
 
 def as_lengths(lengths):
@@ -429,36 +328,12 @@ def checked_lengths(array, T, B):
     return array.astype(np.intp)
 
 
-def checked_lstm_gradients(d_output, d_state_n, sizes, P, dtype):
-    """d_output (T, B, P) and (d_h_n (B, P), d_c_n (B, H)); `sizes` is (T, B, H), a P of None is H."""
-    T, B, H = sizes
-    P_symbol = "P"
-    if P is None:
-        P, P_symbol = H, "H"
-    d_output = array_or_none("d_output", d_output)
-    d_h_n, d_c_n = pair("d_state_n", d_state_n, "(d_h_n, d_c_n)")
-    check_given(d_output, d_h_n, d_c_n)
-    d_h_n, d_c_n = array_or_none("d_state_n (d_h_n)", d_h_n), array_or_none("d_state_n (d_c_n)", d_c_n)
-    check_array("d_output", d_output, ("T", "B", P_symbol), (T, B, P), dtype)
-    check_array("d_state_n (d_h_n)", d_h_n, ("B", P_symbol), (B, P), dtype)
-    check_array("d_state_n (d_c_n)", d_c_n, ("B", "H"), (B, H), dtype)
-    return d_output, (d_h_n, d_c_n)
-
-
-def checked_gradients(d_output, d_state_n, sizes, dtype):
-    """d_output (T, B, H) and d_state_n (B, H) of gru_backward and rnn_backward; `sizes` is (T, B, H)."""
-    check_given(d_output, d_state_n)
-    d_output = array_or_none("d_output", d_output)
-    d_state_n = array_or_none("d_state_n", single("d_state_n", d_state_n, 2))
-    check_array("d_output", d_output, ("T", "B", "H"), sizes, dtype)
-    check_array("d_state_n", d_state_n, ("B", "H"), sizes[1:], dtype)
-    return d_output, d_state_n
-
-
 def check_given(*gradients):
     """Refuses a backward without any gradient of the results."""
-    if all(gradient is None for gradient in gradients):
-        raise ValueError("d_output, d_state_n: neither is given, so all gradients would be zero; give one or both")
+    for gradient in gradients:
+        if gradient is not None:
+            return
+    raise ValueError("d_output, d_state_n: neither is given, so all gradients would be zero; give one or both")
 
 
 def check_tape(tape, expected, place="third"):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
 from typing import Generic
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn._levels import kept_memory, pack_stack
+from fastrnn._core import Inputs, empty_states, zero_states
+from fastrnn._engine import spec
+from fastrnn._engine.arguments import as_states, check_states, initial_states
+from fastrnn._engine.pool import POOL
+from fastrnn._engine.ragged import padded
+from fastrnn._engine.stack import infer
+from fastrnn._engine.tape import Tape
 from fastrnn._parametrized import Given, Parametrized, Returned, owner
-from fastrnn._rows import Rows
 from fastrnn._validation import (
-    NONLINEARITIES,
     Array,
     Nonlinearity,
     State,
@@ -23,53 +26,32 @@ from fastrnn._validation import (
     check_cast,
     check_state,
     check_tape,
-    choice,
-    initial_state,
-    is_shared,
     names_arguments,
-    native,
-    native_or_none,
-    over_sequences,
     shape_error,
 )
-from fastrnn.functional import GATES, Tape, empty_like, infer_rows, run_back, run_tapes
 from fastrnn.parameters import Parameters
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
 
-# What messages call a state, its members, and both of an LSTM.
-STATE = "state", "state (h)", "state (c)", "(h, c)"
-D_STATE = "d_state", "d_state (d_h)", "d_state (d_c)", "(d_h, d_c)"
-
-
-class CellTape:
+class CellTape(Tape):
     """What a cell's `backward` needs of its `forward`; opaque, and never altered by a backward."""
 
-    __slots__ = ("cell", "tape", "batched", "shared")
+    __slots__ = ("cell",)
 
-    def __init__(self, cell, tape, batched, shared):
+    def __init__(self, cell, inputs, packed):
+        super().__init__(inputs, packed)
         self.cell = weakref.ref(cell)
-        self.tape = tape
-        self.batched = batched
-        self.shared = shared  # whether h and c are each one for all sequences
-
-    def __reduce__(self):
-        raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one cell")
 
     def __repr__(self):
-        return f"<CellTape B={self.tape.rows.B} of {owner(self.cell)}>"
+        return f"<CellTape B={self.inputs.layout.B} of {owner(self.cell)}>"
 
 
 class Cell(Parametrized, Generic[Given, Returned]):
-    """What LSTMCell, GRUCell and RNNCell share: everything but their names and options."""
+    """What the cells of all kinds share: everything but their names and options."""
 
-    def _derive(self):
-        super()._derive()
-        self._widest = max(self._input_size, GATES[self._cell] * self._hidden_size)
-        self._most_rows = sys.maxsize // (self._widest * self._dtype.itemsize)
-
-    _OWN = (*Parametrized._OWN, "_widest", "_most_rows")
+    def _arrangement(self, options):
+        return 1, (False,), ("",)
 
     @names_arguments
     def __call__(self, x: ArrayLike, state: Given | None = None) -> Returned:
@@ -94,12 +76,14 @@ class Cell(Parametrized, Generic[Given, Returned]):
         ValueError
             If a shape does not fit. The message starts with the argument's name.
         """
-        rows, given, batched, state_0, _ = self._arguments(x, state, private_state=False)
-        state_n = empty_like(state_0)
-        frozen = self._params._frozen
-        weights = frozen.for_forward[0] if frozen else self._weights[0]
-        infer_rows(self._cell, rows, [(False, native(given, self._dtype), state_0, weights, state_n)])
-        return self._returned(state_n, batched)
+        inputs = self._inputs(x, state, private=False)
+        stack, frozen = inputs.stack, self._params._frozen
+        packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
+        state_n = empty_states(inputs.state_0)
+        infer(stack, packed, inputs.layout, inputs.x, inputs.state_0, state_n)
+        if frozen is None:
+            POOL.give_back_all(packed)
+        return self._returned(state_n, inputs.batched)
 
     @names_arguments
     def forward(self, x: ArrayLike, state: Given | None = None) -> tuple[Returned, CellTape]:
@@ -123,18 +107,17 @@ class Cell(Parametrized, Generic[Given, Returned]):
         TypeError, ValueError
             As in a call of the cell.
         """
-        rows, given, batched, state_0, shared = self._arguments(x, state, private_state=True)
-        x = native(given, self._dtype)
-        state_n = empty_like(state_0)
-        frozen = self._params._frozen
+        inputs = self._inputs(x, state, private=True)
+        stack, frozen = inputs.stack, self._params._frozen
         if frozen is None:
-            weights, packed = self._weights, pack_stack(self._cell, self._weights, True)
+            for_forward, for_backward = stack.pack(self._weights, False), stack.pack(self._weights, True)
         else:
-            weights, packed = self._for_training(frozen)
-        kept = kept_memory(self._cell, rows, self._hidden_size, 0, self._dtype)
-        tape = Tape(rows, False, x, x is not given, state_0, packed[0], kept)
-        run_tapes(self._cell, [tape], weights[:1], [state_n])
-        return self._returned(state_n, batched), CellTape(self, tape, batched, shared)
+            for_forward, for_backward = self._packed_for_training(frozen)
+        tape = CellTape(self, inputs, for_backward)
+        _, state_n = tape.run(for_forward, for_backward if frozen is None else [])
+        if frozen is None:
+            POOL.give_back_all(for_forward)
+        return self._returned(state_n, inputs.batched), tape
 
     def backward(self, tape: CellTape, d_state: Given | None) -> tuple[Array, Returned, Parameters]:
         """The gradients of a loss through one `forward`.
@@ -168,30 +151,27 @@ class Cell(Parametrized, Generic[Given, Returned]):
             forward pass has been changed since.
         """
         check_tape(tape, CellTape, "second")
-        members = self._as_state(D_STATE, d_state, 2 if tape.batched else 1)
+        inputs = tape.inputs
+        given = as_states(self._spec, "d_state", "d_{}", d_state, 2 if inputs.batched else 1)
         if tape.cell() is not self:
             raise ValueError(f"tape: made by another cell, {owner(tape.cell)}")
-        if all(array is None for _, array in members):
+        if all(array is None for array in given):
             raise ValueError("d_state: is not given, so all gradients would be zero")
-        members = self._checked_state(members, tape.tape.rows.B, tape.batched, check_array)
-        tape.tape.check_x()
-        d_state_n = tuple(native_or_none(d, self._dtype) for d in members)
-        d_state_0 = empty_like(tape.tape.state_0)
-        d_params = self._params.empty_like()
-        ((d_x,),) = run_back([tape.tape], [None], [(d_state_n, d_state_0, self._split(d_params._arrays)[0], None)])
-        d_state_0 = tuple(over_sequences(d) if one else d for d, one in zip(d_state_0, tape.shared))
-        return d_x if tape.batched else d_x[0], self._returned(d_state_0, tape.batched), d_params
+        stack, B = inputs.stack, inputs.layout.B
+        given = self._checked_states(stack, "d_state", "d_{}", given, B, inputs.batched, check_array)
+        d_params = self._params._like(np.empty)
+        d_x, d_before = tape.backward(None, given, self._split(d_params._arrays))
+        return d_x[0] if inputs.batched else d_x[0, 0], self._returned(d_before, inputs.batched), d_params
 
-    # Between the caller's shapes and (1, B, I), (B, H)
+    # Between the caller's shapes and (1, B, I), (1, B, H)
 
-    def _arguments(self, x, state, private_state):
-        """The rows; x (1, B, I) not yet cast, and whether it had a batch axis; the state, native, and what of it was
-        given once for all sequences.
-        """
+    def _inputs(self, x, state, private):
+        """The arguments of a call, converted and checked; with `private`, the state in memory of our own."""
         x = as_array("x", x)
         shape = x.shape
-        members = None if state is None else self._as_state(STATE, state, len(shape))
-        I, dtype = self._input_size, self._dtype
+        given = None if state is None else as_states(self._spec, "state", "{}", state, len(shape))
+        stack = self._stack
+        I, dtype = stack.I, stack.dtype
         if x.dtype is not dtype:
             check_cast("x", x, dtype)
         batched = len(shape) == 2
@@ -200,34 +180,34 @@ class Cell(Parametrized, Generic[Given, Returned]):
         if shape[-1] != I:
             raise shape_error("x", ("B", "input_size")[-len(shape) :], (None, I)[-len(shape) :], shape)
         x, B = (x[None], shape[0]) if batched else (x[None, None], 1)
-        if B > self._most_rows:
-            check_bytes("x", (1, B), self._widest, dtype.itemsize)
-        h, c, shared = None, None, (False, False)
-        if members is not None:
-            h, c = self._checked_state(members, B, batched, check_state if batched else check_array)
-            shared = is_shared(h, B), is_shared(c, B)
-        sizes = (B, self._hidden_size)
-        h = initial_state(h, sizes, dtype, private_state)
-        c = initial_state(c, sizes, dtype, private_state) if self._cell == "lstm" else None
-        return Rows(1, B), x, batched, (h, c), shared
+        if B > stack.most_rows:
+            check_bytes("x", (1, B), stack.widest, dtype.itemsize)
+        layout = padded(1, B)
+        if given is None:
+            state_0, shared = zero_states(1, B, stack.widths, dtype), None
+        else:
+            check = check_state if batched else check_array
+            given = self._checked_states(stack, "state", "{}", given, B, batched, check)
+            state_0, shared = initial_states(stack, layout, given, private)
+        rows = layout.pack(x, dtype)
+        return Inputs(stack, layout, rows, rows is not x, state_0, shared, batched)
 
-    def _checked_state(self, members, B, batched, check):
-        """(h, c) of _as_state, checked but not yet native, each may be None."""
+    def _checked_states(self, stack, argument, pattern, given, B, batched, check):
+        """Arrays of `as_states`, checked, with axes of layers and of sequences."""
         axes = slice(0 if batched else 1, 2)
-        symbols, sizes = ("B", "hidden_size")[axes], (B, self._hidden_size)[axes]
-        checked = [None, None]
-        for k, (name, array) in enumerate(members):
-            if array is not None:
-                check(name, array, symbols, sizes, self._dtype)
-                checked[k] = array if batched else array[None]
-        return checked
+        symbols, sizes = ("B", "hidden_size")[axes], (B, stack.H)[axes]
+        count = len(stack.widths)
+        check_states(self._spec, argument, pattern, given, [symbols] * count, [sizes] * count, stack.dtype, check)
+        axis = None if batched else (None, None)
+        return [None if array is None else array[axis] for array in given]
 
-    def _returned(self, state, batched):
-        h, c = state if batched else (None if s is None else s[0] for s in state)
-        return h if c is None else (h, c)
+    def _returned(self, states, batched):
+        """States (1, B, H) in the caller's axes."""
+        shown = [s[0] if batched else s[0, 0] for s in states]
+        return shown[0] if len(shown) == 1 else tuple(shown)
 
 
-class LSTMCell(Cell[State, tuple[Array, Array]]):
+class LSTMCell(Cell[State, tuple[Array, Array]], spec=spec.LSTM):
     """One step of a long short-term memory layer, as torch.nn.LSTMCell.
 
     See `fastrnn.functional.lstm` for the equations and their source.
@@ -276,10 +256,10 @@ class LSTMCell(Cell[State, tuple[Array, Array]]):
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        super().__init__("lstm", input_size, hidden_size, bias, dtype, rng)
+        self._construct(locals())
 
 
-class GRUCell(Cell[ArrayLike, Array]):
+class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
     """One step of a layer of gated recurrent units, as torch.nn.GRUCell.
 
     See `fastrnn.functional.gru` for the equations and their source.
@@ -318,10 +298,10 @@ class GRUCell(Cell[ArrayLike, Array]):
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        super().__init__("gru", input_size, hidden_size, bias, dtype, rng)
+        self._construct(locals())
 
 
-class RNNCell(Cell[ArrayLike, Array]):
+class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
     """One step of a plain recurrent layer, as torch.nn.RNNCell.
 
     See `fastrnn.functional.rnn` for the equation and its source.
@@ -362,13 +342,9 @@ class RNNCell(Cell[ArrayLike, Array]):
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        nonlinearity = choice("nonlinearity", nonlinearity, NONLINEARITIES)
-        super().__init__(f"rnn_{nonlinearity}", input_size, hidden_size, bias, dtype, rng)
+        self._construct(locals())
 
     @property
     def nonlinearity(self) -> str:
         """What makes the state of its sum, "tanh" or "relu"."""
-        return self._cell.removeprefix("rnn_")
-
-    def _constructor_arguments(self):
-        return super()._constructor_arguments() | {"nonlinearity": self.nonlinearity}
+        return self._options["nonlinearity"]

@@ -1,7 +1,7 @@
 """One layer, one direction, stateless, on raw arrays: the kernels with nothing around them.
 
-Each public function checks its arguments, allocates what it returns and hands both to `infer_rows` or to a tape,
-which is what the layers call. `fastrnn.reference` has the same functions in plain NumPy.
+Each function checks its arguments and hands them to the engine, as the layers do. `fastrnn.reference` has the same
+functions in plain NumPy.
 
 Every array argument may be anything that `np.asarray` takes, of any strides, alignment, byte order
 and writeability; what cannot be read in place is copied. Everything is cast to the dtype of
@@ -11,31 +11,20 @@ inputs, H hidden units, P numbers in h, which are H but for an LSTM with a proje
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn import _core
-from fastrnn._config import instruction_set
-from fastrnn._rows import Rows
-from fastrnn._threads import most_threads
-from fastrnn._validation import (
-    Array,
-    Nonlinearity,
-    State,
-    check_tape,
-    checked_gradients,
-    checked_gru,
-    checked_lstm,
-    checked_lstm_gradients,
-    checked_rnn,
-    initial_state,
-    is_shared,
-    names_arguments,
-    native_or_none,
-    over_sequences,
+from fastrnn._core import empty_states
+from fastrnn._engine.arguments import (
+    checked_options,
+    checked_output_gradients,
+    function_inputs,
 )
+from fastrnn._engine.pool import POOL
+from fastrnn._engine.spec import GRU, LSTM, RNN, CellSpec
+from fastrnn._engine.stack import infer
+from fastrnn._engine.tape import Tape as EngineTape
+from fastrnn._validation import Array, Nonlinearity, State, check_tape, names_arguments
 
 __all__ = [
     "gru",
@@ -49,210 +38,63 @@ __all__ = [
     "rnn_forward",
 ]
 
-GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-# What a tape keeps of them, in the order of the weights' rows.
-GATE_NAMES = {"lstm": "ifgo", "gru": "rzn"}
-WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole")
+
+# What the functions of all cells share. Weights are tuples in the order of the cell's specification, options tuples of
+# (name, value).
 
 
-# What the cells share, on rows as fastrnn._rows has them. A state is the tuple (h, c), whose c is None but for the
-# LSTM. Weights are tuples in the order of WEIGHTS, with None for what there is not.
-
-
-def infer_rows(cell, rows, inputs, stacked=False, into=None):
-    """The outputs of native arrays: of directions of one layer, or stacked, of layers on top of each other.
-
-    Those of a ragged batch are in borrowed memory.
-
-    Each input is (reverse, x, state_0, weights, state_n), of a stacked one but the first without x and in the same
-    direction. `weights` may be what _core.pack has made of them; state_n is written. The last output is made in the
-    rows `into` if they are given.
-    """
-    calls, outputs = [], []
-    for reverse, x, state_0, weights, state_n in inputs:
-        if stacked and outputs:
-            x = outputs[-1]
-        elif reverse:
-            x = np.ascontiguousarray(rows.turned(x))
-        h_0 = state_0[0]
-        is_last = len(outputs) == len(inputs) - 1
-        output = rows.empty(h_0.shape[-1], h_0.dtype) if into is None or not is_last else into
-        calls.append((x, *state_0, rows.offsets, weights, output, *state_n, None))
-        outputs.append(output)
-    _core.forward(cell, calls, stacked, most_threads(), instruction_set())
-    return [rows.turned(output) if one[0] else output for one, output in zip(inputs, outputs)]
-
-
-class Tape:
-    """What a backward needs of its forward, of one direction of one layer; opaque, and never altered by a backward.
-
-    The weights are in it as they were, `packed` for backward. `x` is in it by reference where it could be read in
-    place, and then `fingerprint` tells whether it has been changed since. Both are as the kernel reads them, from the
-    end if the direction is the reverse.
-
-    Nobody may write to packed, kept and state_0 while the tape lives, and nobody else to x if it is called private;
-    kept is an array of tape_bytes bytes.
-    """
-
-    __slots__ = ("rows", "reverse", "x", "fingerprint", "state_0", "kept", "packed", "weights", "shared")
-    # Of a tape of this module alone: names and shapes, and whether h_0 and c_0 are each one for all sequences.
-    weights: list[tuple[str, tuple[int, ...]]]
-    shared: list[bool]
-
-    def __init__(self, rows, reverse, x, x_is_private, state_0, packed, kept):
-        self.x, self.fingerprint = kept_x(rows, reverse, x, x_is_private)
-        self.rows, self.reverse, self.state_0, self.packed, self.kept = rows, reverse, state_0, packed, kept
-
-    def check_x(self):
-        check_x(self.x, self.fingerprint)
-
-    def __reduce__(self):
-        raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one process")
+class Tape(EngineTape):
+    __slots__ = ("weights",)
+    __doc__ = EngineTape.__doc__
+    spec: CellSpec
+    weights: list[tuple[int, ...] | None]  # their shapes
 
     def __repr__(self):
-        T, B, I = self.rows.T, self.rows.B, self.x.shape[-1]
-        H = self.packed.H
-        return f"<functional.{type(self).__name__} T={T} B={B} I={I} H={H} {self.x.dtype}>"
+        layout, stack = self.inputs.layout, self.inputs.stack
+        sizes = f"T={layout.T} B={layout.B} I={stack.I} H={stack.H}"
+        return f"<functional.{type(self).__name__} {sizes} {stack.dtype}>"
 
 
-def kept_x(rows, reverse, x, x_is_private):
-    """x as the kernel reads it, to be kept; and its fingerprint, or None if nobody else can write to it."""
-    if reverse:
-        turned = np.ascontiguousarray(rows.turned(x))
-        x, x_is_private = turned, x_is_private or not np.may_share_memory(turned, x)  # of one step it is x
-    return x, None if x_is_private else _core.fingerprint(x)
+def _infer(spec, x, state, weights, lengths, reverse, options=()):
+    """output and state_n of a function that keeps nothing."""
+    inputs, weights = function_inputs(spec, x, state, weights, lengths, reverse, options, private=False)
+    stack, layout = inputs.stack, inputs.layout
+    packed = stack.pack([weights], False)
+    state_n = empty_states(inputs.state_0)
+    output = infer(stack, packed, layout, inputs.x, inputs.state_0, state_n)
+    POOL.give_back_all(packed)
+    return output, _shown(layout.unsort(state_n))
 
 
-def check_x(x, fingerprint):
-    """Of what kept_x has returned."""
-    if fingerprint is not None and _core.fingerprint(x) != fingerprint:
-        raise ValueError("x: changed between forward and backward")
+def _forward(kind, x, state, weights, lengths, reverse, options=()):
+    """output, state_n and a tape of that kind."""
+    inputs, weights = function_inputs(kind.spec, x, state, weights, lengths, reverse, options, private=True)
+    packed = inputs.stack.pack([weights], True)
+    tape = kind(inputs, packed)
+    for_forward = inputs.stack.pack([weights], False)
+    output, state_n = tape.run(for_forward, packed)
+    POOL.give_back_all(for_forward)
+    tape.weights = [None if w is None else w.shape for w in weights]
+    return output, _shown(state_n), tape
 
 
-def run_tapes(cell, tapes, weights, states_n, stacked=False, gates=None):
-    """Fills the tapes, of directions of one layer or of stacked layers; returns the outputs. See infer_rows.
-
-    The x of a stacked tape but the first is the output of the one before. To `gates`, a list if it is given, it adds
-    the gates_of each tape.
-    """
-    calls, outputs = [], []
-    for tape, of_tape, state_n in zip(tapes, weights, states_n):
-        if stacked and outputs:
-            tape.x = outputs[-1]
-        h_0 = tape.state_0[0]
-        output = np.empty((*tape.rows.shape, h_0.shape[-1]), h_0.dtype)
-        calls.append((tape.x, *tape.state_0, tape.rows.offsets, of_tape, output, *state_n, tape.kept))
-        outputs.append(output)
-    _core.forward(cell, calls, stacked, most_threads(), instruction_set())
-    if gates is not None:
-        gates += [gates_of(cell, tape, output) for tape, output in zip(tapes, outputs)]
-    return [tape.rows.turned(output) if tape.reverse else output for tape, output in zip(tapes, outputs)]
+def _backward(kind, tape, d_output, d_state_n):
+    """d_x, d_state and d_params of a tape of that kind."""
+    check_tape(tape, kind)
+    stack, layout, spec = tape.inputs.stack, tape.inputs.layout, kind.spec
+    has_projection = any(n is not None and w.shape[0] == "P" for n, w in zip(tape.weights, spec.weights))
+    symbols = ("P" if has_projection else "H", *("H" for _ in spec.states[1:]))
+    d_output, given = checked_output_gradients(
+        spec, symbols, layout.T, layout.B, stack.widths, d_output, d_state_n, stack.dtype
+    )
+    d_weights = tuple([None if n is None else np.empty(n, stack.dtype) for n in tape.weights])
+    d_x, d_state = tape.backward(d_output, [None if d is None else d[None] for d in given], [d_weights])
+    return d_x, _shown(d_state), {n: d for n, d in zip(spec.weight_names, d_weights) if d is not None}
 
 
-def gates_of(cell, tape, output):
-    """name -> copy (T, B, n): every step's gates, c of the LSTM, and h, which is the output as the kernel left it."""
-    rows, dtype, H = tape.rows, tape.x.dtype, tape.packed.H
-    gates, states, _ = _core.tape_arrays(cell, tape.kept, dtype, math.prod(rows.shape), H, projection_of(tape))
-    named = {}
-    if gates is not None:
-        columns = _core.gate_columns(cell, dtype, H)
-        named |= {name: gates.take(c, axis=1).reshape(*rows.shape, H) for name, c in zip(GATE_NAMES[cell], columns)}
-    if cell == "lstm":
-        named["c"] = states[1].reshape(*rows.shape, H).copy()
-    named["h"] = output.copy()
-    return {name: rows.scatter(rows.turned(array) if tape.reverse else array) for name, array in named.items()}
-
-
-def projection_of(tape):
-    """P, or 0 without a projection."""
-    P = tape.state_0[0].shape[-1]
-    return P if P != tape.packed.H else 0
-
-
-def run_back(tapes, d_outputs, states, stacked=False):
-    """d_x of each tape, of directions of one layer, or of stacked layers, the top one first; of native arrays.
-
-    d_outputs is one for each tape, None for zeros, and for those stacked below another not looked at. The states are
-    (d_state_n, d_state_0, d_weights, stretch) of each tape; d_state_0 and d_weights are written. stretch is None, or as
-    _core.backward has it if the tape has some steps of a sequence. It does not look whether x was changed: check_x
-    does.
-    """
-    calls, results = [], []
-    for tape, d_output, (d_state_n, d_state_0, d_weights, stretch) in zip(tapes, d_outputs, states):
-        if stacked and results:
-            d_output = results[-1]
-        elif d_output is not None:
-            d_output = np.ascontiguousarray(tape.rows.turned(d_output) if tape.reverse else d_output)
-        d_x = np.empty(tape.x.shape, tape.x.dtype)
-        calls.append((
-            tape.packed, tape.x, *tape.state_0, tape.rows.offsets, tape.kept, d_output, *d_state_n, d_x, *d_state_0,
-            d_weights, stretch,
-        ))  # fmt: skip
-        results.append(d_x)
-    _core.backward(calls, stacked, most_threads())
-    return [tape.rows.turned(d_x) if tape.reverse else d_x for tape, d_x in zip(tapes, results)]
-
-
-def tape_bytes(cell, rows, H, projection, dtype):
-    """The size of a tape, in bytes."""
-    return _core.tape_bytes(cell, dtype, math.prod(rows.shape), H, projection)
-
-
-# What the public functions share
-
-
-def empty_like(state):
-    h, c = state
-    return np.empty(h.shape, h.dtype), None if c is None else np.empty(c.shape, c.dtype)
-
-
-def inferred(cell, x, state, weights, lengths, reverse):
-    """output and the state_n of infer_rows, for checked arguments."""
-    rows, x, state_0 = arranged(cell, x, state, weights, lengths, private=False)
-    state_n = empty_like(state_0)
-    (output,) = infer_rows(cell, rows, [(reverse, x, state_0, weights, state_n)])
-    return rows.scatter(output), tuple(rows.scatter_state(s) for s in state_n)
-
-
-def taped(kind, cell, x, state, weights, lengths, reverse):
-    """output, state_n and a tape of that kind, for checked arguments."""
-    rows, native_x, state_0 = arranged(cell, x, state, weights, lengths, private=True)
-    dtype = native_x.dtype
-    H, P = weights[0].shape[0] // GATES[cell], weights[1].shape[1]
-    kept = np.empty(tape_bytes(cell, rows, H, 0 if weights[4] is None else P, dtype), np.uint8)
-    packed = _core.pack(cell, weights, True, most_threads(), instruction_set())
-    state_n = empty_like(state_0)
-    tape = kind(rows, reverse, native_x, native_x is not x, state_0, packed, kept)
-    (output,) = run_tapes(cell, [tape], [weights], [state_n])
-    tape.shared = [is_shared(given, rows.B) for given in state]
-    tape.weights = [(name, w.shape) for name, w in zip(WEIGHTS, weights) if w is not None]
-    return rows.scatter(output), tuple(rows.scatter_state(s) for s in state_n), tape
-
-
-def arranged(cell, x, state, weights, lengths, private):
-    """The rows of checked arguments; x and the state by rows, native."""
-    dtype = weights[0].dtype
-    T, B, _ = x.shape
-    H, P = weights[0].shape[0] // GATES[cell], weights[1].shape[1]
-    rows = Rows(T, B, lengths)
-    h_0, c_0 = (rows.gather_state(s) for s in state)
-    h_0 = initial_state(h_0, (B, P), dtype, private)
-    c_0 = initial_state(c_0, (B, H), dtype, private) if cell == "lstm" else None
-    return rows, rows.gather(x, dtype), (h_0, c_0)
-
-
-def gradients(tape, d_output, d_state_n):
-    """d_x, d_state_0 and d_params of a tape, for checked gradients."""
-    rows, dtype = tape.rows, tape.x.dtype
-    tape.check_x()
-    d_state_n = [native_or_none(rows.gather_state(d), dtype) for d in d_state_n]
-    d_state_0 = empty_like(tape.state_0)
-    d_params = {name: np.empty(shape, dtype) for name, shape in tape.weights}
-    d_weights = tuple(d_params.get(name) for name in WEIGHTS)
-    (d_x,) = run_back([tape], [rows.gather(d_output, dtype)], [(d_state_n, d_state_0, d_weights, None)])
-    d_state_0 = [rows.scatter_state(d) for d in d_state_0]
-    d_state_0 = tuple(over_sequences(d) if shared else d for d, shared in zip(d_state_0, tape.shared))
-    return rows.scatter(d_x), d_state_0, d_params
+def _shown(states):
+    """States (1, B, n) as the functions return them: a tuple of arrays (B, n), or the only one."""
+    return states[0][0] if len(states) == 1 else tuple([s[0] for s in states])
 
 
 # LSTM
@@ -261,6 +103,7 @@ def gradients(tape, d_output, d_state_n):
 class LSTMTape(Tape):
     __slots__ = ()
     __doc__ = Tape.__doc__
+    spec = LSTM
 
 
 @names_arguments
@@ -344,9 +187,8 @@ def lstm(
     .. [4] H. Sak, A. Senior and F. Beaufays, "Long short-term memory based recurrent neural network
        architectures for large vocabulary speech recognition", arXiv:1402.1128, 2014.
     """
-    return inferred("lstm", *checked_lstm(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
-    ))  # fmt: skip
+    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
+    return _infer(LSTM, x, state, weights, lengths, reverse)
 
 
 @names_arguments
@@ -383,9 +225,8 @@ def lstm_forward(
     TypeError, ValueError
         As in `lstm`.
     """
-    return taped(LSTMTape, "lstm", *checked_lstm(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
-    ))  # fmt: skip
+    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
+    return _forward(LSTMTape, x, state, weights, lengths, reverse)
 
 
 def lstm_backward(
@@ -425,13 +266,7 @@ def lstm_backward(
     ValueError
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
-    check_tape(tape, LSTMTape)
-    T, B, H, P = tape.rows.T, tape.rows.B, tape.packed.H, tape.state_0[0].shape[1]
-    has_projection = "weight_hr" in dict(tape.weights)
-    d_output, d_state_n = checked_lstm_gradients(
-        d_output, d_state_n, (T, B, H), P if has_projection else None, tape.x.dtype
-    )
-    return gradients(tape, d_output, d_state_n)
+    return _backward(LSTMTape, tape, d_output, d_state_n)
 
 
 # GRU
@@ -440,6 +275,7 @@ def lstm_backward(
 class GRUTape(Tape):
     __slots__ = ()
     __doc__ = Tape.__doc__
+    spec = GRU
 
 
 @names_arguments
@@ -509,10 +345,7 @@ def gru(
     .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
        translation", EMNLP 2014.
     """
-    x, h_0, weights, lengths, reverse = checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
-    weights = *weights, None, None
-    output, (h_n, _) = inferred("gru", x, (h_0, None), weights, lengths, reverse)
-    return output, h_n
+    return _infer(GRU, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse)
 
 
 @names_arguments
@@ -547,10 +380,7 @@ def gru_forward(
     TypeError, ValueError
         As in `gru`.
     """
-    x, h_0, weights, lengths, reverse = checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
-    weights = *weights, None, None
-    output, (h_n, _), tape = taped(GRUTape, "gru", x, (h_0, None), weights, lengths, reverse)
-    return output, h_n, tape
+    return _forward(GRUTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse)
 
 
 def gru_backward(
@@ -590,11 +420,7 @@ def gru_backward(
     ValueError
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
-    check_tape(tape, GRUTape)
-    sizes = tape.rows.T, tape.rows.B, tape.packed.H
-    d_output, d_h_n = checked_gradients(d_output, d_state_n, sizes, tape.x.dtype)
-    d_x, (d_h_0, _), d_params = gradients(tape, d_output, (d_h_n, None))
-    return d_x, d_h_0, d_params
+    return _backward(GRUTape, tape, d_output, d_state_n)
 
 
 # RNN
@@ -603,6 +429,7 @@ def gru_backward(
 class RNNTape(Tape):
     __slots__ = ()
     __doc__ = Tape.__doc__
+    spec = RNN
 
 
 @names_arguments
@@ -666,12 +493,8 @@ def rnn(
 
     .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
     """
-    x, h_0, weights, lengths, reverse, nonlinearity = checked_rnn(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
-    )
-    weights = *weights, None, None
-    output, (h_n, _) = inferred(f"rnn_{nonlinearity}", x, (h_0, None), weights, lengths, reverse)
-    return output, h_n
+    options = checked_options(RNN, nonlinearity=nonlinearity)
+    return _infer(RNN, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
 
 
 @names_arguments
@@ -707,12 +530,8 @@ def rnn_forward(
     TypeError, ValueError
         As in `rnn`.
     """
-    x, h_0, weights, lengths, reverse, nonlinearity = checked_rnn(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
-    )
-    weights = *weights, None, None
-    output, (h_n, _), tape = taped(RNNTape, f"rnn_{nonlinearity}", x, (h_0, None), weights, lengths, reverse)
-    return output, h_n, tape
+    options = checked_options(RNN, nonlinearity=nonlinearity)
+    return _forward(RNNTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
 
 
 def rnn_backward(
@@ -752,8 +571,4 @@ def rnn_backward(
     ValueError
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
-    check_tape(tape, RNNTape)
-    sizes = tape.rows.T, tape.rows.B, tape.packed.H
-    d_output, d_h_n = checked_gradients(d_output, d_state_n, sizes, tape.x.dtype)
-    d_x, (d_h_0, _), d_params = gradients(tape, d_output, (d_h_n, None))
-    return d_x, d_h_0, d_params
+    return _backward(RNNTape, tape, d_output, d_state_n)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import sys
 import warnings
 import weakref
 from typing import Any, Generic, Literal, overload
@@ -11,21 +9,15 @@ from typing import Any, Generic, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn._core import TapeMemory
-from fastrnn._levels import (
-    ALL,
-    CheckpointedLevel,
-    Dropout,
-    TapedLevel,
-    infer_level,
-    kept_memory,
-    of_layers,
-    pack_stack,
-)
-from fastrnn._parametrized import Given, Parametrized, Restored, Returned, owner
-from fastrnn._rows import Rows, give_back
+from fastrnn._core import Inputs, empty_states, zero_states
+from fastrnn._engine import spec
+from fastrnn._engine.arguments import as_states, check_states, initial_states
+from fastrnn._engine.pool import POOL
+from fastrnn._engine.ragged import layout_of, padded
+from fastrnn._engine.stack import Dropout, infer
+from fastrnn._engine.tape import Tape
+from fastrnn._parametrized import Given, Parametrized, Returned, owner
 from fastrnn._validation import (
-    NONLINEARITIES,
     Array,
     Nonlinearity,
     State,
@@ -39,133 +31,64 @@ from fastrnn._validation import (
     check_state,
     check_tape,
     checked_lengths,
-    choice,
     flag,
-    initial_state,
-    is_shared,
     names_arguments,
-    native_or_none,
-    over_sequences,
-    probability,
     shape_error,
     size,
     x_hint,
 )
-from fastrnn.functional import GATES, empty_like, tape_bytes
 from fastrnn.parameters import Parameters
 from fastrnn.stream import Stream
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
-# What messages call a state, its members, and both of an LSTM.
-STATE = "state", "state (h_0)", "state (c_0)", "(h_0, c_0)"
-D_STATE_N = "d_state_n", "d_state_n (d_h_n)", "d_state_n (d_c_n)", "(d_h_n, d_c_n)"
 
-NOT_SHARED = False, False
+class LayerTape(Tape):
+    """What a layer's `backward` needs of its `forward`; opaque, and never altered by a backward."""
 
-# A tape leaves no more than that to the next one.
-MOST_LEFT_BYTES = 256 << 20
+    __slots__ = ("layer",)
 
-
-class LayerTape:
-    """What a layer's `backward` needs of its `forward`; opaque, and never altered by a backward.
-
-    When it goes, it leaves its memory to the layer for the next tape: the system takes time to clear new memory.
-    """
-
-    __slots__ = ("layer", "rows", "levels", "masks", "dropout", "batched", "shared", "memory")
-
-    def __init__(self, layer, rows, levels, masks, dropout, batched, shared, memory):
+    def __init__(self, layer, inputs, packed):
+        super().__init__(inputs, packed)
         self.layer = weakref.ref(layer)
-        self.rows = rows
-        self.levels = levels  # of fastrnn._levels, that nearest to x first
-        self.masks, self.dropout = masks, dropout  # of what comes into each level, or None
-        self.batched = batched
-        self.shared = shared  # whether h_0 and c_0 are each one for all sequences
-        self.memory = memory  # (tape, weights packed for this tape alone) of each layer and direction
-
-    def __reduce__(self):
-        raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one layer")
 
     def __repr__(self):
-        return f"<LayerTape T={self.rows.T} B={self.rows.B} of {owner(self.layer)}>"
+        return f"<LayerTape T={self.inputs.layout.T} B={self.inputs.layout.B} of {owner(self.layer)}>"
 
 
 class Recurrent(Parametrized, Generic[Given, Returned]):
-    """What LSTM, GRU and RNN share: everything but their names and options."""
+    """What the layers of all cells share: everything but their names and options."""
 
-    def __init__(
-        self, cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-        dtype, rng, proj_size=0, peephole=False,
-    ):  # fmt: skip
-        num_layers = size("num_layers", num_layers)
-        batch_first = flag("batch_first", batch_first)
-        dropout = probability("dropout", dropout)
-        bidirectional = flag("bidirectional", bidirectional)
-        proj_size = size("proj_size", proj_size, minimum=0)
-        peephole = flag("peephole", peephole)
-        self._num_layers = num_layers
-        self._batch_first = batch_first
-        self._dropout = dropout
-        self._bidirectional = bidirectional
-        self._peephole = peephole
-        if dropout and num_layers == 1 and not isinstance(rng, Restored):
-            warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=4)
-        directions = ("", "_reverse")[: 1 + bidirectional]
-        super().__init__(
-            cell, input_size, hidden_size, bias, dtype, rng, num_layers, "_l{}", directions, proj_size, peephole
-        )
+    def _check_options(self, options, is_new):
+        if is_new and options["dropout"] and options["num_layers"] == 1:
+            warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=5)
 
-    def _derive(self):
-        super()._derive()
-        self._tape_memory = collections.deque(maxlen=1)
-        D = 1 + self._bidirectional
-        self._widest = max(self._input_size, GATES[self._cell] * self._hidden_size, D * self._output_size)
-        self._most_rows = sys.maxsize // (self._widest * self._dtype.itemsize)
-        # What runs one after the other: of each direction its layers among all, and whether it is the reverse.
-        self._levels = [[(ALL, False)]]
-        if self._bidirectional:
-            self._levels = [
-                [(slice(k, k + 1), False), (slice(k + 1, k + 2), True)] for k in range(0, len(self._weights), 2)
-            ]
-
-    _OWN = (
-        *Parametrized._OWN, "_num_layers", "_batch_first", "_dropout", "_bidirectional", "_peephole",
-        "_tape_memory", "_levels", "_widest", "_most_rows",
-    )  # fmt: skip
-
-    def _forget(self):
-        self._tape_memory.clear()
+    def _arrangement(self, options):
+        if options["bidirectional"]:
+            return options["num_layers"], (False, True), ("_l{}", "_l{}_reverse")
+        return options["num_layers"], (False,), ("_l{}",)
 
     # Configuration
 
     @property
     def num_layers(self) -> int:
         """How many layers lie on top of each other."""
-        return self._num_layers
+        return self._options["num_layers"]
 
     @property
     def batch_first(self) -> bool:
         """Whether `x` and `output` are (B, T, ...)."""
-        return self._batch_first
+        return self._options["batch_first"]
 
     @property
     def dropout(self) -> float:
         """The probability with which `forward` sets a number between two layers to zero."""
-        return self._dropout
+        return self._options["dropout"]
 
     @property
     def bidirectional(self) -> bool:
         """Whether each layer also reads the sequences from their ends."""
-        return self._bidirectional
-
-    def _constructor_arguments(self):
-        return super()._constructor_arguments() | {
-            "num_layers": self._num_layers,
-            "batch_first": self._batch_first,
-            "dropout": self._dropout,
-            "bidirectional": self._bidirectional,
-        }
+        return self._options["bidirectional"]
 
     # Computation
 
@@ -197,15 +120,13 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         (128,)
         """
         B = 1 if batch_size is None else size("batch_size", batch_size)
-        if self._bidirectional:
+        stack = self._stack
+        if len(stack.directions) == 2:
             raise ValueError("stream: a bidirectional layer has no output before it has seen the last step")
-        L, H, P = self._num_layers, self._hidden_size, self._output_size
-        check_bytes("batch_size", (L, B), max(self._input_size, GATES[self._cell] * H), self._dtype.itemsize)
+        check_bytes("batch_size", (stack.count, B), stack.widest, stack.dtype.itemsize)
         frozen = self._params._frozen
-        packed = frozen.for_forward if frozen else pack_stack(self._cell, self._weights, False)
-        h = np.zeros((L, B, P), self._dtype)
-        c = np.zeros((L, B, H), self._dtype) if self._cell == "lstm" else None
-        return Stream(packed, self._input_size, h, c, batch_size is not None, repr(self))
+        packed = frozen.for_forward if frozen else stack.pack(self._weights, False)
+        return Stream(stack, packed, B, batch_size is not None, repr(self))
 
     @names_arguments
     def __call__(
@@ -241,22 +162,17 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         ValueError
             If a shape or a length does not fit. The message starts with the argument's name.
         """
-        rows, x, batched, state_0, _ = self._arguments(x, state, lengths, private_state=False)
-        x = given = rows.gather(x, self._dtype, borrowed=True)
-        state_n = empty_like(state_0)
-        frozen = self._params._frozen
-        weights = frozen.for_forward if frozen else self._weights
-        for level in self._levels:
-            directions = [
-                (reverse, of_layers(state_0, at), of_layers(state_n, at), weights[at]) for at, reverse in level
-            ]
-            x = infer_level(self._cell, rows, x, directions)
-        if rows.offsets is None:
-            return self._returned(x, rows, state_n, batched)
-        output = rows.scatter(x)
-        give_back(given)
-        give_back(x)
-        return self._returned(output, rows, state_n, batched)
+        inputs = self._inputs(x, state, lengths, private=False)
+        stack, frozen = inputs.stack, self._params._frozen
+        packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
+        state_n = empty_states(inputs.state_0)
+        output = infer(stack, packed, inputs.layout, inputs.x, inputs.state_0, state_n)
+        if frozen is None:
+            POOL.give_back_all(packed)
+        if inputs.layout.offsets is not None:
+            POOL.give_back(inputs.x)
+            state_n = inputs.layout.unsort(state_n)
+        return self._returned(output, state_n, inputs.batched)
 
     @overload
     def forward(
@@ -346,50 +262,27 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         gates: list[dict[str, Array]] | None = [] if flag("return_gates", return_gates) else None
         if checkpoint_every and return_gates:
             raise ValueError("return_gates: not with checkpoint_every, which does not keep gates")
-        rows, given, batched, state_0, shared = self._arguments(x, state, lengths, private_state=True)
-        x = rows.gather(given, self._dtype)
-        x_is_private = x is not given
-        state_n = empty_like(state_0)
-        frozen, cell = self._params._frozen, self._cell
-        memory = self._memory_for(rows, checkpoint_every)
+        inputs = self._inputs(x, state, lengths, private=True)
+        stack, frozen = inputs.stack, self._params._frozen
         if frozen is None:
-            weights = self._weights
-            packed = pack_stack(cell, weights, True, [spare for *_, spare in memory])
+            for_forward, for_backward = stack.pack(self._weights, False), stack.pack(self._weights, True)
+            owned = for_backward
             if checkpoint_every:  # backward runs forward again, with the weights as they are now
-                weights = pack_stack(cell, weights, False)
+                owned = owned + for_forward
         else:
-            weights, packed = self._for_training(frozen)
-        memory = [(kept, None if frozen else own) for (kept, _), own in zip(memory, packed)]
+            for_forward, for_backward = self._packed_for_training(frozen)
+            owned = []
         dropout = None
-        if self._dropout and self._num_layers > 1:
-            dropout = Dropout(self._dropout, int(self._rng.integers(2**63)))
-
-        levels, masks = [], []
-        for number, level in enumerate(self._levels):
-            mask = None
-            if number > 0 and dropout:
-                mask = dropout.mask(number, 0, x)
-                x = dropout.applied(mask, x)
-            masks.append(mask)
-            arguments = cell, rows, x, x_is_private
-            directions: list[tuple[Any, ...]] = [
-                (reverse, of_layers(state_0, at), of_layers(state_n, at), weights[at], packed[at])
-                for at, reverse in level
-            ]
-            if checkpoint_every:
-                directions = [(*one, self._kept_of_part) for one in directions]
-                run, x = CheckpointedLevel.run(*arguments, directions, dropout, checkpoint_every)
-            else:
-                directions = [(*one, [kept for kept, _ in memory[at]]) for one, (at, _) in zip(directions, level)]
-                run, x = TapedLevel.run(*arguments, directions, dropout, gates=gates)
-            levels.append(run)
-            x_is_private = True
-        tape_memory = TapeMemory(memory, self._tape_memory, MOST_LEFT_BYTES)
-        tape = LayerTape(self, rows, levels, masks, dropout, batched, shared, tape_memory)
-        results = *self._returned(rows.scatter(x), rows, state_n, batched), tape
+        if self._options["dropout"] and stack.num_layers > 1:
+            dropout = Dropout(self._options["dropout"], int(self._rng.integers(2**63)))
+        tape = LayerTape(self, inputs, for_backward)
+        output, state_n = tape.run(for_forward, owned, dropout, checkpoint_every, gates)
+        if frozen is None and not checkpoint_every:
+            POOL.give_back_all(for_forward)
+        results = *self._returned(output, state_n, inputs.batched), tape
         if gates is None:
             return results
-        return *results, [{name: self._of_caller(a, batched) for name, a in one.items()} for one in gates]
+        return *results, [{name: self._as_given(a, inputs.batched) for name, a in one.items()} for one in gates]
 
     def backward(
         self, tape: LayerTape, d_output: ArrayLike | None = None, d_state_n: Given | None = None
@@ -430,145 +323,109 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         """
         check_tape(tape, LayerTape)
         d_output = array_or_none("d_output", d_output)
-        members = self._as_state(D_STATE_N, d_state_n, 3 if tape.batched else 2)
-        levels = tape.levels
+        inputs = tape.inputs
+        stack, batched = inputs.stack, inputs.batched
+        given = [None for _ in stack.widths]
+        if d_state_n is not None:
+            given = as_states(self._spec, "d_state_n", "d_{}_n", d_state_n, 3 if batched else 2)
         if tape.layer() is not self:
             raise ValueError(f"tape: made by another layer, {owner(tape.layer)}")
-        check_given(d_output, *(array for _, array in members))
-        rows, dtype = tape.rows, self._dtype
-        d_output = rows.gather(self._output_gradient(d_output, rows, tape.batched), dtype)
-        members = self._checked_state(members, rows.B, tape.batched, check_array)
-        levels[0].check_x()
-
-        d_after = [native_or_none(rows.gather_state(d), dtype) for d in members]
-        d_params = self._params.empty_like()
-        d_weights = self._split(d_params._arrays)
-        d_state_0 = tuple(None if sizes is None else np.empty(sizes, dtype) for sizes in self._state_sizes(rows.B))
-        for level, run, mask in zip(self._levels[::-1], levels[::-1], tape.masks[::-1]):
-            directions = [(of_layers(d_after, at), of_layers(d_state_0, at), d_weights[at]) for at, _ in level]
-            d_output = run.backward(d_output, directions)
-            if mask is not None:
-                d_output = tape.dropout.applied(mask, d_output)
-        return *self._returned(rows.scatter(d_output), rows, d_state_0, tape.batched, tape.shared), d_params
-
-    def _memory_for(self, rows, checkpoint_every):
-        """(tape, packed weights or None) of each layer and direction: new, or the last tape's."""
-        none = [(None, None)] * len(self._weights)
-        if checkpoint_every:
-            return none
-        try:
-            memory = self._tape_memory.pop()
-        except IndexError:
-            memory = None
-        size = tape_bytes(self._cell, rows, self._hidden_size, self._proj_size, self._dtype)
-        if memory and memory[0][0] is not None and memory[0][0].size == size:
-            return memory
-        return [(self._kept(rows), None) for _ in self._weights]
-
-    def _kept(self, rows):
-        return kept_memory(self._cell, rows, self._hidden_size, self._proj_size, self._dtype)
-
-    def _kept_of_part(self, rows):
-        """For the stack of a part of the steps."""
-        return [self._kept(rows) for _ in range(1 if self._bidirectional else self._num_layers)]
+        check_given(d_output, *given)
+        T, B = inputs.layout.T, inputs.layout.B
+        if d_output is not None:
+            d_output = self._output_gradient(stack, d_output, T, B, batched)
+        if d_state_n is not None:
+            given = self._checked_states(stack, "d_state_n", "d_{}_n", given, B, batched, check_array)
+        d_params = self._params._like(np.empty)
+        d_x, d_state = tape.backward(d_output, given, self._split(d_params._arrays))
+        return *self._returned(d_x, d_state, batched), d_params
 
     # Between the caller's shapes and (T, B, I), (num_layers * D, B, H)
 
-    def _arguments(self, x, state, lengths, private_state):
-        """The rows; x (T, B, I) not yet cast, and whether it had a batch axis; the state, native and by rows, and what
-        of it was given once for all sequences.
-        """
-        x = as_x(x)
-        members = None if state is None else self._as_state(STATE, state, x.ndim)
+    def _inputs(self, x, state, lengths, private):
+        """The arguments of a call, converted and checked; with `private`, the state in memory of our own."""
+        x = x.view() if type(x) is np.ndarray else as_x(x)
+        given = None if state is None else as_states(self._spec, "state", "{}_0", state, x.ndim)
         lengths = None if lengths is None else as_lengths(lengths)
-        dtype = self._dtype
+        stack = self._stack
+        dtype, shape = stack.dtype, x.shape
         if x.dtype is not dtype:
             check_cast("x", x, dtype)
-        shape = x.shape
         batched = len(shape) == 3
-        if len(shape) not in (2, 3) or shape[-1] != self._input_size:
+        if len(shape) not in (2, 3) or shape[-1] != stack.I:
             raise self._x_error(shape, x_hint(x))
         if not batched:
             x = x[:, None]
             if lengths is not None:
                 raise ValueError("lengths: expected None for an x without a batch axis")
-        elif self._batch_first:
+        elif self._options["batch_first"]:
             x = x.transpose(1, 0, 2)
         T, B, _ = x.shape
-        if (T or 1) * (B or 1) > self._most_rows:
-            check_bytes("x", (T, B), self._widest, dtype.itemsize)
-        rows = Rows(T, B, None if lengths is None else checked_lengths(lengths, T, B))
-        h_sizes, c_sizes = self._state_sizes(B)
-        if members is None:
-            return rows, x, batched, (np.zeros(h_sizes, dtype), c_sizes and np.zeros(c_sizes, dtype)), NOT_SHARED
-        h_0, c_0 = self._checked_state(members, B, batched, check_state if batched else check_array)
-        shared = is_shared(h_0, B), is_shared(c_0, B)
-        h_0 = initial_state(rows.gather_state(h_0), h_sizes, dtype, private_state)
-        c_0 = c_sizes and initial_state(rows.gather_state(c_0), c_sizes, dtype, private_state)
-        return rows, x, batched, (h_0, c_0), shared
+        if (T or 1) * (B or 1) > stack.most_rows:
+            check_bytes("x", (T, B), stack.widest, dtype.itemsize)
+        layout = padded(T, B) if lengths is None else layout_of(T, B, checked_lengths(lengths, T, B))
+        if given is None:
+            state_0, shared = zero_states(stack.count, B, stack.widths, dtype), None
+        else:
+            check = check_state if batched else check_array
+            given = self._checked_states(stack, "state", "{}_0", given, B, batched, check)
+            state_0, shared = initial_states(stack, layout, given, private)
+        rows = layout.pack(x, dtype)
+        return Inputs(stack, layout, rows, rows is not x, state_0, shared, batched)
 
     def _x_error(self, given, hint):
-        I = self._input_size
-        axes = ("B", "T") if self._batch_first else ("T", "B")
+        I = self._stack.I
+        axes = ("B", "T") if self._options["batch_first"] else ("T", "B")
         if len(given) == 3:
             return shape_error("x", (*axes, "input_size"), (None, None, I), given)
         if len(given) == 2:
             return shape_error("x", ("T", "input_size"), (None, I), given, hint)
         return ValueError(f"x: expected ({', '.join(axes)}, input_size={I}) or (T, input_size={I}), got {given}{hint}")
 
-    def _state_sizes(self, B):
-        """Of h and, of an LSTM, of c."""
-        layers = len(self._weights)
-        return (layers, B, self._output_size), (layers, B, self._hidden_size) if self._cell == "lstm" else None
+    @property
+    def _output_symbol(self):
+        """What messages call the elements of h."""
+        return "proj_size" if self._options.get("proj_size") else "hidden_size"
 
-    def _checked_state(self, members, B, batched, check):
-        """(h, c) of _as_state, checked but not yet native, each may be None."""
-        layers = "2*num_layers" if self._bidirectional else "num_layers"
-        last = ("proj_size" if self._proj_size else "hidden_size", "hidden_size")
+    def _checked_states(self, stack, argument, pattern, given, B, batched, check):
+        """Arrays of `as_states`, checked, with an axis of sequences."""
         axes = slice(0, 3) if batched else slice(0, 3, 2)
-        checked = [None, None]
-        for k, ((name, array), sizes) in enumerate(zip(members, self._state_sizes(B))):
-            if array is not None:
-                check(name, array, (layers, "B", last[k])[axes], sizes[axes], self._dtype)
-                checked[k] = array if batched else array[:, None]
-        return checked
+        layers = "num_layers" if len(stack.directions) == 1 else "2*num_layers"
+        symbols, sizes = [], []
+        for k, width in enumerate(stack.widths):
+            symbols.append((layers, "B", "hidden_size" if k else self._output_symbol)[axes])
+            sizes.append((stack.count, B, width)[axes])
+        check_states(self._spec, argument, pattern, given, symbols, sizes, stack.dtype, check)
+        return given if batched else [None if array is None else array[:, None] for array in given]
 
-    def _output_gradient(self, d_output, rows, batched):
-        """(T, B, D * H_out), not yet native, or None."""
-        if d_output is None:
-            return None
-        T, B, D = rows.T, rows.B, 1 + self._bidirectional
-        last = "proj_size" if self._proj_size else "hidden_size"
-        symbols, sizes = ("T", "B", f"2*{last}" if D == 2 else last), (T, B, D * self._output_size)
+    def _output_gradient(self, stack, d_output, T, B, batched):
+        """d_output (T, B, D * H_out), checked and not yet native."""
+        last = self._output_symbol if len(stack.directions) == 1 else f"2*{self._output_symbol}"
+        symbols, sizes = ("T", "B", last), (T, B, stack.output_width)
         if not batched:
-            check_array("d_output", d_output, symbols[::2], sizes[::2], self._dtype)
+            check_array("d_output", d_output, symbols[::2], sizes[::2], stack.dtype)
             return d_output[:, None]
-        if self._batch_first:
-            symbols, sizes = ("B", "T", symbols[2]), (B, T, sizes[2])
-        check_array("d_output", d_output, symbols, sizes, self._dtype)
-        return d_output.transpose(1, 0, 2) if self._batch_first else d_output
+        if self._options["batch_first"]:
+            symbols, sizes = ("B", "T", last), (B, T, stack.output_width)
+        check_array("d_output", d_output, symbols, sizes, stack.dtype)
+        return d_output.transpose(1, 0, 2) if self._options["batch_first"] else d_output
 
-    def _returned(self, output, rows, state, batched, shared=NOT_SHARED):
-        """Time-major results in the caller's axes."""
-        h, c = state
-        if rows.offsets is not None:
-            h, c = rows.scatter_state(h), rows.scatter_state(c)
-        if shared is not NOT_SHARED:
-            h, c = (over_sequences(s) if one else s for s, one in zip((h, c), shared))
+    def _returned(self, output, states, batched):
+        """Time-major results in the caller's axes: an array, and a state."""
         if not batched:
-            h, c = h[:, 0], None if c is None else c[:, 0]
-        if not batched or self._batch_first:
-            output = self._of_caller(output, batched)
-        return output, h if c is None else (h, c)
+            states = [s[:, 0] for s in states]
+        if not batched or self._options["batch_first"]:
+            output = self._as_given(output, batched)
+        return output, states[0] if len(states) == 1 else tuple(states)
 
-    def _of_caller(self, array, batched):
+    def _as_given(self, array, batched):
         """(T, B, n) in the caller's axes."""
         if not batched:
             return array[:, 0]
-        return array.transpose(1, 0, 2) if self._batch_first else array
+        return array.transpose(1, 0, 2) if self._options["batch_first"] else array
 
 
-class LSTM(Recurrent[State, tuple[Array, Array]]):
+class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
     """A long short-term memory layer, or a stack of them, as torch.nn.LSTM.
 
     See `fastrnn.functional.lstm` for the equations and their source; gate order, names and shapes of the
@@ -638,26 +495,20 @@ class LSTM(Recurrent[State, tuple[Array, Array]]):
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        super().__init__(
-            "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
-            proj_size, peephole,
-        )  # fmt: skip
+        self._construct(locals())
 
     @property
     def proj_size(self) -> int:
         """Size of the projected output; 0 for no projection."""
-        return self._proj_size
+        return self._options["proj_size"]
 
     @property
     def peephole(self) -> bool:
         """Whether the gates see the cell state."""
-        return self._peephole
-
-    def _constructor_arguments(self):
-        return super()._constructor_arguments() | {"proj_size": self._proj_size, "peephole": self._peephole}
+        return self._options["peephole"]
 
 
-class GRU(Recurrent[ArrayLike, Array]):
+class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
     """A layer of gated recurrent units, or a stack of them, as torch.nn.GRU.
 
     See `fastrnn.functional.gru` for the equations and their source: the reset gate comes after the product. Gate order,
@@ -703,12 +554,10 @@ class GRU(Recurrent[ArrayLike, Array]):
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        super().__init__(
-            "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
-        )
+        self._construct(locals())
 
 
-class RNN(Recurrent[ArrayLike, Array]):
+class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
     """A plain recurrent layer, or a stack of them, as torch.nn.RNN.
 
     See `fastrnn.functional.rnn` for the equation and its source; names and shapes of the parameters are those of
@@ -756,16 +605,9 @@ class RNN(Recurrent[ArrayLike, Array]):
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        nonlinearity = choice("nonlinearity", nonlinearity, NONLINEARITIES)
-        super().__init__(
-            f"rnn_{nonlinearity}", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            dtype, rng,
-        )  # fmt: skip
+        self._construct(locals())
 
     @property
     def nonlinearity(self) -> str:
         """What makes h_t of its sum, "tanh" or "relu"."""
-        return self._cell.removeprefix("rnn_")
-
-    def _constructor_arguments(self):
-        return super()._constructor_arguments() | {"nonlinearity": self.nonlinearity}
+        return self._options["nonlinearity"]

@@ -17,16 +17,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn._validation import (
-    Array,
-    Nonlinearity,
-    State,
-    check_tape,
+from fastrnn._engine.arguments import (
     checked_gradients,
     checked_gru,
     checked_lstm,
     checked_lstm_gradients,
     checked_rnn,
+)
+from fastrnn._validation import (
+    Array,
+    Nonlinearity,
+    State,
+    check_tape,
     initial_state,
     is_shared,
     names_arguments,

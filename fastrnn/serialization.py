@@ -13,29 +13,27 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastrnn._engine.spec import FORMAT_VERSION, OPTIONS
+from fastrnn._parametrized import LAYERS
 from fastrnn._validation import flag, shape_error, size
-from fastrnn.cells import GRUCell, LSTMCell, RNNCell
-from fastrnn.layers import GRU, LSTM, RNN
+from fastrnn.cells import Cell
+from fastrnn.layers import Recurrent
 
 __all__ = ["load", "save"]
 
-Layer: TypeAlias = LSTM | GRU | RNN | LSTMCell | GRUCell | RNNCell
-
-# What can be saved, by the name that stands in the file. Such a class has `params`, takes `rng`, and its
-# `_constructor_arguments()` are all of its arguments but `rng`, as JSON has them.
-LAYERS = {cls.__name__: cls for cls in (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell)}
-
-# It has to grow when a class gets another argument, too: files of before then lack it.
-FORMAT_VERSION = 1
+Layer: TypeAlias = Recurrent[Any, Any] | Cell[Any, Any]
 
 METADATA_KEY = "fastrnn"
 
 # By the name that stands among the arguments: as safetensors calls it, and as it lies in the file.
-DTYPES = {"float32": ("F32", np.dtype("<f4")), "float64": ("F64", np.dtype("<f8"))}
+DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
+    "float32": ("F32", np.dtype("<f4")),
+    "float64": ("F64", np.dtype("<f8")),
+}
 
 # What a file may have, because a parsed header takes some 30 times its size: enough for 341 layers of the kind with the
 # most parameters (an LSTM with biases, projections and peepholes in both directions has 12), and for more than any
@@ -288,11 +286,11 @@ def _from_json(text):
 
 def _build(about, tensors):
     """The layer of which `about` is the description and `tensors` are the parameters."""
-    cls, arguments = _parsed(about)
-    dtype = arguments.get("dtype")
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"dtype: expected {' or '.join(map(repr, DTYPES))}, got {_short(dtype)}")
-    dtype_in_file, dtype = DTYPES[dtype]
+    cls, version, arguments = _parsed(about)
+    dtype_name = arguments.get("dtype")
+    if not isinstance(dtype_name, str) or dtype_name not in DTYPES:
+        raise ValueError(f"dtype: expected {' or '.join(map(repr, DTYPES))}, got {_short(dtype_name)}")
+    dtype_in_file, dtype = DTYPES[dtype_name]
     others = [name for name, tensor in tensors.items() if tensor["dtype"] != dtype_in_file]
     _raise_if_any([f"{_short(name)}: expected {dtype_in_file}, got {tensors[name]['dtype']}" for name in others])
     try:
@@ -302,6 +300,8 @@ def _build(about, tensors):
         raise ValueError(f"the arguments of {cls.__name__}: {error}") from error
     # The constructor has let an absent argument be its default, and might take another form of a value for the same.
     expected = layer._constructor_arguments()
+    for name in [name for name in expected if OPTIONS[name].since > version and name not in arguments]:
+        del expected[name]
     if arguments != expected:
         names = [name for name in expected if arguments.get(name) != expected[name]]
         raise ValueError(f"the arguments of {cls.__name__}: missing or unclear: {', '.join(names)}")
@@ -322,7 +322,7 @@ def _build(about, tensors):
 
 
 def _parsed(about):
-    """The class and the arguments."""
+    """The class, the version of the format and the arguments."""
     try:
         about = _from_json(about)
     except (ValueError, RecursionError) as error:
@@ -340,7 +340,7 @@ def _parsed(about):
         raise ValueError(f"class: expected one of {', '.join(LAYERS)}, got {_short(name)}")
     if not isinstance(arguments, dict):
         raise ValueError(f"arguments: expected a JSON object, got {_short(arguments)}")
-    return LAYERS[name], arguments
+    return LAYERS[name], version, arguments
 
 
 def _check_sizes(arguments, tensors, numbers):

@@ -7,9 +7,10 @@ from typing import Generic
 import numpy as np
 
 from fastrnn import _core
+from fastrnn._engine.arguments import as_states, check_states
 from fastrnn._parametrized import Given, Returned
 from fastrnn._threads import most_threads
-from fastrnn._validation import array_or_none, as_array, check_array, check_state, native, pair, shape_error, single
+from fastrnn._validation import as_array, check_array, check_state, shape_error
 
 __all__ = ["Stream"]
 
@@ -22,39 +23,34 @@ class Stream(_core.Steps, Generic[Given, Returned]):
     any number of streams of one frozen layer share its packed weights.
     """
 
-    def __init__(self, packed, input_size, h, c, batched, layer):
-        super().__init__(packed, h, c, batched, most_threads)
-        self._batched = batched
+    def __init__(self, stack, packed, B, batched, layer):
+        super().__init__(packed, _core.zero_states(stack.count, B, stack.widths, stack.dtype), batched, most_threads)
+        self._stack, self._B, self._batched = stack, B, batched
         self._layer = layer  # its representation
-        self._input_size = input_size
-        self._output_symbol = "hidden_size" if c is None or c.shape == h.shape else "proj_size"
+        self._output_symbol = "hidden_size" if stack.P == stack.H else "proj_size"
 
     def __reduce__(self):
         raise TypeError("a stream cannot be copied or pickled; make another and give it the state")
 
     def __repr__(self) -> str:
-        batch = f" B={self._h.shape[1]}" if self._batched else ""
+        batch = f" B={self._B}" if self._batched else ""
         return f"<Stream{batch} of {self._layer}>"
 
     # What step() asks for where an argument is not as the kernel takes it
 
     def _native_x(self, x_t):
         x_t = as_array("x_t", x_t)
-        _, B, _ = self._h.shape
-        symbols, sizes = ("B", "input_size"), (B, self._input_size)
-        if not self._batched:
-            symbols, sizes = symbols[1:], sizes[1:]
-        check_array("x_t", x_t, symbols, sizes, self._h.dtype)
-        return native(x_t, self._h.dtype)
+        axes = slice(0 if self._batched else 1, 2)
+        symbols, sizes = ("B", "input_size")[axes], (self._B, self._stack.I)[axes]
+        check_array("x_t", x_t, symbols, sizes, self._stack.dtype)
+        return _core.native(x_t, self._stack.dtype)
 
     def _check_out(self, out):
-        _, B, H = self._h.shape
-        symbols, sizes = ("B", self._output_symbol), (B, H)
-        if not self._batched:
-            symbols, sizes = symbols[1:], sizes[1:]
-        if type(out) is not np.ndarray or out.dtype != self._h.dtype:
+        axes = slice(0 if self._batched else 1, 2)
+        symbols, sizes = ("B", self._output_symbol)[axes], (self._B, self._stack.P)[axes]
+        if type(out) is not np.ndarray or out.dtype != self._stack.dtype:
             given = f"an array of {out.dtype}" if type(out) is np.ndarray else type(out).__name__
-            raise TypeError(f"out: expected an array of {self._h.dtype}, got {given}")
+            raise TypeError(f"out: expected an array of {self._stack.dtype}, got {given}")
         if out.shape != sizes:
             raise shape_error("out", symbols, sizes, out.shape)
         if not out.flags.writeable:
@@ -66,26 +62,24 @@ class Stream(_core.Steps, Generic[Given, Returned]):
 
         It can be assigned to, also (num_layers, 1, ...) for all sequences.
         """
-        h, c = (None if s is None else s.copy() if self._batched else s[:, 0].copy() for s in (self._h, self._c))
-        return h if c is None else (h, c)  # type: ignore[return-value]  # which of them, the layer's class says
+        copies = [s.copy() if self._batched else s[:, 0].copy() for s in self._states]
+        return copies[0] if len(copies) == 1 else tuple(copies)  # type: ignore[return-value]  # the layer's class says
 
     @state.setter
     def state(self, value: Given | None) -> None:
-        parts = [("state", self._h, self._output_symbol)]
-        members = [single("state", value, 3 if self._batched else 2) if self._c is None else None]
-        if self._c is not None:
-            parts = [("state (h)", self._h, self._output_symbol), ("state (c)", self._c, "hidden_size")]
-            members = pair("state", value, "(h, c)")
-        arrays = [array_or_none(name, member) for (name, _, _), member in zip(parts, members, strict=True)]
+        stack = self._stack
+        arrays = as_states(stack.spec, "state", "{}", value, 3 if self._batched else 2)
         axes, check = (slice(0, 3), check_state) if self._batched else (slice(0, 3, 2), check_array)
+        symbols = [("num_layers", "B", "hidden_size" if k else self._output_symbol)[axes] for k in range(len(arrays))]
+        sizes = [s.shape[axes] for s in self._states]
+        check_states(stack.spec, "state", "{}", arrays, symbols, sizes, stack.dtype, check)
         new = []
-        for (name, old, symbol), array in zip(parts, arrays):
-            check(name, array, ("num_layers", "B", symbol)[axes], old.shape[axes], old.dtype)
-            # Each is copied before either is written: it may be a view of the other.
-            values = np.zeros(1, old.dtype) if array is None else np.array(array, old.dtype)
+        for array in arrays:
+            # Each is copied before any is written: it may be a view of another.
+            values = np.zeros(1, stack.dtype) if array is None else np.array(array, stack.dtype)
             new.append(values if self._batched or array is None else values[:, None])
-        for (_, old, _), values in zip(parts, new):
-            old[...] = values
+        for s, values in zip(self._states, new):
+            s[...] = values
 
     def reset(self) -> None:
         """Set the state to zeros."""

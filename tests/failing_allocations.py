@@ -13,7 +13,8 @@ import threading
 import numpy as np
 
 import fastrnn
-from fastrnn import _core, _rows
+from fastrnn import _core
+from fastrnn._engine.pool import POOL
 
 T, B, I, H = 12, 10, 24, 48
 X = np.random.default_rng(1).standard_normal((T, B, I), dtype=np.float32)
@@ -175,7 +176,7 @@ class Faults:
 
     def live(self):
         gc.collect()
-        _rows._spares.clear()
+        POOL.clear()
         return self.library.faults_live()
 
     def attempt(self, case, n):

@@ -13,7 +13,8 @@ import fastrnn
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-MODULES = [f"fastrnn.{module.name}" for module in pkgutil.iter_modules(fastrnn.__path__) if module.name != "__main__"]
+MODULES = [module.name for module in pkgutil.walk_packages(fastrnn.__path__, "fastrnn.")]
+MODULES.remove("fastrnn.__main__")
 MODULES.append("fastrnn")  # whose classes stand in the others
 
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)

@@ -4,13 +4,13 @@ import copy
 import gc
 import pickle
 import threading
-import weakref
 
 import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _config, _parametrized
+from fastrnn import _config, _core
+from fastrnn._engine.pool import POOL
 
 T, B, I, H, L = 9, 5, 7, 35, 2
 
@@ -91,7 +91,7 @@ def test_parameters_stay_writeable_if_freezing_fails(monkeypatch, error):
         raise error
 
     layer = fastrnn.LSTM(I, H, rng=1)
-    monkeypatch.setattr(_parametrized, "pack_stack", fail)
+    monkeypatch.setattr(_core, "pack", fail)
     with pytest.raises(error):
         layer.freeze()
     assert not layer.frozen
@@ -385,7 +385,7 @@ def test_a_tape_that_comes_to_life_again_keeps_its_memory():
     gc.collect()
     (tape,) = kept
     other = layer.forward(draw(T, B, I, seed=1))[2]
-    assert not np.shares_memory(tape.memory.buffers[0][0], other.memory.buffers[0][0])
+    assert not np.shares_memory(tape.memory.buffers[0], other.memory.buffers[0][0])
     if tape.layer() is layer:
         assert layer.backward(tape, output)[2].flat.tobytes() == expected
     else:  # some versions of the collector clear the weak references of garbage first
@@ -395,22 +395,20 @@ def test_a_tape_that_comes_to_life_again_keeps_its_memory():
 
 @pytest.mark.parametrize("with_layer", [False, True])
 def test_a_tape_in_a_cycle_goes(with_layer):
-    """Its memory goes to the layer, or with the layer if that is in the cycle."""
+    """Its memory goes to the pool, also if its layer is in the cycle."""
     layer = fastrnn.LSTM(I, H, rng=1)
-    left = layer._tape_memory
+    POOL.clear()
     tape = layer.forward(draw(T, B, I))[2]
-    gates = weakref.ref(tape.memory.buffers[0][0])
+    kept = tape.kept.nbytes
     cycle = [tape, layer if with_layer else None]
     cycle.append(cycle)
     if with_layer:
         layer._tape = tape
-        del layer, left
+        del layer
+    before = POOL.nbytes
     del tape, cycle
     gc.collect()
-    if with_layer:
-        assert gates() is None
-    else:
-        assert left[0][0][0] is gates()
+    assert POOL.nbytes >= before + kept
 
 
 @pytest.mark.parametrize("use", ["copy", "deepcopy", "pickle"])
@@ -421,24 +419,22 @@ def test_the_memory_of_a_tape_is_not_copied(use):
 
 
 def test_large_tapes_leave_nothing(monkeypatch):
-    monkeypatch.setattr(fastrnn.layers, "MOST_LEFT_BYTES", 100_000)
+    monkeypatch.setattr(POOL, "most_bytes", 100_000)
     x = draw(T, B, I)
-    for hidden_size, left in [(20, 1), (120, 0)]:  # the packed weights count
+    for hidden_size, left in [(20, 3), (120, 0)]:  # gates, and packed weights for forward and backward
+        POOL.clear()
         layer = fastrnn.LSTM(I, hidden_size, rng=1)
         layer.forward(x)
-        assert len(layer._tape_memory) == left
+        assert len(POOL) == left
+        assert POOL.nbytes <= 100_000
 
 
 def test_weights_of_another_precision_are_refused():
-    from fastrnn import _core
-
     layer = fastrnn.LSTM(I, H, dtype=np.float64, rng=1)
     layer.freeze()
     stream = layer.stream()
     (packed,) = layer.params._frozen.for_forward
-    x, h, output = draw(T, B, I), draw(B, H), np.empty((T, B, H), np.float32)
+    x, h, output = draw(T, B, I), draw(1, B, H), np.empty((T, B, H), np.float32)
     with pytest.raises(ValueError, match="precision"):
-        _core.forward(
-            "lstm", [(x, h, h, None, packed, output, h.copy(), h.copy(), None, None, None)], False, 1, "generic"
-        )
+        _core.forward([_core.ForwardCall(packed, 0, x, None, [h, h], [h.copy(), h.copy()], output)], False, 1)
     assert stream.step(x[0, 0]).dtype == np.float64

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _config
-from fastrnn._rows import Rows
-from fastrnn.functional import infer_rows
+from fastrnn import _config, _core
+from fastrnn._core import ForwardCall
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
 
@@ -204,7 +203,7 @@ def test_no_alarm_is_lost_in_a_training_loop():
 
 
 def test_no_class_has_a_finalizer_in_python():
-    modules = [importlib.import_module(f"fastrnn.{m.name}") for m in pkgutil.iter_modules(fastrnn.__path__)]
+    modules = [importlib.import_module(m.name) for m in pkgutil.walk_packages(fastrnn.__path__, "fastrnn.")]
     classes = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
     classes = [cls for cls in classes if cls.__module__.startswith("fastrnn")]
     assert fastrnn.layers.LayerTape in classes
@@ -215,13 +214,13 @@ class Running:
     """A call in progress, of the slowest instruction set and on one thread, whose output can be looked at."""
 
     def __init__(self, T):
-        layer, x = long_case(fastrnn.LSTM)
-        x, zeros = x[:T], np.zeros((16, 128), np.float32)
-        self.rows, self.output = Rows(T, 16), np.zeros((T, 16, 128), np.float32)
-        self.input = False, x, (zeros, zeros), layer._weights[0], (zeros.copy(), zeros.copy())
+        self.layer, x = long_case(fastrnn.LSTM)
+        self.x, self.output = x[:T], np.zeros((T, 16, 128), np.float32)
 
     def run(self):
-        infer_rows("lstm", self.rows, [self.input], into=self.output)
+        packed = _core.pack("lstm", self.layer._weights, False, 1, _config.instruction_set())
+        state_0, state_n = ([np.zeros((1, 16, 128), np.float32) for _ in "hc"] for _ in range(2))
+        _core.forward([ForwardCall(packed[0], 0, self.x, None, state_0, state_n, self.output)], False, 1)
 
     def has_begun(self):
         return bool(self.output[0, -1, -1] != 0)

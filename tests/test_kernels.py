@@ -9,7 +9,8 @@ import lstm_cases
 import recurrent_cases
 from depth import DEPTH
 from fastrnn import _config, _core, functional, get_num_threads, reference, set_num_threads
-from fastrnn._rows import Rows
+from fastrnn._engine.ragged import layout_of
+from fastrnn._engine.spec import SPECS
 
 # One below, at and above the widths of vectors (4, 8, 16), panels (8, 16, 32) and row tiles (4, 6, 14).
 SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 27, 28, 29, 31, 32, 33, 47, 48, 49, 63, 64, 65]
@@ -118,8 +119,8 @@ def test_no_number_outside_the_results_is_written(cell, options, dtype, isa):
         return
     T, B, I, H = 3, 5, 7, 21
     case = recurrent_cases.draw(np.random.default_rng(6), cell, T, B, I, H, dtype=dtype, **options)
-    cell = {"rnn": "rnn_tanh"}.get(cell, cell)
-    rows = Rows(T, B, None if "lengths" not in options else np.array(options["lengths"]))
+    spec, cell = SPECS[cell], {"rnn": "rnn_tanh"}.get(cell, cell)
+    layout = layout_of(T, B, None if "lengths" not in options else np.array(options["lengths"]))
     P = options.get("P", H)
     guarded = []
 
@@ -129,20 +130,34 @@ def test_no_number_outside_the_results_is_written(cell, options, dtype, isa):
         guarded.append((whole, size))
         return whole[64 : 64 + size].reshape(shape)
 
-    weights = tuple(case.weights.get(name) for name in functional.WEIGHTS)
-    state = (*case.state, None)[:2]
-    x, d_output = rows.gather(case.x, dtype), rows.gather(case.d_output, dtype)
-    output, h_n, c_n = room(*rows.shape, P), room(B, P), room(B, H) if cell == "lstm" else None
-    size = functional.tape_bytes(cell, rows, H, options.get("P", 0), np.dtype(dtype))
-    kept = room(size // np.dtype(dtype).itemsize).view(np.uint8)
-    _core.forward(cell, [(x, *state, rows.offsets, weights, output, h_n, c_n, kept)], False, 2, isa)
-    packed = _core.pack(cell, weights, True, 2, isa)
-    d_x, d_h_0, d_c_0 = room(*x.shape), room(B, P), room(B, H) if cell == "lstm" else None
+    def rooms(states):
+        return [room(1, *s.shape) for s in states]
+
+    def as_rows(states):
+        return [s[None] for s in layout.sort(states)]
+
+    weights = tuple(case.weights.get(name) for name in spec.weight_names)
+    (packed,), (packed_backward,) = (_core.pack(cell, [weights], backward, 2, isa) for backward in (False, True))
+    dtype = np.dtype(dtype)
+    x, d_output = layout.pack(case.x, dtype), layout.pack(case.d_output, dtype)
+    state_0, state_n, output = as_rows(case.state), rooms(case.state), room(*layout.shape, P)
+    size = _core.saved_bytes(packed, layout.rows)
+    guarded_saved = np.full(size + 192, 3, np.uint8)
+    start = -guarded_saved.ctypes.data % 64 + 64
+    saved = guarded_saved[start : start + size]
+    call = _core.ForwardCall(packed, 0, x, layout.offsets, state_0, state_n, output, saved)
+    _core.forward([call], False, 2)
+    assert np.all(guarded_saved[:start] == 3) and np.all(guarded_saved[start + size :] == 3)
+    d_x, d_state_0, d_state_n = room(*x.shape), rooms(case.state), as_rows(case.d_state_n)
     d_weights = tuple(None if w is None else room(*w.shape) for w in weights)
-    given = packed, x, *state, rows.offsets, kept, d_output, *(*case.d_state_n, None)[:2]
-    _core.backward([(*given, d_x, d_h_0, d_c_0, d_weights, None)], False, 2)
+
+    def backward(d_x):
+        given = layout.offsets, state_0, saved, d_output, d_state_n
+        _core.backward([_core.BackwardCall(packed_backward, 0, x, *given, d_x, d_state_0, d_weights)], False, 2)
+
+    backward(d_x)
     before = d_x.copy()
-    _core.backward([(*given, None, d_h_0, d_c_0, d_weights, None)], False, 2)
+    backward(None)
     assert d_x.tobytes() == before.tobytes()
     for whole, size in guarded:
         assert np.all(whole[:64] == 3) and np.all(whole[64 + size :] == 3)

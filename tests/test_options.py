@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 from depth import DEPTH
+from fastrnn._engine.pool import POOL
 from layer_cases import CLASSES, draw, layers, members, reference_gates, reference_results, results, state_like
 
 
@@ -136,7 +137,7 @@ def test_h_among_the_gates_is_that_before_dropout(bidirectional):
     _, _, tape, gates = layer.forward(x, state, return_gates=True)
     D = 1 + bidirectional
     below = np.concatenate([one["h"] for one in gates[:D]], axis=-1)
-    mask = tape.masks[1] if bidirectional else tape.levels[0].masks[1]
+    mask = tape.masks[1]
     above = fastrnn.LSTM(6 * D, 6, bidirectional=bidirectional)
     above.load_state_dict({n.replace("_l1", "_l0"): w for n, w in layer.state_dict().items() if "_l1" in n})
     expected = above.forward(below * mask * np.float32(2), tuple(s[D:] for s in state), return_gates=True)[-1]
@@ -239,7 +240,7 @@ def test_dropout_is_of_training_alone():
         assert layer.forward(x)[0].tobytes() != plain(x)[0].tobytes()
         # The part of the inputs of layer 1 that is dropped, as its gradient shows it.
         output, _, tape = layer.forward(x)
-        masks = [tape.masks[1]] if bidirectional else [tape.levels[0].masks[1]]
+        masks = [tape.masks[1]]
         for mask in masks:
             assert abs(mask.mean() - 0.75) < 0.02
 
@@ -310,7 +311,7 @@ def test_checkpoints_take_less_memory():
         kept[every] = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         del tape
-        layer._tape_memory.clear()
+        POOL.clear()
     output = T * B * H * 4
     assert kept[None] > 10 * output  # 5 H for each of two layers, and the output
     # The output, and for each 20 steps h and c of two layers.

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrnn._core import RaggedRows
-from fastrnn._rows import Rows
+from fastrnn._core import PackedSequences
+from fastrnn._engine.ragged import layout_of
 
 LAYOUTS = {
     "contiguous": lambda array: array,
@@ -44,35 +44,34 @@ def check(lengths, T, n, layout, dtype):
     opposite = np.array([array[lengths[b] - 1 - t, b] for t, b in places], dtype).reshape(len(places), n)
     padded = np.where(np.arange(T)[:, None, None] < lengths[:, None], array, 0)
 
-    rows = Rows(T, B, lengths)
-    gathered = rows.gather(array, np.dtype(dtype))
-    if rows.offsets is None:
+    layout = layout_of(T, B, lengths)
+    packed = layout.pack(array, np.dtype(dtype))
+    if layout.offsets is None:
         assert (lengths == T).all()
         return
-    np.testing.assert_array_equal(gathered, expected)
-    np.testing.assert_array_equal(rows.gather(array, np.dtype(dtype), borrowed=True), expected)
-    np.testing.assert_array_equal(rows.turned(gathered), opposite)
-    np.testing.assert_array_equal(rows.turned(rows.turned(gathered)), expected)
-    np.testing.assert_array_equal(rows.scatter(gathered), padded)
-    assert gathered.dtype == dtype and gathered.dtype.isnative
+    np.testing.assert_array_equal(packed, expected)
+    np.testing.assert_array_equal(layout.reversed(packed), opposite)
+    np.testing.assert_array_equal(layout.reversed(layout.reversed(packed)), expected)
+    np.testing.assert_array_equal(layout.pad(packed), padded)
+    assert packed.dtype == dtype and packed.dtype.isnative
 
 
 def test_arrays_that_are_not_of_the_batch_are_refused():
     offsets, order, lengths = np.array([0, 2, 3]), np.array([1, 0]), np.array([2, 1])
-    rows = RaggedRows(4, offsets, order, lengths)
+    rows = PackedSequences(4, offsets, order, lengths)
     array, packed = np.zeros((4, 2, 5)), np.zeros((3, 5))
-    rows.scatter(packed, array, 1)
+    rows.pad(packed, array, 1)
     for wrong in (array[:3], array[:, :1], array[..., :4], array.astype(np.float32), np.zeros((4, 2, 10))[..., ::2]):
         with pytest.raises(ValueError, match="cannot be moved"):
-            rows.gather(wrong, packed, 1)
+            rows.pack(wrong, packed, 1)
         with pytest.raises(ValueError, match="cannot be moved"):
-            rows.scatter(packed, wrong, 1)
+            rows.pad(packed, wrong, 1)
     for wrong in (packed[:2], np.zeros((3, 10))[:, ::2]):
         with pytest.raises(ValueError, match="not the rows"):
-            rows.gather(array, wrong, 1)
+            rows.pack(array, wrong, 1)
         with pytest.raises(ValueError, match="not the rows"):
-            rows.turn(packed, wrong, 1)
+            rows.reverse(packed, wrong, 1)
     with pytest.raises(ValueError, match="cannot be moved"):
-        rows.turn(packed, np.zeros((3, 4)), 1)
+        rows.reverse(packed, np.zeros((3, 4)), 1)
     with pytest.raises(ValueError, match="indices of int32"):
-        RaggedRows(4, offsets.astype(np.int32), order, lengths)
+        PackedSequences(4, offsets.astype(np.int32), order, lengths)

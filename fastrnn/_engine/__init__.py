@@ -1,0 +1,6 @@
+"""The engine below layers, cells and `fastrnn.functional`: from checked arguments to calls of the kernels.
+
+Its modules, from the bottom up: `spec` describes the cells and their options; `pool` keeps unused buffers; `ragged`
+lays out the time steps of a batch; `stack` runs layers and directions forward and backward; `checkpoint` does so with
+less memory; `tape` holds what a backward pass needs; `arguments` checks what the callers give.
+"""

@@ -1,0 +1,162 @@
+"""The time steps of a batch in memory: padded, or packed as in PyTorch's PackedSequence."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from fastrnn._core import PackedSequences, native
+from fastrnn._engine.pool import POOL
+from fastrnn._threads import most_threads
+
+
+class Layout:
+    """How the time steps of T steps and B sequences lie in memory.
+
+    In padded layout an array is (T, B, n). In packed layout, that of a ragged batch, it is (N, n), N being the sum of
+    the lengths: the sequences are sorted by length, the longest first; step t has a row of each sequence longer than t,
+    in that order, and comes after step t - 1. `shape` is that of an array without its last axis.
+
+    Layouts are never altered: calls and tapes share them.
+
+    Parameters
+    ----------
+    T, B : int
+    lengths : ndarray of intp, (B,), or None
+        The time steps of each sequence, 0 to T; None for T of each.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (T, B) or (N,).
+    rows : int
+        T * B or N.
+    steps : int
+        The time steps of the longest sequence; 0 without sequences.
+    offsets : ndarray of intp, (steps + 1,), or None
+        The first row of each step, and N: the cumulative sum of `batch_sizes`. None in padded layout.
+    """
+
+    __slots__ = ("T", "B", "shape", "rows", "steps", "offsets", "_sequences", "_sorted_indices")
+
+    T: int
+    B: int
+    shape: tuple[int, ...]
+    rows: int
+    steps: int
+    offsets: Any
+
+    def __init__(self, T: int, B: int, lengths: Any = None) -> None:
+        self.T, self.B = T, B
+        if lengths is None:
+            self.shape, self.rows, self.steps, self.offsets = (T, B), T * B, T if B else 0, None
+            return
+        order = np.argsort(-lengths, kind="stable")
+        lengths = lengths[order]
+        batch_sizes = B - np.cumsum(np.bincount(lengths))[:-1]
+        self.steps = len(batch_sizes)
+        self.offsets = np.zeros(self.steps + 1, np.intp)
+        np.cumsum(batch_sizes, out=self.offsets[1:])
+        self.rows = int(self.offsets[-1])
+        self.shape = (self.rows,)
+        self._sorted_indices = order
+        self._sequences = PackedSequences(T, self.offsets, order, lengths)
+
+    def pack(self, array, dtype):
+        """A padded array (T, B, n) in this layout, native.
+
+        In padded layout it is the array itself where that can be read as it is; in packed layout, memory of the pool.
+        Values beyond the lengths are neither read nor cast.
+        """
+        if self.offsets is None:
+            return native(array, dtype)
+        if array.shape[-1] > 1 and array.strides[-1] != array.itemsize:
+            array = np.ascontiguousarray(array)
+        if array.dtype != dtype:
+            packed = np.empty((self.rows, array.shape[-1]), array.dtype)
+            self._sequences.pack(array, packed, most_threads())
+            return native(packed, dtype)
+        packed = POOL.array(self.shape, array.shape[-1], dtype)
+        self._sequences.pack(array, packed, most_threads())
+        return packed
+
+    def pad(self, rows):
+        """An array in this layout as a padded one (T, B, n), contiguous, with zeros beyond the lengths."""
+        if self.offsets is None:
+            return np.ascontiguousarray(rows)
+        array = np.empty((self.T, self.B, rows.shape[-1]), rows.dtype)
+        self._sequences.pad(rows, array, most_threads())
+        return array
+
+    def reversed(self, rows):
+        """A contiguous copy of an array of this layout, in memory of the pool, with each sequence in opposite order."""
+        copy = POOL.array(self.shape, rows.shape[-1], rows.dtype)
+        if self.offsets is None:
+            copy[...] = rows[::-1]
+        else:
+            self._sequences.reverse(np.ascontiguousarray(rows), copy, most_threads())
+        return copy
+
+    def sort(self, states):
+        """States (..., B, n) or None with the sequences in the order of this layout; (..., 1, n) stays as it is."""
+        if self.offsets is None:
+            return states
+        order = self._sorted_indices
+        return [s if s is None or s.shape[-2] == 1 else s[..., order, :] for s in states]
+
+    def unsort(self, states):
+        """States (..., B, n) in the order of this layout with the sequences in the order of the caller."""
+        if self.offsets is None:
+            return states
+        unsorted = []
+        for s in states:
+            array = np.empty_like(s)
+            array[..., self._sorted_indices, :] = s
+            unsorted.append(array)
+        return unsorted
+
+
+@functools.lru_cache(maxsize=256)
+def padded(T: int, B: int) -> Layout:
+    """The padded layout of T steps and B sequences."""
+    return Layout(T, B)
+
+
+def layout_of(T, B, lengths):
+    """The layout of a batch: packed if any of the lengths, which may be None, is less than T."""
+    if lengths is None or (lengths == T).all():
+        return padded(T, B)
+    return Layout(T, B, lengths)
+
+
+class Segment(Layout):
+    """The steps t0 to t1 of another layout, as a layout of its own.
+
+    Attributes
+    ----------
+    slice : slice
+        Takes the segment from an array of the whole layout.
+    first : int
+        The number of its first row in the whole layout.
+    """
+
+    __slots__ = ("slice", "first")
+
+    def __init__(self, whole, t0, t1):
+        self.T = self.steps = t1 - t0
+        if whole.offsets is None:
+            self.B, self.shape, self.offsets = whole.B, (self.T, whole.B), None
+            self.slice, self.first, self.rows = slice(t0, t1), t0 * whole.B, self.T * whole.B
+        else:
+            begin, end = int(whole.offsets[t0]), int(whole.offsets[t1])
+            self.B = int(whole.offsets[t0 + 1]) - begin
+            self.rows = end - begin
+            self.shape, self.offsets = (self.rows,), whole.offsets[t0 : t1 + 1] - begin
+            self.slice, self.first = slice(begin, end), begin
+
+
+def segments(layout, every):
+    """The layout cut into segments of so many steps, the last of which may be shorter."""
+    return [Segment(layout, t0, min(t0 + every, layout.steps)) for t0 in range(0, layout.steps, every)]

@@ -1,0 +1,272 @@
+"""The cells: each one a specification, from which everything in Python that depends on the cell follows.
+
+A specification says which gates and states a cell has, which weights of which shapes, and which options. From it follow
+the names and shapes of parameters, the checks of arguments and their messages, the names of gates, representations,
+files and pickles, and the name under which the kernels know the cell. A new cell is a `CellSpec` here, its equations in
+`fastrnn.reference` and in C, and its public classes and functions.
+
+Shapes are tuples of symbols: I inputs, H hidden units, P elements of h (H without a projection), and products and
+quotients of these, such as "4*H".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from typing import Any
+
+from fastrnn._validation import choice, flag, float_dtype, probability, shape_error, size
+
+NONLINEARITIES = ("tanh", "relu")
+
+
+# Options
+
+
+class Required:
+    """The default of an argument that has none."""
+
+    def __repr__(self) -> str:
+        return "no default"
+
+
+REQUIRED = Required()
+
+
+@dataclass(frozen=True)
+class Option:
+    """An argument of the constructors of layers and cells, or of some of them.
+
+    Parameters
+    ----------
+    name : str
+        The name of the argument, and of the property that shows it.
+    check : callable
+        ``check(name, value)`` returns the value to be stored, or raises a TypeError or a ValueError.
+    default : object
+        Its default in the signatures, in the form in which files, pickles and representations show it.
+    since : int
+        The first version of the format of files and pickles that has it: older ones mean the default.
+    plain : callable
+        Turns the stored value into a plain one for files, pickles and representations.
+    """
+
+    name: str
+    check: Callable[[str, Any], Any]
+    default: Any = REQUIRED
+    since: int = 1
+    plain: Callable[[Any], Any] = lambda value: value
+
+
+def _dtype_name(dtype):
+    return dtype.name
+
+
+# All of them, in the order in which representations and files name them. A class has those that its constructor takes.
+OPTIONS = {
+    option.name: option
+    for option in (
+        Option("input_size", size),
+        Option("hidden_size", size),
+        Option("num_layers", size, 1),
+        Option("nonlinearity", partial(choice, options=NONLINEARITIES), "tanh"),
+        Option("bias", flag, True),
+        Option("batch_first", flag, False),
+        Option("dropout", probability, 0.0),
+        Option("bidirectional", flag, False),
+        Option("proj_size", partial(size, minimum=0), 0),
+        Option("peephole", flag, False),
+        Option("dtype", float_dtype, "float32", plain=_dtype_name),
+    )
+}
+
+# Of files and of pickles of layers and cells: the version that the newest option needs.
+FORMAT_VERSION = max(option.since for option in OPTIONS.values())
+
+
+# Shapes
+
+
+def size_of(dimension: str, sizes: Mapping[str, int]) -> int:
+    """The number that a symbol such as "4*H" or "H/num_heads" stands for."""
+    product, _, divisor = dimension.partition("/")
+    number = math.prod(int(factor) if factor.isdigit() else sizes[factor] for factor in product.split("*"))
+    return number // sizes[divisor] if divisor else number
+
+
+def _unknown(dimension, sizes):
+    """The symbol whose size is not known yet, and its factor; "" if all are known."""
+    *factors, symbol = dimension.partition("/")[0].split("*")
+    if symbol.isdigit() or symbol in sizes:
+        return "", 1
+    return symbol, math.prod(map(int, factors))
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight of one direction of one layer.
+
+    Parameters
+    ----------
+    name : str
+        As in torch.nn, without the suffix of the layer.
+    shape : tuple of str
+    option : str
+        The option that says whether layers have it; "" if they always do. To functions it may be given or not.
+    """
+
+    name: str
+    shape: tuple[str, ...]
+    option: str = ""
+
+
+# Cells
+
+
+@dataclass(frozen=True, eq=False)
+class CellSpec:
+    """What a cell is.
+
+    Parameters
+    ----------
+    name : str
+        The name of its functions in `fastrnn.functional`.
+    gates : tuple of str
+        The gates in the order of the rows of the weights, as `forward(..., return_gates=True)` calls them.
+    states : tuple of str
+        The states, h first. h has P elements, every other state H.
+    weights : tuple of Weight
+        In the order of the kernels: weight_ih, weight_hh, bias_ih, bias_hh and others.
+    options : tuple of str
+        The options that its functions take besides weights.
+    kernel : str
+        The name of the cell in C, a format string of the options; default: `name`.
+    check : callable
+        ``check(options)`` raises a ValueError if options of a layer do not fit together.
+    """
+
+    name: str
+    gates: tuple[str, ...]
+    states: tuple[str, ...]
+    weights: tuple[Weight, ...]
+    options: tuple[str, ...] = ()
+    kernel: str = ""
+    check: Callable[[Mapping[str, Any]], None] = lambda options: None
+
+    def kernel_of(self, options: Mapping[str, Any]) -> str:
+        """The name of the cell in C with these options."""
+        return (self.kernel or self.name).format_map(options)
+
+    @cached_property
+    def weight_names(self) -> tuple[str, ...]:
+        return tuple(weight.name for weight in self.weights)
+
+    def widths(self, H: int, P: int) -> tuple[int, ...]:
+        """The numbers of elements of each state."""
+        return (P, *(H for _ in self.states[1:]))
+
+    def shapes(self, sizes: Mapping[str, int], options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """The shapes of the weights that a layer with these options has, by name."""
+        return {
+            weight.name: tuple(size_of(dimension, sizes) for dimension in weight.shape)
+            for weight in self.weights
+            if not weight.option or options.get(weight.option)
+        }
+
+    def solve(
+        self,
+        shapes: Sequence[tuple[int, ...] | None],
+        options: Mapping[str, Any],
+        names: Sequence[str],
+        known: Mapping[str, int] | None = None,
+    ) -> dict[str, int]:
+        """The sizes I, H and P for which weights have these shapes.
+
+        Parameters
+        ----------
+        shapes : sequence of tuple or None
+            Of each weight, None where it is not given.
+        options : mapping
+            Options of the cell whose values are sizes may stand in shapes.
+        names : sequence of str
+            What messages call the weights.
+        known : mapping of str to int
+            Sizes that are known from elsewhere.
+
+        Raises
+        ------
+        ValueError
+            If there are no such sizes.
+        """
+        sizes = dict(known or {}) | {name: n for name, n in options.items() if isinstance(n, int)}
+        given = [(weight, name, n) for weight, name, n in zip(self.weights, names, shapes) if n is not None]
+        # The weight with P rows decides P, so it comes second.
+        given = sorted(given, key=lambda one: (one[0] is not self.weights[0], one[0].shape[0] != "P"))
+        has_projection = any(weight.shape[0] == "P" for weight, _, _ in given)
+        for weight, name, shape in given:
+            symbols = weight.shape if has_projection else tuple(s.replace("P", "H") for s in weight.shape)
+            expected = [None if s.isdigit() or _unknown(s, sizes)[0] else size_of(s, sizes) for s in symbols]
+            fits = len(shape) == len(symbols)
+            for symbol, number in zip(symbols, shape) if fits else ():
+                unknown, factor = _unknown(symbol, sizes)
+                if unknown:
+                    fits &= number % factor == 0 and (number > 0 or unknown == "I")
+                    sizes[unknown] = number // factor
+                else:
+                    fits &= number == size_of(symbol, sizes)
+            if not fits:
+                raise shape_error(name, symbols, expected, shape)
+        return {"P": sizes["H"]} | sizes
+
+
+def _weights(gates):
+    """The four weights that every cell has, for so many gates."""
+    rows = f"{gates}*H" if gates > 1 else "H"
+    return (
+        Weight("weight_ih", (rows, "I")),
+        Weight("weight_hh", (rows, "P")),
+        Weight("bias_ih", (rows,), "bias"),
+        Weight("bias_hh", (rows,), "bias"),
+    )
+
+
+def _check_projection(options):
+    P, H = options.get("proj_size", 0), options["hidden_size"]
+    if P >= H:
+        raise ValueError(f"proj_size: expected less than hidden_size={H}, got {P}")
+
+
+LSTM = CellSpec(
+    name="lstm",
+    gates=("i", "f", "g", "o"),
+    states=("h", "c"),
+    weights=(
+        *_weights(4),
+        Weight("weight_hr", ("P", "H"), "proj_size"),
+        Weight("weight_peephole", ("3", "H"), "peephole"),
+    ),
+    check=_check_projection,
+)
+GRU = CellSpec(name="gru", gates=("r", "z", "n"), states=("h",), weights=_weights(3))
+RNN = CellSpec(
+    name="rnn", gates=("h",), states=("h",), weights=_weights(1), options=("nonlinearity",), kernel="rnn_{nonlinearity}"
+)
+
+SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN)}
+
+
+# States as callers give them
+
+
+@cache
+def state_names(spec: CellSpec, argument: str, pattern: str) -> tuple[tuple[str, ...], str]:
+    """What messages call the states of an argument, and all of them: "state (h_0)" and so on, and "(h_0, c_0)".
+
+    `pattern` names a state: "{}_0", for example. A cell with one state has the argument itself.
+    """
+    members = [pattern.format(state) for state in spec.states]
+    if len(members) == 1:
+        return (argument,), argument
+    return tuple(f"{argument} ({member})" for member in members), f"({', '.join(members)})"
