@@ -246,35 +246,68 @@ def native(cnp.ndarray array not None, cnp.dtype dtype not None):
     return array.astype(dtype, order="C", casting="same_kind")
 
 
-def plain_arrays(tuple values not None):
-    """Views of plain arrays that a kernel can read as they are, of one type of numbers; None if any of them is not.
+cdef enum:
+    MOST_DIMENSIONS = 64
 
-    None among the values stays None.
+
+def plain_arrays(tuple values not None):
+    """Views of arrays that a kernel can read as they are, all float32 or all float64, and a key of their shapes.
+
+    Returns
+    -------
+    views : tuple of ndarray or None
+        None where a value is None.
+    key : bytes
+        Equal for arrays of the same type of numbers and the same shapes; `shapes_of_key` reads it.
+
+    Both are None if any value is something else.
     """
     cdef list views = []
-    cdef int type_number = -1
+    cdef int type_number = -1, k, n = 1
+    cdef cnp.npy_intp key[MOST_DIMENSIONS]
     cdef cnp.ndarray array
     for value in values:
         if value is None:
             views.append(None)
+            if n == MOST_DIMENSIONS:
+                return None, None
+            key[n] = -1
+            n += 1
             continue
         if type(value) is not cnp.ndarray:
-            return None
+            return None, None
         array = <cnp.ndarray>value
         if type_number < 0:
             type_number = cnp.PyArray_TYPE(array)
             if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
-                return None
+                return None, None
         if cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array):
-            return None
+            return None, None
+        if n + 1 + cnp.PyArray_NDIM(array) > MOST_DIMENSIONS:
+            return None, None
+        key[n] = cnp.PyArray_NDIM(array)
+        for k in range(cnp.PyArray_NDIM(array)):
+            key[n + 1 + k] = cnp.PyArray_DIMS(array)[k]
+        n += 1 + cnp.PyArray_NDIM(array)
         views.append(_view(array, <char *>cnp.PyArray_DATA(array), cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array),
                            type_number))
-    return tuple(views)
+    key[0] = type_number
+    return tuple(views), (<char *>key)[:n * sizeof(cnp.npy_intp)]
 
 
-def shapes_of(tuple arrays not None):
-    """The shapes of arrays, as tuples; None of None."""
-    return tuple([None if array is None else array.shape for array in arrays])
+def shapes_of_key(bytes key not None):
+    """The dtype and the shapes of the arrays of which this is the key; None in place of the shape of None."""
+    cdef const cnp.npy_intp *numbers = <const cnp.npy_intp *><const char *>key
+    cdef Py_ssize_t n = 1, count = len(key) // sizeof(cnp.npy_intp)
+    cdef list shapes = []
+    while n < count:
+        if numbers[n] < 0:
+            shapes.append(None)
+            n += 1
+        else:
+            shapes.append(tuple([numbers[n + 1 + k] for k in range(numbers[n])]))
+            n += 1 + numbers[n]
+    return cnp.PyArray_DescrFromType(<int>numbers[0]), shapes
 
 
 cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
@@ -892,6 +925,49 @@ cdef class Inputs:
                  bint batched):
         self.stack, self.layout, self.x, self.is_private = stack, layout, x, is_private
         self.state_0, self.shared, self.batched = state_0, shared, batched
+
+
+@cython.freelist(8)
+cdef class Gradients:
+    """The gradients of a backward pass, but for that of x.
+
+    Parameters
+    ----------
+    d_output : ndarray, (T, B, D*P) or (N, D*P), or None for zeros
+    d_state_n : list of ndarray or None, (L*D, B, n)
+        None for zeros.
+    d_state_0 : list of ndarray, (L*D, B, n)
+        Written.
+    d_weights : list of tuple of ndarray or None
+        Of each direction of each layer, like its weights; written.
+    """
+    cdef readonly cnp.ndarray d_output
+    cdef readonly list d_state_n, d_state_0, d_weights
+
+    def __init__(self, cnp.ndarray d_output, list d_state_n not None, list d_state_0 not None, list d_weights not None):
+        self.d_output, self.d_state_n = d_output, d_state_n
+        self.d_state_0, self.d_weights = d_state_0, d_weights
+
+
+@cython.freelist(8)
+cdef class Chain:
+    """Layers on top of each other in one direction, and what they read and keep.
+
+    Parameters
+    ----------
+    layout : fastrnn._engine.ragged.Layout
+        Of all steps, or of a segment of them.
+    inputs : list of ndarray, (..., I) and (..., P)
+        The input of each layer, with the sequences in the order in which they are read; all but the first are written.
+    state_0 : list of ndarray, (L, B, n)
+    saved : list of ndarray of uint8
+        The buffer `saved` of each layer, written by the forward pass.
+    """
+    cdef readonly object layout
+    cdef readonly list inputs, state_0, saved
+
+    def __init__(self, layout, list inputs not None, list state_0 not None, list saved not None):
+        self.layout, self.inputs, self.state_0, self.saved = layout, inputs, state_0, saved
 
 
 cdef int _fill_forward(fastrnn_forward_args *args, ForwardCall call) except -1:

@@ -48,12 +48,6 @@ class Frozen:
         self.for_backward = None  # until the first `forward`
 
 
-def owner(reference):
-    """The layer or cell of a tape, for a message."""
-    alive = reference()
-    return "one that is gone" if alive is None else alive
-
-
 class Parametrized:
     """Parameters of one or more directions of one or more layers of a cell.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Generic
 
 import numpy as np
@@ -15,7 +14,7 @@ from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import padded
 from fastrnn._engine.stack import infer
 from fastrnn._engine.tape import Tape
-from fastrnn._parametrized import Given, Parametrized, Returned, owner
+from fastrnn._parametrized import Given, Parametrized, Returned
 from fastrnn._validation import (
     Array,
     Nonlinearity,
@@ -37,14 +36,10 @@ __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 class CellTape(Tape):
     """What a cell's `backward` needs of its `forward`; opaque, and never altered by a backward."""
 
-    __slots__ = ("cell",)
-
-    def __init__(self, cell, inputs, packed):
-        super().__init__(inputs, packed)
-        self.cell = weakref.ref(cell)
+    __slots__ = ()
 
     def __repr__(self):
-        return f"<CellTape B={self.inputs.layout.B} of {owner(self.cell)}>"
+        return f"<CellTape B={self.inputs.layout.B} of {self.owner_name()}>"
 
 
 class Cell(Parametrized, Generic[Given, Returned]):
@@ -80,7 +75,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         stack, frozen = inputs.stack, self._params._frozen
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
-        infer(stack, packed, inputs.layout, inputs.x, inputs.state_0, state_n)
+        infer(inputs, packed, state_n)
         if frozen is None:
             POOL.give_back_all(packed)
         return self._returned(state_n, inputs.batched)
@@ -110,10 +105,10 @@ class Cell(Parametrized, Generic[Given, Returned]):
         inputs = self._inputs(x, state, private=True)
         stack, frozen = inputs.stack, self._params._frozen
         if frozen is None:
-            for_forward, for_backward = stack.pack(self._weights, False), stack.pack(self._weights, True)
+            for_forward, for_backward = stack.pack_for_training(self._weights)
         else:
             for_forward, for_backward = self._packed_for_training(frozen)
-        tape = CellTape(self, inputs, for_backward)
+        tape = CellTape(inputs, for_backward, self)
         _, state_n = tape.run(for_forward, for_backward if frozen is None else [])
         if frozen is None:
             POOL.give_back_all(for_forward)
@@ -153,8 +148,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         check_tape(tape, CellTape, "second")
         inputs = tape.inputs
         given = as_states(self._spec, "d_state", "d_{}", d_state, 2 if inputs.batched else 1)
-        if tape.cell() is not self:
-            raise ValueError(f"tape: made by another cell, {owner(tape.cell)}")
+        tape.check_owner(self, "cell")
         if all(array is None for array in given):
             raise ValueError("d_state: is not given, so all gradients would be zero")
         stack, B = inputs.stack, inputs.layout.B

@@ -61,17 +61,19 @@ def _infer(spec, x, state, weights, lengths, reverse, options=()):
     stack, layout = inputs.stack, inputs.layout
     packed = stack.pack([weights], False)
     state_n = empty_states(inputs.state_0)
-    output = infer(stack, packed, layout, inputs.x, inputs.state_0, state_n)
+    output = infer(inputs, packed, state_n)
     POOL.give_back_all(packed)
-    return output, _shown(layout.unsort(state_n))
+    if layout.offsets is not None:
+        POOL.give_back(inputs.x)
+        state_n = layout.unsort(state_n)
+    return output, _shown(state_n)
 
 
 def _forward(kind, x, state, weights, lengths, reverse, options=()):
     """output, state_n and a tape of that kind."""
     inputs, weights = function_inputs(kind.spec, x, state, weights, lengths, reverse, options, private=True)
-    packed = inputs.stack.pack([weights], True)
+    for_forward, packed = inputs.stack.pack_for_training([weights])
     tape = kind(inputs, packed)
-    for_forward = inputs.stack.pack([weights], False)
     output, state_n = tape.run(for_forward, packed)
     POOL.give_back_all(for_forward)
     tape.weights = [None if w is None else w.shape for w in weights]

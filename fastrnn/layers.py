@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from typing import Any, Generic, Literal, overload
 
 import numpy as np
@@ -16,12 +15,12 @@ from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import layout_of, padded
 from fastrnn._engine.stack import Dropout, infer
 from fastrnn._engine.tape import Tape
-from fastrnn._parametrized import Given, Parametrized, Returned, owner
+from fastrnn._parametrized import Given, Parametrized, Returned
 from fastrnn._validation import (
     Array,
     Nonlinearity,
     State,
-    array_or_none,
+    as_array,
     as_lengths,
     as_x,
     check_array,
@@ -46,14 +45,15 @@ __all__ = ["GRU", "LSTM", "RNN"]
 class LayerTape(Tape):
     """What a layer's `backward` needs of its `forward`; opaque, and never altered by a backward."""
 
-    __slots__ = ("layer",)
-
-    def __init__(self, layer, inputs, packed):
-        super().__init__(inputs, packed)
-        self.layer = weakref.ref(layer)
+    __slots__ = ()
 
     def __repr__(self):
-        return f"<LayerTape T={self.inputs.layout.T} B={self.inputs.layout.B} of {owner(self.layer)}>"
+        return f"<LayerTape T={self.inputs.layout.T} B={self.inputs.layout.B} of {self.owner_name()}>"
+
+
+def output_symbol(stack):
+    """What messages call the elements of h."""
+    return "hidden_size" if stack.P == stack.H else "proj_size"
 
 
 class Recurrent(Parametrized, Generic[Given, Returned]):
@@ -166,7 +166,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         stack, frozen = inputs.stack, self._params._frozen
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
-        output = infer(stack, packed, inputs.layout, inputs.x, inputs.state_0, state_n)
+        output = infer(inputs, packed, state_n)
         if frozen is None:
             POOL.give_back_all(packed)
         if inputs.layout.offsets is not None:
@@ -259,13 +259,15 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         """
         if checkpoint_every is not None:
             checkpoint_every = size("checkpoint_every", checkpoint_every)
-        gates: list[dict[str, Array]] | None = [] if flag("return_gates", return_gates) else None
-        if checkpoint_every and return_gates:
+        gates: list[dict[str, Array]] | None = None
+        if return_gates is not False and flag("return_gates", return_gates):
+            gates = []
+        if checkpoint_every and gates is not None:
             raise ValueError("return_gates: not with checkpoint_every, which does not keep gates")
         inputs = self._inputs(x, state, lengths, private=True)
         stack, frozen = inputs.stack, self._params._frozen
         if frozen is None:
-            for_forward, for_backward = stack.pack(self._weights, False), stack.pack(self._weights, True)
+            for_forward, for_backward = stack.pack_for_training(self._weights)
             owned = for_backward
             if checkpoint_every:  # backward runs forward again, with the weights as they are now
                 owned = owned + for_forward
@@ -275,7 +277,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         dropout = None
         if self._options["dropout"] and stack.num_layers > 1:
             dropout = Dropout(self._options["dropout"], int(self._rng.integers(2**63)))
-        tape = LayerTape(self, inputs, for_backward)
+        tape = LayerTape(inputs, for_backward, self)
         output, state_n = tape.run(for_forward, owned, dropout, checkpoint_every, gates)
         if frozen is None and not checkpoint_every:
             POOL.give_back_all(for_forward)
@@ -322,14 +324,14 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             the forward pass has been changed since.
         """
         check_tape(tape, LayerTape)
-        d_output = array_or_none("d_output", d_output)
+        if d_output is not None:
+            d_output = d_output.view() if type(d_output) is np.ndarray else as_array("d_output", d_output)
         inputs = tape.inputs
         stack, batched = inputs.stack, inputs.batched
-        given = [None for _ in stack.widths]
+        given = [None] * len(stack.widths)
         if d_state_n is not None:
             given = as_states(self._spec, "d_state_n", "d_{}_n", d_state_n, 3 if batched else 2)
-        if tape.layer() is not self:
-            raise ValueError(f"tape: made by another layer, {owner(tape.layer)}")
+        tape.check_owner(self, "layer")
         check_given(d_output, *given)
         T, B = inputs.layout.T, inputs.layout.B
         if d_output is not None:
@@ -382,33 +384,30 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             return shape_error("x", ("T", "input_size"), (None, I), given, hint)
         return ValueError(f"x: expected ({', '.join(axes)}, input_size={I}) or (T, input_size={I}), got {given}{hint}")
 
-    @property
-    def _output_symbol(self):
-        """What messages call the elements of h."""
-        return "proj_size" if self._options.get("proj_size") else "hidden_size"
-
     def _checked_states(self, stack, argument, pattern, given, B, batched, check):
         """Arrays of `as_states`, checked, with an axis of sequences."""
         axes = slice(0, 3) if batched else slice(0, 3, 2)
         layers = "num_layers" if len(stack.directions) == 1 else "2*num_layers"
         symbols, sizes = [], []
         for k, width in enumerate(stack.widths):
-            symbols.append((layers, "B", "hidden_size" if k else self._output_symbol)[axes])
+            symbols.append((layers, "B", "hidden_size" if k else output_symbol(stack))[axes])
             sizes.append((stack.count, B, width)[axes])
         check_states(self._spec, argument, pattern, given, symbols, sizes, stack.dtype, check)
         return given if batched else [None if array is None else array[:, None] for array in given]
 
     def _output_gradient(self, stack, d_output, T, B, batched):
         """d_output (T, B, D * H_out), checked and not yet native."""
-        last = self._output_symbol if len(stack.directions) == 1 else f"2*{self._output_symbol}"
-        symbols, sizes = ("T", "B", last), (T, B, stack.output_width)
+        batch_first = batched and self._options["batch_first"]
+        shape = (B, T, stack.output_width) if batch_first else (T, B, stack.output_width)
         if not batched:
-            check_array("d_output", d_output, symbols[::2], sizes[::2], stack.dtype)
+            shape = T, stack.output_width
+        if d_output.shape != shape or d_output.dtype is not stack.dtype:
+            last = output_symbol(stack) if len(stack.directions) == 1 else f"2*{output_symbol(stack)}"
+            symbols = (("B", "T", last) if batch_first else ("T", "B", last)) if batched else ("T", last)
+            check_array("d_output", d_output, symbols, shape, stack.dtype)
+        if not batched:
             return d_output[:, None]
-        if self._options["batch_first"]:
-            symbols, sizes = ("B", "T", last), (B, T, stack.output_width)
-        check_array("d_output", d_output, symbols, sizes, stack.dtype)
-        return d_output.transpose(1, 0, 2) if self._options["batch_first"] else d_output
+        return d_output.transpose(1, 0, 2) if batch_first else d_output
 
     def _returned(self, output, states, batched):
         """Time-major results in the caller's axes: an array, and a state."""

@@ -85,8 +85,10 @@ class Parameters(Mapping[str, Array]):
 
     def _views(self):
         """name -> new array; they do not see the shapes that are assigned to those given out."""
-        flat = self._flat
-        return {name: flat[i:j].reshape(shape) for name, (shape, i, j) in self._layout.items()}
+        flat, views = self._flat, {}
+        for name, (shape, i, j) in self._layout.items():
+            views[name] = flat[i:j].reshape(shape)
+        return views
 
     def _is_as_given_out(self, array, shape):
         return array.shape == shape and array.dtype == self._flat.dtype and array.flags.c_contiguous

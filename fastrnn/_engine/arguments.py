@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastrnn._core import Inputs, native, plain_arrays, shapes_of, zero_states
+from fastrnn._core import Inputs, native, plain_arrays, shapes_of_key, zero_states
 from fastrnn._engine.ragged import layout_of, padded
 from fastrnn._engine.spec import GRU, LSTM, OPTIONS, RNN, state_names
 from fastrnn._engine.stack import Stack
@@ -106,8 +106,13 @@ def checked_options(spec, **options):
 
 
 @lru_cache(maxsize=256)
-def _solved(spec, dtype, shapes, options, reverse):
-    """The Stack of one direction of one layer, with weights of these shapes."""
+def _solved(spec, key, options, reverse):
+    """The Stack of one direction of one layer, with weights that have this key."""
+    dtype, shapes = shapes_of_key(key)
+    return _stack_of(spec, dtype, shapes, options, reverse)
+
+
+def _stack_of(spec, dtype, shapes, options, reverse):
     options = dict(options)
     sizes = spec.solve(shapes, options, spec.weight_names)
     return Stack(spec, spec.kernel_of(options), dtype, sizes, 1, (reverse,))
@@ -125,16 +130,16 @@ def checked_weights(spec, weights, options=(), reverse=False):
         Checked.
     reverse : bool
     """
-    plain = plain_arrays(weights)
+    plain, key = plain_arrays(weights)
     if plain is not None and plain[0] is not None and plain[1] is not None:
-        return _solved(spec, plain[0].dtype, shapes_of(plain), options, reverse), plain
+        return _solved(spec, key, options, reverse), plain
     names = spec.weight_names
     arrays = [as_array(names[k], w) if k < 2 else array_or_none(names[k], w) for k, w in enumerate(weights)]
     dtype = float_dtype("weight_ih", arrays[0].dtype)
     for name, array in zip(names, arrays):
         if array is not None:
             check_cast(name, array, dtype)
-    stack = _solved(spec, dtype, shapes_of(tuple(arrays)), options, reverse)
+    stack = _stack_of(spec, dtype, [None if w is None else w.shape for w in arrays], options, reverse)
     return stack, tuple([None if w is None else native(w, dtype) for w in arrays])
 
 
@@ -161,7 +166,8 @@ def checked_arguments(spec, x, state, weights, lengths, reverse, options=()):
     lengths : ndarray of intp, (B,), or None
         In memory that the caller does not share.
     """
-    reverse = flag("reverse", reverse)
+    if type(reverse) is not bool:
+        reverse = flag("reverse", reverse)
     stack, weights = checked_weights(spec, weights, options, reverse)
     x = x.view() if type(x) is np.ndarray else as_x(x)
     given = None if state is None else as_states(spec, "state", "{}_0", state, 2)

@@ -37,9 +37,11 @@ class Layout:
         The time steps of the longest sequence; 0 without sequences.
     offsets : ndarray of intp, (steps + 1,), or None
         The first row of each step, and N: the cumulative sum of `batch_sizes`. None in padded layout.
+    first : int
+        The number of the first row in the whole batch: 0 but for a segment.
     """
 
-    __slots__ = ("T", "B", "shape", "rows", "steps", "offsets", "_sequences", "_sorted_indices")
+    __slots__ = ("T", "B", "shape", "rows", "steps", "offsets", "first", "_sequences", "_sorted_indices")
 
     T: int
     B: int
@@ -47,9 +49,10 @@ class Layout:
     rows: int
     steps: int
     offsets: Any
+    first: int
 
     def __init__(self, T: int, B: int, lengths: Any = None) -> None:
-        self.T, self.B = T, B
+        self.T, self.B, self.first = T, B, 0
         if lengths is None:
             self.shape, self.rows, self.steps, self.offsets = (T, B), T * B, T if B else 0, None
             return
@@ -138,11 +141,9 @@ class Segment(Layout):
     ----------
     slice : slice
         Takes the segment from an array of the whole layout.
-    first : int
-        The number of its first row in the whole layout.
     """
 
-    __slots__ = ("slice", "first")
+    __slots__ = ("slice",)
 
     def __init__(self, whole, t0, t1):
         self.T = self.steps = t1 - t0

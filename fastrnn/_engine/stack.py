@@ -19,7 +19,7 @@ import numpy as np
 
 from fastrnn import _core
 from fastrnn._config import instruction_set
-from fastrnn._core import BackwardCall, ForwardCall, Sections, padded_bytes, saved_bytes
+from fastrnn._core import BackwardCall, Chain, ForwardCall, Sections, padded_bytes, saved_bytes
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import segments
 from fastrnn._threads import most_threads
@@ -63,6 +63,12 @@ class Stack:
     def pack(self, weights, backward):
         """The weights packed for one pass, in memory of the pool."""
         return _core.pack(self.kernel, weights, backward, most_threads(), instruction_set(), POOL)
+
+    def pack_for_training(self, weights):
+        """The weights packed for forward and those packed for backward, in memory of the pool."""
+        threads, isa = most_threads(), instruction_set()
+        for_forward = _core.pack(self.kernel, weights, False, threads, isa, POOL)
+        return for_forward, _core.pack(self.kernel, weights, True, threads, isa, POOL)
 
     def reserve_bytes(self, packed, layout):
         """The bytes of `reserve`, in which a forward pass keeps what its backward pass needs: see `sections`."""
@@ -126,84 +132,86 @@ class Dropout:
         x *= self.scale
 
 
-def new_output(stack, layout, reverse=False):
-    """An array (..., D*P) for the output of the top layer: new memory if it will be returned as it is."""
+# From and to the order of time
+
+
+def new_array(layout, width, dtype, reverse=False):
+    """An array (..., width) for a result that `as_returned` will return: new memory if it will be the result itself."""
     if reverse or layout.offsets is not None:
-        return POOL.array(layout.shape, stack.output_width, stack.dtype)
-    return np.empty((*layout.shape, stack.output_width), stack.dtype)
+        return POOL.array(layout.shape, width, dtype)
+    return np.empty((*layout.shape, width), dtype)
 
 
 def as_returned(layout, rows, reverse=False):
-    """Rows in the layout as a padded array (T, B, n) in order of time: the rows themselves, or a copy.
-
-    After a copy the memory of the rows goes back to the pool.
-    """
+    """Rows as a padded array (T, B, n) in order of time: the array itself, or a copy, after which it is given back."""
     if not reverse and layout.offsets is None:
         return rows
     ordered = layout.reversed(rows) if reverse else rows
-    if layout.offsets is None:
-        array = ordered.copy()
-    else:
-        array = layout.pad(ordered)
+    array = ordered.copy() if layout.offsets is None else layout.pad(ordered)
     POOL.give_back_all([rows, ordered] if reverse else [rows])
     return array
+
+
+def in_order_of_time(layout, rows):
+    """Rows that were read from the ends of the sequences in order of time; in padded layout a view."""
+    return rows[::-1] if layout.offsets is None else layout.reversed(rows)
 
 
 # Inference
 
 
-def infer(stack, packed, layout, x, state_0, state_n):
-    """The output of all layers, without anything kept; writes the state after.
+def infer(inputs, packed, state_n):
+    """The output of all layers, without anything kept for a backward pass.
 
     Parameters
     ----------
+    inputs : Inputs
     packed : list of Packed
         For forward.
-    layout : Layout
-    x : ndarray, (T, B, I) or (N, I)
-    state_0, state_n : list of ndarray, (L*D, B, n)
+    state_n : list of ndarray, (L*D, B, n)
+        Written.
 
     Returns
     -------
     output : ndarray, (T, B, D*P)
         Padded, in new memory.
     """
+    stack, layout, x = inputs.stack, inputs.layout, inputs.x
     if len(stack.directions) == 2:
-        return _infer_both(stack, packed, layout, x, state_0, state_n)
+        return _infer_both(inputs, packed, state_n)
     (reverse,) = stack.directions
     if reverse:
         x = layout.reversed(x)
-    output = new_output(stack, layout, reverse)
+    output = new_array(layout, stack.P, stack.dtype, reverse)
     if len(packed) == 1:
-        call = ForwardCall(packed[0], 0, x, layout.offsets, state_0, state_n, output)
+        call = ForwardCall(packed[0], 0, x, layout.offsets, inputs.state_0, state_n, output)
         _core.forward([call], False, most_threads())
     else:
-        infer_chain(stack, packed, layout, x, state_0, state_n, output)
+        _infer_chain(stack, packed, layout, x, inputs.state_0, state_n, output)
     if reverse:
         POOL.give_back(x)
     return as_returned(layout, output, reverse)
 
 
-def infer_chain(stack, packed, layout, x, state_0, state_n, output):
+def _infer_chain(stack, packed, layout, x, state_0, state_n, output):
     """Inference of a chain, in segments where the outputs of all its layers would take too much memory.
 
     Writes state_n and output, (..., P).
     """
     size = len(packed) * layout.rows * stack.P * stack.dtype.itemsize
-    every = max(1, layout.steps * MOST_OUTPUT_BYTES // max(1, size))
+    every, threads = max(1, layout.steps * MOST_OUTPUT_BYTES // max(1, size)), most_threads()
     if every >= layout.steps:
-        infer_segment(stack, packed, layout, x, state_0, state_n, output)
+        infer_segment(stack, packed, layout, x, state_0, state_n, output, threads)
         return
     for after, before in zip(state_n, state_0):
         after[...] = before
     for segment in segments(layout, every):
         state = [s[:, : segment.B] for s in state_n]
-        infer_segment(stack, packed, segment, x[segment.slice], state, state, output[segment.slice])
+        infer_segment(stack, packed, segment, x[segment.slice], state, state, output[segment.slice], threads)
 
 
-def infer_segment(stack, packed, layout, x, state_0, state_n, output, dropout=None):
+def infer_segment(stack, packed, layout, x, state_0, state_n, output, threads, dropout=None):
     """Inference of a chain over all steps of a layout, which may be a segment; with dropout, as in training."""
-    first_row = getattr(layout, "first", 0)
     calls: list[ForwardCall] = []
     lent: list[Any] = []
     for k, one in enumerate(packed):
@@ -211,40 +219,44 @@ def infer_segment(stack, packed, layout, x, state_0, state_n, output, dropout=No
         y = output if is_top else POOL.array(layout.shape, stack.P, stack.dtype)
         calls.append(ForwardCall(one, k, x, layout.offsets, state_0, state_n, y))
         if is_top or dropout or len(calls) == _core.MOST_CALLS:
-            _core.forward(calls, len(calls) > 1, most_threads())
+            _core.forward(calls, len(calls) > 1, threads)
             POOL.give_back_all(lent)
             calls, lent = [], []
             if dropout and not is_top:
-                dropout.apply(dropout.mask(k + 1, first_row, y), y)
+                dropout.apply(dropout.mask(k + 1, layout.first, y), y)
         lent.append(y)
         x = y
 
 
-def _infer_both(stack, packed, layout, x, state_0, state_n):
-    """Inference of a bidirectional stack: see `infer`."""
+def _infer_both(inputs, packed, state_n):
+    """`infer` of a bidirectional stack."""
+    stack, layout, x = inputs.stack, inputs.layout, inputs.x
     for layer in range(stack.num_layers):
-        outputs = _run_both(stack, packed, layout, layer, x, state_0, state_n)
+        outputs = _run_both(inputs, packed, layer, x, state_n)
         if layer:
             POOL.give_back(x)
-        is_top = layer == stack.num_layers - 1
-        x = new_output(stack, layout) if is_top else POOL.array(layout.shape, stack.output_width, stack.dtype)
+        if layer == stack.num_layers - 1:
+            x = new_array(layout, stack.output_width, stack.dtype)
+        else:
+            x = POOL.array(layout.shape, stack.output_width, stack.dtype)
         join(stack, layout, outputs, x)
     return as_returned(layout, x)
 
 
-def _run_both(stack, packed, layout, layer, x, state_0, state_n, saved=None, gates=None):
-    """The outputs of both directions of one layer, each in the order in which it reads."""
-    inputs = x, layout.reversed(x)
+def _run_both(inputs, packed, layer, x, state_n, saved=None, gates=None):
+    """The outputs (..., P) of both directions of one layer that reads x, each in the order in which it reads."""
+    stack, layout = inputs.stack, inputs.layout
+    read = x, layout.reversed(x)
     outputs = POOL.array(layout.shape, stack.P, stack.dtype), POOL.array(layout.shape, stack.P, stack.dtype)
     calls = []
-    for k, x_k, y_k in zip((2 * layer, 2 * layer + 1), inputs, outputs):
+    for k, x_k, y_k in zip((2 * layer, 2 * layer + 1), read, outputs):
         saved_k = None if saved is None else saved[k]
-        calls.append(ForwardCall(packed[k], k, x_k, layout.offsets, state_0, state_n, y_k, saved_k))
+        calls.append(ForwardCall(packed[k], k, x_k, layout.offsets, inputs.state_0, state_n, y_k, saved_k))
     _core.forward(calls, False, most_threads())
-    POOL.give_back(inputs[1])
+    POOL.give_back(read[1])
     if gates is not None:
         for call, reverse in zip(calls, stack.directions):
-            gates.append(gates_of(stack, layout, call, reverse))
+            gates.append(gates_of(stack.spec, layout, call, reverse))
     return outputs
 
 
@@ -256,20 +268,27 @@ def join(stack, layout, outputs, joined):
     POOL.give_back_all([forward, backward])
 
 
-def in_order_of_time(layout, rows):
-    """Rows that were read from the ends of the sequences in order of time; in padded layout a view."""
-    return rows[::-1] if layout.offsets is None else layout.reversed(rows)
+def split_directions(stack, layout, d_output):
+    """The gradients of the outputs of both directions from that of the joined ones, the opposite of `join`.
+
+    Each is contiguous and in the order in which its direction reads, in memory of the pool; None for None.
+    """
+    if d_output is None:
+        return None, None
+    forward = POOL.array(layout.shape, stack.P, stack.dtype)
+    forward[...] = d_output[..., : stack.P]
+    return forward, layout.reversed(d_output[..., stack.P :])
 
 
 # Training
 
 
-def forward(stack, packed, layout, x, state_0, state_n, reserve, dropout=None, gates=None):
-    """The output of all layers; writes the state after, and to `reserve` what `backward` needs.
+def forward(inputs, packed, state_n, reserve, dropout=None, gates=None):
+    """The output of all layers, with what `backward` needs of them in `reserve`.
 
     Parameters
     ----------
-    packed, layout, x, state_0, state_n
+    inputs, packed, state_n
         As in `infer`.
     reserve : ndarray of uint8, (stack.reserve_bytes(packed, layout),)
         Written, every byte.
@@ -284,80 +303,77 @@ def forward(stack, packed, layout, x, state_0, state_n, reserve, dropout=None, g
     masks : list of ndarray of bool or None, (..., D*P)
         The mask of the input of each layer.
     """
-    (reverse,) = stack.directions if len(stack.directions) == 1 else (False,)
+    stack, layout, x = inputs.stack, inputs.layout, inputs.x
+    is_chain = len(stack.directions) == 1
+    reverse = is_chain and stack.directions[0]
     if reverse:
         x = layout.reversed(x)
-    inputs, saved = stack.sections(packed, layout, reserve, x, clear=True)
-    output = new_output(stack, layout, reverse)
-    if len(stack.directions) == 1:
-        masks = forward_chain(
-            stack, packed, layout, inputs, state_0, state_n, saved, output, dropout, gates=gates, reverse=reverse
-        )
+    of_layers, saved = stack.sections(packed, layout, reserve, x, clear=True)
+    output = new_array(layout, stack.output_width, stack.dtype, reverse)
+    if is_chain:
+        chain = Chain(layout, of_layers, inputs.state_0, saved)
+        masks = forward_chain(stack, chain, packed, state_n, output, most_threads(), dropout, gates, reverse)
         if reverse:
             POOL.give_back(x)
-        return as_returned(layout, output, reverse), masks
-    masks = []
-    for layer, x in enumerate(inputs):
-        masks.append(dropout.mask(layer, 0, x) if layer and dropout else None)
-        if masks[layer] is not None:
-            dropout.apply(masks[layer], x)
-        outputs = _run_both(stack, packed, layout, layer, x, state_0, state_n, saved, gates)
-        join(stack, layout, outputs, output if layer == stack.num_layers - 1 else inputs[layer + 1])
-    return as_returned(layout, output), masks
+    else:
+        masks = _forward_both(inputs, packed, of_layers, saved, state_n, output, dropout, gates)
+    return as_returned(layout, output, reverse), masks
 
 
-def forward_chain(
-    stack, packed, layout, inputs, state_0, state_n, saved, output, dropout=None, first_row=0, gates=None, reverse=False
-):
-    """Forward of a chain; writes state_n, saved, output and all inputs but the first; returns the masks of these.
+def forward_chain(stack, chain, packed, state_n, output, threads, dropout=None, gates=None, reverse=False):
+    """Forward of a chain: writes state_n, (L, B, n), output, (..., P), and what the chain keeps.
 
     Parameters
     ----------
-    inputs : list of ndarray, (..., I) and (..., P)
-        The input of each layer.
-    saved : list of ndarray of uint8
-        The buffer `saved` of each layer.
-    output : ndarray, (..., P)
-    first_row : int
-        The number of the first row of the layout in that of the whole batch, for dropout.
+    chain : Chain
+    threads : int
+        What `most_threads` says.
     reverse : bool
-        Whether the sequences are in opposite order, which concerns nothing but the order in `gates`.
+        Whether the sequences are in opposite order; it matters for `gates` alone.
+
+    Returns
+    -------
+    masks : list of ndarray of bool or None, (..., P)
     """
-    masks = [None] * len(packed)
-    calls = []
+    layout, inputs = chain.layout, chain.inputs
+    masks, calls, top = [None] * len(packed), [], len(packed) - 1
     for k, one in enumerate(packed):
-        is_top = k == len(packed) - 1
-        y = output if is_top else inputs[k + 1]
-        calls.append(ForwardCall(one, k, inputs[k], layout.offsets, state_0, state_n, y, saved[k]))
-        if is_top or dropout or len(calls) == _core.MOST_CALLS:
-            _core.forward(calls, len(calls) > 1, most_threads())
+        y = output if k == top else inputs[k + 1]
+        calls.append(ForwardCall(one, k, inputs[k], layout.offsets, chain.state_0, state_n, y, chain.saved[k]))
+        if k == top or dropout or len(calls) == _core.MOST_CALLS:
+            _core.forward(calls, len(calls) > 1, threads)
             if gates is not None:
                 for call in calls:
-                    gates.append(gates_of(stack, layout, call, reverse))
+                    gates.append(gates_of(stack.spec, layout, call, reverse))
             calls = []
-            if dropout and not is_top:
-                masks[k + 1] = dropout.mask(k + 1, first_row, y)
+            if dropout and k < top:
+                masks[k + 1] = dropout.mask(k + 1, layout.first, y)
                 dropout.apply(masks[k + 1], y)
     return masks
 
 
-def backward(
-    stack, packed, layout, x, state_0, reserve, d_output, d_state_n, d_state_0, d_weights, dropout=None, masks=None
-):
+def _forward_both(inputs, packed, of_layers, saved, state_n, output, dropout, gates):
+    """`forward` of a bidirectional stack, whose layers read `of_layers`: writes output, and returns the masks."""
+    stack, masks = inputs.stack, []
+    for layer, x in enumerate(of_layers):
+        masks.append(dropout.mask(layer, 0, x) if layer and dropout else None)
+        if masks[layer] is not None:
+            dropout.apply(masks[layer], x)
+        outputs = _run_both(inputs, packed, layer, x, state_n, saved, gates)
+        join(stack, inputs.layout, outputs, output if layer == stack.num_layers - 1 else of_layers[layer + 1])
+    return masks
+
+
+def backward(inputs, packed, reserve, gradients, dropout=None, masks=None):
     """The gradient of x; writes those of the state before and of the weights.
 
     Parameters
     ----------
+    inputs, reserve, dropout
+        Of the forward pass.
     packed : list of Packed
         The weights of the forward pass, packed for backward.
-    layout, x, state_0, reserve, dropout
-        As in the forward pass.
-    d_output : ndarray, (T, B, D*P) or (N, D*P), or None for zeros
-    d_state_n : list of ndarray or None, (L*D, B, n)
-    d_state_0 : list of ndarray, (L*D, B, n)
-        Written.
-    d_weights : list of tuple of ndarray
-        Written.
+    gradients : Gradients
     masks : list, optional
         What `forward` has returned; made again if not given.
 
@@ -366,137 +382,97 @@ def backward(
     d_x : ndarray, (T, B, I)
         Padded, in new memory.
     """
+    stack, layout, x, d_output = inputs.stack, inputs.layout, inputs.x, gradients.d_output
     is_chain = len(stack.directions) == 1
     reverse = is_chain and stack.directions[0]
     if reverse:
-        x = layout.reversed(x)
-        d_output = None if d_output is None else layout.reversed(d_output)
-    inputs, saved = stack.sections(packed, layout, reserve, x)
-    if reverse or layout.offsets is not None:
-        d_x = POOL.array(layout.shape, stack.I, stack.dtype)
-    else:
-        d_x = np.empty(x.shape, stack.dtype)
+        x, d_output = layout.reversed(x), None if d_output is None else layout.reversed(d_output)
+    of_layers, saved = stack.sections(packed, layout, reserve, x)
+    d_x = new_array(layout, stack.I, stack.dtype, reverse)
     if is_chain:
-        backward_chain(
-            stack,
-            packed,
-            layout,
-            inputs,
-            state_0,
-            saved,
-            d_output,
-            d_state_n,
-            d_state_0,
-            d_weights,
-            d_x,
-            dropout,
-            masks,
-        )
+        chain = Chain(layout, of_layers, inputs.state_0, saved)
+        backward_chain(stack, chain, packed, gradients, d_output, d_x, most_threads(), dropout, masks)
         if reverse:
             POOL.give_back_all([x, d_output])
-        return as_returned(layout, d_x, reverse)
-    for layer in reversed(range(stack.num_layers)):
-        x = inputs[layer]
+    else:
+        _backward_both(inputs, packed, of_layers, saved, gradients, d_x, dropout, masks)
+    return as_returned(layout, d_x, reverse)
+
+
+def backward_chain(
+    stack, chain, packed, gradients, d_output, d_x, threads, dropout=None, masks=None, rows_after=0, sums=None
+):
+    """Backward of a chain: writes d_x, (..., I), and the gradients.
+
+    Parameters
+    ----------
+    chain : Chain
+        As the forward pass has left it.
+    gradients : Gradients
+        Of the layers of the chain.
+    d_output : ndarray, (..., P), or None
+        In place of that among the gradients, with the sequences in the order in which the chain reads them.
+    rows_after : int
+        Of a segment, the rows of the whole batch after its own.
+    sums : list of ndarray or None, optional
+        Of a segment, memory that the segments share for each layer: see `_core.sums`.
+    """
+    layout, inputs = chain.layout, chain.inputs
+    calls: list[BackwardCall] = []
+    lent: list[Any] = []
+    for k in range(len(packed) - 1, -1, -1):
+        d_input = POOL.array(layout.shape, stack.P, stack.dtype) if k else d_x
+        call = BackwardCall(
+            packed[k], k, inputs[k], layout.offsets, chain.state_0, chain.saved[k], d_output, gradients.d_state_n,
+            d_input, gradients.d_state_0, gradients.d_weights[k], rows_after, layout.first, sums[k] if sums else None,
+        )  # fmt: skip
+        calls.append(call)
+        if not k or dropout or len(calls) == _core.MOST_CALLS:
+            _core.backward(calls, len(calls) > 1, threads)
+            POOL.give_back_all(lent)
+            calls, lent = [], []
+            if dropout and k:
+                dropout.apply(masks[k] if masks else dropout.mask(k, layout.first, inputs[k]), d_input)
+        lent.append(d_input)
+        d_output = d_input
+
+
+def _backward_both(inputs, packed, of_layers, saved, gradients, d_x, dropout, masks):
+    """`backward` of a bidirectional stack, whose layers read `of_layers`: writes d_x and the gradients."""
+    stack, layout, d_output = inputs.stack, inputs.layout, gradients.d_output
+    for layer in range(stack.num_layers - 1, -1, -1):
+        x = of_layers[layer]
         d_input = POOL.array(layout.shape, stack.output_width, stack.dtype) if layer else d_x
-        _backward_both(
-            stack, packed, layout, layer, x, state_0, saved, d_output, d_state_n, d_state_0, d_weights, d_input
-        )
+        d_outputs, read = split_directions(stack, layout, d_output), (x, layout.reversed(x))
+        d_inputs, calls = (d_input, POOL.array(layout.shape, x.shape[-1], stack.dtype)), []
+        for d, k in enumerate((2 * layer, 2 * layer + 1)):
+            call = BackwardCall(
+                packed[k], k, read[d], layout.offsets, inputs.state_0, saved[k], d_outputs[d], gradients.d_state_n,
+                d_inputs[d], gradients.d_state_0, gradients.d_weights[k],
+            )  # fmt: skip
+            calls.append(call)
+        _core.backward(calls, False, most_threads())
+        d_input += in_order_of_time(layout, d_inputs[1])
+        POOL.give_back_all([*d_outputs, read[1], d_inputs[1]])
         if layer and dropout:
             dropout.apply(masks[layer] if masks else dropout.mask(layer, 0, x), d_input)
         if layer < stack.num_layers - 1:
             POOL.give_back(d_output)
         d_output = d_input
-    return as_returned(layout, d_x)
-
-
-def backward_chain(
-    stack, packed, layout, inputs, state_0, saved, d_output, d_state_n, d_state_0, d_weights, d_x, dropout=None,
-    masks=None, first_row=0, rows_after=0, sums=None,
-):  # fmt: skip
-    """Backward of a chain, or of a segment of it; writes d_state_0, d_weights and d_x, (..., I).
-
-    Parameters
-    ----------
-    first_row, rows_after : int
-        Rows of the whole batch before and after those of this layout.
-    sums : list of ndarray or None, optional
-        Of a segment, memory that the segments share for each layer: see `_core.sums`.
-    """
-    calls: list[BackwardCall] = []
-    lent: list[Any] = []
-    d_y = d_output
-    for k in range(len(packed) - 1, -1, -1):
-        d_input = POOL.array(layout.shape, stack.P, stack.dtype) if k else d_x
-        calls.append(
-            BackwardCall(
-                packed[k],
-                k,
-                inputs[k],
-                layout.offsets,
-                state_0,
-                saved[k],
-                d_y,
-                d_state_n,
-                d_input,
-                d_state_0,
-                d_weights[k],
-                rows_after,
-                first_row,
-                sums[k] if sums else None,
-            )  # fmt: skip
-        )
-        if not k or dropout or len(calls) == _core.MOST_CALLS:
-            _core.backward(calls, len(calls) > 1, most_threads())
-            POOL.give_back_all(lent)
-            calls, lent = [], []
-            if dropout and k:
-                mask = masks[k] if masks else dropout.mask(k, first_row, inputs[k])
-                dropout.apply(mask, d_input)
-        lent.append(d_input)
-        d_y = d_input
-
-
-def _backward_both(stack, packed, layout, layer, x, state_0, saved, d_output, d_state_n, d_state_0, d_weights, d_input):
-    """Backward of both directions of one layer; writes d_state_0, d_weights and d_input, (..., I) or (..., 2*P)."""
-    d_outputs: list[Any] = [None, None]
-    if d_output is not None:
-        d_outputs[0] = POOL.array(layout.shape, stack.P, stack.dtype)
-        d_outputs[0][...] = d_output[..., : stack.P]
-        d_outputs[1] = layout.reversed(d_output[..., stack.P :])
-    inputs = x, layout.reversed(x)
-    d_inputs = d_input, POOL.array(layout.shape, x.shape[-1], stack.dtype)
-    calls = []
-    for d, k in enumerate((2 * layer, 2 * layer + 1)):
-        calls.append(
-            BackwardCall(
-                packed[k],
-                k,
-                inputs[d],
-                layout.offsets,
-                state_0,
-                saved[k],
-                d_outputs[d],
-                d_state_n,
-                d_inputs[d],
-                d_state_0,
-                d_weights[k],
-            )  # fmt: skip
-        )
-    _core.backward(calls, False, most_threads())
-    d_input += in_order_of_time(layout, d_inputs[1])
-    POOL.give_back_all([*d_outputs, inputs[1], d_inputs[1]])
 
 
 # Gates
 
 
-def gates_of(stack, layout, call, reverse):
+def gates_of(spec, layout, call, reverse):
     """The gates and states of a forward call at every step, and h.
 
     Parameters
     ----------
+    spec : CellSpec
+    layout : Layout
     call : ForwardCall
-        It has been run.
+        One that has been run.
     reverse : bool
         Whether its sequences are in opposite order.
 
@@ -508,13 +484,11 @@ def gates_of(stack, layout, call, reverse):
     gates, states = _core.saved_arrays(call.packed, call.saved, layout.rows)
     named: dict[str, Any] = {}
     if gates is not None:
-        named |= dict(zip(stack.spec.gates, gates, strict=True))
-    for name, state in zip(stack.spec.states[1:], states[1:]):
+        named |= dict(zip(spec.gates, gates, strict=True))
+    for name, state in zip(spec.states[1:], states[1:]):
         named[name] = state.copy()
     named["h"] = call.output.copy()
     for name, array in named.items():
         rows = array.reshape(*layout.shape, array.shape[-1])
-        if reverse:
-            rows = in_order_of_time(layout, rows)
-        named[name] = layout.pad(rows)
+        named[name] = layout.pad(in_order_of_time(layout, rows) if reverse else rows)
     return named

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from fastrnn import _core
-from fastrnn._core import TapeMemory, empty_states, native
+from fastrnn._core import Gradients, TapeMemory, empty_states, native
 from fastrnn._engine import checkpoint, stack
 from fastrnn._engine.pool import POOL
 from fastrnn._validation import over_sequences
@@ -23,9 +24,11 @@ class Tape:
         With states that the caller does not share.
     packed : list of Packed
         For backward.
+    owner : object, optional
+        The layer or cell that makes the tape, which the tape does not keep alive.
     """
 
-    __slots__ = ("inputs", "fingerprint", "packed", "for_forward", "kept", "masks", "dropout", "memory")
+    __slots__ = ("inputs", "fingerprint", "packed", "for_forward", "kept", "masks", "dropout", "memory", "owner")
 
     inputs: Any
     fingerprint: int | None
@@ -35,9 +38,11 @@ class Tape:
     masks: list[Any] | None
     dropout: stack.Dropout | None
     memory: TapeMemory
+    owner: Any
 
-    def __init__(self, inputs, packed):
+    def __init__(self, inputs, packed, owner=None):
         self.inputs, self.packed = inputs, packed
+        self.owner = None if owner is None else weakref.ref(owner)
         self.fingerprint = None if inputs.is_private else _core.fingerprint(inputs.x)
 
     def run(self, packed, owned, dropout=None, checkpoint_every=None, gates=None):
@@ -48,7 +53,7 @@ class Tape:
         packed : list of Packed
             For forward.
         owned : list of Packed
-            Those packed for this tape alone, whose memory is to go to the pool with the tape.
+            The weights packed for this tape alone, whose memory is to go to the pool with the tape.
         dropout : Dropout, optional
         checkpoint_every : int, optional
         gates : list, optional
@@ -62,21 +67,15 @@ class Tape:
         """
         inputs, self.dropout = self.inputs, dropout
         layout, state_n = inputs.layout, empty_states(inputs.state_0)
-        arguments = inputs.stack, packed, layout, inputs.x, inputs.state_0, state_n
         if checkpoint_every is None:
             self.kept = POOL.bytes(inputs.stack.reserve_bytes(packed, layout))
-            output, self.masks = stack.forward(*arguments, self.kept, dropout, gates)
+            output, self.masks = stack.forward(inputs, packed, state_n, self.kept, dropout, gates)
             self.memory = TapeMemory([self.kept, inputs.x, *owned], POOL)
         else:
             self.for_forward = packed
-            output, self.kept = checkpoint.forward(*arguments, checkpoint_every, dropout)
+            output, self.kept = checkpoint.forward(inputs, packed, state_n, checkpoint_every, dropout)
             self.memory = TapeMemory([inputs.x, *owned], POOL)
-        return output, layout.unsort(state_n)
-
-    def check_x(self):
-        """Refuse an x that has been changed."""
-        if self.fingerprint is not None and _core.fingerprint(self.inputs.x) != self.fingerprint:
-            raise ValueError("x: changed between forward and backward")
+        return output, state_n if layout.offsets is None else layout.unsort(state_n)
 
     def backward(self, d_output, d_state_n, d_weights):
         """The backward pass.
@@ -96,28 +95,38 @@ class Tape:
         d_state_0 : list of ndarray, (L*D, B, n)
             In the caller's order of sequences; (L*D, 1, n) for a state that was given once for all.
         """
-        self.check_x()
-        inputs, stack_ = self.inputs, self.inputs.stack
-        layout, dtype = inputs.layout, stack_.dtype
+        inputs = self.inputs
+        if self.fingerprint is not None and _core.fingerprint(inputs.x) != self.fingerprint:
+            raise ValueError("x: changed between forward and backward")
+        layout, dtype = inputs.layout, inputs.stack.dtype
         d_rows = None if d_output is None else layout.pack(d_output, dtype)
         d_after = []
-        for d in layout.sort(d_state_n):
+        for d in d_state_n if layout.offsets is None else layout.sort(d_state_n):
             d_after.append(None if d is None else native(d, dtype))
         d_state_0 = empty_states(inputs.state_0)
-        gradients = d_rows, d_after, d_state_0, d_weights, self.dropout
+        gradients = Gradients(d_rows, d_after, d_state_0, d_weights)
         if type(self.kept) is checkpoint.Checkpoints:
-            d_x = checkpoint.backward(stack_, self.for_forward, self.packed, layout, inputs.x, self.kept, *gradients)
+            d_x = checkpoint.backward(inputs, self.for_forward, self.packed, self.kept, gradients, self.dropout)
         else:
-            d_x = stack.backward(
-                stack_, self.packed, layout, inputs.x, inputs.state_0, self.kept, *gradients, self.masks
-            )
-        POOL.give_back(d_rows)
-        d_state_0 = layout.unsort(d_state_0)
+            d_x = stack.backward(inputs, self.packed, self.kept, gradients, self.dropout, self.masks)
+        if layout.offsets is not None:
+            POOL.give_back(d_rows)
+            d_state_0 = layout.unsort(d_state_0)
         if inputs.shared is not None:
             for k, shared in enumerate(inputs.shared):
                 if shared:
                     d_state_0[k] = over_sequences(d_state_0[k])
         return d_x, d_state_0
+
+    def check_owner(self, owner, kind):
+        """Refuse a tape of another layer or cell, which messages call `kind`."""
+        if self.owner() is not owner:
+            raise ValueError(f"tape: made by another {kind}, {self.owner_name()}")
+
+    def owner_name(self):
+        """The layer or cell for a message."""
+        owner = self.owner()
+        return "one that is gone" if owner is None else owner
 
     def __reduce__(self):
         raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one process")
