@@ -6,8 +6,8 @@
     python benchmarks/company.py --baseline ../before           # another build of fastrnn takes part
 
 fastrnn runs with its defaults and with fixed numbers of threads (--threads), the peers with their defaults. Writes
-build/company.json (every round) and build/company.md. The situations are those of situations.py; processes take turns
-as interleaved.py says; company_report.py makes the tables of a JSON file.
+build/company.json (every round) and build/company.md. situations.py defines the situations, interleaved.py the turns of
+the processes; company_report.py makes the tables of a JSON file.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def settings_of(arguments):
 
 @contextlib.contextmanager
 def environment(pairs):
-    """These variables for the processes that are started within."""
+    """Sets environment variables for the processes started within the context."""
     before = {name: os.environ.get(name) for name, _ in pairs}
     os.environ.update(pairs)
     try:
@@ -122,7 +122,7 @@ def environment(pairs):
 
 
 class Entrant:
-    """A setting in a situation: the processes that call at the same time."""
+    """The processes of one setting in a situation, which call at the same time."""
 
     def __init__(self, setting, situation, cores, baseline):
         self.name, self.situation = setting.name, situation
@@ -142,7 +142,7 @@ class Entrant:
         self.version = self.processes[0].version
 
     def together(self, method, *arguments):
-        """What a method returns in each process, all of them at the same time."""
+        """Calls a method in all processes at the same time; returns the list of results."""
         for process in self.processes:
             process.pipe.send((method, *arguments))
         return [process.answer() for process in self.processes]
@@ -163,11 +163,11 @@ class Entrant:
 
 
 class Measured:
-    """The turns of one setting at a cell: numbers of each round, and all calls.
+    """The turns of one setting at a cell: figures per round, and all calls.
 
-    costs    seconds of a call, the median; of concurrent calls the time in which all callers together make one
-    rates    calls a second: of all callers, or, where none are concurrent, of the time spent in calls
-    before   seconds of the work before a call, the median; zero where there is none
+    costs    median seconds per call; for concurrent callers the inverse of their total call rate
+    rates    calls per second: of all callers, or, without concurrency, of the time spent in calls
+    before   median seconds of the work before a call; zero without such work
     """
 
     def __init__(self, concurrent):
@@ -268,7 +268,7 @@ def parse_arguments():
 
 
 def measure_situation(name, cells, arguments, run):
-    """Adds the results of all cells of a situation, with processes of its own."""
+    """Adds the results of all cells of a situation, in new processes."""
     situation = SITUATIONS[name]
     pace = interleaved.Pace(arguments.rounds, arguments.turn, arguments.pause, arguments.budget)
     settings = settings_of(arguments)
@@ -303,7 +303,7 @@ def main():
                 continue
             measure_situation(name, select([name], arguments.full, arguments.shapes, arguments.kinds), arguments, run)
     finally:
-        # What was measured before an interruption is kept, too.
+        # Results measured before an interruption are kept.
         prefix = Path(arguments.output)
         prefix.parent.mkdir(parents=True, exist_ok=True)
         written = [prefix.with_name(prefix.name + end) for end in (".json", ".md")]

@@ -3,11 +3,11 @@
     python benchmarks/company_report.py build/company.json            # the whole table
     python benchmarks/company_report.py build/company.json --short    # the table of the README
 
-fastrnn's default is compared with the best fixed number of threads in the same situation, the one with the most calls
-a second: its time divided by that one's, so below 1 the default is faster. Time is the median of a call; where calls
-run at the same time, it is the time in which all callers together make one call. The 99th percentiles are those of
-all calls of all rounds. As in report.py, a ratio to another library is its time divided by fastrnn's; here both are
-the inverse of the calls a second, so a tail counts. Ratios are taken within a round.
+fastrnn's default is compared with the best fixed number of threads in the same situation, the number with the most
+calls per second. The ratio is the default's time divided by the best fixed number's: below 1 the default is faster.
+Time is the median of a call; for concurrent callers it is the inverse of their total call rate. The 99th percentiles
+are over all calls of all rounds. As in report.py, a ratio to another library is its time divided by fastrnn's; here
+both are the inverse of the call rate, so a tail counts. Ratios are taken within a round.
 """
 
 import argparse

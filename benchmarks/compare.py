@@ -1,14 +1,14 @@
-"""Looks for a loss of speed between two runs: in ratios, because seconds drift with the machine.
+"""Detects a loss of speed between two runs, by ratios, because seconds drift with the machine.
 
     python benchmarks/compare.py before.json after.json
     python benchmarks/compare.py after.json                  # against the `baseline` that took part in it
 
-The ratio of another library to fastrnn (its time divided by fastrnn's, above 1 is good) must not have become
-worse by more than the tolerance. It has where even the upper quartile of the later run is less than the lower
-quartile of the earlier one by that much, so that a spread alone is no verdict. Of a baseline, which is another
-build of fastrnn in the same run, the ratio must not be below 1 in that sense.
+The ratio of another library to fastrnn (its time divided by fastrnn's, above 1 is good) must not become worse by more
+than the tolerance. It counts as worse if the upper quartile of the later run is below the lower quartile of the earlier
+run by more than the tolerance, so that spread alone gives no verdict. For a baseline, another build of fastrnn in the
+same run, the ratio must not be below 1 in the same sense.
 
-Exit status: 0 all is well, 1 something became worse, 2 nothing could be compared.
+Exit status: 0 no loss, 1 a ratio became worse, 2 nothing could be compared.
 """
 
 import argparse
@@ -52,7 +52,7 @@ class Change(NamedTuple):
 
 
 def changes(before, after):
-    """All that both runs have of the same library, other than fastrnn, at the same cell."""
+    """The changes of libraries other than fastrnn at cells that both runs have."""
     ratios = {row.key: row.ratios for row in rows_of(before)}
     return [
         Change(*row.key, library, ratios[row.key][library], ratio)
@@ -63,13 +63,13 @@ def changes(before, after):
 
 
 def changes_from_baseline(run):
-    """What the baseline of a run says about it."""
+    """The changes of a run relative to its own baseline."""
     equal = Ratio(1.0, 1.0, 1.0)
     return [Change(*row.key, BASELINE, equal, row.ratios[BASELINE]) for row in rows_of(run) if BASELINE in row.ratios]
 
 
 def unlike(before, after):
-    """What makes two runs hard to compare, a sentence each."""
+    """The reasons why two runs are hard to compare, one sentence each."""
     sentences = []
     for what in ("machine", "threads"):
         if before[what] != after[what]:

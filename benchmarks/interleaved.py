@@ -1,9 +1,9 @@
-"""Measures libraries against each other: a process for each, turns in rounds.
+"""Compares the speed of libraries: one process per library, which take turns in rounds.
 
-Libraries in one process disturb each other, because the idle threads of one spin for a while after a call
-and slow down whatever runs next. So each has a process of its own. The processes take turns, with a pause
-between turns in which the threads of the last one fall asleep. A round is one turn each, so that a drift of
-the machine (frequency, neighbours) hits all of them alike, and a ratio is taken within a round.
+Libraries in one process disturb each other, because the idle threads of one library spin-wait after a call and slow
+down the next. So each library has its own process. The processes take turns, with a pause between turns in which the
+threads of the last one fall asleep. A round is one turn of each process, so that a drift of the machine (frequency,
+neighbours) affects all of them alike. Ratios are taken within a round.
 """
 
 import gc
@@ -24,17 +24,17 @@ from shapes import PLAIN
 FEWEST_ROUNDS = 3  # fewer have no quartiles
 MOST_CALLS = 1001
 
-# A call of a service or a loop that waits for something: threads sleep, caches and clocks are not what they were.
+# Calls of a service or of a loop that waits for events: threads sleep, caches are cold, clock frequencies have changed.
 COLD_SLEEP = 0.02  # seconds
 COLD_CALLS = 3  # of a turn
 
 
 @dataclass
 class Pace:
-    """How long to measure: seconds of a turn, of the pause before it, and of all turns at one cell.
+    """The duration of a measurement: seconds of a turn, of the pause before it, and of all turns at one cell.
 
-    A turn is as many calls as fill it, but one at least. There are `rounds` rounds, fewer where they would
-    take more than `budget` seconds, but three at least.
+    A turn has as many calls as fit, but at least one. There are `rounds` rounds, fewer if they would take more than
+    `budget` seconds, but at least three.
     """
 
     rounds: int = 7
@@ -51,7 +51,7 @@ class Pace:
 
 
 class Worker:
-    """What goes on in the process of a library."""
+    """The worker in the process of a library."""
 
     def __init__(self, library):
         self.library = library
@@ -60,16 +60,16 @@ class Worker:
         return libraries.takes_part(self.library, mode, dtype, kind)
 
     def prepare(self, mode, dtype, shape, kind):
-        """Takes on a problem and returns its result, which has also warmed everything up."""
+        """Prepares a problem and returns its result; the call also warms up caches and threads."""
         self.task = None  # its memory first
         self.task = libraries.set_up(self.library, mode, dtype, shape, kind)
         with self.task.around():
             return {name: np.array(value) for name, value in self.task.results().items()}
 
     def time(self, calls, warm_up, sleep=0.0):
-        """Seconds of each of so many calls, after some that are not counted: threads wake, caches fill.
+        """Seconds of each of `calls` calls, after some uncounted ones that wake threads and fill caches.
 
-        Before each call that is counted the process sleeps for so many seconds.
+        Before each counted call the process sleeps for `sleep` seconds.
         """
         call, clock = self.task.call, time.perf_counter
         seconds = []
@@ -92,7 +92,7 @@ class Worker:
 
 
 def serve(pipe, library, threads, import_from, worker):
-    """Answers (method, *arguments) messages until None arrives."""
+    """Answers messages (method, *arguments) until None arrives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # that is for the parent, which ends this process
     try:
         if import_from is not None:
@@ -106,9 +106,9 @@ def serve(pipe, library, threads, import_from, worker):
 
 
 class Process:
-    """The other end of the pipe: a worker's methods, called from here.
+    """The parent's end of the pipe to a worker: calls the worker's methods.
 
-    `threads` is None for the library's own default, `worker` makes the worker of the library.
+    `threads` is None for the library's default, `worker` creates the worker of the library.
     """
 
     def __init__(self, name, library, threads, import_from=None, worker=Worker):
@@ -147,7 +147,8 @@ class Process:
 
 
 def turns(takers, k, pause):
-    """The turns of round k, each after a pause: there and back, so that nobody always follows the same neighbour."""
+    """The turns of round k, each after a pause, in alternating order, so that no process always follows the same
+    one."""
     for taker in takers if k % 2 == 0 else reversed(takers):
         time.sleep(pause)
         yield taker
@@ -164,7 +165,7 @@ def measure(processes, mode, dtype, shape, pace, kind=PLAIN):
         libraries.check_agreement(process.name, expected, result, dtype)
         time.sleep(pace.pause)
         first = process.call("time", 1, 0)
-        # A call that fills a turn by itself is estimate enough.
+        # A call that fills a turn alone needs no better estimate.
         estimates[process.name] = min(first if first[0] > pace.turn else process.call("time", 3, 1))
     del expected, result
 
@@ -184,7 +185,7 @@ def measure(processes, mode, dtype, shape, pace, kind=PLAIN):
 def measure_cold(processes, seconds, pace):
     """Times cold calls of the problem that `measure` has prepared: {name: median seconds of a call, per round}.
 
-    `seconds` is what `measure` has returned.
+    `seconds` is the result of `measure`.
     """
     calls = {name: COLD_CALLS if np.median(of_name) < pace.turn else 1 for name, of_name in seconds.items()}
     round_seconds = sum(pace.pause + n * (COLD_SLEEP + np.median(seconds[name])) for name, n in calls.items())

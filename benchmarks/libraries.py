@@ -1,13 +1,12 @@
-"""The libraries that take part: fastrnn, its NumPy reference, PyTorch, ONNX Runtime, OpenVINO.
+"""The libraries of the benchmarks: fastrnn, its NumPy reference, PyTorch, ONNX Runtime, OpenVINO.
 
-A library is a class, made once in a process of its own with a number of threads (None: its own default). It has a
-method for each mode that it offers (forward, train, step; see shapes.py), which sets a problem up and returns a Task,
-and names the dtypes and the kinds of layer that it takes part in.
-Whatever a user does once (loading weights, packing them, compiling a model, binding buffers) happens there,
-outside the timing; each peer is set up in the way that its documentation names as the fastest, weights
-packed beforehand where it can. A new one is a class like these and a line in LIBRARIES.
+A library is a class, instantiated once in its own process with a number of threads (None: its default). It has a method
+for each mode that it supports (forward, train, step; see shapes.py), which sets up a problem and returns a Task, and
+lists its dtypes and kinds of layers. One-time work (loading and packing weights, compiling a model, binding buffers)
+happens in the set-up, outside the timing. Each peer is configured as its documentation recommends for speed, with
+weights packed in advance if possible. To add a library, add a class and a line in LIBRARIES.
 
-None of them is imported before it is used: the process that steers the others needs none.
+Libraries are imported on first use: the parent process needs none.
 """
 
 import contextlib
@@ -23,13 +22,13 @@ from shapes import KINDS, PLAIN, Kind, Shape, lengths_of
 # Largest difference that counts as rounding, relative to the largest number of the array (or to one).
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 
-# A stream is compared over so many steps before one step is timed.
+# The number of steps over which a stream is compared before one step is timed.
 COMPARED_STEPS = 8
 
 
 @dataclass
 class Problem:
-    """What every library is given, made anew from the same seed in each process: nothing large is sent."""
+    """The arguments of every library, generated from the same seed in each process: no large messages."""
 
     kind: Kind
     sizes: Shape
@@ -57,29 +56,29 @@ class Problem:
 
     @property
     def with_lengths(self):
-        """What a call of fastrnn or of its reference is given beside the input."""
+        """The keyword arguments of a call of fastrnn or of its reference."""
         return {} if self.lengths is None else {"lengths": self.lengths}
 
 
 def past_end(lengths, T):
-    """(T, B), True where a step is none of its sequence."""
+    """(T, B), True for padded steps."""
     return np.arange(T)[:, None] >= lengths
 
 
 def named(output, state_n):
-    """What a layer returns, by name; the state of a GRU or an RNN is h_n alone."""
+    """The results of a layer by name; the state of a GRU or an RNN is h_n alone."""
     members = state_n if isinstance(state_n, (tuple, list)) else [state_n]
     return {"output": output} | dict(zip(("h_n", "c_n"), members, strict=False))
 
 
 @dataclass
 class Task:
-    """What is timed, and what it computes."""
+    """A timed call, and the results it computes."""
 
     call: Callable  # without arguments
-    results: Callable  # makes the call, and returns what came out of it by name
+    results: Callable  # makes the call, and returns its results by name
     around: Callable = contextlib.nullcontext  # entered once around many calls
-    keeps: Sequence = ()  # arrays of which a library holds the address alone
+    keeps: Sequence = ()  # arrays of which a library holds only the address
     another: Callable | None = None  # the same call for one more Python thread; None: `call` serves all of them
 
 
@@ -87,9 +86,9 @@ class Task:
 
 
 class Fastrnn:
-    """As it is used for serving: frozen (weights packed once) in `forward`, a stream in `step`.
+    """fastrnn as used for serving: frozen (weights packed once) in `forward`, a stream in `step`.
 
-    A build that lacks freeze() or stream() packs in every call, or carries the state from call to call.
+    A build without freeze() or stream() packs in every call, or carries the state from call to call.
     """
 
     modules = ("fastrnn",)
@@ -186,9 +185,9 @@ class FastrnnBaseline(Fastrnn):
 
 
 class FastrnnPadded(Fastrnn):
-    """Ragged sequences run as if all of them had T steps: what they cost without lengths.
+    """fastrnn on ragged sequences padded to T steps, without lengths.
 
-    It is no competitor. The report sets the time of the ragged batch against it, in proportion to the steps.
+    It is no competitor. The report compares the time of the ragged batch with it, in proportion to the steps.
     """
 
     kinds = tuple(name for name, kind in KINDS.items() if kind.ragged)
@@ -203,7 +202,7 @@ class FastrnnPadded(Fastrnn):
         return replace(task, results=lambda: self.cut(problem, task.results()))
 
     def cut(self, problem, results):
-        """The output to the lengths; the states are those of each sequence by itself. The gradients fit as they are."""
+        """Cuts the output to the lengths, with the states of each sequence alone; the gradients need no change."""
         results["output"][past_end(problem.lengths, len(problem.x))] = 0
         layer = self.layer(problem, frozen=False)
         alone = [named(*layer(problem.x[:length, b : b + 1])) for b, length in enumerate(problem.lengths)]
@@ -212,7 +211,7 @@ class FastrnnPadded(Fastrnn):
 
 
 class Reference:
-    """fastrnn.reference: plain NumPy, the meaning of every kernel."""
+    """fastrnn.reference: plain NumPy, the definition of every kernel's results."""
 
     modules = ("fastrnn",)
     dtypes = ("float32", "float64")
@@ -282,7 +281,7 @@ class Reference:
 class Torch:
     """nn.LSTM, and nn.LSTMCell for a step; inference mode is entered once, outside the timing.
 
-    Ragged sequences come padded and leave padded, as everywhere, and are packed for the layer.
+    Ragged sequences are padded in input and output, as for all libraries, and packed for the layer.
     """
 
     modules = ("torch",)
@@ -301,7 +300,7 @@ class Torch:
         return {name: self.torch.from_numpy(value) for name, value in problem.params.items()}
 
     def layer(self, problem):
-        """(the layer, what runs it, x)."""
+        """(the layer, the function that runs it, x)."""
         T, _, I, H = problem.sizes
         rnn = self.torch.nn.utils.rnn
         x = self.torch.from_numpy(problem.x)
@@ -333,7 +332,7 @@ class Torch:
         d_output = self.torch.from_numpy(problem.d_output)
 
         def call():
-            # Without the last step's gradients there is nothing to add to: an optimizer's zero_grad.
+            # As an optimizer's zero_grad: gradients are set, not accumulated.
             layer.zero_grad(set_to_none=True)
             x.grad = None
             returned = forward()
@@ -379,14 +378,14 @@ class Torch:
 # ---------------------------------------------------------------------------------------------------
 
 
-# Where ONNX's gates stand in torch's order: its LSTM has i o f c, its GRU z r h.
+# Positions of ONNX's gates in torch's order: ONNX's LSTM has i o f c, its GRU z r h.
 ONNX_GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 
 
 def onnx_model(problem, T, with_state=False):
     """The layers as the bytes of an ONNX model: x, and maybe lengths, h_0 and c_0, to output, h_n and c_n.
 
-    The states of each layer have names of their own, h_0_l0 and so on, so that none has to be cut out or put together.
+    The states of each layer have separate names, h_0_l0 and so on, so that the model needs no slices or concatenations.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -443,7 +442,7 @@ def onnx_model(problem, T, with_state=False):
 
 
 def result_arrays(problem, T):
-    """What the model of a problem writes: the output, and the states of each layer."""
+    """The output arrays of a problem's model: the output, and the states of each layer."""
     _, B, _, H = problem.sizes
     kind = problem.kind
     shapes = {"output": (T, B, kind.output_size(H))}
@@ -463,9 +462,9 @@ def stacked(arrays):
 
 
 class BoundModel:
-    """What ONNX Runtime and OpenVINO have in common: a compiled model that runs between arrays bound once.
+    """The common base of ONNX Runtime and OpenVINO: a compiled model that runs between arrays bound once.
 
-    A subclass compiles a model, and gives a function that runs it from these arrays into those. ONNX knows no
+    A subclass compiles a model, and returns a function that runs it on bound input and output arrays. ONNX has no
     projection.
     """
 
@@ -499,7 +498,7 @@ class BoundModel:
         return Task(run, results, keeps=keeps, another=another)
 
     def step(self, problem):
-        """Two bindings take turns, each of which reads the state that the other one has written."""
+        """Two bindings alternate; each reads the state that the other wrote."""
         compiled = self.compile(onnx_model(problem, 1, with_state=True))
         x, x_t = problem.x, problem.x[:1].copy()
         ends = result_arrays(problem, 1), result_arrays(problem, 1)
@@ -604,7 +603,7 @@ def is_installed(library):
 
 
 def takes_part(library, mode, dtype, kind=PLAIN):
-    """Whether a library, the class or an object of it, offers this; of a baseline only the object knows."""
+    """Whether a library, as a class or an object, supports a mode; for a baseline only the object knows."""
     return getattr(library, mode, None) is not None and dtype in library.dtypes and kind in library.kinds
 
 

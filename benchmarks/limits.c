@@ -1,6 +1,6 @@
-/* What this machine can do at most: fused multiply-adds out of registers, and reads out of memory.
+/* The machine's limits: fused multiply-adds on registers, and reads from memory.
  *
- * limits.py compiles this file with the flags of one instruction set, and with csrc/ to be searched for headers. */
+ * limits.py compiles this file with the flags of one instruction set and with csrc/ as an include directory. */
 #include <stdint.h>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
@@ -17,7 +17,7 @@
 #include "kernels/vec/generic.h"
 #endif
 
-/* Independent sums: more than latency times throughput asks for, few enough for 16 registers. */
+/* Independent accumulators: more than latency times throughput, few enough for 16 registers. */
 #define SUMS 12
 
 #define DEFINE_LIMITS(S, real)                                                                                         \
@@ -36,8 +36,8 @@
 DEFINE_LIMITS(f32, float)
 DEFINE_LIMITS(f64, double)
 
-/* Reads n numbers, a multiple of what one turn of the loop takes, so many times; prefetches them `ahead` numbers before
- * they are read, unless that is 0. */
+/* Reads n numbers, a multiple of the loop's unrolled length, `repetitions` times; prefetches them `ahead` numbers
+ * before they are read, unless that is 0. */
 int64_t read_block(void) { return SUMS * VL_f32; }
 void read_all(const float *p, int64_t n, int64_t passes, int64_t ahead, float *sums)
 {

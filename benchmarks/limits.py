@@ -1,8 +1,7 @@
-"""What this machine can do at most, measured, and what follows from it: the floor under the time of a call.
+"""Measures the machine's limits and derives the floor under the time of a call.
 
-Two limits: the fused multiply-adds that the cores can do out of registers, and the bytes that they can read
-from each level of the cache, both with the widest vectors that fastrnn has for this machine. limits.c
-measures them; it is compiled for the run by $CC or cc.
+Two limits: the rate of fused multiply-adds on registers, and the read bandwidth of each cache level, both with the
+widest vectors that fastrnn has for this machine. limits.c measures them; $CC or cc compiles it for the run.
 """
 
 import ctypes
@@ -22,7 +21,7 @@ from shapes import PLAIN, flops, weight_traffic
 HERE = Path(__file__).parent
 HEADERS = HERE.parent / "csrc"
 
-# Of the set whose header of csrc/ limits.c shall use.
+# Compiler flags that make limits.c include the vector header of csrc/ for an instruction set.
 TARGET_FLAGS = {"avx512": ["-mavx512f"], "avx2": ["-mavx2", "-mfma"]}
 SUFFIX = {"float32": "f32", "float64": "f64"}
 
@@ -37,7 +36,7 @@ class Unavailable(Exception):
 
 
 def compile_and_load(instruction_set, folder):
-    """limits.c as a library; ctypes gives up the GIL during a call."""
+    """limits.c as a library; ctypes releases the GIL during a call."""
     compiler = shlex.split(os.environ.get("CC", "cc"))
     library = Path(folder, "limits.so")
     command = [
@@ -59,7 +58,7 @@ def compile_and_load(instruction_set, folder):
 
 
 def together(tasks):
-    """Runs the tasks at the same time, a thread each; seconds from the first start to the last end."""
+    """Runs the tasks concurrently, one thread each; returns seconds from the first start to the last end."""
     starts, ends = [], []
     barrier = threading.Barrier(len(tasks))
 
@@ -78,16 +77,16 @@ def together(tasks):
 
 
 def best_rate(tasks_of, seconds, attempts):
-    """Repetitions a second, of the best attempt; `tasks_of(n)` are the tasks that do n repetitions each."""
+    """Repetitions per second of the best attempt; `tasks_of(n)` returns tasks of n repetitions each."""
     n = 1
-    # Twice, because a thread that has to wait for its processor makes one attempt as long as it likes.
+    # Twice, because an attempt may be arbitrarily long if a thread waits for its processor.
     while (taken := min(together(tasks_of(n)) for _ in range(2))) < seconds / 2:
         n = math.ceil(n * min(1000, seconds / max(taken, 1e-6)))
     return n / min([taken, *(together(tasks_of(n)) for _ in range(attempts - 2))])
 
 
 def fma_peak(library, dtype, threads, seconds, attempts):
-    """FLOP/s of so many threads that multiply and add in registers."""
+    """FLOP/s of `threads` threads that multiply and add in registers."""
     suffix = SUFFIX[dtype]
     multiply_add = getattr(library, f"multiply_add_{suffix}")
     factors = np.array([0.5, 0.5, *range(1, CACHE_LINE)], dtype)  # s = s*0.5 + 0.5, which tends to one
@@ -105,7 +104,7 @@ def fma_peak(library, dtype, threads, seconds, attempts):
 
 
 def read_bandwidth(library, memory, size, seconds, attempts):
-    """Bytes a second that threads read, each over and over the first `size` bytes of its array of `memory`."""
+    """Bytes per second read by threads, each repeatedly from the first `size` bytes of its array of `memory`."""
     block = library.read_block()
     numbers = max(size // 4 // block, 1) * block
     sums = np.empty((len(memory), CACHE_LINE), np.float32)
@@ -125,7 +124,7 @@ def read_bandwidth(library, memory, size, seconds, attempts):
 
 
 def affordable(threads):
-    """The working sets of which one for each thread takes no more than a quarter of the machine's memory."""
+    """The working-set sizes that take, for all threads together, at most a quarter of the machine's memory."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -134,7 +133,7 @@ def affordable(threads):
 
 
 def first_touched(size, threads):
-    """An array of so many bytes for each thread, on a page's border, written first by a thread of its own."""
+    """An array of `size` bytes for each thread, page-aligned, first written by its own thread."""
     memory = []
     for _ in range(threads):
         array = np.empty((size + PAGE) // 4, np.float32)
@@ -145,7 +144,7 @@ def first_touched(size, threads):
 
 
 def measure(thread_counts, instruction_set, seconds=0.005, attempts=5):
-    """The limits of this machine for each of these numbers of threads, as JSON takes them.
+    """The limits of this machine for each number of threads, as JSON data.
 
     {"instruction_set": name, "threads": {"2": {"peak": {dtype: FLOP/s},
                                                 "bandwidth": [[bytes of a thread, bytes a second of all], ...]}}}
@@ -164,22 +163,22 @@ def measure(thread_counts, instruction_set, seconds=0.005, attempts=5):
 
 
 # ---------------------------------------------------------------------------------------------------
-# What follows from them. `limits` is what measure() has returned for one number of threads.
+# Derived figures. `limits` is the result of measure() for one number of threads.
 
 
 def bandwidth_at(limits, size):
-    """Bytes a second over a working set of `size` bytes a thread: between two measured ones, in proportion."""
+    """Bytes per second for a working set of `size` bytes per thread, interpolated between two measured sizes."""
     sizes, rates = zip(*limits["bandwidth"], strict=True)
-    # What was reached over a larger working set can be reached over a smaller one.
+    # The bandwidth of a larger working set is a lower bound for a smaller one.
     rates = np.maximum.accumulate(rates[::-1])[::-1]
     return float(np.interp(math.log(size), np.log(sizes), rates))
 
 
 def floor(limits, threads, mode, dtype, shape, kind=PLAIN):
-    """Seconds below which a call cannot come: all its operations at peak, or its weights read in each step.
+    """The lower bound of a call's seconds: all its operations at peak, or its weights read in each step.
 
-    The weights are shared by the threads, each of which reads its part from the level of the cache that the
-    part fits in. (Where some of it stays in a nearer one from step to step, a call can come a little below.)
+    The weights are divided among the threads, and each thread reads its part from the cache level that holds it. (If
+    some of it stays in a nearer level from step to step, a call can be slightly faster.)
     """
     weights, reads = weight_traffic(mode, dtype, shape, kind)
     computing = flops(mode, shape, kind) / limits["peak"][dtype]
@@ -188,7 +187,7 @@ def floor(limits, threads, mode, dtype, shape, kind=PLAIN):
 
 
 def of_run(run):
-    """(limits, threads) of a run's number of threads, or None where they have not been measured."""
+    """(limits, threads) of a run's number of threads, or None if they were not measured."""
     threads = run["threads"]
     limits = (run.get("limits") or {"threads": {}})["threads"].get(str(threads))
     return limits and (limits, threads)

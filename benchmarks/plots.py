@@ -2,7 +2,7 @@
 
     python benchmarks/plots.py build/benchmarks.json
 
-NAME.png          each shape's floor as a fraction of the time that each library took: how near the machine's limit
+NAME.png          each shape's floor as a fraction of each library's time
 NAME-scaling.png  the speed of fastrnn along T, B and H, and with more threads
 """
 
@@ -23,7 +23,7 @@ from libraries import BASELINE, FASTRNN, REFERENCE, UNFROZEN
 from report import curves, rows_of
 from shapes import PLAIN, Shape, label
 
-# Okabe and Ito's colours, told apart with every kind of colour vision; markers say the same once more.
+# Okabe and Ito's colours, distinguishable with every kind of colour vision; markers repeat the distinction.
 STYLES = {
     FASTRNN: ("#D55E00", "o", "fastrnn"),
     UNFROZEN: ("#E69F00", "o", "fastrnn, packing in every call"),
@@ -54,7 +54,7 @@ STYLE = {
 
 
 def draw(run, prefix):
-    """Writes what can be drawn of a run; the paths written."""
+    """Writes the figures of a run; returns the paths written."""
     prefix, written = Path(prefix), []
     with plt.rc_context(STYLE):
         pictures = []

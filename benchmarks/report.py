@@ -3,10 +3,10 @@
     python benchmarks/report.py build/benchmarks.json
 
 The ratio to another library is its time divided by fastrnn's, taken within each round: above 1, fastrnn is
-faster. Shown are the median over the rounds and the quartiles. `cold` is the time of a call after 20 ms of sleep, and
-`cold, NAME` the ratio to such a call of another library. Below each table stand the geometric means, and after them
-every shape with a ratio below 1, because a mean hides what is lost. What is no plain LSTM has tables of its own, so
-that their means are those of one thing.
+faster. The tables show the median over the rounds and the quartiles. `cold` is the time of a call after 20 ms of sleep,
+and `cold, NAME` the ratio to such a call of another library. Below each table are the geometric means and every shape
+with a ratio below 1, because a mean hides losses. Kinds other than the plain LSTM have separate tables, so that a mean
+covers one kind.
 """
 
 import json
@@ -62,7 +62,7 @@ def geometric_mean(values):
 
 
 class Row:
-    """One cell of a run (a mode, a dtype, a kind, a shape) with what follows from its times."""
+    """One cell of a run (a mode, a dtype, a kind, a shape) with figures derived from its times."""
 
     def __init__(self, result, run):
         self.mode, self.dtype, self.table = result["mode"], result["dtype"], result["table"]
@@ -99,13 +99,13 @@ class Row:
 
     @property
     def title(self):
-        """What stands above the row and its like: the kind, or the table of a plain LSTM; None without one."""
+        """The heading of the row's group: the kind, or the table of a plain LSTM; None without one."""
         if self.kind != PLAIN:
             return KINDS[self.kind].title
         return TABLES[self.table].title if self.table is not None else None
 
     def of_floor(self, name=FASTRNN):
-        """The floor as a fraction of a library's time: 1 is as fast as the machine could be."""
+        """The floor as a fraction of a library's time: 1 is the machine's limit."""
         return None if self.floor is None else self.floor / self.medians[name]
 
     @property
@@ -192,7 +192,7 @@ def losses(rows):
 
 
 def below_one(ratios, what=""):
-    """Lines that name those below 1 of (label, library, Ratio), the peers' alone."""
+    """Lines that list the ratios below 1 among (label, library, Ratio), only of peers."""
     compared = [(label, name, ratio) for label, name, ratio in ratios if name in PEERS]
     lost = [
         f"- {what}{name}, {label}: {ratio}" + (", within the spread" if ratio.high >= 1 else "")
@@ -207,7 +207,7 @@ def below_one(ratios, what=""):
 
 
 def ragged_lines(rows):
-    """What the ragged batches of these rows cost beside the same batches padded; nothing where there are none."""
+    """Lines that compare the ragged batches of these rows with the same batches padded; none without such rows."""
     ragged = [row for row in rows if row.of_padded]
     if not ragged:
         return []
@@ -259,7 +259,7 @@ def size_name(size):
 
 
 def curves(points, axis):
-    """{label: {number along the axis: FLOP/s}}: shapes that differ in that number alone make a curve."""
+    """{label: {number along the axis: FLOP/s}}: shapes that differ only in that number form a curve."""
     found = {}
     for point in points:
         shape = Shape(*point["shape"])

@@ -1,6 +1,6 @@
-"""How fastrnn scales, by itself: in T, B, H and threads; with denormal numbers; in memory.
+"""Measures the scaling of fastrnn alone: in T, B, H and threads; with denormal numbers; in memory.
 
-`suite.py --scaling` runs this, in float32, frozen where it infers, and puts the result into its JSON file.
+`suite.py --scaling` runs this, in float32, frozen for inference, and stores the result in its JSON file.
 """
 
 import time
@@ -30,13 +30,13 @@ THREADED = [
     (PLAIN, Shape(25, 1, 512, 512)),
     (PLAIN, Shape(25, 16, 512, 512)),
     (PLAIN, Shape(25, 1, 1024, 1024)),
-    # Of a single sequence, directions and layers can run side by side.
+    # For a single sequence, directions and layers can run side by side.
     ("lstm-bidirectional", Shape(100, 1, 128, 128)),
     ("lstm-two-layers", Shape(100, 1, 128, 128)),
 ]
 MODES = ("forward", "train")
 
-# A training step of so many time steps, those of all sequences together, is what a call's fixed cost is set against.
+# The number of time steps, over all sequences, of the training step to which a call's fixed cost is compared.
 TYPICAL_TIME_STEPS = 400
 
 PACE = Pace(rounds=3, turn=0.05, pause=0.01, budget=1.5)
@@ -49,7 +49,7 @@ def thread_counts(most):
 
 
 def run(threads, say=lambda line: None):
-    """All of it, as JSON takes it."""
+    """All results, as JSON data."""
     points = []
     with Process("fastrnn", Fastrnn, threads) as process:
         for axis, curves in CURVES.items():
@@ -87,7 +87,7 @@ def is_of(point, curve):
 
 
 def scaling_in_threads(most, say):
-    """The same shapes with every number of threads, in rounds: a process for each number."""
+    """Measures the same shapes with every number of threads, in rounds: one process per number."""
     counts = thread_counts(most)
     if len(counts) == 1:
         return []
@@ -104,10 +104,11 @@ def scaling_in_threads(most, say):
 
 
 def intercept(points):
-    """The straight line through the times over T: what a call costs apart from its steps (packing, allocating).
+    """Fits a straight line to the times over T; its intercept is the cost of a call apart from its steps (packing,
+    allocation).
 
-    Every point counts by its relative distance. `share` is the part of a call of TYPICAL_TIME_STEPS that is
-    not steps, `deviation` the largest relative distance of a point from the line.
+    The fit minimizes relative distances. `share` is the part of a call of TYPICAL_TIME_STEPS outside the steps,
+    `deviation` the largest relative distance of a point from the line.
     """
     _, B, _, H = points[0]["shape"]
     T = np.array([point["shape"][0] for point in points])
@@ -129,10 +130,10 @@ def intercept(points):
 
 
 def denormals(library, shape, rounds=11, calls=5):
-    """Median seconds per round of a call whose state is, and stays, denormal, and of one on normal numbers.
+    """Median seconds per round of a call with a denormal cell state throughout, and of a call with normal numbers.
 
-    The forget gates are one and the input gates are closed, so that the cell state neither grows nor decays.
-    Some processors lose nothing by denormals: a product of NumPy's on the same numbers tells which kind this is.
+    The forget gates are one and the input gates are zero, so that the cell state neither grows nor decays. Denormals
+    are not slow on all processors: a NumPy product of the same numbers shows whether they are.
     """
     T, B, I, H = shape
     problem = Problem.of(shape, np.dtype(DTYPE))
@@ -162,7 +163,7 @@ def denormals(library, shape, rounds=11, calls=5):
 
 
 def resident(field):
-    """Bytes of this process in memory: now (VmRSS) or at most so far (VmHWM). None where there is no /proc."""
+    """Resident bytes of this process: now (VmRSS) or the maximum so far (VmHWM). None without /proc."""
     try:
         with open("/proc/self/status") as status:
             line = next(line for line in status if line.startswith(field + ":"))
@@ -172,7 +173,7 @@ def resident(field):
 
 
 def growth(library, mode, shape):
-    """Bytes by which the process is larger at the peak of a call than before it; the call before was a short one."""
+    """Bytes by which the process grows at the peak of a call; the preceding call was a short one."""
     problem = Problem.of(shape, np.dtype(DTYPE))
     layer = library.layer(problem, frozen=mode == "forward")
     call = layer.forward if mode == "train" else layer
@@ -185,7 +186,7 @@ def growth(library, mode, shape):
 
 
 def memory(threads):
-    """Growth of the process in a long call, beside what has to be kept: in a fresh process each."""
+    """Growth of the process in a long call, and the bytes that the call must keep; each in a new process."""
     shape = Shape(4000, 16, 128, 128)
     T, B, _, H = shape
     numbers = ITEMSIZE[DTYPE] * T * B * H

@@ -1,11 +1,11 @@
-"""The shapes that are measured, where they come from, and what each of them costs at least.
+"""The measured shapes, their sources, and the minimal cost of each.
 
-A shape is T steps, B sequences, I inputs and H hidden units of a layer, whose kind is an LSTM if nothing else is
-said. There are three modes:
+A shape is T steps, B sequences, I inputs and H hidden units of a layer, an LSTM unless the kind says otherwise. There
+are three modes:
 
 forward   an inference pass over T steps
 train     forward and backward over T steps, with all gradients
-step      one step of a sequence that is never seen as a whole: T = 1, the state is carried from call to call
+step      one step of an online sequence: T = 1, the state is carried from call to call
 """
 
 import math
@@ -30,7 +30,7 @@ class Shape(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What is run over a shape: a class of fastrnn and of torch.nn, its options, sequences of one length or of many."""
+    """A kind of layer: a class of fastrnn and of torch.nn, its options, equal or ragged lengths."""
 
     title: str
     layer: str = "LSTM"
@@ -41,22 +41,22 @@ class Kind(NamedTuple):
 
     @property
     def modes(self):
-        """Steps are for what has an output before the last one, and torch has no cell with a projection."""
+        """Single steps need a layer that is not bidirectional, and torch has no cell with a projection."""
         return MODES[:2] if self.bidirectional or self.projected or self.ragged else MODES
 
     @property
     def suffixes(self):
-        """What the parameters of each layer and direction end in, a list for each layer."""
+        """The suffixes of the parameter names of each layer and direction, one list per layer."""
         directions = ("", "_reverse")[: 1 + self.bidirectional]
         return [[f"_l{k}{direction}" for direction in directions] for k in range(self.num_layers)]
 
     def options(self, H):
-        """The constructor's, by name; no class is given one that it lacks."""
+        """The constructor's arguments by name, only those that the class has."""
         options = {"num_layers": self.num_layers, "bidirectional": self.bidirectional}
         return options | ({"proj_size": H // 2} if self.projected else {})
 
     def output_size(self, H):
-        """Numbers of a step's output, those of all directions."""
+        """The length of a step's output, over all directions."""
         return (1 + self.bidirectional) * (H // 2 if self.projected else H)
 
     def parameters(self, I, H):
@@ -75,7 +75,7 @@ class Kind(NamedTuple):
         return shapes
 
     def matrices(self, I, H):
-        """{torch's name: how many numbers} of what is multiplied with."""
+        """{torch's name: size} of the weights in matrix products."""
         shapes = self.parameters(I, H)
         return {name: math.prod(shape) for name, shape in shapes.items() if name.startswith("weight")}
 
@@ -98,18 +98,18 @@ PLAIN = "lstm"
 
 
 def label(kind, shape):
-    """How a shape is named where nothing else tells its kind."""
+    """The name of a shape, including its kind."""
     return str(shape) if kind == PLAIN else f"{kind} {shape}"
 
 
 def lengths_of(shape):
-    """The steps of each sequence of a ragged batch, (B,): uniform in T/4..T, in no order, the same in every process."""
+    """The lengths of a ragged batch, (B,): uniform in T/4..T, unsorted, the same in every process."""
     T, B, _, _ = shape
     return np.random.default_rng(1).integers(-(-T // 4), T, B, endpoint=True)
 
 
 def share_of_steps(kind, shape):
-    """The steps that the sequences have, as a fraction of T B."""
+    """The sum of the lengths as a fraction of T B."""
     T, B, _, _ = shape
     return float(lengths_of(shape).sum() / (T * B)) if KINDS[kind].ragged else 1.0
 
@@ -193,7 +193,7 @@ TABLES = {
     "family-step": Table("Other kinds, one step", ("step",), square(1, (1,), 128), kinds=("lstm-two-layers",)),
 }
 
-# What runs by default: a few of every table, of every kind of limit, none that takes a second.
+# The default shapes: a few of every table and of every kind of limit, all under a second.
 QUICK = {
     *square(100, (1, 32), 64),
     *square(100, (1,), 16),
@@ -216,7 +216,7 @@ QUICK_OF_OTHER_KINDS = {
 
 
 class Cell(NamedTuple):
-    """One thing to measure; `table` is where it was found first, None for a shape of the user's own."""
+    """One measurement; `table` is the first table that has it, None for a user's shape."""
 
     mode: str
     dtype: str
@@ -228,9 +228,9 @@ class Cell(NamedTuple):
 def select(modes, dtypes, tables=None, full=False, shapes=None, kinds=None):
     """The cells of a run, each once, mode by mode and in each of them kind by kind.
 
-    `shapes` replaces the tables, and then every mode applies, to the plain kind or to `kinds`; `tables` names those
-    wanted, whole; without either it is all of them, cut down to the quick ones unless `full`. Of the tables, only
-    these `kinds` are taken. A step has T = 1, whatever the shape's T.
+    `shapes` replaces the tables, and then every mode applies, to the plain kind or to `kinds`. `tables` selects whole
+    tables; by default all tables are used, reduced to the quick shapes unless `full`. `kinds` restricts the tables to
+    these kinds. A step always has T = 1.
     """
     if shapes:
         candidates = [(kind, shape, MODES, None) for kind in kinds or (PLAIN,) for shape in shapes]
@@ -254,18 +254,18 @@ def select(modes, dtypes, tables=None, full=False, shapes=None, kinds=None):
 
 
 def flops(mode, shape, kind=PLAIN):
-    """Operations of the matrix products, which are all that is counted; a training step is three forward passes."""
+    """Operations of the matrix products only; a training step counts as three forward passes."""
     T, B, I, H = shape
     steps = int(lengths_of(shape).sum()) if KINDS[kind].ragged else T * B
     return (3 if mode == "train" else 1) * 2 * steps * sum(KINDS[kind].matrices(I, H).values())
 
 
 def weight_traffic(mode, dtype, shape, kind=PLAIN):
-    """(bytes of the weights that every step has to read again, how often they are read).
+    """(bytes of the weights that every step must read, number of reads).
 
-    A pass over a sequence can keep the input weights out of its steps, by one product for all of them, and can run
-    layer by layer and direction by direction, so that only one's recurrent weights need to be near at a time. A
-    step that comes alone can do neither. Backward reads the recurrent weights once more.
+    A pass over a sequence can compute the input projection of all steps in one product, outside the steps, and can run
+    layer by layer and direction by direction, with one recurrent matrix in the cache at a time. A single step can do
+    neither. Backward reads the recurrent weights once more.
     """
     T, _, I, H = shape
     matrices = KINDS[kind].matrices(I, H)

@@ -1,8 +1,8 @@
 """The situations in which company.py measures calls, and the work of a process in one of them.
 
-A situation says what happens beside the calls: NumPy products or pauses before each of them, other Python threads,
-other processes, a processor taken away. `Caller` is the worker (see interleaved.py) that makes the calls. Only the
-calls are timed, one by one; the work before each call is timed apart from it.
+A situation defines the activity beside the calls: NumPy products or pauses before each call, other Python threads,
+other processes, a reduced affinity. `Caller` is the worker (see interleaved.py) that makes the calls. Each call is
+timed; the work before it is timed separately.
 """
 
 import contextlib
@@ -48,12 +48,12 @@ class Situation:
 
     @property
     def concurrent(self):
-        """Whether calls run at the same time, so that calls a second count and not the time of each."""
+        """Whether calls are concurrent, so that the call rate counts and not the time of each call."""
         return self.threads > 1 or self.processes > 1
 
     @property
     def missing(self):
-        """The name of something that is needed and not there, or None."""
+        """The name of a missing requirement, or None."""
         if self.one_processor and not hasattr(os, "sched_setaffinity"):
             return "os.sched_setaffinity"
         if self.served and not hasattr(os, "fork"):
@@ -136,7 +136,7 @@ SITUATIONS = {
 
 @contextlib.contextmanager
 def busy_process():
-    """A process that does nothing but spin, as long as this lasts."""
+    """Runs a process that only spins, for the duration of the context."""
     code = "print(flush=True)\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", code], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
@@ -159,7 +159,7 @@ class Calls(NamedTuple):
 
 
 def repeat(call, before, sleep, seconds, fewest):
-    """Calls for so many seconds, and so many times at least."""
+    """Calls for a number of seconds, with a minimal number of calls."""
     clock = time.perf_counter
     of_calls, of_before = [], []
     end = began = clock()
@@ -178,7 +178,7 @@ def repeat(call, before, sleep, seconds, fewest):
 
 
 class Caller(interleaved.Worker):
-    """Makes the calls of one process in a situation; made after the import of the library, before its first call."""
+    """Makes the calls of one process in a situation; created after the import of the library, before its first call."""
 
     def __init__(self, situation, library):
         super().__init__(library)
@@ -219,7 +219,7 @@ class Caller(interleaved.Worker):
 
     @staticmethod
     def confine_all_threads():
-        """As `taskset -a` does, or the cpuset of a container; a child of this process would inherit it."""
+        """Restricts the affinity as `taskset -a` or a container's cpuset does; child processes inherit it."""
         processor = {min(os.sched_getaffinity(0))}
         for thread in os.listdir("/proc/self/task"):
             with contextlib.suppress(ProcessLookupError):  # it has ended

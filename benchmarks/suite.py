@@ -3,13 +3,13 @@
     python benchmarks/suite.py                            # some of every table, a few minutes
     python benchmarks/suite.py --full                     # all of every table
     python benchmarks/suite.py --tables small zaremba --modes forward
-    python benchmarks/suite.py --kinds gru lstm-ragged    # of the tables, what is of these kinds
+    python benchmarks/suite.py --kinds gru lstm-ragged    # the tables, restricted to these kinds
     python benchmarks/suite.py --shapes 25,16,512,512 100,1,64,64 --peers torch --baseline ../before
 
 Writes build/benchmarks.json (every round), build/benchmarks.md (the tables) and, with matplotlib,
-build/benchmarks.png. What is measured, and how, is told at the top of the modules: shapes.py (tables, kinds
-and modes), libraries.py (who takes part), interleaved.py (processes and rounds), limits.py (peak, bandwidth and
-floor), scaling.py. report.py and plots.py make tables and pictures of a JSON file; compare.py compares two.
+build/benchmarks.png. The modules describe the method: shapes.py (tables, kinds and modes), libraries.py (the
+libraries), interleaved.py (processes and rounds), limits.py (peak, bandwidth and floor), scaling.py. report.py and
+plots.py make tables and figures from a JSON file; compare.py compares two.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from shapes import DTYPES, KINDS, MODES, PLAIN, TABLES, Shape, label, select
 
 
 def processor():
-    """The processor's name, as Linux calls it, or whatever Python knows."""
+    """The processor's name from Linux, else from Python."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
@@ -135,7 +135,7 @@ def measured_limits(arguments):
 
 
 def started(arguments, cells):
-    """The processes of all who take part, fastrnn first."""
+    """The processes of all libraries, fastrnn first."""
     names = [FASTRNN]
     names += [PADDED] if any(KINDS[cell.kind].ragged for cell in cells) else []
     names += [UNFROZEN] if arguments.unfrozen else []
@@ -212,7 +212,7 @@ def main():
 
             run["scaling"] = scaling.run(arguments.threads, say)
     finally:
-        # What was measured before an interruption is kept, too.
+        # Results measured before an interruption are kept.
         if run["results"] or "scaling" in run:
             write(run, arguments.output)
     print(report.markdown(run), end="")

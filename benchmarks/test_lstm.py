@@ -4,8 +4,8 @@
     python -m pytest benchmarks -k "train and 100x1x64x64"
     python -m pytest benchmarks --benchmark-disable               # compares only
 
-For one shape while working at a kernel. Ratios to be published come from suite.py, whose libraries have
-processes of their own.
+Use it for one shape during work on a kernel. Published ratios come from suite.py, which runs each library in its own
+process.
 """
 
 from functools import lru_cache

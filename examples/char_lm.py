@@ -4,13 +4,13 @@
     python examples/char_lm.py --text book.txt --layers 2 --hidden 384 --iterations 10000
     python examples/char_lm.py --resume                 # go on from the checkpoint, bit for bit
 
-Each character is an embedding, the LSTM reads the embeddings, and a linear head scores what comes
-next. The text is cut into B streams, read side by side in windows of T characters; the state is
-carried from window to window while gradients stop at a window's edge (truncated backpropagation
-through time). The last twentieth of the text is held out, and measures what was learnt.
+Each character is an embedding, the LSTM reads the embeddings, and a linear head scores the next character. The text is
+cut into B streams, read in parallel in windows of T characters; the state is carried from window to window while
+gradients stop at a window's edge (truncated backpropagation through time). The last twentieth of the text is held out
+for evaluation.
 
 Sizes: T steps, B streams, N = T*B, V distinct characters, E embedding, H hidden, L layers.
-A gradient is named after what it belongs to: d_logits, d_embedding.
+A gradient is named after its array: d_logits, d_embedding.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def read_text(path, T, B):
 
 
 class CharModel:
-    """Embedding, LSTM layers, linear head, softmax cross-entropy. `ends` are the first and third."""
+    """Embedding, LSTM layers, linear head, softmax cross-entropy. `ends` are the embedding and the head."""
 
     ROWS = 512  # of the head at a time
 
@@ -135,15 +135,15 @@ class CharModel:
         loss, d_rows = self.head_gradient(rows, targets.ravel(), d_ends)
         # 2. the LSTM
         d_x, _, d_lstm = self.lstm.backward(tape, d_rows.reshape(output.shape))
-        # 1. each character's row sums the places where it stood
+        # 1. each character's row sums the gradients at its positions
         add_by_symbol(d_ends["embedding"], inputs, d_x)
         return loss, state, (d_ends.flat, d_lstm.flat)
 
     def head_gradient(self, rows, targets, d_ends):
         """rows (N, H), targets (N,) -> mean loss, d_rows (N, H); adds to head_weight, head_bias.
 
-        The rows are independent: threads take blocks of them, forward and back while in the cache.
-        What the blocks add up to does not depend on the number of threads.
+        The rows are independent: each thread computes blocks forward and backward while they are in the cache. The sum
+        over the blocks does not depend on the number of threads.
         """
         N, weight = len(rows), self.ends["head_weight"]
         d_rows = np.empty_like(rows)
@@ -176,7 +176,7 @@ class CharModel:
         return logits
 
     def predict(self, inputs, state):
-        """inputs (T, B) -> the logits of what comes next (T, B, V), state."""
+        """inputs (T, B) -> the logits of the next characters (T, B, V), state."""
         output, state = self.lstm(self.ends["embedding"][inputs], state)
         T, B, H = output.shape
         return self.score(output.reshape(T * B, H)).reshape(T, B, -1), state
@@ -187,8 +187,8 @@ class CharModel:
 
 @dataclasses.dataclass
 class Training:
-    """All that changes while training. The place in the text follows from the iteration, and no
-    random generator outlives the initial weights, so this is also all that a checkpoint holds."""
+    """The complete state of training, and the content of a checkpoint. The position in the text follows from the
+    iteration, and no random generator is used after the initial weights."""
 
     model: CharModel
     adam: Adam
@@ -225,7 +225,7 @@ class Training:
 
 
 class Interruption:
-    """Makes the first Ctrl-C or SIGTERM a flag to look at between iterations; a second one acts."""
+    """Turns the first Ctrl-C or SIGTERM into a flag polled between iterations; a second one acts at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -281,10 +281,10 @@ def train(training, text, o):
 
 
 def bits_per_character(model, ids, shortest=16384):
-    """The cost of reading `ids` (n,) once from beginning to end, the state carried all the way.
+    """The cost of reading `ids` (n,) once from beginning to end, with the state carried.
 
-    Every character but the first is predicted from all before it. A long text is read as several
-    streams side by side, none shorter than `shortest`; what does not divide evenly is left out.
+    Every character but the first is predicted from all before it. A long text is read as several parallel streams, none
+    shorter than `shortest`; the remainder of the division is left out.
     """
     n = len(ids) - 1
     B = max(1, n // shortest)
@@ -382,7 +382,7 @@ def checkpoint_arrays(training):
 
 
 def write_atomically(path, data):
-    """`path` holds either what it held before or all of `data`, whenever the power fails."""
+    """Replaces `path` atomically: after a power failure it holds either the old content or all of `data`."""
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -443,7 +443,7 @@ def median_seconds(step, times, limit=5.0):
 
 def reference_seconds(text, o, threads):
     """The loss of the next step on fastrnn.reference, and the median time of such steps."""
-    fastrnn.set_num_threads(threads)  # for what the model itself spreads over threads
+    fastrnn.set_num_threads(threads)  # for the model's own threads
     training = Training.begin(len(text.vocabulary), o)
     load_checkpoint(o.checkpoint, training, text, o)
     training.model.lstm = ReferenceLSTM(training.model.lstm)
@@ -479,10 +479,10 @@ def torch_seconds(V, o, threads):
 
 
 def in_own_process(function, *arguments):
-    """Where a library has all cores to itself, NumPy's products too."""
+    """Gives a library all cores, for NumPy's products too."""
     os.environ["OPENBLAS_NUM_THREADS"] = str(fastrnn.get_num_threads())
     spawn = multiprocessing.get_context("spawn")
-    quiet = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+    quiet = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it silently
     with ProcessPoolExecutor(1, spawn, *quiet) as process:
         return process.submit(function, *arguments).result()
 
@@ -502,7 +502,7 @@ def compare(training, text, o):
         try:
             name, seconds = in_own_process(torch_seconds, len(text.vocabulary), o, threads)
             rows[name] = seconds
-        except Exception as error:  # somebody else's broken installation ends no run of ours
+        except Exception as error:  # a broken installation of torch must not end the run
             print(f"\nPyTorch could not be timed: {error}")
     print(f"\none training step, {o.batch} x {o.unroll} characters; threads: {threads}")
     for name, seconds in rows.items():

@@ -47,12 +47,12 @@ pyplot.rcParams.update(STYLE)
 
 
 def figure(width=7.2, height=4.0, **subplots):
-    """(figure, axes), as of pyplot.subplots, in inches."""
+    """(figure, axes) of pyplot.subplots, in inches."""
     return pyplot.subplots(figsize=(width, height), **subplots)
 
 
 def save(fig, path):
-    """As PNG, the same bytes for the same picture; a reader never sees half of it."""
+    """Saves a figure as PNG, atomically; the same figure gives the same bytes."""
     part = path.with_name(path.name + ".part")
     fig.savefig(part, format="png", metadata={"Software": None})
     pyplot.close(fig)

@@ -2,17 +2,17 @@
 
 Yule fitted the first autoregression to the yearly sunspot numbers ("On a method of investigating periodicities in
 disturbed series", 1927), and Weigend, Huberman and Rumelhart a network ("Predicting the future: a connectionist
-approach", 1990), trained on 1700 to 1920. So it is here; the test years are 1921 to 2008. The LSTM reads the series
-once and says, after each year, all of the next eleven. Its size and training, and the order of the autoregression
-(statsmodels' AutoReg), are chosen in the same way: by three stretches of forty years before 1921, each forecast by what
-was fitted to the years before it. Nobody sees a test year before it is past.
+approach", 1990), trained on 1700 to 1920. This program does the same; the test years are 1921 to 2008. The LSTM reads
+the series once and predicts, after each year, the next eleven. Its size and training, and the order of the
+autoregression (statsmodels' AutoReg), are chosen in the same way: by three periods of forty years before 1921, each
+forecast by a model fitted to the earlier years. No forecast uses later test years.
 
     python examples/forecast.py
 
-What to see: the autoregression wins. It is ahead of the LSTM where the next year is asked for, and hardly so later; the
-mean of several LSTMs beats the value eleven years before, some of them alone do not. 221 numbers, nearly linear, and a
-test that goes higher than all of them are its home ground: an LSTM that has not been taught that cycles come in all
-sizes, by training on the series scaled at random, does not come near.
+Result: the autoregression wins. It is clearly better than the LSTM for the next year, and slightly later; the mean of
+several LSTMs beats the value of eleven years before, some single LSTMs do not. A nearly linear series of 221 numbers,
+and test values above all of them, favour the autoregression: an LSTM trained without randomly scaled copies of the
+series is much worse.
 """
 
 import training  # first, because NumPy's threads are set there
@@ -35,9 +35,10 @@ def load_sunspots():
 
 
 def errors(forecasts, series, begin, end):
-    """The root mean square error (K,) of 1, ..., K years ahead, for the same years `begin` to `end` each.
+    """The root mean square error (K,) of 1, ..., K years ahead, each for the same years `begin` to `end`.
 
-    forecasts[t, k], made at t, is of t + 1 + k; so those of the first test years were made in the last training years.
+    forecasts[t, k], made at t, is for t + 1 + k; the forecasts of the first test years are from the last training
+    years.
     """
     made = [forecasts[begin - 1 - k : end - 1 - k, k] for k in range(K)]
     return np.sqrt(np.mean((np.array(made) - series[begin:end]) ** 2, axis=1))
@@ -51,7 +52,7 @@ def persistence(series):
 
 
 def cycle_before(series):
-    """Each year as eleven years before."""
+    """Forecasts each year by the value of eleven years before."""
     forecasts = np.full((len(series), K), np.nan)
     forecasts[K - 1 :] = np.lib.stride_tricks.sliding_window_view(series, K)
     return forecasts
@@ -75,7 +76,7 @@ B, RATE = 8, 0.01
 
 
 class Forecaster:
-    """An LSTM reads the series; a linear head says, after each step, the next K of it."""
+    """An LSTM that reads the series, and a linear head that predicts, after each step, the next K values."""
 
     def __init__(self, hidden, rng, dtype=np.float32):
         self.lstm = fastrnn.LSTM(1, hidden, dtype=dtype, rng=rng)
@@ -85,7 +86,7 @@ class Forecaster:
     def gradient(self, x, targets, scale):
         """The loss of x (T, B, 1), its gradient by `parts`.
 
-        targets (T - WARM_UP, 1, K) are those of a sequence of scale 1, and scale (B, 1) is that of each.
+        targets (T - WARM_UP, 1, K) have scale 1, and scale (B, 1) is the scale of each sequence.
         """
         output, _, tape = self.lstm.forward(x)
         rows = output[WARM_UP:]
@@ -130,17 +131,17 @@ SETTINGS = [(H, noise, n, WIDEST) for H in (8, 16, 32) for noise in (0.1, 0.3) f
 
 
 def networks(series, trained, *setting):
-    """The mean forecast of three."""
+    """The mean forecast of three LSTMs."""
     return np.mean([network(series, trained, *setting, seed) for seed in range(3)], axis=0)
 
 
 def validation_error(forecaster, series, begin, *setting):
-    """The mean error of what was fitted to series[:begin] in the forty years after."""
+    """The mean error, in the next forty years, of models fitted to series[:begin]."""
     return float(errors(forecaster(series[: begin + 40], begin, *setting), series, begin, begin + 40).mean())
 
 
 def choose(forecaster, series, begins, settings, description):
-    """The setting with the least mean error in the stretches of validation, and that error."""
+    """The setting with the least mean error over the validation periods, and that error."""
     jobs = [(forecaster, series, begin, *setting) for setting in settings for begin in begins]
     found = np.reshape(training.side_by_side(validation_error, jobs, description), (len(settings), -1)).mean(axis=1)
     best = int(found.argmin())
@@ -153,7 +154,7 @@ LSTM, AR, GREEN, *_, GREY = figures.CYCLE
 
 
 def draw_years(years, series, forecasts, runs, path):
-    """The test years, and what was said of them one year and five years before."""
+    """The test years, and their forecasts of one year and five years before."""
     fig, axes = figures.figure(7.6, 4.4, nrows=2, sharex=True, sharey=True, dpi=110)
     test = slice(TRAINED - years[0], TESTED - years[0])
     for axis, k in zip(axes, (0, 4)):
@@ -194,7 +195,7 @@ def draw_errors(table, of_runs, path):
     figures.save(fig, path)
 
 
-# What was found ---------------------------------------------------------------------------------
+# Results ----------------------------------------------------------------------------------------
 
 CHOSEN = {"order": 9, "setting": (32, 0.3, 150, WIDEST)}  # by the full run, for the quick one
 

@@ -5,11 +5,11 @@ Pascanu, Mikolov and Bengio, "On the Difficulty of Training Recurrent Neural Net
 
     python examples/gradients.py
 
-To see, first: a gradient that starts at the last step shrinks or grows by about the same factor in each step back. In
-an RNN that is the spectral radius of its recurrent matrix, less what tanh takes away. In an LSTM whose gates remember,
-the gradient of c hardly changes, whatever the matrix, and so in a GRU that of h. Second: by plain gradient descent, an
-RNN with a large matrix does not learn, because a single steep step throws it far away; with gradients clipped to a norm
-of one it learns, at the same rate.
+Results. First: a gradient that starts at the last step shrinks or grows by about the same factor in each step back. In
+an RNN the factor is the spectral radius of its recurrent matrix, reduced by the derivative of tanh. In an LSTM with
+biases that keep its gates open, the gradient of c hardly changes, for every matrix; in a GRU the gradient of h. Second:
+by plain gradient descent, an RNN with a large matrix does not learn, because a single steep step destroys the solution;
+with gradients clipped to a norm of one it learns at the same rate.
 """
 
 import training  # isort: skip, before NumPy
@@ -35,7 +35,7 @@ TRAININGS = {
     "not clipped, a tenth of the rate": (0.01, math.inf),
 }
 
-# The way back ------------------------------------------------------------------------------------
+# Backward ----------------------------------------------------------------------------------------
 
 
 def recurrent_matrix(H, radius, rng):
@@ -44,7 +44,7 @@ def recurrent_matrix(H, radius, rng):
 
 
 def begin(cell, radius, rng, remember=0.0):
-    """Recurrent matrices of a spectral radius; biases of zero, but for the gate that keeps the state."""
+    """Sets recurrent matrices of a spectral radius, and zero biases except for the gate that keeps the state."""
     H = cell.hidden_size
     for matrix in cell.params["weight_hh"].reshape(-1, H, H):
         matrix[...] = recurrent_matrix(H, radius, rng)
@@ -53,13 +53,13 @@ def begin(cell, radius, rng, remember=0.0):
     if not isinstance(cell, fastrnn.RNNCell):
         cell.params["bias_ih"][H : 2 * H] = remember  # f of an LSTM, z of a GRU
     if isinstance(cell, fastrnn.LSTMCell):
-        cell.params["bias_ih"][:H] = -remember  # i: what is kept is not written over
+        cell.params["bias_ih"][:H] = -remember  # i: kept values are not overwritten
 
 
 def norms_back(cell, x, d_h):
     """The norms of dL/dh_t (B,), and of dL/dc_t of an LSTM, for the steps of x (T, B, I) from the last to the first.
 
-    T cells in a row: each one's backward gives the gradient of the state before it. d_h (B, H) is dL/dh_T.
+    Each of the T cells' backward computes the gradient of the state before it. d_h (B, H) is dL/dh_T.
     """
     state, tapes = None, []
     for x_t in x:
@@ -82,12 +82,12 @@ def flow(name, radius, remember, T, rng, B=16, I=8, H=64):
     d_h = rng.normal(size=(B, H))
     d_h /= np.linalg.norm(d_h, axis=1, keepdims=True)
     norms = norms_back(cell, x, d_h)
-    norms[1:, 0] = np.nan  # the loss sees c_T through h_T alone
+    norms[1:, 0] = np.nan  # the loss depends on c_T only through h_T
     return np.exp(np.log(norms).mean(axis=-1))
 
 
 def factor(norms):
-    """What a norm is multiplied by in a step back, on the average over the middle half of the way."""
+    """The factor of the norm per step back, averaged over the middle half of the steps."""
     quarter = len(norms) // 4
     return float((norms[-quarter] / norms[quarter]) ** (1 / (len(norms) - 2 * quarter)))
 
@@ -153,7 +153,7 @@ def draw_flow(flows, path):
 
 
 def smooth(values, width=25):
-    """Running mean, as long as `values` less width - 1."""
+    """The running mean of `values`, shorter by width - 1."""
     return np.convolve(values, np.full(width, 1 / width), "valid")
 
 

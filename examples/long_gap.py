@@ -1,8 +1,8 @@
 """How far back can a recurrent network remember?
 
 The problem of long-term dependencies, after Bengio, Simard and Frasconi, "Learning Long-Term Dependencies with Gradient
-Descent is Difficult" (1994), on tasks of theirs and of Hochreiter and Schmidhuber, "Long Short-Term Memory" (1997). In
-each, all that matters comes in the first ten steps; a gap of noise follows; then the answer is asked for.
+Descent is Difficult" (1994), on their tasks and those of Hochreiter and Schmidhuber, "Long Short-Term Memory" (1997).
+In each task, all information comes in the first ten steps; a gap of noise follows; then the network must answer.
 
     latch     the one marked sign among others
     adding    the sum of two marked numbers; right is an error below 0.04, as in 1997
@@ -11,11 +11,11 @@ each, all that matters comes in the first ten steps; a gap of noise follows; the
     python examples/long_gap.py            # gaps of 10 to 500 steps, three seeds
     python examples/long_gap.py --quick    # gaps of 10 and 100, one seed
 
-To see: with a short gap all three cells learn; as it grows, the plain RNN falls to chance, while the GRU and the LSTM
-still answer over hundreds of steps. All begin with orthogonal recurrent matrices, which help a plain RNN; each cell
-has a learning rate that served it well in trials. Gates begin with biases by which they remember for 2 to T steps
-(Tallec and Ollivier, "Can Recurrent Neural Networks Warp Time?", 2018); an RNN has no gates. Without such biases, the
-last lines say, gates are not enough.
+Results: with a short gap all three cells learn; as it grows, the plain RNN falls to chance, while the GRU and the LSTM
+still answer over hundreds of steps. All start with orthogonal recurrent matrices, which help a plain RNN; each cell
+uses a good learning rate from trials. The initial biases of the gates give memory spans of 2 to T steps (Tallec and
+Ollivier, "Can Recurrent Neural Networks Warp Time?", 2018); an RNN has no gates. The last lines of the output show that
+gates without such biases are not enough.
 """
 
 import training  # isort: skip, before NumPy
@@ -52,7 +52,7 @@ def order(gap, B, rng):
 
 
 def marked_numbers(gap, B, rng, marks):
-    """Numbers and marks (T, B, 2), and the numbers that have a mark, (marks, B)."""
+    """Numbers and marks (T, B, 2), and the marked numbers, (marks, B)."""
     x = np.zeros((PRELUDE + gap, B, 2), np.float32)
     x[..., 0] = rng.uniform(-1, 1, size=x.shape[:2])
     marked = places(marks, B, rng), np.arange(B)
@@ -77,7 +77,7 @@ CHANCE = {
 
 
 def begin(layer, memory, rng):
-    """Orthogonal recurrent matrices, and gates that keep what they hold for 2 to `memory` steps."""
+    """Sets orthogonal recurrent matrices, and gate biases for memory spans of 2 to `memory` steps."""
     H, bias = layer.hidden_size, layer.params["bias_ih_l0"]
     for matrix in layer.params["weight_hh_l0"].reshape(-1, H, H):
         matrix[...] = np.linalg.qr(rng.normal(size=(H, H)))[0]
@@ -88,7 +88,7 @@ def begin(layer, memory, rng):
     if isinstance(layer, fastrnn.GRU):
         bias[H : 2 * H] = keep  # z keeps h
     else:
-        bias[:H], bias[H : 2 * H] = -keep, keep  # what f forgets, i lets in
+        bias[:H], bias[H : 2 * H] = -keep, keep  # i = 1 - f initially
 
 
 def learn(task, cell, gap, seed, iterations, memory=None, H=64, B=32, every=50):
@@ -163,7 +163,7 @@ def main(options):
     iterations = 600 if options.quick else 1500
     # the longest first, so that no core has one left at the end
     jobs = [(t, c, g, s, iterations) for g in gaps[::-1] for c in reversed(CELLS) for t in TASKS for s in seeds]
-    if not options.quick:  # what gates do that begin half open, with biases of zero: they keep 2 steps
+    if not options.quick:  # gates with zero initial biases are half open: their memory span is 2 steps
         jobs += [("adding", c, 100, s, iterations, 2) for c in ("GRU", "LSTM") for s in seeds]
     runs, half_open = {}, {}
     for (task, cell, gap, _, _, *memory), found in zip(jobs, training.side_by_side(learn, jobs, "trainings")):

@@ -1,17 +1,16 @@
 """Many to many: a class for every character of Python source, read forward or from both ends.
 
-Is this character part of a keyword, of a name, of a call, of a docstring? The standard library's tokenize knows, and
-labels the sources of the standard library, of which every fifth file is held out. One LSTM reads from left to right
-and has to decide at once; a bidirectional one (Schuster and Paliwal, "Bidirectional recurrent neural networks", 1997)
-has as many parameters and reads on to the end first. The labelling of speech by Graves and Schmidhuber ("Framewise
-phoneme classification with bidirectional LSTM and other neural network architectures", 2005) is the model of this
-comparison.
+The classes are keyword, name, call, docstring and so on. The standard library's tokenize labels the sources of the
+standard library; every fifth file is held out. One LSTM reads from left to right and classifies each character at once;
+a bidirectional LSTM (Schuster and Paliwal, "Bidirectional recurrent neural networks", 1997) has the same number of
+parameters and also reads from the end. The comparison follows the labelling of speech by Graves and Schmidhuber
+("Framewise phoneme classification with bidirectional LSTM and other neural network architectures", 2005).
 
     python examples/many_to_many.py
 
-What to see: what stands to the left decides whether we are in a comment or a string, and there the two are close. What
-is still to come decides whether `in` will be `in` or `index`, and whether a name will be called: the forward one can
-only guess, and is wrong many times as often.
+Results: earlier characters decide whether a character is in a comment or a string, and there the two are close. Later
+characters decide whether `in` is `in` or `index`, and whether a name is called: there the forward LSTM can only guess,
+and is wrong many times as often.
 """
 
 import inspect
@@ -33,13 +32,13 @@ import figures
 CLASSES = ("space", "operator", "keyword", "name", "call", "definition", "number", "string", "docstring", "comment")
 SPACE, OPERATOR, KEYWORD, NAME, CALL, DEFINITION, NUMBER, STRING, DOCSTRING, COMMENT = range(len(CLASSES))
 
-# Characters by their ASCII code; all beyond, and what is not printed, are one.
+# Characters by their ASCII code; all other and non-printable characters share one code.
 V, OTHER = 128, 127
 
 
 @dataclass
 class Source:
-    """What is read, ids (n,), their classes (n,), and how many characters of its token stand before each (n,)."""
+    """Character ids (n,), their classes (n,), and the position of each character in its token (n,)."""
 
     ids: np.ndarray
     classes: np.ndarray
@@ -75,7 +74,7 @@ STRINGS = {tokenize.STRING} | {
 
 
 def classify(before, token, after):
-    """The class of a token that stands between two others, or None for a token that is no text."""
+    """The class of a token between two others, or None for a token without text."""
     if token.type == tokenize.COMMENT:
         return COMMENT
     if token.type == tokenize.NUMBER:
@@ -157,7 +156,7 @@ def fit(train, T, B, iterations, bidirectional, seed):
 
 
 def fit_and_read(train, held_out, *how):
-    """What a labeller says of the held-out sources, whole files at a time."""
+    """A labeller's classes for the held-out sources, whole files at a time."""
     model = fit(train, *how)
     return np.concatenate([model(held_out[k : k + 8]) for k in range(0, len(held_out), 8)])
 
@@ -229,7 +228,7 @@ def draw_snippet(text, classes, wrong, path):
     figures.save(fig, path)
 
 
-# What was found ---------------------------------------------------------------------------------
+# Results ----------------------------------------------------------------------------------------
 
 
 def main(options):

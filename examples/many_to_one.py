@@ -1,21 +1,20 @@
 """Many to one: a label for a whole sequence, read from the last state of an LSTM.
 
-The head sees nothing but the state after the last step, so whatever tells the classes apart has to be carried there. Of
-the shapes that Karpathy draws ("The Unreasonable Effectiveness of Recurrent Neural Networks", 2015) it is the many to
-one, on two tasks:
+The head sees only the state after the last step, so that state must separate the classes. This is the many-to-one case
+of Karpathy ("The Unreasonable Effectiveness of Recurrent Neural Networks", 2015), on two tasks:
 
-- vowels: which of nine men says /ae/? 12 cepstral coefficients a step, 7 to 29 steps, split as published (Kudo, Toyama
-  and Shimbo, "Multidimensional curve classification using passing-through regions", 1999): 270 utterances for training,
-  370 for testing. A batch of unequal lengths goes to the layer with its `lengths`; no step of padding is computed.
+- vowels: nine men say /ae/. 12 cepstral coefficients per step, 7 to 29 steps, split as published (Kudo, Toyama and
+  Shimbo, "Multidimensional curve classification using passing-through regions", 1999): 270 utterances for training, 370
+  for testing. The layer takes a batch of unequal lengths with `lengths`; padding is not computed.
 - digits: scikit-learn's handwritten digits, read row by row, 8 steps of 8 pixels; the last quarter is held out.
 
 The size and the noise on the inputs are chosen by cross-validation within the training set.
 
     python examples/many_to_one.py
 
-What to see: both are told apart in more than 95 of 100 cases. Asked before the end, a network that was trained at the
-last step alone knows little, above all where all sequences are equally long; trained at every step it knows early,
-and a little less in the end. An utterance gets the same bits alone as in any batch.
+Results: both accuracies are above 95%. Before the last step, a network trained only at the last step predicts poorly,
+above all if all sequences are equally long; trained at every step it predicts early, and slightly worse at the end. An
+utterance has the same bits alone as in any batch.
 """
 
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ class Sequences:
         return len(self.labels)
 
     def __getitem__(self, at):
-        """Those at these indices, with no more steps than the longest of them has."""
+        """The sequences at these indices, cut to the longest of them."""
         lengths = self.lengths[at]
         return Sequences(self.x[: lengths.max(), at], lengths, self.labels[at])
 
@@ -52,7 +51,7 @@ class Sequences:
 
 
 def standardize(train, test):
-    """Both, by the mean and the deviation of each feature over the steps of the training sequences."""
+    """Standardizes both sets by the mean and the deviation of each feature over the steps of the training sequences."""
     inside = np.arange(len(train.x))[:, None] < train.lengths
     steps = train.x[inside]
     mean, deviation = steps.mean(axis=0), steps.std(axis=0)
@@ -152,7 +151,7 @@ FOLDS = 3
 
 
 def folds(labels):
-    """Of each sequence the fold (B,): in each class the first third, the second, the third, as they were recorded."""
+    """The fold of each sequence (B,): in each class the first, second and last third, in the order of recording."""
     fold = np.empty(len(labels), int)
     for label in np.unique(labels):
         (at,) = np.nonzero(labels == label)
@@ -194,7 +193,7 @@ BLUE, RED, GREEN = figures.CYCLE[:3]
 
 
 def certainty(model, sequences, parts):
-    """The probability of the right class (len(parts), B) when so large a part of a sequence has been read."""
+    """The probability of the right class (len(parts), B) after each part of a sequence."""
     steps = np.ceil(np.outer(parts, sequences.lengths)).astype(int) - 1
     each = np.arange(len(sequences))
     return model(sequences)[np.maximum(steps, 0), each, sequences.labels]
@@ -235,7 +234,7 @@ def draw_vowels(at_the_end, always, test, path):
 
 
 def draw_digits(at_the_end, always, test, path):
-    """Of some images the probabilities after each row, by both ways to train; the last one of them ends wrong."""
+    """The probabilities after each row of some images, for both ways of training; the last image ends wrong."""
     from sklearn.datasets import load_digits
 
     images = load_digits().images[-len(test) :]
@@ -271,7 +270,7 @@ def draw_digits(at_the_end, always, test, path):
     figures.save(fig, path)
 
 
-# What was found ---------------------------------------------------------------------------------
+# Results ----------------------------------------------------------------------------------------
 
 LOADERS = {"vowels": load_vowels, "digits": load_digits}
 PASSES = {"vowels": 40, "digits": 30}

@@ -1,26 +1,26 @@
-"""The parts of an LSTM, each taken away in turn: is any of them needed?
+"""Removes one part of an LSTM at a time, and measures the effect.
 
     python examples/odyssey.py
 
 After Greff, Srivastava, Koutník, Steunebrink and Schmidhuber, "LSTM: A Search Space Odyssey" (2015; IEEE TNNLS 28,
-2017). They compare an LSTM with peepholes with eight others that differ in one place each, as VARIANTS lists. Theirs
-is a random search for every variant, over the size and the learning rate among others. Here all variants are tried at
-the same settings, drawn at random, and then from several seeds at the one that is best on the average of all variants;
-Welch's t-test tells which differ from the first.
+2017). They compare an LSTM with peepholes with eight variants that differ in one part each, see VARIANTS. They use a
+random search for every variant, over the size and the learning rate among others. Here all variants are tried at the
+same random settings, and then from several seeds at the setting with the best average over all variants; Welch's t-test
+shows which differ from the first.
 
 The task is of that paper's kind, too: to name a class at every frame. The nine men of many_to_one.py, who say /ae/ in
-7 to 29 frames of twelve coefficients, here speak one after the other, without a pause and through noise, and the
-network tells at each frame who it is. It has to gather evidence, and to drop it as soon as another begins.
+7 to 29 frames of twelve coefficients, are concatenated here without pauses and with noise, and the network names the
+speaker of each frame. It must accumulate evidence, and discard it when the speaker changes.
 
 Six of the nine run on the fused kernels, by their parameters alone:
 
 - a gate that is always open is one of weights 0 and bias 40. Its sigmoid is exactly 1, and its gradient exactly 0;
 - coupled gates, f = 1 - i, have opposite weights, because sigmoid(-z) = 1 - sigmoid(z).
 
-The other three are no LSTM of the kernels, whatever its parameters. They run in plain NumPy, in `Block`.
+The kernels cannot compute the other three with any parameters. They run in plain NumPy, in `Block`.
 
-What to see: without its forget gate the LSTM is worse, at nearly every setting. The other parts make far less of a
-difference, or none that shows, and the setting makes more than any of them.
+Results: without its forget gate the LSTM is worse, at nearly every setting. The other parts make a much smaller
+difference, or none that is significant, and the setting matters more than any of them.
 
 Sizes: T steps, B windows, I coefficients, H hidden units.
 """
@@ -67,7 +67,7 @@ class Fused:
     def backward(self, tape, d_output):
         _, _, d_params = self.lstm.backward(tape, d_output)
         if self.coupled:
-            # What keeps W_f = -W_i. From opposite gradients, Adam takes steps that are opposite to the last bit.
+            # Keeps W_f = -W_i. From opposite gradients, Adam's steps are opposite to the last bit.
             for d_i, d_f in zip(rows(d_params, "i"), rows(d_params, "f")):
                 d_i[...] = (d_i - d_f) / 2
                 d_f[...] = -d_i
@@ -75,7 +75,7 @@ class Fused:
 
 
 def rows(params, gate):
-    """What belongs to one of the gates i, f and o: its rows of the weights and biases, and its peepholes."""
+    """The parameters of one of the gates i, f and o: its rows of the weights and biases, and its peepholes."""
     H = params["weight_hh_l0"].shape[1]
     k = "ifgo".index(gate)
     return [params[name][k * H : (k + 1) * H] for name in GATES] + [params["weight_peephole_l0"]["ifo".index(gate)]]
@@ -95,7 +95,7 @@ OPEN = Activation(np.ones_like, np.zeros_like)
 
 
 class Block:
-    """An LSTM with peepholes in NumPy, any of whose activations can be another one.
+    """An LSTM with peepholes in NumPy, with arbitrary activations.
 
     With `recurrent_gates`, each gate also sees all three gates of the step before (full gate recurrence).
     """
@@ -120,11 +120,11 @@ class Block:
         output = np.empty((T, B, H), x.dtype)
         h, c, gates = (np.zeros((B, n), x.dtype) for n in (H, H, 3 * H))
         steps = []
-        # (1) what the input has to say, at all steps
+        # (1) the input projection, at all steps
         z_x = x @ params["weight_ih_l0"].T + (params["bias_ih_l0"] + params["bias_hh_l0"])
         for t in range(T):
             h_prev, c_prev, gates_prev = h, c, gates
-            # (2) and what the step before has
+            # (2) and the recurrent product
             z_i, z_f, z_g, z_o = np.split(z_x[t] + h_prev @ W_hh.T, 4, axis=1)
             if self.recurrent_gates:
                 r_i, r_f, r_o = np.split(gates_prev @ params["weight_gates"].T, 3, axis=1)
@@ -171,7 +171,7 @@ class Block:
             d_p_i += (d_z_i * c_prev).sum(axis=0)
             d_p_f += (d_z_f * c_prev).sum(axis=0)
             d_c = d_c + d_z_i * p_i + d_z_f * p_f
-            # (2) what the step before has to say
+            # (2) the recurrent product
             if self.recurrent_gates:
                 d_r = np.concatenate([d_z_i, d_z_f, d_z_o], axis=1)
                 d_params["weight_gates"] += d_r.T @ gates_prev
@@ -205,9 +205,9 @@ NOISE = 1.0  # of each coefficient, whose own deviation is 1
 
 
 def conversation(utterances, T, noise, rng):
-    """All utterances in a new order, one after the other and through noise, cut into B windows of T steps.
+    """All utterances in a new order, concatenated, with noise, cut into B windows of T steps.
 
-    Returns x (T, B, I), and who speaks, (T, B).
+    Returns x (T, B, I), and the speaker, (T, B).
     """
     mixed = utterances[rng.permutation(len(utterances))]
     inside = np.arange(len(mixed.x)) < mixed.lengths[:, None]
@@ -219,7 +219,7 @@ def conversation(utterances, T, noise, rng):
 
 
 class Task(NamedTuple):
-    """What each training is given."""
+    """The data of each training."""
 
     train: Sequences
     held_out: tuple  # a conversation, to choose the setting and the moment to stop
@@ -237,7 +237,7 @@ class Task(NamedTuple):
 
 
 def error_of_single_frames(task):
-    """Of logistic regression, which sees one frame at a time: where one gets without a memory."""
+    """The error of logistic regression on single frames, a baseline without memory."""
     from sklearn.linear_model import LogisticRegression  # here, because the processes of the trials need none of it
 
     x, speakers = conversation(task.train, T, NOISE, np.random.default_rng(0))
@@ -249,12 +249,12 @@ def error_of_single_frames(task):
 
 # A training -------------------------------------------------------------------------------------
 
-BATCH = 23  # windows, about half of what there is
+BATCH = 23  # windows, about half of all
 CHECK_EVERY = 20  # updates
 
 
 class Trial(NamedTuple):
-    held_out: float  # the lowest error on what is held out, and the error on the test at that moment
+    held_out: float  # the lowest held-out error, and the test error at that moment
     test: float
     seconds: float  # of a processor
 
@@ -294,7 +294,7 @@ def trial(variant, task, H, rate, seed):
 
 
 def windows(task, rng):
-    """Batches of windows without end, each pass another conversation."""
+    """Endless batches of windows, each pass over another conversation."""
     while True:
         x, speakers = conversation(task.train, T, NOISE, rng)
         for start in range(0, x.shape[1] - BATCH + 1, BATCH):
@@ -330,7 +330,7 @@ def main(options):
         task, n_seeds = Task.of_vowels(options.seed, updates=300), 12
         settings = draw_settings(20, np.random.default_rng(options.seed), H=(8, 40), rate=(2e-3, 1e-1))
     searched = trials(task, settings, (options.seed, 0), "search")
-    # for all variants the setting that is best on the average of them
+    # for all variants the setting with the best average over them
     best = settings[searched[..., HELD_OUT].mean(axis=0).argmin()]
     repeated = trials(task, [best] * n_seeds, (options.seed, 1), "seeds")
 
@@ -349,7 +349,7 @@ def main(options):
 
 
 def compare(searched, repeated):
-    """What was found for each variant, errors in per cent."""
+    """The results of each variant, errors in per cent."""
     from scipy.stats import ttest_ind, wilcoxon
 
     found = {}
@@ -376,7 +376,7 @@ def compare(searched, repeated):
 
 
 def shares_of_variance(errors):
-    """Of the errors (variants, settings): what goes with the setting, and what with the variant."""
+    """The parts of the variance of errors (variants, settings) explained by the setting and by the variant."""
     settings, variants = (errors.mean(axis=axis).var() / errors.var() for axis in (0, 1))
     return {"settings": float(settings), "variants": float(variants)}
 

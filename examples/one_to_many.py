@@ -1,14 +1,14 @@
 """One to many: the name of a handwritten digit, written by an LSTM that sees the image once.
 
-Of Karpathy's shapes of a recurrent network ("The Unreasonable Effectiveness of Recurrent Neural Networks", 2015) it is
-the one to many, and a small sister of the captions of Vinyals et al. ("Show and Tell", 2015): the image is the first
-input of the LSTM, each input after it is the character that was written last, and each output scores the next one, up
-to the end mark. In training the last character is the right one (teacher forcing), afterwards it is the LSTM's own.
+This is the one-to-many case of Karpathy ("The Unreasonable Effectiveness of Recurrent Neural Networks", 2015), and a
+small version of the captions of Vinyals et al. ("Show and Tell", 2015). The image is the first input of the LSTM, each
+later input is the previous character, and each output scores the next one, up to the end mark. In training the previous
+character is the true one (teacher forcing), afterwards the LSTM's own.
 
     python examples/one_to_many.py
 
-What to see: nothing tells the model that there are ten classes, yet it writes one of the ten names, nearly always the
-right one, about as often as a classifier with the same eye. Where it hesitates, it does so where two names part.
+Results: the model does not know that there are ten classes, but it writes one of the ten names, nearly always the right
+one, about as often as a classifier with the same image encoder. Its uncertainty is where two names diverge.
 """
 
 import training  # first, because NumPy's threads are set there
@@ -29,7 +29,7 @@ LENGTHS = np.array([len(name) + 1 for name in NAMES])  # with the end mark
 
 
 def decode(ids):
-    """The text before the end mark, of ids (T,); all of it with an ellipsis if there is none."""
+    """The text of ids (T,) before the end mark; without an end mark, the whole text and an ellipsis."""
     text, end, _ = "".join(ALPHABET[i] for i in ids).partition(END)
     return text if end else text + "…"
 
@@ -44,7 +44,7 @@ def load():
 
 
 def variants(images, copies, rng):
-    """(copies, N, 8, 8): each image as other hands might have written it, turned, slanted, stretched and moved."""
+    """(copies, N, 8, 8): each image randomly rotated, slanted, stretched and shifted."""
     from scipy import ndimage  # scikit-learn needs it, too
 
     result = np.empty((copies, *images.shape), np.float32)
@@ -63,7 +63,7 @@ def variants(images, copies, rng):
 
 
 class Writer:
-    """An eye, an LSTM that sees through it once and then reads what it writes, and a head that scores characters."""
+    """An image encoder, an LSTM that reads the encoded image and then characters, and a head that scores characters."""
 
     def __init__(self, E, H, rng, dtype=np.float32):
         self.eye = training.Linear(64, E, rng, dtype)
@@ -77,12 +77,12 @@ class Writer:
         lengths = LENGTHS[labels]
         T = lengths.max()
         targets = SPELLED[labels, :T].T
-        # 1. look, then read the characters, each one step later              x      (T, B, E)
+        # 1. encode the image, then embed the previous characters             x      (T, B, E)
         seen = np.maximum(self.eye(images), 0)
         x = np.concatenate([seen[None], self.characters(targets[:-1])])
-        # 2. remember                                                         output (T, B, H)
+        # 2. the LSTM                                                         output (T, B, H)
         output, _, tape = self.lstm.forward(x, lengths=lengths)
-        # 3. score what comes next, up to each name's end mark
+        # 3. score the next characters, up to each name's end mark
         inside = np.arange(T)[:, None] < lengths
         loss, d_logits = training.softmax_loss(self.head(output), targets, inside)
 
@@ -105,7 +105,7 @@ class Writer:
         return np.stack(ids), np.stack(probabilities)
 
     def probabilities(self, images):
-        """What the chain rule gives each of the ten names: (B, 10)."""
+        """The probability of each of the ten names by the chain rule: (B, 10)."""
         seen = np.maximum(self.eye(images), 0)
         each = np.arange(len(images))
         result = np.empty((len(images), len(NAMES)))
@@ -123,7 +123,7 @@ class Writer:
 
 
 class Classifier:
-    """The same eye, and a head that scores the ten classes."""
+    """The same image encoder, and a head that scores the ten classes."""
 
     def __init__(self, E, H, rng, dtype=np.float32):
         self.eye = training.Linear(64, E, rng, dtype)
@@ -150,7 +150,7 @@ BATCH, RATE, NOISE = 64, 0.01, 0.5
 
 
 def fit(kind, images, labels, passes, seed):
-    """A model of that kind, trained on variants (copies, N, 8, 8) of the images with normal noise on top."""
+    """A model of a kind, trained on variants (copies, N, 8, 8) of the images with added normal noise."""
     rng = np.random.default_rng(seed)
     model = kind(E, H, rng)
     optimizer = training.Optimizer(model.parts, RATE, clip=1.0)
@@ -169,11 +169,11 @@ def fit(kind, images, labels, passes, seed):
     return model
 
 
-# What was found ---------------------------------------------------------------------------------
+# Results ----------------------------------------------------------------------------------------
 
 
 def hesitation(ids, probabilities):
-    """The mean entropy in bits of the first character, of the one after t, f or s, and of the rest of the names."""
+    """The mean entropy in bits of the first character, of the character after t, f or s, and of all others."""
     bits = -np.sum(probabilities * np.log2(np.maximum(probabilities, 1e-30)), axis=2)
     place = np.full(ids.shape, 2)
     place[1, np.isin(ids[0], [ALPHABET.index(character) for character in "tfs"])] = 1
@@ -184,7 +184,7 @@ def hesitation(ids, probabilities):
 
 
 def judge(writer, images, labels):
-    """What the writer makes of images (N, 64), in numbers."""
+    """Statistics of the names written for images (N, 64)."""
     ids, probabilities = writer.write(images)
     written = [decode(one) for one in ids.T]
     of_names = writer.probabilities(images)
@@ -200,7 +200,7 @@ def judge(writer, images, labels):
 
 
 def chosen(ids, probabilities, labels):
-    """Indices of eight names written right, six of them with the most doubt, and of four written wrong."""
+    """Indices of eight names written right, six of them the least certain, and of four written wrong."""
     right = np.array([decode(one) == NAMES[label] for one, label in zip(ids.T, labels, strict=True)])
     order = np.argsort(probabilities.max(axis=2).min(axis=0), kind="stable")  # the least certain first
 

@@ -1,7 +1,7 @@
-"""What the examples share: embeddings and linear heads, losses, Adam, clipping, batches and the training loop.
+"""Training code of the examples: embeddings and linear heads, losses, Adam, clipping, batches and the training loop.
 
-Import it before NumPy. Gradients are named after what they belong to, d_logits or d_rows, and a model is a list of
-parts, each with its `params`: an `Embedding`, a `Linear`, a fastrnn layer.
+Import it before NumPy. Gradients are named after their arrays, d_logits or d_rows, and a model is a list of parts, each
+with its `params`: an `Embedding`, a `Linear`, a fastrnn layer.
 
     lstm, head = fastrnn.LSTM(I, H, rng=rng), training.Linear(H, V, rng)
     optimizer = training.Optimizer([lstm, head], rate=0.003, clip=1.0)
@@ -41,12 +41,12 @@ except ImportError:
     print("error: the examples need tqdm: pip install '.[demo]'", file=sys.stderr)
     raise SystemExit(2) from None
 
-# A run that diverges meets the check of its loss; no warnings on the way there.
+# `run` checks the loss for divergence; NumPy's warnings before that are suppressed.
 DIVERGING = {"over": "ignore", "invalid": "ignore"}
 
 
 class Failure(Exception):
-    """Something the user can put right: one line on stderr, exit status 2."""
+    """An error that the user can correct: one line on stderr, exit status 2."""
 
 
 # Parts of a model -------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class Embedding:
 
 
 def add_by_symbol(d_embedding, ids, d_vectors):
-    """Adds to each row of d_embedding (V, E) the d_vectors (..., E) from where its symbol stood in ids (...)."""
+    """Adds to each row of d_embedding (V, E) the d_vectors (..., E) at the positions of its symbol in ids (...)."""
     if ids.size == 0:
         return
     # sort by symbol, sum the runs
@@ -103,8 +103,8 @@ def add_by_symbol(d_embedding, ids, d_vectors):
 
 
 def cross_entropy(logits, targets):
-    """logits (N, V), targets (N,) -> -log softmax(logits)[target] in nats (N,), and the softmax,
-    which takes the place of logits."""
+    """logits (N, V), targets (N,) -> -log softmax(logits)[target] in nats (N,), and the softmax, computed in place of
+    logits."""
     logits -= logits.max(axis=1, keepdims=True)
     wanted = logits[np.arange(len(targets)), targets]
     np.exp(logits, out=logits)
@@ -114,7 +114,7 @@ def cross_entropy(logits, targets):
 
 
 def softmax(scores):
-    """exp(scores) along the last axis, made to add up to 1; takes the place of scores. Of -inf it makes 0."""
+    """The softmax of scores along the last axis, in place; -inf becomes 0."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
@@ -124,7 +124,7 @@ def softmax(scores):
 def softmax_loss(logits, targets, mask=None):
     """The mean cross-entropy in nats, and its gradient d_logits.
 
-    logits (..., V), targets (...), and a mask (...) of what counts, if not all does. Overwrites logits.
+    logits (..., V), targets (...), and an optional mask (...) of the counted positions. Overwrites logits.
     """
     V = logits.shape[-1]
     with np.errstate(**DIVERGING):
@@ -187,7 +187,7 @@ def gradient_norm(d_flats):
 
 
 def clip_scale(d_flats, limit):
-    """What to multiply a gradient by, to bring its global norm to `limit` at most (Pascanu 2013)."""
+    """The factor that reduces a gradient's global norm to at most `limit` (Pascanu 2013)."""
     norm = gradient_norm(d_flats)
     return min(1.0, limit / norm) if norm else 1.0
 
@@ -201,7 +201,8 @@ class Optimizer:
         self.rate, self.clip, self.t = rate, clip, 0
 
     def step(self, d_params, rate=None):
-        """One step along the gradients of the parts, in their order; overwrites them. `rate` for this step alone."""
+        """One step along the gradients of the parts, in their order; overwrites them. `rate` applies to this step
+        only."""
         d_flats = [d.flat for d in d_params]
         self.t += 1
         scale = clip_scale(d_flats, self.clip)
@@ -209,7 +210,7 @@ class Optimizer:
 
 
 def batches(n, size, rng):
-    """Indices (size,) of n examples, without end: in a new order in each pass, what does not fill a batch left out."""
+    """Endless batches of indices (size,) of n examples: a new order in each pass, without an incomplete last batch."""
     size = min(size, n)
     while True:
         order = rng.permutation(n)
@@ -220,7 +221,7 @@ def batches(n, size, rng):
 def run(step, iterations, description="", *, until=None):
     """Calls step(iteration), which returns a loss, and shows a bar; returns the losses.
 
-    Ends early where `until(iteration)`, called after each step, returns true.
+    Ends early if `until(iteration)`, called after each step, returns true.
     """
     losses = []
     interval = 0.1 if sys.stderr.isatty() else 10
@@ -238,7 +239,7 @@ def run(step, iterations, description="", *, until=None):
 
 
 def side_by_side(function, jobs, description=""):
-    """[function(*job) for job in jobs], on all cores, each job on one of them, with a bar.
+    """[function(*job) for job in jobs], in parallel on all cores, one job per core, with a bar.
 
     For many small trainings. The function and its arguments must be picklable; results are in the order of the jobs.
     """
@@ -260,10 +261,10 @@ def side_by_side(function, jobs, description=""):
 
 
 def study(main, description):
-    """Runs an example of the study: main(options) -> its numbers, which are printed and written down.
+    """Runs an example of the study: main(options) -> its numbers, which are written as JSON.
 
-    `options` has `quick`, `seed` and `output`, the folder for pictures. The numbers, a dictionary for json, go to
-    NAME.json in it, NAME being that of the example's file.
+    `options` has `quick`, `seed` and `output`, the folder for figures. The numbers, a dictionary, go to NAME.json in
+    that folder; NAME is the name of the example's file.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="smaller and shorter: seconds, and rougher numbers")

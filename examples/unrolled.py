@@ -1,14 +1,14 @@
-"""A recurrent layer is a loop, and the loop unrolled is a chain of one cell: the same network, bit for bit.
+"""Compares a recurrent layer with its unrolled chain of cells: the same network, bit for bit.
 
-After Olah, "Understanding LSTM Networks" (2015). A layer goes over T steps by itself; a cell takes one step, and T of
-them in a row, each handing its state to the next, have to compute the same, and so do their gradients on the way back.
+After Olah, "Understanding LSTM Networks" (2015). A layer computes T steps; a cell computes one step. A chain of T
+cells, each passing its state to the next, must compute the same outputs and the same gradients.
 
     python examples/unrolled.py
 
-To see: outputs, states and the gradients of inputs and states are equal to the last bit, in float32 and float64, of
+Results: outputs, states and the gradients of inputs and states are equal to the last bit, in float32 and float64, for
 LSTM, GRU and RNN. The gradients of weights are equal to rounding: the layer adds each term with one fused multiply-add,
-while the terms of a chain are rounded before they are added. Biases have no product to round, so for one sequence
-theirs are equal to the last bit, too. The picture shows the loop and the chain, with the values of a run.
+while the chain rounds the terms before it adds them. Gradients of biases have no product to round, so for one sequence
+they are equal to the last bit, too. The figure shows the loop and the chain, with the values of a run.
 """
 
 import training  # isort: skip, before NumPy
@@ -30,7 +30,7 @@ PAIRS = {
 
 
 def members(state):
-    """(h,) or (h, c), of a cell or of a layer of one."""
+    """(h,) or (h, c), of a cell or of a single layer."""
     return state if isinstance(state, tuple) else (state,)
 
 
@@ -49,7 +49,7 @@ def backward_chain(cell, tapes, state, d_output):
     d_state = tuple(np.zeros_like(s) for s in members(state))
     d_x, d_params = [], cell.params.zeros_like()
     for tape, d_output_t in zip(reversed(tapes), reversed(d_output)):
-        # h_t is what the next step reads, and it is the output
+        # h_t is both the next step's input and the output
         d_h, *d_c = d_state
         d_h = d_h + d_output_t
         d_x_t, d_state, d_step = cell.backward(tape, (d_h, *d_c) if d_c else d_h)
@@ -60,12 +60,12 @@ def backward_chain(cell, tapes, state, d_output):
 
 
 def same(a, b):
-    """Whether all bits are."""
+    """Whether all bits are equal."""
     return all(u.tobytes() == v.tobytes() for u, v in zip(members(a), members(b), strict=True))
 
 
 def compare(name, T, B, I, H, dtype, seed):
-    """What is equal to the last bit, and how far apart the gradients of the parameters are."""
+    """The arrays that are equal to the last bit, and the differences of the gradients of the parameters."""
     rng = np.random.default_rng(seed)
     Layer, Cell = PAIRS[name]
     layer, cell = Layer(I, H, dtype=dtype, rng=rng), Cell(I, H, dtype=dtype)
@@ -123,7 +123,7 @@ def numbers(axes, x, y, values):
 
 
 def draw_cell(axes, x):
-    """The box of an LSTM's step: c passes on its belt, forgets at the cross and takes in at the plus."""
+    """The box of an LSTM's step: c is multiplied by f at the cross, and i * g is added at the plus."""
     box(axes, x - 0.75, -0.95, 1.5, 1.9, 0.14, facecolor="#f3f5f8", linewidth=1.1, zorder=2)
     line = {"color": figures.INK, "linewidth": 0.9, "zorder": 3}
     small = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 5}
@@ -203,7 +203,7 @@ def draw(x, output, c, path):
 
 
 def impulse(T=5, I=3, H=6, seed=0):
-    """x, output and c of an LSTM that hears one loud input and silence after it, its forget gates nearly open."""
+    """x, output and c of an LSTM with one large input followed by zeros, its forget gates nearly open."""
     cell = fastrnn.LSTMCell(I, H, rng=seed)
     for bias in ("bias_ih", "bias_hh"):
         cell.params[bias][...] = 0

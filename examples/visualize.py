@@ -1,19 +1,19 @@
-"""What the cells of a character model keep track of, seen in its gates and cell states.
+"""Finds interpretable cells of a character model, by its gates and cell states.
 
 After A. Karpathy, J. Johnson and L. Fei-Fei, "Visualizing and Understanding Recurrent Networks", 2015. The model is
-that of char_lm.py, and it reads the sources of Python's standard library: a text with quotes, brackets, comments and
-indentation, of which one can say at every character whether it is inside of them.
+that of char_lm.py, and it reads the sources of Python's standard library, a text with strings, brackets, comments and
+indentation, so that each character has labels.
 
     python examples/visualize.py            # four models, a few minutes
     python examples/visualize.py --quick
 
-A cell is looked for whose state goes with the position in the line, one with the depth of the brackets, and so on: by
-its correlation over one half of the held-out text. The correlation over the other half then tells whether it was found
-or picked, and the cells of a model that has not been trained tell what there is to find without learning.
+For each label (the position in the line, the depth of the brackets and so on) the program selects the cell with the
+largest correlation over one half of the held-out text. The correlation over the other half excludes selection by
+chance, and an untrained model is the baseline.
 
-Written are visualize-gates.png, how often each gate is shut or open; visualize-cells.png, text in the colours of the
-cells that were found; visualize-correlations.png, all cells over both halves; and visualize.html, a page in need of
-nothing else, in which any cell or gate can be chosen to colour a text.
+Output: visualize-gates.png, how often each gate is closed or open; visualize-cells.png, text in the colours of the
+selected cells; visualize-correlations.png, all cells over both halves; and visualize.html, a self-contained page that
+colours a text by any cell or gate.
 """
 
 import base64
@@ -30,7 +30,7 @@ import numpy as np
 import char_lm
 import figures
 
-# What a cell might keep track of.
+# The labels of a character.
 FEATURES = {
     "position": "position in the line",
     "indentation": "indentation of the line",
@@ -45,7 +45,7 @@ QUOTE = re.compile("['\"]")
 LAYERS = 2
 HELD_OUT = 100_000  # characters of the held-out text, at most
 COLUMNS = 90
-# Of -1, 0 and 1, light enough to read what stands on them.
+# The colours of -1, 0 and 1, light enough for text on them to be read.
 PALETTE = [(0.42, 0.66, 0.90), (1, 1, 1), (0.95, 0.58, 0.33)]
 ABOUT = """An LSTM of {layers} layers with {units} units each has learnt to tell the next character of Python sources,
 at {bits:.2f} bits a character. It reads this text, which it has not seen before, character by character; the colour
@@ -69,7 +69,7 @@ def sources(limit):
 
 
 def features(source):
-    """name -> (n,): of Python source of n characters, what is so once each of them has been read."""
+    """name -> (n,): the labels of a Python source of n characters, after each character."""
     lines = list(io.StringIO(source))
     starts = np.concatenate([[0], np.cumsum([len(line) for line in lines])])
     named = {name: np.zeros(len(source), np.float32) for name in FEATURES}
@@ -125,7 +125,7 @@ def recorded(model, ids, window=2000):
 
 
 def correlations(states, label):
-    """Of states (n, M) with label (n,): r (M,), 0 where nothing changes."""
+    """Correlations r (M,) of states (n, M) with label (n,); 0 for constant arrays."""
     states = states - states.mean(axis=0)
     label = label - label.mean()
     scale = np.sqrt((states * states).sum(axis=0) * (label @ label))
@@ -153,7 +153,7 @@ def oriented(r):
 
 
 def of_seed(seed, quick):
-    """Trains a model and reads the held-out text with it: all that the pictures show."""
+    """Trains a model and reads the held-out text with it; returns the data of the figures."""
     modules = sources(1_000_000 if quick else 3_000_000)
     text = char_lm.Text("".join(modules))
     ids = text.held_out[-HELD_OUT:]
@@ -204,7 +204,7 @@ def telling(characters, labels, count):
 
 
 def draw_gates(seen, path):
-    """Each unit by how often a gate of it is open, and how often shut."""
+    """Plots each unit by how often its gate is open, and how often closed."""
     fig, axes = figures.figure(7.2, 2.9, ncols=len(GATES), sharex=True, sharey=True)
     ticks = np.linspace(0, 1, 6)
     for axis, (gate, name) in zip(axes, GATES.items()):
@@ -248,8 +248,8 @@ def place(r, k):
 
 
 def draw_cells(seen, path):
-    """Lines of the other half in the colours of the cells that were found, from least, blue, to most, orange, of what
-    they follow."""
+    """Lines of the other half in the colours of the selected cells, from the least value of the label, blue, to the
+    largest, orange."""
     fig, axes = figures.figure(7.2, 7.0, nrows=len(FEATURES))
     colours = figures.matplotlib.colors.LinearSegmentedColormap.from_list("cells", PALETTE)
     letter = {"family": "DejaVu Sans Mono", "size": 8, "ha": "center", "va": "center_baseline", "in_layout": False}
@@ -273,7 +273,7 @@ def draw_cells(seen, path):
 
 
 def write_page(seen, path):
-    """The page, with what all units do over a passage of the other half."""
+    """The page, with the gates and states of all units over a passage of the other half."""
     record = seen["record"]
     names = {"c": "tanh of the cell state", **GATES}
     low = {name: -1 if name == "c" else 0 for name in names}
@@ -333,7 +333,7 @@ def main(options):
 
 
 def spread(values):
-    """The mean, and the least and the largest where there are several."""
+    """The mean, and the minimum and maximum if there are several."""
     mean = f"{np.mean(values):.2f}"
     return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
 

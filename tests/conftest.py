@@ -1,4 +1,4 @@
-"""Fixtures that the tests share: one test run covers every instruction set and precision this machine can run."""
+"""Common fixtures: one test run covers every instruction set and precision this machine can run."""
 
 import os
 
@@ -33,9 +33,9 @@ def dtype(request):
 
 @pytest.fixture
 def threads():
-    """A function that sets the number of threads, all of which then take part, however many processors there are.
+    """A function that sets the number of threads; all of them take part, for any number of processors.
 
-    The number before comes back after the test.
+    The previous number is restored after the test.
     """
     before = _threads._num_threads
     _core.team_policy("patient")
@@ -46,7 +46,7 @@ def threads():
 
 @pytest.fixture
 def every_isa():
-    """A function that goes through the instruction sets that this machine can run, each in use for its turn."""
+    """A function that iterates over the instruction sets of this machine, with each in use for one iteration."""
 
     def turns():
         for name in _config.runnable():

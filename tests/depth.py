@@ -1,6 +1,6 @@
-"""How deep tests with drawn arguments look: FASTRNN_FUZZ=n draws n times as many cases, and others in each run.
+"""The depth of tests with drawn arguments: FASTRNN_FUZZ=n draws n times as many cases, and others in each run.
 
-Without it, as in `make test` and CI, the cases are the same in each run: a failure is one of the change at hand.
+Without it, as in `make test` and CI, the cases are the same in each run: a failure comes from the current change.
 """
 
 import os

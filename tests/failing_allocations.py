@@ -1,8 +1,8 @@
-"""Lets each allocation of a call fail in turn: `python failing_allocations.py LIBRARY CASES`, for test_faults.py.
+"""Makes each allocation of a call fail in turn: `python failing_allocations.py LIBRARY CASES`, for test_faults.py.
 
-LIBRARY is what tests/c/failing_malloc.c has become, which must be loaded before everything else; CASES is how the names
-of the cases begin. What fails are the allocations of the extension, and NumPy's of arrays; not Python's own of small
-objects.
+LIBRARY is the compiled tests/c/failing_malloc.c, which must be loaded first; CASES is the common prefix of the names of
+the cases. The allocations of the extension and NumPy's allocations of arrays fail; Python's allocations of small
+objects do not.
 """
 
 import ctypes
@@ -22,12 +22,12 @@ RAGGED = {"lengths": np.arange(B) % (T + 1)}
 
 
 def flat(*results):
-    """The bytes of arrays, however deep they lie in tuples."""
+    """The bytes of arrays in nested tuples."""
     return b"".join(flat(*r) if isinstance(r, tuple) else r.tobytes() for r in results)
 
 
-# A case is a function that returns two more: an action, whose result is bytes, and what tells, in bytes as well, that
-# an action that has failed has changed nothing.
+# A case is a function that returns two functions: an action, whose result is bytes, and a check, whose bytes are equal
+# before and after a failed action.
 
 
 def observed(layer):
@@ -51,7 +51,7 @@ def train(layer, frozen=False, **options):
 
 
 def backward(layer, **options):
-    """Of one tape, whatever has failed before."""
+    """Backward of one tape, after any failures."""
     output, state_n, tape = layer.forward(X, **options)
 
     def action():
@@ -110,7 +110,7 @@ def of(way, cls, options, **more):
 
 
 def long_stack():
-    """More layers than run together, with more workspace than is kept."""
+    """More layers than run side by side, with more workspace than is kept."""
     return step(fastrnn.RNN(1, 1, num_layers=17, rng=0), np.ones((2, 260_000, 1), np.float32))
 
 
@@ -143,13 +143,13 @@ CASES = {
 
 
 def address_range(path):
-    """Where the code of a library lies."""
+    """The address range of a library's code."""
     with open("/proc/self/maps") as maps:
         places = [line.split()[0].split("-") for line in maps if line.rstrip().endswith(path)]
     return min(int(low, 16) for low, _ in places), max(int(high, 16) for _, high in places)
 
 
-MEM_HANDLER = b"mem_handler"  # the name that NumPy wants
+MEM_HANDLER = b"mem_handler"  # the name that NumPy requires
 
 
 def numpy_handler(structure):
@@ -158,7 +158,7 @@ def numpy_handler(structure):
 
 
 def use_handler(handler):
-    """For the arrays that this thread makes from now on: PyDataMem_SetHandler of NumPy's C interface."""
+    """Sets the allocator of this thread's new arrays: PyDataMem_SetHandler of NumPy's C interface."""
     pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
     table = pointer(("PyCapsule_GetPointer", ctypes.pythonapi))(np._core._multiarray_umath._ARRAY_API, None)
     address = ctypes.cast(table, ctypes.POINTER(ctypes.c_void_p))[304]
@@ -180,9 +180,9 @@ class Faults:
         return self.library.faults_live()
 
     def attempt(self, case, n):
-        """The case with its n-th allocation failing, then without: whether it failed, its result, and its allocations.
+        """Runs the case with its n-th allocation failing, then without failure: (failed, result, allocations).
 
-        In a thread of its own, so that it begins without a workspace and leaves none behind.
+        It runs in a new thread, so that it starts without a workspace and leaves none.
         """
         found = {}
 
@@ -211,8 +211,8 @@ class Faults:
         return found
 
     def run(self, case):
-        """How many allocations have failed, one after the other."""
-        self.attempt(case, 0)  # what is made once and kept, by NumPy too
+        """Makes allocations fail one after the other; returns their number."""
+        self.attempt(case, 0)  # one-time allocations, including NumPy's
         expected = self.attempt(case, 0)
         assert expected["allocations"] > 0
         for n in range(1, expected["allocations"] + 1):

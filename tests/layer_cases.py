@@ -1,4 +1,4 @@
-"""Layers of every kind with drawn options, and what the reference makes of them, one direction of one layer a time."""
+"""Layers of every kind with drawn options, and their results by the reference, one direction of one layer at a time."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -92,7 +92,7 @@ def reference_forward(layer, x, state, lengths):
 
 
 def reference_results(layer, x, state, lengths, d_output, d_state_n):
-    """What `results` gives, by fastrnn.reference."""
+    """The results of `results`, by fastrnn.reference."""
     backward = getattr(reference, f"{type(layer).__name__.lower()}_backward")
     directions = directions_of(layer)
     outputs, tapes, states_n = reference_forward(layer, x, state, lengths)
@@ -113,7 +113,7 @@ def reference_results(layer, x, state, lengths, d_output, d_state_n):
     return named | {f"d_{n}": d_params[f"d_{n}"] for n in layer.params}
 
 
-# Where the reference's tapes have the gates of a step.
+# The fields of the reference's tapes that hold the gates of a step.
 KNOWN = {
     fastrnn.LSTM: {"i": 3, "f": 4, "g": 5, "o": 6, "c": 7},
     fastrnn.GRU: {"r": 3, "z": 4, "n": 5},
@@ -122,7 +122,7 @@ KNOWN = {
 
 
 def reference_gates(layer, x, state, lengths):
-    """What `forward(..., return_gates=True)` gives as gates, by fastrnn.reference."""
+    """The gates of `forward(..., return_gates=True)`, by fastrnn.reference."""
     outputs, tapes, _ = reference_forward(layer, x, state, lengths)
     found = []
     for output, tape in zip(sum(outputs, []), sum(tapes, [])):

@@ -1,4 +1,4 @@
-"""Random arguments for one LSTM layer, and everything that its functions give for them."""
+"""Random arguments for one LSTM layer, and the results of its functions."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Case(NamedTuple):
 
 
 def draw(rng, dtype, T, B, I, H, bias=True, scale=1.0):
-    """Numbers from a range in which the gates are neither shut nor open."""
+    """Random numbers for which the gates are neither closed nor fully open."""
 
     def uniform(*shape):
         return (scale * rng.uniform(-1, 1, shape)).astype(dtype)

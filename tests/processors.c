@@ -1,11 +1,11 @@
-/* Fixed problems for the C interface, with every instruction set that the processor supports. What comes out is written
- * in a form that does not depend on the processor, so that test_processors.py can compare machines:
+/* Fixed problems for the C interface, with every instruction set that the processor supports. The output does
+ * not depend on the processor, so that test_processors.py can compare machines:
  *
  *   processors            of each set and problem a hash of the values of all its arrays
  *   processors --values   the arrays: a line "set problem array rows columns", then the numbers, little-endian doubles
  *
- * The inputs are made of integers. Every array ends where its page of memory ends, and the next one must not be
- * touched. The caller's rounding mode is upward: no result may show it, and it must still be there afterwards. */
+ * The inputs are made of integers. Every array ends at the end of its page of memory, and the next page must not be
+ * touched. The caller's rounding mode is upward: it must not affect a result, and must be unchanged afterwards. */
 #define _DEFAULT_SOURCE /* mmap */
 #include <fenv.h>
 #include <float.h>
@@ -100,7 +100,7 @@ static void *given(const char *name, int layer, ptrdiff_t rows, ptrdiff_t column
     return data;
 }
 
-/* An array to be written: of NaN, so that a number that was left out is seen. */
+/* An output array, filled with NaN to detect numbers that are not written. */
 static void *room(const char *name, int layer, ptrdiff_t rows, ptrdiff_t columns, size_t element)
 {
     return memset(new_array(name, layer, rows, columns, element), 0xff, (size_t)(rows * columns) * element);

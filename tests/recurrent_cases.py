@@ -1,4 +1,4 @@
-"""Random arguments for the functions of one layer and one direction, of every cell, and all that they give for them."""
+"""Random arguments for the functions of one layer and one direction, of every cell, and their results."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class Case(NamedTuple):
 
 
 def draw(rng, cell, T, B, I, H, *, P=None, biases=BIASES, peephole=False, dtype=np.float64, **options):
-    """Numbers from a range in which the gates are neither shut nor open; a P of None is no projection."""
+    """Random numbers for which the gates are neither closed nor fully open; a P of None means no projection."""
 
     def uniform(*shape, bound=1.0):
         return rng.uniform(-bound, bound, shape).astype(dtype)
@@ -74,7 +74,7 @@ def with_options(case, **options):
 
 
 def of_cell(case, state):
-    """A tuple as the cell's functions take it: of the LSTM as it is, else its only member."""
+    """A state tuple as the cell's functions take it: unchanged for the LSTM, else its only member."""
     return state if case.cell == "lstm" else state[0]
 
 
@@ -83,7 +83,7 @@ def as_tuple(state):
 
 
 def infer(module, case):
-    """output and the members of state_n, of the function that keeps no tape."""
+    """output and the members of state_n of the function without a tape."""
     function = getattr(module, case.cell)
     output, state_n = function(case.x, of_cell(case, case.state), **case.weights, **case.options)
     return output, *as_tuple(state_n)
@@ -112,7 +112,7 @@ def alone(case, b):
 
 
 def turned(case, a):
-    """(T, B, ...) with every sequence of the case read from its own end; what lies beyond stays."""
+    """(T, B, ...) with every sequence of the case reversed within its length; the padding is unchanged."""
     a = a.copy()
     for b, length in enumerate(lengths_of(case)):
         a[:length, b] = a[:length, b][::-1]
@@ -120,7 +120,7 @@ def turned(case, a):
 
 
 def with_beyond(case, a, value):
-    """(T, B, ...) with a value written wherever a sequence of the case has ended."""
+    """(T, B, ...) with a value written into the padding of each sequence."""
     a = a.copy()
     for b, length in enumerate(lengths_of(case)):
         a[length:, b] = value

@@ -1,4 +1,4 @@
-"""sigmoid and tanh of the kernels: accuracy against a higher precision, and what they promise at the edges."""
+"""sigmoid and tanh of the kernels: accuracy against a higher precision, and guarantees at the edges."""
 
 import mpmath
 import numpy as np
@@ -41,7 +41,7 @@ def test_float32_is_within_2_ulp(function, isa):
         normal = np.abs(exact) >= tiny
         units = np.abs(y - exact)[normal] / np.spacing(np.abs(exact[normal]).astype(np.float32))
         assert units.max() <= 2
-        # A result that is no normal number may become a zero of the same sign, and nothing else.
+        # A denormal result may only be flushed to a zero of the same sign.
         rest, exact_rest = y[~normal], exact[~normal]
         assert np.all((rest == 0) | (np.abs(rest - exact_rest) <= 2 * np.spacing(np.float32(0))))
         assert np.all(np.signbit(rest) == np.signbit(exact_rest))
@@ -66,7 +66,7 @@ def test_float64_is_within_4_ulp(function, isa):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_float32_is_monotone(function, isa):
-    """Over every float32 around the points where the formula changes, where an approximation might step back."""
+    """Checks every float32 around the points where the formula changes, for losses of monotonicity."""
     reductions = [(n - 0.5) * np.log(2) / halves for n in range(1, 18) for halves in (1, 2)]
     for centre in reductions:
         x = all_float32(centre * 0.9999, centre * 1.0001)

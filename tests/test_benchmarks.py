@@ -1,4 +1,4 @@
-"""benchmarks/: the arithmetic of its tables, floors and verdicts; measured is next to nothing."""
+"""benchmarks/: the arithmetic of its tables, floors and verdicts, almost without measurements."""
 
 import json
 import multiprocessing
@@ -40,7 +40,7 @@ LIMITS = {
 
 
 def run_of(*results, limits=LIMITS, **more):
-    """What suite.py would write about these (mode, shape, {library: seconds of each round}, kind if not plain)."""
+    """The output of suite.py for (mode, shape, {library: seconds of each round}, kind if not plain)."""
     return {
         "machine": "a machine",
         "versions": {"fastrnn": "1", "torch": "2"},
@@ -48,7 +48,7 @@ def run_of(*results, limits=LIMITS, **more):
         "limits": limits and {"threads": {"1": limits}},
         "results": [
             {"mode": mode, "dtype": "float32", "shape": list(shape), "table": None, "seconds": seconds}
-            | {"kind": name for name in kind}  # files of old have none
+            | {"kind": name for name in kind}  # old files have none
             for mode, shape, seconds, *kind in results
         ],
     } | more
@@ -619,7 +619,7 @@ def test_the_suite_with_kinds(tmp_path):
 
 
 def numbers_of(costs, p99, before=0.0, rates=None):
-    """What company.py writes about a setting."""
+    """The output of company.py for a setting."""
     quartiles = [float(q) for q in np.quantile(costs, [0.25, 0.5, 0.75])]
     rates = [1 / cost for cost in costs] if rates is None else rates
     return {
@@ -663,7 +663,7 @@ def test_every_situation_is_measured_at_some_shape():
 
 
 def test_the_best_fixed_number_has_the_most_calls_a_second():
-    """A median that is often right is not the best where some calls take a hundred times as long."""
+    """The setting with the best median is not the best if some calls take a hundred times as long."""
     settings = {
         "fastrnn": numbers_of([2.4e-3] * 3, 3e-3),
         ONE: numbers_of([2e-3] * 3, 2.5e-3),
@@ -785,7 +785,7 @@ def test_the_environment_is_put_back(monkeypatch):
 
 
 def test_company_from_end_to_end(tmp_path):
-    """Each way to call and to disturb once, with calls of microseconds."""
+    """Runs each kind of call and disturbance once, with calls of microseconds."""
     prefix = tmp_path / "folder" / "company"
     names = ["product-small", "threads-2", "processes-2", "busy", "extra-thread", "one-processor-late", "forked"]
     names = [name for name in [*names, "spawned"] if situations.SITUATIONS[name].missing is None]
@@ -807,7 +807,7 @@ def test_company_from_end_to_end(tmp_path):
 
 
 def test_a_default_is_left_alone():
-    """Without a number of threads nothing is set, in fastrnn and in whatever else is installed."""
+    """Without a number of threads nothing is set, in fastrnn and in all other installed libraries."""
     before = fastrnn.get_num_threads()
     try:
         fastrnn.set_num_threads(3)

@@ -1,4 +1,4 @@
-"""examples/char_lm.py: its gradients, and what it promises on the command line."""
+"""examples/char_lm.py: its gradients, and its command line."""
 
 import hashlib
 import importlib.util
@@ -20,7 +20,7 @@ import fastrnn
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPT = EXAMPLES / "char_lm.py"
 with pytest.MonkeyPatch.context() as patch:
-    # set here, so that what the example sets does not stay for the other tests
+    # set here, so that the example's setting does not affect other tests
     patch.setenv("OPENBLAS_NUM_THREADS", "1")
     patch.syspath_prepend(EXAMPLES)
     import char_lm
@@ -33,7 +33,7 @@ SMALL = (
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty current directory but for text.txt."""
+    """A current directory that contains only text.txt."""
     (tmp_path / "text.txt").write_text(PROSE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -50,19 +50,19 @@ def environment():
 
 
 def run(*options):
-    """The example in a process of its own, expected to succeed."""
+    """Runs the example in a new process, which must succeed."""
     done = subprocess.run(command(*options), env=environment(), capture_output=True, encoding="utf-8", timeout=60)
     assert done.returncode == 0, done.stderr
     return done
 
 
 def main(*options):
-    """The example in this process: its exit status."""
+    """Runs the example in this process; returns its exit status."""
     return char_lm.main(["--text=text.txt", *SMALL, *options])
 
 
 def assert_refused(capsys, status, *words):
-    """Exit status 2 and one line on stderr, which has the words in it."""
+    """Expects exit status 2 and one line on stderr that contains the words."""
     out, err = capsys.readouterr()
     assert status == 2
     assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n"), err
@@ -247,7 +247,7 @@ def test_a_seed_reproduces_the_run_and_resuming_continues_it(folder, layers):
     assert expected == Path("again.npz").read_bytes() == Path("parts.npz").read_bytes()
     assert expected != Path("other.npz").read_bytes()
     assert char_lm.Text(PROSE).window(60, 16, 4)[0].shape == (16, 4)
-    with np.load("parts.npz") as saved:  # np.load reads the file in spite of the digest
+    with np.load("parts.npz") as saved:  # np.load reads the file despite the digest
         assert np.any(saved["lstm_second"])
 
 
@@ -303,7 +303,7 @@ def test_a_second_signal_acts_at_once(folder, capsys, monkeypatch):
         raise AssertionError("still there")
 
     monkeypatch.setattr(char_lm.CharModel, "gradient", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background program ignores it
     try:
         assert main("--iterations=20") == 128 + signal.SIGINT
     finally:
@@ -470,7 +470,7 @@ DAMAGE = {
     "empty": lambda data: b"",
     "pickle": lambda data: pickle.dumps({"about": 1}),
     "foreign": lambda data: foreign(weights=np.zeros(3)),
-    # what only intent can bring about
+    # possible only on purpose
     "signed-foreign": lambda data: signed(foreign(weights=np.zeros(3))),
     "signed-list": lambda data: signed(foreign(about=np.array("[1, 2]"))),
     "signed-no-json": lambda data: signed(foreign(about=np.array("{"))),

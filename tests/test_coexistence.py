@@ -1,6 +1,7 @@
-"""Beside other threads, other processes and other libraries: right results, no hanging, no great loss of speed.
+"""fastrnn beside other threads, other processes and other libraries: right results, no deadlock, no great loss of
+speed.
 
-Each case runs in a process of its own with a time limit: what hangs fails.
+Each case runs in a new process with a time limit: a deadlock fails.
 """
 
 import multiprocessing
@@ -14,7 +15,7 @@ import pytest
 
 import fastrnn
 
-LIMIT = 120  # seconds; all of them take a few
+LIMIT = 120  # seconds; a case takes a few
 
 BEGIN = """
 import os, sys, threading, time
@@ -35,7 +36,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def run(code, begin=BEGIN, **environment):
-    """Runs it in a new Python, which has to end well and in time; returns what it printed."""
+    """Runs code in a new Python, which must exit successfully and in time; returns its output."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", begin + textwrap.dedent(code)],
         env=os.environ | environment, capture_output=True, text=True, timeout=LIMIT,
@@ -113,7 +114,7 @@ def test_streams_of_one_layer_in_many_threads():
 
 @needs_fork
 def test_forks_while_other_threads_compute():
-    """The child has only the thread that forked; what the others held at that moment must not stop it."""
+    """The child has only the forking thread; locks held by other threads at the fork must not block it."""
     run("""
     over = threading.Event()
 
@@ -160,7 +161,7 @@ def output_of(layer, x):
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_pools_of_processes(method):
-    """Layers travel by pickle, and compute the same there; an outer limit fails it if it hangs."""
+    """Pickled layers compute the same in other processes; an outer time limit catches a deadlock."""
     layer = fastrnn.LSTM(16, 128, num_layers=2, rng=0)
     layer.freeze()
     batches = [np.random.default_rng(k).standard_normal((20, 8, 16)).astype(np.float32) for k in range(6)]
@@ -175,7 +176,7 @@ def test_pools_of_processes(method):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs setitimer")
 def test_signals_in_the_middle_of_calls():
-    """Their handlers run while calls do, and make calls themselves."""
+    """Signal handlers run during calls, and make calls themselves."""
     run("""
     import signal
     calls = []
@@ -225,7 +226,7 @@ def other():
 @pytest.mark.parametrize("first", ["ours", "theirs"])
 @pytest.mark.parametrize("name", OTHERS)
 def test_alternating_with(name, first):
-    """Turn by turn in one process, each with threads of its own (how fast: benchmarks/company.py)."""
+    """Calls libraries alternately in one process, each with its own threads (speed: benchmarks/company.py)."""
     if name != "numpy":
         pytest.importorskip(name)
     parts = [BEGIN, "import numpy as np" + OTHERS[name]]

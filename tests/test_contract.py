@@ -1,4 +1,4 @@
-"""The reproducibility contract: every claim on bytes, with ==."""
+"""The reproducibility contract: every claim, with == on bytes."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ import lstm_cases
 from depth import DEPTH
 from fastrnn import _config, functional
 
-# T, B, I, H: below and above one panel, block, tile; few and many rows; the last three are large enough to be shared.
+# T, B, I, H: below and above one panel, block, tile; few and many rows; the last three are large enough for two
+# threads.
 SHAPES = [
     (7, 5, 3, 9),
     (6, 16, 33, 33),
@@ -35,7 +36,7 @@ def case(request, dtype):
 
 
 def test_batch(case, isa, threads):
-    """A sequence's numbers do not depend on what else is in the batch."""
+    """A sequence's results do not depend on the other sequences of the batch."""
     B = case.x.shape[1]
     for num_threads in (1, 2):
         threads(num_threads)
@@ -50,7 +51,7 @@ def test_batch(case, isa, threads):
 
 
 def test_chunks(case, isa, threads):
-    """With time cut anywhere, the state carried, calls equal one call; so do the gradients of input and state."""
+    """Calls on chunks with the state carried equal one call; so do the gradients of input and state."""
     T = case.x.shape[0]
     threads(2)
     whole = lstm_cases.run(functional, case)
@@ -104,7 +105,7 @@ def test_training_equals_inference(case, isa):
 
 
 def strided(array):
-    """The same numbers, every second along each axis of a larger array, and read-only."""
+    """The same numbers with a stride of two along each axis of a larger array, read-only."""
     room = np.full([2 * n + 1 for n in array.shape], np.nan, array.dtype)
     view = room[tuple(slice(1, None, 2) for _ in array.shape)]
     view[...] = array
@@ -113,7 +114,7 @@ def strided(array):
 
 
 def reversed_axes(array):
-    """The same numbers in Fortran order, walked backwards along the first axis."""
+    """The same numbers in Fortran order, with a negative stride along the first axis."""
     return np.asfortranarray(array[::-1])[::-1]
 
 
@@ -141,7 +142,7 @@ def test_strides_alignment_and_byte_order(change, dtype, isa):
 
 
 def test_not_a_number_is_in_the_same_places(dtype, threads):
-    """Of a NaN only that it is one is promised; of all other numbers every bit."""
+    """NaNs are at the same positions; all other numbers are equal to the last bit."""
 
     def without_nan(result):
         return {name: np.where(np.isnan(array), dtype(7), array) for name, array in result.items()}
@@ -160,7 +161,7 @@ def test_not_a_number_is_in_the_same_places(dtype, threads):
 
 
 def test_nothing_given_equals_zeros_to_the_sign_of_zero(dtype, isa):
-    """state, bias and the gradients of results, where all that is summed are zeros of either sign."""
+    """Arguments for which all summands of state, bias and gradients are zeros of either sign."""
     zero, minus = np.zeros((1, 1), dtype), np.full((1, 1), -0.0, dtype)
     weights = [np.full((4, 1), -1, dtype), np.full((4, 1), -1, dtype)]
     bias = np.full(4, -0.0, dtype)
@@ -189,7 +190,7 @@ def test_a_second_run_gives_the_same_bytes(case, isa, threads):
     data=st.data(),
 )
 def test_layers_of_random_shape(T, B, I, H, layers, dtype, data):
-    """Everything at once: a part of the batch, time cut in two, other threads and another instruction set."""
+    """All lines at once: a part of the batch, two chunks in time, other threads and another instruction set."""
     layer = fastrnn.LSTM(max(I, 1), H, layers, dtype=dtype, rng=1)
     rng = np.random.default_rng(2)
     x = rng.standard_normal((T, B, max(I, 1))).astype(dtype)

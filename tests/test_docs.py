@@ -1,4 +1,4 @@
-"""The pages of docs/ and the docstrings: their examples run as they stand and print what they say."""
+"""The pages of docs/ and the docstrings: their examples run unchanged and print the documented output."""
 
 import doctest
 import importlib
@@ -15,7 +15,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 MODULES = [module.name for module in pkgutil.walk_packages(fastrnn.__path__, "fastrnn.")]
 MODULES.remove("fastrnn.__main__")
-MODULES.append("fastrnn")  # whose classes stand in the others
+MODULES.append("fastrnn")  # whose classes are defined in the others
 
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 
@@ -23,7 +23,7 @@ FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 def blocks_of(text):
     """(line, packages, code) of each block marked python.
 
-    What follows "python" on the line that opens a block are the packages that the block needs and fastrnn does not.
+    The words after "python" on the line that opens a block are the packages that the block needs and fastrnn does not.
     """
     for fence in FENCE.finditer(text):
         language, *packages = fence[1].split() or [""]
@@ -32,14 +32,14 @@ def blocks_of(text):
 
 
 def run_doctest(test):
-    """Fails with doctest's report, unless everything prints what it says."""
+    """Fails with doctest's report unless every example prints the expected output."""
     report = []
     if doctest.DocTestRunner(verbose=False).run(test, out=report.append, clear_globs=False).failed:
         pytest.fail("".join(report), pytrace=False)
 
 
 def run_block(page, line, code, names):
-    """Code with prompts as a doctest, other code as it is; with the page's own line numbers."""
+    """Runs code with prompts as a doctest, other code unchanged, with the page's line numbers."""
     if ">>> " in code:
         test = doctest.DocTestParser().get_doctest(code, {}, page.name, str(page), line)
         test.globs = names
@@ -49,7 +49,7 @@ def run_block(page, line, code, names):
 
 
 def run_page(page, installed=()):
-    """All blocks in one namespace, one after the other, less those that need a package not among those installed."""
+    """Runs all blocks in order in one namespace, except blocks that need a package not in `installed`."""
     names = {"__name__": "__main__"}
     for line, packages, code in blocks_of(page.read_text(encoding="utf-8")):
         if set(packages) <= set(installed):
@@ -66,7 +66,7 @@ def named(page):
 
 @pytest.fixture
 def somewhere(tmp_path, monkeypatch, threads):
-    """A folder for the files of a page; the number of threads is put back."""
+    """A folder for the files of a page; the number of threads is restored."""
     monkeypatch.chdir(tmp_path)
     # Processes that a page starts find this fastrnn, installed or not.
     monkeypatch.setenv("PYTHONPATH", str(Path(fastrnn.__file__).parent.parent))

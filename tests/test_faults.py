@@ -1,4 +1,4 @@
-"""What happens when things go wrong: no memory, a process that is killed. And nothing leaks when they go well."""
+"""Faults: failed allocations and killed processes; and no leaks without faults."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ import pytest
 import fastrnn
 
 HERE = Path(__file__).parent
-FOUND = {"PYTHONPATH": str(Path(fastrnn.__file__).parents[1])}  # by programs that run elsewhere
+FOUND = {"PYTHONPATH": str(Path(fastrnn.__file__).parents[1])}  # for programs run under emulation
 CC = os.environ.get("CC", "cc").split()
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at memory as Linux shows it")
@@ -31,7 +31,7 @@ def failing_malloc(tmp_path_factory):
 @pytest.mark.skipif(shutil.which(CC[0]) is None, reason="needs a C compiler")
 @pytest.mark.parametrize("cases", ["functional", "LSTM", "GRU", "RNN"])
 def test_each_allocation_may_fail(failing_malloc, cases):
-    """A MemoryError each time, nothing leaked, nothing changed, and the same bits when there is memory again."""
+    """Each failed allocation raises MemoryError, leaks nothing and changes nothing; a retry gives the same bits."""
     done = subprocess.run(
         [sys.executable, HERE / "failing_allocations.py", failing_malloc, cases],
         env=os.environ | FOUND | {"LD_PRELOAD": failing_malloc}, capture_output=True, text=True, timeout=600,
@@ -57,7 +57,7 @@ def test_memory_is_flat(cls, options):
 
     train(1000)
     grown = []
-    for _ in range(3):  # Python takes a MiB at a time, once: a leak shows in every round
+    for _ in range(3):  # Python allocates a MiB at a time, once: a leak shows in every round
         before = resident_bytes()
         train(10_000)
         grown.append(resident_bytes() - before)
@@ -89,7 +89,7 @@ def saved(path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("way", SAVE)
 def test_a_kill_while_saving_leaves_a_whole_file(tmp_path, way):
-    """A child writes two layers in turn until it is killed, at another moment each time."""
+    """A child writes two layers alternately until it is killed, each time at another moment."""
     if way == "save":
         pytest.importorskip("safetensors")
     code = f"""

@@ -1,4 +1,4 @@
-"""The fingerprint by which a changed x is noticed: no change of few bits is missed, wherever they are."""
+"""The fingerprint that detects a changed x: no change of few bits is missed, at any position."""
 
 import itertools
 import subprocess
@@ -9,8 +9,8 @@ import pytest
 
 from fastrnn import _core
 
-# Bits of a word of 8 bytes that have been hard to hash: signs and exponents of a float64 and of two float32, and what a
-# shift makes of bit 63.
+# Bits of a word of 8 bytes that are hard to hash: signs and exponents of a float64 and of two float32, and bit 63 after
+# a shift.
 HARD_BITS = [63, 62, 55, 54, 53, 52, 51, 34, 32, 31, 30, 29, 24, 23, 22, 2, 1, 0]
 
 
@@ -21,7 +21,7 @@ def numbers(words, seed=0):
 
 
 def assert_noticed(x, words, changes):
-    """Each change is a list of (word, bit); no two of one list are the same."""
+    """Each change is a list of distinct (word, bit)."""
     before = _core.fingerprint(x)
     for change in changes:
         for word, bit in change:
@@ -39,7 +39,7 @@ def test_every_change_of_one_or_two_bits():
 
 
 def test_a_sign_and_two_bits_of_the_word_32_bytes_on():
-    """A multiplication by an odd number keeps bit 63, and a shift by 29 makes bits 63 and 34 of it."""
+    """A multiplication by an odd number keeps bit 63, and a shift by 29 turns it into bits 63 and 34."""
     x, words = numbers(64)
     assert_noticed(x, words, [[(1, 63), (5, 63), (5, 34)]])
     pairs = [(k, k + distance) for distance in range(1, 17) for k in range(len(words) - distance)]
@@ -61,7 +61,7 @@ def test_changes_of_three_and_four_bits_of_nearby_words(flips):
 @pytest.mark.parametrize("words", [1, 2, 7, 16, 130, 1000])
 @pytest.mark.parametrize("value", [0.0, 1.0, -np.inf])
 def test_equal_numbers(words, value):
-    """Changes that are the same in two words, and words that change places with their neighbours."""
+    """Equal changes in two words, and exchanged neighbouring words."""
     x, as_words = numbers(words)
     x[...] = value
     rng = np.random.default_rng(0)
@@ -82,7 +82,7 @@ def test_signs(dtype):
 
 
 def test_every_length_and_every_number_of_it():
-    """Lengths of 4 bytes up to three blocks of the hash, with numbers before and after the array that do not matter."""
+    """Lengths of 4 bytes up to three blocks of the hash; numbers before and after the array do not matter."""
     memory = np.random.default_rng(0).standard_normal(800).astype(np.float32)
     seen = set()
     for n in range(len(memory) - 2):

@@ -1,4 +1,4 @@
-"""Frozen layers and streams: the bits of the plain calls, parameters that cannot change, memory that nobody shares."""
+"""Frozen layers and streams: the bits of plain calls, immutable parameters, no shared memory."""
 
 import copy
 import gc
@@ -20,7 +20,7 @@ def draw(*shape, dtype=np.float32, seed=0):
 
 
 def everything(layer, x):
-    """The bytes of all that a layer computes from x."""
+    """The bytes of all results of a layer for x."""
     output, state_n = layer(x)
     trained, trained_n, tape = layer.forward(x)
     d_x, d_state, d_params = layer.backward(tape, draw(*output.shape, seed=3))
@@ -38,7 +38,7 @@ def test_frozen_or_not_the_same_bits(dtype, isa, threads, bias, num_threads):
     layer.freeze()
     assert layer.frozen
     assert everything(layer, x) == expected
-    assert everything(layer, x) == expected  # the second time from what the first has left
+    assert everything(layer, x) == expected  # the second time with the memory of the first
     layer.unfreeze()
     assert not layer.frozen
     assert everything(layer, x) == expected
@@ -107,9 +107,9 @@ def test_after_unfreeze_the_parameters_count_again():
     layer.params.flat *= 0.5
     output, _ = layer(x)
     assert output.tobytes() != frozen.tobytes()
-    layer.freeze()  # packs what they are now
+    layer.freeze()  # packs the current parameters
     assert layer(x)[0].tobytes() == output.tobytes()
-    layer.freeze()  # once more changes nothing
+    layer.freeze()  # a second call changes nothing
     assert layer(x)[0].tobytes() == output.tobytes()
 
 
@@ -147,7 +147,7 @@ def test_many_threads_share_a_frozen_layer():
 
 
 def test_a_tape_lives_through_freezing_and_through_other_tapes():
-    """What one tape leaves to the next may not be in use by a third."""
+    """A released tape's memory may be reused only if no other tape uses it."""
     layer = fastrnn.LSTM(I, H, L, rng=1)
     inputs = [draw(T, B, I, seed=k) for k in range(4)]
     d_output = draw(T, B, H, seed=9)
@@ -169,7 +169,7 @@ def test_a_tape_lives_through_freezing_and_through_other_tapes():
     del frozen
     gc.collect()
     layer.params.flat[...] = 0
-    layer.forward(inputs[3])  # must not pack into what also_frozen still reads
+    layer.forward(inputs[3])  # must not pack into memory that also_frozen still reads
     assert gradient(also_frozen) == expected[2]
     assert gradient(first) == expected[0]
     assert gradient(third) == expected[2]
@@ -367,7 +367,7 @@ def test_layers_that_share_parameters_are_frozen_together():
 
 
 def test_a_tape_that_comes_to_life_again_keeps_its_memory():
-    """The garbage collector calls __del__ of all objects of a cycle, one of which may let the tape live on."""
+    """The garbage collector calls __del__ of all objects of a cycle, and one of them may keep the tape alive."""
     layer = fastrnn.LSTM(I, H, rng=1)
     kept = []
 
@@ -395,7 +395,7 @@ def test_a_tape_that_comes_to_life_again_keeps_its_memory():
 
 @pytest.mark.parametrize("with_layer", [False, True])
 def test_a_tape_in_a_cycle_goes(with_layer):
-    """Its memory goes to the pool, also if its layer is in the cycle."""
+    """The tape's memory returns to the pool, also if its layer is in the cycle."""
     layer = fastrnn.LSTM(I, H, rng=1)
     POOL.clear()
     tape = layer.forward(draw(T, B, I))[2]

@@ -1,4 +1,4 @@
-"""The functions of fastrnn.functional against the reference, and their promises to the last bit."""
+"""The functions of fastrnn.functional against the reference, and their guarantees to the last bit."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ OF_CELL = {
     "rnn": [{"nonlinearity": "relu"}, {"nonlinearity": "relu", "lengths": "drawn", "reverse": True}],
 }
 CASES = [(cell, options) for cell in CELLS for options in [*OPTIONS, *OF_CELL[cell]]]
-# Around the width of a vector, of a block and of a tile, and large enough for chunks and for two threads.
+# Around the widths of a vector, a block and a tile, and large enough for chunks and for two threads.
 SIZES = [
     (1, 1, 1, 1),
     (3, 2, 5, 15),
@@ -116,7 +116,7 @@ def test_bits_of_inference_and_training(cell, options):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_ragged_sequence_alone(cell, reverse):
-    """Each sequence's own numbers are those that it has without the others, to the last bit."""
+    """Each sequence has the same bits as alone."""
     case = drawn(cell, 11, 9, 6, 33, lengths="drawn", reverse=reverse)
     results = run(functional, case)
     for b, length in enumerate(case.options["lengths"]):
@@ -130,7 +130,7 @@ def test_a_ragged_sequence_alone(cell, reverse):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_ragged_is_padded(cell):
-    """Lengths that are all T change no bit; nor does what lies beyond the lengths."""
+    """Lengths that are all T change no bit; the values of the padding change no bit."""
     case = drawn(cell, 6, 5, 4, 20)
     full = case._replace(options=case.options | {"lengths": [6] * 5})
     assert_same(run(functional, full), run(functional, case))

@@ -1,4 +1,4 @@
-"""What fastrnn.functional and fastrnn.reference accept, and how they refuse the rest."""
+"""The arguments that fastrnn.functional and fastrnn.reference accept, and the errors for all others."""
 
 import copy
 import re
@@ -51,7 +51,7 @@ class Unconvertible:
 
 
 def refused_as_arrays(name, shape):
-    """What no array argument may be: exception, start of the message, value."""
+    """Invalid values of every array argument: exception, start of the message, value."""
     cannot_cast = f"{name}: cannot be cast"
     return [
         (TypeError, cannot_cast, zeros(*shape, dtype=np.complex64)),
@@ -94,11 +94,11 @@ def refused_shapes(name, expected, *shapes):
 
 
 def placed(rows, place):
-    """Rows of (exception, message, arguments that differ from the good ones)."""
+    """Rows of (exception, message, arguments that differ from the valid ones)."""
     return [(exception, message, place(value)) for exception, message, value in rows]
 
 
-# The first is right for an initial state: one for all sequences.
+# The first is valid for an initial state: one for all sequences.
 BAD_STATES = (1, 5), (), (5,), (2, 1), (5, 2), (1, 2, 5)
 REFUSED_ARGUMENTS = [
     *placed(refused_as_arrays("x", (T, B, I)), lambda v: {"x": v}),
@@ -160,7 +160,7 @@ def flattened(arguments):
 
 
 def snapshot(arguments):
-    """All that a call might change of the arrays in the arguments."""
+    """All properties of the argument arrays that a call might change."""
     return [
         (value.shape, value.strides, value.dtype, value.flags.writeable, value.tobytes())
         for value in flattened(arguments)
@@ -326,7 +326,7 @@ def test_any_layout_gives_the_same_bytes(module, convert, dtype):
 
 
 def checked(kernel, fields, seen):
-    """A function of fastrnn._core that looks at the arrays of the calls that it is given."""
+    """A function of fastrnn._core with checks of the layout of the arrays of its calls."""
 
     def call(calls, *others):
         for one in calls:

@@ -1,8 +1,8 @@
-"""Arguments as no caller should give them, drawn at random, to every public function.
+"""Random unusual and invalid arguments for every public function.
 
-A drawn argument is the right values in an odd form (strides, byte order, alignment, kind of number, class, file): then
-the result has to be that for a plain array, bit for bit; or it is wrong: then the call is refused, by an error that
-begins with the argument's name. Nothing that was given is ever written.
+A drawn argument has valid values in an unusual form (strides, byte order, alignment, kind of number, class, file): then
+the result must equal the result for a plain array, bit for bit. Or it is invalid: then the call must raise an error
+that begins with the argument's name. No argument is ever written.
 
 `make fuzz` draws more than 100,000 cases, 40 times as many as the tests.
 """
@@ -24,7 +24,7 @@ from depth import DEPTH
 from fastrnn import functional
 from layer_cases import layers, members, state_like
 
-# What NumPy says of casts to float32 that overflow, and fastrnn of dropout with one layer.
+# The warnings of NumPy about casts to float32 that overflow, and of fastrnn about dropout with one layer.
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning", "ignore:dropout")
 
 
@@ -50,11 +50,11 @@ def values(draw, shape):
 
 
 class Plain(np.ndarray):
-    """A subclass without a will of its own."""
+    """A subclass without changes."""
 
 
 class Sum(np.ndarray):
-    """A subclass that computes something else than it says."""
+    """A subclass with overridden arithmetic."""
 
     def __array_ufunc__(self, *arguments, **options):
         raise RuntimeError("no ufunc wanted")
@@ -146,13 +146,13 @@ def changed_shapes(shape):
 
 
 def changed_inputs(shape):
-    """Shapes that no x of the layer has, whatever T and B are."""
+    """Shapes that x of the layer cannot have for any T and B."""
     *_, I = shape
     return [(*shape[:-1], I + 1), (*shape[:-1], I + 7), (*shape, 1, 1), (1, 1, 1, *shape), ()]
 
 
 def changed_states(shape):
-    """Shapes that no initial state has, which may be one for all sequences."""
+    """Shapes that an initial state, which may be broadcast to all sequences, cannot have."""
     return [one for one in changed_shapes(shape) if one != (*shape[:-2], 1, *shape[-1:])]
 
 
@@ -174,7 +174,7 @@ WRONG_KINDS = [
 
 @st.composite
 def forms(draw, array, changed=changed_shapes):
-    """(what to give, whether it is right)."""
+    """(argument, whether it is valid)."""
     if draw(st.integers(0, 4)):
         return FORMS[draw(st.sampled_from(sorted(FORMS)))](array), True
     if draw(st.booleans()):
@@ -183,7 +183,7 @@ def forms(draw, array, changed=changed_shapes):
 
 
 def plain(value, dtype):
-    """What a call has to make of an argument that is right."""
+    """The plain array that a call must make of a valid argument."""
     if value is None:
         return None
     if isinstance(value, np.ma.MaskedArray):
@@ -222,7 +222,7 @@ def assert_same(results, expected):
 
 
 def check(call, arguments, dtype, wrong):
-    """Calls with arguments, name -> value or tuple of values; `wrong` are the names of those that are wrong."""
+    """Calls with arguments, name -> value or tuple of values; `wrong` has the names of the invalid ones."""
     before = {name: bytes_of(value) for name, value in arguments.items()}
     if wrong:
         with pytest.raises((TypeError, ValueError)) as caught:
@@ -244,7 +244,8 @@ CHANGED = {"x": changed_inputs, "state": changed_states}
 
 @st.composite
 def arguments(draw, shapes, most_odd=2):
-    """name -> value for name -> shape, or list of shapes, some of them odd or wrong; and the names of the wrong."""
+    """name -> value for name -> shape, or list of shapes, some unusual or invalid; and the names of the invalid
+    ones."""
     odd = draw(st.sets(st.sampled_from(sorted(shapes)), min_size=1, max_size=most_odd))
     given, wrong = {}, set()
     for name, shape in shapes.items():
@@ -292,7 +293,7 @@ def functional_calls(draw):
     return cell, shapes, gradients, draw(dtypes)
 
 
-# The weights determine the dtype of all, and so are not cast.
+# The weights determine the dtype of the call, and so are not cast.
 AS_THEY_ARE = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole")
 
 
@@ -319,7 +320,7 @@ def test_functions(drawn, data):
 @fuzz(300)
 @given(functional_calls(), st.data())
 def test_weights_of_functions(drawn, data):
-    """Each weight in an odd form of its own dtype, or wrong."""
+    """Each weight in an unusual form of its own dtype, or invalid."""
     cell, shapes, _, dtype = drawn
     name = data.draw(st.sampled_from([name for name in shapes if name in AS_THEY_ARE]))
     given = {"x": data.draw(values(shapes["x"])), "state": None}
@@ -341,7 +342,7 @@ def test_weights_of_functions(drawn, data):
     else:
         shape = data.draw(st.sampled_from(list(changed_shapes(weights[name].shape))))
         if name in ("weight_ih", "weight_hh", "weight_hr"):
-            # Each says of what sizes the others and x have to be: so this is one that none can be of.
+            # Each weight determines the sizes of the others and of x: this shape is invalid for every weight.
             shape = (*weights[name].shape, 1)
         weights[name], wrong = np.zeros(shape, dtype), {name}
     check(lambda **weights: getattr(functional, cell)(**given, **weights), weights, dtype, wrong)
@@ -530,7 +531,7 @@ def test_streams(drawn, data):
 
 @st.composite
 def outs(draw, shape, dtype):
-    """(an `out`, whether it is right)."""
+    """(an `out`, whether it is valid)."""
     out = np.zeros(shape, dtype)
     match draw(st.integers(0, 8)):
         case 0 | 1 | 2 | 3:
@@ -587,7 +588,7 @@ def test_constructors(cls, data):
         given[name] = data.draw(st.sampled_from(JUNK))
     sizes = [given.get(name, 1) for name in ("input_size", "hidden_size", "num_layers")]
     if any(isinstance(n, int) and 2**31 <= n < 2**62 for n in sizes):
-        return  # might be had on a large machine; that 2**62 cannot is tested
+        return  # might be available on a large machine; 2**62 bytes are not
     try:
         layer = cls(**given)
     except (TypeError, ValueError) as error:
@@ -656,7 +657,7 @@ def saved():
 @fuzz(400)
 @given(st.data())
 def test_files(data):
-    """Of a damaged file comes an error that names it, or, where only values were hit, a layer of the same shape."""
+    """A damaged file raises an error with its path, or, if only values are damaged, gives a layer of the same shape."""
     whole = saved()
     damaged = bytearray(whole)
     header = 8 + int.from_bytes(whole[:8], "little")
@@ -701,7 +702,7 @@ def test_files_of_anything(content):
 
 
 def test_a_pickle_is_not_loaded(tmp_path):
-    """Neither as a file nor inside one is anything unpickled."""
+    """`load` unpickles neither a file nor parts of it."""
     pytest.importorskip("safetensors")
     buffer = io.BytesIO()
     np.save(buffer, np.array([Bomb()], object), allow_pickle=True)

@@ -1,8 +1,8 @@
-"""Arguments whose conversion runs code: it may do to other arguments, and to the layer, what it likes.
+"""Arguments whose conversion runs code that changes other arguments or the layer.
 
-A call converts all its arguments first, into arrays that nobody else has, and checks those. So it ends in the right
-result or in an error that names the argument, and never writes beyond an array. Where it did, the process could die:
-so every case runs in a process of its own.
+A call first converts all its arguments into private arrays, and checks these. So it returns the right result or raises
+an error that names the argument, and never writes out of bounds. A failure could crash the process, so every case runs
+in a new process.
 """
 
 import os
@@ -206,8 +206,8 @@ def test_conversions_run_code(case):
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
 
 
-# Drawn at random: a conversion does anything to anything that the call has been given. The call then ends in an error
-# that names an argument, or in results of the right shape.
+# Random cases: a conversion makes arbitrary changes to the arguments. The call then raises an error that names an
+# argument, or returns results of the right shape.
 FUZZ = (
     PRELUDE
     + """

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a call that would take long, and everything can be used afterwards."""
+"""Ctrl-C cancels a long call, and all objects can be used afterwards."""
 
 import contextlib
 import gc
@@ -53,7 +53,7 @@ def test_forward(threads, num_threads, cls, options):
         expected = layer(small)[0].tobytes()
         for way in (layer, layer.forward):
             with pytest.raises(KeyboardInterrupt), ctrl_c_after(0.05):
-                for _ in range(100):  # a fast machine might be through before
+                for _ in range(100):  # a fast machine might finish earlier
                     way(x)
             assert layer(small)[0].tobytes() == expected
 
@@ -167,7 +167,7 @@ def test_threads_that_get_no_signals_compute_as_ever():
 
 
 def test_no_alarm_is_lost_in_a_training_loop():
-    """Python ignores what a handler raises within `__del__` and other finalizers."""
+    """Python ignores exceptions of signal handlers within `__del__` and other finalizers."""
 
     class Alarm(Exception):
         pass
@@ -211,7 +211,7 @@ def test_no_class_has_a_finalizer_in_python():
 
 
 class Running:
-    """A call in progress, of the slowest instruction set and on one thread, whose output can be looked at."""
+    """A running call, of the slowest instruction set and on one thread, with access to its output."""
 
     def __init__(self, T):
         self.layer, x = long_case(fastrnn.LSTM)
@@ -238,7 +238,7 @@ def test_other_threads_than_the_main_one_do_not_ask_for_the_gil(threads):
         worker.start()
         while not call.has_begun():
             time.sleep(1e-4)
-        sys.setswitchinterval(1000)  # after so many seconds others may ask this thread for it
+        sys.setswitchinterval(1000)  # seconds until other threads may request it
         try:
             deadline = time.monotonic() + 60
             while not call.has_ended() and time.monotonic() < deadline:
@@ -251,12 +251,12 @@ def test_other_threads_than_the_main_one_do_not_ask_for_the_gil(threads):
 
 
 def test_a_question_that_takes_long_is_not_asked_again_at_once(threads):
-    """The 50 ms count from the answer, which waits for the GIL where other threads hold it."""
+    """The 50 ms count from the answer of the poll, which waits for the GIL if other threads hold it."""
     threads(1)
     call, begins, ends = Running(1000), [], []
 
     def handler(_, frame):
-        # Of the signals that arrive within this handler, and of those that arrive too late, none is a question.
+        # Signals that arrive within this handler or too late do not count as polls.
         if frame.f_code is not handler.__code__ and call.output.item(-1) == 0:
             begins.append(time.time())
             while time.time() < begins[-1] + 0.06:

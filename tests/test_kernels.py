@@ -17,7 +17,7 @@ SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 27, 28, 29, 31, 32, 33, 
 
 
 def tolerance(dtype, expected):
-    """Rounding errors of sums of this length, carried on over the steps; a wrong lane is off by far more."""
+    """The tolerance for rounding errors of sums of this length over all steps; a wrong lane has a far larger error."""
     return (3e-5 if dtype == np.float32 else 3e-13) * max(1.0, np.abs(expected).max(initial=0))
 
 
@@ -67,8 +67,8 @@ def test_every_number_of_rows(B, dtype, isa):
     "T, B, I, H",
     [
         (2, 30, 2100, 20),  # the sum over inputs is longer than a block of a panel in any instruction set
-        (2, 30, 20, 600),  # and that over hidden units, and four times those backward
-        (70, 31, 24, 40),  # and that over steps and sequences in the gradients of the weights
+        (2, 30, 20, 600),  # and the sum over hidden units, four times as long backward
+        (70, 31, 24, 40),  # and the sum over steps and sequences in the gradients of the weights
         (300, 2, 8, 600),  # more steps than fit one chunk of gates
         (700, 8, 5, 260),  # nor one chunk of the backward pass
         (1, 3, 1030, 1),

@@ -1,4 +1,4 @@
-"""fastrnn.LSTM: its call forms, what it promises about tapes and parameters, and what it refuses."""
+"""fastrnn.LSTM: its call forms, the guarantees for tapes and parameters, and the refused arguments."""
 
 import copy
 import gc
@@ -41,7 +41,7 @@ def assert_same_bytes(actual, expected):
 
 
 def everything(layer, x, state=None, d_seed=8):
-    """All that forward and backward return but the tape."""
+    """All results of forward and backward except the tape."""
     output, state_n, tape = layer.forward(x, state)
     d_output = draw(*output.shape, dtype=layer.dtype, seed=d_seed)
     d_state_n = draw_state(*state_n[0].shape, dtype=layer.dtype)
@@ -638,7 +638,7 @@ def test_pickles_and_copies(options):
         assert other.dtype is layer.dtype
         assert_same_bytes(everything(other, x), expected)
         assert not np.shares_memory(other.params.flat, layer.params.flat)
-        other.params.flat[...] = 0  # its kernels read what its params show
+        other.params.flat[...] = 0  # its kernels read its params
         assert not other(x)[0].any()
     assert_same_bytes(everything(layer, x), expected)
     assert len(pickle.dumps(layer)) < layer.params.flat.nbytes + 2000  # each value once

@@ -1,4 +1,4 @@
-"""Gradients of parameters as sums over many rows: their errors, and their bits, which depend on the rows alone.
+"""Gradients of parameters as sums over many rows: their errors, and their bits, which depend only on the rows.
 
 A block of such a sum has 512 rows, a group 64 blocks: 32,768 rows.
 """
@@ -42,7 +42,7 @@ def assert_same_bytes(actual, expected):
 
 @pytest.mark.parametrize("every", [None, 1999])
 def test_errors_do_not_grow_with_the_rows(make, every):
-    """300,000 rows of a loss of one sign, where one running sum has errors of 5e-6 to 3e-4."""
+    """300,000 rows of a loss of one sign, for which one running sum has errors of 5e-6 to 3e-4."""
     x = np.random.default_rng(1).standard_normal((3000, 100, 3), np.float32)
     actual = gradients(make(), x, checkpoint_every=every)
     exact = gradients(make(np.float64), x.astype(np.float64))
@@ -98,7 +98,8 @@ def test_bits_of_two_levels_of_groups(every, dtype):
 @pytest.mark.parametrize("B", [61, 64])
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 def test_bits_where_a_call_takes_several_chunks(B, ragged, threads):
-    """Of 2,650 rows at most, 16 MiB: with B = 61 they cut blocks, with 64 they do not. Each checkpoint is one chunk."""
+    """Chunks of at most 2,650 rows, 16 MiB: with B = 61 they split blocks, with 64 not. Each checkpoint is one
+    chunk."""
     T = 60 if not ragged else 100
     layer = fastrnn.LSTM(3, 300, dtype=np.float32, rng=1, peephole=True, proj_size=33)
     rng = np.random.default_rng(4)

@@ -1,7 +1,7 @@
-"""The usual mistakes, each with an error that says what to do instead.
+"""Common mistakes, each with an error that names the remedy.
 
-What torch or pandas would bring along is stood in for here, so that the tests need neither; where one is installed, the
-real thing is tried, too.
+Stand-ins replace objects of torch and pandas, so that the tests need neither; if one is installed, the real objects are
+tried, too.
 """
 
 import collections
@@ -30,7 +30,7 @@ def refused(error, message, call, *arguments, **options):
 
 
 class Tensor:
-    """Of torch, as far as it matters here."""
+    """A stand-in for torch.Tensor."""
 
     def __init__(self, array, requires_grad=False, dtype="torch.float32"):
         self.array, self.requires_grad, self.dtype = np.asarray(array), requires_grad, dtype
@@ -227,7 +227,7 @@ def test_arithmetic_on_parameters(compute):
     refused(TypeError, "Parameters: have no arithmetic; use .flat", compute, params)
 
 
-# The real things
+# The real objects
 
 
 def test_tensors_of_torch():

@@ -1,4 +1,4 @@
-"""Layers of every kind with all their options: against the reference, and their promises to the last bit."""
+"""Layers of every kind with all their options: against the reference, and their guarantees to the last bit."""
 
 import concurrent.futures
 import copy
@@ -264,7 +264,7 @@ def test_dropout_comes_from_the_rng():
 
 
 def test_gradients_of_dropout_are_those_of_the_masked_net():
-    """With its masks given, the net is linear in what comes out of them: finite differences in float64."""
+    """Finite differences in float64, with fixed masks."""
     for bidirectional in (False, True):
         layer = fastrnn.LSTM(2, 3, num_layers=2, dropout=0.5, bidirectional=bidirectional, dtype=np.float64, rng=5)
         D = 1 + bidirectional
@@ -381,7 +381,7 @@ def test_names_of_the_parameters(cls):
 @pytest.mark.parametrize(("T", "B", "H"), [(100, 1, 128), (1, 1, 256), (1, 3, 128), (30, 40, 96), (40, 16, 256)])
 @pytest.mark.parametrize("cls", CLASSES)
 def test_layers_side_by_side_or_in_turn_give_the_same_bits(threads, cls, T, B, H, bidirectional):
-    """Sizes for which the plan lets layers or directions run beside each other, with one team, and one by one."""
+    """Sizes for which the plan runs layers or directions side by side, with one team, and one after the other."""
     layer = cls(H, H, num_layers=3, bidirectional=bidirectional, rng=1)
     lengths = np.random.default_rng(3).integers(0, T + 1, B)
     for case in (case_of(layer, T, B), case_of(layer, T, B, lengths)):
@@ -405,7 +405,7 @@ def test_more_layers_than_run_together():
 
 
 def test_ragged_calls_do_not_share_what_they_return():
-    """They borrow memory from each other, of all sizes, also in a call that a signal's handler or a thread makes."""
+    """Calls reuse each other's memory, of all sizes, also in calls of a signal handler or of a thread."""
     layer = fastrnn.LSTM(5, 40, num_layers=2, rng=1)
     cases = [
         (draw(k, 3 + k, 6, 5).astype(np.float32), np.random.default_rng(k).integers(0, 4 + k, 6)) for k in range(12)

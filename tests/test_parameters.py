@@ -22,7 +22,7 @@ def params(request):
 
 
 def assert_views_of_flat(params):
-    """Every array shows its own stretch of flat, in order and without gaps."""
+    """Every array is a view of its own range of flat, in order and without gaps."""
     assert params.flat.ndim == 1 and params.flat.flags.c_contiguous
     assert params.flat.ctypes.data % 64 == 0
     kept = params.flat.copy()

@@ -69,7 +69,7 @@ def test_classes_have_their_public_names():
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_state_is_plain_and_complete(name):
-    """The format is a promise: what this version pickles, later ones have to read, or to refuse by its version."""
+    """The format is stable: later versions must read this version's pickles, or refuse them by their version."""
     layer = LAYERS[name]()
     layer.note = "kept"
     state = layer.__getstate__()
@@ -77,7 +77,7 @@ def test_the_state_is_plain_and_complete(name):
     assert state["version"] == 1 and state["frozen"] is False
     assert type(layer)(**state["arguments"]).__getstate__()["arguments"] == state["arguments"]
     assert state["params"] is layer.params and isinstance(state["rng"], np.random.Generator)
-    assert state["attributes"] == {"note": "kept"}  # and so each attribute of ours is known to be one
+    assert state["attributes"] == {"note": "kept"}  # so each attribute of the class is known
     state = layer.params.__getstate__()
     assert list(state) == ["version", "shapes", "values"] and state["version"] == 1
     assert state["shapes"] == {name: array.shape for name, array in layer.params.items()}
@@ -132,7 +132,7 @@ def test_a_copy_does_not_warn_again():
 
 
 class Named(fastrnn.GRU):
-    """A class of somebody else, with a constructor of its own."""
+    """A user's class with its own constructor."""
 
     def __init__(self, name):
         super().__init__(3, 4, num_layers=2, rng=1)
@@ -168,7 +168,7 @@ def test_what_has_no_version_says_so(name, state):
 
 
 def test_parameters_that_do_not_fit_are_refused():
-    """Kernels trust the shapes."""
+    """Unpickling must check shapes, because the kernels trust them."""
     layer = fastrnn.LSTM(3, 4, rng=1)
     swapped = dict(reversed(layer.params._shapes().items()))
     for params in (
@@ -192,7 +192,7 @@ def test_values_of_another_byte_order(dtype):
 
 
 def test_another_process_reads_it(tmp_path):
-    """One that has not imported fastrnn before."""
+    """Unpickles in a process that has not imported fastrnn."""
     layer = OBJECTS["LSTM"]()
     layer.freeze()
     x = np.random.default_rng(0).uniform(-1, 1, (5, 2, 3)).astype(np.float32)

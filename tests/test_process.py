@@ -1,4 +1,4 @@
-"""What concerns the process: the choice of the instruction set, threads, fork, the floating-point mode, the import."""
+"""The process: dispatch of the instruction set, threads, fork, the floating-point mode, the import."""
 
 import ctypes
 import inspect
@@ -29,7 +29,7 @@ def python(*arguments, **environment):
 
 
 def outputs():
-    """What each kind of layer gives, as text that shows every bit."""
+    """The results of each kind of layer, as text with every bit."""
     x = np.linspace(-2, 2, 6 * 3 * 5).reshape(6, 3, 5)
     layers = [cls(5, 21, dtype=np.float64, rng=1) for cls in (fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN)]
     return " ".join(layer(x)[0].tobytes().hex() for layer in layers)
@@ -42,7 +42,7 @@ def test_instruction_set_can_be_forced(name):
 
 
 def test_forced_instruction_sets_compute(isa):
-    """`generic` gives other bits than those with fused multiply-add, so it shows which was used."""
+    """`generic` gives other bits than the sets with fused multiply-add, so the bits show the set in use."""
     code = f"import numpy as np, fastrnn\n{inspect.getsource(outputs)}\nprint(outputs())"
     assert python("-c", code, FASTRNN_ISA=isa).stdout.strip() == outputs()
 
@@ -67,7 +67,7 @@ def test_self_check_passes_and_names_every_set():
 
 
 def test_self_check_notices_a_kernel_that_is_off():
-    """A function of the kernels is changed by one part in a thousand."""
+    """The self-check detects a kernel function that is wrong by one part in a thousand."""
     code = """
 import sys, fastrnn.__main__ as m
 lstm = m.functional.lstm
@@ -119,7 +119,7 @@ def test_config_tells_what_was_forced():
 @pytest.mark.parametrize("option", [(), ("--help",)])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_leaves_ends_the_program_without_a_word(unbuffered, option):
-    """As `python -m fastrnn | head -1`, which a shell then reports as any other program's."""
+    """`python -m fastrnn | head -1` ends as other programs do."""
     reader, writer = os.pipe()
     os.close(reader)
     run = subprocess.run(
@@ -141,7 +141,7 @@ def test_help_of_the_program():
 
 @pytest.mark.parametrize("arguments", [("-m", "fastrnn"), ("-c", "import fastrnn"), ("-c", "import fastrnn.layers")])
 def test_the_source_tree_says_that_it_is_not_built(tmp_path, arguments):
-    """As in a fresh clone, where the folder hides the package that is installed."""
+    """As in a fresh clone, whose folder shadows the installed package."""
     package = Path(fastrnn.__file__).parent
     (tmp_path / "fastrnn").mkdir()
     for source in package.glob("*.py"):
@@ -256,7 +256,7 @@ def test_python_threads_share_a_layer(threads, cls, options):
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "__cxa_atexit"), reason="needs exit handlers in C")
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_the_process_ends_cleanly_while_daemon_threads_compute(num_threads):
-    """The process outlives the interpreter by some time: exit handlers of C libraries may take long."""
+    """The process outlives the interpreter, because exit handlers of C libraries may take long."""
     code = """
 import ctypes, sys, threading, time
 import numpy as np

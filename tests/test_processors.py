@@ -1,7 +1,7 @@
-"""The C library by itself: built here and for other processors, which qemu runs; the numbers of all are compared.
+"""The C library alone, built for this and for other processors under qemu, with the results compared.
 
-`processors.c` runs the same problems everywhere. What is asked for on every machine (no array is left before its
-first or past its last number, the caller's floating-point mode stays) it checks itself.
+`processors.c` runs the same problems everywhere. It checks the requirements of every machine itself (no access outside
+an array, the caller's floating-point mode unchanged).
 """
 
 import os
@@ -19,7 +19,7 @@ from fastrnn import _core, functional
 ROOT = Path(__file__).parents[1]
 FLAGS = ["-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"]
 
-# compiler, what runs its programs, and flags: 64 bits with neon, 64 bits big-endian, 32 bits.
+# compiler, emulator, and flags: 64 bits with neon, 64 bits big-endian, 32 bits.
 MACHINES = {
     "aarch64": ("aarch64-linux-gnu-gcc", "qemu-aarch64", ["-O3", "-pthread"]),
     "s390x": ("s390x-linux-gnu-gcc", "qemu-s390x", ["-O1"]),
@@ -112,7 +112,7 @@ def test_without_threads_and_wide_integers(native, compiler, tmp_path):
 
 
 def test_the_fingerprint_is_what_it_is_said_to_be(native, isa):
-    """Sums of products, block by block, in a polynomial; in integers without an end."""
+    """The fingerprint as sums of products and a polynomial over blocks, in unbounded integers."""
     seed, words = 1, []
     for _ in range(129 + 300):
         seed = (seed * 6364136223846793005 + 1442695040888963407) % 2**64

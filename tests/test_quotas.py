@@ -1,4 +1,4 @@
-"""How many processors a thread may use: csrc/runtime/processors.c with files of the test's in place of the system's.
+"""The number of processors that a thread may use: csrc/runtime/processors.c with test files in place of the system's.
 
 Affinity, quotas of cgroups of both versions, hardware threads of one core, and files that are missing or hostile.
 """
@@ -32,7 +32,7 @@ def program(tmp_path_factory):
 
 @pytest.fixture
 def count(program, tmp_path):
-    """A function of {path: text} and what to do (see count_processors.c): [(processors, cores)], once for each time."""
+    """A function of {path: text} and commands (see count_processors.c): [(processors, cores)], one for each time."""
 
     def count(files, *actions, **environment):
         for path, text in files.items():
@@ -111,7 +111,7 @@ NO_QUOTA = [
 
 @pytest.mark.parametrize("text", NO_QUOTA, ids=lambda text: repr(text[:20]))
 def test_files_that_tell_no_quota(count, text):
-    """Neither a crash nor a limit that nobody has set; the cgroup around it counts all the same."""
+    """Malformed files cause neither a crash nor a wrong limit; the parent cgroup still counts."""
     assert count(version_2("/a", a=text, root="700000 100000\n"), EIGHT, "0") == [(7, 7)]
 
 
@@ -155,7 +155,7 @@ def siblings(lists):
         ("use=2,3", {"0,2": [0, 2], "1,3": [1, 3]}, (2, 2)),  # one of each core
         ("use=1,3", {"0-1": [0, 1], "2-3": [2, 3]}, (2, 2)),
         ("use=0,1,2,3", {"0-3": [0, 1, 2, 3]}, (4, 1)),
-        ("use=0,1,2,3", {"0-1": [0, 1], "2": [2]}, (4, 3)),  # nothing is known of the last
+        ("use=0,1,2,3", {"0-1": [0, 1], "2": [2]}, (4, 3)),  # the last has no topology files
         ("use=0,1", {"": [0], "x": [1]}, (2, 2)),
         ("use=0,1", {"-5": [0], "99999999999999999999": [1]}, (2, 2)),
         ("use=0,1", {"nan": [0], "inf": [1]}, (2, 2)),
@@ -173,7 +173,7 @@ def test_a_quota_limits_processors_and_cores(count):
 
 
 def test_changes_are_seen(count):
-    """Affinity after 10 ms, quotas after a second: not at once, because looking takes time."""
+    """Affinity is read again after 10 ms, quotas after a second, because reading takes time."""
     assert count({}, "use=0,1,2", "100", "use=1", "105", "111", "use=0,1", "112", "122") == [
         (3, 3), (3, 3), (1, 1), (1, 1), (2, 2),
     ]  # fmt: skip
@@ -183,6 +183,6 @@ def test_changes_are_seen(count):
 
 
 def test_an_affinity_that_cannot_be_told(count):
-    """As with more processors than a mask has: it stays what it was, or is no limit."""
+    """If affinity cannot be read, as with more processors than a mask has, the last value or no limit applies."""
     assert count({}, "use=", "0")[0][0] >= 1
     assert count({}, "use=0,1", "0", "use=", "100") == [(2, 2), (2, 2)]

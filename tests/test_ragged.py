@@ -1,4 +1,4 @@
-"""Rows of ragged batches: gathered, scattered and turned as plain loops would, whatever the strides and threads."""
+"""Rows of ragged batches: gather, scatter and reversal equal plain loops, for all strides and numbers of threads."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The README's examples run as they stand, and do what they say."""
+"""The README's examples run unchanged, with the documented results."""
 
 import re
 from pathlib import Path

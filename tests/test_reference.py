@@ -33,7 +33,7 @@ def draw_like(*arrays):
 
 
 def finite_differences(loss, array, step=1e-5):
-    """d loss() / d array, by changing one element after the other in place."""
+    """d loss() / d array, by finite differences of one element at a time, in place."""
     gradient = np.empty(array.shape)
     for index in np.ndindex(array.shape):
         kept = array[index]
@@ -208,7 +208,7 @@ def test_none_stands_for_zeros(module):
 
 
 def test_sigmoid_of_large_numbers():
-    """No warning, which would fail the test, and no premature zero."""
+    """Extreme arguments cause no warning, which would fail the test, and no premature zero."""
     for dtype in (np.float32, np.float64):
         z = np.array([-np.inf, -1e4, -80, -1.0, -0.0, 0.0, 1.0, 80, 1e4, np.inf], dtype)
         y = reference.sigmoid(z)
@@ -221,7 +221,7 @@ def test_sigmoid_of_large_numbers():
 
 @pytest.mark.parametrize("module", [reference, functional])
 def test_saturated_gates_remember(module):
-    """Far out, the gates are exactly 0 or 1: c_t = c_(t-1) when f is 1 and i is 0."""
+    """Saturated gates are exactly 0 or 1: c_t = c_(t-1) when f is 1 and i is 0."""
     T, B, H = 5, 2, 3
     _, (h_0, c_0), (weight_ih, weight_hh, bias, _) = draw(T, B, 1, H)
     bias[:H], bias[H : 2 * H], bias[3 * H :] = -1e4, 1e4, 1e4
@@ -306,7 +306,7 @@ def slope(loss, step):
 
 
 def assert_slopes(case, rng):
-    """Every gradient, along random directions of length one through all of its array."""
+    """Checks every gradient along random unit directions of its array."""
     results = recurrent_cases.run(reference, case)
     cotangents = [case.d_output, *case.d_state_n]
 
@@ -351,7 +351,7 @@ def test_gradients_where_the_fifth_derivative_is_large(B, biases, seed):
 @pytest.mark.parametrize("lengths", [None, [2, 0, 3]])
 @pytest.mark.parametrize("biases", [recurrent_cases.BIASES, ()])
 def test_gradients_of_relu_match_finite_differences(biases, lengths, reverse):
-    """Of cases without a kink nearby, which there must be on both sides."""
+    """Checks cases with pre-activations on both sides of the kink and none near it."""
     found = 0
     for seed in range(1000):
         case = recurrent_cases.draw(
@@ -438,7 +438,7 @@ def test_full_lengths_are_no_lengths(case):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
 @given(case=recurrent_cases.cases())
 def test_what_lies_beyond_the_end_does_not_matter(value, case):
-    """Nor does the cast of it, which would warn."""
+    """The values of the padding change no bit; a cast of them, which would warn, does not happen."""
     case = case._replace(weights={name: w.astype(np.float32) for name, w in case.weights.items()})
     expected = recurrent_cases.run(reference, case)
     filled = case._replace(

@@ -1,4 +1,4 @@
-"""What the functions of every cell accept and refuse; test_functional_arguments.py does it for the plain LSTM.
+"""The arguments that the functions of every cell accept and refuse; test_functional_arguments.py is for the plain LSTM.
 
 The checks are in fastrnn._validation, which functional shares.
 """
@@ -92,7 +92,7 @@ REFUSED = {
         (ValueError, "state (h_0): expected (B=2, P=6), got (2, 5)", {"state": (zeros(B, H), None)}),
         (ValueError, "state (c_0): expected (B=2, H=5), got (2, 6)", {"state": (None, zeros(B, P))}),
         (TypeError, "state: expected a tuple (h_0, c_0), got ndarray", {"state": zeros(B, H)}),
-        # What x and the gates fit into, a wide projection does not.
+        # x and the gates fit into memory, a wide projection does not.
         (
             ValueError,
             "x: too large",
@@ -221,7 +221,7 @@ def test_lengths_are_private():
 
 @pytest.mark.parametrize("cell", recurrent_cases.CELLS)
 def test_the_arguments_are_only_read_and_what_is_returned_is_the_callers_alone(cell):
-    """The tape keeps nothing that anybody else holds; a backward can be repeated."""
+    """The tape shares no memory with the caller; a backward can be repeated."""
     case = good_case(cell)
     for array in arrays_of(case):
         array.flags.writeable = False
@@ -270,7 +270,7 @@ def test_any_layout_gives_the_same_numbers(cell):
 
 
 def test_the_signatures():
-    """The names are a contract, and inference takes what the forward pass takes."""
+    """The parameter names are part of the interface; inference and the forward pass take the same arguments."""
     weights = ["x", "state", "weight_ih", "weight_hh", "bias_ih", "bias_hh"]
     options = {
         "lstm": ["weight_hr", "weight_peephole", "lengths", "reverse"],

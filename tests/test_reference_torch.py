@@ -16,9 +16,9 @@ RAGGED = {(1, 1, 1, 3): [1], (7, 4, 5, 6): [3, 7, 1, 6], (5, 17, 20, 33): [1 + (
 
 
 def torch_results(forward, backward):
-    """Of one bidirectional layer: for each direction, a case and everything torch gives for it.
+    """For each direction of one bidirectional layer, a case and torch's results.
 
-    What the directions share, x and lengths, has to be the same in both cases.
+    x and lengths, common to the directions, must be the same in both cases.
     """
     cases = (forward, backward)
     cell = forward.cell
@@ -86,7 +86,7 @@ def test_both_directions(cell, options, biases, ragged, T, B, I, H):
 
 
 def test_torch_arguments():
-    """Tensors, those of lengths included, are taken as arrays are."""
+    """Tensors, also of lengths, are accepted like arrays."""
     case = recurrent_cases.draw(np.random.default_rng(2), "gru", 3, 2, 4, 5, lengths=np.array([3, 1]))
     tensors = case._replace(
         x=torch.tensor(case.x), state=(torch.tensor(case.state[0]),),

@@ -1,4 +1,4 @@
-"""docs/reproducibility.md names its tests: they are there."""
+"""The tests that docs/reproducibility.md names exist."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""fastrnn.save and fastrnn.load: the same bits back, files whole or untouched, damage told and never obeyed."""
+"""fastrnn.save and fastrnn.load: exact round trips, atomic writes, and errors for damaged files."""
 
 import copy
 import json
@@ -131,7 +131,7 @@ def test_equal_layers_make_equal_files(tmp_path, layer):
 
 
 def test_what_the_file_says(path):
-    """The format is a promise: what this version writes, later ones have to read."""
+    """The format is stable: later versions must read this version's files."""
     layer = fastrnn.LSTM(1, 1, bias=False)
     layer.params.flat[...] = range(8)
     fastrnn.save(path, layer)
@@ -382,7 +382,7 @@ def test_permissions_are_those_of_a_new_file(path, layer, umask):
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o400, 0o644, 0o666, 0o777, 0o660])
 @pytest.mark.parametrize("linked", [False, True])
 def test_permissions_of_a_file_that_is_replaced_stay(path, layer, monkeypatch, mode, linked):
-    """And nobody else can read the new content before, whatever the umask says."""
+    """Other users can never read the new content earlier, for any umask."""
     target = path.with_name("target") if linked else path
     target.write_bytes(b"before")
     target.chmod(mode)
@@ -427,7 +427,7 @@ def test_permissions_of_a_file_that_is_replaced_stay(path, layer, monkeypatch, m
 @pytest.mark.skipif(not hasattr(os, "fchown"), reason="owners of POSIX")
 @pytest.mark.parametrize("refused", [(), ("owner",), ("owner", "group")])
 def test_the_owner_and_the_group_stay_where_the_system_lets_them(path, layer, monkeypatch, refused):
-    """A group that does not stay gets no more than everybody: it might be a larger one."""
+    """If the group cannot be kept, its members get only the permissions of others: the new group may be larger."""
     path.write_bytes(b"before")
     path.chmod(0o664)
     calls = []
@@ -531,7 +531,7 @@ def refused(path, *messages):
 
 
 def description(**changes):
-    """The JSON of a valid file, as the fixture `layer` has it, with some arguments set; None leaves one out."""
+    """The JSON of a valid file of the fixture `layer`, with some arguments set; None omits one."""
     arguments = fastrnn.LSTM(I, H, L)._constructor_arguments() | changes
     arguments = {name: value for name, value in arguments.items() if value is not None}
     return {"format_version": 1, "class": "LSTM", "arguments": arguments}
@@ -618,7 +618,7 @@ def test_deeply_nested_json(path, layer, text):
 
 @pytest.mark.parametrize("text", ['{"class":"LSTM","class":"GRU"}', '{"a":{"b":1,"b":1}}'])
 def test_a_key_that_stands_twice(path, layer, text):
-    """Readers differ in which one they take."""
+    """Duplicate keys are refused, because readers differ in the one they use."""
     write(path, text, layer)
     refused(path, "metadata are not JSON", "twice")
     tensor = b'"bias_hh_l0":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
@@ -648,7 +648,7 @@ print(peak() - before)
 
 
 def peak_of_load(path):
-    """What a process prints that loads the file, and by how many bytes its memory grew at most."""
+    """The output of a process that loads the file, and the maximal growth of its memory in bytes."""
     run = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     printed, kibibytes = run.stdout.rsplit("\n", 2)[:2]
@@ -690,7 +690,7 @@ def test_loading_takes_little_more_than_twice_the_file(path):
 
 
 def test_the_most_tensors(path, layer, monkeypatch):
-    """As many as `load` takes, of the longest names; `save` writes no more."""
+    """A header of the maximal number of tensors with the longest names can be loaded; `save` writes no more."""
     largest = fastrnn.LSTM(3, 3, 341, bidirectional=True, proj_size=1, peephole=True, rng=1)
     assert len(largest.params) == 341 * 12 > serialization.MOST_TENSORS - 12
     fastrnn.save(path, largest)
@@ -809,7 +809,7 @@ def test_absurd_sizes_allocate_nothing(path, layer, changes, empty_tensors):
 
 
 def test_many_layers_have_many_tensors(path):
-    """One large tensor does not let the constructor make an endless number of small ones."""
+    """One large tensor does not let the constructor create an unbounded number of small ones."""
     tensors = {"weight_ih_l0": np.zeros(400_000, np.float32)}
     write(path, description(input_size=1, hidden_size=1, num_layers=100_000), tensors)
     tracemalloc.start()
@@ -876,7 +876,7 @@ def test_dtypes_that_numpy_lacks(path, code, bits):
 
 # Fuzz
 
-# What a file says may be a layer whose dropout has no effect.
+# A file may describe a layer whose dropout has no effect.
 MAY_WARN = pytest.mark.filterwarnings("ignore:dropout")
 
 
@@ -940,7 +940,7 @@ def damaged(data, kind, position, what):
 @MAY_WARN
 @given(st.lists(damages, min_size=1, max_size=4), st.booleans())
 def test_fuzzed_bytes(fuzzed, valid, changes, mend):
-    """With `mend` the header's length is put right, so that more damage gets past the first check."""
+    """With `mend` the header's length is corrected, so that more damage passes the first check."""
     data = valid
     for change in changes:
         data = damaged(data, *change)
@@ -954,7 +954,7 @@ def test_fuzzed_bytes(fuzzed, valid, changes, mend):
 @MAY_WARN
 @given(positions, st.text(alphabet='0123456789eE+-.,:"{}[]\\ntrufalsNI', min_size=1, max_size=6), st.integers(0, 6))
 def test_fuzzed_metadata(fuzzed, state_dict, position, text, length):
-    """Damage to the JSON within the JSON, in a file that is otherwise right."""
+    """Damage to the JSON within the JSON of an otherwise valid file."""
     about = json.dumps(description())
     position %= len(about)
     write(fuzzed, about[:position] + text + about[position + length :], state_dict)

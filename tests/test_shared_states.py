@@ -1,4 +1,4 @@
-"""One initial state (num_layers * D, 1, H) for all sequences of a batch, as a learned one is."""
+"""One initial state (num_layers * D, 1, H), for example a learned one, is broadcast to all sequences of a batch."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from layer_cases import draw, layers, members, results, state_like
 
 
 def whole(shared, B):
-    """What a shared state stands for, written out."""
+    """A shared state, repeated for every sequence."""
     one = tuple(None if s is None else np.repeat(s, B, axis=-2) for s in members(shared))
     return one if isinstance(shared, tuple) else one[0]
 

@@ -1,4 +1,4 @@
-"""The team of a call: helper threads that come and go change no bit, and stay out of the way of everybody else.
+"""The team of a call: helper threads that join and leave change no bit, and do not slow other threads down.
 
 test_coexistence.py is about other libraries and processes; test_quotas.py about how many processors there are.
 """
@@ -53,7 +53,7 @@ def helpers():
 
 
 def run(code, **environment):
-    """Runs it in a new Python, which has to end well and in time; returns what it printed."""
+    """Runs code in a new Python, which must exit successfully and in time; returns its output."""
     outer = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", BEGIN + textwrap.dedent(code)],
@@ -89,7 +89,7 @@ CASES = {
 
 
 def function_of(name, dtype):
-    """A function that gives the bytes of inference and of training."""
+    """A function that returns the bytes of inference and of training."""
     cls, T, B, I, H, of_layer, of_call = CASES[name]
     layer = cls(I, H, dtype=dtype, rng=0, **of_layer)
     x = np.random.default_rng(0).standard_normal((T, B, I)).astype(dtype)
@@ -108,7 +108,7 @@ def function_of(name, dtype):
 
 @pytest.fixture
 def policy(threads):
-    """A function that says how calls treat their helpers; it is as before after the test."""
+    """A function that sets the policy for helper threads, which is restored after the test."""
     return _core.team_policy
 
 
@@ -126,7 +126,7 @@ def test_helpers_that_come_and_go_change_no_bit(name, isa, dtype, threads, polic
 
 @pytest.mark.parametrize("how", ["adaptive", "erratic"])
 def test_callers_that_share_the_helpers_change_no_bit(how, threads, policy):
-    """Each with calls of another kind, which begin and end while others compute; and the policy changes meanwhile."""
+    """Threads make calls of different kinds that begin and end during other calls, while the policy changes."""
     threads(1)
     functions = [function_of(name, dtype) for name in CASES for dtype in (np.float32, np.float64)]
     expected = [results() for results in functions]
@@ -189,7 +189,7 @@ print(default, sorted(before_import), sorted(os.sched_getaffinity(0)))
     ids=str,
 )  # fmt: skip
 def test_variables_that_bind_threads_do_not_matter(environment):
-    """Neither to the default nor to where the thread that imports and calls may run."""
+    """OpenMP's variables change neither the default nor the affinity of the importing and calling thread."""
     assert run(AFFINITY, **environment) == run(AFFINITY)
 
 
@@ -215,7 +215,7 @@ def test_omp_thread_limit(limit, wanted, number, later):
 
 @needs_linux
 def test_affinity_that_changes_after_the_import():
-    """The default follows it, the bits stay, and no call changes where its caller may run."""
+    """The default follows the affinity, the bits do not change, and no call changes its caller's affinity."""
     run("""
     expected, default = with_one_thread(), fastrnn.get_num_threads()
     everywhere = sorted(before_import)
@@ -286,7 +286,7 @@ def test_helpers_take_no_signals():
 @needs_threads
 @needs_linux
 def test_no_helper_spins_once_calls_are_over():
-    """Helpers that spun would take a third of the processors' time and more, however busy others are."""
+    """Spinning helpers would take at least a third of the processors' time, under any other load."""
     run("""
     fastrnn.set_num_threads(3)
     for policy in ("adaptive", "erratic"):
@@ -328,7 +328,7 @@ def test_helpers_are_made_when_they_are_wanted():
 @needs_linux
 @pytest.mark.skipif(shutil.which(CC[0]) is None, reason="needs a C compiler")
 def test_no_thread_can_be_made(tmp_path):
-    """Calls do their work alone; and later, when there can be helpers, with them."""
+    """Calls run without helpers if none can be created, and later use helpers once they can."""
     library = tmp_path / "failing_threads.so"
     source = HERE / "c" / "failing_threads.c"
     subprocess.run([*CC, "-O1", "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
@@ -352,7 +352,7 @@ def test_no_thread_can_be_made(tmp_path):
 @needs_threads
 @pytest.mark.skipif(shutil.which(CC[0]) is None, reason="needs a C compiler")
 def test_a_process_that_was_stopped_tries_helpers_again_soon(tmp_path):
-    """A try during which the process is stopped for an hour looks as if it had cost an hour."""
+    """A try during which the process is stopped for an hour seems to cost an hour."""
     sources = [
         HERE / "c" / "pauses.c",
         *(HERE.parent / "csrc" / name for name in ("runtime/threads.c", "runtime/processors.c")),
@@ -366,7 +366,7 @@ def test_a_process_that_was_stopped_tries_helpers_again_soon(tmp_path):
 @needs_linux
 @pytest.mark.parametrize("how", ["adaptive", "erratic"])
 def test_forks_while_helpers_come_and_go(how):
-    """A child has no helpers and makes none; its parent's go on."""
+    """A forked child has no helpers and creates none; its parent's continue."""
     run(f"""
     expected = with_one_thread()
     fastrnn.set_num_threads(3)

@@ -1,4 +1,4 @@
-"""threadpoolctl limits the threads of fastrnn: which of its calls do, what comes back, and when it is registered."""
+"""threadpoolctl limits the threads of fastrnn: the calls that do, the restored number, and the registration."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def entries():
 
 def test_info_has_an_entry(registered):
     fastrnn.set_num_threads(3)
-    fastrnn.register_threadpoolctl()  # once more: still one entry
+    fastrnn.register_threadpoolctl()  # a second call: still one entry
     assert entries() == [
         {
             "user_api": "fastrnn",
@@ -67,7 +67,7 @@ def test_limits(registered, arguments, expected):
 
 
 def test_the_default_comes_back_as_the_default(registered):
-    """Which follows the processors, where a number would not."""
+    """The limit restores the default, which follows the processors, and not a fixed number."""
     _threads._num_threads = None
     with threadpoolctl.threadpool_limits(3):
         assert _threads._num_threads
@@ -112,7 +112,7 @@ def test_fastrnn_does_not_import_it():
 
 @pytest.mark.parametrize("stands_for", ["None", "types.ModuleType('threadpoolctl')"])
 def test_without_it_or_with_an_old_one(stands_for):
-    """The import passes all the same."""
+    """The import still succeeds."""
     code = f"""
 import sys, types
 sys.modules["threadpoolctl"] = {stands_for}

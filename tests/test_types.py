@@ -1,4 +1,4 @@
-"""Everything public is annotated, and the file that mypy checks runs as it stands."""
+"""The public interface is annotated, and the file that mypy checks also runs."""
 
 import inspect
 import runpy

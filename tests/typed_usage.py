@@ -1,6 +1,6 @@
-"""What a type checker says of the public interface: mypy checks this file, and tests/test_types.py runs it.
+"""The public interface for type checkers: mypy checks this file, and tests/test_types.py runs it.
 
-A `type: ignore` here stands where a checker has to complain; one that is not needed is an error, too.
+A `type: ignore` marks a line at which a checker must complain; an unneeded one is an error, too.
 """
 
 from typing import Any, assert_type
@@ -15,7 +15,7 @@ from fastrnn.serialization import Layer
 Array = NDArray[Any]
 x: NDArray[np.float32] = np.zeros((5, 3, 4), np.float32)
 
-# An LSTM's state is a pair, that of the others an array.
+# An LSTM's state is a pair, other states are arrays.
 lstm = fastrnn.LSTM(4, 6, num_layers=2, dtype=np.float64, rng=0)
 output, (h_n, c_n) = lstm(x)
 assert_type(output, Array)

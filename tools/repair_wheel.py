@@ -1,8 +1,8 @@
 """Gives a Linux wheel its manylinux tag: python tools/repair_wheel.py WHEEL FOLDER
 
-auditwheel finds the oldest glibc that the extension runs with and names it in the tag. The extension needs the C
-library alone; auditwheel would copy any other library into the wheel, with its licence missing: that is an error. Needs
-auditwheel and patchelf.
+auditwheel finds the oldest glibc that the extension runs with and names it in the tag. The extension needs only the C
+library. auditwheel would copy other libraries into the wheel without their licences: this is an error. Needs auditwheel
+and patchelf.
 """
 
 import subprocess

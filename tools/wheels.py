@@ -1,8 +1,8 @@
-"""A wheel for each CPython of this machine, repaired and tested: `make wheel`.
+"""Builds, repairs and tests a wheel for each CPython of this machine: `make wheel`.
 
-Interpreters are those on PATH, of pyenv and of uv, which first is asked for those it can get. Each gets a wheel made
-from the sdist, and a fresh environment with that wheel, the newest NumPy and what the tests need, in which they run; on
-the oldest CPython they run with the oldest NumPy, too. Arguments go to pytest. Wheels come to build/wheels.
+Interpreters are those on PATH, of pyenv and of uv, which first installs the available ones. For each, a wheel is built
+from the sdist, and the tests run in a new environment with that wheel, the newest NumPy and the test dependencies; on
+the oldest CPython they also run with the oldest NumPy. Arguments go to pytest. Wheels are written to build/wheels.
 """
 
 import json
@@ -26,13 +26,14 @@ print(json.dumps([fits, list(sys.version_info[:2]), bool(sysconfig.get_config_va
 
 
 def run(*command, folder=None, **environment):
-    # Wheels alone: the newest NumPy that has one for this CPython, which may be an older one.
+    # Only wheels: the newest NumPy with a wheel for this CPython, which may not be the newest.
     environment = os.environ | {"PIP_ONLY_BINARY": ":all:"} | environment
     subprocess.run([*map(str, command)], check=True, stdin=subprocess.DEVNULL, cwd=folder, env=environment)
 
 
 def interpreters():
-    """One for each version, with the GIL and without: (version, free-threaded) to (path, what it says of itself)."""
+    """One interpreter for each version, with and without GIL: (version, free-threaded) -> (path, its own
+    description)."""
     subprocess.run(["uv", "python", "install", "--quiet", *UV_VERSIONS], stderr=subprocess.DEVNULL, check=False)
     folders = [Path(folder) for folder in os.environ["PATH"].split(os.pathsep)]
     for others in (".pyenv/versions/*/bin", ".local/share/uv/python/*/bin"):
@@ -49,7 +50,7 @@ def interpreters():
 
 
 def environment(python, folder, *requirements):
-    """A fresh environment's Python, with these packages, as wheels."""
+    """The Python of a new environment with these packages, from wheels."""
     run(python, "-m", "venv", "--clear", folder)
     run(folder / "bin" / "python", "-m", "pip", "install", "-q", *requirements)
     return folder / "bin" / "python"
@@ -69,7 +70,7 @@ def main(arguments):
         (sdist,) = work.glob("*.tar.gz")
         run("tar", "-xzf", sdist, "-C", work)
         tests = next(work.glob("*/tests")).parent
-        (tests / "fastrnn").rename(work / "not_imported")  # what the tests import can only be the wheel
+        (tests / "fastrnn").rename(work / "not_imported")  # so that the tests can import only the wheel
         for version, (python, words) in found.items():
             name = "{}.{}".format(*version[0]) + "t" * version[1]
             print(f"\n== {name}: {words}", flush=True)

@@ -1,4 +1,4 @@
-/* Which instruction sets this library holds, and which of them this processor runs. */
+/* Dispatch: the instruction sets of this build, and those that this processor supports. */
 #include "fastrnn.h"
 #include "runtime/float_mode.h"
 #include "kernels/kernels.h"

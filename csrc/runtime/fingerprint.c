@@ -2,13 +2,13 @@
 
 #include <string.h>
 
-/* Universal hashing in two levels, so that nothing but chance can hide a change, however few its bits and wherever they
- * are: two contents of the same length have one hash for less than a fraction of 2^-55 + bytes / 2^68 of all keys.
+/* Universal hashing in two levels, so that a change of any number of bits at any position is missed only by chance: two
+ * different arrays of equal length have the same hash for less than a fraction 2^-55 + bytes / 2^68 of all keys.
  *
- * 1. A block of 64 pairs of words (a, b) becomes the sum of the products (a + k) * (b + l), with key words k and l of
- *    their own for each pair (NH, of Black, Halevi, Krawczyk, Krovetz and Rogaway, UMAC, 1999). A change of a is
- *    multiplied by the secret b + l, so that another change takes it back for one l of 2^64 at most. The low and the
- *    high halves of the products are added apart, which saves the carry and doubles that.
+ * 1. A block of 64 pairs of words (a, b) becomes the sum of the products (a + k) * (b + l), with separate key
+ *    words k and l for each pair (NH, of Black, Halevi, Krawczyk, Krovetz and Rogaway, UMAC, 1999). A change of a is
+ *    multiplied by the secret b + l, so that another change cancels it for at most one l of 2^64. The low and the
+ *    high halves of the products are added separately, which saves the carry and doubles that number.
  * 2. The sums of the blocks, then the length, are the coefficients of a polynomial, evaluated at a secret point modulo
  *    the prime 2^61 - 1. */
 enum { PAIRS = (FASTRNN_KEY_WORDS - 1) / 2, PAIR_BYTES = 16, BLOCK_BYTES = PAIRS * PAIR_BYTES };

@@ -1,4 +1,4 @@
-/* The floating-point mode of a computing thread: round to nearest, no traps, denormals in and out taken as zero (a
+/* The floating-point mode of a computing thread: round to nearest, no traps, denormal inputs and results are zero (a
  * state that decays towards zero would make every step twenty times slower). */
 #ifndef FASTRNN_FLOAT_MODE_H
 #define FASTRNN_FLOAT_MODE_H
@@ -24,7 +24,7 @@ static inline float_mode float_mode_enter(void)
     float_mode_leave(UINT64_C(1) << 24); /* flush to zero, in and out; all else off */
     return before;
 }
-#else /* denormals are computed with, slowly */
+#else /* denormals are not flushed, and slow */
 #include <fenv.h>
 typedef fenv_t float_mode;
 static inline float_mode float_mode_enter(void)

@@ -13,7 +13,7 @@
 
 enum { CACHE_LINE = 64, HUGE_PAGE = 2 * 1024 * 1024, KEPT_BYTES = 32 * 1024 * 1024 };
 
-/* a * b, or SIZE_MAX / 2 once that is exceeded: no block is that large. */
+/* a * b, saturated at SIZE_MAX / 2: no block is that large. */
 static size_t checked_product(size_t a, size_t b, int *overflow)
 {
     if (b != 0 && a > SIZE_MAX / 2 / b) {

@@ -1,4 +1,4 @@
-/* The one place that allocates. */
+/* All allocations of the library. */
 #ifndef FASTRNN_MEMORY_H
 #define FASTRNN_MEMORY_H
 
@@ -6,8 +6,8 @@
 
 #include "fastrnn.h"
 
-/* Several arrays in one block. fastrnn_reserve() returns an array's offset and counts it; a product of sizes that
- * overflows makes the layout impossible, and fastrnn_allocate() returns NULL for it as for any lack of memory. */
+/* The layout of several arrays in one block. fastrnn_reserve() adds an array of a * b * c elements and returns its
+ * offset in bytes. If a product of sizes overflows, fastrnn_allocate() returns NULL, as for a failed allocation. */
 typedef struct {
     size_t size;
     int overflow;
@@ -17,8 +17,7 @@ size_t fastrnn_reserve(fastrnn_layout *, size_t element, ptrdiff_t a, ptrdiff_t 
 void *fastrnn_allocate(const fastrnn_layout *); /* aligned to a cache line, large blocks to huge pages; uninitialised */
 void fastrnn_free(void *);
 
-/* The same from a workspace, whose block is used again where it is large enough. NULL for the workspace: a new block.
- */
+/* The same from a workspace, whose block is reused if it is large enough. A NULL workspace: a new block. */
 void *fastrnn_borrow(fastrnn_workspace *, const fastrnn_layout *);
 void fastrnn_give_back(fastrnn_workspace *, void *);
 

@@ -38,7 +38,7 @@ int64_t fastrnn_clock(void)
 #include <string.h>
 #include <unistd.h>
 
-/* A prefix of the paths of system files; tests set it to a folder of their own. */
+/* A prefix of the paths of system files; tests set it to their own folder. */
 #if !defined(FASTRNN_ROOT)
 #define FASTRNN_ROOT ""
 #endif
@@ -46,10 +46,10 @@ int64_t fastrnn_clock(void)
 
 enum { PATH = 4096 };
 
-/* The processors that a quota amounts to, rounded up, or `most` without one. In microseconds. */
+/* The number of processors of a quota, rounded up, or `most` without a quota. quota, period: microseconds. */
 static int processors_of(double quota, double period, int most)
 {
-    const double longest = 1e6; /* that Linux allows */
+    const double longest = 1e6; /* Linux's maximum */
     if (!(quota > 0 && period > 0 && period <= longest && quota < period * most)) return most;
     const int whole = (int)(quota / period);
     return whole * period < quota ? whole + 1 : whole;
@@ -60,7 +60,7 @@ static int read_numbers(const char *folder, const char *file, double *numbers, i
 {
     char path[PATH + 64];
     if (snprintf(path, sizeof path, "%s/%s", folder, file) >= (int)sizeof path) return 0;
-    FILE *stream = fopen(path, "re"); /* e: not for programs that are started meanwhile */
+    FILE *stream = fopen(path, "re"); /* e: close on exec */
     if (!stream) return 0;
     for (int k = 0; k < count; k++) {
         char word[64] = "", *end;
@@ -72,8 +72,8 @@ static int read_numbers(const char *folder, const char *file, double *numbers, i
     return 1;
 }
 
-/* The least quota of the cgroup at root/path and of all that contain it. A namespace may hide the outer ones; then
- * `path` may be one that is not there, and the root is looked at alone. */
+/* The least quota of the cgroup at root/path and its ancestors. A namespace may hide the outer cgroups; then `path` may
+ * not exist, and only the root's quota is read. */
 static int least_quota(const char *root, const char *path, int version, int most)
 {
     char folder[PATH];
@@ -92,7 +92,8 @@ static int least_quota(const char *root, const char *path, int version, int most
     }
 }
 
-/* At most `most`. A line of /proc/self/cgroup is "0::/path" for version 2, "4:cpu,cpuacct:/path" for version 1. */
+/* The number of processors by the quotas of the process's cgroups, at most `most`. A line of /proc/self/cgroup is
+ * "0::/path" for version 2, "4:cpu,cpuacct:/path" for version 1. */
 static int quota_of_cgroups(int most)
 {
     char line[PATH];
@@ -109,7 +110,7 @@ static int quota_of_cgroups(int most)
             most = least_quota(CGROUPS "/unified", path, 2, most);
         } else
             for (char *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest))
-                if (strcmp(name, "cpu") == 0) { /* one is mostly a link to the other */
+                if (strcmp(name, "cpu") == 0) { /* usually one is a link to the other */
                     most = least_quota(CGROUPS "/cpu", path, 1, most);
                     most = least_quota(CGROUPS "/cpu,cpuacct", path, 1, most);
                 }
@@ -118,7 +119,7 @@ static int quota_of_cgroups(int most)
     return most > 1 ? most : 1;
 }
 
-/* The first hardware thread of each processor's core, 1 more than its number; 0 where it was not looked up yet. */
+/* The number of the first hardware thread of each processor's core, plus 1; 0 if not yet read. */
 static atomic_int first_thread[CPU_SETSIZE];
 
 static int core_of(int processor)
@@ -135,7 +136,7 @@ static int core_of(int processor)
     return first - 1;
 }
 
-/* Looks anew, this thread's affinity at last time and since when; quotas are the process's. */
+/* Reads affinity and quotas if the last values are too old; affinity is cached per thread, quotas per process. */
 fastrnn_processors_count fastrnn_count_processors(int64_t now)
 {
     enum { UNLIMITED = 1 << 20 };
@@ -148,7 +149,7 @@ fastrnn_processors_count fastrnn_count_processors(int64_t now)
 
     if (!count.logical || now - seen > affinity_for) {
         cpu_set_t mask;
-        if (sched_getaffinity(0, sizeof mask, &mask)) { /* more than a mask has, or not allowed */
+        if (sched_getaffinity(0, sizeof mask, &mask)) { /* more processors than a mask has, or not allowed */
             const long online = sysconf(_SC_NPROCESSORS_ONLN);
             const int most = online > 0 && online < 1 << 20 ? (int)online : 1;
             count = (fastrnn_processors_count){most, most};

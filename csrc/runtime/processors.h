@@ -1,4 +1,4 @@
-/* The processors that the calling thread may use now. */
+/* The number of processors that the calling thread may use now. */
 #ifndef FASTRNN_PROCESSORS_H
 #define FASTRNN_PROCESSORS_H
 
@@ -7,8 +7,8 @@
 /* Nanoseconds of a clock that only runs forward. */
 int64_t fastrnn_clock(void);
 
-/* At least 1. Affinity is looked at again every 10 ms, quotas of the process's cgroup and of those around it every
- * second. `logical` counts the hardware threads of a core, `cores` does not. */
+/* At least 1. Affinity is read again every 10 ms, quotas of the process's cgroup and its ancestors every second.
+ * `logical` counts every hardware thread, `cores` counts a core once. */
 typedef struct {
     int logical, cores;
 } fastrnn_processors_count;

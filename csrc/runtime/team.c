@@ -6,9 +6,9 @@
 #include "runtime/processors.h"
 #include "runtime/threads.h"
 
-/* The question may take as long as another thread holds Python's lock, and looking at the clock takes as long as a
- * small step: so the clock is looked at after so many operations, some milliseconds, and the question asked by the
- * clock. It is asked in the caller's floating-point mode. */
+/* should_cancel may wait for the GIL as long as another thread holds it, and reading the clock takes as long as a small
+ * step. So the clock is read once per `look` operations, a few milliseconds, and should_cancel is polled by the clock,
+ * in the caller's floating-point mode. */
 int fastrnn_team_go(const fastrnn_member *me, double operations)
 {
     const double look = 1e8;
@@ -54,19 +54,19 @@ int fastrnn_has_threads(void)
 
 #ifdef FASTRNN_THREADS
 
-enum { ARRIVAL = 30000 }; /* ns, until it has been seen */
+enum { ARRIVAL = 30000 }; /* ns, the initial estimate */
 
-/* State that all callers of the process share. Times in ns, of fastrnn_clock(). */
+/* State common to all callers of the process. Times in ns, of fastrnn_clock(). */
 static struct {
     atomic_int policy;
-    atomic_llong closed, gap;  /* the end of the last call; how long until the next one, lately */
-    atomic_llong shared_until; /* several callers were there a short while ago */
-    atomic_llong arrival;      /* how long helpers take from being called to being ready */
-    atomic_int members;        /* of the last team that had helpers */
-    atomic_int most;           /* members, until */
+    atomic_llong closed, gap;  /* the end of the last call; the recent gap between calls */
+    atomic_llong shared_until; /* until then several recent callers share the cores */
+    atomic_llong arrival;      /* the time of helpers from called to ready, a running mean */
+    atomic_int members;        /* of the last team with helpers */
+    atomic_int most;           /* the maximal number of members until paused_until */
     atomic_llong paused_until;
-    atomic_llong pause;  /* the last one's length */
-    atomic_llong served; /* for so long helpers have worked since without a loss */
+    atomic_llong pause;  /* the length of the last pause */
+    atomic_llong served; /* the time that helpers have worked since without a loss */
 } company = {.gap = 1000000, .arrival = ARRIVAL};
 
 #define GET(field) atomic_load_explicit(&company.field, memory_order_relaxed)
@@ -102,8 +102,8 @@ static unsigned draw(fastrnn_team *team, unsigned n)
     return (team->random >> 16) % n;
 }
 
-/* A try with more than `most` members cost so many ns: for twenty times as long no other is made, so that all of them
- * together cost a twentieth of the time at most. */
+/* Limits teams to `most` members for `pause` ns. A pause of FAIR times the cost of a try bounds the cost of all tries
+ * to a twentieth of the time. */
 static void pause_tries(int most, int64_t pause)
 {
     SET(most, most > 1 ? most : 1);
@@ -111,9 +111,9 @@ static void pause_tries(int most, int64_t pause)
 }
 enum { FAIR = 20 };
 
-/* Where another thread had the helper's processor, it lost time, too, and may keep the processor: four times as long a
- * pause, and twice as long as the last one, up to fifty times. Never for longer than a second: the whole process may
- * have been stopped. */
+/* Pauses after a helper lost its processor to another thread, which lost time, too, and may keep the processor: four
+ * times the fair pause, at least twice the last pause, at most fifty times that. Never longer than a second, because
+ * the whole process may have been stopped. */
 static void pause_longer(int most, int64_t cost)
 {
     const int64_t second = 1000000000, fair = cost < second / (4 * FAIR) ? 4 * FAIR * cost : second;
@@ -126,7 +126,7 @@ static void pause_longer(int most, int64_t cost)
     pause_tries(most, pause);
 }
 
-/* Helpers have worked for so many ns without a loss: after as long as the last pause, the next one may be shorter. */
+/* Counts ns of helpers' work without a loss; after as much as the last pause, the next pause may be shorter. */
 static void count_service(int64_t time)
 {
     const int64_t served = GET(served) + time;
@@ -136,13 +136,13 @@ static void count_service(int64_t time)
 
 void fastrnn_helper_was_away(int64_t time)
 {
-    const int64_t longest = 4000000; /* it may have been for something else, too */
+    const int64_t longest = 4000000; /* it may have been away for other reasons, too */
     if (GET(policy) == FASTRNN_ADAPTIVE) pause_longer(GET(members) - 1, time < longest ? time : longest);
 }
 
 static void forget(fastrnn_team *team, int index) { team->held[index] = team->held[--team->size - 1]; }
 
-/* From here on the helper is nobody's. READY: it is known to be awake. */
+/* Releases a helper: state READY if it is known to be awake, else RELEASED. */
 static void let_go(fastrnn_team *team, int index, unsigned state)
 {
     helper *h = team->held[index];
@@ -171,7 +171,7 @@ static void take_ready(fastrnn_team *team, int most)
     }
 }
 
-/* Calls helpers until so many are on their way. If none can be made, it may be so for long. */
+/* Calls `missing` helpers. If none can be created, pauses, because the reason may last. */
 static void call_helpers(fastrnn_team *team, int64_t now, int missing)
 {
     const int processor = current_processor();
@@ -190,8 +190,8 @@ static void call_helpers(fastrnn_team *team, int64_t now, int missing)
     fastrnn_wake_one();
 }
 
-/* Whether helpers who are called now come early enough to be worth the call. How long they take is forgotten slowly, so
- * that it is tried again. */
+/* Whether helpers called now would arrive early enough to pay off. The estimate of their arrival decays slowly, so that
+ * helpers are tried again. */
 static int worth_calling(const fastrnn_team *team, int64_t now)
 {
     const double left = team->alone - (double)(now - team->opened);
@@ -200,7 +200,7 @@ static int worth_calling(const fastrnn_team *team, int64_t now)
     return 0;
 }
 
-/* The members that a team may have while others compute, too: its caller's part of the cores. */
+/* The maximal members of a team beside concurrent callers: its caller's part of the cores. */
 static int fair_share(const fastrnn_team *team, int64_t now)
 {
     int callers = atomic_load_explicit(&fastrnn_callers, memory_order_relaxed);
@@ -246,7 +246,7 @@ static void open_for_helpers(fastrnn_team *team)
 
 int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
 {
-    const double look = 2e7; /* a tenth of a millisecond or so */
+    const double look = 2e7; /* about a tenth of a millisecond */
     if (team->limit > 1) {
         if (atomic_load_explicit(&fastrnn_callers, memory_order_relaxed) != team->callers) look_for_helpers(team, 0);
         if (team->erratic && draw(team, 4) == 0) look_for_helpers(team, 1);
@@ -263,12 +263,12 @@ int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
     return team->size < most ? team->size : most;
 }
 
-/* Waits until helper `index` has done its order, if it has begun. Returns 0 if it has not begun, and takes the order
- * back. usual: ns after which it is checked for having lost its processor. */
+/* Waits for helper `index` to finish its order and returns 1. If the helper has not begun, revokes the order and
+ * returns 0. usual: ns after which the helper is checked for the loss of its processor. */
 static int wait_for(fastrnn_team *team, int index, int64_t usual)
 {
     enum { SPINS = 64 };
-    const int64_t begins = 4000; /* ns: an interrupt may come before it begins */
+    const int64_t begins = 4000; /* ns: an interrupt may delay its start */
     helper *h = team->held[index];
     const fastrnn_member caller = fastrnn_caller(team);
     const unsigned long long order = h->ordered;
@@ -289,13 +289,13 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
             return 0;
         }
         if ((waited <= usual || team->patient) && !(at_once && wait.spins > SPINS)) continue;
-        if (!at_once && fastrnn_runs(h)) { /* it is slow, with memory that is touched for the first time perhaps */
+        if (!at_once && fastrnn_runs(h)) { /* it is slow, perhaps because of page faults */
             usual = 2 * waited;
             fastrnn_team_go(&caller, 1e9);
             continue;
         }
-        /* It has lost its processor in the middle of its work. It gets this one, and the caller sleeps until it is
-         * done: some microseconds, where it would be some milliseconds until its own turn. */
+        /* It has lost its processor during its work. It moves to this processor, and the caller sleeps until it is
+         * done: some microseconds, instead of some milliseconds until the helper is scheduled. */
         const int processor = current_processor();
         fastrnn_take_to(h, processor);
         do {
@@ -313,7 +313,7 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
 int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_job *job, const void *context,
                        ptrdiff_t item)
 {
-    const double timed = 1e6, speed = 10; /* operations; and in a ns, at least */
+    const double timed = 1e6, speed = 10; /* operations; operations per ns, a lower bound */
     const int64_t impatience = 200000;    /* interrupts may take tens of us */
     const int size = fastrnn_team_gather(team, most, operations);
     fastrnn_member me = {0, size, team, 1, item};

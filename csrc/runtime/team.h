@@ -1,8 +1,8 @@
-/* The team of a call: the thread that made it, and helper threads that come and go while it lasts.
+/* The team of a call: the calling thread, and helper threads that join and leave during the call.
  *
- * A call is a sequence of phases. In each phase the members that are there share its work; the number of members may
- * differ from phase to phase, and no result depends on it. Nobody waits for a helper that has not come: its share of a
- * phase that it has not begun is done by the caller. */
+ * A call is a sequence of phases. The members of a phase share its work; the number of members may
+ * differ from phase to phase, and no result depends on it. No member waits for a helper that has not begun its share of
+ * a phase: the caller takes over that share. */
 #ifndef FASTRNN_TEAM_H
 #define FASTRNN_TEAM_H
 
@@ -19,43 +19,43 @@ typedef struct fastrnn_team fastrnn_team;
 typedef struct {
     int index, size; /* 0 <= index < size */
     fastrnn_team *team;
-    int is_caller;  /* whether this is the thread that made the call: it asks whether to go on */
-    ptrdiff_t item; /* the phase's, an argument of fastrnn_team_phase */
+    int is_caller;  /* whether this is the calling thread, which polls should_cancel */
+    ptrdiff_t item; /* of the phase, an argument of fastrnn_team_phase */
 } fastrnn_member;
 
-/* A member's share of a phase. */
+/* Computes a member's share of a phase. */
 typedef void fastrnn_job(const void *context, const fastrnn_member *);
 
-/* Opens the team of a call that takes about so many nanoseconds on one thread, for at most so many members, and sets
- * the floating-point mode. threads: 1 for the caller alone, who then needs nothing of other threads: that is safe after
- * a fork. should_cancel: or NULL. */
+/* Opens the team of a call that takes about `alone` nanoseconds on one thread, with at most `threads` members, and sets
+ * the floating-point mode. threads = 1 uses no state of other threads, and is safe after a fork. The interruption may
+ * be NULL. */
 void fastrnn_team_open(fastrnn_team *, int threads, double alone, const fastrnn_interruption *);
 
-/* Runs job once for each member, at most so many, and returns when all have returned. Whether to go on: 0 if the call
- * has been cancelled. operations: of all shares, to estimate the time. item: put a value that changes from phase to
- * phase here, not into the context: helpers receive it with the order and keep the unchanged context in their caches.
- * Writes of earlier phases are visible to all members. */
+/* Runs job once for each of at most `most` members, and returns when all have returned; a barrier. Returns 0 if the
+ * call has been cancelled, else 1. operations: of all shares, to estimate the time. item: a value that changes from
+ * phase to phase, kept out of the context: helpers receive it with the order and keep the unchanged context in their
+ * caches. Writes of earlier phases are visible to all members. */
 int fastrnn_team_phase(fastrnn_team *, int most, double operations, fastrnn_job *job, const void *context,
                        ptrdiff_t item);
 
-/* Takes in the helpers that have come; how many members the next phase will have. */
+/* Adds the helpers that are ready; returns the number of members of the next phase. */
 int fastrnn_team_gather(fastrnn_team *, int most, double operations);
 
 /* Releases the helpers; 0 if the call was cancelled. */
 int fastrnn_team_close(fastrnn_team *);
 
-/* Whether to go on with a piece of work of so many operations, or to skip it and all that follows, since the call has
- * been cancelled. */
+/* Whether to compute a piece of work of `operations` operations; 0 if the call has been cancelled, and this and all
+ * later work is skipped. */
 int fastrnn_team_go(const fastrnn_member *, double operations);
 
-/* The member as a team of its own, for work that it shares with nobody. */
+/* The member as a team of one, for work that it does not share. */
 static inline fastrnn_member fastrnn_alone(const fastrnn_member *me)
 {
     const fastrnn_member alone = {0, 1, me->team, me->is_caller, me->item};
     return alone;
 }
 
-/* The caller as a team of its own. */
+/* The caller as a team of one. */
 static inline fastrnn_member fastrnn_caller(fastrnn_team *team)
 {
     const fastrnn_member caller = {0, 1, team, 1, 0};
@@ -66,7 +66,7 @@ typedef struct {
     ptrdiff_t from, to;
 } fastrnn_range;
 
-/* The member's part of n items: all of them in order, in parts that differ by one at most. */
+/* The member's contiguous share of n items; shares differ by at most one item. */
 static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
 {
     fastrnn_range part = {n / me->size * me->index + (n % me->size) * me->index / me->size,
@@ -74,7 +74,8 @@ static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
     return part;
 }
 
-/* Part k of n items in so many parts, and the member's share of the part that is the phase's item. */
+/* fastrnn_part: part k of n items divided into `parts` parts. fastrnn_share_of_item: the member's share of the part
+ * whose number is the phase's item. */
 static inline fastrnn_range fastrnn_part(ptrdiff_t n, ptrdiff_t k, int parts)
 {
     const fastrnn_member member = {(int)k, parts, NULL, 0, 0};
@@ -86,24 +87,22 @@ static inline fastrnn_range fastrnn_share_of_item(ptrdiff_t n, int parts, const 
     return (fastrnn_range){part.from + share.from, part.from + share.to};
 }
 
-/* Blocks or panels in pieces none of which takes longer than a cancellation may, one of them having so many
- * operations: for (fastrnn_range piece = fastrnn_no_piece(all); fastrnn_next_piece(me, all, operations, &piece);) ...
- */
+/* Splits blocks or panels into pieces, with polls of should_cancel in between; `operations` is the cost of one block:
+ * for (fastrnn_range piece = fastrnn_no_piece(all); fastrnn_next_piece(me, all, operations, &piece);) ... */
 static inline fastrnn_range fastrnn_no_piece(fastrnn_range all) { return (fastrnn_range){all.from, all.from}; }
 int fastrnn_next_piece(const fastrnn_member *, fastrnn_range all, double operations, fastrnn_range *piece);
 
-/* How callers treat their helpers. The policy is for tests: PATIENT waits for all helpers at the beginning and for each
- * of them at every phase, however many processors there are; ERRATIC loses and regains them at random. */
+/* The callers' policy for helpers, for tests: PATIENT waits for all helpers at the beginning and for each helper at
+ * every phase, for any number of processors; ERRATIC loses and regains helpers at random. */
 typedef enum { FASTRNN_ADAPTIVE, FASTRNN_PATIENT, FASTRNN_ERRATIC } fastrnn_policy;
 void fastrnn_team_policy(fastrnn_policy);
 
-/* How many threads a call may use: at most `threads`, or, if that is 0, one for each core; but no more than there are
- * processors. */
+/* The number of threads of a call: `threads`, or one per core if it is 0, but at most the number of processors. */
 int fastrnn_team_threads(int threads);
 
 /* For threads.c. */
 void fastrnn_team_after_fork(void);
-void fastrnn_helper_was_away(int64_t time); /* ns, in which it would have helped */
+void fastrnn_helper_was_away(int64_t time); /* ns without a processor */
 
 #if defined(__STDC_NO_ATOMICS__)
 typedef int fastrnn_flag;
@@ -112,16 +111,16 @@ typedef int fastrnn_flag;
 typedef atomic_int fastrnn_flag;
 #endif
 
-/* Its fields are team.c's. Times in ns. */
+/* Only team.c accesses the fields. Times in ns. */
 struct fastrnn_team {
     int size;          /* members now: the caller and the helpers it holds */
-    int wanted, limit; /* the most to be held now; and later in the call */
-    int callers;       /* in the process, when the processors were last shared among them */
-    int counted;       /* whether this is one of them */
+    int wanted, limit; /* the maximal size now; and later in the call */
+    int callers;       /* of the process, when the processors were last divided among them */
+    int counted;       /* whether this caller is counted */
     int calling, erratic, patient;
     unsigned random;
     fastrnn_flag cancelled;
-    double operations; /* since helpers were last looked for */
+    double operations; /* since the last search for helpers */
     int64_t opened, called, asked;
     double alone, asking_operations;
     const fastrnn_interruption *interruption;

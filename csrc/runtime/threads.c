@@ -79,7 +79,7 @@ static void serve(helper *h, unsigned long long number)
         h->job(h->context, &h->member);
         atomic_store_explicit(&h->seat, seat_of(number, HELD), memory_order_release);
         atomic_store_explicit(&h->done, number, memory_order_release);
-        if (atomic_load_explicit(&h->caller_sleeps, memory_order_relaxed)) { /* perhaps on this processor: leave it */
+        if (atomic_load_explicit(&h->caller_sleeps, memory_order_relaxed)) { /* perhaps on this processor: yield it */
             pthread_mutex_lock(&h->lock);
             pthread_cond_signal(&h->finished);
             pthread_mutex_unlock(&h->lock);
@@ -96,7 +96,7 @@ static void sleep_until_woken(helper *h)
     for (;;) {
         const unsigned long long seat = atomic_load(&h->seat), number = seat >> SEAT_BITS;
         const unsigned state = seat & SEAT_MASK;
-        if (state == CALLED) /* it was awake still */
+        if (state == CALLED) /* it was still awake */
             exchange_seat(h, seat, seat_of(number, WOKEN));
         else if (state == ASLEEP || state == CHOSEN || state == LEFT)
             pthread_cond_wait(&h->summoned, &h->lock);
@@ -154,7 +154,7 @@ static void *helper_main(void *argument)
 }
 
 #if !defined(_WIN32)
-/* A forked child has none of its parent's threads. Their memory is not freed. */
+/* A forked child does not have its parent's threads. Their memory is not freed. */
 static void forget_helpers(void)
 {
     pthread_mutex_init(&pool.lock, NULL);
@@ -196,7 +196,7 @@ int fastrnn_make_helper(void)
     int made = 0;
     pthread_mutex_lock(&pool.lock);
     const int count = fastrnn_helpers();
-    /* More than it needs, to begin at a multiple of its alignment: not every system has aligned_alloc. ASLEEP is 0. */
+    /* Over-allocated for alignment, because not every system has aligned_alloc. ASLEEP is 0. */
     void *memory = count < MOST_HELPERS ? calloc(1, sizeof(helper) + _Alignof(helper)) : NULL;
     if (memory) {
         helper *h = (helper *)(((uintptr_t)memory + _Alignof(helper) - 1) & ~(uintptr_t)(_Alignof(helper) - 1));
@@ -215,7 +215,7 @@ int fastrnn_make_helper(void)
 }
 
 #if defined(__linux__)
-/* Where a helper of this thread may run: where the thread may, but for its own processor if there is another. */
+/* Sets a helper's affinity to this thread's, without `processor` if there are others. */
 void fastrnn_keep_away(helper *h, int processor)
 {
     cpu_set_t processors;
@@ -277,8 +277,8 @@ void fastrnn_wake_one(void)
 
 void fastrnn_await(helper *h, unsigned long long order)
 {
-    /* The helper does not wait for its `done` to be seen before it looks at `caller_sleeps`, which would take as long
-     * as a small step: so it may miss that the caller sleeps, who looks again soon. */
+    /* The helper does not fence its store to `done` before it reads `caller_sleeps`, which would take as long as a
+     * small step. So it may miss that the caller sleeps; the caller checks again soon. */
     const long soon = 1000000;
     struct timespec end;
     pthread_mutex_lock(&h->lock);

@@ -1,19 +1,19 @@
-/* The helper threads of the process: they are made when they are first wanted, sleep while nobody wants them, and never
- * end. team.c, whose calls they help, decides who is woken and held.
+/* The helper threads of the process: created on demand, asleep between calls, and never ended. team.c decides which
+ * helpers are woken and held.
  *
  * A helper's seat holds its state and the number of its last order:
  *
- *     ASLEEP -> CHOSEN      by a caller, who prepares it
- *     CHOSEN -> CALLED      by the same: anybody may wake it now
- *     CALLED -> WOKEN       by the caller, or another helper, who then wakes it
- *     WOKEN -> READY        by the helper: it has checked in, and spins for a while
- *     READY -> ASLEEP       by the helper: nobody has come
- *     READY -> HELD         by a caller, whose alone it is until it is released
+ *     ASLEEP -> CHOSEN      by a caller, which prepares it
+ *     CHOSEN -> CALLED      by the same caller: any thread may wake it now
+ *     CALLED -> WOKEN       by the caller or another helper, which then wakes it
+ *     WOKEN -> READY        by the helper: it has checked in, and spin-waits for a while
+ *     READY -> ASLEEP       by the helper: no caller has taken it
+ *     READY -> HELD         by a caller, which owns it until it is released
  *     HELD -> WORKING       by the helper, when it finds an order; and back when it is done
  *     HELD -> LEFT          by the helper: no order for too long; it sleeps
  *     HELD -> RELEASED      by the caller: at the end of a call, or because an order was not begun in time
- *     LEFT -> ASLEEP        by the caller, who had not known it yet
- *     RELEASED -> READY     by the helper, which so shows that it is awake
+ *     LEFT -> ASLEEP        by the caller, when it notices
+ *     RELEASED -> READY     by the helper, which thereby shows that it is awake
  *
  * Only WORKING helpers access the memory of a call. */
 #ifndef FASTRNN_THREADS_H
@@ -39,19 +39,19 @@
 enum { ASLEEP, CHOSEN, CALLED, WOKEN, READY, HELD, WORKING, LEFT, RELEASED };
 enum { SEAT_BITS = 4, SEAT_MASK = (1 << SEAT_BITS) - 1 };
 
-/* One cache line for each direction of communication, one for the seat, and one for fields that are rarely used. */
+/* One cache line for each direction of communication, one for the seat, and one for rarely used fields. */
 typedef struct helper {
     /* clang-format off */
-    /* Written by the caller who holds it. */
+    /* Written by the caller that holds it. */
     _Alignas(128) atomic_ullong order;
     fastrnn_job *job;
     const void *context;
     fastrnn_member member;
-    int64_t patience; /* ns: without another order for so long, it leaves */
-    unsigned long long ordered; /* the last order; the caller's own, who need not read the line again */
+    int64_t patience; /* ns without another order after which it leaves */
+    unsigned long long ordered; /* the last order; the caller's private copy, which saves a read of the shared line */
     /* Written by the helper. */
     _Alignas(128) atomic_ullong done;
-    /* Exchanged by both. */
+    /* Written by both. */
     _Alignas(128) atomic_ullong seat;
     atomic_int caller_sleeps; /* until `done` */
     /* clang-format on */
@@ -60,7 +60,7 @@ typedef struct helper {
     atomic_llong came; /* when it last became READY */
     pthread_t thread;
 #if defined(__linux__)
-    cpu_set_t processors; /* where it may run, as its last summoner left it */
+    cpu_set_t processors; /* its affinity, as set by the last caller that summoned it */
 #endif
 } helper;
 
@@ -69,34 +69,34 @@ static inline unsigned long long seat_of(unsigned long long number, unsigned sta
     return number << SEAT_BITS | state;
 }
 
-/* How long a thread has waited, by a spin that leaves the processor to others after a while. */
+/* The state of a spin-wait, which yields the processor after a while. */
 typedef struct {
     unsigned spins;
-    int64_t since, looked, away; /* away: the longest time between two looks at the clock */
+    int64_t since, looked, away; /* away: the longest time between two reads of the clock */
 } spinning;
-int64_t fastrnn_spin(spinning *, int yields); /* nanoseconds, or 0 if the clock was not looked at */
+int64_t fastrnn_spin(spinning *, int yields); /* nanoseconds waited, or 0 if the clock was not read */
 
-/* Threads that compute a call now; helpers that are READY; how long these spin before they fall asleep, ns. */
+/* Threads that compute a call now; helpers that are READY; ns that these spin before they sleep. */
 extern atomic_int fastrnn_callers, fastrnn_helpers_ready;
 extern atomic_llong fastrnn_helpers_window;
 
-int fastrnn_helpers(void);         /* that there are */
-helper *fastrnn_helper(int index); /* one of them */
-int fastrnn_make_helper(void);     /* one more, ASLEEP; 0 if there can be none */
+int fastrnn_helpers(void);         /* the number of helpers */
+helper *fastrnn_helper(int index); /* the helper with this index */
+int fastrnn_make_helper(void);     /* creates one, ASLEEP; 0 if that fails */
 
-/* ASLEEP -> CALLED; 0 if it was not asleep. `processor`: the caller's, which the helper is kept away from where it may
- * use others, because the system likes to wake a thread where its waker runs; -1 if it is not known. */
+/* ASLEEP -> CALLED; 0 if it was not asleep. `processor`: the caller's, or -1 if unknown. The helper's affinity excludes
+ * it if there are others, because schedulers tend to wake a thread on its waker's processor. */
 int fastrnn_call_helper(helper *, int processor);
-void fastrnn_wake_one(void); /* of those CALLED; it wakes two more, and so on */
+void fastrnn_wake_one(void); /* wakes one CALLED helper, which wakes two more, and so on */
 
-/* Waits, asleep, until the helper is done with an order, or for a ms. */
+/* Sleeps until the helper has finished an order, or for a ms. */
 void fastrnn_await(helper *, unsigned long long order);
 
-/* Whether a helper has a processor, by its processor time in 20 us; 0 where that is not known. */
+/* Whether a helper has a processor, by its processor time in 20 us; 0 if unknown. */
 int fastrnn_runs(const helper *);
 
-/* Where a held helper may run: on one processor, or where the calling thread may, but for one processor if there is
- * another. -1 for none. */
+/* Set the affinity of a held helper: take_to to one processor; keep_away to the calling thread's affinity, without
+ * `processor` if there are others. A processor of -1 means none. */
 void fastrnn_take_to(helper *, int processor);
 void fastrnn_keep_away(helper *, int processor);
 

@@ -1,7 +1,6 @@
 /* Makes allocations fail, for tests/failing_allocations.py. Loaded before the C library (LD_PRELOAD), it stands in
- * front of glibc's malloc: what the code of one library allocates is numbered and counted, and one of its allocations
- * can be made to fail. So is what NumPy allocates for arrays, where it has been given the handler below. All others are
- * passed on. */
+ * front of glibc's malloc: it counts the allocations of one library, and can make one of them fail. With the handler
+ * below, this includes NumPy's allocations of arrays. All other allocations are passed on. */
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
-/* For how long no helper is tried, for tests/test_team.py: team.c is compiled in here, where its pauses can be seen. The
- * argument: what a try has cost, in ns. Prints the pause, in ns. */
+/* Prints the pause before the next try with a helper, in ns, for tests/test_team.py; the argument is the cost of the
+ * last try, in ns. It includes team.c to access its pauses. */
 #define _GNU_SOURCE
 #include "runtime/team.c"
 

@@ -1,7 +1,7 @@
-/* Every way in which calls share a team, for ThreadSanitizer (`make tsan`): no access may race, and several threads
- * have to give the bits of one, whether helpers stay or come and go, and also where several threads call. Linked with
- * the library's sources; but sequence.c is compiled in here, because only its plans tell that every arrangement has been
- * met. */
+/* Runs every arrangement of a team, for ThreadSanitizer (`make tsan`): no access may race, and several threads must
+ * give the bits of one thread, with permanent and with changing helpers, and with several callers. Linked with the
+ * library's sources, except sequence.c, which is included here, because only its plans show that every arrangement
+ * occurs. */
 #define _GNU_SOURCE
 #include "layer/sequence.c"
 
@@ -51,7 +51,7 @@ enum {
 /* Arrangements: calls of one thread; one call whose units or rows are shared; several, of which some are shared. */
 enum { UNITS_SHARED, ROWS_SHARED, ALONE, IN_TURN, SIDE_BY_SIDE, ARRANGEMENTS };
 
-/* Memory is taken one array after the other: first what goes in, then what comes out. */
+/* Arrays are allocated one after the other: first the inputs, then the outputs. */
 typedef struct {
     char *at;
     size_t element;
@@ -92,7 +92,7 @@ static fastrnn_plan plan_of(const steps *s, const fastrnn_packed *packed, int th
     return fastrnn_plan_call(&shape, &fastrnn_usual_machine, threads);
 }
 
-/* Forward and backward; what they wrote lies in [*from, *to) of the arena. */
+/* Runs forward and backward; their outputs are [*from, *to) of the arena. */
 static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_isa *isa, int threads,
                           const fastrnn_interruption *interruption, char *arena, char **from, char **to, atomic_int *met)
 {
@@ -169,7 +169,7 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
     }
     *to = m.at;
     check(m.at <= arena + MEMORY, "more memory is needed", e, threads);
-    memset(*from, 0xff, (size_t)(*to - *from)); /* nothing is left of the run before */
+    memset(*from, 0xff, (size_t)(*to - *from)); /* clears the outputs of the previous run */
 
     fastrnn_workspace *workspace = fastrnn_workspace_create();
     if (status == FASTRNN_OK) {
@@ -190,11 +190,11 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
     return status;
 }
 
-/* Asked so many times, it says yes. */
+/* Returns 1 after a number of polls. */
 static int after(void *times) { return --*(int *)times < 0; }
 
-/* One caller of several, in memory of its own: every example, or every second from `first` on; with one thread and
- * then with `fewest` to `most`. */
+/* One caller of several, with its own memory: every example, or every second from `first` on; with one thread and then
+ * with `fewest` to `most`. */
 typedef struct {
     const fastrnn_isa *isa;
     fastrnn_dtype dtype;
@@ -222,7 +222,7 @@ static void *call_all(void *argument)
     return NULL;
 }
 
-/* Callers that come and go, while the policy changes. */
+/* Callers start and end while the policy changes. */
 static void call_at_once(const fastrnn_isa *isa, fastrnn_dtype dtype, atomic_int *met)
 {
     enum { CALLERS = 8 };

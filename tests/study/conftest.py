@@ -1,4 +1,4 @@
-"""The examples of the study: importable, and to be run as a user does."""
+"""Makes the examples of the study importable, and runs them as a user does."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import fastrnn
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 with pytest.MonkeyPatch.context() as patch:
-    # set here, so that what the examples set does not stay for the other tests
+    # set here, so that the examples' settings do not affect other tests
     patch.setenv("OPENBLAS_NUM_THREADS", "1")
     sys.path.append(str(EXAMPLES))
     import training  # noqa: F401

@@ -1,4 +1,4 @@
-"""examples/forecast.py: no forecast knows of later years, the gradients, and what the example finds."""
+"""examples/forecast.py: no forecast uses later years; the gradients; and the result of the example."""
 
 import numpy as np
 import pytest

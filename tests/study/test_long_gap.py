@@ -1,4 +1,4 @@
-"""examples/long_gap.py: its tasks, and that the gates remember what a plain RNN forgets."""
+"""examples/long_gap.py: its tasks, and the longer memory of the gated cells."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""examples/many_to_many.py: its labels, its gradients, and what only the rest of a line can tell."""
+"""examples/many_to_many.py: its labels, its gradients, and the advantage of both directions."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_only_who_reads_on_knows_what_will_be_called(quick):
     assert both["call"] < 0.3 < 0.5 < forward["call"]
     assert both["1st of keyword"] < 0.8 * forward["1st of keyword"]
     assert both["name"] < forward["name"]
-    # what stands before decides: both know
+    # earlier characters decide: both are right
     assert max(forward["space"], both["space"]) < 0.02
     for name in "many_to_many_errors.png", "many_to_many_snippet.png":
         assert 20_000 < (folder / name).stat().st_size < 150_000

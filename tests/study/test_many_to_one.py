@@ -1,4 +1,4 @@
-"""examples/many_to_one.py: what it says about its sequences, and the gradients of its model."""
+"""examples/many_to_one.py: its predictions, and the gradients of its model."""
 
 import numpy as np
 import pytest
@@ -43,10 +43,10 @@ def test_speakers_and_digits_are_told_apart(quick):
         found = numbers[name]
         assert min(found["accuracy"]) >= 0.95
         assert found["alone as in a batch"]
-        # who was trained at every step knows early, and who was not does not
+        # only the network trained at every step predicts early
         late, early = found["certainty"], found["certainty, trained always"]
         assert late[-1] > 0.9 and early[1] > late[1] + 0.2
         assert 20_000 < (folder / f"many_to_one_{name}.png").stat().st_size < 150_000
-    # all digits have the same length, so nothing is to be said before the last row
+    # all digits have the same length, so predictions before the last row are near chance
     assert numbers["digits"]["certainty"][1] < 0.3
     assert numbers["digits"]["without order"] < 0.7

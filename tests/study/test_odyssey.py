@@ -1,4 +1,4 @@
-"""examples/odyssey.py: each variant is what it says, with the gradient of that; and what taking a part away does."""
+"""examples/odyssey.py: the equations and gradients of each variant, and the effect of removing a part."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def make(variant, rng, dtype=np.float64):
 
 
 def in_numpy(variant, block):
-    """The same in NumPy: by its activations and not by its parameters, but for the coupled gates and the peepholes."""
+    """The same variant in NumPy, by its activations instead of its parameters, except coupled gates and peepholes."""
     twin = Block(I, H, np.random.default_rng(0), block.params.flat.dtype, **IN_NUMPY[variant])
     twin.params.flat[...] = 0
     for name, array in block.params.items():
@@ -49,7 +49,7 @@ def test_gradients_by_finite_differences(variant, rng):
     x, d_output = rng.normal(size=(T, B, I)), rng.normal(size=(T, B, H))
     d_params = block.backward(block.forward(x)[1], d_output)
     for k in range(block.params.flat.size):
-        # along a direction that the variant leaves free: of coupled gates, both rows move
+        # along a direction that the variant allows: for coupled gates, both rows move
         direction = np.zeros_like(block.params.flat)
         direction[k] = 1
         if variant == "CIFG":
@@ -136,7 +136,7 @@ def test_a_conversation_is_all_utterances_once_each_in_its_own_order(rng):
         assert frames[at : at + 3] == [70, 71, 72] and frames.index(91) == frames.index(90) + 1
         seen.add(tuple(frames))
     assert len(seen) == 6
-    x, speakers = odyssey.conversation(utterances, 4, 0, rng)  # what does not fill a window is left out
+    x, speakers = odyssey.conversation(utterances, 4, 0, rng)  # an incomplete window is left out
     assert x.shape == (4, 1, 1) and speakers.shape == (4, 1)
     noise = (
         odyssey.conversation(utterances, 6, 5, np.random.default_rng(1))[0]

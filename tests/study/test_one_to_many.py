@@ -18,7 +18,7 @@ def one_to_many():
 def test_gradients(one_to_many, kind):
     rng = np.random.default_rng(0)
     model = getattr(one_to_many, kind)(3, 4, rng, np.float64)
-    for part in model.parts:  # away from biases of zero, where a rectifier that sees nothing has its kink
+    for part in model.parts:  # away from biases of zero, where a rectifier with zero input has its kink
         part.params.flat += 0.1 * rng.normal(size=part.params.flat.shape)
     images, labels = rng.normal(size=(3, 64)), np.array([6, 7, 1])  # six, seven and one: of unequal lengths
     _, gradient = model.gradient(images, labels)
@@ -28,7 +28,7 @@ def test_gradients(one_to_many, kind):
 
 
 def test_what_is_written_is_what_the_chain_rule_says(one_to_many):
-    """Step by step with the stream, and name by name with the layer, are the same probabilities."""
+    """The stream, step by step, and the layer, name by name, give the same probabilities."""
     rng = np.random.default_rng(0)
     writer = one_to_many.Writer(8, 16, rng, np.float64)
     images = rng.normal(size=(5, 64))

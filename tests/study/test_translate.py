@@ -1,4 +1,4 @@
-"""examples/translate.py: dates that mean one thing, gradients through attention, and what is learnt."""
+"""examples/translate.py: unambiguous dates, gradients through attention, and the result of training."""
 
 import datetime
 
@@ -85,7 +85,7 @@ def test_gradients_of_the_translator(translate, rng, attention):
 
 @pytest.mark.parametrize("attention", [True, False])
 def test_step_by_step_and_in_one_call_are_the_same_model(translate, rng, attention):
-    """Where what the stream writes is taken for right, its symbols are those most probable in training's one call."""
+    """With the stream's output as targets, its symbols are the most probable ones of the training call."""
     model = translate.Translator(4, 8, attention, rng, np.float64)
     pairs = translate.draw_pairs(translate.SEEN, np.arange(700000, 700100), 24, rng)
     written, weights = model.translate(pairs)

@@ -1,4 +1,4 @@
-"""examples/unrolled.py: the loop and the chain agree, to the last bit where they promise it."""
+"""examples/unrolled.py: the layer and the chain agree, to the last bit where documented."""
 
 
 def test_the_loop_and_the_chain_are_the_same_network(quick):

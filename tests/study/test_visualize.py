@@ -1,4 +1,4 @@
-"""examples/visualize.py: what it says of a text, what it finds, its pictures, and its page in a browser."""
+"""examples/visualize.py: its labels, the cells found, its figures, and its page in a browser."""
 
 import base64
 import html.parser
@@ -122,7 +122,7 @@ def values_of(data, quantity):
 
 @pytest.fixture
 def seen():
-    """What of_seed gives for a page, of 2 layers of 3 units over a text that means something in HTML."""
+    """A result of of_seed for a page, of 2 layers of 3 units over a text with HTML's special characters."""
     text = "if a<b:\n  '</script>&amp;'\n"
     rng = np.random.default_rng(0)
     record = {name: rng.uniform(0, 1, (6, len(text))).astype(np.float32) for name in visualize.GATES}
@@ -145,7 +145,7 @@ def test_the_page_has_every_value(seen, tmp_path):
 
 
 def luminance(rgb):
-    """Of WCAG 2: r, g and b from 0 to 1."""
+    """The contrast of WCAG 2; r, g and b are from 0 to 1."""
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in rgb]
     return np.dot(linear, [0.2126, 0.7152, 0.0722])
 
@@ -158,7 +158,7 @@ def test_the_text_can_be_read_on_every_colour():
 
 @pytest.fixture
 def browser():
-    """Chromium, where there is one."""
+    """Chromium, if it is installed."""
     reason = "the page is not opened: no browser (pip install '.[browser]', and Chromium)"
     playwright = pytest.importorskip("playwright.sync_api", reason=reason)
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
