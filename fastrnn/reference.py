@@ -71,7 +71,8 @@ class Cell(NamedTuple):
     """A cell: its number of gates, the names of its states, h first, and one step in both directions.
 
     ``step(weights, x_t, state_prev, **options)`` maps x_t (B, I) and the list of states before the step to the list
-    of states after it, and to the tuple that the backward step needs: x_t, the pre-activations, and the rest.
+    of states after it, and to the tuple that the backward step needs: x_t, the arrays that decide its branches, and
+    the rest.
     ``step_backward(weights, d_weights, saved, d_state_t, **options)`` maps that tuple and the gradient of the states
     after the step to d_x_t and the gradient of the states before it. It adds to `d_weights`. The options are those of
     the call, the names of activations replaced by `Activation`s.
@@ -282,7 +283,7 @@ class Activation:
 
     def __call__(self, z):
         if self.clip is not None:
-            bound = min(self.clip, np.finfo(z.dtype).max)
+            bound = min(self.clip, float(np.finfo(z.dtype).max))
             z = np.clip(z, -bound, bound)
         return self.function(z)
 
@@ -633,13 +634,13 @@ def slstm_step(weights, x_t, state_prev):
     # (5) the output
     o = sigmoid(z_o)
     h_t = o * (c_t / n_t)
-    return [h_t, c_t, n_t, m_t], (x_t, (z_i, z_f, z_z, z_o), *state_prev, keeps, i, f, g, o, c_t, n_t)
+    return [h_t, c_t, n_t, m_t], (x_t, (z_f, keeps), h_prev, c_prev, n_prev, i, f, g, o, c_t, n_t)
 
 
 def slstm_step_backward(weights, d_weights, saved, d_state_t):
     """d_h, d_c, d_n, d_m -> d_x_t (B, I), and d_h_prev, d_c_prev, d_n_prev, d_m_prev, all (B, H)."""
     d_h, d_c, d_n, d_m = d_state_t
-    x_t, (_, z_f, _, _), h_prev, c_prev, n_prev, _, keeps, i, f, g, o, c_t, n_t = saved
+    x_t, (z_f, keeps), h_prev, c_prev, n_prev, i, f, g, o, c_t, n_t = saved
     # (5) the output
     d_o = d_h * (c_t / n_t)
     d_c = d_c + d_h * o / n_t
