@@ -272,9 +272,12 @@ FUNCTIONS = {
 
 
 class Activation:
-    """y = f(z), with z bounded to [-clip, clip] if there is a clip, and its derivative.
+    """y = f(z) and its derivative, with z bounded to [-clip, clip] if there is a clip: then 0 where abs(z) >= clip.
 
-    The derivative is 0 where abs(z) >= clip.
+    As in ONNX Runtime, z is a pre-activation of a gate with its biases and peepholes. In a GRU with reset_after=True
+    the recurrent product that r scales is no pre-activation of its own. The cell state of an LSTM enters the output
+    activation unbounded, although the ONNX specification speaks of the input of every activation; c_t itself is never
+    bounded.
     """
 
     def __init__(self, name, clip=None):

@@ -161,14 +161,22 @@ def run_in_pieces(case):
 @settings(max_examples=150 * DEPTH)
 @given(recurrent_cases.cases(features=True))
 def test_resets_give_the_bytes_of_the_pieces(case):
-    """All but the gradients of the weights, which sum over all the steps."""
+    """All but the gradients of the weights, which sum over all the steps.
+
+    From the ends of sequences of different lengths, a step of a piece has other sequences than a step of the whole
+    batch, and BLAS other sums: then the numbers are equal to rounding.
+    """
     if case.options.get("resets") is None:
         case = recurrent_cases.with_options(case, resets=np.eye(*case.x.shape[:2], dtype=bool))
     results = recurrent_cases.run(reference, case)
     expected, d_weights = run_in_pieces(case)
     for name, d_weight in d_weights.items():
         assert_close(results.pop(name), d_weight, name)
-    assert_same_bytes(results, expected)
+    if case.options["reverse"] and len(set(recurrent_cases.lengths_of(case)) - {0}) > 1:
+        for name, array in expected.items():
+            assert_close(results[name], array, name)
+    else:
+        assert_same_bytes(results, expected)
 
 
 @pytest.mark.parametrize("cell", recurrent_cases.GATES)
