@@ -26,7 +26,9 @@ from fastrnn import _core
 # Of float32 or float64, which the arguments of a call decide and no checker can follow.
 Array = NDArray[Any]
 State = tuple[ArrayLike | None, ArrayLike | None] | list[ArrayLike | None]
+FourStates = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None] | list[ArrayLike | None]
 Nonlinearity = Literal["tanh", "relu"]
+RecurrentActivation = Literal["sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"]
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)

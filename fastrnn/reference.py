@@ -5,28 +5,28 @@ with float64 weights it is the yardstick of the float32 kernels.
 
 Notation: T steps, B sequences, I inputs, H hidden units, P numbers of a projected output (H without a
 projection); `d_a` is the gradient of the loss with respect to `a` and has a's shape. First comes what
-the cells share: the way through the sequences, and the products with the weights. Then come the cells,
-each with the equations of one step forward and of the same step backward, whose steps carry the numbers
-of the forward steps that they undo. In a step, B counts the sequences that have not ended yet.
+the cells share: the time loop with ragged batches and resets, the products with the weights, and the
+activations. Then come the cells. A cell is a step forward, the same step backward, whose parts carry the
+numbers of the forward parts that they undo, and a signature. In a step, B counts the sequences that have
+not ended yet.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn._engine.arguments import (
-    checked_gradients,
-    checked_gru,
-    checked_lstm,
-    checked_lstm_gradients,
-    checked_rnn,
-)
+from fastrnn._engine import spec
+from fastrnn._engine.arguments import checked_arguments, checked_options, checked_output_gradients, checked_resets
 from fastrnn._validation import (
     Array,
+    FourStates,
     Nonlinearity,
+    RecurrentActivation,
     State,
     check_tape,
     initial_state,
@@ -45,23 +45,43 @@ __all__ = [
     "rnn",
     "rnn_backward",
     "rnn_forward",
+    "slstm",
+    "slstm_backward",
+    "slstm_forward",
 ]
 
-WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole")
+FourArrays = tuple[Array, Array, Array, Array]
 
 
-# What the cells share
+# What the cells share: a call
+
+
+class Cell(NamedTuple):
+    """A cell: its specification, and one step in both directions.
+
+    ``step(weights, x_t, state_prev, **options)`` maps x_t (B, I) and the list of states before the step to the list
+    of states after it, and to the tuple that the backward step needs: x_t, the arrays that decide its branches, and
+    the rest.
+    ``step_backward(weights, d_weights, saved, d_state_t, **options)`` maps that tuple and the gradient of the states
+    after the step to d_x_t and the gradient of the states before it. It adds to `d_weights`. The options are those of
+    the call, the names of activations replaced by `Activation`s.
+    """
+
+    spec: spec.CellSpec
+    step: Callable[..., Any]
+    step_backward: Callable[..., Any]
 
 
 class Tape:
     """What a backward needs of its forward: private copies, never altered."""
 
-    __slots__ = ("sizes", "weights", "steps", "shared")
+    __slots__ = ("cell", "options", "sizes", "weights", "steps", "shared")
 
-    def __init__(self, x, state, weights, gates):
+    def __init__(self, cell, options, x, state, weights):
         T, B, I = x.shape
-        self.sizes = T, B, I, weights[0].shape[0] // gates
-        self.weights = {name: w.copy() for name, w in zip(WEIGHTS, weights) if w is not None}
+        self.cell, self.options = cell, options
+        self.sizes = T, B, I, weights[0].shape[0] // len(cell.spec.gates)
+        self.weights = {name: w.copy() for name, w in zip(cell.spec.weight_names, weights) if w is not None}
         self.steps = []
         self.shared = [is_shared(s, B) for s in state]  # one state for all sequences
 
@@ -69,61 +89,135 @@ class Tape:
     def dtype(self):
         return self.weights["weight_ih"].dtype
 
+    @property
+    def widths(self):
+        """The symbol and the number of the columns of each state; h has P with a projection."""
+        H = self.sizes[3]
+        h = ("P", self.weights["weight_hr"].shape[0]) if "weight_hr" in self.weights else ("H", H)
+        return [h] + [("H", H)] * (len(self.cell.spec.states) - 1)
+
     def __repr__(self):
         T, B, I, H = self.sizes
         return f"<reference.{type(self).__name__} T={T} B={B} I={I} H={H} {self.dtype}>"
 
 
-def places(T, B, lengths, reverse):
-    """For each step the places (t, b) of `x` that it reads: b are the sequences that have not ended yet."""
+A = ParamSpec("A")
+S = TypeVar("S")  # a state as the caller sees it: of one member the member itself, else a tuple
+K = TypeVar("K", bound=Tape)
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments(Generic[S, K]):
+    """The checked arguments of a forward pass, and the cell that computes it."""
+
+    tape: type[K]
+    cell: Cell
+    options: dict[str, Any]
+    resets: Array | None
+    x: Array
+    state: tuple[Array | None, ...]
+    weights: tuple[Array | None, ...]
+    lengths: Array | None
+    reverse: bool
+
+
+def functions(
+    name: str, arguments: Callable[A, Arguments[S, K]]
+) -> tuple[Callable[A, tuple[Array, S]], Callable[A, tuple[Array, S, K]]]:
+    """The functions `name` and `name`_forward, whose signature is that of the function that checks their arguments."""
+    arguments.__qualname__ = name  # for Python's own messages
+
+    def infer(*args: A.args, **kwargs: A.kwargs) -> tuple[Array, S]:
+        return run_forward(arguments(*args, **kwargs))[:2]
+
+    def forward(*args: A.args, **kwargs: A.kwargs) -> tuple[Array, S, K]:
+        return run_forward(arguments(*args, **kwargs))
+
+    for function, full_name in ((infer, name), (forward, f"{name}_forward")):
+        function.__name__ = function.__qualname__ = full_name
+        function.__doc__ = f"The same as `fastrnn.functional.{full_name}`, in plain NumPy."
+        function.__wrapped__ = arguments  # type: ignore[union-attr]
+    return names_arguments(infer), names_arguments(forward)
+
+
+def call(tape, cell, x, state, weights, lengths, resets, reverse, activations, **options):
+    """The checked Arguments; `activations` maps the checked options of the cell to those of its steps."""
+    checked = checked_options(cell.spec, **options)
+    _, x, state, weights, lengths = checked_arguments(cell.spec, x, state, weights, lengths, reverse, checked)
+    state = (None,) * len(cell.spec.states) if state is None else tuple(state)
+    resets = checked_resets(resets, *x.shape[:2])
+    return Arguments(tape, cell, activations(**dict(checked)), resets, x, state, weights, lengths, bool(reverse))
+
+
+def as_state(members):
+    """The members of a state as the caller sees them."""
+    return tuple(members) if len(members) > 1 else members[0]
+
+
+def steps(T, B, lengths, resets, reverse):
+    """Yield t, b, cut of each time step: it reads x[t, b], of the sequences b that have not ended yet.
+
+    `cut` are the indices into b of the sequences whose state becomes zeros before the step. A flag resets[t, b]
+    separates t from t - 1. From the end to the beginning, the step that comes after the separation is t - 1; flags
+    beyond a sequence's end do not count, nor does one at 0.
+    """
     lengths = np.full(B, T) if lengths is None else lengths
     for step in range(lengths.max(initial=0)):  # no sequences, no steps: T may then be astronomical
         b = np.flatnonzero(step < lengths)
         t = lengths[b] - 1 - step if reverse else np.full(b.size, step)
-        yield t, b
+        if resets is None or reverse and step == 0:
+            cut = np.empty(0, np.intp)
+        else:
+            cut = np.flatnonzero(resets[t + 1 if reverse else t, b])
+        yield t, b, cut
 
 
-def run_forward(tape, step, x, state, lengths, reverse):
-    """All the steps. Fills the tape, turns the arrays of `state` into state_n, and returns the output.
-
-    `step` maps the weights, x_t and the state before it to the state after it, h_t first, and to what its
-    backward wants to know.
-    """
+def run_forward(arguments):
+    """All the steps: output, state_n and the tape."""
+    a = arguments
+    tape = a.tape(a.cell, a.options, a.x, a.state, a.weights)
     T, B, _, _ = tape.sizes
+    state = [initial_state(s, (B, n), tape.dtype, private=True) for s, (_, n) in zip(a.state, tape.widths, strict=True)]
     output = np.zeros((T, B, state[0].shape[1]), tape.dtype)
-    for t, b in places(T, B, lengths, reverse):
-        x_t = x[t, b].astype(tape.dtype, copy=False)
-        state_t, known = step(tape.weights, x_t, *(s[b] for s in state))
+    for t, b, cut in steps(T, B, a.lengths, a.resets, a.reverse):
+        x_t = a.x[t, b].astype(tape.dtype, copy=False)
+        state_prev = [s[b] for s in state]
+        for s_prev in state_prev:
+            s_prev[cut] = 0
+        state_t, saved = a.cell.step(tape.weights, x_t, state_prev, **a.options)
         output[t, b] = state_t[0]
         for s, s_t in zip(state, state_t, strict=True):
             s[b] = s_t
-        tape.steps.append((t, b, known))
-    return output
+        tape.steps.append((t, b, cut, saved))
+    return output, as_state(state), tape
 
 
-def run_backward(tape, step_backward, d_output, d_state):
-    """All the steps, the last one first. Turns d_state_n into d_state_0; returns d_x and d_params.
-
-    `step_backward` maps the weights, the gradient of the state after its step and what the step knew to
-    the gradients of x_t and of the state before it, and adds to those of the weights.
-    """
+def run_backward(tape_type, tape, d_output, d_state_n):
+    """All the steps, the last one first: d_x, d_state_0 and d_params."""
+    check_tape(tape, tape_type)
+    cell, weights, dtype = tape.cell, tape.weights, tape.dtype
     T, B, I, _ = tape.sizes
-    d_x = np.zeros((T, B, I), tape.dtype)
-    d_weights = {name: np.zeros_like(w) for name, w in tape.weights.items()}
-    for t, b, known in reversed(tape.steps):
+    symbols, widths = zip(*tape.widths)
+    d_output, d_state_n = checked_output_gradients(cell.spec, symbols, T, B, widths, d_output, d_state_n, dtype)
+    # The gradient of the states between two steps; of the sequences that have ended, of state_n.
+    d_state = [initial_state(d, (B, n), dtype, private=True) for d, (_, n) in zip(d_state_n, tape.widths, strict=True)]
+    d_x = np.zeros((T, B, I), dtype)
+    d_weights = {name: np.zeros_like(w) for name, w in weights.items()}
+    for t, b, cut, saved in reversed(tape.steps):
         d_state_t = [d[b] for d in d_state]
-        # h_t is the state of the next step, or state_n, whose share is there by now; and it is the output.
+        # h_t is the state of the next step, or state_n, whose gradient is in d_state by now; and it is the output.
         if d_output is not None:
-            d_state_t[0] += d_output[t, b].astype(tape.dtype, copy=False)
-        d_x[t, b], d_state_prev = step_backward(tape.weights, d_weights, d_state_t, known)
+            d_state_t[0] += d_output[t, b].astype(dtype, copy=False)
+        d_x[t, b], d_state_prev = cell.step_backward(weights, d_weights, saved, d_state_t, **tape.options)
         for d, d_prev in zip(d_state, d_state_prev, strict=True):
             d[b] = d_prev
-    return d_x, d_weights
+            d[b[cut]] = 0
+    # The gradient of one state for all sequences is the sum over them.
+    d_state_0 = [over_sequences(d) if shared else d for d, shared in zip(d_state, tape.shared)]
+    return d_x, as_state(d_state_0), d_weights
 
 
-def given_shapes(tape, d_state):
-    """d_state_0 in the shapes of the state: that of one state for all sequences is the sum over them."""
-    return tuple(over_sequences(d) if shared else d for d, shared in zip(d_state, tape.shared))
+# What the cells share: products and activations
 
 
 def linear(weights, suffix, a):
@@ -139,57 +233,109 @@ def linear_backward(weights, d_weights, suffix, a, d_y):
     return d_y @ weights[f"weight_{suffix}"]
 
 
+def rows_of(weights, first, last):
+    """weight_hh and bias_hh of some gates alone: views of their rows first to last - 1."""
+    return {name: w[first:last] for name, w in weights.items() if name.endswith("_hh")}
+
+
 def sigmoid(z: Array) -> Array:
     """1 / (1 + exp(-z)), of an exp that cannot overflow."""
     e = np.exp(-np.abs(z))
     return np.where(z >= 0, 1 / (1 + e), e / (1 + e))
 
 
+def hard_sigmoid(slope):
+    """max(0, min(1, slope * z + 0.5)) and its derivative."""
+    return (
+        lambda z: np.clip(slope * z + 0.5, 0, 1),
+        lambda y, d_y: np.where((y <= 0) | (y >= 1), 0, slope * d_y),
+    )
+
+
+# name -> y of z, and d_z of y and d_y. At its kinks, a function has the slope 0.
+FUNCTIONS = {
+    "sigmoid": (sigmoid, lambda y, d_y: d_y * y * (1 - y)),
+    "tanh": (np.tanh, lambda y, d_y: d_y * (1 - y * y)),
+    "relu": (lambda z: np.maximum(z, 0), lambda y, d_y: np.where(y <= 0, 0, d_y)),
+    "hard_sigmoid_fifth": hard_sigmoid(1 / 5),  # of Keras 2 and ONNX
+    "hard_sigmoid_sixth": hard_sigmoid(1 / 6),  # of Keras 3 and PyTorch
+}
+
+
+class Activation:
+    """y = f(z) and its derivative, with z bounded to [-clip, clip] if there is a clip: then 0 where abs(z) >= clip.
+
+    As in ONNX Runtime, z is a pre-activation of a gate with its biases and peepholes. In a GRU with reset_after=True
+    the recurrent product that r scales is no pre-activation of its own. The cell state of an LSTM enters the output
+    activation unbounded, although the ONNX specification speaks of the input of every activation; c_t itself is never
+    bounded.
+    """
+
+    def __init__(self, name, clip=None):
+        self.function, self.derivative = FUNCTIONS[name]
+        self.clip = clip
+
+    def __call__(self, z):
+        if self.clip is not None:
+            bound = min(self.clip, float(np.finfo(z.dtype).max))
+            z = np.clip(z, -bound, bound)
+        return self.function(z)
+
+    def backward(self, z, y, d_y):
+        d_z = self.derivative(y, d_y)
+        return d_z if self.clip is None else np.where(np.abs(z) >= self.clip, 0, d_z)
+
+
+def activations(recurrent_activation, activation, clip):
+    """The two activations of a GRU's gates, by the names of the options."""
+    return {
+        "recurrent_activation": Activation(recurrent_activation, clip),
+        "activation": Activation(activation, clip),
+    }
+
+
 # LSTM
 
 
-class LSTMTape(Tape):
-    """What `lstm_backward` needs of an `lstm_forward`."""
-
-    __slots__ = ()
-
-
-def lstm_step(weights, x_t, h_prev, c_prev):
-    """x_t (B, I), h_prev (B, P), c_prev (B, H) -> (h_t (B, P), c_t (B, H)), and what goes back."""
-    # (1) the gates before their activation, (B, 4H)
+def lstm_step(weights, x_t, state_prev, *, recurrent_activation, activation, output_activation):
+    """x_t (B, I), h_prev (B, P), c_prev (B, H) -> h_t (B, P), c_t (B, H)."""
+    h_prev, c_prev = state_prev
+    # (1) the pre-activations, (B, 4H)
     z = linear(weights, "ih", x_t) + linear(weights, "hh", h_prev)
     z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
-    # (2) the gates before the cell; i and f may see its last state
+    # (2) the gates before the cell state; i and f may see the last one
     if "weight_peephole" in weights:
         p_i, p_f, p_o = weights["weight_peephole"]
         z_i = z_i + p_i * c_prev
         z_f = z_f + p_f * c_prev
-    i, f, g = sigmoid(z_i), sigmoid(z_f), np.tanh(z_g)
+    i, f, g = recurrent_activation(z_i), recurrent_activation(z_f), activation(z_g)
     # (3) the cell state
     c_t = f * c_prev + i * g
-    # (4) the gate behind it; it may see the new state
+    # (4) the output gate; it may see the new cell state
     if "weight_peephole" in weights:
         z_o = z_o + p_o * c_t
-    o = sigmoid(z_o)
-    # (5) what the cell gives
-    m_t = o * np.tanh(c_t)
+    o = recurrent_activation(z_o)
+    # (5) the output before the projection; clip does not bound c_t
+    a_t = output_activation(c_t)
+    m_t = o * a_t
     # (6) the output, (B, P)
     h_t = linear(weights, "hr", m_t) if "weight_hr" in weights else m_t
-    return (h_t, c_t), (x_t, h_prev, c_prev, i, f, g, o, c_t, m_t)
+    return [h_t, c_t], (x_t, (z_i, z_f, z_g, z_o, c_t), h_prev, c_prev, i, f, g, o, a_t, m_t)
 
 
-def lstm_step_backward(weights, d_weights, d_state_t, known):
-    """(d_h (B, P), d_c (B, H)) -> d_x_t (B, I), (d_h_prev, d_c_prev); adds to d_weights."""
+def lstm_step_backward(
+    weights, d_weights, saved, d_state_t, *, recurrent_activation, activation, output_activation
+):  # fmt: skip
+    """d_h (B, P), d_c (B, H) -> d_x_t (B, I), d_h_prev, d_c_prev."""
     d_h, d_c = d_state_t
-    x_t, h_prev, c_prev, i, f, g, o, c_t, m_t = known
+    x_t, (z_i, z_f, z_g, z_o, c_t), h_prev, c_prev, i, f, g, o, a_t, m_t = saved
     # (6) the output
     d_m = linear_backward(weights, d_weights, "hr", m_t, d_h) if "weight_hr" in weights else d_h
-    # (5) what the cell gives
-    tanh_c = np.tanh(c_t)
-    d_o = d_m * tanh_c
-    d_c = d_c + d_m * o * (1 - tanh_c * tanh_c)
-    # (4) the gate behind it
-    d_z_o = d_o * o * (1 - o)
+    # (5) the output before the projection
+    d_o = d_m * a_t
+    d_c = d_c + output_activation.backward(c_t, a_t, d_m * o)
+    # (4) the output gate
+    d_z_o = recurrent_activation.backward(z_o, o, d_o)
     if "weight_peephole" in weights:
         p_i, p_f, p_o = weights["weight_peephole"]
         d_p_i, d_p_f, d_p_o = d_weights["weight_peephole"]
@@ -200,23 +346,36 @@ def lstm_step_backward(weights, d_weights, d_state_t, known):
     d_f = d_c * c_prev
     d_g = d_c * i
     d_c_prev = d_c * f
-    # (2) the gates before the cell
-    d_z_i = d_i * i * (1 - i)
-    d_z_f = d_f * f * (1 - f)
-    d_z_g = d_g * (1 - g * g)
+    # (2) the gates before the cell state
+    d_z_i = recurrent_activation.backward(z_i, i, d_i)
+    d_z_f = recurrent_activation.backward(z_f, f, d_f)
+    d_z_g = activation.backward(z_g, g, d_g)
     if "weight_peephole" in weights:
         d_p_i += (d_z_i * c_prev).sum(axis=0)
         d_p_f += (d_z_f * c_prev).sum(axis=0)
         d_c_prev = d_c_prev + d_z_i * p_i + d_z_f * p_f
-    # (1) the gates before their activation
+    # (1) the pre-activations
     d_z = np.concatenate([d_z_i, d_z_f, d_z_g, d_z_o], axis=1)
     d_x_t = linear_backward(weights, d_weights, "ih", x_t, d_z)
     d_h_prev = linear_backward(weights, d_weights, "hh", h_prev, d_z)
-    return d_x_t, (d_h_prev, d_c_prev)
+    return d_x_t, [d_h_prev, d_c_prev]
 
 
-@names_arguments
-def lstm(
+LSTM = Cell(spec.LSTM, lstm_step, lstm_step_backward)
+
+
+def lstm_activations(recurrent_activation, activation, clip):
+    """The three activations of an LSTM, of which clip bounds the first two."""
+    return activations(recurrent_activation, activation, clip) | {"output_activation": Activation(activation)}
+
+
+class LSTMTape(Tape):
+    """What `lstm_backward` needs of an `lstm_forward`."""
+
+    __slots__ = ()
+
+
+def lstm_arguments(
     x: ArrayLike,
     state: State | None,
     weight_ih: ArrayLike,
@@ -226,63 +385,124 @@ def lstm(
     *,
     weight_hr: ArrayLike | None = None,
     weight_peephole: ArrayLike | None = None,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[Array, tuple[Array, Array]]:
-    """The same as `fastrnn.functional.lstm`, in plain NumPy."""
-    output, state_n, _ = lstm_forward(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh,
-        weight_hr=weight_hr, weight_peephole=weight_peephole, lengths=lengths, reverse=reverse,
+) -> Arguments[tuple[Array, Array], LSTMTape]:
+    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
+    return call(
+        LSTMTape, LSTM, x, state, weights, lengths, resets, reverse, lstm_activations,
+        recurrent_activation=recurrent_activation, activation=activation, clip=clip,
     )  # fmt: skip
-    return output, state_n
 
 
-@names_arguments
-def lstm_forward(
-    x: ArrayLike,
-    state: State | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    weight_hr: ArrayLike | None = None,
-    weight_peephole: ArrayLike | None = None,
-    lengths: ArrayLike | None = None,
-    reverse: bool = False,
-) -> tuple[Array, tuple[Array, Array], LSTMTape]:
-    """The same as `fastrnn.functional.lstm_forward`, in plain NumPy."""
-    x, (h, c), weights, lengths, reverse = checked_lstm(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
-    )
-    tape = LSTMTape(x, (h, c), weights, gates=4)
-    _, B, _, H = tape.sizes
-    P = tape.weights["weight_hh"].shape[1]
-    h = initial_state(h, (B, P), tape.dtype, private=True)
-    c = initial_state(c, (B, H), tape.dtype, private=True)
-    output = run_forward(tape, lstm_step, x, (h, c), lengths, reverse)
-    return output, (h, c), tape
+lstm, lstm_forward = functions("lstm", lstm_arguments)
 
 
 def lstm_backward(
-    tape: LSTMTape,
-    d_output: ArrayLike | None = None,
-    d_state_n: State | None = None,
+    tape: LSTMTape, d_output: ArrayLike | None = None, d_state_n: State | None = None
 ) -> tuple[Array, tuple[Array, Array], dict[str, Array]]:
     """The same as `fastrnn.functional.lstm_backward`, in plain NumPy."""
-    check_tape(tape, LSTMTape)
-    T, B, _, H = tape.sizes
-    P = tape.weights["weight_hh"].shape[1]
-    d_output, (d_h, d_c) = checked_lstm_gradients(
-        d_output, d_state_n, (T, B, H), P if "weight_hr" in tape.weights else None, tape.dtype
+    return run_backward(LSTMTape, tape, d_output, d_state_n)
+
+
+# GRU: the reset gate after the recurrent product, or before it
+
+
+def gru_step(weights, x_t, state_prev, *, recurrent_activation, activation):
+    """x_t (B, I), h_prev (B, H) -> h_t (B, H); with reset_after=True."""
+    (h_prev,) = state_prev
+    # (1) the products with the input and with the state, (B, 3H) each
+    x_r, x_z, x_n = np.split(linear(weights, "ih", x_t), 3, axis=1)
+    h_r, h_z, h_n = np.split(linear(weights, "hh", h_prev), 3, axis=1)
+    # (2) the gates r and z
+    z_r, z_z = x_r + h_r, x_z + h_z
+    r, z = recurrent_activation(z_r), recurrent_activation(z_z)
+    # (3) the candidate; r also scales the bias of the recurrent product
+    z_n = x_n + r * h_n
+    n = activation(z_n)
+    # (4) the output
+    h_t = (1 - z) * n + z * h_prev
+    return [h_t], (x_t, (z_r, z_z, z_n), h_prev, h_n, r, z, n)
+
+
+def gru_step_backward(weights, d_weights, saved, d_state_t, *, recurrent_activation, activation):
+    """d_h (B, H) -> d_x_t (B, I), d_h_prev."""
+    (d_h,) = d_state_t
+    x_t, (z_r, z_z, z_n), h_prev, h_n, r, z, n = saved
+    # (4) the output
+    d_z = d_h * (h_prev - n)
+    d_n = d_h * (1 - z)
+    d_h_prev = d_h * z
+    # (3) the candidate
+    d_z_n = activation.backward(z_n, n, d_n)
+    d_r = d_z_n * h_n
+    d_h_n = d_z_n * r
+    # (2) the gates r and z
+    d_z_r = recurrent_activation.backward(z_r, r, d_r)
+    d_z_z = recurrent_activation.backward(z_z, z, d_z)
+    # (1) the products with the input and with the state
+    d_x_t = linear_backward(weights, d_weights, "ih", x_t, np.concatenate([d_z_r, d_z_z, d_z_n], axis=1))
+    d_h_prev = d_h_prev + linear_backward(
+        weights, d_weights, "hh", h_prev, np.concatenate([d_z_r, d_z_z, d_h_n], axis=1)
     )
-    d_h = initial_state(d_h, (B, P), tape.dtype, private=True)
-    d_c = initial_state(d_c, (B, H), tape.dtype, private=True)
-    d_x, d_params = run_backward(tape, lstm_step_backward, d_output, (d_h, d_c))
-    return d_x, given_shapes(tape, (d_h, d_c)), d_params
+    return d_x_t, [d_h_prev]
 
 
-# GRU
+def gru_before_step(weights, x_t, state_prev, *, recurrent_activation, activation):
+    """x_t (B, I), h_prev (B, H) -> h_t (B, H); with reset_after=False."""
+    (h_prev,) = state_prev
+    H = h_prev.shape[1]
+    # (1) the product with the input, (B, 3H), and that of r and z with the state, (B, 2H)
+    x_r, x_z, x_n = np.split(linear(weights, "ih", x_t), 3, axis=1)
+    h_r, h_z = np.split(linear(rows_of(weights, 0, 2 * H), "hh", h_prev), 2, axis=1)
+    # (2) the gates r and z
+    z_r, z_z = x_r + h_r, x_z + h_z
+    r, z = recurrent_activation(z_r), recurrent_activation(z_z)
+    # (3) the candidate, of a product with the state that r has scaled
+    s = r * h_prev
+    z_n = x_n + linear(rows_of(weights, 2 * H, 3 * H), "hh", s)
+    n = activation(z_n)
+    # (4) the output
+    h_t = (1 - z) * n + z * h_prev
+    return [h_t], (x_t, (z_r, z_z, z_n), h_prev, s, r, z, n)
+
+
+def gru_before_step_backward(weights, d_weights, saved, d_state_t, *, recurrent_activation, activation):
+    """d_h (B, H) -> d_x_t (B, I), d_h_prev."""
+    (d_h,) = d_state_t
+    x_t, (z_r, z_z, z_n), h_prev, s, r, z, n = saved
+    H = h_prev.shape[1]
+    # (4) the output
+    d_z = d_h * (h_prev - n)
+    d_n = d_h * (1 - z)
+    d_h_prev = d_h * z
+    # (3) the candidate
+    d_z_n = activation.backward(z_n, n, d_n)
+    of_n = rows_of(weights, 2 * H, 3 * H), rows_of(d_weights, 2 * H, 3 * H)
+    d_s = linear_backward(*of_n, "hh", s, d_z_n)
+    d_r = d_s * h_prev
+    d_h_prev = d_h_prev + d_s * r
+    # (2) the gates r and z
+    d_z_r = recurrent_activation.backward(z_r, r, d_r)
+    d_z_z = recurrent_activation.backward(z_z, z, d_z)
+    # (1) the products with the input and with the state
+    d_x_t = linear_backward(weights, d_weights, "ih", x_t, np.concatenate([d_z_r, d_z_z, d_z_n], axis=1))
+    of_r_and_z = rows_of(weights, 0, 2 * H), rows_of(d_weights, 0, 2 * H)
+    d_h_prev = d_h_prev + linear_backward(*of_r_and_z, "hh", h_prev, np.concatenate([d_z_r, d_z_z], axis=1))
+    return d_x_t, [d_h_prev]
+
+
+GRU = Cell(spec.GRU, gru_step, gru_step_backward)
+GRU_BEFORE = Cell(spec.GRU, gru_before_step, gru_before_step_backward)
+
+
+def gru_activations(reset_after, **options):
+    """The two activations of a GRU's gates; `reset_after` has chosen the cell."""
+    return activations(**options)
 
 
 class GRUTape(Tape):
@@ -291,45 +511,7 @@ class GRUTape(Tape):
     __slots__ = ()
 
 
-def gru_step(weights, x_t, h_prev):
-    """x_t (B, I), h_prev (B, H) -> (h_t (B, H),), and what goes back."""
-    # (1) what the input and the state have to say to the gates, (B, 3H) each
-    x_r, x_z, x_n = np.split(linear(weights, "ih", x_t), 3, axis=1)
-    h_r, h_z, h_n = np.split(linear(weights, "hh", h_prev), 3, axis=1)
-    # (2) the gates r and z
-    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
-    # (3) the new value; r also scales the bias of the state's share
-    n = np.tanh(x_n + r * h_n)
-    # (4) the output
-    h_t = (1 - z) * n + z * h_prev
-    return (h_t,), (x_t, h_prev, h_n, r, z, n)
-
-
-def gru_step_backward(weights, d_weights, d_state_t, known):
-    """(d_h (B, H),) -> d_x_t (B, I), (d_h_prev,); adds to d_weights."""
-    (d_h,) = d_state_t
-    x_t, h_prev, h_n, r, z, n = known
-    # (4) the output
-    d_z = d_h * (h_prev - n)
-    d_n = d_h * (1 - z)
-    d_h_prev = d_h * z
-    # (3) the new value
-    d_x_n = d_n * (1 - n * n)
-    d_r = d_x_n * h_n
-    d_h_n = d_x_n * r
-    # (2) the gates r and z
-    d_x_r = d_r * r * (1 - r)
-    d_x_z = d_z * z * (1 - z)
-    # (1) what the input and the state have to say to the gates; of r and z it is their sum that counts
-    d_x_t = linear_backward(weights, d_weights, "ih", x_t, np.concatenate([d_x_r, d_x_z, d_x_n], axis=1))
-    d_h_prev = d_h_prev + linear_backward(
-        weights, d_weights, "hh", h_prev, np.concatenate([d_x_r, d_x_z, d_h_n], axis=1)
-    )
-    return d_x_t, (d_h_prev,)
-
-
-@names_arguments
-def gru(
+def gru_arguments(
     x: ArrayLike,
     state: ArrayLike | None,
     weight_ih: ArrayLike,
@@ -337,82 +519,71 @@ def gru(
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
     *,
+    reset_after: bool = True,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[Array, Array]:
-    """The same as `fastrnn.functional.gru`, in plain NumPy."""
-    output, h_n, _ = gru_forward(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths=lengths, reverse=reverse)
-    return output, h_n
+) -> Arguments[Array, GRUTape]:
+    return call(
+        GRUTape, GRU if reset_after else GRU_BEFORE, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets,
+        reverse, gru_activations, reset_after=reset_after, recurrent_activation=recurrent_activation,
+        activation=activation, clip=clip,
+    )  # fmt: skip
 
 
-@names_arguments
-def gru_forward(
-    x: ArrayLike,
-    state: ArrayLike | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    lengths: ArrayLike | None = None,
-    reverse: bool = False,
-) -> tuple[Array, Array, GRUTape]:
-    """The same as `fastrnn.functional.gru_forward`, in plain NumPy."""
-    x, h, weights, lengths, reverse = checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse)
-    tape = GRUTape(x, (h,), weights, gates=3)
-    _, B, _, H = tape.sizes
-    h = initial_state(h, (B, H), tape.dtype, private=True)
-    output = run_forward(tape, gru_step, x, (h,), lengths, reverse)
-    return output, h, tape
+gru, gru_forward = functions("gru", gru_arguments)
 
 
 def gru_backward(
-    tape: GRUTape,
-    d_output: ArrayLike | None = None,
-    d_state_n: ArrayLike | None = None,
+    tape: GRUTape, d_output: ArrayLike | None = None, d_state_n: ArrayLike | None = None
 ) -> tuple[Array, Array, dict[str, Array]]:
     """The same as `fastrnn.functional.gru_backward`, in plain NumPy."""
-    check_tape(tape, GRUTape)
-    T, B, _, H = tape.sizes
-    d_output, d_h = checked_gradients(d_output, d_state_n, (T, B, H), tape.dtype)
-    d_h = initial_state(d_h, (B, H), tape.dtype, private=True)
-    d_x, d_params = run_backward(tape, gru_step_backward, d_output, (d_h,))
-    return d_x, *given_shapes(tape, (d_h,)), d_params
+    return run_backward(GRUTape, tape, d_output, d_state_n)
 
 
 # RNN
 
 
+def rnn_step(weights, x_t, state_prev, *, nonlinearity):
+    """x_t (B, I), h_prev (B, H) -> h_t (B, H)."""
+    (h_prev,) = state_prev
+    # (1) the pre-activation, (B, H)
+    z = linear(weights, "ih", x_t) + linear(weights, "hh", h_prev)
+    # (2) the output
+    h_t = nonlinearity(z)
+    return [h_t], (x_t, (z,), h_prev, h_t)
+
+
+def rnn_step_backward(weights, d_weights, saved, d_state_t, *, nonlinearity):
+    """d_h (B, H) -> d_x_t (B, I), d_h_prev."""
+    (d_h,) = d_state_t
+    x_t, (z,), h_prev, h_t = saved
+    # (2) the output
+    d_z = nonlinearity.backward(z, h_t, d_h)
+    # (1) the pre-activation
+    d_x_t = linear_backward(weights, d_weights, "ih", x_t, d_z)
+    d_h_prev = linear_backward(weights, d_weights, "hh", h_prev, d_z)
+    return d_x_t, [d_h_prev]
+
+
+RNN = Cell(spec.RNN, rnn_step, rnn_step_backward)
+
+
+def rnn_activation(nonlinearity, clip):
+    """The activation of an RNN."""
+    return {"nonlinearity": Activation(nonlinearity, clip)}
+
+
 class RNNTape(Tape):
     """What `rnn_backward` needs of an `rnn_forward`."""
 
-    __slots__ = ("nonlinearity",)
-    nonlinearity: str
+    __slots__ = ()
 
 
-def rnn_step(nonlinearity, weights, x_t, h_prev):
-    """x_t (B, I), h_prev (B, H) -> (h_t (B, H),), and what goes back."""
-    # (1) the output before its activation, (B, H)
-    z = linear(weights, "ih", x_t) + linear(weights, "hh", h_prev)
-    # (2) the output
-    h_t = np.tanh(z) if nonlinearity == "tanh" else np.maximum(z, 0)
-    return (h_t,), (x_t, h_prev, h_t)
-
-
-def rnn_step_backward(nonlinearity, weights, d_weights, d_state_t, known):
-    """(d_h (B, H),) -> d_x_t (B, I), (d_h_prev,); adds to d_weights."""
-    (d_h,) = d_state_t
-    x_t, h_prev, h_t = known
-    # (2) the output; relu has the slope 0 at 0
-    d_z = d_h * (1 - h_t * h_t) if nonlinearity == "tanh" else np.where(h_t <= 0, 0, d_h)
-    # (1) the output before its activation
-    d_x_t = linear_backward(weights, d_weights, "ih", x_t, d_z)
-    d_h_prev = linear_backward(weights, d_weights, "hh", h_prev, d_z)
-    return d_x_t, (d_h_prev,)
-
-
-@names_arguments
-def rnn(
+def rnn_arguments(
     x: ArrayLike,
     state: ArrayLike | None,
     weight_ih: ArrayLike,
@@ -421,51 +592,151 @@ def rnn(
     bias_hh: ArrayLike | None = None,
     *,
     nonlinearity: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[Array, Array]:
-    """The same as `fastrnn.functional.rnn`, in plain NumPy."""
-    output, h_n, _ = rnn_forward(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh,
-        nonlinearity=nonlinearity, lengths=lengths, reverse=reverse,
+) -> Arguments[Array, RNNTape]:
+    return call(
+        RNNTape, RNN, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, rnn_activation,
+        nonlinearity=nonlinearity, clip=clip,
     )  # fmt: skip
-    return output, h_n
 
 
-@names_arguments
-def rnn_forward(
-    x: ArrayLike,
-    state: ArrayLike | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    nonlinearity: Nonlinearity = "tanh",
-    lengths: ArrayLike | None = None,
-    reverse: bool = False,
-) -> tuple[Array, Array, RNNTape]:
-    """The same as `fastrnn.functional.rnn_forward`, in plain NumPy."""
-    x, h, weights, lengths, reverse, nonlinearity = checked_rnn(
-        x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
-    )
-    tape = RNNTape(x, (h,), weights, gates=1)
-    tape.nonlinearity = nonlinearity
-    _, B, _, H = tape.sizes
-    h = initial_state(h, (B, H), tape.dtype, private=True)
-    output = run_forward(tape, partial(rnn_step, nonlinearity), x, (h,), lengths, reverse)
-    return output, h, tape
+rnn, rnn_forward = functions("rnn", rnn_arguments)
 
 
 def rnn_backward(
-    tape: RNNTape,
-    d_output: ArrayLike | None = None,
-    d_state_n: ArrayLike | None = None,
+    tape: RNNTape, d_output: ArrayLike | None = None, d_state_n: ArrayLike | None = None
 ) -> tuple[Array, Array, dict[str, Array]]:
     """The same as `fastrnn.functional.rnn_backward`, in plain NumPy."""
-    check_tape(tape, RNNTape)
-    T, B, _, H = tape.sizes
-    d_output, d_h = checked_gradients(d_output, d_state_n, (T, B, H), tape.dtype)
-    d_h = initial_state(d_h, (B, H), tape.dtype, private=True)
-    d_x, d_params = run_backward(tape, partial(rnn_step_backward, tape.nonlinearity), d_output, (d_h,))
-    return d_x, *given_shapes(tape, (d_h,)), d_params
+    return run_backward(RNNTape, tape, d_output, d_state_n)
+
+
+# sLSTM (Beck and others, "xLSTM: Extended Long Short-Term Memory", 2024, section 2.2)
+#
+# The gates i and f are exponentials, of sums that the stabilizer m_t keeps from overflowing: c_t and n_t are the sums
+# of the paper times exp(-m_t), which cancels in c_t / n_t. A normalizer of 0 says that the state is empty.
+
+
+def log_sigmoid(z):
+    """log(sigmoid(z)), of an exp that cannot overflow."""
+    return np.minimum(z, 0) - np.log1p(np.exp(-np.abs(z)))
+
+
+def slstm_step(weights, x_t, state_prev):
+    """x_t (B, I), and h_prev, c_prev, n_prev, m_prev -> h_t, c_t, n_t, m_t, all (B, H)."""
+    h_prev, c_prev, n_prev, m_prev = state_prev
+    # (1) the pre-activations, (B, 4H)
+    z = linear(weights, "ih", x_t) + heads(weights, h_prev)
+    z_i, z_f, z_z, z_o = np.split(z, 4, axis=1)
+    # (2) the stabilizer: the larger of the logarithms of the two gates, i alone where the state is empty
+    log_f = log_sigmoid(z_f) + m_prev
+    forgets = n_prev != 0  # whether there is a state for f to scale
+    keeps = forgets & (log_f > z_i)
+    m_t = np.where(keeps, log_f, z_i)
+    # (3) the gates, times exp(-m_t)
+    i = np.exp(z_i - m_t)
+    f = np.exp(np.where(forgets, log_f - m_t, -np.inf))
+    # (4) the cell state and its normalizer
+    g = np.tanh(z_z)
+    c_t = f * c_prev + i * g
+    n_t = f * n_prev + i
+    # (5) the output
+    o = sigmoid(z_o)
+    h_t = o * (c_t / n_t)
+    return [h_t, c_t, n_t, m_t], (x_t, (z_f, keeps), h_prev, c_prev, n_prev, i, f, g, o, c_t, n_t)
+
+
+def slstm_step_backward(weights, d_weights, saved, d_state_t):
+    """d_h, d_c, d_n, d_m -> d_x_t (B, I), and d_h_prev, d_c_prev, d_n_prev, d_m_prev, all (B, H)."""
+    d_h, d_c, d_n, d_m = d_state_t
+    x_t, (z_f, keeps), h_prev, c_prev, n_prev, i, f, g, o, c_t, n_t = saved
+    # (5) the output
+    d_o = d_h * (c_t / n_t)
+    d_c = d_c + d_h * o / n_t
+    d_n = d_n - d_h * o * (c_t / n_t) / n_t
+    d_z_o = d_o * o * (1 - o)
+    # (4) the cell state and its normalizer
+    d_i = d_c * g + d_n
+    d_g = d_c * i
+    d_f = d_c * c_prev + d_n * n_prev
+    d_c_prev = d_c * f
+    d_n_prev = d_n * f
+    d_z_z = d_g * (1 - g * g)
+    # (3) the gates; an empty state has f = 0
+    d_z_i = d_i * i
+    d_log_f = d_f * f
+    d_m = d_m - d_z_i - d_log_f
+    # (2) the stabilizer
+    d_z_i = d_z_i + np.where(keeps, 0, d_m)
+    d_m_prev = d_log_f + np.where(keeps, d_m, 0)
+    d_z_f = d_m_prev * sigmoid(-z_f)
+    # (1) the pre-activations
+    d_z = np.concatenate([d_z_i, d_z_f, d_z_z, d_z_o], axis=1)
+    d_x_t = linear_backward(weights, d_weights, "ih", x_t, d_z)
+    d_h_prev = heads_backward(weights, d_weights, h_prev, d_z)
+    return d_x_t, [d_h_prev, d_c_prev, d_n_prev, d_m_prev]
+
+
+def heads(weights, h):
+    """The product of h (B, H) with weight_hh (4*H, H/num_heads), plus bias_hh: (B, 4*H).
+
+    Each head multiplies its own H/num_heads numbers of h with its own rows of each of the gates.
+    """
+    of_heads, h = by_heads(weights["weight_hh"], h)
+    return np.einsum("gkqp,bkp->bgkq", of_heads, h).reshape(len(h), -1) + weights.get("bias_hh", 0)
+
+
+def heads_backward(weights, d_weights, h, d_y):
+    """d_h, of `heads` with the result y; adds to the gradients of weight_hh and of bias_hh."""
+    of_heads, h = by_heads(weights["weight_hh"], h)
+    d_of_heads, _ = by_heads(d_weights["weight_hh"], h)
+    d_y = d_y.reshape(len(h), *of_heads.shape[:3])
+    d_of_heads += np.einsum("bgkq,bkp->gkqp", d_y, h)
+    if "bias_hh" in weights:
+        d_weights["bias_hh"] += d_y.sum(axis=0).ravel()
+    return np.einsum("gkqp,bgkq->bkp", of_heads, d_y).reshape(len(h), -1)
+
+
+def by_heads(weight_hh, h):
+    """Views: weight_hh by gate, head, row and column, (4, K, S, S), and h by head, (B, K, S)."""
+    S = weight_hh.shape[1]
+    K = weight_hh.shape[0] // (4 * S)
+    return weight_hh.reshape(4, K, S, S), h.reshape(-1, K, S)
+
+
+SLSTM = Cell(spec.SLSTM, slstm_step, slstm_step_backward)
+
+
+class SLSTMTape(Tape):
+    """What `slstm_backward` needs of an `slstm_forward`."""
+
+    __slots__ = ()
+
+
+def slstm_arguments(
+    x: ArrayLike,
+    state: FourStates | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+) -> Arguments[FourArrays, SLSTMTape]:
+    return call(
+        SLSTMTape, SLSTM, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, dict
+    )
+
+
+slstm, slstm_forward = functions("slstm", slstm_arguments)
+
+
+def slstm_backward(
+    tape: SLSTMTape, d_output: ArrayLike | None = None, d_state_n: FourStates | None = None
+) -> tuple[Array, FourArrays, dict[str, Array]]:
+    """The same as `fastrnn.functional.slstm_backward`, in plain NumPy."""
+    return run_backward(SLSTMTape, tape, d_output, d_state_n)

@@ -4,7 +4,6 @@ First the whole LSTM, whose finite differences hold for the kernels too, in floa
 combination of its options: bias, projection, peepholes, lengths, direction, nonlinearity.
 """
 
-import itertools
 import math
 
 import numpy as np
@@ -15,6 +14,7 @@ import fastrnn
 import recurrent_cases
 from depth import DEPTH
 from fastrnn import functional, reference
+from finite_differences import assert_slopes
 
 SHAPES = [(1, 1, 1, 1), (1, 3, 2, 2), (4, 1, 3, 2), (3, 2, 2, 3), (2, 2, 0, 2)]  # T, B, I, H
 
@@ -33,7 +33,7 @@ def draw_like(*arrays):
 
 
 def finite_differences(loss, array, step=1e-5):
-    """d loss() / d array, by finite differences of one element at a time, in place."""
+    """d loss() / d array, by changing one element after the other in place."""
     gradient = np.empty(array.shape)
     for index in np.ndindex(array.shape):
         kept = array[index]
@@ -208,7 +208,7 @@ def test_none_stands_for_zeros(module):
 
 
 def test_sigmoid_of_large_numbers():
-    """Extreme arguments cause no warning, which would fail the test, and no premature zero."""
+    """No warning, which would fail the test, and no premature zero."""
     for dtype in (np.float32, np.float64):
         z = np.array([-np.inf, -1e4, -80, -1.0, -0.0, 0.0, 1.0, 80, 1e4, np.inf], dtype)
         y = reference.sigmoid(z)
@@ -221,7 +221,7 @@ def test_sigmoid_of_large_numbers():
 
 @pytest.mark.parametrize("module", [reference, functional])
 def test_saturated_gates_remember(module):
-    """Saturated gates are exactly 0 or 1: c_t = c_(t-1) when f is 1 and i is 0."""
+    """Far out, the gates are exactly 0 or 1: c_t = c_(t-1) when f is 1 and i is 0."""
     T, B, H = 5, 2, 3
     _, (h_0, c_0), (weight_ih, weight_hh, bias, _) = draw(T, B, 1, H)
     bias[:H], bias[H : 2 * H], bias[3 * H :] = -1e4, 1e4, 1e4
@@ -292,45 +292,6 @@ def test_every_cell_in_scalars(case):
         np.testing.assert_allclose(actual, expected, rtol=1e-13, atol=1e-14)
 
 
-def slope(loss, step):
-    """The derivative of loss at 0, and a bound of the error that comes from the step, by Richardson's extrapolation.
-
-    Central differences of three steps make two five-point formulas, whose errors are in proportion to step**4; those
-    make one of seven points. Its error is far below the difference to the better of the two. Rounding / step comes on
-    top.
-    """
-    three = [(loss(s) - loss(-s)) / (2 * s) for s in (step, 2 * step, 4 * step)]
-    five = [near + (near - far) / 3 for near, far in itertools.pairwise(three)]
-    correction = (five[0] - five[1]) / 15
-    return five[0] + correction, abs(correction)
-
-
-def assert_slopes(case, rng):
-    """Checks every gradient along random unit directions of its array."""
-    results = recurrent_cases.run(reference, case)
-    cotangents = [case.d_output, *case.d_state_n]
-
-    def loss(case):
-        values = recurrent_cases.infer(reference, case)
-        return math.fsum(itertools.chain.from_iterable((d * v).flat for d, v in zip(cotangents, values, strict=True)))
-
-    def check(name, array, changed):
-        for _ in range(2):
-            direction = rng.standard_normal(array.shape)
-            direction /= max(np.linalg.norm(direction), 1e-300)
-            expected, inexact = slope(lambda length: loss(changed(array + length * direction)), 3e-4)
-            actual = np.sum(results[f"d_{name}"] * direction)
-            # Measured in 25,000 cases: below 1e-11 of the first, and `inexact` below 3e-9.
-            assert abs(actual - expected) <= 1e-10 * max(1.0, abs(expected)) + inexact, name
-
-    check("x", case.x, lambda a: case._replace(x=a))
-    check("h_0", case.state[0], lambda a: case._replace(state=(a, *case.state[1:])))
-    if case.cell == "lstm":
-        check("c_0", case.state[1], lambda a: case._replace(state=(case.state[0], a)))
-    for name, array in case.weights.items():
-        check(name, array, lambda a, name=name: case._replace(weights=case.weights | {name: a}))
-
-
 @settings(max_examples=150 * DEPTH)
 @given(recurrent_cases.cases(relu=False))
 def test_gradients_of_every_cell_match_finite_differences(case):
@@ -351,7 +312,7 @@ def test_gradients_where_the_fifth_derivative_is_large(B, biases, seed):
 @pytest.mark.parametrize("lengths", [None, [2, 0, 3]])
 @pytest.mark.parametrize("biases", [recurrent_cases.BIASES, ()])
 def test_gradients_of_relu_match_finite_differences(biases, lengths, reverse):
-    """Checks cases with pre-activations on both sides of the kink and none near it."""
+    """Of cases without a kink nearby, which there must be on both sides."""
     found = 0
     for seed in range(1000):
         case = recurrent_cases.draw(
@@ -438,7 +399,7 @@ def test_full_lengths_are_no_lengths(case):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
 @given(case=recurrent_cases.cases())
 def test_what_lies_beyond_the_end_does_not_matter(value, case):
-    """The values of the padding change no bit; a cast of them, which would warn, does not happen."""
+    """Nor does the cast of it, which would warn."""
     case = case._replace(weights={name: w.astype(np.float32) for name, w in case.weights.items()})
     expected = recurrent_cases.run(reference, case)
     filled = case._replace(

@@ -273,10 +273,12 @@ def test_the_signatures():
     """The parameter names are part of the interface; inference and the forward pass take the same arguments."""
     weights = ["x", "state", "weight_ih", "weight_hh", "bias_ih", "bias_hh"]
     options = {
-        "lstm": ["weight_hr", "weight_peephole", "lengths", "reverse"],
-        "gru": ["lengths", "reverse"],
-        "rnn": ["nonlinearity", "lengths", "reverse"],
+        "lstm": ["weight_hr", "weight_peephole", "recurrent_activation", "activation", "clip"],
+        "gru": ["reset_after", "recurrent_activation", "activation", "clip"],
+        "rnn": ["nonlinearity", "clip"],
+        "slstm": [],
     }
+    options = {cell: [*names, "lengths", "resets", "reverse"] for cell, names in options.items()}
     for cell, names in options.items():
         for function in (cell, f"{cell}_forward"):
             parameters = inspect.signature(getattr(reference, function)).parameters

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrnn._core import Inputs, native, plain_arrays, shapes_of_key, zero_states
 from fastrnn._engine.ragged import layout_of, padded
-from fastrnn._engine.spec import GRU, LSTM, OPTIONS, RNN, state_names
+from fastrnn._engine.spec import OPTIONS, state_names
 from fastrnn._engine.stack import Stack
 from fastrnn._validation import (
     array_or_none,
@@ -236,41 +236,13 @@ def checked_output_gradients(spec, symbols, T, B, widths, d_output, d_state_n, d
     return d_output, given
 
 
-# fastrnn.reference takes its arguments by these
-
-
-def checked_lstm(x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse):
-    """x, (h_0, c_0), the six weights, lengths and reverse of an LSTM: see `checked_arguments`."""
-    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    _, x, given, weights, lengths = checked_arguments(LSTM, x, state, weights, lengths, reverse)
-    return x, tuple(given or (None, None)), weights, lengths, bool(reverse)
-
-
-def checked_gru(x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse):
-    """x, h_0, the four weights, lengths and reverse of a GRU: see `checked_arguments`."""
-    weights = weight_ih, weight_hh, bias_ih, bias_hh
-    _, x, given, weights, lengths = checked_arguments(GRU, x, state, weights, lengths, reverse)
-    return x, given[0] if given else None, weights, lengths, bool(reverse)
-
-
-def checked_rnn(x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse):
-    """x, h_0, the four weights, lengths, reverse and nonlinearity of an RNN: see `checked_arguments`."""
-    options = checked_options(RNN, nonlinearity=nonlinearity)
-    weights = weight_ih, weight_hh, bias_ih, bias_hh
-    _, x, given, weights, lengths = checked_arguments(RNN, x, state, weights, lengths, reverse, options)
-    return x, given[0] if given else None, weights, lengths, bool(reverse), dict(options)["nonlinearity"]
-
-
-def checked_lstm_gradients(d_output, d_state_n, sizes, P, dtype):
-    """d_output and (d_h_n, d_c_n) of an LSTM; `sizes` is (T, B, H), P None without a projection."""
-    T, B, H = sizes
-    symbols, widths = ("H" if P is None else "P", "H"), (H if P is None else P, H)
-    d_output, given = checked_output_gradients(LSTM, symbols, T, B, widths, d_output, d_state_n, dtype)
-    return d_output, tuple(given)
-
-
-def checked_gradients(d_output, d_state_n, sizes, dtype):
-    """d_output and d_h_n of a GRU or an RNN; `sizes` is (T, B, H)."""
-    T, B, H = sizes
-    d_output, given = checked_output_gradients(GRU, ("H",), T, B, (H,), d_output, d_state_n, dtype)
-    return d_output, given[0]
+def checked_resets(resets, T, B):
+    """A private array of bool, (T, B); None stays None."""
+    if resets is None:
+        return None
+    array = as_array("resets", resets)
+    if array.dtype != bool:
+        raise TypeError(f"resets: expected booleans, got {array.dtype}")
+    if array.shape != (T, B):
+        raise shape_error("resets", ("T", "B"), (T, B), array.shape)
+    return array.copy()

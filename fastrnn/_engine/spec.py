@@ -12,14 +12,18 @@ quotients of these, such as "4*H".
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any
 
+import numpy as np
+
 from fastrnn._validation import choice, flag, float_dtype, probability, shape_error, size
 
 NONLINEARITIES = ("tanh", "relu")
+RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
 
 
 # Options
@@ -64,6 +68,28 @@ def _dtype_name(dtype):
     return dtype.name
 
 
+def _recurrent_activation(name, value):
+    """The name of the activation of the gates."""
+    if isinstance(value, str) and value == "hard_sigmoid":
+        raise ValueError(
+            f"{name}: 'hard_sigmoid' names two functions; give 'hard_sigmoid_fifth', max(0, min(1, 0.2 * x + 0.5)), "
+            "or 'hard_sigmoid_sixth', max(0, min(1, x / 6 + 0.5))"
+        )
+    return choice(name, value, RECURRENT_ACTIVATIONS)
+
+
+def _clip(name, value):
+    """None, or a float that is positive and finite."""
+    if value is None:
+        return None
+    if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected None or a positive number, got {value!r}")
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name}: expected None or a positive finite number, got {value!r}")
+    return number
+
+
 # All of them, in the order in which representations and files name them. A class has those that its constructor takes.
 OPTIONS = {
     option.name: option
@@ -72,6 +98,10 @@ OPTIONS = {
         Option("hidden_size", size),
         Option("num_layers", size, 1),
         Option("nonlinearity", partial(choice, options=NONLINEARITIES), "tanh"),
+        Option("reset_after", flag, True, since=2),
+        Option("recurrent_activation", _recurrent_activation, "sigmoid", since=2),
+        Option("activation", partial(choice, options=NONLINEARITIES), "tanh", since=2),
+        Option("clip", _clip, None, since=2),
         Option("bias", flag, True),
         Option("batch_first", flag, False),
         Option("dropout", probability, 0.0),
@@ -96,12 +126,26 @@ def size_of(dimension: str, sizes: Mapping[str, int]) -> int:
     return number // sizes[divisor] if divisor else number
 
 
-def _unknown(dimension, sizes):
-    """The symbol whose size is not known yet, and its factor; "" if all are known."""
-    *factors, symbol = dimension.partition("/")[0].split("*")
+def _solve_dimension(dimension, number, sizes):
+    """Add the size that a symbol in the dimension must have if the dimension is `number`; returns whether it can be."""
+    product, _, divisor = dimension.partition("/")
+    *factors, symbol = product.split("*")
+    if divisor and divisor not in sizes:
+        size = size_of(product, sizes)
+        fits = number > 0 and size % number == 0
+        sizes[divisor] = size // number if fits else 1
+        return fits
     if symbol.isdigit() or symbol in sizes:
-        return "", 1
-    return symbol, math.prod(map(int, factors))
+        return number == size_of(dimension, sizes)
+    factor = math.prod(map(int, factors))
+    sizes[symbol] = number // factor
+    return number % factor == 0 and (number > 0 or symbol == "I")
+
+
+def _is_known(dimension, sizes):
+    """Whether the sizes of all its symbols are known."""
+    symbols = dimension.replace("/", "*").split("*")
+    return all(symbol.isdigit() or symbol in sizes for symbol in symbols)
 
 
 @dataclass(frozen=True)
@@ -207,26 +251,19 @@ class CellSpec:
         has_projection = any(weight.shape[0] == "P" for weight, _, _ in given)
         for weight, name, shape in given:
             symbols = weight.shape if has_projection else tuple(s.replace("P", "H") for s in weight.shape)
-            expected = [None if s.isdigit() or _unknown(s, sizes)[0] else size_of(s, sizes) for s in symbols]
+            expected = [size_of(s, sizes) if not s.isdigit() and _is_known(s, sizes) else None for s in symbols]
             fits = len(shape) == len(symbols)
-            for symbol, number in zip(symbols, shape) if fits else ():
-                unknown, factor = _unknown(symbol, sizes)
-                if unknown:
-                    fits &= number % factor == 0 and (number > 0 or unknown == "I")
-                    sizes[unknown] = number // factor
-                else:
-                    fits &= number == size_of(symbol, sizes)
-            if not fits:
+            if not fits or not all([_solve_dimension(s, n, sizes) for s, n in zip(symbols, shape)]):
                 raise shape_error(name, symbols, expected, shape)
         return {"P": sizes["H"]} | sizes
 
 
-def _weights(gates):
-    """The four weights that every cell has, for so many gates."""
+def _weights(gates, columns="P"):
+    """The four weights that every cell has, for so many gates; `columns` of weight_hh."""
     rows = f"{gates}*H" if gates > 1 else "H"
     return (
         Weight("weight_ih", (rows, "I")),
-        Weight("weight_hh", (rows, "P")),
+        Weight("weight_hh", (rows, columns)),
         Weight("bias_ih", (rows,), "bias"),
         Weight("bias_hh", (rows,), "bias"),
     )
@@ -247,14 +284,32 @@ LSTM = CellSpec(
         Weight("weight_hr", ("P", "H"), "proj_size"),
         Weight("weight_peephole", ("3", "H"), "peephole"),
     ),
+    options=("recurrent_activation", "activation", "clip"),
     check=_check_projection,
 )
-GRU = CellSpec(name="gru", gates=("r", "z", "n"), states=("h",), weights=_weights(3))
+GRU = CellSpec(
+    name="gru",
+    gates=("r", "z", "n"),
+    states=("h",),
+    weights=_weights(3),
+    options=("reset_after", "recurrent_activation", "activation", "clip"),
+)
 RNN = CellSpec(
-    name="rnn", gates=("h",), states=("h",), weights=_weights(1), options=("nonlinearity",), kernel="rnn_{nonlinearity}"
+    name="rnn",
+    gates=("h",),
+    states=("h",),
+    weights=_weights(1),
+    options=("nonlinearity", "clip"),
+    kernel="rnn_{nonlinearity}",
+)
+SLSTM = CellSpec(
+    name="slstm",
+    gates=("i", "f", "z", "o"),
+    states=("h", "c", "n", "m"),
+    weights=_weights(4, "H/num_heads"),
 )
 
-SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN)}
+SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN, SLSTM)}
 
 
 # States as callers give them
