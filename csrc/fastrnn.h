@@ -119,6 +119,7 @@ void fastrnn_gate_columns(fastrnn_dtype, fastrnn_cell, ptrdiff_t H, ptrdiff_t *c
 typedef struct {
     ptrdiff_t T, B;
     const ptrdiff_t *offsets;                 /* (T + 1) the first row of each step, then N; or NULL: B rows a step */
+    const uint8_t *resets;                    /* (N) or NULL: 1 where the states become zeros before the row's step */
     const fastrnn_packed *packed;             /* for forward: decides cell, I, H, P, instruction set and precision */
     const void *x;                            /* (N, I) */
     const void *state_0[FASTRNN_MOST_STATES]; /* (B, P) and (B, H): the states before the first step */
@@ -131,6 +132,7 @@ typedef struct {
 typedef struct {
     ptrdiff_t T, B;
     const ptrdiff_t *offsets;                   /* as for forward */
+    const uint8_t *resets;                      /* as for forward */
     const fastrnn_packed *packed;               /* for backward: the weights of the forward call */
     const void *x;                              /* (N, I), as forward had it */
     const void *state_0[FASTRNN_MOST_STATES];   /* (B, P) and (B, H), as forward had them */

@@ -100,6 +100,8 @@ class ForwardCall:
     def output(self) -> NDArray[Any]: ...
     @property
     def saved(self) -> NDArray[np.uint8] | None: ...
+    @property
+    def resets(self) -> NDArray[np.bool_] | None: ...
     def __init__(
         self,
         packed: Packed,
@@ -110,6 +112,7 @@ class ForwardCall:
         state_n: _States,
         output: NDArray[Any],
         saved: NDArray[np.uint8] | None = None,
+        resets: NDArray[np.bool_] | None = None,
     ) -> None: ...
 
 @disjoint_base
@@ -142,6 +145,8 @@ class BackwardCall:
     def rows_before(self) -> int: ...
     @property
     def sums(self) -> NDArray[Any] | None: ...
+    @property
+    def resets(self) -> NDArray[np.bool_] | None: ...
     def __init__(
         self,
         packed: Packed,
@@ -158,6 +163,7 @@ class BackwardCall:
         rows_after: int = 0,
         rows_before: int = 0,
         sums: NDArray[Any] | None = None,
+        resets: NDArray[np.bool_] | None = None,
     ) -> None: ...
 
 @disjoint_base
@@ -223,7 +229,9 @@ class Steps:
     def __init__(
         self, packed: list[Packed], states: _States, batched: bool, num_threads: Callable[[], int]
     ) -> None: ...
-    def step(self, x_t: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]: ...
+    def step(
+        self, x_t: ArrayLike, out: NDArray[Any] | None = None, *, resets: ArrayLike | None = None
+    ) -> NDArray[Any]: ...
 
 @disjoint_base
 class PackedSequences:

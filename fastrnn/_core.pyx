@@ -77,6 +77,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fastrnn_forward_args:
         Py_ssize_t T, B
         const Py_ssize_t *offsets
+        const unsigned char *resets
         const fastrnn_packed *packed
         const void *x
         const void *state_0[FASTRNN_MOST_STATES]
@@ -86,6 +87,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fastrnn_backward_args:
         Py_ssize_t T, B
         const Py_ssize_t *offsets
+        const unsigned char *resets
         const fastrnn_packed *packed
         const void *x
         const void *state_0[FASTRNN_MOST_STATES]
@@ -317,6 +319,18 @@ cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
     if cnp.PyArray_TYPE(indices) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(indices):
         raise ValueError(f"a kernel cannot read these indices of {indices.dtype} as they lie in memory")
     return <const Py_ssize_t *>cnp.PyArray_DATA(indices)
+
+
+cdef const unsigned char *_resets(cnp.ndarray resets, size_t rows) except? NULL:
+    """The flags of so many rows, or NULL for None."""
+    if resets is None:
+        return NULL
+    if (
+        cnp.PyArray_TYPE(resets) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY_RO(resets)
+        or <size_t>cnp.PyArray_SIZE(resets) != rows
+    ):
+        raise ValueError(f"resets: expected {rows} booleans, got {resets.shape} of {resets.dtype}")
+    return <const unsigned char *>cnp.PyArray_DATA(resets)
 
 
 cdef char *_state(cnp.ndarray array, Py_ssize_t index, int type_number, bint writable) except? NULL:
@@ -846,16 +860,20 @@ cdef class ForwardCall:
         Written.
     saved : ndarray of uint8, (saved_bytes(packed, rows),), or None
         Written: what the backward pass needs. None for inference.
+    resets : ndarray of bool, (T, B) or (N,), or None
+        Before which steps the state becomes zeros.
     """
     cdef readonly Packed packed
     cdef readonly Py_ssize_t index
-    cdef readonly cnp.ndarray x, offsets, output, saved
+    cdef readonly cnp.ndarray x, offsets, output, saved, resets
     cdef readonly list state_0, state_n
 
     def __init__(self, Packed packed not None, Py_ssize_t index, cnp.ndarray x not None, cnp.ndarray offsets,
-                 list state_0 not None, list state_n not None, cnp.ndarray output not None, cnp.ndarray saved=None):
+                 list state_0 not None, list state_n not None, cnp.ndarray output not None, cnp.ndarray saved=None,
+                 cnp.ndarray resets=None):
         self.packed, self.index, self.x, self.offsets = packed, index, x, offsets
-        self.state_0, self.state_n, self.output, self.saved = state_0, state_n, output, saved
+        self.state_0, self.state_n, self.output = state_0, state_n, output
+        self.saved, self.resets = saved, resets
 
 
 @cython.freelist(32)
@@ -882,21 +900,23 @@ cdef class BackwardCall:
         the last steps first; the gradients of the weights are complete after the call with rows_before = 0.
     sums : ndarray or None
         Memory that such calls share, made by `sums`.
+    resets : ndarray of bool, (T, B) or (N,), or None
+        As of the forward pass.
     """
     cdef readonly Packed packed
     cdef readonly Py_ssize_t index, rows_after, rows_before
-    cdef readonly cnp.ndarray x, offsets, saved, d_output, d_x, sums
+    cdef readonly cnp.ndarray x, offsets, saved, d_output, d_x, sums, resets
     cdef readonly list state_0, d_state_n, d_state_0
     cdef readonly tuple d_weights
 
     def __init__(self, Packed packed not None, Py_ssize_t index, cnp.ndarray x not None, cnp.ndarray offsets,
                  list state_0 not None, cnp.ndarray saved not None, cnp.ndarray d_output, list d_state_n not None,
                  cnp.ndarray d_x, list d_state_0 not None, tuple d_weights not None, Py_ssize_t rows_after=0,
-                 Py_ssize_t rows_before=0, cnp.ndarray sums=None):
+                 Py_ssize_t rows_before=0, cnp.ndarray sums=None, cnp.ndarray resets=None):
         self.packed, self.index, self.x, self.offsets = packed, index, x, offsets
         self.state_0, self.saved, self.d_output, self.d_state_n = state_0, saved, d_output, d_state_n
         self.d_x, self.d_state_0, self.d_weights = d_x, d_state_0, d_weights
-        self.rows_after, self.rows_before, self.sums = rows_after, rows_before, sums
+        self.rows_after, self.rows_before, self.sums, self.resets = rows_after, rows_before, sums, resets
 
 
 @cython.freelist(8)
@@ -975,6 +995,7 @@ cdef int _fill_forward(fastrnn_forward_args *args, ForwardCall call) except -1:
     cdef cnp.ndarray h_0 = call.state_0[0]
     args.packed = _packed(call.packed, type_number, False)
     args.offsets = _indices(call.offsets)
+    args.resets = _resets(call.resets, _rows(call.x))
     args.T = call.x.shape[0] if call.offsets is None else call.offsets.shape[0] - 1
     args.B = h_0.shape[1]
     args.x, args.output = _readable(call.x, type_number), _writable(call.output, type_number)
@@ -994,6 +1015,7 @@ cdef int _fill_backward(fastrnn_backward_args *args, BackwardCall call) except -
     cdef cnp.ndarray h_0 = call.state_0[0]
     args.packed = _packed(call.packed, type_number, True)
     args.offsets = _indices(call.offsets)
+    args.resets = _resets(call.resets, _rows(call.x))
     args.T = call.x.shape[0] if call.offsets is None else call.offsets.shape[0] - 1
     args.B = h_0.shape[1]
     args.x, args.tape = _readable(call.x, type_number), _saved(call.packed, call.saved, _rows(call.x))
@@ -1109,7 +1131,7 @@ cdef class Steps:
         cdef char *b_data = <char *>cnp.PyArray_DATA(b)
         return a_data < b_data + cnp.PyArray_NBYTES(b) and b_data < a_data + cnp.PyArray_NBYTES(a)
 
-    def step(self, x_t, out=None):
+    def step(self, x_t, out=None, *, resets=None):
         """Take one step.
 
         Parameters
@@ -1119,6 +1141,8 @@ cdef class Steps:
         out : ndarray, (B, H_out) or (H_out,), optional
             Where to write the result: an array of the layer's dtype, of any strides; it may be `x_t`. Default: a
             new one, the only thing that a step allocates.
+        resets : array_like of bool, (B,), or a bool without a batch size, optional
+            Which sequences' states become zeros before this step. Default: none.
 
         Returns
         -------
@@ -1128,7 +1152,7 @@ cdef class Steps:
         Raises
         ------
         TypeError, ValueError
-            If `x_t` or `out` does not fit. The state is then as before, as it is where memory is lacking.
+            If `x_t`, `out` or `resets` does not fit. The state is then as before, as it is where memory is lacking.
         """
         if self.packed is None:
             raise TypeError("this stream was not made by a layer")
@@ -1138,10 +1162,14 @@ cdef class Steps:
             out = cnp.PyArray_EMPTY(self.ndim, self.y_shape, self.type_number, 0)
         elif not self._fits(out, self.y_shape) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
             self._check_out(out)
-            out[...] = self.step(x_t)
+            out[...] = self.step(x_t, resets=resets)
             return out
         elif self._overlap(<cnp.ndarray>x_t, <cnp.ndarray>out):
             x_t = x_t.copy()
+        cdef const unsigned char *flags = NULL
+        if resets is not None:
+            resets = self._checked_resets(resets)
+            flags = _resets(resets, self.B)
         cdef int threads = self.num_threads()
         cdef Workspace workspace = _workspace()
         cdef fastrnn_forward_args args[FASTRNN_MOST_CALLS]
@@ -1161,7 +1189,7 @@ cdef class Steps:
         for k in range(layers):
             args[count].T, args[count].B, args[count].offsets = 1, self.B, NULL
             args[count].packed = (<Packed>self.packed[k]).pointer
-            args[count].tape = NULL
+            args[count].tape, args[count].resets = NULL, flags
             args[count].x = x
             for i in range(states):
                 args[count].state_0[i] = args[count].state_n[i] = state[i] + k * rows[i]

@@ -45,6 +45,15 @@ class Stream(_core.Steps, Generic[Given, Returned]):
         check_array("x_t", x_t, symbols, sizes, self._stack.dtype)
         return _core.native(x_t, self._stack.dtype)
 
+    def _checked_resets(self, resets):
+        resets = as_array("resets", resets)
+        sizes = (self._B,) if self._batched else ()
+        if resets.dtype != bool:
+            raise TypeError(f"resets: expected booleans, got {resets.dtype}")
+        if resets.shape != sizes:
+            raise shape_error("resets", ("B",)[: len(sizes)], sizes, resets.shape)
+        return np.ascontiguousarray(resets).copy()
+
     def _check_out(self, out):
         axes = slice(0 if self._batched else 1, 2)
         symbols, sizes = ("B", self._output_symbol)[axes], (self._B, self._stack.P)[axes]

@@ -131,6 +131,8 @@ INLINE void NAME(step_backward)(const NAME(step_back) * s, const int gates_0, co
             NAME(product)(product_end - r0, s->matrix, q, next, s->a + r0 * s->a_row, s->a_row, 1, NAME(zeros),
                           s->sum + r0 * H, H);
         const ptrdiff_t end = next * NR < H ? next * NR : H;
+        for (ptrdiff_t r = r0; s->no_product && r < product_end; r++)
+            for (ptrdiff_t j = q * NR; s->no_product[r] && j < end; j++) s->sum[r * H + j] = 0;
         for (ptrdiff_t r = r0; r < r1; r++)
             for (ptrdiff_t j = q * NR; j < end; j += VL) {
                 NAME(units_back) u = {.H = H, .lanes = H - j < VL ? (int)(H - j) : VL};

@@ -33,6 +33,7 @@ typedef struct {
     const real *a;
     ptrdiff_t a_row, product_rows;
     real *sum;
+    const uint8_t *no_product; /* (B) or NULL: 1 where the product counts as zeros, because the next step begins anew */
     const real *peephole;                        /* (peepholes, H), or NULL */
     const real *gates, *kept_h, *extra;          /* (B, G) and (B, H) of this step, from the tape */
     const real *state[FASTRNN_MOST_STATES];      /* (B, H) of this step */

@@ -28,8 +28,8 @@ class Checkpoints:
 
     Attributes
     ----------
-    segments : list of Segment
-        Of the layout.
+    segments : list of list of Segment
+        Of the layout, as each direction reads it.
     of_layers : list of ndarray, (..., I) and (..., D*P)
         Of a bidirectional stack, the input of each layer after dropout.
     states : list of list of list of ndarray, (L, B, n)
@@ -38,8 +38,8 @@ class Checkpoints:
 
     __slots__ = ("segments", "of_layers", "states")
 
-    def __init__(self, layout, every):
-        self.segments = segments(layout, every)
+    def __init__(self, layout, every, directions):
+        self.segments = [segments(layout.of_direction(reverse), every) for reverse in directions]
         self.of_layers = []
         self.states = []
 
@@ -50,13 +50,13 @@ def forward(inputs, packed, state_n, every, dropout=None):
     Parameters and output are those of `fastrnn._engine.stack.forward`, without a reserve.
     """
     stack, layout, x = inputs.stack, inputs.layout, inputs.x
-    checkpoints, threads = Checkpoints(layout, every), most_threads()
+    checkpoints, threads = Checkpoints(layout, every, stack.directions), most_threads()
     if len(stack.directions) == 1:
         (reverse,) = stack.directions
         if reverse:
             x = layout.reversed(x)
         output = new_array(layout, stack.P, stack.dtype, reverse)
-        _forward_chain(stack, packed, checkpoints, x, inputs.state_0, state_n, output, threads, dropout)
+        _forward_chain(stack, packed, checkpoints, 0, x, inputs.state_0, state_n, output, threads, dropout)
         if reverse:
             POOL.give_back(x)
         return as_returned(layout, output, reverse), checkpoints
@@ -68,19 +68,19 @@ def forward(inputs, packed, state_n, every, dropout=None):
         outputs = POOL.array(layout.shape, stack.P, stack.dtype), POOL.array(layout.shape, stack.P, stack.dtype)
         for d, k in enumerate((2 * layer, 2 * layer + 1)):
             before, after = rows_of(inputs.state_0, k), rows_of(state_n, k)
-            _forward_chain(stack, packed[k : k + 1], checkpoints, read[d], before, after, outputs[d], threads)
+            _forward_chain(stack, packed[k : k + 1], checkpoints, d, read[d], before, after, outputs[d], threads)
         POOL.give_back(read[1])
         x = new_array(layout, stack.output_width, stack.dtype)
         join(stack, layout, outputs, x)
     return as_returned(layout, x), checkpoints
 
 
-def _forward_chain(stack, packed, checkpoints, x, state_0, state_n, output, threads, dropout=None):
+def _forward_chain(stack, packed, checkpoints, direction, x, state_0, state_n, output, threads, dropout=None):
     """Inference of a chain, one segment after the other; adds the states of its segments to the checkpoints."""
     for after, before in zip(state_n, state_0):
         after[...] = before
     states = []
-    for segment in checkpoints.segments:
+    for segment in checkpoints.segments[direction]:
         state, kept = [], []
         for s in state_n:
             state.append(s[:, : segment.B])
@@ -104,7 +104,7 @@ def backward(inputs, for_forward, packed, checkpoints, gradients, dropout=None):
         x, d_output = layout.reversed(x), None if d_output is None else layout.reversed(d_output)
     d_x = new_array(layout, stack.I, stack.dtype, reverse)
     states = checkpoints.states[0]
-    _backward_chain(inputs, for_forward, packed, checkpoints.segments, states, x, d_output, gradients, d_x, dropout)
+    _backward_chain(inputs, for_forward, packed, checkpoints.segments[0], states, x, d_output, gradients, d_x, dropout)
     if reverse:
         POOL.give_back_all([x, d_output])
     return as_returned(layout, d_x, reverse)
@@ -123,7 +123,7 @@ def _backward_both(inputs, for_forward, packed, checkpoints, gradients, dropout)
                 None, rows_of(gradients.d_state_n, k), rows_of(gradients.d_state_0, k), gradients.d_weights[k : k + 1]
             )
             _backward_chain(
-                inputs, for_forward[k : k + 1], packed[k : k + 1], checkpoints.segments, checkpoints.states[k],
+                inputs, for_forward[k : k + 1], packed[k : k + 1], checkpoints.segments[d], checkpoints.states[k],
                 read[d], d_outputs[d], of_chain, d_read[d],
             )  # fmt: skip
         d_x += in_order_of_time(layout, d_read[1])

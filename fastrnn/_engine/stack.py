@@ -181,10 +181,10 @@ def infer(inputs, packed, state_n):
         return _infer_both(inputs, packed, state_n)
     (reverse,) = stack.directions
     if reverse:
-        x = layout.reversed(x)
+        x, layout = layout.reversed(x), layout.of_direction(reverse)
     output = new_array(layout, stack.P, stack.dtype, reverse)
     if len(packed) == 1:
-        call = ForwardCall(packed[0], 0, x, layout.offsets, inputs.state_0, state_n, output)
+        call = ForwardCall(packed[0], 0, x, layout.offsets, inputs.state_0, state_n, output, None, layout.resets)
         _core.forward([call], False, most_threads())
     else:
         _infer_chain(stack, packed, layout, x, inputs.state_0, state_n, output)
@@ -217,7 +217,7 @@ def infer_segment(stack, packed, layout, x, state_0, state_n, output, threads, d
     for k, one in enumerate(packed):
         is_top = k == len(packed) - 1
         y = output if is_top else POOL.array(layout.shape, stack.P, stack.dtype)
-        calls.append(ForwardCall(one, k, x, layout.offsets, state_0, state_n, y))
+        calls.append(ForwardCall(one, k, x, layout.offsets, state_0, state_n, y, None, layout.resets))
         if is_top or dropout or len(calls) == _core.MOST_CALLS:
             _core.forward(calls, len(calls) > 1, threads)
             POOL.give_back_all(lent)
@@ -249,9 +249,12 @@ def _run_both(inputs, packed, layer, x, state_n, saved=None, gates=None):
     read = x, layout.reversed(x)
     outputs = POOL.array(layout.shape, stack.P, stack.dtype), POOL.array(layout.shape, stack.P, stack.dtype)
     calls = []
-    for k, x_k, y_k in zip((2 * layer, 2 * layer + 1), read, outputs):
-        saved_k = None if saved is None else saved[k]
-        calls.append(ForwardCall(packed[k], k, x_k, layout.offsets, inputs.state_0, state_n, y_k, saved_k))
+    for d, k in enumerate((2 * layer, 2 * layer + 1)):
+        saved_k, resets = None if saved is None else saved[k], layout.of_direction(d == 1).resets
+        call = ForwardCall(
+            packed[k], k, read[d], layout.offsets, inputs.state_0, state_n, outputs[d], saved_k, resets
+        )
+        calls.append(call)
     _core.forward(calls, False, most_threads())
     POOL.give_back(read[1])
     if gates is not None:
@@ -307,7 +310,7 @@ def forward(inputs, packed, state_n, reserve, dropout=None, gates=None):
     is_chain = len(stack.directions) == 1
     reverse = is_chain and stack.directions[0]
     if reverse:
-        x = layout.reversed(x)
+        x, layout = layout.reversed(x), layout.of_direction(reverse)
     of_layers, saved = stack.sections(packed, layout, reserve, x, clear=True)
     output = new_array(layout, stack.output_width, stack.dtype, reverse)
     if is_chain:
@@ -339,7 +342,10 @@ def forward_chain(stack, chain, packed, state_n, output, threads, dropout=None, 
     masks, calls, top = [None] * len(packed), [], len(packed) - 1
     for k, one in enumerate(packed):
         y = output if k == top else inputs[k + 1]
-        calls.append(ForwardCall(one, k, inputs[k], layout.offsets, chain.state_0, state_n, y, chain.saved[k]))
+        call = ForwardCall(
+            one, k, inputs[k], layout.offsets, chain.state_0, state_n, y, chain.saved[k], layout.resets
+        )
+        calls.append(call)
         if k == top or dropout or len(calls) == _core.MOST_CALLS:
             _core.forward(calls, len(calls) > 1, threads)
             if gates is not None:
@@ -387,6 +393,7 @@ def backward(inputs, packed, reserve, gradients, dropout=None, masks=None):
     reverse = is_chain and stack.directions[0]
     if reverse:
         x, d_output = layout.reversed(x), None if d_output is None else layout.reversed(d_output)
+        layout = layout.of_direction(reverse)
     of_layers, saved = stack.sections(packed, layout, reserve, x)
     d_x = new_array(layout, stack.I, stack.dtype, reverse)
     if is_chain:
@@ -425,6 +432,7 @@ def backward_chain(
         call = BackwardCall(
             packed[k], k, inputs[k], layout.offsets, chain.state_0, chain.saved[k], d_output, gradients.d_state_n,
             d_input, gradients.d_state_0, gradients.d_weights[k], rows_after, layout.first, sums[k] if sums else None,
+            layout.resets,
         )  # fmt: skip
         calls.append(call)
         if not k or dropout or len(calls) == _core.MOST_CALLS:
@@ -448,7 +456,7 @@ def _backward_both(inputs, packed, of_layers, saved, gradients, d_x, dropout, ma
         for d, k in enumerate((2 * layer, 2 * layer + 1)):
             call = BackwardCall(
                 packed[k], k, read[d], layout.offsets, inputs.state_0, saved[k], d_outputs[d], gradients.d_state_n,
-                d_inputs[d], gradients.d_state_0, gradients.d_weights[k],
+                d_inputs[d], gradients.d_state_0, gradients.d_weights[k], resets=layout.of_direction(d == 1).resets,
             )  # fmt: skip
             calls.append(call)
         _core.backward(calls, False, most_threads())

@@ -104,7 +104,7 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
     ptrdiff_t offsets[MOST_STEPS + 1] = {0};
     for (ptrdiff_t t = 0; t < T; t++) offsets[t + 1] = offsets[t] + (e->ragged ? B - t * (B - 1) / T : B);
     const ptrdiff_t N = offsets[T];
-    const steps s = {T, B, e->ragged ? offsets : NULL};
+    const steps s = {T, B, e->ragged ? offsets : NULL, NULL};
     fastrnn_packed *forward_packed[FASTRNN_MOST_CALLS] = {0}, *backward_packed[FASTRNN_MOST_CALLS] = {0};
     fastrnn_forward_args forward[FASTRNN_MOST_CALLS] = {0};
     fastrnn_backward_args backward[FASTRNN_MOST_CALLS] = {0};
