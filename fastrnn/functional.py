@@ -15,11 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._core import empty_states
-from fastrnn._engine.arguments import (
-    checked_options,
-    checked_output_gradients,
-    function_inputs,
-)
+from fastrnn._engine.arguments import checked_options, checked_output_gradients, function_inputs, state_symbols
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.spec import GRU, LSTM, RNN, CellSpec
 from fastrnn._engine.stack import infer
@@ -44,10 +40,9 @@ __all__ = [
 
 
 class Tape(EngineTape):
-    __slots__ = ("weights",)
+    __slots__ = ()
     __doc__ = EngineTape.__doc__
     spec: CellSpec
-    weights: list[tuple[int, ...] | None]  # their shapes
 
     def __repr__(self):
         layout, stack = self.inputs.layout, self.inputs.stack
@@ -57,46 +52,36 @@ class Tape(EngineTape):
 
 def _infer(spec, x, state, weights, lengths, reverse, options=()):
     """output and state_n of a function that keeps nothing."""
-    inputs, weights = function_inputs(spec, x, state, weights, lengths, reverse, options, private=False)
-    stack, layout = inputs.stack, inputs.layout
-    packed = stack.pack([weights], False)
+    inputs, packed, _ = function_inputs(spec, x, state, weights, lengths, reverse, options, False)
     state_n = empty_states(inputs.state_0)
     output = infer(inputs, packed, state_n)
     POOL.give_back_all(packed)
-    if layout.offsets is not None:
+    if inputs.layout.offsets is not None:
         POOL.give_back(inputs.x)
-        state_n = layout.unsort(state_n)
-    return output, _shown(state_n)
+        state_n = inputs.layout.unsort(state_n)
+    return output, state_n[0] if len(state_n) == 1 else tuple(state_n)
 
 
 def _forward(kind, x, state, weights, lengths, reverse, options=()):
     """output, state_n and a tape of that kind."""
-    inputs, weights = function_inputs(kind.spec, x, state, weights, lengths, reverse, options, private=True)
-    for_forward, packed = inputs.stack.pack_for_training([weights])
+    inputs, for_forward, packed = function_inputs(kind.spec, x, state, weights, lengths, reverse, options, True)
     tape = kind(inputs, packed)
     output, state_n = tape.run(for_forward, packed)
     POOL.give_back_all(for_forward)
-    tape.weights = [None if w is None else w.shape for w in weights]
-    return output, _shown(state_n), tape
+    return output, state_n[0] if len(state_n) == 1 else tuple(state_n), tape
 
 
 def _backward(kind, tape, d_output, d_state_n):
     """d_x, d_state and d_params of a tape of that kind."""
     check_tape(tape, kind)
-    stack, layout, spec = tape.inputs.stack, tape.inputs.layout, kind.spec
-    has_projection = any(n is not None and w.shape[0] == "P" for n, w in zip(tape.weights, spec.weights))
-    symbols = ("P" if has_projection else "H", *("H" for _ in spec.states[1:]))
+    stack, layout = tape.inputs.stack, tape.inputs.layout
     d_output, given = checked_output_gradients(
-        spec, symbols, layout.T, layout.B, stack.widths, d_output, d_state_n, stack.dtype
+        kind.spec, state_symbols(stack), layout.T, layout.B, stack.widths, d_output, d_state_n, stack.dtype
     )
-    d_weights = tuple([None if n is None else np.empty(n, stack.dtype) for n in tape.weights])
-    d_x, d_state = tape.backward(d_output, [None if d is None else d[None] for d in given], [d_weights])
-    return d_x, _shown(d_state), {n: d for n, d in zip(spec.weight_names, d_weights) if d is not None}
-
-
-def _shown(states):
-    """States (1, B, n) as the functions return them: a tuple of arrays (B, n), or the only one."""
-    return states[0][0] if len(states) == 1 else tuple([s[0] for s in states])
+    d_weights = tuple([None if shape is None else np.empty(shape, stack.dtype) for shape in stack.weight_shapes])
+    d_x, d_state = tape.backward(d_output, given, [d_weights])
+    d_state = d_state[0] if len(d_state) == 1 else tuple(d_state)
+    return d_x, d_state, {name: d for name, d in zip(kind.spec.weight_names, d_weights) if d is not None}
 
 
 # LSTM

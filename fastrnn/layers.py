@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn._core import Inputs, empty_states, zero_states
+from fastrnn._core import Inputs, empty_states, plain_inputs, zero_states
 from fastrnn._engine import spec
 from fastrnn._engine.arguments import as_states, check_states, initial_states
 from fastrnn._engine.pool import POOL
@@ -346,6 +346,10 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
     def _inputs(self, x, state, lengths, private):
         """The arguments of a call, converted and checked; with `private`, the state in memory of our own."""
+        if state is None and lengths is None and not self._options["batch_first"]:
+            inputs = plain_inputs(self._stack, x, padded)
+            if inputs is not None:
+                return inputs
         x = x.view() if type(x) is np.ndarray else as_x(x)
         given = None if state is None else as_states(self._spec, "state", "{}_0", state, x.ndim)
         lengths = None if lengths is None else as_lengths(lengths)
