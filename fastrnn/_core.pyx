@@ -8,7 +8,8 @@ callers have checked them and have allocated the results. `Steps` does both, for
 A cell has the name that it has in C: "lstm", "gru", "rnn_tanh" or "rnn_relu". The weights of one direction of one layer
 are a tuple in the order of WEIGHTS, in which absent weights are None and absent ones at the end may be left out. A
 state is a list of arrays (L, B, n), one for each state of the cell and h first, whose first axis counts the directions
-of the layers of a stack; the field `index` of a call names the row of these arrays that belongs to the call.
+of the layers of a stack; the field `index` of a call names the row of these arrays that belongs to the call. The arrays
+may also be (B, n), and then `index` is 0.
 """
 
 cimport cython
@@ -248,70 +249,6 @@ def native(cnp.ndarray array not None, cnp.dtype dtype not None):
     return array.astype(dtype, order="C", casting="same_kind")
 
 
-cdef enum:
-    MOST_DIMENSIONS = 64
-
-
-def plain_arrays(tuple values not None):
-    """Views of arrays that a kernel can read as they are, all float32 or all float64, and a key of their shapes.
-
-    Returns
-    -------
-    views : tuple of ndarray or None
-        None where a value is None.
-    key : bytes
-        Equal for arrays of the same type of numbers and the same shapes; `shapes_of_key` reads it.
-
-    Both are None if any value is something else.
-    """
-    cdef list views = []
-    cdef int type_number = -1, k, n = 1
-    cdef cnp.npy_intp key[MOST_DIMENSIONS]
-    cdef cnp.ndarray array
-    for value in values:
-        if value is None:
-            views.append(None)
-            if n == MOST_DIMENSIONS:
-                return None, None
-            key[n] = -1
-            n += 1
-            continue
-        if type(value) is not cnp.ndarray:
-            return None, None
-        array = <cnp.ndarray>value
-        if type_number < 0:
-            type_number = cnp.PyArray_TYPE(array)
-            if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
-                return None, None
-        if cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array):
-            return None, None
-        if n + 1 + cnp.PyArray_NDIM(array) > MOST_DIMENSIONS:
-            return None, None
-        key[n] = cnp.PyArray_NDIM(array)
-        for k in range(cnp.PyArray_NDIM(array)):
-            key[n + 1 + k] = cnp.PyArray_DIMS(array)[k]
-        n += 1 + cnp.PyArray_NDIM(array)
-        views.append(_view(array, <char *>cnp.PyArray_DATA(array), cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array),
-                           type_number))
-    key[0] = type_number
-    return tuple(views), (<char *>key)[:n * sizeof(cnp.npy_intp)]
-
-
-def shapes_of_key(bytes key not None):
-    """The dtype and the shapes of the arrays of which this is the key; None in place of the shape of None."""
-    cdef const cnp.npy_intp *numbers = <const cnp.npy_intp *><const char *>key
-    cdef Py_ssize_t n = 1, count = len(key) // sizeof(cnp.npy_intp)
-    cdef list shapes = []
-    while n < count:
-        if numbers[n] < 0:
-            shapes.append(None)
-            n += 1
-        else:
-            shapes.append(tuple([numbers[n + 1 + k] for k in range(numbers[n])]))
-            n += 1 + numbers[n]
-    return cnp.PyArray_DescrFromType(<int>numbers[0]), shapes
-
-
 cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
     """What tells where the rows of a ragged batch are, or NULL for None."""
     if indices is None:
@@ -329,26 +266,34 @@ cdef const unsigned char *_resets(cnp.ndarray resets, size_t rows) except? NULL:
         cnp.PyArray_TYPE(resets) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY_RO(resets)
         or <size_t>cnp.PyArray_SIZE(resets) != rows
     ):
-        raise ValueError(f"resets: expected {rows} booleans, got {resets.shape} of {resets.dtype}")
+        raise ValueError(f"resets: a kernel expects {rows} contiguous booleans, got {resets.dtype}")
     return <const unsigned char *>cnp.PyArray_DATA(resets)
 
 
 cdef char *_state(cnp.ndarray array, Py_ssize_t index, int type_number, bint writable) except? NULL:
-    """Pointer to array[index], (B, n) and contiguous, of an array (L, B, n) of any stride along its first axis."""
+    """Pointer to array[index], (B, n) and contiguous, of an array (L, B, n) of any stride along its first axis.
+
+    Of an array (B, n), which has to be contiguous, it is a pointer to that, and index has to be 0.
+    """
     if array is None:
         return NULL
     cdef cnp.npy_intp itemsize = cnp.PyArray_ITEMSIZE(array)
+    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(array)
+    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(array)
+    cdef cnp.npy_intp L = 1, skip = 0
+    if cnp.PyArray_NDIM(array) == 3:
+        L, skip, shape, strides = shape[0], strides[0], shape + 1, strides + 1
     if (
         cnp.PyArray_TYPE(array) != type_number
         or not (cnp.PyArray_ISBEHAVED(array) if writable else cnp.PyArray_ISBEHAVED_RO(array))
-        or cnp.PyArray_NDIM(array) != 3 or not 0 <= index < array.shape[0]
-        or array.shape[1] and array.shape[2] and (
-            array.shape[2] > 1 and array.strides[2] != itemsize
-            or array.shape[1] > 1 and array.strides[1] != array.shape[2] * itemsize
+        or not 2 <= cnp.PyArray_NDIM(array) <= 3 or not 0 <= index < L
+        or shape[0] and shape[1] and (
+            shape[1] > 1 and strides[1] != itemsize
+            or shape[0] > 1 and strides[0] != shape[1] * itemsize
         )
     ):
         raise ValueError(f"a kernel cannot use this state of {array.dtype} as it lies in memory")
-    return <char *>cnp.PyArray_DATA(array) + index * array.strides[0]
+    return <char *>cnp.PyArray_DATA(array) + index * skip
 
 
 # Packed weights
@@ -402,32 +347,116 @@ cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
     return type_number
 
 
+cdef Packed _pack_one(const fastrnn_isa *kernels, str cell, tuple weights, bint backward, int num_threads, Pool pool):
+    cdef fastrnn_weights w
+    cdef int type_number = _weights(&w, cell, weights)
+    cdef fastrnn_status status
+    cdef Workspace workspace = _workspace()
+    cdef const fastrnn_interruption *interruption = workspace.interruption()
+    cdef Packed packed = None if pool is None else pool.take_packed(cell, &w, type_number, backward, kernels)
+    if packed is None:
+        packed = Packed.__new__(Packed)
+    workspace.in_use = True
+    with nogil:
+        status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
+                              interruption, num_threads, &packed.pointer)
+    workspace.in_use = False
+    workspace.check(status)
+    packed.cell, packed.cell_number, packed.isa = cell, w.cell, kernels
+    packed.type_number, packed.backward = type_number, backward
+    packed.I, packed.H, packed.P, packed.projection = w.I, w.H, w.P, 0 if w.weight_hr == NULL else w.P
+    return packed
+
+
 def pack(str cell not None, list weights not None, bint backward, int num_threads, str isa not None, Pool pool=None):
     """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool."""
     cdef const fastrnn_isa *kernels = _find(isa)
-    cdef fastrnn_weights w
-    cdef int type_number
-    cdef fastrnn_status status
-    cdef Packed packed
-    cdef Workspace workspace = _workspace()
-    cdef const fastrnn_interruption *interruption = workspace.interruption()
     cdef list result = []
     for one in weights:
-        type_number = _weights(&w, cell, one)
-        packed = None if pool is None else pool.take_packed(cell, &w, type_number, backward, kernels)
-        if packed is None:
-            packed = Packed.__new__(Packed)
-        workspace.in_use = True
-        with nogil:
-            status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
-                                  interruption, num_threads, &packed.pointer)
-        workspace.in_use = False
-        workspace.check(status)
-        packed.cell, packed.cell_number, packed.isa = cell, w.cell, kernels
-        packed.type_number, packed.backward = type_number, backward
-        packed.I, packed.H, packed.P, packed.projection = w.I, w.H, w.P, 0 if w.weight_hr == NULL else w.P
-        result.append(packed)
+        result.append(_pack_one(kernels, cell, one, backward, num_threads, pool))
     return result
+
+
+cdef enum:
+    MOST_NUMBERS = 64
+
+
+cdef bytes _shapes_key(tuple arrays):
+    """The type and the shapes of arrays that a kernel can read as they are, or None; None may be among the arrays."""
+    cdef int type_number = -1, k, n = 1
+    cdef cnp.npy_intp key[MOST_NUMBERS]
+    cdef cnp.ndarray array
+    for one in arrays:
+        if one is None:
+            if n == MOST_NUMBERS:
+                return None
+            key[n] = -1
+            n += 1
+            continue
+        if type(one) is not cnp.ndarray:
+            return None
+        array = <cnp.ndarray>one
+        if type_number < 0:
+            type_number = cnp.PyArray_TYPE(array)
+            if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
+                return None
+        if cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array):
+            return None
+        if n + 1 + cnp.PyArray_NDIM(array) > MOST_NUMBERS:
+            return None
+        key[n] = cnp.PyArray_NDIM(array)
+        for k in range(cnp.PyArray_NDIM(array)):
+            key[n + 1 + k] = cnp.PyArray_DIMS(array)[k]
+        n += 1 + cnp.PyArray_NDIM(array)
+    key[0] = type_number
+    return (<char *>key)[:n * sizeof(cnp.npy_intp)]
+
+
+cdef class KnownWeights:
+    """What was checked of weights of some types and shapes: a dict that forgets when it is full."""
+    cdef dict known
+
+    def __init__(self):
+        self.known = {}
+
+    def add(self, tuple kind not None, tuple weights not None, stack):
+        """Remember the Stack of weights that have been checked."""
+        cdef bytes key = _shapes_key(weights)
+        if key is not None:
+            if len(self.known) >= MOST_KNOWN:
+                self.known.clear()
+            self.known[kind, key] = stack
+
+    def pack(self, tuple kind not None, tuple weights not None, bint training, int num_threads, str isa not None,
+             Pool pool):
+        """Pack plain arrays whose shapes are known, one direction of one layer, without a conversion or a check.
+
+        Between the look at the shapes and the packing nobody else runs, so that no view of the arrays is needed.
+
+        Returns
+        -------
+        found : tuple or None
+            The Stack, the weights packed for forward, and with `training` those packed for backward, else None; each
+            a list of one. None if the arrays are not plain or not known.
+        """
+        cdef bytes key = _shapes_key(weights)
+        if key is None:
+            return None
+        stack = self.known.get((kind, key))
+        if stack is None:
+            return None
+        cdef const fastrnn_isa *kernels = _find(isa)
+        cdef str cell = stack.kernel
+        cdef Packed for_backward = None
+        if training:
+            for_backward = _pack_one(kernels, cell, weights, True, num_threads, pool)
+            if _shapes_key(weights) != key:  # another thread ran
+                return None
+        return stack, [_pack_one(kernels, cell, weights, False, num_threads, pool)], [for_backward]
+
+
+cdef enum:
+    MOST_KNOWN = 256
 
 
 def sums(Packed packed not None, Py_ssize_t rows):
@@ -747,13 +776,14 @@ def padded_bytes(size_t bytes):
 # States
 
 def zero_states(Py_ssize_t L, Py_ssize_t B, tuple widths not None, cnp.dtype dtype not None):
-    """A state of zeros: an array (L, B, n) for each n of `widths`."""
+    """A state of zeros: an array (L, B, n) for each n of `widths`, or (B, n) if L is 0."""
     cdef cnp.npy_intp shape[3]
+    cdef int skip = 0 if L else 1
     cdef list states = []
     shape[0], shape[1] = L, B
     for n in widths:
         shape[2] = n
-        states.append(cnp.PyArray_ZEROS(3, shape, dtype.num, 0))
+        states.append(cnp.PyArray_ZEROS(3 - skip, shape + skip, dtype.num, 0))
     return states
 
 
@@ -947,6 +977,32 @@ cdef class Inputs:
         self.state_0, self.shared, self.batched = state_0, shared, batched
 
 
+def plain_inputs(stack, x, padded not None):
+    """The Inputs of a call without a state and lengths, whose x, (T, B, I), a kernel can read as it is.
+
+    None if x is anything else or does not fit, which a slower way has to deal with. `padded` makes a layout of T and B.
+    """
+    cdef cnp.ndarray array
+    cdef cnp.npy_intp *shape
+    cdef cnp.dtype dtype = stack.dtype
+    if type(x) is not cnp.ndarray:
+        return None
+    array = <cnp.ndarray>x
+    if cnp.PyArray_TYPE(array) != dtype.num or not cnp.PyArray_ISCARRAY_RO(array) or cnp.PyArray_NDIM(array) != 3:
+        return None
+    shape = cnp.PyArray_DIMS(array)
+    if shape[2] != <cnp.npy_intp>stack.I or not shape[0] or not shape[1]:
+        return None
+    if shape[0] > <cnp.npy_intp>stack.most_rows // shape[1]:
+        return None
+    # A view, because somebody else may change the shape of x while the call computes.
+    array = _view(array, <char *>cnp.PyArray_DATA(array), 3, shape, dtype.num)
+    shape = cnp.PyArray_DIMS(array)
+    cdef object layout = padded(shape[0], shape[1])
+    cdef list state_0 = zero_states(stack.leading, shape[1], stack.widths, dtype)
+    return Inputs(stack, layout, array, False, state_0, None, True)
+
+
 @cython.freelist(8)
 cdef class Gradients:
     """The gradients of a backward pass, but for that of x.
@@ -997,7 +1053,7 @@ cdef int _fill_forward(fastrnn_forward_args *args, ForwardCall call) except -1:
     args.offsets = _indices(call.offsets)
     args.resets = _resets(call.resets, _rows(call.x))
     args.T = call.x.shape[0] if call.offsets is None else call.offsets.shape[0] - 1
-    args.B = h_0.shape[1]
+    args.B = cnp.PyArray_DIMS(h_0)[cnp.PyArray_NDIM(h_0) - 2]
     args.x, args.output = _readable(call.x, type_number), _writable(call.output, type_number)
     for n in range(len(call.state_0)):
         args.state_0[n] = _state(call.state_0[n], call.index, type_number, False)
@@ -1017,7 +1073,7 @@ cdef int _fill_backward(fastrnn_backward_args *args, BackwardCall call) except -
     args.offsets = _indices(call.offsets)
     args.resets = _resets(call.resets, _rows(call.x))
     args.T = call.x.shape[0] if call.offsets is None else call.offsets.shape[0] - 1
-    args.B = h_0.shape[1]
+    args.B = cnp.PyArray_DIMS(h_0)[cnp.PyArray_NDIM(h_0) - 2]
     args.x, args.tape = _readable(call.x, type_number), _saved(call.packed, call.saved, _rows(call.x))
     args.d_output, args.d_x = _readable(call.d_output, type_number), _writable(call.d_x, type_number)
     for n in range(len(call.state_0)):

@@ -45,6 +45,8 @@ class CellTape(Tape):
 class Cell(Parametrized, Generic[Given, Returned]):
     """What the cells of all kinds share: everything but their names and options."""
 
+    _states_have_layers = False
+
     def _arrangement(self, options):
         return 1, (False,), ("",)
 
@@ -157,7 +159,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         d_x, d_before = tape.backward(None, given, self._split(d_params._arrays))
         return d_x[0] if inputs.batched else d_x[0, 0], self._returned(d_before, inputs.batched), d_params
 
-    # Between the caller's shapes and (1, B, I), (1, B, H)
+    # Between the caller's shapes and (1, B, I), (B, H)
 
     def _inputs(self, x, state, private):
         """The arguments of a call, converted and checked; with `private`, the state in memory of our own."""
@@ -178,7 +180,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
             check_bytes("x", (1, B), stack.widest, dtype.itemsize)
         layout = padded(1, B)
         if given is None:
-            state_0, shared = zero_states(1, B, stack.widths, dtype), None
+            state_0, shared = zero_states(0, B, stack.widths, dtype), None
         else:
             check = check_state if batched else check_array
             given = self._checked_states(stack, "state", "{}", given, B, batched, check)
@@ -187,18 +189,18 @@ class Cell(Parametrized, Generic[Given, Returned]):
         return Inputs(stack, layout, rows, rows is not x, state_0, shared, batched)
 
     def _checked_states(self, stack, argument, pattern, given, B, batched, check):
-        """Arrays of `as_states`, checked, with axes of layers and of sequences."""
+        """Arrays of `as_states`, checked, with an axis of sequences."""
         axes = slice(0 if batched else 1, 2)
         symbols, sizes = ("B", "hidden_size")[axes], (B, stack.H)[axes]
         count = len(stack.widths)
         check_states(self._spec, argument, pattern, given, [symbols] * count, [sizes] * count, stack.dtype, check)
-        axis = None if batched else (None, None)
-        return [None if array is None else array[axis] for array in given]
+        return given if batched else [None if array is None else array[None] for array in given]
 
     def _returned(self, states, batched):
-        """States (1, B, H) in the caller's axes."""
-        shown = [s[0] if batched else s[0, 0] for s in states]
-        return shown[0] if len(shown) == 1 else tuple(shown)
+        """States (B, H) in the caller's axes."""
+        if not batched:
+            states = [s[0] for s in states]
+        return states[0] if len(states) == 1 else tuple(states)
 
 
 class LSTMCell(Cell[State, tuple[Array, Array]], spec=spec.LSTM):

@@ -15,11 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._core import empty_states
-from fastrnn._engine.arguments import (
-    checked_options,
-    checked_output_gradients,
-    function_inputs,
-)
+from fastrnn._engine.arguments import checked_options, checked_output_gradients, function_inputs, state_symbols
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.spec import GRU, LSTM, RNN, CellSpec
 from fastrnn._engine.stack import infer
@@ -44,10 +40,9 @@ __all__ = [
 
 
 class Tape(EngineTape):
-    __slots__ = ("weights",)
+    __slots__ = ()
     __doc__ = EngineTape.__doc__
     spec: CellSpec
-    weights: list[tuple[int, ...] | None]  # their shapes
 
     def __repr__(self):
         layout, stack = self.inputs.layout, self.inputs.stack
@@ -55,48 +50,38 @@ class Tape(EngineTape):
         return f"<functional.{type(self).__name__} {sizes} {stack.dtype}>"
 
 
-def _infer(spec, x, state, weights, lengths, reverse, options=()):
+def _infer(spec, x, state, weights, lengths, resets, reverse, options=()):
     """output and state_n of a function that keeps nothing."""
-    inputs, weights = function_inputs(spec, x, state, weights, lengths, reverse, options, private=False)
-    stack, layout = inputs.stack, inputs.layout
-    packed = stack.pack([weights], False)
+    inputs, packed, _ = function_inputs(spec, x, state, weights, lengths, resets, reverse, options, False)
     state_n = empty_states(inputs.state_0)
     output = infer(inputs, packed, state_n)
     POOL.give_back_all(packed)
-    if layout.offsets is not None:
+    if inputs.layout.offsets is not None:
         POOL.give_back(inputs.x)
-        state_n = layout.unsort(state_n)
-    return output, _shown(state_n)
+        state_n = inputs.layout.unsort(state_n)
+    return output, state_n[0] if len(state_n) == 1 else tuple(state_n)
 
 
-def _forward(kind, x, state, weights, lengths, reverse, options=()):
+def _forward(kind, x, state, weights, lengths, resets, reverse, options=()):
     """output, state_n and a tape of that kind."""
-    inputs, weights = function_inputs(kind.spec, x, state, weights, lengths, reverse, options, private=True)
-    for_forward, packed = inputs.stack.pack_for_training([weights])
+    inputs, for_forward, packed = function_inputs(kind.spec, x, state, weights, lengths, resets, reverse, options, True)
     tape = kind(inputs, packed)
     output, state_n = tape.run(for_forward, packed)
     POOL.give_back_all(for_forward)
-    tape.weights = [None if w is None else w.shape for w in weights]
-    return output, _shown(state_n), tape
+    return output, state_n[0] if len(state_n) == 1 else tuple(state_n), tape
 
 
 def _backward(kind, tape, d_output, d_state_n):
     """d_x, d_state and d_params of a tape of that kind."""
     check_tape(tape, kind)
-    stack, layout, spec = tape.inputs.stack, tape.inputs.layout, kind.spec
-    has_projection = any(n is not None and w.shape[0] == "P" for n, w in zip(tape.weights, spec.weights))
-    symbols = ("P" if has_projection else "H", *("H" for _ in spec.states[1:]))
+    stack, layout = tape.inputs.stack, tape.inputs.layout
     d_output, given = checked_output_gradients(
-        spec, symbols, layout.T, layout.B, stack.widths, d_output, d_state_n, stack.dtype
+        kind.spec, state_symbols(stack), layout.T, layout.B, stack.widths, d_output, d_state_n, stack.dtype
     )
-    d_weights = tuple([None if n is None else np.empty(n, stack.dtype) for n in tape.weights])
-    d_x, d_state = tape.backward(d_output, [None if d is None else d[None] for d in given], [d_weights])
-    return d_x, _shown(d_state), {n: d for n, d in zip(spec.weight_names, d_weights) if d is not None}
-
-
-def _shown(states):
-    """States (1, B, n) as the functions return them: a tuple of arrays (B, n), or the only one."""
-    return states[0][0] if len(states) == 1 else tuple([s[0] for s in states])
+    d_weights = tuple([None if shape is None else np.empty(shape, stack.dtype) for shape in stack.weight_shapes])
+    d_x, d_state = tape.backward(d_output, given, [d_weights])
+    d_state = d_state[0] if len(d_state) == 1 else tuple(d_state)
+    return d_x, d_state, {name: d for name, d in zip(kind.spec.weight_names, d_weights) if d is not None}
 
 
 # LSTM
@@ -120,6 +105,7 @@ def lstm(
     weight_hr: ArrayLike | None = None,
     weight_peephole: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, tuple[Array, Array]]:
     """Run an LSTM over a sequence and keep nothing for a backward pass.
@@ -153,7 +139,10 @@ def lstm(
     weight_peephole : array_like, (3, H), optional
         What the gates i, f and o see of the cell state. Default: nothing.
     lengths : array_like of int, (B,), optional
-        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
+    resets : array_like of bool, (T, B), optional
+        The steps before which the states of a sequence become zeros, not those passed in; no gradient passes there. A
+        flag at t separates t from t - 1, also where a sequence is read from its end. Default: none.
     reverse : bool, default False
         Whether each sequence is read from its end to its beginning. `output` stays where its input is.
 
@@ -190,7 +179,7 @@ def lstm(
        architectures for large vocabulary speech recognition", arXiv:1402.1128, 2014.
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    return _infer(LSTM, x, state, weights, lengths, reverse)
+    return _infer(LSTM, x, state, weights, lengths, resets, reverse)
 
 
 @names_arguments
@@ -205,13 +194,14 @@ def lstm_forward(
     weight_hr: ArrayLike | None = None,
     weight_peephole: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, tuple[Array, Array], LSTMTape]:
     """Run an LSTM over a sequence and keep a tape for `lstm_backward`.
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, resets, reverse
         As in `lstm`.
 
     Returns
@@ -228,7 +218,7 @@ def lstm_forward(
         As in `lstm`.
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    return _forward(LSTMTape, x, state, weights, lengths, reverse)
+    return _forward(LSTMTape, x, state, weights, lengths, resets, reverse)
 
 
 def lstm_backward(
@@ -291,6 +281,7 @@ def gru(
     *,
     reset_after: bool = True,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array]:
     """Run a GRU over a sequence and keep nothing for a backward pass.
@@ -324,7 +315,10 @@ def gru(
         Whether the reset gate comes after the recurrent product, as in torch.nn.GRU and cuDNN, or before it, as in [1]_,
         with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
     lengths : array_like of int, (B,), optional
-        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
+    resets : array_like of bool, (T, B), optional
+        The steps before which the states of a sequence become zeros, not those passed in; no gradient passes there. A
+        flag at t separates t from t - 1, also where a sequence is read from its end. Default: none.
     reverse : bool, default False
         Whether each sequence is read from its end to its beginning. `output` stays where its input is.
 
@@ -356,7 +350,7 @@ def gru(
        translation", EMNLP 2014.
     """
     options = checked_options(GRU, reset_after=reset_after)
-    return _infer(GRU, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
+    return _infer(GRU, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
 @names_arguments
@@ -370,13 +364,14 @@ def gru_forward(
     *,
     reset_after: bool = True,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array, GRUTape]:
     """Run a GRU over a sequence and keep a tape for `gru_backward`.
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, lengths, reverse
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, lengths, resets, reverse
         As in `gru`.
 
     Returns
@@ -393,7 +388,7 @@ def gru_forward(
         As in `gru`.
     """
     options = checked_options(GRU, reset_after=reset_after)
-    return _forward(GRUTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
+    return _forward(GRUTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
 def gru_backward(
@@ -456,6 +451,7 @@ def rnn(
     *,
     nonlinearity: Nonlinearity = "tanh",
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array]:
     """Run a plain recurrent network over a sequence and keep nothing for a backward pass.
@@ -477,7 +473,10 @@ def rnn(
         Default: no bias.
     nonlinearity : {"tanh", "relu"}, default "tanh"
     lengths : array_like of int, (B,), optional
-        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
+    resets : array_like of bool, (T, B), optional
+        The steps before which the states of a sequence become zeros, not those passed in; no gradient passes there. A
+        flag at t separates t from t - 1, also where a sequence is read from its end. Default: none.
     reverse : bool, default False
         Whether each sequence is read from its end to its beginning. `output` stays where its input is.
 
@@ -507,7 +506,7 @@ def rnn(
     .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
     """
     options = checked_options(RNN, nonlinearity=nonlinearity)
-    return _infer(RNN, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
+    return _infer(RNN, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
 @names_arguments
@@ -521,13 +520,14 @@ def rnn_forward(
     *,
     nonlinearity: Nonlinearity = "tanh",
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array, RNNTape]:
     """Run a plain recurrent network over a sequence and keep a tape for `rnn_backward`.
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, resets, reverse
         As in `rnn`.
 
     Returns
@@ -544,7 +544,7 @@ def rnn_forward(
         As in `rnn`.
     """
     options = checked_options(RNN, nonlinearity=nonlinearity)
-    return _forward(RNNTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
+    return _forward(RNNTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
 def rnn_backward(

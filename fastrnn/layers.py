@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn._core import Inputs, empty_states, zero_states
+from fastrnn._core import Inputs, empty_states, plain_inputs, zero_states
 from fastrnn._engine import spec
 from fastrnn._engine.arguments import as_states, check_states, initial_states
 from fastrnn._engine.pool import POOL
@@ -26,6 +26,7 @@ from fastrnn._validation import (
     check_array,
     check_bytes,
     check_cast,
+    check_flags,
     check_given,
     check_state,
     check_tape,
@@ -60,13 +61,15 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
     """What the layers of all cells share: everything but their names and options."""
 
     def _check_options(self, options, is_new):
+        if options["reverse"] and options["bidirectional"]:
+            raise ValueError("reverse: not with bidirectional, which has both directions")
         if is_new and options["dropout"] and options["num_layers"] == 1:
             warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=5)
 
     def _arrangement(self, options):
         if options["bidirectional"]:
             return options["num_layers"], (False, True), ("_l{}", "_l{}_reverse")
-        return options["num_layers"], (False,), ("_l{}",)
+        return options["num_layers"], (options["reverse"],), ("_l{}",)
 
     # Configuration
 
@@ -90,6 +93,11 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         """Whether each layer also reads the sequences from their ends."""
         return self._options["bidirectional"]
 
+    @property
+    def reverse(self) -> bool:
+        """Whether each layer reads the sequences from their ends only."""
+        return self._options["reverse"]
+
     # Computation
 
     def stream(self, batch_size: int | None = None) -> Stream[Given, Returned]:
@@ -109,8 +117,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         Raises
         ------
         TypeError, ValueError
-            If `batch_size` is no integer of at least 1, or the layer is bidirectional: its output at a step depends
-            on all steps after it.
+            If `batch_size` is no integer of at least 1, or the layer is bidirectional or reverse: its output at a step
+            depends on all steps after it.
 
         Examples
         --------
@@ -123,6 +131,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         stack = self._stack
         if len(stack.directions) == 2:
             raise ValueError("stream: a bidirectional layer has no output before it has seen the last step")
+        if stack.directions[0]:
+            raise ValueError("stream: a reverse layer has no output before it has seen the last step")
         check_bytes("batch_size", (stack.count, B), stack.widest, stack.dtype.itemsize)
         frozen = self._params._frozen
         packed = frozen.for_forward if frozen else stack.pack(self._weights, False)
@@ -130,7 +140,11 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
     @names_arguments
     def __call__(
-        self, x: ArrayLike, state: Given | None = None, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        state: Given | None = None,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
     ) -> tuple[Array, Returned]:
         """Run the layer over a sequence and keep nothing for a backward pass.
 
@@ -147,6 +161,10 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         lengths : array_like of int, (B,), optional
             Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. The reverse
             direction begins at each sequence's own end. Default: T.
+        resets : array_like of bool, (T, B), or (B, T) with `batch_first`, or (T,), optional
+            The steps before which the states of a sequence become zeros, in all layers, as if another sequence began:
+            not the state that is passed in. No gradient passes there. A flag at t separates t from t - 1 in both
+            directions. Default: none.
 
         Returns
         -------
@@ -162,7 +180,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         ValueError
             If a shape or a length does not fit. The message starts with the argument's name.
         """
-        inputs = self._inputs(x, state, lengths, private=False)
+        inputs = self._inputs(x, state, lengths, resets, private=False)
         stack, frozen = inputs.stack, self._params._frozen
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
@@ -180,6 +198,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         x: ArrayLike,
         state: Given | None = None,
         lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         *,
         checkpoint_every: int | None = None,
         return_gates: Literal[False] = False,
@@ -191,6 +210,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         x: ArrayLike,
         state: Given | None = None,
         lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         *,
         checkpoint_every: int | None = None,
         return_gates: Literal[True],
@@ -202,6 +222,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         x: ArrayLike,
         state: Given | None = None,
         lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         *,
         checkpoint_every: int | None = None,
         return_gates: bool,
@@ -213,6 +234,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         x: ArrayLike,
         state: Given | None = None,
         lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         *,
         checkpoint_every: int | None = None,
         return_gates: bool = False,
@@ -221,7 +243,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, resets
             As for a call of the layer.
         checkpoint_every : int, optional
             Keep the state of each so many steps only, and let `backward` run forward again in between: memory for
@@ -264,7 +286,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             gates = []
         if checkpoint_every and gates is not None:
             raise ValueError("return_gates: not with checkpoint_every, which does not keep gates")
-        inputs = self._inputs(x, state, lengths, private=True)
+        inputs = self._inputs(x, state, lengths, resets, private=True)
         stack, frozen = inputs.stack, self._params._frozen
         if frozen is None:
             for_forward, for_backward = stack.pack_for_training(self._weights)
@@ -344,11 +366,16 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
     # Between the caller's shapes and (T, B, I), (num_layers * D, B, H)
 
-    def _inputs(self, x, state, lengths, private):
+    def _inputs(self, x, state, lengths, resets, private):
         """The arguments of a call, converted and checked; with `private`, the state in memory of our own."""
+        if state is None and lengths is None and resets is None and not self._options["batch_first"]:
+            inputs = plain_inputs(self._stack, x, padded)
+            if inputs is not None:
+                return inputs
         x = x.view() if type(x) is np.ndarray else as_x(x)
         given = None if state is None else as_states(self._spec, "state", "{}_0", state, x.ndim)
         lengths = None if lengths is None else as_lengths(lengths)
+        resets = None if resets is None else as_array("resets", resets)
         stack = self._stack
         dtype, shape = stack.dtype, x.shape
         if x.dtype is not dtype:
@@ -365,7 +392,10 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         T, B, _ = x.shape
         if (T or 1) * (B or 1) > stack.most_rows:
             check_bytes("x", (T, B), stack.widest, dtype.itemsize)
-        layout = padded(T, B) if lengths is None else layout_of(T, B, checked_lengths(lengths, T, B))
+        if lengths is None and resets is None:
+            layout = padded(T, B)
+        else:
+            layout = layout_of(T, B, checked_lengths(lengths, T, B), self._checked_resets(resets, T, B, batched))
         if given is None:
             state_0, shared = zero_states(stack.count, B, stack.widths, dtype), None
         else:
@@ -374,6 +404,19 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             state_0, shared = initial_states(stack, layout, given, private)
         rows = layout.pack(x, dtype)
         return Inputs(stack, layout, rows, rows is not x, state_0, shared, batched)
+
+    def _checked_resets(self, resets, T, B, batched):
+        """A private array of bool, (T, B), or None."""
+        if resets is None:
+            return None
+        if not batched:
+            check_flags("resets", resets, ("T",), (T,))
+            return resets[:, None].copy()
+        if not self._options["batch_first"]:
+            check_flags("resets", resets, ("T", "B"), (T, B))
+            return resets.copy()
+        check_flags("resets", resets, ("B", "T"), (B, T))
+        return np.ascontiguousarray(resets.T)
 
     def _x_error(self, given, hint):
         I = self._stack.I
@@ -447,6 +490,9 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
         others are divided by what remains of one.
     bidirectional : bool, default False
         Whether each layer also has weights that read the sequences from their ends; the outputs stand side by side.
+    reverse : bool, default False
+        Whether each layer reads the sequences from their ends only. `output` stays in order of time. Not with
+        `bidirectional`.
     proj_size : int, default 0
         Size H_out of a projection of each output, less than H; 0 for none, and H_out is H.
     peephole : bool, default False
@@ -491,6 +537,7 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
         proj_size: int = 0,
         *,
         peephole: bool = False,
+        reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -515,7 +562,7 @@ class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
         As for `LSTM`.
     reset_after : bool, default True
         Whether the reset gate comes after the recurrent product, as in torch.nn.GRU, or before it, as in Cho et al. 2014,
@@ -554,6 +601,7 @@ class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
         bidirectional: bool = False,
         *,
         reset_after: bool = True,
+        reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -573,7 +621,7 @@ class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
         As for `LSTM`.
     nonlinearity : {"tanh", "relu"}, default "tanh"
         What makes h_t of its sum; it comes after `num_layers`.
@@ -610,6 +658,7 @@ class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:

@@ -10,7 +10,7 @@ from fastrnn import _core
 from fastrnn._engine.arguments import as_states, check_states
 from fastrnn._parametrized import Given, Returned
 from fastrnn._threads import most_threads
-from fastrnn._validation import as_array, check_array, check_state, shape_error
+from fastrnn._validation import as_array, check_array, check_flags, check_state, shape_error
 
 __all__ = ["Stream"]
 
@@ -47,12 +47,8 @@ class Stream(_core.Steps, Generic[Given, Returned]):
 
     def _checked_resets(self, resets):
         resets = as_array("resets", resets)
-        sizes = (self._B,) if self._batched else ()
-        if resets.dtype != bool:
-            raise TypeError(f"resets: expected booleans, got {resets.dtype}")
-        if resets.shape != sizes:
-            raise shape_error("resets", ("B",)[: len(sizes)], sizes, resets.shape)
-        return np.ascontiguousarray(resets).copy()
+        check_flags("resets", resets, ("B",)[: self._batched], (self._B,)[: self._batched])
+        return resets.copy()
 
     def _check_out(self, out):
         axes = slice(0 if self._batched else 1, 2)

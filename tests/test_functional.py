@@ -21,9 +21,11 @@ OPTIONS = [
     {"reverse": True},
     {"lengths": "drawn"},
     {"lengths": "drawn", "reverse": True},
+    {"resets": "drawn"},
+    {"lengths": "drawn", "resets": "drawn", "reverse": True},
 ]
 OF_CELL = {
-    "lstm": [{"P": 5}, {"peephole": True}, {"P": 19, "peephole": True, "lengths": "drawn"}],
+    "lstm": [{"P": 5}, {"peephole": True}, {"P": 19, "peephole": True, "lengths": "drawn", "resets": "drawn"}],
     "gru": [{"reset_after": False}, {"reset_after": False, "lengths": "drawn", "reverse": True}],
     "rnn": [{"nonlinearity": "relu"}, {"nonlinearity": "relu", "lengths": "drawn", "reverse": True}],
 }
@@ -44,6 +46,8 @@ def drawn(cell, T, B, I, H, *, seed=0, dtype=np.float32, **options):
     rng = np.random.default_rng(seed)
     if options.get("lengths") == "drawn":
         options["lengths"] = rng.integers(0, T + 1, B)
+    if options.get("resets") == "drawn":
+        options["resets"] = rng.random((T, B)) < 0.3
     if options.get("P"):
         options["P"] = min(options["P"], H + 3)
     return draw(rng, cell, T, B, I, H, dtype=dtype, **options)
@@ -165,8 +169,7 @@ def test_the_rest_of_a_batch_does_not_matter(cell):
 
 @pytest.mark.parametrize(("cell", "options"), CASES, ids=str)
 def test_time_may_be_cut(cell, options):
-    if "lengths" in options or "reverse" in options:
-        options = {name: value for name, value in options.items() if name not in ("lengths", "reverse")}
+    options = {name: value for name, value in options.items() if name not in ("lengths", "reverse", "resets")}
     case = drawn(cell, 11, 4, 6, 33, **options)
     output, *state_n = infer(functional, case)
     state, parts = case.state, []

@@ -150,6 +150,7 @@ def test_what_the_file_says(path):
             "batch_first": False,
             "dropout": 0.0,
             "bidirectional": False,
+            "reverse": False,
             "proj_size": 0,
             "peephole": False,
             "dtype": "float32",
@@ -535,7 +536,7 @@ def description(**changes):
     """The JSON of a valid file of the fixture `layer`, with some arguments set; None omits one."""
     arguments = fastrnn.LSTM(I, H, L)._constructor_arguments() | changes
     arguments = {name: value for name, value in arguments.items() if value is not None}
-    return {"format_version": 1, "class": "LSTM", "arguments": arguments}
+    return {"format_version": FORMAT_VERSION, "class": "LSTM", "arguments": arguments}
 
 
 def write(path, about, tensors):

@@ -252,12 +252,24 @@ static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *tea
     return 1;
 }
 
+/* With resets, h_0 with zeros for the sequences that are reset before their first step. */
+static void NAME(begin_forward)(const struct NAME(forward) * f)
+{
+    const ptrdiff_t P = f->packed->P;
+    if (!f->steps.resets) return;
+    const fastrnn_range rows = {0, rows_of_step(&f->steps, 0)}, columns = {0, P};
+    const real *h_0 = f->args->state_0[0];
+    for (ptrdiff_t b = 0; b < rows.to; b++) copy_bytes(f->hidden + b * f->h_row, h_0 + b * P, 1, P, sizeof(real));
+    clear_rows(f->hidden, f->h_row, resets_of_step(&f->steps, 0), rows, columns, sizeof(real));
+}
+
 /* A call by itself. */
 static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team, fastrnn_plan p)
 {
     const ptrdiff_t T = f->args->T;
     const fastrnn_range all = {0, f->args->B};
     const fastrnn_member caller = fastrnn_caller(team);
+    NAME(begin_forward)(f);
     if (p.threads == 1) {
         NAME(forward_rows)(f, &caller, all, 0, T);
         return fastrnn_team_go(&caller, 0);
@@ -315,16 +327,6 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     f->at_recurrent = fastrnn_reserve(layout, sizeof(real), cell->recurrent ? B : 0, G, 1);
 }
 
-/* h_0, with zeros for sequences that are reset before their first step. */
-static void NAME(reset_h_0)(const struct NAME(forward) * f)
-{
-    const ptrdiff_t P = f->packed->P;
-    const fastrnn_range rows = {0, rows_of_step(&f->steps, 0)}, columns = {0, P};
-    const real *h_0 = f->args->state_0[0];
-    for (ptrdiff_t b = 0; b < rows.to; b++) copy_bytes(f->hidden + b * f->h_row, h_0 + b * P, 1, P, sizeof(real));
-    clear_rows(f->hidden, f->h_row, resets_of_step(&f->steps, 0), rows, columns, sizeof(real));
-}
-
 static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
 {
     const fastrnn_packed *packed = f->packed;
@@ -341,7 +343,7 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
     if (rows_collide(packed->I, sizeof(real))) f->x_rows = (real *)(memory + f->at_x_rows);
     f->hidden = (real *)(memory + f->at_hidden);
     for (int n = 1; n < f->cell->states; n++) f->reset_state[n] = (real *)(memory + f->at_reset_state[n]);
-    if (f->steps.resets) NAME(reset_h_0)(f);
+    
     if (packed->has_projection) f->m = (real *)(memory + f->at_m);
     if (packed->parts > 1) f->gated = (real *)(memory + f->at_gated);
     if (f->cell->recurrent) f->recurrent = (real *)(memory + f->at_recurrent);
@@ -353,6 +355,7 @@ static void NAME(forward_piece)(const void *calls, const fastrnn_member *me, int
     const struct NAME(forward) *f = (const struct NAME(forward) *)calls + k;
     const fastrnn_range all = {0, f->args->B};
     const ptrdiff_t from = first_step(&f->steps, item, items), to = first_step(&f->steps, item + 1, items);
+    if (item == 0) NAME(begin_forward)(f);
     if (from < to) NAME(forward_rows)(f, me, all, from, to);
 }
 

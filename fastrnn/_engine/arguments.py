@@ -9,10 +9,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastrnn._core import Inputs, native, plain_arrays, shapes_of_key, zero_states
+from fastrnn._config import instruction_set
+from fastrnn._core import Inputs, KnownWeights, native, plain_inputs, zero_states
+from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import layout_of, padded
 from fastrnn._engine.spec import OPTIONS, state_names
 from fastrnn._engine.stack import Stack
+from fastrnn._threads import most_threads
 from fastrnn._validation import (
     array_or_none,
     as_array,
@@ -21,6 +24,7 @@ from fastrnn._validation import (
     check_array,
     check_bytes,
     check_cast,
+    check_flags,
     check_given,
     check_state,
     checked_lengths,
@@ -88,13 +92,9 @@ def initial_states(stack, layout, given, private):
     B, state_0, shared = layout.B, [], []
     for array, width in zip(layout.sort(given), stack.widths):
         shared.append(is_shared(array, B))
-        state_0.append(initial_state(array, (stack.count, B, width), stack.dtype, private))
+        sizes = (stack.leading, B, width) if stack.leading else (B, width)
+        state_0.append(initial_state(array, sizes, stack.dtype, private))
     return state_0, shared
-
-
-def shown(stack, states):
-    """States as callers see them: a tuple, or the array of a cell with one state."""
-    return states[0] if len(states) == 1 else tuple(states)
 
 
 # Functions of one layer and one direction
@@ -106,20 +106,19 @@ def checked_options(spec, **options):
 
 
 @lru_cache(maxsize=256)
-def _solved(spec, key, options, reverse):
-    """The Stack of one direction of one layer, with weights that have this key."""
-    dtype, shapes = shapes_of_key(key)
-    return _stack_of(spec, dtype, shapes, options, reverse)
-
-
 def _stack_of(spec, dtype, shapes, options, reverse):
-    options = dict(options)
-    sizes = spec.solve(shapes, options, spec.weight_names)
-    return Stack(spec, spec.kernel_of(options), dtype, sizes, 1, (reverse,))
+    """The stack of one direction of one layer, whose weights have these shapes."""
+    by_name = dict(options)
+    sizes = spec.solve(shapes, by_name, spec.weight_names)
+    return Stack(spec, spec.kernel_of(by_name), dtype, sizes, directions=(reverse,), weight_shapes=shapes)
+
+
+# The stacks of weights that have been checked before, by (spec, options, reverse).
+_KNOWN = KnownWeights()
 
 
 def checked_weights(spec, weights, options=(), reverse=False):
-    """The stack of one direction of one layer, and its weights, native.
+    """The stack of one direction of one layer, and its weights as native arrays that nobody else has.
 
     Parameters
     ----------
@@ -130,86 +129,115 @@ def checked_weights(spec, weights, options=(), reverse=False):
         Checked.
     reverse : bool
     """
-    plain, key = plain_arrays(weights)
-    if plain is not None and plain[0] is not None and plain[1] is not None:
-        return _solved(spec, key, options, reverse), plain
     names = spec.weight_names
     arrays = [as_array(names[k], w) if k < 2 else array_or_none(names[k], w) for k, w in enumerate(weights)]
     dtype = float_dtype("weight_ih", arrays[0].dtype)
     for name, array in zip(names, arrays):
         if array is not None:
             check_cast(name, array, dtype)
-    stack = _stack_of(spec, dtype, [None if w is None else w.shape for w in arrays], options, reverse)
-    return stack, tuple([None if w is None else native(w, dtype) for w in arrays])
+    shapes = tuple([None if array is None else array.shape for array in arrays])
+    return _stack_of(spec, dtype, shapes, options, reverse), tuple(
+        [None if array is None else native(array, dtype) for array in arrays]
+    )
 
 
-def checked_arguments(spec, x, state, weights, lengths, reverse, options=()):
-    """The arguments of a function of one layer and one direction, checked.
+def _packed_weights(spec, weights, options, reverse, training):
+    """The stack of one direction of one layer, its weights packed for forward, and for backward if asked for."""
+    threads, isa, kind = most_threads(), instruction_set(), (spec, options, reverse)
+    found = _KNOWN.pack(kind, weights, training, threads, isa, POOL)
+    if found is None:
+        stack, arrays = checked_weights(spec, weights, options, reverse)
+        _KNOWN.add(kind, arrays, stack)
+        found = stack, stack.pack([arrays], False), stack.pack([arrays], True) if training else None
+    return found
 
-    Parameters
-    ----------
-    spec : CellSpec
-    x, state, weights, lengths, reverse
-        As callers give them, the weights as a tuple in the order of spec.weights.
-    options : tuple of (name, value)
-        Other options of the cell, checked.
 
-    Returns
-    -------
-    stack : Stack
-    x : ndarray, (T, B, I)
-        Not yet cast: so it shows whether a cast copied, and what lies beyond a sequence's end need not be cast.
-    state : list of ndarray or None, (B, P) or (1, P), and (B, H) or (1, H); or None
-        Not yet cast; None if no state was given.
-    weights : tuple of ndarray or None
-        Native.
-    lengths : ndarray of intp, (B,), or None
-        In memory that the caller does not share.
-    """
-    if type(reverse) is not bool:
-        reverse = flag("reverse", reverse)
-    stack, weights = checked_weights(spec, weights, options, reverse)
-    x = x.view() if type(x) is np.ndarray else as_x(x)
-    given = None if state is None else as_states(spec, "state", "{}_0", state, 2)
-    lengths = None if lengths is None else as_lengths(lengths)
-    dtype = stack.dtype
+def _checked_call(stack, x, given, lengths, resets):
+    """Check converted arguments; returns the layout of the batch."""
+    dtype, shape = stack.dtype, x.shape
     if x.dtype is not dtype:
         check_cast("x", x, dtype)
-    shape = x.shape
     if len(shape) != 3 or shape[2] != stack.I:
         raise shape_error("x", ("T", "B", "I"), (None, None, stack.I), shape, x_hint(x))
     T, B, _ = shape
     if (T or 1) * (B or 1) > stack.most_rows:
         check_bytes("x", (T, B), stack.widest, dtype.itemsize)
     if given is not None:
-        symbols, sizes = state_shapes(stack, weights, B)
-        check_states(spec, "state", "{}_0", given, symbols, sizes, dtype, check_state)
-    return stack, x, given, weights, None if lengths is None else checked_lengths(lengths, T, B)
+        symbols, sizes = [("B", s) for s in state_symbols(stack)], [(B, width) for width in stack.widths]
+        check_states(stack.spec, "state", "{}_0", given, symbols, sizes, dtype, check_state)
+    if lengths is None and resets is None:
+        return padded(T, B)
+    return layout_of(T, B, checked_lengths(lengths, T, B), checked_resets(resets, T, B))
 
 
-def state_shapes(stack, weights, B):
-    """The symbols and the shapes of the states of a function of one layer and one direction."""
-    P = "P" if has_projection(stack.spec, weights) else "H"
-    return [("B", P), *(("B", "H") for _ in stack.widths[1:])], [(B, width) for width in stack.widths]
+def checked_arguments(spec, x, state, weights, lengths, resets, reverse, options):
+    """The arguments of a function of one layer and one direction, checked and not in the layout of kernels.
+
+    Parameters are those of `function_inputs`.
+
+    Returns
+    -------
+    x : ndarray, (T, B, I)
+        Not yet cast.
+    state : list of ndarray or None, (B, P) or (1, P), and (B, H) or (1, H)
+        Not yet cast.
+    weights : tuple of ndarray or None
+        Native.
+    lengths : ndarray of intp, (B,), or None
+    resets : ndarray of bool, (T, B), or None
+    reverse : bool
+    """
+    reverse = flag("reverse", reverse)
+    stack, weights = checked_weights(spec, weights, options, reverse)
+    x = as_x(x)
+    given = as_states(spec, "state", "{}_0", state, 2)
+    lengths, resets = as_lengths(lengths), array_or_none("resets", resets)
+    layout = _checked_call(stack, x, given, lengths, resets)
+    return x, given, weights, checked_lengths(lengths, layout.T, layout.B), checked_resets(resets, layout.T, layout.B), reverse
 
 
-def has_projection(spec, weights):
-    """Whether the weights that are given decide P, which is H otherwise."""
-    return any(w is not None and weight.shape[0] == "P" for weight, w in zip(spec.weights, weights))
+def state_symbols(stack):
+    """What the messages of functions call the elements of each state: "H", or "P" for h with a projection."""
+    symbols = ["H"] * len(stack.widths)
+    for weight, shape in zip(stack.spec.weights, stack.weight_shapes):
+        if shape is not None and weight.shape[0] == "P":
+            symbols[0] = "P"
+    return symbols
 
 
-def function_inputs(spec, x, state, weights, lengths, reverse, options, private):
-    """Inputs and native weights for a function of one layer and one direction: see `checked_arguments`."""
-    stack, x, given, weights, lengths = checked_arguments(spec, x, state, weights, lengths, reverse, options)
-    T, B, _ = x.shape
-    layout = padded(T, B) if lengths is None else layout_of(T, B, lengths)
-    rows = layout.pack(x, stack.dtype)
+def function_inputs(spec, x, state, weights, lengths, resets, reverse, options, training):
+    """The inputs of a function of one layer and one direction, and its weights packed for forward and backward.
+
+    Parameters
+    ----------
+    spec : CellSpec
+    x, state, weights, lengths, resets, reverse
+        As callers give them, the weights as a tuple in the order of spec.weights.
+    options : tuple of (name, value)
+        Other options of the cell, checked.
+    training : bool
+        Whether weights are packed for backward, too, and the state is in memory that the caller does not share.
+    """
+    if type(reverse) is not bool:
+        reverse = flag("reverse", reverse)
+    if state is None and lengths is None and resets is None:
+        stack, for_forward, for_backward = _packed_weights(spec, weights, options, reverse, training)
+        inputs = plain_inputs(stack, x, padded)
+        if inputs is not None:
+            return inputs, for_forward, for_backward
+    x = x.view() if type(x) is np.ndarray else as_x(x)
+    given = None if state is None else as_states(spec, "state", "{}_0", state, 2)
+    lengths = None if lengths is None else as_lengths(lengths)
+    resets = None if resets is None else as_array("resets", resets)
+    if given is not None or lengths is not None or resets is not None:
+        stack, for_forward, for_backward = _packed_weights(spec, weights, options, reverse, training)
+    layout = _checked_call(stack, x, given, lengths, resets)
     if given is None:
-        state_0, shared = zero_states(1, B, stack.widths, stack.dtype), None
+        state_0, shared = zero_states(0, layout.B, stack.widths, stack.dtype), None
     else:
-        given = [None if s is None else s[None] for s in given]
-        state_0, shared = initial_states(stack, layout, given, private)
-    return Inputs(stack, layout, rows, rows is not x, state_0, shared, True), weights
+        state_0, shared = initial_states(stack, layout, given, training)
+    rows = layout.pack(x, stack.dtype)
+    return Inputs(stack, layout, rows, rows is not x, state_0, shared, True), for_forward, for_backward
 
 
 def checked_output_gradients(spec, symbols, T, B, widths, d_output, d_state_n, dtype):
@@ -236,13 +264,9 @@ def checked_output_gradients(spec, symbols, T, B, widths, d_output, d_state_n, d
     return d_output, given
 
 
-def checked_resets(resets, T, B):
-    """A private array of bool, (T, B); None stays None."""
-    if resets is None:
+def checked_resets(array, T, B):
+    """Of a converted array, a private one of bool, (T, B); None stays None."""
+    if array is None:
         return None
-    array = as_array("resets", resets)
-    if array.dtype != bool:
-        raise TypeError(f"resets: expected booleans, got {array.dtype}")
-    if array.shape != (T, B):
-        raise shape_error("resets", ("T", "B"), (T, B), array.shape)
+    check_flags("resets", array, ("T", "B"), (T, B))
     return array.copy()

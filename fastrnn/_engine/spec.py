@@ -106,6 +106,7 @@ OPTIONS = {
         Option("batch_first", flag, False),
         Option("dropout", probability, 0.0),
         Option("bidirectional", flag, False),
+        Option("reverse", flag, False, since=2),
         Option("proj_size", partial(size, minimum=0), 0),
         Option("peephole", flag, False),
         Option("dtype", float_dtype, "float32", plain=_dtype_name),

@@ -42,18 +42,25 @@ class Stack:
     num_layers : int
     directions : tuple of bool
         Whether each direction reads the sequences from their ends: one or two.
+    has_layers : bool
+        Whether states have an axis of layers: (L*D, B, n); default: they are (B, n), of one layer in one direction.
+    weight_shapes : tuple of (tuple or None)
+        The shapes of the weights of one direction of the first layer, None for absent ones.
     """
 
     __slots__ = (
-        "spec", "kernel", "dtype", "I", "H", "P", "num_layers", "directions", "count", "widths", "output_width",
-        "widest", "most_rows",
+        "spec", "kernel", "dtype", "I", "H", "P", "num_layers", "directions", "count", "leading", "widths",
+        "output_width", "widest", "most_rows", "weight_shapes",
     )  # fmt: skip
 
-    def __init__(self, spec, kernel, dtype, sizes, num_layers=1, directions=(False,)):
+    def __init__(
+        self, spec, kernel, dtype, sizes, num_layers=1, directions=(False,), has_layers=False, weight_shapes=()
+    ):
         self.spec, self.kernel, self.dtype = spec, kernel, dtype
         self.I, self.H, self.P = sizes["I"], sizes["H"], sizes["P"]
-        self.num_layers, self.directions = num_layers, directions
+        self.num_layers, self.directions, self.weight_shapes = num_layers, directions, weight_shapes
         self.count = num_layers * len(directions)
+        self.leading = self.count if has_layers else 0  # the first axis of states, 0 for none
         self.widths = spec.widths(self.H, self.P)
         self.output_width = len(directions) * self.P
         # The widest array (T, B, width) that a call makes, and the T * B from which on it could not be addressed.
