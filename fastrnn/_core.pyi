@@ -43,7 +43,15 @@ def pack(
 class KnownWeights:
     def add(self, kind: tuple[Any, ...], weights: tuple[Any, ...], stack: Any) -> None: ...
     def pack(
-        self, kind: tuple[Any, ...], weights: tuple[Any, ...], training: bool, num_threads: int, isa: str, pool: Pool
+        self,
+        kind: tuple[Any, ...],
+        weights: tuple[Any, ...],
+        training: bool,
+        num_threads: int,
+        isa: str,
+        pool: Pool,
+        x: Any = None,
+        padded: Callable[[int, int], Any] | None = None,
     ) -> Any: ...
 
 def sums(packed: Packed, rows: int) -> NDArray[Any] | None: ...

@@ -332,18 +332,17 @@ cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
     return type_number
 
 
-cdef Packed _pack_one(const fastrnn_isa *kernels, str cell, tuple weights, bint backward, int num_threads, Pool pool):
-    cdef fastrnn_weights w
-    cdef int type_number = _weights(&w, cell, weights)
+cdef Packed _pack(const fastrnn_isa *kernels, str cell, const fastrnn_weights *w, int type_number, bint backward,
+                  int num_threads, Pool pool):
     cdef fastrnn_status status
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_interruption *interruption = workspace.interruption()
-    cdef Packed packed = None if pool is None else pool.take_packed(cell, &w, type_number, backward, kernels)
+    cdef Packed packed = None if pool is None else pool.take_packed(cell, w, type_number, backward, kernels)
     if packed is None:
         packed = Packed.__new__(Packed)
     workspace.in_use = True
     with nogil:
-        status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
+        status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, w,
                               interruption, num_threads, &packed.pointer)
     workspace.in_use = False
     workspace.check(status)
@@ -355,9 +354,12 @@ cdef Packed _pack_one(const fastrnn_isa *kernels, str cell, tuple weights, bint 
 def pack(str cell not None, list weights not None, bint backward, int num_threads, str isa not None, Pool pool=None):
     """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool."""
     cdef const fastrnn_isa *kernels = _find(isa)
+    cdef fastrnn_weights w
+    cdef int type_number
     cdef list result = []
     for one in weights:
-        result.append(_pack_one(kernels, cell, one, backward, num_threads, pool))
+        type_number = _weights(&w, cell, one)
+        result.append(_pack(kernels, cell, &w, type_number, backward, num_threads, pool))
     return result
 
 
@@ -412,16 +414,21 @@ cdef class KnownWeights:
             self.known[kind, key] = stack
 
     def pack(self, tuple kind not None, tuple weights not None, bint training, int num_threads, str isa not None,
-             Pool pool):
+             Pool pool, x=None, padded=None):
         """Pack plain arrays whose shapes are known, one direction of one layer, without a conversion or a check.
 
-        Between the look at the shapes and the packing nobody else runs, so that no view of the arrays is needed.
+        The shapes and the memory of the arrays are read at once, before anybody else runs, so that no view is needed.
+
+        Parameters
+        ----------
+        x, padded
+            As of `plain_inputs`, for a call without a state and lengths.
 
         Returns
         -------
         found : tuple or None
-            The Stack, the weights packed for forward, and with `training` those packed for backward, else None; each
-            a list of one. None if the arrays are not plain or not known.
+            The Inputs, or without x the Stack; the weights packed for forward; and with `training` those packed for
+            backward, else None; each a list of one. None if the arrays are not plain or not known.
         """
         cdef bytes key = _shapes_key(weights)
         if key is None:
@@ -429,14 +436,19 @@ cdef class KnownWeights:
         stack = self.known.get((kind, key))
         if stack is None:
             return None
-        cdef const fastrnn_isa *kernels = _find(isa)
         cdef str cell = stack.kernel
+        cdef fastrnn_weights w
+        cdef int type_number = _weights(&w, cell, weights)
+        first = stack
+        if padded is not None:
+            first = plain_inputs(stack, x, padded)
+            if first is None:
+                return None
+        cdef const fastrnn_isa *kernels = _find(isa)
         cdef Packed for_backward = None
         if training:
-            for_backward = _pack_one(kernels, cell, weights, True, num_threads, pool)
-            if _shapes_key(weights) != key:  # another thread ran
-                return None
-        return stack, [_pack_one(kernels, cell, weights, False, num_threads, pool)], [for_backward]
+            for_backward = _pack(kernels, cell, &w, type_number, True, num_threads, pool)
+        return first, [_pack(kernels, cell, &w, type_number, False, num_threads, pool)], [for_backward]
 
 
 cdef enum:
@@ -579,7 +591,7 @@ cdef class Pool:
             return fastrnn_packed_bytes((<Packed>buffer).pointer)
         return cnp.PyArray_NBYTES((<Buffer>buffer).memory)
 
-    cdef Packed take_packed(self, str cell, fastrnn_weights *w, int type_number, bint backward,
+    cdef Packed take_packed(self, str cell, const fastrnn_weights *w, int type_number, bint backward,
                             const fastrnn_isa *isa):
         """Packed weights of the same sizes, whose memory is to be used again, or None."""
         cdef Py_ssize_t k

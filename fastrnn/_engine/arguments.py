@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from fastrnn._config import instruction_set
-from fastrnn._core import Inputs, KnownWeights, native, plain_inputs, zero_states
+from fastrnn._core import Inputs, KnownWeights, native, zero_states
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import layout_of, padded
 from fastrnn._engine.spec import GRU, LSTM, OPTIONS, RNN, state_names
@@ -140,17 +140,6 @@ def checked_weights(spec, weights, options=(), reverse=False):
     )
 
 
-def _packed_weights(spec, weights, options, reverse, training):
-    """The stack of one direction of one layer, its weights packed for forward, and for backward if asked for."""
-    threads, isa, kind = most_threads(), instruction_set(), (spec, options, reverse)
-    found = _KNOWN.pack(kind, weights, training, threads, isa, POOL)
-    if found is None:
-        stack, arrays = checked_weights(spec, weights, options, reverse)
-        _KNOWN.add(kind, arrays, stack)
-        found = stack, stack.pack([arrays], False), stack.pack([arrays], True) if training else None
-    return found
-
-
 def _checked_call(stack, x, given, lengths):
     """Check converted arguments; returns the layout of the batch."""
     dtype, shape = stack.dtype, x.shape
@@ -191,16 +180,21 @@ def function_inputs(spec, x, state, weights, lengths, reverse, options, training
     """
     if type(reverse) is not bool:
         reverse = flag("reverse", reverse)
+    threads, isa, kind = most_threads(), instruction_set(), (spec, options, reverse)
     if state is None and lengths is None:
-        stack, for_forward, for_backward = _packed_weights(spec, weights, options, reverse, training)
-        inputs = plain_inputs(stack, x, padded)
-        if inputs is not None:
-            return inputs, for_forward, for_backward
+        found = _KNOWN.pack(kind, weights, training, threads, isa, POOL, x, padded)
+        if found is not None:
+            return found
     x = x.view() if type(x) is np.ndarray else as_x(x)
     given = None if state is None else as_states(spec, "state", "{}_0", state, 2)
     lengths = None if lengths is None else as_lengths(lengths)
-    if given is not None or lengths is not None:
-        stack, for_forward, for_backward = _packed_weights(spec, weights, options, reverse, training)
+    found = _KNOWN.pack(kind, weights, training, threads, isa, POOL)
+    if found is None:
+        stack, arrays = checked_weights(spec, weights, options, reverse)
+        _KNOWN.add(kind, arrays, stack)
+        for_forward, for_backward = stack.pack([arrays], False), stack.pack([arrays], True) if training else None
+    else:
+        stack, for_forward, for_backward = found
     layout = _checked_call(stack, x, given, lengths)
     if given is None:
         state_0, shared = zero_states(0, layout.B, stack.widths, stack.dtype), None
