@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import disjoint_base
 
+ALIGNMENT: int
 MOST_CALLS: int
 WEIGHTS: tuple[str, ...]
 

@@ -402,7 +402,7 @@ cdef class KnownWeights:
     """What was checked of weights of some types and shapes: a dict that forgets when it is full."""
     cdef dict known
 
-    def __init__(self):
+    def __cinit__(self):
         self.known = {}
 
     def add(self, tuple kind not None, tuple weights not None, stack):
@@ -468,8 +468,10 @@ def sums(Packed packed not None, Py_ssize_t rows):
 # zeros to a multiple of ALIGNMENT bytes.
 
 cdef enum:
-    ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+    _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
     MOST_SECTIONS = 3
+
+ALIGNMENT = _ALIGNMENT
 
 
 cdef struct Section:
@@ -477,7 +479,7 @@ cdef struct Section:
 
 
 cdef inline size_t _padded(size_t bytes) noexcept nogil:
-    return (bytes + ALIGNMENT - 1) & ~<size_t>(ALIGNMENT - 1)
+    return (bytes + _ALIGNMENT - 1) & ~<size_t>(_ALIGNMENT - 1)
 
 
 cdef size_t _sections(Packed packed, size_t rows, Section *sections) except? 0:
@@ -525,8 +527,8 @@ cdef char *_saved(Packed packed, cnp.ndarray saved, size_t rows, Section *sectio
         or <size_t>saved.shape[0] != size
     ):
         raise ValueError(f"saved: expected {size} contiguous bytes, got {saved.shape[0]} of {saved.dtype}")
-    if <size_t>data % ALIGNMENT:
-        raise ValueError(f"saved: its memory does not begin at a multiple of {ALIGNMENT} bytes")
+    if size and <size_t>data % _ALIGNMENT:
+        raise ValueError(f"saved: its memory does not begin at a multiple of {_ALIGNMENT} bytes")
     return data
 
 
@@ -640,7 +642,7 @@ cdef class Pool:
         cdef cnp.ndarray memory
         for k in range(ndim):
             size *= shape[k]
-        length = size + ALIGNMENT
+        length = size + _ALIGNMENT
         if size >= SMALL_BYTES:
             buffer = self.take_buffer(length)
         if buffer is not None:
@@ -651,7 +653,8 @@ cdef class Pool:
                 buffer = Buffer.__new__(Buffer)
                 buffer.memory, buffer.is_lent = memory, True
         cdef char *data = <char *>cnp.PyArray_DATA(memory)
-        return _view(memory if buffer is None else buffer, data + (-<size_t>data) % ALIGNMENT, ndim, shape, type_number)
+        data += (-<size_t>data) % _ALIGNMENT
+        return _view(memory if buffer is None else buffer, data, ndim, shape, type_number)
 
     def array(self, tuple shape not None, Py_ssize_t columns, cnp.dtype dtype not None):
         """Take an array (*shape, columns), of one or two axes and then one, whose numbers are not set."""
