@@ -137,7 +137,7 @@ def test_package_gives_the_same_bits(native, isa):
 
         case = recurrent_cases.Case(
             cell, steps(given["x"]), tuple(given[name] for name in ("h_0", "c_0") if name in given),
-            {name: given[name].reshape(-1) if name.startswith("bias") else given[name] for name in functional.WEIGHTS
+            {name: given[name].reshape(-1) if name.startswith("bias") else given[name] for name in _core.WEIGHTS
              if name in given},
             {"nonlinearity": nonlinearity} if nonlinearity else {}, steps(given["d_output"]),
             tuple(given[name] for name in ("d_h_n", "d_c_n") if name in given),
