@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import disjoint_base
 
+ALIGNMENT: int
 MOST_CALLS: int
 WEIGHTS: tuple[str, ...]
 
@@ -43,7 +44,15 @@ def pack(
 class KnownWeights:
     def add(self, kind: tuple[Any, ...], weights: tuple[Any, ...], stack: Any) -> None: ...
     def pack(
-        self, kind: tuple[Any, ...], weights: tuple[Any, ...], training: bool, num_threads: int, isa: str, pool: Pool
+        self,
+        kind: tuple[Any, ...],
+        weights: tuple[Any, ...],
+        training: bool,
+        num_threads: int,
+        isa: str,
+        pool: Pool,
+        x: Any = None,
+        padded: Callable[[int, int], Any] | None = None,
     ) -> Any: ...
 
 def sums(packed: Packed, rows: int) -> NDArray[Any] | None: ...

@@ -347,18 +347,17 @@ cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
     return type_number
 
 
-cdef Packed _pack_one(const fastrnn_isa *kernels, str cell, tuple weights, bint backward, int num_threads, Pool pool):
-    cdef fastrnn_weights w
-    cdef int type_number = _weights(&w, cell, weights)
+cdef Packed _pack(const fastrnn_isa *kernels, str cell, const fastrnn_weights *w, int type_number, bint backward,
+                  int num_threads, Pool pool):
     cdef fastrnn_status status
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_interruption *interruption = workspace.interruption()
-    cdef Packed packed = None if pool is None else pool.take_packed(cell, &w, type_number, backward, kernels)
+    cdef Packed packed = None if pool is None else pool.take_packed(cell, w, type_number, backward, kernels)
     if packed is None:
         packed = Packed.__new__(Packed)
     workspace.in_use = True
     with nogil:
-        status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
+        status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, w,
                               interruption, num_threads, &packed.pointer)
     workspace.in_use = False
     workspace.check(status)
@@ -371,9 +370,12 @@ cdef Packed _pack_one(const fastrnn_isa *kernels, str cell, tuple weights, bint 
 def pack(str cell not None, list weights not None, bint backward, int num_threads, str isa not None, Pool pool=None):
     """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool."""
     cdef const fastrnn_isa *kernels = _find(isa)
+    cdef fastrnn_weights w
+    cdef int type_number
     cdef list result = []
     for one in weights:
-        result.append(_pack_one(kernels, cell, one, backward, num_threads, pool))
+        type_number = _weights(&w, cell, one)
+        result.append(_pack(kernels, cell, &w, type_number, backward, num_threads, pool))
     return result
 
 
@@ -416,7 +418,7 @@ cdef class KnownWeights:
     """What was checked of weights of some types and shapes: a dict that forgets when it is full."""
     cdef dict known
 
-    def __init__(self):
+    def __cinit__(self):
         self.known = {}
 
     def add(self, tuple kind not None, tuple weights not None, stack):
@@ -428,16 +430,21 @@ cdef class KnownWeights:
             self.known[kind, key] = stack
 
     def pack(self, tuple kind not None, tuple weights not None, bint training, int num_threads, str isa not None,
-             Pool pool):
+             Pool pool, x=None, padded=None):
         """Pack plain arrays whose shapes are known, one direction of one layer, without a conversion or a check.
 
-        Between the look at the shapes and the packing nobody else runs, so that no view of the arrays is needed.
+        The shapes and the memory of the arrays are read at once, before anybody else runs, so that no view is needed.
+
+        Parameters
+        ----------
+        x, padded
+            As of `plain_inputs`, for a call without a state and lengths.
 
         Returns
         -------
         found : tuple or None
-            The Stack, the weights packed for forward, and with `training` those packed for backward, else None; each
-            a list of one. None if the arrays are not plain or not known.
+            The Inputs, or without x the Stack; the weights packed for forward; and with `training` those packed for
+            backward, else None; each a list of one. None if the arrays are not plain or not known.
         """
         cdef bytes key = _shapes_key(weights)
         if key is None:
@@ -445,14 +452,19 @@ cdef class KnownWeights:
         stack = self.known.get((kind, key))
         if stack is None:
             return None
-        cdef const fastrnn_isa *kernels = _find(isa)
         cdef str cell = stack.kernel
+        cdef fastrnn_weights w
+        cdef int type_number = _weights(&w, cell, weights)
+        first = stack
+        if padded is not None:
+            first = plain_inputs(stack, x, padded)
+            if first is None:
+                return None
+        cdef const fastrnn_isa *kernels = _find(isa)
         cdef Packed for_backward = None
         if training:
-            for_backward = _pack_one(kernels, cell, weights, True, num_threads, pool)
-            if _shapes_key(weights) != key:  # another thread ran
-                return None
-        return stack, [_pack_one(kernels, cell, weights, False, num_threads, pool)], [for_backward]
+            for_backward = _pack(kernels, cell, &w, type_number, True, num_threads, pool)
+        return first, [_pack(kernels, cell, &w, type_number, False, num_threads, pool)], [for_backward]
 
 
 cdef enum:
@@ -471,11 +483,13 @@ def sums(Packed packed not None, Py_ssize_t rows):
 # the weights. fastrnn.h calls it the tape.
 
 cdef enum:
-    ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+    _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+ALIGNMENT = _ALIGNMENT
 
 
 cdef inline size_t _padded(size_t bytes) noexcept nogil:
-    return (bytes + ALIGNMENT - 1) & ~<size_t>(ALIGNMENT - 1)
+    return (bytes + _ALIGNMENT - 1) & ~<size_t>(_ALIGNMENT - 1)
 
 
 cdef fastrnn_tape _layout(Packed packed, size_t rows) noexcept:
@@ -523,8 +537,8 @@ cdef char *_saved(Packed packed, cnp.ndarray saved, size_t rows) except NULL:
         or <size_t>saved.shape[0] != size
     ):
         raise ValueError(f"saved: expected {size} contiguous bytes, got {saved.shape[0]} of {saved.dtype}")
-    if <size_t>data % ALIGNMENT:
-        raise ValueError(f"saved: its memory does not begin at a multiple of {ALIGNMENT} bytes")
+    if size and <size_t>data % _ALIGNMENT:
+        raise ValueError(f"saved: its memory does not begin at a multiple of {_ALIGNMENT} bytes")
     return data
 
 
@@ -589,7 +603,7 @@ cdef class Pool:
             return fastrnn_packed_bytes((<Packed>buffer).pointer)
         return cnp.PyArray_NBYTES((<Buffer>buffer).memory)
 
-    cdef Packed take_packed(self, str cell, fastrnn_weights *w, int type_number, bint backward,
+    cdef Packed take_packed(self, str cell, const fastrnn_weights *w, int type_number, bint backward,
                             const fastrnn_isa *isa):
         """Packed weights of the same sizes, whose memory is to be used again, or None."""
         cdef Py_ssize_t k
@@ -638,7 +652,7 @@ cdef class Pool:
         cdef cnp.ndarray memory
         for k in range(ndim):
             size *= shape[k]
-        length = size + ALIGNMENT
+        length = size + _ALIGNMENT
         if size >= SMALL_BYTES:
             buffer = self.take_buffer(length)
         if buffer is not None:
@@ -649,7 +663,8 @@ cdef class Pool:
                 buffer = Buffer.__new__(Buffer)
                 buffer.memory, buffer.is_lent = memory, True
         cdef char *data = <char *>cnp.PyArray_DATA(memory)
-        return _view(memory if buffer is None else buffer, data + (-<size_t>data) % ALIGNMENT, ndim, shape, type_number)
+        data += (-<size_t>data) % _ALIGNMENT
+        return _view(memory if buffer is None else buffer, data, ndim, shape, type_number)
 
     def array(self, tuple shape not None, Py_ssize_t columns, cnp.dtype dtype not None):
         """Take an array (*shape, columns), of one or two axes and then one, whose numbers are not set."""

@@ -11,18 +11,43 @@ inputs, H hidden units, P numbers in h, which are H but for an LSTM with a proje
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn._core import empty_states
-from fastrnn._engine.arguments import checked_options, checked_output_gradients, function_inputs, state_symbols
+from fastrnn._core import ALIGNMENT, Gradients, empty_states, native
+from fastrnn._engine import pool, stack
+from fastrnn._engine.arguments import (
+    as_state_tuple,
+    check_members,
+    checked_options,
+    checked_output_gradients,
+    function_inputs,
+    state_symbols,
+    stateless_call,
+)
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.spec import GRU, LSTM, RNN, CellSpec
-from fastrnn._engine.stack import infer
 from fastrnn._engine.tape import Tape as EngineTape
-from fastrnn._validation import Array, Nonlinearity, State, check_tape, names_arguments
+from fastrnn._validation import (
+    Array,
+    Nonlinearity,
+    State,
+    array_or_none,
+    as_array,
+    check_array,
+    check_given,
+    check_tape,
+    names_arguments,
+    over_sequences,
+    shape_error,
+)
 
 __all__ = [
+    "backward",
+    "forward",
     "gru",
     "gru_backward",
     "gru_forward",
@@ -45,16 +70,16 @@ class Tape(EngineTape):
     spec: CellSpec
 
     def __repr__(self):
-        layout, stack = self.inputs.layout, self.inputs.stack
-        sizes = f"T={layout.T} B={layout.B} I={stack.I} H={stack.H}"
-        return f"<functional.{type(self).__name__} {sizes} {stack.dtype}>"
+        layout, sizes = self.inputs.layout, self.inputs.stack
+        text = f"T={layout.T} B={layout.B} I={sizes.I} H={sizes.H}"
+        return f"<functional.{type(self).__name__} {text} {sizes.dtype}>"
 
 
 def _infer(spec, x, state, weights, lengths, resets, reverse, options=()):
     """output and state_n of a function that keeps nothing."""
     inputs, packed, _ = function_inputs(spec, x, state, weights, lengths, resets, reverse, options, False)
     state_n = empty_states(inputs.state_0)
-    output = infer(inputs, packed, state_n)
+    output = stack.infer(inputs, packed, state_n)
     POOL.give_back_all(packed)
     if inputs.layout.offsets is not None:
         POOL.give_back(inputs.x)
@@ -74,11 +99,11 @@ def _forward(kind, x, state, weights, lengths, resets, reverse, options=()):
 def _backward(kind, tape, d_output, d_state_n):
     """d_x, d_state and d_params of a tape of that kind."""
     check_tape(tape, kind)
-    stack, layout = tape.inputs.stack, tape.inputs.layout
+    sizes, layout = tape.inputs.stack, tape.inputs.layout
     d_output, given = checked_output_gradients(
-        kind.spec, state_symbols(stack), layout.T, layout.B, stack.widths, d_output, d_state_n, stack.dtype
+        kind.spec, state_symbols(sizes), layout.T, layout.B, sizes.widths, d_output, d_state_n, sizes.dtype
     )
-    d_weights = tuple([None if shape is None else np.empty(shape, stack.dtype) for shape in stack.weight_shapes])
+    d_weights = tuple([None if shape is None else np.empty(shape, sizes.dtype) for shape in sizes.weight_shapes])
     d_x, d_state = tape.backward(d_output, given, [d_weights])
     d_state = d_state[0] if len(d_state) == 1 else tuple(d_state)
     return d_x, d_state, {name: d for name, d in zip(kind.spec.weight_names, d_weights) if d is not None}
@@ -585,3 +610,193 @@ def rnn_backward(
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     return _backward(RNNTape, tape, d_output, d_state_n)
+
+
+# Any number of layers and directions, with nothing kept but arrays
+
+
+@names_arguments
+def forward(
+    kind: str,
+    x: ArrayLike,
+    state: Sequence[ArrayLike | None] | None,
+    weights: Sequence[Mapping[str, ArrayLike]],
+    *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[Array, tuple[Array, ...], Array]:
+    """Run layers over a sequence and return everything that their backward pass needs as one array of bytes.
+
+    The stateless form, for the autograd of other libraries: between `forward` and `backward` nothing is kept but
+    arrays, which may be copied, saved and sent to other processes. The layers run side by side as in `fastrnn.LSTM`,
+    and the results have the same bits.
+
+    Parameters
+    ----------
+    kind : {"lstm", "gru", "rnn"}
+        The cell.
+    x : array_like, (T, B, I)
+        The input. T, B and I may be 0.
+    state : tuple of array_like, (L*D, B, P) and (L*D, B, H), or None
+        The state before the first step: ``(h_0, c_0)`` of an LSTM, ``(h_0,)`` of others. L layers of D directions; P is
+        H without a projection. None, for the tuple or for a member of it, means zeros. A member (L*D, 1, n) is one for
+        all sequences.
+    weights : sequence of mapping of str to array_like
+        For each direction of each layer, in the order of `state`, the weights under the names and of the shapes that
+        the function of the cell has; all with the same names. I of the layers above the first is D*P. The dtype of the
+        first "weight_ih", float32 or float64, is that of the computation and of everything returned.
+    lengths : array_like of int, (B,), optional
+        Steps of each sequence, 0 to T, in any order. Default: T.
+    resets : array_like of bool, (T, B), optional
+        The steps before which the states of a sequence become zeros, as in `lstm`.
+    bidirectional : bool, default False
+        Whether D is 2: the second direction of each layer reads the sequences from their ends.
+    dropout : float, default 0.0
+        The probability with which a number between two layers is set to zero; the others are divided by the rest.
+    seed : int, default 0
+        Decides, with the shapes, what `dropout` sets to zero. At least 0.
+    **options
+        ``reverse=True`` reads the sequences from their ends, not with `bidirectional`. And the options of the cell:
+        `nonlinearity` of an RNN.
+
+    Returns
+    -------
+    output : ndarray, (T, B, D*P)
+        h_t of the last layer at every step, both directions side by side; zero beyond a sequence's length.
+    state_n : tuple of ndarray, (L*D, B, P) and (L*D, B, H)
+        The state after each sequence's last step.
+    reserve : ndarray of uint8, one axis
+        What `backward` needs besides the arguments. Every byte is defined by the arguments.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type or a dtype that cannot be cast, or an option is unknown.
+    ValueError
+        If a shape or a value does not fit.
+
+    See Also
+    --------
+    backward
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> sizes = {"weight_ih": (12, 3), "weight_hh": (12, 4)}, {"weight_ih": (12, 4), "weight_hh": (12, 4)}
+    >>> weights = [{name: rng.uniform(-1, 1, n) for name, n in layer.items()} for layer in sizes]
+    >>> x = rng.uniform(-1, 1, (5, 2, 3))
+    >>> output, (h_n,), reserve = fastrnn.functional.forward("gru", x, None, weights)
+    >>> output.shape, h_n.shape, reserve.dtype
+    ((5, 2, 4), (2, 2, 4), dtype('uint8'))
+    >>> d_x, (d_h_0,), d_weights = fastrnn.functional.backward("gru", reserve, x, None, weights, output)
+    >>> d_x.shape, d_h_0.shape, d_weights[1]["weight_hh"].shape
+    ((5, 2, 3), (2, 2, 4), (12, 4))
+    """
+    call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options)
+    inputs = call.inputs
+    packed = inputs.stack.pack(call.weights, False)
+    reserve = pool.aligned_bytes(inputs.stack.reserve_bytes(packed, inputs.layout))
+    state_n = empty_states(inputs.state_0)
+    output, _ = stack.forward(inputs, packed, state_n, reserve, call.dropout)
+    POOL.give_back_all([*packed, inputs.x])
+    return output, tuple(inputs.layout.unsort(state_n)), reserve
+
+
+@names_arguments
+def backward(
+    kind: str,
+    reserve: ArrayLike,
+    x: ArrayLike,
+    state: Sequence[ArrayLike | None] | None,
+    weights: Sequence[Mapping[str, ArrayLike]],
+    d_output: ArrayLike | None = None,
+    d_state_n: Sequence[ArrayLike | None] | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[Array, tuple[Array, ...], list[dict[str, Array]]]:
+    """The gradients of a loss through one `forward`, from its arguments and its reserve.
+
+    May be called any number of times, in any process; it modifies nothing.
+
+    Parameters
+    ----------
+    reserve : array_like of uint8
+        What `forward` has returned, or a copy of it.
+    kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, **options
+        As they were in `forward`. Whether they are the same is not checked beyond the shapes.
+    d_output : array_like, (T, B, D*P), optional
+        The gradient with respect to `output`. Default: zeros.
+    d_state_n : tuple of array_like, (L*D, B, P) and (L*D, B, H), optional
+        The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
+
+    Returns
+    -------
+    d_x : ndarray, (T, B, I)
+        Zero beyond a sequence's length.
+    d_state : tuple of ndarray, (L*D, B, P) and (L*D, B, H)
+        Of a state (L*D, 1, n) for all sequences the sum over them, of that shape.
+    d_weights : list of dict of ndarray
+        The names and shapes of `weights`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `forward`; or if `reserve` is not of these shapes, or no gradient is given.
+
+    See Also
+    --------
+    forward
+    """
+    given: Any = [reserve, d_output, d_state_n]
+
+    def convert(spec):
+        given[0] = as_array("reserve", reserve)
+        given[1] = array_or_none("d_output", d_output)
+        given[2] = as_state_tuple(spec, "d_state_n", "d_{}_n", d_state_n)
+
+    call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options, convert)
+    kept, d_y, d_after = given
+    inputs, sizes, layout = call.inputs, call.inputs.stack, call.inputs.layout
+    check_given(d_y, *d_after)
+    shape = layout.T, layout.B, sizes.output_width
+    symbol = state_symbols(sizes)[0]
+    check_array(
+        "d_output", d_y, ("T", "B", symbol if len(sizes.directions) == 1 else f"2*{symbol}"), shape, sizes.dtype
+    )
+    symbols = [("L*D", "B", s) for s in state_symbols(sizes)]
+    shapes = [(sizes.count, layout.B, width) for width in sizes.widths]
+    check_members(sizes.spec, "d_state_n", "d_{}_n", d_after, symbols, shapes, sizes.dtype, check_array)
+    packed = sizes.pack(call.weights, True)
+    kept = _checked_reserve(kept, sizes.reserve_bytes(packed, layout))
+    d_rows = None if d_y is None else layout.pack(d_y, sizes.dtype)
+    d_after = [None if d is None else native(d, sizes.dtype) for d in layout.sort(d_after)]
+    d_state_0 = empty_states(inputs.state_0)
+    d_weights = [tuple([None if w is None else np.empty(w.shape, w.dtype) for w in one]) for one in call.weights]
+    d_x = stack.backward(inputs, packed, kept, Gradients(d_rows, d_after, d_state_0, d_weights), call.dropout)
+    POOL.give_back_all([*packed, inputs.x, d_rows])
+    d_state = layout.unsort(d_state_0)
+    d_state = tuple([over_sequences(d) if shared else d for d, shared in zip(d_state, inputs.shared)])
+    names = sizes.spec.weight_names
+    return d_x, d_state, [{name: d for name, d in zip(names, one) if d is not None} for one in d_weights]
+
+
+def _checked_reserve(reserve, size):
+    """A reserve of so many bytes, in memory that begins at a multiple of ALIGNMENT bytes."""
+    if reserve.dtype != np.uint8:
+        raise TypeError(f"reserve: expected an array of uint8, got {reserve.dtype}")
+    if reserve.shape != (size,):
+        raise shape_error("reserve", ("bytes",), (size,), reserve.shape, "; it belongs to a forward of other shapes")
+    if reserve.ctypes.data % ALIGNMENT or not reserve.flags.c_contiguous:
+        aligned = pool.aligned_bytes(size)
+        aligned[...] = reserve
+        return aligned
+    return reserve

@@ -441,7 +441,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
     def _output_gradient(self, stack, d_output, T, B, batched):
         """d_output (T, B, D * H_out), checked and not yet native."""
         batch_first = batched and self._options["batch_first"]
-        shape = (B, T, stack.output_width) if batch_first else (T, B, stack.output_width)
+        shape: tuple[int, ...] = (B, T, stack.output_width) if batch_first else (T, B, stack.output_width)
         if not batched:
             shape = T, stack.output_width
         if d_output.shape != shape or d_output.dtype is not stack.dtype:

@@ -5,16 +5,18 @@ All are converted to private views first and checked afterwards: see fastrnn._va
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn._config import instruction_set
-from fastrnn._core import Inputs, KnownWeights, native, plain_inputs, zero_states
+from fastrnn._core import Inputs, KnownWeights, native, zero_states
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import layout_of, padded
-from fastrnn._engine.spec import OPTIONS, state_names
-from fastrnn._engine.stack import Stack
+from fastrnn._engine.spec import OPTIONS, SPECS, member_names
+from fastrnn._engine.stack import Dropout, Stack
 from fastrnn._threads import most_threads
 from fastrnn._validation import (
     array_or_none,
@@ -28,13 +30,16 @@ from fastrnn._validation import (
     check_given,
     check_state,
     checked_lengths,
+    choice,
     flag,
     float_dtype,
     initial_state,
     is_shared,
     members,
+    probability,
     shape_error,
     single,
+    size,
     x_hint,
 )
 
@@ -48,19 +53,15 @@ def as_states(spec, argument, pattern, value, ndim):
     ----------
     spec : CellSpec
     argument, pattern : str
-        See `state_names`.
+        See `member_names`.
     value : object
         A tuple or list of array_like or None, one for each state; of a cell with one state an array_like; or None.
     ndim : int
         The axes of a state, for the message about a tuple in place of an array.
     """
-    names, both = state_names(spec, argument, pattern)
-    if len(names) == 1:
+    if len(spec.states) == 1:
         return [array_or_none(argument, single(argument, value, ndim))]
-    arrays = []
-    for name, array in zip(names, members(argument, value, len(names), both)):
-        arrays.append(None if array is None else as_array(name, array))
-    return arrays
+    return as_state_tuple(spec, argument, pattern, value)
 
 
 def check_states(spec, argument, pattern, arrays, symbols, sizes, dtype, check):
@@ -73,7 +74,15 @@ def check_states(spec, argument, pattern, arrays, symbols, sizes, dtype, check):
     check : callable
         check_array or check_state.
     """
-    names, _ = state_names(spec, argument, pattern)
+    if len(spec.states) > 1:
+        check_members(spec, argument, pattern, arrays, symbols, sizes, dtype, check)
+    elif arrays[0] is not None:
+        check(argument, arrays[0], symbols[0], sizes[0], dtype)
+
+
+def check_members(spec, argument, pattern, arrays, symbols, sizes, dtype, check):
+    """check_states of an argument that is a tuple for each kind of cell."""
+    names, _ = member_names(spec, argument, pattern)
     for name, array, its_symbols, its_sizes in zip(names, arrays, symbols, sizes):
         if array is not None:
             check(name, array, its_symbols, its_sizes, dtype)
@@ -139,17 +148,6 @@ def checked_weights(spec, weights, options=(), reverse=False):
     return _stack_of(spec, dtype, shapes, options, reverse), tuple(
         [None if array is None else native(array, dtype) for array in arrays]
     )
-
-
-def _packed_weights(spec, weights, options, reverse, training):
-    """The stack of one direction of one layer, its weights packed for forward, and for backward if asked for."""
-    threads, isa, kind = most_threads(), instruction_set(), (spec, options, reverse)
-    found = _KNOWN.pack(kind, weights, training, threads, isa, POOL)
-    if found is None:
-        stack, arrays = checked_weights(spec, weights, options, reverse)
-        _KNOWN.add(kind, arrays, stack)
-        found = stack, stack.pack([arrays], False), stack.pack([arrays], True) if training else None
-    return found
 
 
 def _checked_call(stack, x, given, lengths, resets):
@@ -220,17 +218,22 @@ def function_inputs(spec, x, state, weights, lengths, resets, reverse, options, 
     """
     if type(reverse) is not bool:
         reverse = flag("reverse", reverse)
+    threads, isa, kind = most_threads(), instruction_set(), (spec, options, reverse)
     if state is None and lengths is None and resets is None:
-        stack, for_forward, for_backward = _packed_weights(spec, weights, options, reverse, training)
-        inputs = plain_inputs(stack, x, padded)
-        if inputs is not None:
-            return inputs, for_forward, for_backward
+        found = _KNOWN.pack(kind, weights, training, threads, isa, POOL, x, padded)
+        if found is not None:
+            return found
     x = x.view() if type(x) is np.ndarray else as_x(x)
     given = None if state is None else as_states(spec, "state", "{}_0", state, 2)
     lengths = None if lengths is None else as_lengths(lengths)
     resets = None if resets is None else as_array("resets", resets)
-    if given is not None or lengths is not None or resets is not None:
-        stack, for_forward, for_backward = _packed_weights(spec, weights, options, reverse, training)
+    found = _KNOWN.pack(kind, weights, training, threads, isa, POOL)
+    if found is None:
+        stack, arrays = checked_weights(spec, weights, options, reverse)
+        _KNOWN.add(kind, arrays, stack)
+        for_forward, for_backward = stack.pack([arrays], False), stack.pack([arrays], True) if training else None
+    else:
+        stack, for_forward, for_backward = found
     layout = _checked_call(stack, x, given, lengths, resets)
     if given is None:
         state_0, shared = zero_states(0, layout.B, stack.widths, stack.dtype), None
@@ -270,3 +273,128 @@ def checked_resets(array, T, B):
         return None
     check_flags("resets", array, ("T", "B"), (T, B))
     return array.copy()
+
+
+# The stateless form: any number of layers and directions
+
+
+class StatelessCall(NamedTuple):
+    """The checked arguments of `fastrnn.functional.forward` or `backward`."""
+
+    inputs: Inputs
+    weights: list[tuple[Any, ...]]  # native, of each direction of each layer
+    dropout: Dropout | None
+
+
+def stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options, convert=None):
+    """The arguments of the stateless form, converted and then checked.
+
+    Parameters
+    ----------
+    kind, x, state, weights, lengths, resets, bidirectional, dropout, seed
+        As callers give them: see `fastrnn.functional.forward`.
+    options : dict
+        Other keyword arguments.
+    convert : callable, optional
+        Converts what else was given, before anything is checked.
+
+    Returns
+    -------
+    call : StatelessCall
+    """
+    spec = SPECS[choice("kind", kind, tuple(SPECS))]
+    known = {name: OPTIONS[name].default for name in spec.options} | {"reverse": False}
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{name}: is not an option of {spec.name!r}, which has {', '.join(known)}")
+    given_options = known | options
+    reverse = flag("reverse", given_options.pop("reverse"))
+    bidirectional = flag("bidirectional", bidirectional)
+    if reverse and bidirectional:
+        raise ValueError("reverse: not with bidirectional=True, which has both directions")
+    dropout, seed = probability("dropout", dropout), size("seed", seed, minimum=0)
+    checked = checked_options(spec, **given_options)
+    arrays = _weights_by_name(spec, weights)
+    x, lengths, resets = as_x(x), as_lengths(lengths), array_or_none("resets", resets)
+    given = None if state is None else as_state_tuple(spec, "state", "{}_0", state)
+    if convert is not None:
+        convert(spec)
+
+    D = 1 + bidirectional
+    if not arrays or len(arrays) % D:
+        raise ValueError(f"weights: expected one or more layers of {D} directions, got {len(arrays)} mappings")
+    dtype = float_dtype("weights[0]['weight_ih']", arrays[0][0].dtype)
+    for k, of_direction in enumerate(arrays):
+        for name, array in zip(spec.weight_names, of_direction):
+            if array is not None:
+                check_cast(f"weights[{k}][{name!r}]", array, dtype)
+    shapes = tuple([tuple([None if w is None else w.shape for w in one]) for one in arrays])
+    stack = _stack_of_layers(spec, dtype, shapes, checked, (False, True) if bidirectional else (reverse,))
+    if x.ndim != 3 or x.shape[2] != stack.I:
+        raise shape_error("x", ("T", "B", "I"), (None, None, stack.I), x.shape, x_hint(x))
+    check_cast("x", x, dtype)
+    T, B, _ = x.shape
+    check_bytes("x", (T, B), stack.widest, dtype.itemsize)
+    if given is None:
+        given = [None] * len(stack.widths)
+    symbols = [("L*D", "B", symbol) for symbol in state_symbols(stack)]
+    sizes = [(stack.count, B, width) for width in stack.widths]
+    check_members(spec, "state", "{}_0", given, symbols, sizes, dtype, check_state)
+    layout = layout_of(T, B, checked_lengths(lengths, T, B), checked_resets(resets, T, B))
+    state_0, shared = initial_states(stack, layout, given, False)
+    rows = layout.pack(x, dtype)
+    inputs = Inputs(stack, layout, rows, rows is not x, state_0, shared, True)
+    native_weights = [tuple([None if w is None else native(w, dtype) for w in one]) for one in arrays]
+    noise = Dropout(dropout, seed) if dropout and stack.num_layers > 1 else None
+    return StatelessCall(inputs, native_weights, noise)
+
+
+def _weights_by_name(spec, weights):
+    """The arrays of a sequence of mappings, in the order of the cell's weights, converted and not yet checked."""
+    if isinstance(weights, Mapping) or not isinstance(weights, Iterable):
+        raise TypeError(f"weights: expected a sequence of mappings, got {type(weights).__name__}")
+    arrays = []
+    for k, mapping in enumerate(list(weights)):
+        if not isinstance(mapping, Mapping):
+            raise TypeError(f"weights[{k}]: expected a mapping of names to arrays, got {type(mapping).__name__}")
+        given = dict(mapping)
+        unknown = [name for name in given if name not in spec.weight_names]
+        if unknown:
+            raise ValueError(f"weights[{k}]: {unknown[0]!r} is not a weight of {spec.name!r}")
+        of_direction = []
+        for weight in spec.weights:
+            name = f"weights[{k}][{weight.name!r}]"
+            value = given.get(weight.name)
+            if value is None and not weight.option:
+                raise ValueError(f"{name}: is missing")
+            of_direction.append(array_or_none(name, value))
+        arrays.append(of_direction)
+    return arrays
+
+
+@lru_cache(maxsize=256)
+def _stack_of_layers(spec, dtype, shapes, options, directions):
+    """The stack of layers whose weights have these shapes, a tuple for each direction of each layer."""
+    by_name, sizes = dict(options), None
+    given = [shape is not None for shape in shapes[0]]
+    for k, of_direction in enumerate(shapes):
+        names = [f"weights[{k}][{name!r}]" for name in spec.weight_names]
+        if [shape is not None for shape in of_direction] != given:
+            raise ValueError(f"weights[{k}]: has other weights than weights[0]; all need the same names")
+        known = None
+        if sizes is not None:
+            known = sizes if k < len(directions) else sizes | {"I": len(directions) * sizes["P"]}
+        solved = spec.solve(of_direction, by_name, names, known)
+        sizes = sizes or {symbol: solved[symbol] for symbol in "IHP"}
+    assert sizes is not None
+    num_layers = len(shapes) // len(directions)
+    return Stack(spec, spec.kernel_of(by_name), dtype, sizes, num_layers, directions, True, shapes[0])
+
+
+def as_state_tuple(spec, argument, pattern, value):
+    """The states of an argument that is a tuple for each kind of cell: see `as_states`."""
+    names, both = member_names(spec, argument, pattern)
+    arrays = []
+    for name, array in zip(names, members(argument, value, len(names), both)):
+        arrays.append(None if array is None else as_array(name, array))
+    return arrays

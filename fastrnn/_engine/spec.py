@@ -55,6 +55,8 @@ class Option:
         The first version of the format of files and pickles that has it: older ones mean the default.
     plain : callable
         Turns the stored value into a plain one for files, pickles and representations.
+    choices : tuple of str
+        The values that it may have, where they are few.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Option:
     default: Any = REQUIRED
     since: int = 1
     plain: Callable[[Any], Any] = lambda value: value
+    choices: tuple[str, ...] = ()
 
 
 def _dtype_name(dtype):
@@ -97,10 +100,10 @@ OPTIONS = {
         Option("input_size", size),
         Option("hidden_size", size),
         Option("num_layers", size, 1),
-        Option("nonlinearity", partial(choice, options=NONLINEARITIES), "tanh"),
+        Option("nonlinearity", partial(choice, options=NONLINEARITIES), "tanh", choices=NONLINEARITIES),
         Option("reset_after", flag, True, since=2),
-        Option("recurrent_activation", _recurrent_activation, "sigmoid", since=2),
-        Option("activation", partial(choice, options=NONLINEARITIES), "tanh", since=2),
+        Option("recurrent_activation", _recurrent_activation, "sigmoid", since=2, choices=RECURRENT_ACTIVATIONS),
+        Option("activation", partial(choice, options=NONLINEARITIES), "tanh", since=2, choices=NONLINEARITIES),
         Option("clip", _clip, None, since=2),
         Option("bias", flag, True),
         Option("batch_first", flag, False),
@@ -318,12 +321,11 @@ SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN, SLSTM)}
 
 
 @cache
-def state_names(spec: CellSpec, argument: str, pattern: str) -> tuple[tuple[str, ...], str]:
-    """What messages call the states of an argument, and all of them: "state (h_0)" and so on, and "(h_0, c_0)".
+def member_names(spec: CellSpec, argument: str, pattern: str) -> tuple[tuple[str, ...], str]:
+    """What messages call the members of a tuple of states, and the tuple: "state (h_0)" and so on, and "(h_0, c_0)".
 
-    `pattern` names a state: "{}_0", for example. A cell with one state has the argument itself.
+    `pattern` names a state: "{}_0", for example.
     """
     members = [pattern.format(state) for state in spec.states]
-    if len(members) == 1:
-        return (argument,), argument
-    return tuple(f"{argument} ({member})" for member in members), f"({', '.join(members)})"
+    both = f"({', '.join(members)})" if len(members) > 1 else f"({members[0]},)"
+    return tuple(f"{argument} ({member})" for member in members), both
