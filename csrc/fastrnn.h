@@ -72,6 +72,19 @@ typedef struct {
 } fastrnn_cell_properties;
 fastrnn_cell_properties fastrnn_cell_at(fastrnn_cell);
 
+/* Options of a cell's activations. */
+typedef enum {
+    FASTRNN_SIGMOID = 0,
+    FASTRNN_HARD_SIGMOID_FIFTH = 1, /* x / 5 + 1/2 between 0 and 1 */
+    FASTRNN_HARD_SIGMOID_SIXTH = 2, /* x / 6 + 1/2 between 0 and 1 */
+} fastrnn_recurrent_activation;
+typedef enum { FASTRNN_TANH = 0, FASTRNN_RELU = 1 } fastrnn_activation;
+typedef struct {
+    fastrnn_recurrent_activation recurrent_activation; /* of the gates */
+    fastrnn_activation activation; /* of the LSTM's g and c_t, of the GRU's n; the RNN has a cell for each */
+    double clip;                   /* bounds the sums that enter the gates and g or n to [-clip, clip]; 0: no bound */
+} fastrnn_options;
+
 /* Packed weights: a copy in the order in which the kernels of one instruction set and precision read them. Any number
  * of calls may use one at a time. */
 typedef struct fastrnn_packed fastrnn_packed;
@@ -79,6 +92,7 @@ typedef enum { FASTRNN_FORWARD = 0, FASTRNN_BACKWARD = 1 } fastrnn_pass;
 
 typedef struct {
     fastrnn_cell cell;
+    fastrnn_options options;
     ptrdiff_t I, H, P;
     const void *weight_ih;         /* (G, I) */
     const void *weight_hh;         /* (G, P) */

@@ -22,9 +22,19 @@ def team_policy(policy: str) -> None: ...
 def native(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]: ...
 
 @disjoint_base
-class Packed:
+class Kernel:
     @property
-    def cell(self) -> str: ...
+    def name(self) -> str: ...
+    def __init__(
+        self,
+        name: str,
+        recurrent_activation: str = "sigmoid",
+        activation: str = "tanh",
+        clip: float | None = None,
+    ) -> None: ...
+
+@disjoint_base
+class Packed:
     @property
     def I(self) -> int: ...  # noqa: E743
     @property
@@ -37,7 +47,7 @@ class Packed:
     def nbytes(self) -> int: ...
 
 def pack(
-    cell: str, weights: Sequence[_Weights], backward: bool, num_threads: int, isa: str, pool: Pool | None = None
+    kernel: Kernel, weights: Sequence[_Weights], backward: bool, num_threads: int, isa: str, pool: Pool | None = None
 ) -> list[Packed]: ...
 
 @disjoint_base

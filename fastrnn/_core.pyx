@@ -66,8 +66,20 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fastrnn_interruption:
         int (*should_cancel)(void *) noexcept
         void *context
+    ctypedef enum fastrnn_recurrent_activation:
+        FASTRNN_SIGMOID
+        FASTRNN_HARD_SIGMOID_FIFTH
+        FASTRNN_HARD_SIGMOID_SIXTH
+    ctypedef enum fastrnn_activation:
+        FASTRNN_TANH
+        FASTRNN_RELU
+    ctypedef struct fastrnn_options:
+        fastrnn_recurrent_activation recurrent_activation
+        fastrnn_activation activation
+        double clip
     ctypedef struct fastrnn_weights:
         fastrnn_cell cell
+        fastrnn_options options
         Py_ssize_t I, H, P
         const void *weight_ih
         const void *weight_hh
@@ -212,6 +224,34 @@ cdef fastrnn_cell _cell(str name) except -1:
     return cell
 
 
+cdef dict _recurrent_activations = {
+    "sigmoid": FASTRNN_SIGMOID, "hard_sigmoid_fifth": FASTRNN_HARD_SIGMOID_FIFTH,
+    "hard_sigmoid_sixth": FASTRNN_HARD_SIGMOID_SIXTH,
+}
+cdef dict _activations = {"tanh": FASTRNN_TANH, "relu": FASTRNN_RELU}
+
+
+cdef class Kernel:
+    """A cell in C with the options of its activations.
+
+    Parameters
+    ----------
+    name : str
+    recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}
+    activation : {"tanh", "relu"}
+    clip : float or None
+    """
+    cdef readonly str name
+    cdef fastrnn_cell cell
+    cdef fastrnn_options options
+
+    def __init__(self, str name not None, str recurrent_activation="sigmoid", str activation="tanh", clip=None):
+        self.name, self.cell = name, _cell(name)
+        self.options.recurrent_activation = _recurrent_activations[recurrent_activation]
+        self.options.activation = _activations[activation]
+        self.options.clip = 0 if clip is None else clip
+
+
 # Arrays to pointers. None, where it is allowed, becomes NULL.
 
 cdef int _type_of(cnp.ndarray array) except -1:
@@ -306,9 +346,8 @@ cdef class Packed:
     cdef fastrnn_packed *pointer
     cdef const fastrnn_isa *isa
     cdef int type_number
-    cdef fastrnn_cell cell_number
+    cdef fastrnn_cell cell
     cdef bint backward
-    cdef readonly str cell
     cdef readonly Py_ssize_t I, H, P
     cdef readonly Py_ssize_t projection  # P with a projection, else 0
 
@@ -332,11 +371,11 @@ cdef inline cnp.ndarray _weight(tuple weights, Py_ssize_t index):
     return weights[index] if index < len(weights) else None
 
 
-cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
+cdef int _weights(fastrnn_weights *w, Kernel kernel, tuple weights) except -1:
     """Fills w; returns the type number."""
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = _weight(weights, 4)
     cdef int type_number = _type_of(weight_ih)
-    w.cell = _cell(cell)
+    w.cell, w.options = kernel.cell, kernel.options
     w.I, w.P = weight_ih.shape[1], weight_hh.shape[1]
     w.H = w.P if weight_hr is None else weight_hr.shape[1]
     w.weight_ih, w.weight_hh = _readable(weight_ih, type_number), _readable(weight_hh, type_number)
@@ -347,12 +386,12 @@ cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
     return type_number
 
 
-cdef Packed _pack(const fastrnn_isa *kernels, str cell, const fastrnn_weights *w, int type_number, bint backward,
+cdef Packed _pack(const fastrnn_isa *kernels, const fastrnn_weights *w, int type_number, bint backward,
                   int num_threads, Pool pool):
     cdef fastrnn_status status
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_interruption *interruption = workspace.interruption()
-    cdef Packed packed = None if pool is None else pool.take_packed(cell, w, type_number, backward, kernels)
+    cdef Packed packed = None if pool is None else pool.take_packed(w, type_number, backward, kernels)
     if packed is None:
         packed = Packed.__new__(Packed)
     workspace.in_use = True
@@ -361,21 +400,22 @@ cdef Packed _pack(const fastrnn_isa *kernels, str cell, const fastrnn_weights *w
                               interruption, num_threads, &packed.pointer)
     workspace.in_use = False
     workspace.check(status)
-    packed.cell, packed.cell_number, packed.isa = cell, w.cell, kernels
+    packed.cell, packed.isa = w.cell, kernels
     packed.type_number, packed.backward = type_number, backward
     packed.I, packed.H, packed.P, packed.projection = w.I, w.H, w.P, 0 if w.weight_hr == NULL else w.P
     return packed
 
 
-def pack(str cell not None, list weights not None, bint backward, int num_threads, str isa not None, Pool pool=None):
+def pack(Kernel kernel not None, list weights not None, bint backward, int num_threads, str isa not None,
+         Pool pool=None):
     """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool."""
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_weights w
     cdef int type_number
     cdef list result = []
     for one in weights:
-        type_number = _weights(&w, cell, one)
-        result.append(_pack(kernels, cell, &w, type_number, backward, num_threads, pool))
+        type_number = _weights(&w, kernel, one)
+        result.append(_pack(kernels, &w, type_number, backward, num_threads, pool))
     return result
 
 
@@ -452,9 +492,8 @@ cdef class KnownWeights:
         stack = self.known.get((kind, key))
         if stack is None:
             return None
-        cdef str cell = stack.kernel
         cdef fastrnn_weights w
-        cdef int type_number = _weights(&w, cell, weights)
+        cdef int type_number = _weights(&w, <Kernel?>stack.kernel, weights)
         first = stack
         if padded is not None:
             first = plain_inputs(stack, x, padded)
@@ -463,8 +502,8 @@ cdef class KnownWeights:
         cdef const fastrnn_isa *kernels = _find(isa)
         cdef Packed for_backward = None
         if training:
-            for_backward = _pack(kernels, cell, &w, type_number, True, num_threads, pool)
-        return first, [_pack(kernels, cell, &w, type_number, False, num_threads, pool)], [for_backward]
+            for_backward = _pack(kernels, &w, type_number, True, num_threads, pool)
+        return first, [_pack(kernels, &w, type_number, False, num_threads, pool)], [for_backward]
 
 
 cdef enum:
@@ -494,7 +533,7 @@ cdef inline size_t _padded(size_t bytes) noexcept nogil:
 
 cdef fastrnn_tape _layout(Packed packed, size_t rows) noexcept:
     """Where the arrays lie in `saved`."""
-    return fastrnn_tape_layout(_dtype(packed.type_number), packed.cell_number, rows, packed.H, packed.projection)
+    return fastrnn_tape_layout(_dtype(packed.type_number), packed.cell, rows, packed.H, packed.projection)
 
 
 def saved_bytes(Packed packed not None, size_t rows):
@@ -505,7 +544,7 @@ def saved_bytes(Packed packed not None, size_t rows):
 def saved_arrays(Packed packed not None, cnp.ndarray saved not None, size_t rows):
     """The gates (gates, rows, H), copied, and views (rows, P) or (rows, H) of the states; None for what is not saved."""
     cdef fastrnn_tape at = _layout(packed, rows)
-    cdef fastrnn_cell_properties properties = fastrnn_cell_at(packed.cell_number)
+    cdef fastrnn_cell_properties properties = fastrnn_cell_at(packed.cell)
     cdef char *data = _saved(packed, saved, rows)
     cdef cnp.npy_intp shape[2]
     cdef cnp.ndarray columns, gates = None
@@ -515,7 +554,7 @@ def saved_arrays(Packed packed not None, cnp.ndarray saved not None, size_t rows
     if at.gates != <size_t>-1:
         shape[1] = properties.gates * packed.H
         columns = cnp.PyArray_EMPTY(1, &shape[1], cnp.NPY_INTP, 0)
-        fastrnn_gate_columns(_dtype(packed.type_number), packed.cell_number, packed.H,
+        fastrnn_gate_columns(_dtype(packed.type_number), packed.cell, packed.H,
                              <Py_ssize_t *>cnp.PyArray_DATA(columns))
         gates = _view(saved, data + at.gates, 2, shape, packed.type_number).take(columns, axis=1)
         gates = gates.reshape(rows, properties.gates, packed.H).swapaxes(0, 1).copy()
@@ -603,7 +642,7 @@ cdef class Pool:
             return fastrnn_packed_bytes((<Packed>buffer).pointer)
         return cnp.PyArray_NBYTES((<Buffer>buffer).memory)
 
-    cdef Packed take_packed(self, str cell, const fastrnn_weights *w, int type_number, bint backward,
+    cdef Packed take_packed(self, const fastrnn_weights *w, int type_number, bint backward,
                             const fastrnn_isa *isa):
         """Packed weights of the same sizes, whose memory is to be used again, or None."""
         cdef Py_ssize_t k
@@ -615,7 +654,7 @@ cdef class Pool:
                 packed = <Packed>self.buffers[k]
                 if (
                     packed.isa == isa and packed.I == w.I and packed.H == w.H and packed.P == w.P
-                    and packed.type_number == type_number and packed.backward == backward and packed.cell == cell
+                    and packed.type_number == type_number and packed.backward == backward and packed.cell == w.cell
                 ):
                     found = packed
                     self.nbytes -= self.size_of(found)

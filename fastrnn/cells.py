@@ -18,6 +18,7 @@ from fastrnn._parametrized import Given, Parametrized, Returned
 from fastrnn._validation import (
     Array,
     Nonlinearity,
+    RecurrentActivation,
     State,
     as_array,
     check_array,
@@ -216,6 +217,8 @@ class LSTMCell(Cell[State, tuple[Array, Array]], spec=spec.LSTM):
         Size H of the state, at least 1.
     bias : bool, default True
         Whether there are bias_ih and bias_hh.
+    recurrent_activation, activation, clip
+        The activations of the gates and of g and c_t, and a bound of their input: as in `fastrnn.functional.lstm`.
     dtype : data-type, default float32
         float32 or float64: of the parameters, of the computation and of everything returned.
     rng : None, int or numpy.random.Generator, optional
@@ -249,10 +252,28 @@ class LSTMCell(Cell[State, tuple[Array, Array]], spec=spec.LSTM):
         hidden_size: int,
         bias: bool = True,
         *,
+        recurrent_activation: RecurrentActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
+        clip: float | None = None,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
         self._construct(locals())
+
+    @property
+    def recurrent_activation(self) -> str:
+        """The activation of the gates."""
+        return self._options["recurrent_activation"]
+
+    @property
+    def activation(self) -> str:
+        """The activation of the new values, "tanh" or "relu"."""
+        return self._options["activation"]
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]
 
 
 class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
@@ -266,6 +287,8 @@ class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
         As for `LSTMCell`.
     reset_after : bool, default True
         As for `GRU`.
+    recurrent_activation, activation, clip
+        The activations of r and z and of n, and a bound of their input: as in `fastrnn.functional.gru`.
 
     Attributes
     ----------
@@ -294,6 +317,9 @@ class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
         bias: bool = True,
         *,
         reset_after: bool = True,
+        recurrent_activation: RecurrentActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
+        clip: float | None = None,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -303,6 +329,21 @@ class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
     def reset_after(self) -> bool:
         """Whether the reset gate comes after the recurrent product."""
         return self._options["reset_after"]
+
+    @property
+    def recurrent_activation(self) -> str:
+        """The activation of the gates."""
+        return self._options["recurrent_activation"]
+
+    @property
+    def activation(self) -> str:
+        """The activation of the new values, "tanh" or "relu"."""
+        return self._options["activation"]
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]
 
 
 class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
@@ -316,6 +357,8 @@ class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
         As for `LSTMCell`.
     nonlinearity : {"tanh", "relu"}, default "tanh"
         What makes the state of its sum; it comes after `bias`.
+    clip : float, optional
+        Bounds the input of the activation to [-clip, clip]. Default: no bound.
 
     Attributes
     ----------
@@ -343,6 +386,7 @@ class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
         bias: bool = True,
         nonlinearity: Nonlinearity = "tanh",
         *,
+        clip: float | None = None,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -352,3 +396,8 @@ class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
     def nonlinearity(self) -> str:
         """What makes the state of its sum, "tanh" or "relu"."""
         return self._options["nonlinearity"]
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]

@@ -34,6 +34,7 @@ from fastrnn._engine.tape import Tape as EngineTape
 from fastrnn._validation import (
     Array,
     Nonlinearity,
+    RecurrentActivation,
     State,
     array_or_none,
     as_array,
@@ -129,6 +130,9 @@ def lstm(
     *,
     weight_hr: ArrayLike | None = None,
     weight_peephole: ArrayLike | None = None,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
@@ -163,6 +167,14 @@ def lstm(
         A projection of the output. Default: none, and P is H.
     weight_peephole : array_like, (3, H), optional
         What the gates i, f and o see of the cell state. Default: nothing.
+    recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}, default "sigmoid"
+        The activation of the gates i, f and o: sigmoid; max(0, min(1, x/5 + 1/2)) of Keras 2 and ONNX; or
+        max(0, min(1, x/6 + 1/2)) of Keras 3 and torch.nn.Hardsigmoid.
+    activation : {"tanh", "relu"}, default "tanh"
+        The activation of g and of c_t.
+    clip : float, optional
+        Bounds the input of these activations, but not c_t, to [-clip, clip], as ONNX Runtime does. No gradient passes where it is
+        reached. Default: no bound.
     lengths : array_like of int, (B,), optional
         Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
     resets : array_like of bool, (T, B), optional
@@ -204,7 +216,8 @@ def lstm(
        architectures for large vocabulary speech recognition", arXiv:1402.1128, 2014.
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    return _infer(LSTM, x, state, weights, lengths, resets, reverse)
+    options = checked_options(LSTM, recurrent_activation=recurrent_activation, activation=activation, clip=clip)
+    return _infer(LSTM, x, state, weights, lengths, resets, reverse, options)
 
 
 @names_arguments
@@ -218,6 +231,9 @@ def lstm_forward(
     *,
     weight_hr: ArrayLike | None = None,
     weight_peephole: ArrayLike | None = None,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
@@ -226,7 +242,8 @@ def lstm_forward(
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, resets, reverse
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole,
+    recurrent_activation, activation, clip, lengths, resets, reverse
         As in `lstm`.
 
     Returns
@@ -243,7 +260,8 @@ def lstm_forward(
         As in `lstm`.
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    return _forward(LSTMTape, x, state, weights, lengths, resets, reverse)
+    options = checked_options(LSTM, recurrent_activation=recurrent_activation, activation=activation, clip=clip)
+    return _forward(LSTMTape, x, state, weights, lengths, resets, reverse, options)
 
 
 def lstm_backward(
@@ -305,6 +323,9 @@ def gru(
     bias_hh: ArrayLike | None = None,
     *,
     reset_after: bool = True,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
@@ -339,6 +360,14 @@ def gru(
     reset_after : bool, default True
         Whether the reset gate comes after the recurrent product, as in torch.nn.GRU and cuDNN, or before it, as in [1]_,
         with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
+    recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}, default "sigmoid"
+        The activation of the gates r and z: sigmoid; max(0, min(1, x/5 + 1/2)) of Keras 2 and ONNX; or
+        max(0, min(1, x/6 + 1/2)) of Keras 3 and torch.nn.Hardsigmoid.
+    activation : {"tanh", "relu"}, default "tanh"
+        The activation of n.
+    clip : float, optional
+        Bounds the input of these activations to [-clip, clip], as ONNX Runtime does. No gradient passes where it is
+        reached. Default: no bound.
     lengths : array_like of int, (B,), optional
         Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
     resets : array_like of bool, (T, B), optional
@@ -374,7 +403,9 @@ def gru(
     .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
        translation", EMNLP 2014.
     """
-    options = checked_options(GRU, reset_after=reset_after)
+    options = checked_options(
+        GRU, reset_after=reset_after, recurrent_activation=recurrent_activation, activation=activation, clip=clip
+    )
     return _infer(GRU, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
@@ -388,6 +419,9 @@ def gru_forward(
     bias_hh: ArrayLike | None = None,
     *,
     reset_after: bool = True,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
@@ -396,7 +430,8 @@ def gru_forward(
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, lengths, resets, reverse
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, recurrent_activation,
+    activation, clip, lengths, resets, reverse
         As in `gru`.
 
     Returns
@@ -412,7 +447,9 @@ def gru_forward(
     TypeError, ValueError
         As in `gru`.
     """
-    options = checked_options(GRU, reset_after=reset_after)
+    options = checked_options(
+        GRU, reset_after=reset_after, recurrent_activation=recurrent_activation, activation=activation, clip=clip
+    )
     return _forward(GRUTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
@@ -475,6 +512,7 @@ def rnn(
     bias_hh: ArrayLike | None = None,
     *,
     nonlinearity: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
@@ -497,6 +535,9 @@ def rnn(
     bias_ih, bias_hh : array_like, (H,), optional
         Default: no bias.
     nonlinearity : {"tanh", "relu"}, default "tanh"
+    clip : float, optional
+        Bounds the input of the activation to [-clip, clip], as ONNX does. No gradient passes where it is reached. Default:
+        no bound.
     lengths : array_like of int, (B,), optional
         Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
     resets : array_like of bool, (T, B), optional
@@ -530,7 +571,7 @@ def rnn(
 
     .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
     """
-    options = checked_options(RNN, nonlinearity=nonlinearity)
+    options = checked_options(RNN, nonlinearity=nonlinearity, clip=clip)
     return _infer(RNN, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
@@ -544,6 +585,7 @@ def rnn_forward(
     bias_hh: ArrayLike | None = None,
     *,
     nonlinearity: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
@@ -552,7 +594,7 @@ def rnn_forward(
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, resets, reverse
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, clip, lengths, resets, reverse
         As in `rnn`.
 
     Returns
@@ -568,7 +610,7 @@ def rnn_forward(
     TypeError, ValueError
         As in `rnn`.
     """
-    options = checked_options(RNN, nonlinearity=nonlinearity)
+    options = checked_options(RNN, nonlinearity=nonlinearity, clip=clip)
     return _forward(RNNTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
@@ -661,7 +703,8 @@ def forward(
         Decides, with the shapes, what `dropout` sets to zero. At least 0.
     **options
         ``reverse=True`` reads the sequences from their ends, not with `bidirectional`. And the options of the cell:
-        `nonlinearity` of an RNN.
+        `recurrent_activation`, `activation` and `clip` of an LSTM and of a GRU, `reset_after` of a GRU, `nonlinearity`
+        and `clip` of an RNN.
 
     Returns
     -------

@@ -19,6 +19,7 @@ from fastrnn._parametrized import Given, Parametrized, Returned
 from fastrnn._validation import (
     Array,
     Nonlinearity,
+    RecurrentActivation,
     State,
     as_array,
     as_lengths,
@@ -497,6 +498,8 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
         Size H_out of a projection of each output, less than H; 0 for none, and H_out is H.
     peephole : bool, default False
         Whether the gates see the cell state: i and f that of the step before, o the new one.
+    recurrent_activation, activation, clip
+        The activations of the gates and of g and c_t, and a bound of their input: as in `fastrnn.functional.lstm`.
     dtype : data-type, default float32
         float32 or float64: of the parameters, of the computation and of everything returned.
     rng : None, int or numpy.random.Generator, optional
@@ -537,6 +540,9 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
         proj_size: int = 0,
         *,
         peephole: bool = False,
+        recurrent_activation: RecurrentActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
+        clip: float | None = None,
         reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
@@ -553,6 +559,21 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
         """Whether the gates see the cell state."""
         return self._options["peephole"]
 
+    @property
+    def recurrent_activation(self) -> str:
+        """The activation of the gates."""
+        return self._options["recurrent_activation"]
+
+    @property
+    def activation(self) -> str:
+        """The activation of the new values, "tanh" or "relu"."""
+        return self._options["activation"]
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]
+
 
 class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
     """A layer of gated recurrent units, or a stack of them, as torch.nn.GRU.
@@ -567,6 +588,8 @@ class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
     reset_after : bool, default True
         Whether the reset gate comes after the recurrent product, as in torch.nn.GRU, or before it, as in Cho et al. 2014,
         with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
+    recurrent_activation, activation, clip
+        The activations of r and z and of n, and a bound of their input: as in `fastrnn.functional.gru`.
 
     Attributes
     ----------
@@ -601,6 +624,9 @@ class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
         bidirectional: bool = False,
         *,
         reset_after: bool = True,
+        recurrent_activation: RecurrentActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
+        clip: float | None = None,
         reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
@@ -611,6 +637,21 @@ class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
     def reset_after(self) -> bool:
         """Whether the reset gate comes after the recurrent product."""
         return self._options["reset_after"]
+
+    @property
+    def recurrent_activation(self) -> str:
+        """The activation of the gates."""
+        return self._options["recurrent_activation"]
+
+    @property
+    def activation(self) -> str:
+        """The activation of the new values, "tanh" or "relu"."""
+        return self._options["activation"]
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]
 
 
 class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
@@ -625,6 +666,8 @@ class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
         As for `LSTM`.
     nonlinearity : {"tanh", "relu"}, default "tanh"
         What makes h_t of its sum; it comes after `num_layers`.
+    clip : float, optional
+        Bounds the input of the activation to [-clip, clip]. Default: no bound.
 
     Attributes
     ----------
@@ -658,6 +701,7 @@ class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        clip: float | None = None,
         reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
@@ -668,3 +712,8 @@ class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
     def nonlinearity(self) -> str:
         """What makes h_t of its sum, "tanh" or "relu"."""
         return self._options["nonlinearity"]
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]

@@ -25,9 +25,27 @@ OPTIONS = [
     {"lengths": "drawn", "resets": "drawn", "reverse": True},
 ]
 OF_CELL = {
-    "lstm": [{"P": 5}, {"peephole": True}, {"P": 19, "peephole": True, "lengths": "drawn", "resets": "drawn"}],
-    "gru": [{"reset_after": False}, {"reset_after": False, "lengths": "drawn", "reverse": True}],
-    "rnn": [{"nonlinearity": "relu"}, {"nonlinearity": "relu", "lengths": "drawn", "reverse": True}],
+    "lstm": [
+        {"recurrent_activation": "hard_sigmoid_fifth", "lengths": "drawn"},
+        {"recurrent_activation": "hard_sigmoid_sixth", "clip": 0.7, "P": 3, "peephole": True, "resets": "drawn"},
+        {"clip": 0.5, "activation": "relu"},
+        {"P": 5},
+        {"peephole": True},
+        {"P": 19, "peephole": True, "lengths": "drawn", "resets": "drawn"},
+    ],
+    "gru": [
+        {"reset_after": False},
+        {"reset_after": False, "lengths": "drawn", "reverse": True, "resets": "drawn"},
+        {"reset_after": False, "recurrent_activation": "hard_sigmoid_sixth", "clip": 0.7},
+        {"recurrent_activation": "hard_sigmoid_fifth", "activation": "relu"},
+        {"clip": 0.5, "activation": "relu"},
+    ],
+    "rnn": [
+        {"clip": 0.6},
+        {"clip": 0.6, "nonlinearity": "relu", "resets": "drawn"},
+        {"nonlinearity": "relu"},
+        {"nonlinearity": "relu", "lengths": "drawn", "reverse": True},
+    ],
 }
 CASES = [(cell, options) for cell in CELLS for options in [*OPTIONS, *OF_CELL[cell]]]
 # Around the widths of a vector, a block and a tile, and large enough for chunks and for two threads.

@@ -218,7 +218,7 @@ class Running:
         self.x, self.output = x[:T], np.zeros((T, 16, 128), np.float32)
 
     def run(self):
-        packed = _core.pack("lstm", self.layer._weights, False, 1, _config.instruction_set())
+        packed = _core.pack(_core.Kernel("lstm"), self.layer._weights, False, 1, _config.instruction_set())
         state_0, state_n = ([np.zeros((1, 16, 128), np.float32) for _ in "hc"] for _ in range(2))
         _core.forward([ForwardCall(packed[0], 0, self.x, None, state_0, state_n, self.output)], False, 1)
 

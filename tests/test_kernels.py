@@ -137,7 +137,9 @@ def test_no_number_outside_the_results_is_written(cell, options, dtype, isa):
         return [s[None] for s in layout.sort(states)]
 
     weights = tuple(case.weights.get(name) for name in spec.weight_names)
-    (packed,), (packed_backward,) = (_core.pack(cell, [weights], backward, 2, isa) for backward in (False, True))
+    (packed,), (packed_backward,) = (
+        _core.pack(_core.Kernel(cell), [weights], backward, 2, isa) for backward in (False, True)
+    )
     dtype = np.dtype(dtype)
     x, d_output = layout.pack(case.x, dtype), layout.pack(case.d_output, dtype)
     state_0, state_n, output = as_rows(case.state), rooms(case.state), room(*layout.shape, P)

@@ -31,8 +31,7 @@ def arguments_of(layer, x, state, lengths):
     """The positional and the keyword arguments of `functional.forward` that make it this layer."""
     options = {"lengths": lengths, "bidirectional": layer.bidirectional, "dropout": layer.dropout}
     options["seed"] = int(copy.deepcopy(layer._rng).integers(2**63)) if layer.dropout else 0
-    if isinstance(layer, fastrnn.RNN):
-        options["nonlinearity"] = layer.nonlinearity
+    options |= {name: layer._options[name] for name in layer._spec.options}
     kind = type(layer).__name__.lower()
     return (kind, x, None if state is None else members(state), weights_of(layer)), options
 
@@ -221,7 +220,7 @@ GRU = [weights(), weights(I=4)]
 @pytest.mark.parametrize(
     "message, arguments, options",
     [
-        ("kind: expected 'lstm' or 'gru' or 'rnn', got 'cell'", ("cell", X, None, GRU), {}),
+        ("kind: expected 'lstm' or 'gru' or 'rnn' or 'slstm', got 'cell'", ("cell", X, None, GRU), {}),
         ("x: expected", ("gru", X[0], None, GRU), {}),
         ("x: expected", ("gru", X[..., :2], None, GRU), {}),
         ("weights: expected a sequence of mappings, got dict", ("gru", X, None, weights()), {}),

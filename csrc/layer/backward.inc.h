@@ -18,13 +18,14 @@ struct NAME(backward) {
     real *panels_x, *panels_h, *panels_m, *panels_g; /* packed rows of x, h_prev, m and gated: [panel][up to
                                                         BLOCK_ROWS][width] */
     const real *gates, *states[FASTRNN_MOST_STATES],
-        *extra;    /* in the tape: (N, G), (N, P) h, (N, H); NULL: not saved */
+        *extra;                             /* in the tape: (N, G), (N, P) h, (N, H); NULL: not saved */
     real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states of the step before, zeros where they are reset */
-    real *scratch; /* per member, for outer_product */
+    real *scratch;                          /* per member, for outer_product */
     ptrdiff_t scratch_size;
     NAME(sums) sums;
     size_t at_d_gates, at_h_prev, at_d_h, at_m, at_gated, at_d_m, at_d_hidden, at_d_state[FASTRNN_MOST_STATES],
-        at_reset_state[FASTRNN_MOST_STATES], at_panels_x, at_panels_h, at_panels_m, at_panels_g, at_scratch, at_block, at_groups;
+        at_reset_state[FASTRNN_MOST_STATES], at_panels_x, at_panels_h, at_panels_m, at_panels_g, at_scratch, at_block,
+        at_groups;
 };
 
 /* A weight's gradient, a row of N for each of some columns of a: a[r]^T b[r] of the part's rows, b in panels; the rows
@@ -277,8 +278,10 @@ static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_m
     const fastrnn_range columns = {units.from * b->kernel->width,
                                    units.to * b->kernel->width < H ? units.to * b->kernel->width : H};
     const uint8_t *resets = resets_of_step(&b->steps, t), *next_resets = resets_of_step(&b->steps, t + 1);
-    NAME(step_back) step = {
+    NAME(step_back)
+    step = {
         .H = H,
+        .options = packed->has_options ? &packed->options : NULL,
         .matrix = &packed->weight_hh[part],
         .a = b->d_gates + (first_row(&b->steps, t + 1) - first) * row,
         .a_row = row,
@@ -402,7 +405,8 @@ static void NAME(first_h_prev)(const struct NAME(backward) * b, ptrdiff_t t0)
     else {
         const real *state[FASTRNN_MOST_STATES] = {NULL};
         for (int k = 1; k < b->cell->states; k++) state[k] = b->states[k] + before * H;
-        b->cell->recover_h(n, H, b->gates + before * b->cell->gates * H, state, b->h_prev);
+        b->cell->recover_h(n, H, b->packed->has_options ? &b->packed->options : NULL,
+                           b->gates + before * b->cell->gates * H, state, b->h_prev);
     }
     clear_rows(b->h_prev, P, resets_of_step(&b->steps, t0), (fastrnn_range){0, n}, (fastrnn_range){0, P}, sizeof(real));
 }

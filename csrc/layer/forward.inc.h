@@ -19,8 +19,8 @@ struct NAME(forward) {
     real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states but h of the step before, zeros where they are reset */
     ptrdiff_t x_row, h_row, unit_row;
     ptrdiff_t chunk; /* rows whose input is projected together, at least B */
-    size_t at_gates, at_x_rows, at_hidden, at_state[FASTRNN_MOST_STATES], at_reset_state[FASTRNN_MOST_STATES], at_m, at_gated,
-        at_recurrent; /* in the workspace */
+    size_t at_gates, at_x_rows, at_hidden, at_state[FASTRNN_MOST_STATES], at_reset_state[FASTRNN_MOST_STATES], at_m,
+        at_gated, at_recurrent; /* in the workspace */
 };
 
 /* Steps [t0, t1), whose projection has so many phases of its own; 1: it comes with the first step. */
@@ -70,8 +70,10 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
                         units = {blocks.from * f->cell->block,
                                  blocks.to * f->cell->block < H ? blocks.to * f->cell->block : H};
     const uint8_t *resets = resets_of_step(&f->steps, t);
-    NAME(step) step = {
+    NAME(step)
+    step = {
         .H = H,
+        .options = f->packed->has_options ? &f->packed->options : NULL,
         .weight_hh = f->packed->weight_hh,
         .bias_hh = (const real *const *)f->packed->bias_hh,
         .peephole = f->packed->peephole,
@@ -101,8 +103,8 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
     for (fastrnn_range piece = fastrnn_no_piece(blocks); fastrnn_next_piece(me, blocks, operations, &piece);)
         f->cell->step(&step, part, now.from, now.to, piece.from, piece.to);
     if (step.h_next && part == f->packed->parts - 1)
-        clear_rows(step.h_next, f->h_row, resets_of_step(&f->steps, t + 1), first_of(rows, rows_of_step(&f->steps, t + 1)),
-                   units, sizeof(real));
+        clear_rows(step.h_next, f->h_row, resets_of_step(&f->steps, t + 1),
+                   first_of(rows, rows_of_step(&f->steps, t + 1)), units, sizeof(real));
 }
 
 /* The recurrent projection of step t, for some sequences and some panels of h_t. */
@@ -343,7 +345,7 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
     if (rows_collide(packed->I, sizeof(real))) f->x_rows = (real *)(memory + f->at_x_rows);
     f->hidden = (real *)(memory + f->at_hidden);
     for (int n = 1; n < f->cell->states; n++) f->reset_state[n] = (real *)(memory + f->at_reset_state[n]);
-    
+
     if (packed->has_projection) f->m = (real *)(memory + f->at_m);
     if (packed->parts > 1) f->gated = (real *)(memory + f->at_gated);
     if (f->cell->recurrent) f->recurrent = (real *)(memory + f->at_recurrent);

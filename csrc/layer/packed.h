@@ -15,6 +15,8 @@ struct fastrnn_packed {
     fastrnn_dtype dtype;
     fastrnn_pass pass;
     fastrnn_cell cell;
+    fastrnn_options options;
+    int has_options; /* whether they are other than those of zeros */
     ptrdiff_t I, H, P;
     int has_projection, parts;
     size_t bytes; /* of the block of memory that begins here and holds the panels too */

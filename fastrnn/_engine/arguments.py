@@ -191,7 +191,14 @@ def checked_arguments(spec, x, state, weights, lengths, resets, reverse, options
     given = as_states(spec, "state", "{}_0", state, 2)
     lengths, resets = as_lengths(lengths), array_or_none("resets", resets)
     layout = _checked_call(stack, x, given, lengths, resets)
-    return x, given, weights, checked_lengths(lengths, layout.T, layout.B), checked_resets(resets, layout.T, layout.B), reverse
+    return (
+        x,
+        given,
+        weights,
+        checked_lengths(lengths, layout.T, layout.B),
+        checked_resets(resets, layout.T, layout.B),
+        reverse,
+    )
 
 
 def state_symbols(stack):

@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn._core import Kernel
 from fastrnn._validation import choice, flag, float_dtype, probability, shape_error, size
 
 NONLINEARITIES = ("tanh", "relu")
+ACTIVATION_OPTIONS = ("recurrent_activation", "activation", "clip")
 RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
 
 
@@ -203,9 +205,11 @@ class CellSpec:
     kernel: Callable[[Mapping[str, Any]], str] | None = None
     check: Callable[[Mapping[str, Any]], None] = lambda options: None
 
-    def kernel_of(self, options: Mapping[str, Any]) -> str:
-        """The name of the cell in C with these options."""
-        return self.name if self.kernel is None else self.kernel(options)
+    def kernel_of(self, options: Mapping[str, Any]) -> Kernel:
+        """The cell in C with these options."""
+        name = self.name if self.kernel is None else self.kernel(options)
+        activations = {option: options[option] for option in ACTIVATION_OPTIONS if option in options}
+        return Kernel(name, **activations)
 
     @cached_property
     def weight_names(self) -> tuple[str, ...]:

@@ -34,8 +34,8 @@ class Stack:
     Parameters
     ----------
     spec : CellSpec
-    kernel : str
-        The name of the cell in C.
+    kernel : Kernel
+        The cell in C, with the options of its activations.
     dtype : dtype
     sizes : mapping of str to int
         I, H and P.
@@ -258,9 +258,7 @@ def _run_both(inputs, packed, layer, x, state_n, saved=None, gates=None):
     calls = []
     for d, k in enumerate((2 * layer, 2 * layer + 1)):
         saved_k, resets = None if saved is None else saved[k], layout.of_direction(d == 1).resets
-        call = ForwardCall(
-            packed[k], k, read[d], layout.offsets, inputs.state_0, state_n, outputs[d], saved_k, resets
-        )
+        call = ForwardCall(packed[k], k, read[d], layout.offsets, inputs.state_0, state_n, outputs[d], saved_k, resets)
         calls.append(call)
     _core.forward(calls, False, most_threads())
     POOL.give_back(read[1])
@@ -349,9 +347,7 @@ def forward_chain(stack, chain, packed, state_n, output, threads, dropout=None, 
     masks, calls, top = [None] * len(packed), [], len(packed) - 1
     for k, one in enumerate(packed):
         y = output if k == top else inputs[k + 1]
-        call = ForwardCall(
-            one, k, inputs[k], layout.offsets, chain.state_0, state_n, y, chain.saved[k], layout.resets
-        )
+        call = ForwardCall(one, k, inputs[k], layout.offsets, chain.state_0, state_n, y, chain.saved[k], layout.resets)
         calls.append(call)
         if k == top or dropout or len(calls) == _core.MOST_CALLS:
             _core.forward(calls, len(calls) > 1, threads)
