@@ -15,7 +15,7 @@ may also be (B, n), and then `index` is 0.
 cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
     PyThread_type_lock,
@@ -367,51 +367,75 @@ cdef enum:
     MOST_NUMBERS = 64
 
 
-cdef bytes _shapes_key(tuple arrays):
-    """The type and the shapes of arrays that a kernel can read as they are, or None; None may be among the arrays."""
-    cdef int type_number = -1, k, n = 1
-    cdef cnp.npy_intp key[MOST_NUMBERS]
+cdef int _shapes_key(tuple arrays, cnp.npy_intp *key) except -1:
+    """The type and the shapes of arrays that a kernel can read as they are; None may be among them.
+
+    Returns the numbers written to `key`, at most MOST_NUMBERS; 0 if an array is anything else.
+    """
+    cdef int type_number = -1, k, ndim, n = 1
     cdef cnp.ndarray array
     for one in arrays:
         if one is None:
             if n == MOST_NUMBERS:
-                return None
+                return 0
             key[n] = -1
             n += 1
             continue
         if type(one) is not cnp.ndarray:
-            return None
+            return 0
         array = <cnp.ndarray>one
         if type_number < 0:
             type_number = cnp.PyArray_TYPE(array)
             if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
-                return None
-        if cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array):
-            return None
-        if n + 1 + cnp.PyArray_NDIM(array) > MOST_NUMBERS:
-            return None
-        key[n] = cnp.PyArray_NDIM(array)
-        for k in range(cnp.PyArray_NDIM(array)):
+                return 0
+        ndim = cnp.PyArray_NDIM(array)
+        if (
+            cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array)
+            or n + 1 + ndim > MOST_NUMBERS
+        ):
+            return 0
+        key[n] = ndim
+        for k in range(ndim):
             key[n + 1 + k] = cnp.PyArray_DIMS(array)[k]
-        n += 1 + cnp.PyArray_NDIM(array)
+        n += 1 + ndim
     key[0] = type_number
-    return (<char *>key)[:n * sizeof(cnp.npy_intp)]
+    return n
 
 
 cdef class KnownWeights:
-    """What was checked of weights of some types and shapes: a dict that forgets when it is full."""
+    """The stacks of weights that have been checked, by a kind and by the type and shapes of the arrays.
+
+    A kind is a tuple that can be hashed. There is room for MOST_KNOWN; weights beyond are not remembered.
+    """
     cdef dict known
+    cdef tuple last  # (kind, key, stack), the one found last
 
     def __cinit__(self):
         self.known = {}
 
+    cdef object find(self, tuple kind, tuple weights):
+        """The stack, or None if the weights are not plain arrays or not known."""
+        cdef cnp.npy_intp numbers[MOST_NUMBERS]
+        cdef tuple last = self.last
+        cdef bytes key
+        cdef size_t size = _shapes_key(weights, numbers) * sizeof(cnp.npy_intp)
+        if last is not None and <size_t>len(<bytes>last[1]) == size and last[0] == kind:
+            if memcmp(<const char *><bytes>last[1], numbers, size) == 0:
+                return last[2]
+        if size == 0:
+            return None
+        key = (<char *>numbers)[:size]
+        stack = self.known.get((kind, key))
+        if stack is not None:
+            self.last = kind, key, stack
+        return stack
+
     def add(self, tuple kind not None, tuple weights not None, stack):
-        """Remember the Stack of weights that have been checked."""
-        cdef bytes key = _shapes_key(weights)
-        if key is not None:
-            if len(self.known) >= MOST_KNOWN:
-                self.known.clear()
-            self.known[kind, key] = stack
+        """Remember the stack of weights that have been checked."""
+        cdef cnp.npy_intp numbers[MOST_NUMBERS]
+        cdef size_t size = _shapes_key(weights, numbers) * sizeof(cnp.npy_intp)
+        if size and len(self.known) < MOST_KNOWN:
+            self.known[kind, (<char *>numbers)[:size]] = stack
 
     def pack(self, tuple kind not None, tuple weights not None, bint training, int num_threads, str isa not None,
              Pool pool, x=None, padded=None):
@@ -430,10 +454,7 @@ cdef class KnownWeights:
             The Inputs, or without x the Stack; the weights packed for forward; and with `training` those packed for
             backward, else None; each a list of one. None if the arrays are not plain or not known.
         """
-        cdef bytes key = _shapes_key(weights)
-        if key is None:
-            return None
-        stack = self.known.get((kind, key))
+        stack = self.find(kind, weights)
         if stack is None:
             return None
         cdef str cell = stack.kernel
@@ -452,7 +473,7 @@ cdef class KnownWeights:
 
 
 cdef enum:
-    MOST_KNOWN = 256
+    MOST_KNOWN = 4096
 
 
 def sums(Packed packed not None, Py_ssize_t rows):

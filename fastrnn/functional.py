@@ -79,7 +79,7 @@ def _infer(spec, x, state, weights, lengths, reverse, options=()):
     """output and state_n of a function that keeps nothing."""
     inputs, packed, _ = function_inputs(spec, x, state, weights, lengths, reverse, options, False)
     state_n = empty_states(inputs.state_0)
-    output = stack.infer(inputs, packed, state_n)
+    output = stack.infer_one(inputs, packed, state_n)
     POOL.give_back_all(packed)
     if inputs.layout.offsets is not None:
         POOL.give_back(inputs.x)

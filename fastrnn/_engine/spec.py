@@ -144,8 +144,8 @@ class CellSpec:
         In the order of the kernels: weight_ih, weight_hh, bias_ih, bias_hh and others.
     options : tuple of str
         The options that its functions take besides weights.
-    kernel : str
-        The name of the cell in C, a format string of the options; default: `name`.
+    kernel : callable, optional
+        ``kernel(options)`` returns the name of the cell in C. Default: `name`.
     check : callable
         ``check(options)`` raises a ValueError if options of a layer do not fit together.
     """
@@ -155,12 +155,12 @@ class CellSpec:
     states: tuple[str, ...]
     weights: tuple[Weight, ...]
     options: tuple[str, ...] = ()
-    kernel: str = ""
+    kernel: Callable[[Mapping[str, Any]], str] | None = None
     check: Callable[[Mapping[str, Any]], None] = lambda options: None
 
     def kernel_of(self, options: Mapping[str, Any]) -> str:
         """The name of the cell in C with these options."""
-        return (self.kernel or self.name).format_map(options)
+        return self.name if self.kernel is None else self.kernel(options)
 
     @cached_property
     def weight_names(self) -> tuple[str, ...]:
@@ -254,7 +254,12 @@ LSTM = CellSpec(
 )
 GRU = CellSpec(name="gru", gates=("r", "z", "n"), states=("h",), weights=_weights(3))
 RNN = CellSpec(
-    name="rnn", gates=("h",), states=("h",), weights=_weights(1), options=("nonlinearity",), kernel="rnn_{nonlinearity}"
+    name="rnn",
+    gates=("h",),
+    states=("h",),
+    weights=_weights(1),
+    options=("nonlinearity",),
+    kernel=lambda options: f"rnn_{options['nonlinearity']}",
 )
 
 SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN)}

@@ -184,17 +184,34 @@ def infer(inputs, packed, state_n):
         Padded, in new memory.
     """
     stack, layout, x = inputs.stack, inputs.layout, inputs.x
+    if stack.count == 1:
+        return infer_one(inputs, packed, state_n)
     if len(stack.directions) == 2:
         return _infer_both(inputs, packed, state_n)
     (reverse,) = stack.directions
     if reverse:
         x = layout.reversed(x)
     output = new_array(layout, stack.P, stack.dtype, reverse)
-    if len(packed) == 1:
-        call = ForwardCall(packed[0], 0, x, layout.offsets, inputs.state_0, state_n, output)
-        _core.forward([call], False, most_threads())
+    _infer_chain(stack, packed, layout, x, inputs.state_0, state_n, output)
+    if reverse:
+        POOL.give_back(x)
+    return as_returned(layout, output, reverse)
+
+
+def infer_one(inputs, packed, state_n):
+    """`infer` of one layer in one direction."""
+    stack, layout, x = inputs.stack, inputs.layout, inputs.x
+    (reverse,) = stack.directions
+    is_plain = not reverse and layout.offsets is None
+    if is_plain:
+        output = np.empty((layout.T, layout.B, stack.P), stack.dtype)
     else:
-        _infer_chain(stack, packed, layout, x, inputs.state_0, state_n, output)
+        output = new_array(layout, stack.P, stack.dtype, reverse)
+        x = layout.reversed(x) if reverse else x
+    call = ForwardCall(packed[0], 0, x, layout.offsets, inputs.state_0, state_n, output)
+    _core.forward([call], False, most_threads())
+    if is_plain:
+        return output
     if reverse:
         POOL.give_back(x)
     return as_returned(layout, output, reverse)
