@@ -213,7 +213,7 @@ cdef dict _cells = {
 # Arrays to pointers. None, where it is allowed, becomes NULL.
 
 cdef int _type_of(cnp.ndarray array) except -1:
-    """NPY_FLOAT or NPY_DOUBLE: what all the arrays of a call have to be."""
+    """NPY_FLOAT or NPY_DOUBLE, the type of all arrays of a call."""
     cdef int type_number = cnp.PyArray_TYPE(array)
     if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
         raise ValueError(f"expected float32 or float64, got {array.dtype}")
@@ -248,7 +248,7 @@ def native(cnp.ndarray array not None, cnp.dtype dtype not None):
 
 
 cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
-    """What tells where the rows of a ragged batch are, or NULL for None."""
+    """Pointer to the offsets, order or lengths of a ragged batch; NULL for None."""
     if indices is None:
         return NULL
     if cnp.PyArray_TYPE(indices) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(indices):
@@ -485,8 +485,8 @@ def sums(Packed packed not None, Py_ssize_t rows):
 
 
 # The buffer `saved`: all that the backward pass of one direction of one layer needs, but for x, the initial state and
-# the weights. Its sections are the gates, the states and what else the cell keeps, each (rows, columns) and padded with
-# zeros to a multiple of ALIGNMENT bytes.
+# the weights. Its sections are the gates, the states and further columns of some cells, each (rows, columns) and padded
+# with zeros to a multiple of ALIGNMENT bytes.
 
 cdef enum:
     _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
@@ -572,10 +572,10 @@ cdef class Buffer:
 cdef class Pool:
     """Unused buffers, arrays and packed weights, for the next call: the system takes time to clear new memory.
 
-    An array that is taken and never given back is freed like any other. Only what the pool has lent can be given back:
-    the array itself, not a view of it. The pool holds at most `most_bytes`, the buffers that were given back last. Any
-    thread may use it, at any moment: an operation that meets another one in progress, as in a finalizer, does without
-    the pool.
+    An array that is taken and never given back is freed like any other. Only an array that the pool has lent can be
+    given back, itself and not a view of it. The pool holds at most `most_bytes`, the buffers that were given back last.
+    Any thread may use it, at any moment: an operation that meets another one in progress, as in a finalizer, does
+    without the pool.
     """
     cdef PyThread_type_lock lock
     cdef list buffers  # of Buffer and Packed, those given back last at the end
@@ -828,7 +828,7 @@ def empty_states(list states not None):
 cdef class Workspace:
     cdef fastrnn_workspace *pointer
     cdef fastrnn_interruption signals
-    cdef object error  # what interrupted the call
+    cdef object error  # the exception that interrupted the call
     cdef bint in_use
 
     def __cinit__(self):
@@ -871,7 +871,7 @@ cdef Workspace _workspace():
 
 
 cdef int _signalled(void *context) noexcept with gil:
-    """Runs the handlers of signals that have come; what one raises, as Ctrl-C does, ends the call."""
+    """Runs the handlers of pending signals; an exception from one of them, as of Ctrl-C, cancels the call."""
     try:
         PyErr_CheckSignals()
     except BaseException as error:
@@ -916,7 +916,7 @@ cdef class ForwardCall:
     output : ndarray, (T, B, P) or (N, P)
         Written.
     saved : ndarray of uint8, (saved_bytes(packed, rows),), or None
-        Written: what the backward pass needs. None for inference.
+        Written: the saved activations for the backward pass. None for inference.
     """
     cdef readonly Packed packed
     cdef readonly Py_ssize_t index
@@ -1048,7 +1048,7 @@ cdef class Gradients:
 
 @cython.freelist(8)
 cdef class Chain:
-    """Layers on top of each other in one direction, and what they read and keep.
+    """Layers on top of each other in one direction, with their inputs and their saved activations.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
 
 class CellTape(Tape):
-    """What a cell's `backward` needs of its `forward`; opaque, and never altered by a backward."""
+    """The saved activations of one `forward` of a cell, for its `backward`; opaque, and never altered by that."""
 
     __slots__ = ()
 
@@ -43,7 +43,7 @@ class CellTape(Tape):
 
 
 class Cell(Parametrized, Generic[Given, Returned]):
-    """What the cells of all kinds share: everything but their names and options."""
+    """The base of all cells: everything but their names and options."""
 
     _states_have_layers = False
 
@@ -125,7 +125,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         Parameters
         ----------
         tape : CellTape
-            What `forward` of this cell returned.
+            The tape that `forward` of this cell returned.
         d_state : tuple (d_h, d_c) of array_like, or d_h for a GRU or an RNN
             The gradient with respect to the state that `forward` returned, of its shapes; a member may be None for
             zeros.

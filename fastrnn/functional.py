@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 
-# What the functions of all cells share. Weights are tuples in the order of the cell's specification, options tuples of
+# The functions of all cells. Weights are tuples in the order of the cell's specification, options tuples of
 # (name, value).
 
 
@@ -161,9 +161,9 @@ def lstm(
     weight_hr : array_like, (P, H), optional
         A projection of the output. Default: none, and P is H.
     weight_peephole : array_like, (3, H), optional
-        What the gates i, f and o see of the cell state. Default: nothing.
+        The weights of the cell state in the gates i, f and o, element by element. Default: none.
     lengths : array_like of int, (B,), optional
-        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are ignored. Default: T.
     reverse : bool, default False
         Whether each sequence is read from its end to its beginning. `output` stays where its input is.
 
@@ -253,9 +253,9 @@ def lstm_backward(
     Parameters
     ----------
     tape : LSTMTape
-        What `lstm_forward` returned.
+        The tape that `lstm_forward` returned.
     d_output : array_like, (T, B, P), optional
-        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : tuple (d_h_n, d_c_n) of array_like, (B, P) and (B, H), optional
         The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
@@ -326,7 +326,7 @@ def gru(
     bias_ih, bias_hh : array_like, (3*H,), optional
         Default: no bias.
     lengths : array_like of int, (B,), optional
-        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are ignored. Default: T.
     reverse : bool, default False
         Whether each sequence is read from its end to its beginning. `output` stays where its input is.
 
@@ -407,9 +407,9 @@ def gru_backward(
     Parameters
     ----------
     tape : GRUTape
-        What `gru_forward` returned.
+        The tape that `gru_forward` returned.
     d_output : array_like, (T, B, H), optional
-        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
         The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
@@ -476,7 +476,7 @@ def rnn(
         Default: no bias.
     nonlinearity : {"tanh", "relu"}, default "tanh"
     lengths : array_like of int, (B,), optional
-        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are ignored. Default: T.
     reverse : bool, default False
         Whether each sequence is read from its end to its beginning. `output` stays where its input is.
 
@@ -558,9 +558,9 @@ def rnn_backward(
     Parameters
     ----------
     tape : RNNTape
-        What `rnn_forward` returned.
+        The tape that `rnn_forward` returned.
     d_output : array_like, (T, B, H), optional
-        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
         The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
@@ -629,7 +629,7 @@ def forward(
     dropout : float, default 0.0
         The probability with which a number between two layers is set to zero; the others are divided by the rest.
     seed : int, default 0
-        Decides, with the shapes, what `dropout` sets to zero. At least 0.
+        Decides, with the shapes, which elements `dropout` sets to zero. At least 0.
     **options
         ``reverse=True`` reads the sequences from their ends, not with `bidirectional`. And the options of the cell:
         `nonlinearity` of an RNN.
@@ -641,7 +641,7 @@ def forward(
     state_n : tuple of ndarray, (L*D, B, P) and (L*D, B, H)
         The state after each sequence's last step.
     reserve : ndarray of uint8, one axis
-        What `backward` needs besides the arguments. Every byte is defined by the arguments.
+        The saved activations for `backward`. Every byte is defined by the arguments.
 
     Raises
     ------
@@ -700,7 +700,7 @@ def backward(
     Parameters
     ----------
     reserve : array_like of uint8
-        What `forward` has returned, or a copy of it.
+        The reserve that `forward` returned, or a copy of it.
     kind, x, state, weights, lengths, bidirectional, dropout, seed, **options
         As they were in `forward`. Whether they are the same is not checked beyond the shapes.
     d_output : array_like, (T, B, D*P), optional

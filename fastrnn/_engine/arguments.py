@@ -1,4 +1,4 @@
-"""The arguments of layers, cells and functions: from what callers give to `Inputs` of the engine.
+"""The arguments of layers, cells and functions, converted, checked and made `Inputs` of the engine.
 
 All are converted to private views first and checked afterwards: see fastrnn._validation.
 """
@@ -166,7 +166,7 @@ def _checked_call(stack, x, given, lengths):
 
 
 def state_symbols(stack):
-    """What the messages of functions call the elements of each state: "H", or "P" for h with a projection."""
+    """The symbols of the widths of the states in messages of functions: "H", or "P" for h with a projection."""
     symbols = ["H"] * len(stack.widths)
     for weight, shape in zip(stack.spec.weights, stack.weight_shapes):
         if shape is not None and weight.shape[0] == "P":
@@ -219,7 +219,7 @@ def checked_output_gradients(spec, symbols, T, B, widths, d_output, d_state_n, d
     Parameters
     ----------
     symbols : tuple of str
-        What messages call the elements of each state; d_output has those of h.
+        The symbol of the width of each state in messages; the first is that of d_output, too.
     widths : tuple of int
         Their numbers.
 
@@ -258,7 +258,7 @@ def stateless_call(kind, x, state, weights, lengths, bidirectional, dropout, see
     options : dict
         Other keyword arguments.
     convert : callable, optional
-        Converts what else was given, before anything is checked.
+        ``convert(spec)`` converts further arguments, before anything is checked.
 
     Returns
     -------
@@ -366,7 +366,7 @@ def as_state_tuple(spec, argument, pattern, value):
 
 
 def _of_reference(spec, x, state, weights, lengths, reverse, options=()):
-    """x and the state not yet cast, so that what lies beyond a sequence's end need not be cast; weights; lengths."""
+    """x and the state, not yet cast so that values beyond a sequence's end need not fit; weights; lengths."""
     stack, arrays = checked_weights(spec, weights, options, flag("reverse", reverse))
     x, given = as_x(x), as_states(spec, "state", "{}_0", state, 2)
     lengths = as_lengths(lengths)

@@ -130,7 +130,7 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class CellSpec:
-    """What a cell is.
+    """The specification of a cell.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ class CellSpec:
         options : mapping
             Options of the cell whose values are sizes may stand in shapes.
         names : sequence of str
-            What messages call the weights.
+            The names of the weights in messages.
         known : mapping of str to int
             Sizes that are known from elsewhere.
 
@@ -270,7 +270,7 @@ SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN)}
 
 @cache
 def member_names(spec: CellSpec, argument: str, pattern: str) -> tuple[tuple[str, ...], str]:
-    """What messages call the members of a tuple of states, and the tuple: "state (h_0)" and so on, and "(h_0, c_0)".
+    """The names in messages of the members of a tuple of states, "state (h_0)" etc., and of the tuple, "(h_0, c_0)".
 
     `pattern` names a state: "{}_0", for example.
     """
