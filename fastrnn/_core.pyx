@@ -15,7 +15,7 @@ may also be (B, n), and then `index` is 0.
 cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
     PyThread_type_lock,
@@ -255,7 +255,7 @@ cdef class Kernel:
 # Arrays to pointers. None, where it is allowed, becomes NULL.
 
 cdef int _type_of(cnp.ndarray array) except -1:
-    """NPY_FLOAT or NPY_DOUBLE: what all the arrays of a call have to be."""
+    """NPY_FLOAT or NPY_DOUBLE, the type of all arrays of a call."""
     cdef int type_number = cnp.PyArray_TYPE(array)
     if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
         raise ValueError(f"expected float32 or float64, got {array.dtype}")
@@ -290,7 +290,7 @@ def native(cnp.ndarray array not None, cnp.dtype dtype not None):
 
 
 cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
-    """What tells where the rows of a ragged batch are, or NULL for None."""
+    """Pointer to the offsets, order or lengths of a ragged batch; NULL for None."""
     if indices is None:
         return NULL
     if cnp.PyArray_TYPE(indices) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(indices):
@@ -423,51 +423,75 @@ cdef enum:
     MOST_NUMBERS = 64
 
 
-cdef bytes _shapes_key(tuple arrays):
-    """The type and the shapes of arrays that a kernel can read as they are, or None; None may be among the arrays."""
-    cdef int type_number = -1, k, n = 1
-    cdef cnp.npy_intp key[MOST_NUMBERS]
+cdef int _shapes_key(tuple arrays, cnp.npy_intp *key) except -1:
+    """The type and the shapes of arrays that a kernel can read as they are; None may be among them.
+
+    Returns the numbers written to `key`, at most MOST_NUMBERS; 0 if an array is anything else.
+    """
+    cdef int type_number = -1, k, ndim, n = 1
     cdef cnp.ndarray array
     for one in arrays:
         if one is None:
             if n == MOST_NUMBERS:
-                return None
+                return 0
             key[n] = -1
             n += 1
             continue
         if type(one) is not cnp.ndarray:
-            return None
+            return 0
         array = <cnp.ndarray>one
         if type_number < 0:
             type_number = cnp.PyArray_TYPE(array)
             if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
-                return None
-        if cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array):
-            return None
-        if n + 1 + cnp.PyArray_NDIM(array) > MOST_NUMBERS:
-            return None
-        key[n] = cnp.PyArray_NDIM(array)
-        for k in range(cnp.PyArray_NDIM(array)):
+                return 0
+        ndim = cnp.PyArray_NDIM(array)
+        if (
+            cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array)
+            or n + 1 + ndim > MOST_NUMBERS
+        ):
+            return 0
+        key[n] = ndim
+        for k in range(ndim):
             key[n + 1 + k] = cnp.PyArray_DIMS(array)[k]
-        n += 1 + cnp.PyArray_NDIM(array)
+        n += 1 + ndim
     key[0] = type_number
-    return (<char *>key)[:n * sizeof(cnp.npy_intp)]
+    return n
 
 
 cdef class KnownWeights:
-    """What was checked of weights of some types and shapes: a dict that forgets when it is full."""
+    """The stacks of weights that have been checked, by a kind and by the type and shapes of the arrays.
+
+    A kind is a tuple that can be hashed. There is room for MOST_KNOWN; weights beyond are not remembered.
+    """
     cdef dict known
+    cdef tuple last  # (kind, key, stack), the one found last
 
     def __cinit__(self):
         self.known = {}
 
+    cdef object find(self, tuple kind, tuple weights):
+        """The stack, or None if the weights are not plain arrays or not known."""
+        cdef cnp.npy_intp numbers[MOST_NUMBERS]
+        cdef tuple last = self.last
+        cdef bytes key
+        cdef size_t size = _shapes_key(weights, numbers) * sizeof(cnp.npy_intp)
+        if last is not None and <size_t>len(<bytes>last[1]) == size and last[0] == kind:
+            if memcmp(<const char *><bytes>last[1], numbers, size) == 0:
+                return last[2]
+        if size == 0:
+            return None
+        key = (<char *>numbers)[:size]
+        stack = self.known.get((kind, key))
+        if stack is not None:
+            self.last = kind, key, stack
+        return stack
+
     def add(self, tuple kind not None, tuple weights not None, stack):
-        """Remember the Stack of weights that have been checked."""
-        cdef bytes key = _shapes_key(weights)
-        if key is not None:
-            if len(self.known) >= MOST_KNOWN:
-                self.known.clear()
-            self.known[kind, key] = stack
+        """Remember the stack of weights that have been checked."""
+        cdef cnp.npy_intp numbers[MOST_NUMBERS]
+        cdef size_t size = _shapes_key(weights, numbers) * sizeof(cnp.npy_intp)
+        if size and len(self.known) < MOST_KNOWN:
+            self.known[kind, (<char *>numbers)[:size]] = stack
 
     def pack(self, tuple kind not None, tuple weights not None, bint training, int num_threads, str isa not None,
              Pool pool, x=None, padded=None):
@@ -486,10 +510,7 @@ cdef class KnownWeights:
             The Inputs, or without x the Stack; the weights packed for forward; and with `training` those packed for
             backward, else None; each a list of one. None if the arrays are not plain or not known.
         """
-        cdef bytes key = _shapes_key(weights)
-        if key is None:
-            return None
-        stack = self.known.get((kind, key))
+        stack = self.find(kind, weights)
         if stack is None:
             return None
         cdef fastrnn_weights w
@@ -507,7 +528,7 @@ cdef class KnownWeights:
 
 
 cdef enum:
-    MOST_KNOWN = 256
+    MOST_KNOWN = 4096
 
 
 def sums(Packed packed not None, Py_ssize_t rows):
@@ -600,10 +621,10 @@ cdef class Buffer:
 cdef class Pool:
     """Unused buffers, arrays and packed weights, for the next call: the system takes time to clear new memory.
 
-    An array that is taken and never given back is freed like any other. Only what the pool has lent can be given back:
-    the array itself, not a view of it. The pool holds at most `most_bytes`, the buffers that were given back last. Any
-    thread may use it, at any moment: an operation that meets another one in progress, as in a finalizer, does without
-    the pool.
+    An array that is taken and never given back is freed like any other. Only an array that the pool has lent can be
+    given back, itself and not a view of it. The pool holds at most `most_bytes`, the buffers that were given back last.
+    Any thread may use it, at any moment: an operation that meets another one in progress, as in a finalizer, does
+    without the pool.
     """
     cdef PyThread_type_lock lock
     cdef list buffers  # of Buffer and Packed, those given back last at the end
@@ -855,7 +876,7 @@ def empty_states(list states not None):
 cdef class Workspace:
     cdef fastrnn_workspace *pointer
     cdef fastrnn_interruption signals
-    cdef object error  # what interrupted the call
+    cdef object error  # the exception that interrupted the call
     cdef bint in_use
 
     def __cinit__(self):
@@ -898,7 +919,7 @@ cdef Workspace _workspace():
 
 
 cdef int _signalled(void *context) noexcept with gil:
-    """Runs the handlers of signals that have come; what one raises, as Ctrl-C does, ends the call."""
+    """Runs the handlers of pending signals; an exception from one of them, as of Ctrl-C, cancels the call."""
     try:
         PyErr_CheckSignals()
     except BaseException as error:
@@ -943,9 +964,9 @@ cdef class ForwardCall:
     output : ndarray, (T, B, P) or (N, P)
         Written.
     saved : ndarray of uint8, (saved_bytes(packed, rows),), or None
-        Written: what the backward pass needs. None for inference.
+        Written: the saved activations for the backward pass. None for inference.
     resets : ndarray of bool, (T, B) or (N,), or None
-        Before which steps the state becomes zeros.
+        The steps before which the states become zeros.
     """
     cdef readonly Packed packed
     cdef readonly Py_ssize_t index
@@ -1081,7 +1102,7 @@ cdef class Gradients:
 
 @cython.freelist(8)
 cdef class Chain:
-    """Layers on top of each other in one direction, and what they read and keep.
+    """Layers on top of each other in one direction, with their inputs and their saved activations.
 
     Parameters
     ----------

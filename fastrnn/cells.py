@@ -12,7 +12,7 @@ from fastrnn._engine import spec
 from fastrnn._engine.arguments import as_states, check_states, initial_states
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import padded
-from fastrnn._engine.stack import infer
+from fastrnn._engine.stack import infer_one
 from fastrnn._engine.tape import Tape
 from fastrnn._parametrized import Given, Parametrized, Returned
 from fastrnn._validation import (
@@ -35,7 +35,7 @@ __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
 
 class CellTape(Tape):
-    """What a cell's `backward` needs of its `forward`; opaque, and never altered by a backward."""
+    """The saved activations of one `forward` of a cell, for its `backward`; opaque, and never altered by that."""
 
     __slots__ = ()
 
@@ -44,7 +44,7 @@ class CellTape(Tape):
 
 
 class Cell(Parametrized, Generic[Given, Returned]):
-    """What the cells of all kinds share: everything but their names and options."""
+    """The base of all cells: everything but their names and options."""
 
     _states_have_layers = False
 
@@ -78,7 +78,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         stack, frozen = inputs.stack, self._params._frozen
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
-        infer(inputs, packed, state_n)
+        infer_one(inputs, packed, state_n)
         if frozen is None:
             POOL.give_back_all(packed)
         return self._returned(state_n, inputs.batched)
@@ -126,7 +126,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         Parameters
         ----------
         tape : CellTape
-            What `forward` of this cell returned.
+            The tape that `forward` of this cell returned.
         d_state : tuple (d_h, d_c) of array_like, or d_h for a GRU or an RNN
             The gradient with respect to the state that `forward` returned, of its shapes; a member may be None for
             zeros.

@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 
-# What the functions of all cells share. Weights are tuples in the order of the cell's specification, options tuples of
+# The functions of all cells. Weights are tuples in the order of the cell's specification, options tuples of
 # (name, value).
 
 
@@ -80,7 +80,7 @@ def _infer(spec, x, state, weights, lengths, resets, reverse, options=()):
     """output and state_n of a function that keeps nothing."""
     inputs, packed, _ = function_inputs(spec, x, state, weights, lengths, resets, reverse, options, False)
     state_n = empty_states(inputs.state_0)
-    output = stack.infer(inputs, packed, state_n)
+    output = stack.infer_one(inputs, packed, state_n)
     POOL.give_back_all(packed)
     if inputs.layout.offsets is not None:
         POOL.give_back(inputs.x)
@@ -276,9 +276,9 @@ def lstm_backward(
     Parameters
     ----------
     tape : LSTMTape
-        What `lstm_forward` returned.
+        The tape that `lstm_forward` returned.
     d_output : array_like, (T, B, P), optional
-        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : tuple (d_h_n, d_c_n) of array_like, (B, P) and (B, H), optional
         The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
@@ -465,9 +465,9 @@ def gru_backward(
     Parameters
     ----------
     tape : GRUTape
-        What `gru_forward` returned.
+        The tape that `gru_forward` returned.
     d_output : array_like, (T, B, H), optional
-        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
         The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
@@ -626,9 +626,9 @@ def rnn_backward(
     Parameters
     ----------
     tape : RNNTape
-        What `rnn_forward` returned.
+        The tape that `rnn_forward` returned.
     d_output : array_like, (T, B, H), optional
-        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
         The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
@@ -700,7 +700,7 @@ def forward(
     dropout : float, default 0.0
         The probability with which a number between two layers is set to zero; the others are divided by the rest.
     seed : int, default 0
-        Decides, with the shapes, what `dropout` sets to zero. At least 0.
+        Decides, with the shapes, which elements `dropout` sets to zero. At least 0.
     **options
         ``reverse=True`` reads the sequences from their ends, not with `bidirectional`. And the options of the cell:
         `recurrent_activation`, `activation` and `clip` of an LSTM and of a GRU, `reset_after` of a GRU, `nonlinearity`
@@ -713,7 +713,7 @@ def forward(
     state_n : tuple of ndarray, (L*D, B, P) and (L*D, B, H)
         The state after each sequence's last step.
     reserve : ndarray of uint8, one axis
-        What `backward` needs besides the arguments. Every byte is defined by the arguments.
+        The saved activations for `backward`. Every byte is defined by the arguments.
 
     Raises
     ------
@@ -773,7 +773,7 @@ def backward(
     Parameters
     ----------
     reserve : array_like of uint8
-        What `forward` has returned, or a copy of it.
+        The reserve that `forward` returned, or a copy of it.
     kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, **options
         As they were in `forward`. Whether they are the same is not checked beyond the shapes.
     d_output : array_like, (T, B, D*P), optional

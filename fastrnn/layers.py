@@ -45,7 +45,7 @@ __all__ = ["GRU", "LSTM", "RNN"]
 
 
 class LayerTape(Tape):
-    """What a layer's `backward` needs of its `forward`; opaque, and never altered by a backward."""
+    """The saved activations of one `forward` of a layer, for its `backward`; opaque, and never altered by that."""
 
     __slots__ = ()
 
@@ -54,12 +54,12 @@ class LayerTape(Tape):
 
 
 def output_symbol(stack):
-    """What messages call the elements of h."""
+    """The symbol of the width of h in messages."""
     return "hidden_size" if stack.P == stack.H else "proj_size"
 
 
 class Recurrent(Parametrized, Generic[Given, Returned]):
-    """What the layers of all cells share: everything but their names and options."""
+    """The base of the layers of all cells: everything but their names and options."""
 
     def _check_options(self, options, is_new):
         if options["reverse"] and options["bidirectional"]:
@@ -160,7 +160,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             x is. D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if there is one, else H. A member may
             be None. With a B of 1 it is one state for all sequences, as a learned initial state is. Default: zeros.
         lengths : array_like of int, (B,), optional
-            Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. The reverse
+            Steps of each sequence, 0 to T, in any order; values of x beyond them are ignored. The reverse
             direction begins at each sequence's own end. Default: T.
         resets : array_like of bool, (T, B), or (B, T) with `batch_first`, or (T,), optional
             The steps before which the states of a sequence become zeros, in all layers, as if another sequence began:
@@ -320,9 +320,9 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         Parameters
         ----------
         tape : LayerTape
-            What `forward` of this layer returned.
+            The tape that `forward` of this layer returned.
         d_output : array_like, shape of `output`, optional
-            The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+            The gradient with respect to `output`; values beyond a sequence's length are ignored.
             Default: zeros.
         d_state_n : tuple (d_h_n, d_c_n) of array_like, or d_h_n for a GRU or an RNN, optional
             The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros. One gradient

@@ -1,4 +1,4 @@
-"""The arguments of layers, cells and functions: from what callers give to `Inputs` of the engine.
+"""The arguments of layers, cells and functions, converted, checked and made `Inputs` of the engine.
 
 All are converted to private views first and checked afterwards: see fastrnn._validation.
 """
@@ -202,7 +202,7 @@ def checked_arguments(spec, x, state, weights, lengths, resets, reverse, options
 
 
 def state_symbols(stack):
-    """What the messages of functions call the elements of each state: "H", or "P" for h with a projection."""
+    """The symbols of the widths of the states in messages of functions: "H", or "P" for h with a projection."""
     symbols = ["H"] * len(stack.widths)
     for weight, shape in zip(stack.spec.weights, stack.weight_shapes):
         if shape is not None and weight.shape[0] == "P":
@@ -256,7 +256,7 @@ def checked_output_gradients(spec, symbols, T, B, widths, d_output, d_state_n, d
     Parameters
     ----------
     symbols : tuple of str
-        What messages call the elements of each state; d_output has those of h.
+        The symbol of the width of each state in messages; the first is that of d_output, too.
     widths : tuple of int
         Their numbers.
 
@@ -303,7 +303,7 @@ def stateless_call(kind, x, state, weights, lengths, resets, bidirectional, drop
     options : dict
         Other keyword arguments.
     convert : callable, optional
-        Converts what else was given, before anything is checked.
+        ``convert(spec)`` converts further arguments, before anything is checked.
 
     Returns
     -------

@@ -24,23 +24,23 @@ from fastrnn._threads import most_threads
 
 
 class Checkpoints:
-    """What a backward pass needs of a forward pass with checkpoints, besides x and the packed weights.
+    """The states that a forward pass with checkpoints saves for its backward pass.
 
     Attributes
     ----------
     segments : list of list of Segment
         Of the layout, as each direction reads it.
-    of_layers : list of ndarray, (..., I) and (..., D*P)
+    layer_inputs : list of ndarray, (..., I) and (..., D*P)
         Of a bidirectional stack, the input of each layer after dropout.
     states : list of list of list of ndarray, (L, B, n)
         Of each chain, and of each segment, the state before its first step; L counts the layers of the chain.
     """
 
-    __slots__ = ("segments", "of_layers", "states")
+    __slots__ = ("segments", "layer_inputs", "states")
 
     def __init__(self, layout, every, directions):
         self.segments = [segments(layout.of_direction(reverse), every) for reverse in directions]
-        self.of_layers = []
+        self.layer_inputs = []
         self.states = []
 
 
@@ -63,7 +63,7 @@ def forward(inputs, packed, state_n, every, dropout=None):
     for layer in range(stack.num_layers):
         if layer and dropout:
             dropout.apply(dropout.mask(layer, 0, x), x)
-        checkpoints.of_layers.append(x)
+        checkpoints.layer_inputs.append(x)
         read = x, layout.reversed(x)
         outputs = POOL.array(layout.shape, stack.P, stack.dtype), POOL.array(layout.shape, stack.P, stack.dtype)
         for d, k in enumerate((2 * layer, 2 * layer + 1)):
@@ -114,7 +114,7 @@ def _backward_both(inputs, for_forward, packed, checkpoints, gradients, dropout)
     """`backward` of a bidirectional stack."""
     stack, layout, d_output = inputs.stack, inputs.layout, gradients.d_output
     for layer in range(stack.num_layers - 1, -1, -1):
-        x = checkpoints.of_layers[layer]
+        x = checkpoints.layer_inputs[layer]
         d_x = new_array(layout, x.shape[-1], stack.dtype)
         d_outputs, read = split_directions(stack, layout, d_output), (x, layout.reversed(x))
         d_read = d_x, POOL.array(layout.shape, x.shape[-1], stack.dtype)
@@ -156,9 +156,9 @@ def _backward_chain(inputs, for_forward, packed, segments, states, x, d_output, 
             POOL.give_back_all([reserve, output])
             rows, reserve = segment.rows, POOL.bytes(stack.reserve_bytes(packed, segment))
             output = POOL.array(segment.shape, stack.P, stack.dtype)
-            of_layers, saved = stack.sections(packed, segment, reserve, None)
-        of_layers[0] = x[segment.slice]
-        chain = Chain(segment, of_layers, state, saved)
+            layer_inputs, saved = stack.sections(packed, segment, reserve, None)
+        layer_inputs[0] = x[segment.slice]
+        chain = Chain(segment, layer_inputs, state, saved)
         masks = forward_chain(stack, chain, for_forward, empty_states(state), output, threads, dropout)
         d_after, d_before = [], []
         for d in gradients.d_state_0:

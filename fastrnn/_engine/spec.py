@@ -177,7 +177,7 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class CellSpec:
-    """What a cell is.
+    """The specification of a cell.
 
     Parameters
     ----------
@@ -191,8 +191,8 @@ class CellSpec:
         In the order of the kernels: weight_ih, weight_hh, bias_ih, bias_hh and others.
     options : tuple of str
         The options that its functions take besides weights.
-    kernel : callable
-        ``kernel(options)`` is the name of the cell in C. Default: `name`.
+    kernel : callable, optional
+        ``kernel(options)`` returns the name of the cell in C. Default: `name`.
     check : callable
         ``check(options)`` raises a ValueError if options of a layer do not fit together.
     """
@@ -243,7 +243,7 @@ class CellSpec:
         options : mapping
             Options of the cell whose values are sizes may stand in shapes.
         names : sequence of str
-            What messages call the weights.
+            The names of the weights in messages.
         known : mapping of str to int
             Sizes that are known from elsewhere.
 
@@ -326,7 +326,7 @@ SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN, SLSTM)}
 
 @cache
 def member_names(spec: CellSpec, argument: str, pattern: str) -> tuple[tuple[str, ...], str]:
-    """What messages call the members of a tuple of states, and the tuple: "state (h_0)" and so on, and "(h_0, c_0)".
+    """The names in messages of the members of a tuple of states, "state (h_0)" etc., and of the tuple, "(h_0, c_0)".
 
     `pattern` names a state: "{}_0", for example.
     """

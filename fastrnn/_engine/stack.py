@@ -78,7 +78,7 @@ class Stack:
         return for_forward, _core.pack(self.kernel, weights, True, threads, isa, POOL)
 
     def reserve_bytes(self, packed, layout):
-        """The bytes of `reserve`, in which a forward pass keeps what its backward pass needs: see `sections`."""
+        """The bytes of `reserve`, the saved activations of a forward pass: see `sections`."""
         inputs = (len(packed) - 1) // len(self.directions)
         size = inputs * padded_bytes(layout.rows * self.output_width * self.dtype.itemsize)
         for one in packed:
@@ -134,7 +134,7 @@ class Dropout:
         return np.random.Generator(generator).random(x.shape) >= self.probability
 
     def apply(self, mask, x):
-        """Apply a mask to x, or to the gradient of what came of it, in place."""
+        """Apply a mask in place, to the input of a layer or to its gradient."""
         x *= mask
         x *= self.scale
 
@@ -184,17 +184,35 @@ def infer(inputs, packed, state_n):
         Padded, in new memory.
     """
     stack, layout, x = inputs.stack, inputs.layout, inputs.x
+    if stack.count == 1:
+        return infer_one(inputs, packed, state_n)
     if len(stack.directions) == 2:
         return _infer_both(inputs, packed, state_n)
     (reverse,) = stack.directions
     if reverse:
         x, layout = layout.reversed(x), layout.of_direction(reverse)
     output = new_array(layout, stack.P, stack.dtype, reverse)
-    if len(packed) == 1:
-        call = ForwardCall(packed[0], 0, x, layout.offsets, inputs.state_0, state_n, output, None, layout.resets)
-        _core.forward([call], False, most_threads())
+    _infer_chain(stack, packed, layout, x, inputs.state_0, state_n, output)
+    if reverse:
+        POOL.give_back(x)
+    return as_returned(layout, output, reverse)
+
+
+def infer_one(inputs, packed, state_n):
+    """`infer` of one layer in one direction."""
+    stack, layout, x = inputs.stack, inputs.layout, inputs.x
+    (reverse,) = stack.directions
+    is_plain = not reverse and layout.offsets is None
+    if is_plain:
+        output = np.empty((layout.T, layout.B, stack.P), stack.dtype)
     else:
-        _infer_chain(stack, packed, layout, x, inputs.state_0, state_n, output)
+        output = new_array(layout, stack.P, stack.dtype, reverse)
+        x = layout.reversed(x) if reverse else x
+    resets = layout.resets if layout.resets is None else layout.of_direction(reverse).resets
+    call = ForwardCall(packed[0], 0, x, layout.offsets, inputs.state_0, state_n, output, None, resets)
+    _core.forward([call], False, most_threads())
+    if is_plain:
+        return output
     if reverse:
         POOL.give_back(x)
     return as_returned(layout, output, reverse)
@@ -292,7 +310,7 @@ def split_directions(stack, layout, d_output):
 
 
 def forward(inputs, packed, state_n, reserve, dropout=None, gates=None):
-    """The output of all layers, with what `backward` needs of them in `reserve`.
+    """The output of all layers, whose activations are saved in `reserve` for `backward`.
 
     Parameters
     ----------
@@ -316,26 +334,26 @@ def forward(inputs, packed, state_n, reserve, dropout=None, gates=None):
     reverse = is_chain and stack.directions[0]
     if reverse:
         x, layout = layout.reversed(x), layout.of_direction(reverse)
-    of_layers, saved = stack.sections(packed, layout, reserve, x, clear=True)
+    layer_inputs, saved = stack.sections(packed, layout, reserve, x, clear=True)
     output = new_array(layout, stack.output_width, stack.dtype, reverse)
     if is_chain:
-        chain = Chain(layout, of_layers, inputs.state_0, saved)
+        chain = Chain(layout, layer_inputs, inputs.state_0, saved)
         masks = forward_chain(stack, chain, packed, state_n, output, most_threads(), dropout, gates, reverse)
         if reverse:
             POOL.give_back(x)
     else:
-        masks = _forward_both(inputs, packed, of_layers, saved, state_n, output, dropout, gates)
+        masks = _forward_both(inputs, packed, layer_inputs, saved, state_n, output, dropout, gates)
     return as_returned(layout, output, reverse), masks
 
 
 def forward_chain(stack, chain, packed, state_n, output, threads, dropout=None, gates=None, reverse=False):
-    """Forward of a chain: writes state_n, (L, B, n), output, (..., P), and what the chain keeps.
+    """Forward of a chain: writes state_n, (L, B, n), output, (..., P), and the arrays of the chain.
 
     Parameters
     ----------
     chain : Chain
     threads : int
-        What `most_threads` says.
+        The result of `most_threads`.
     reverse : bool
         Whether the sequences are in opposite order; it matters for `gates` alone.
 
@@ -361,15 +379,15 @@ def forward_chain(stack, chain, packed, state_n, output, threads, dropout=None, 
     return masks
 
 
-def _forward_both(inputs, packed, of_layers, saved, state_n, output, dropout, gates):
-    """`forward` of a bidirectional stack, whose layers read `of_layers`: writes output, and returns the masks."""
+def _forward_both(inputs, packed, layer_inputs, saved, state_n, output, dropout, gates):
+    """`forward` of a bidirectional stack, whose layers read `layer_inputs`: writes output, and returns the masks."""
     stack, masks = inputs.stack, []
-    for layer, x in enumerate(of_layers):
+    for layer, x in enumerate(layer_inputs):
         masks.append(dropout.mask(layer, 0, x) if layer and dropout else None)
         if masks[layer] is not None:
             dropout.apply(masks[layer], x)
         outputs = _run_both(inputs, packed, layer, x, state_n, saved, gates)
-        join(stack, inputs.layout, outputs, output if layer == stack.num_layers - 1 else of_layers[layer + 1])
+        join(stack, inputs.layout, outputs, output if layer == stack.num_layers - 1 else layer_inputs[layer + 1])
     return masks
 
 
@@ -384,7 +402,7 @@ def backward(inputs, packed, reserve, gradients, dropout=None, masks=None):
         The weights of the forward pass, packed for backward.
     gradients : Gradients
     masks : list, optional
-        What `forward` has returned; made again if not given.
+        The masks that `forward` returned; made again if not given.
 
     Returns
     -------
@@ -397,15 +415,15 @@ def backward(inputs, packed, reserve, gradients, dropout=None, masks=None):
     if reverse:
         x, d_output = layout.reversed(x), None if d_output is None else layout.reversed(d_output)
         layout = layout.of_direction(reverse)
-    of_layers, saved = stack.sections(packed, layout, reserve, x)
+    layer_inputs, saved = stack.sections(packed, layout, reserve, x)
     d_x = new_array(layout, stack.I, stack.dtype, reverse)
     if is_chain:
-        chain = Chain(layout, of_layers, inputs.state_0, saved)
+        chain = Chain(layout, layer_inputs, inputs.state_0, saved)
         backward_chain(stack, chain, packed, gradients, d_output, d_x, most_threads(), dropout, masks)
         if reverse:
             POOL.give_back_all([x, d_output])
     else:
-        _backward_both(inputs, packed, of_layers, saved, gradients, d_x, dropout, masks)
+        _backward_both(inputs, packed, layer_inputs, saved, gradients, d_x, dropout, masks)
     return as_returned(layout, d_x, reverse)
 
 
@@ -448,11 +466,11 @@ def backward_chain(
         d_output = d_input
 
 
-def _backward_both(inputs, packed, of_layers, saved, gradients, d_x, dropout, masks):
-    """`backward` of a bidirectional stack, whose layers read `of_layers`: writes d_x and the gradients."""
+def _backward_both(inputs, packed, layer_inputs, saved, gradients, d_x, dropout, masks):
+    """`backward` of a bidirectional stack, whose layers read `layer_inputs`: writes d_x and the gradients."""
     stack, layout, d_output = inputs.stack, inputs.layout, gradients.d_output
     for layer in range(stack.num_layers - 1, -1, -1):
-        x = of_layers[layer]
+        x = layer_inputs[layer]
         d_input = POOL.array(layout.shape, stack.output_width, stack.dtype) if layer else d_x
         d_outputs, read = split_directions(stack, layout, d_output), (x, layout.reversed(x))
         d_inputs, calls = (d_input, POOL.array(layout.shape, x.shape[-1], stack.dtype)), []
