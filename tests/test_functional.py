@@ -84,6 +84,23 @@ def test_against_the_reference(isa, threads, cell, options, dtype, T, B, I, H):
     assert_close(drawn(cell, T, B, I, H, dtype=dtype, **options))
 
 
+@pytest.mark.parametrize(
+    "T, B, H",
+    [
+        (40, 32, 64),  # 32 steps would have a row more than a chunk of gates may have, in float64 16
+        (100, 40, 228),  # and the last 92 or 46 a row more than a chunk of the backward pass
+    ],
+)
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ragged_batches_of_several_chunks(T, B, H, dtype, threads, num_threads):
+    """B sequences of T steps and one of a single step; a chunk has whole steps, in memory for a number of rows."""
+    threads(num_threads)
+    case = drawn("lstm", T, B + 1, 3, H, dtype=dtype, lengths=[1] + [T] * B)
+    assert_close(case)
+    assert infer(functional, case)[0].tobytes() == run(functional, case)["output"].tobytes()
+
+
 @given(case=cases(relu=False), dtype=st.sampled_from([np.float32, np.float64]))
 @settings(max_examples=200 * DEPTH, deadline=None)
 def test_any_options(case, dtype):
