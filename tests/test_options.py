@@ -262,6 +262,14 @@ def test_dropout_comes_from_the_rng():
     assert first == second and first[0] != first[1] and outputs(4) != first
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_every_layer_has_a_mask_of_its_own(bidirectional):
+    layer = fastrnn.RNN(5, 6, num_layers=4, dropout=0.5, bidirectional=bidirectional, rng=1)
+    _, _, tape = layer.forward(np.ones((7, 3, 5), np.float32))
+    masks = tape.masks[1:] if bidirectional else tape.levels[0].masks[1:]
+    assert len({mask.tobytes() for mask in masks}) == 3
+
+
 def test_gradients_of_dropout_are_those_of_the_masked_net():
     """With its masks given, the net is linear in what comes out of them: finite differences in float64."""
     for bidirectional in (False, True):

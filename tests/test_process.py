@@ -313,3 +313,11 @@ def test_decayed_states_are_flushed_and_not_lost_early():
     assert c_n[0, 0] == np.float32(2.0**-126)
     _, (_, c_n) = functional.lstm(np.zeros((127, 1, 1), np.float32), (None, c_0), *weights)
     assert c_n[0, 0] == 0
+
+
+@pytest.mark.parametrize("B, H", [(64, 16), (4, 128)], ids=["rows shared", "units shared"])
+def test_helpers_flush_decayed_states_too(B, H, threads):
+    threads(3)
+    weights = np.zeros((4 * H, 1), np.float32), np.zeros((4 * H, H), np.float32)
+    _, (_, c_n) = functional.lstm(np.zeros((127, B, 1), np.float32), (None, np.ones((B, H), np.float32)), *weights)
+    assert not c_n.any()

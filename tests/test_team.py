@@ -303,6 +303,31 @@ def test_no_helper_spins_once_calls_are_over():
 
 @needs_threads
 @needs_linux
+def test_helpers_that_sleep_are_woken():
+    """All of them, though a call wakes one alone: each of those it has woken wakes two more."""
+    run("""
+    def naps():
+        "How often each helper has gone to sleep."
+        found = {}
+        for task in helpers():
+            lines = (task / "status").read_text().splitlines()
+            (found[task.name],) = [int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches")]
+        return found
+
+    _core.team_policy("patient")
+    fastrnn.set_num_threads(5)
+    results()
+    time.sleep(0.1)
+    before = naps()
+    layer(x)
+    time.sleep(0.1)
+    after = naps()
+    assert len(before) == 4 and all(after[name] > before[name] for name in before), (before, after)
+    """)
+
+
+@needs_threads
+@needs_linux
 def test_helpers_are_made_when_they_are_wanted():
     run("""
     small = fastrnn.LSTM(8, 8, rng=0)
