@@ -4,13 +4,14 @@ import copy
 import gc
 import pickle
 import threading
+import warnings
 import weakref
 
 import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _config, _parametrized
+from fastrnn import _config, _core, _parametrized
 
 T, B, I, H, L = 9, 5, 7, 35, 2
 
@@ -59,6 +60,20 @@ def test_frozen_parameters_are_read_only_and_cannot_be_made_writeable():
     with pytest.raises(ValueError, match="^params: the layer is frozen"):
         layer.load_state_dict(layer.state_dict())
     assert layer.params.flat.tobytes() == before.tobytes()
+
+
+def test_an_array_of_another_shape_is_frozen_too():
+    """One whose shape somebody has changed, in whose place `params` gives out another."""
+    layer = fastrnn.LSTM(I, H, rng=1)
+    earlier = layer.params["weight_hh_l0"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        earlier.shape = (H, 4 * H)
+    assert layer.params["weight_hh_l0"].shape == (4 * H, H)
+    layer.freeze()
+    assert not earlier.flags.writeable
+    layer.unfreeze()
+    assert earlier.flags.writeable
 
 
 @pytest.mark.parametrize("make", [lambda: fastrnn.LSTM(I, H, rng=1), lambda: fastrnn.GRUCell(I, H, rng=1)])
@@ -236,6 +251,20 @@ def test_out_is_written_and_returned():
     room = np.empty((B + 1, H), np.float32)  # x_t and out overlap in part
     room[1:] = x[4]
     assert stream.step(room[1:], out=room[:-1]).tobytes() == output[4].tobytes()
+
+
+def test_out_may_overlap_x_while_threads_share_a_step(threads):
+    """What one thread writes, another still reads; most of all where the caller does a helper's share after its own."""
+    threads(2)
+    _core.team_policy("erratic")
+    layer = fastrnn.LSTM(64, 64, rng=1)
+    x = draw(20, 64, 64)
+    output, _ = layer(x)
+    stream = layer.stream(64)
+    room = np.empty((65, 64), np.float32)
+    for x_t, expected in zip(x, output):
+        room[1:] = x_t
+        assert stream.step(room[1:], out=room[:-1]).tobytes() == expected.tobytes()
 
 
 def test_any_array_like_is_an_input():
@@ -430,8 +459,6 @@ def test_large_tapes_leave_nothing(monkeypatch):
 
 
 def test_weights_of_another_precision_are_refused():
-    from fastrnn import _core
-
     layer = fastrnn.LSTM(I, H, dtype=np.float64, rng=1)
     layer.freeze()
     stream = layer.stream()
