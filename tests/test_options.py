@@ -401,6 +401,16 @@ def test_layers_side_by_side_or_in_turn_give_the_same_bits(threads, cls, T, B, H
             assert output.tobytes() == expected["output"].tobytes()
 
 
+@pytest.mark.parametrize("I", [3, 512])
+def test_layers_in_turn_that_need_different_memory(I, threads):
+    """Narrow or wide inputs of the lowest layer, whose rows are copied if they are wide."""
+    threads(1)
+    layer = fastrnn.GRU(I, 70, num_layers=2, dtype=np.float64, rng=1)
+    case = case_of(layer, 20, 32)
+    assert_close(results(layer, *case), reference_results(layer, *case), tolerance=2e-12)
+    assert layer(*case[:2])[0].tobytes() == results(layer, *case)["output"].tobytes()
+
+
 def test_more_layers_than_run_together():
     layer = fastrnn.GRU(3, 5, num_layers=19, dtype=np.float64, rng=1)
     case = case_of(layer, 6, 4, [6, 2, 0, 5])

@@ -314,7 +314,7 @@ def test_helpers_that_sleep_are_woken():
             (found[task.name],) = [int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches")]
         return found
 
-    _core.team_policy("patient")
+    _core.team_policy("erratic")
     fastrnn.set_num_threads(5)
     deadline = time.monotonic() + 20  # for a busy machine
     while len(helpers()) < 4 and time.monotonic() < deadline:
@@ -322,10 +322,10 @@ def test_helpers_that_sleep_are_woken():
     time.sleep(0.1)
     before, woken = naps(), []
     while len(woken) < 4 and time.monotonic() < deadline:
-        layer(x)
+        results()
         time.sleep(0.1)
-        woken = [name for name, times in naps().items() if times > before.get(name, times)]
-    assert len(woken) >= 4, (before, woken)
+        woken = [name for name, times in naps().items() if times > before[name]]
+    assert len(woken) == 4, (before, woken)
     """)
 
 
