@@ -94,7 +94,7 @@ class Tree:
         units = [*sorted(self.csrc.rglob("*.c")), *self.package.glob("*.pyx")]
         used, missing = [], []
         for unit in units:
-            target = objects / f"{unit.name}.o"
+            target = objects / ("-".join(unit.relative_to(self.tree).parts) + ".o")
             sources = dependencies(target)
             if changed is not None and (changed in sources or changed == unit):
                 target = again / target.name
@@ -221,7 +221,7 @@ def table(results):
     for mutation in mutations():
         result = results.get(mutation.name, {"state": "not run", "by": ""})
         by = f"`{result['by']}`" if ".py" in result["by"] else result["by"]
-        lines.append(f"| {mutation.name}: {mutation.why} | `{mutation.file}` | {by or result['state']} |")
+        lines.append(f"| {mutation.name} | `{mutation.file}` | {by or result['state']} |")
     return "\n".join(lines)
 
 
