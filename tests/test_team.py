@@ -341,7 +341,7 @@ def test_helpers_that_sleep_are_woken():
     while len(woken) < 4 and time.monotonic() < deadline:
         results()
         time.sleep(0.1)
-        woken = [name for name, times in naps().items() if times > before[name]]
+        woken = [name for name, times in naps().items() if times > before.get(name, times)]
     assert len(woken) == 4, (before, woken)
     """)
 
