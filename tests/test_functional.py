@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import fastrnn
 from depth import DEPTH
 from fastrnn import functional, reference
-from recurrent_cases import BIASES, CELLS, alone, cases, draw, infer, run, turned, with_beyond
+from recurrent_cases import BIASES, CELLS, alone, as_tuple, cases, draw, infer, of_cell, run, turned, with_beyond
 
 # Relative to the largest number of an array, or to one.
 TOLERANCE = {np.float32: 4e-6, np.float64: 2e-14}
@@ -106,6 +106,23 @@ def test_against_the_reference(isa, threads, cell, options, dtype, T, B, I, H):
     assert_close(drawn(cell, T, B, I, H, dtype=dtype, **options))
 
 
+@pytest.mark.parametrize(
+    "T, B, H",
+    [
+        (40, 32, 64),  # 32 steps would have a row more than a chunk of gates may have, in float64 16
+        (100, 40, 228),  # and the last 92 or 46 a row more than a chunk of the backward pass
+    ],
+)
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ragged_batches_of_several_chunks(T, B, H, dtype, threads, num_threads):
+    """B sequences of T steps and one of a single step; a chunk has whole steps, in memory for a number of rows."""
+    threads(num_threads)
+    case = drawn("lstm", T, B + 1, 3, H, dtype=dtype, lengths=[1] + [T] * B)
+    assert_close(case)
+    assert infer(functional, case)[0].tobytes() == run(functional, case)["output"].tobytes()
+
+
 @given(case=cases(relu=False), dtype=st.sampled_from([np.float32, np.float64]))
 @settings(max_examples=200 * DEPTH, deadline=None)
 def test_any_options(case, dtype):
@@ -190,12 +207,27 @@ def test_time_may_be_cut(cell, options):
     options = {name: value for name, value in options.items() if name not in ("lengths", "reverse", "resets")}
     case = drawn(cell, 11, 4, 6, 33, **options)
     output, *state_n = infer(functional, case)
+    cuts = [slice(0, 1), slice(1, 4), slice(4, 11)]
     state, parts = case.state, []
-    for part in (case.x[:1], case.x[1:4], case.x[4:]):
-        y, *state = infer(functional, case._replace(x=part, state=tuple(state)))
+    for cut in cuts:
+        y, *state = infer(functional, case._replace(x=case.x[cut], state=tuple(state)))
         parts.append(y)
     assert np.concatenate(parts).tobytes() == output.tobytes()
     assert [s.tobytes() for s in state] == [s.tobytes() for s in state_n]
+
+    forward, backward = (getattr(functional, f"{cell}_{direction}") for direction in ("forward", "backward"))
+    state, tapes, parts = of_cell(case, case.state), [], []
+    for cut in cuts:
+        _, state, tape = forward(case.x[cut], state, **case.weights, **case.options)
+        tapes.append(tape)
+    d_state = of_cell(case, case.d_state_n)
+    for cut, tape in zip(cuts[::-1], tapes[::-1]):
+        d_x, d_state, _ = backward(tape, case.d_output[cut], d_state)
+        parts.insert(0, d_x)
+    whole = run(functional, case)
+    assert np.concatenate(parts).tobytes() == whole["d_x"].tobytes()
+    for name, d in zip(("d_h_0", "d_c_0"), as_tuple(d_state)):
+        assert d.tobytes() == whole[name].tobytes(), name
 
 
 def test_a_rectifier_passes_a_nan():

@@ -72,6 +72,8 @@ def test_every_number_of_rows(B, dtype, isa):
         (300, 2, 8, 600),  # more steps than fit one chunk of gates
         (700, 8, 5, 260),  # nor one chunk of the backward pass
         (1, 3, 1030, 1),
+        (3, 30, 1024, 20),  # rows of x that all begin in one set of the cache, which are copied
+        (3, 4, 1024, 128),  # by all threads, where these share the hidden units
     ],
 )
 @pytest.mark.parametrize("num_threads", [1, 2])
