@@ -20,9 +20,11 @@ def pool():
     return _core.Pool(1 << 20)
 
 
-def packed(H=64, backward=False, pool=None):
-    weights = np.zeros((4 * H, H), np.float32), np.zeros((4 * H, H), np.float32)
-    (one,) = _core.pack(_core.Kernel("lstm"), [weights], backward, 1, "generic", pool)
+def packed(H=64, backward=False, pool=None, peephole=False):
+    weights = [np.zeros((4 * H, H), np.float32), np.zeros((4 * H, H), np.float32)]
+    if peephole:
+        weights += [None, None, None, np.zeros((3, H), np.float32)]
+    (one,) = _core.pack(_core.Kernel("lstm"), [tuple(weights)], backward, 1, "generic", pool)
     return one
 
 
@@ -101,6 +103,8 @@ def test_packed_weights(pool):
     assert packed(63, pool=pool) is not one
     assert packed(backward=True, pool=pool) is not one
     assert packed(pool=pool) is one and len(pool) == 0
+    pool.give_back(one)
+    assert packed(peephole=True, pool=pool).nbytes == packed(peephole=True).nbytes > packed().nbytes
 
 
 def test_calls_give_back_what_they_take():
