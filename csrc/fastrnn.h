@@ -1,8 +1,8 @@
 /* fastrnn: fused recurrent kernels. This header is the manual of the C interface; it needs neither Python nor NumPy.
  *
  * Arrays are row-major, contiguous and of one precision, `real` below: float for FASTRNN_F32, double for FASTRNN_F64.
- * T time steps, B sequences, I inputs, H hidden units; each may be 0 but H. P is the number of columns of h: H, or less
- * or more with a recurrent projection. G = gates * H rows of weights. The equations stand in kernels/cells/.
+ * T time steps, B sequences, I inputs, H hidden units; each may be 0, except H. P is the number of columns of h: H,
+ * or another number with a recurrent projection. G = gates * H rows of weights. The equations are in kernels/cells/.
  *
  * N is the number of rows of all steps: T * B, or less in a ragged batch. A ragged batch has the packed ragged layout,
  * PyTorch's PackedSequence: the sequences are sorted by length, the longest first; step t has the batch_sizes[t]
@@ -57,13 +57,14 @@ __attribute__((visibility("default")))
 int fastrnn_has_threads(void);
 const char *fastrnn_compiler(void);
 
-/* Cells. A cell is known by its name: "lstm", "gru", "rnn_tanh", "rnn_relu". */
+/* Cells have names: "lstm", "gru", ... fastrnn_cell_at() lists them, from cell 0 on. */
 typedef int fastrnn_cell;
 fastrnn_cell fastrnn_find_cell(const char *name); /* -1 for an unknown name */
 
 enum { FASTRNN_MOST_STATES = 4, FASTRNN_MOST_CELLS = 16 };
 
-/* Properties that a caller needs to allocate arrays. State 0 is h, with P columns; each other state has H columns. */
+/* The properties of a cell that decide the shapes of arrays. State 0 is h, with P columns; each other state has H
+ * columns. */
 typedef struct {
     const char *name; /* NULL past the last cell */
     int gates;        /* rows of weight_ih and of weight_hh for each hidden unit */
@@ -86,7 +87,7 @@ typedef struct {
 } fastrnn_options;
 
 /* Packed weights: a copy in the order in which the kernels of one instruction set and precision read them. Any number
- * of calls may use one at a time. */
+ * of calls may use one at the same time. */
 typedef struct fastrnn_packed fastrnn_packed;
 typedef enum { FASTRNN_FORWARD = 0, FASTRNN_BACKWARD = 1 } fastrnn_pass;
 
@@ -108,16 +109,16 @@ typedef struct {
     void *context;
 } fastrnn_interruption;
 
-/* Packs weights for one pass. *packed: NULL, or a packed object to reuse, which no call uses; it is freed if it is too
- * small. After a cancellation it is such an object. interruption: may be NULL. */
+/* Packs weights for one pass. *packed: NULL, or packed weights that no call uses, whose memory is reused if it is large
+ * enough and freed otherwise; so it is after a cancellation. interruption: may be NULL. */
 fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *,
                             const fastrnn_interruption *, int threads, fastrnn_packed **packed);
 size_t fastrnn_packed_bytes(const fastrnn_packed *); /* 0 for NULL */
 void fastrnn_packed_free(fastrnn_packed *);          /* NULL is ignored */
 
-/* The tape: one block of memory in which forward saves the activations of N rows for backward. Every byte of it is
- * written. Offsets in bytes of its arrays; SIZE_MAX for an array that the cell does not save. The block is aligned as
- * `real`; at a multiple of 64 bytes it is faster. */
+/* The tape: one block of memory in which forward saves the activations of N rows for backward. Every byte is written.
+ * The fields are the offsets of its arrays in bytes; SIZE_MAX for an array that the cell does not save. The block is
+ * aligned as `real`; alignment to 64 bytes is faster. */
 typedef struct {
     size_t bytes;                       /* SIZE_MAX: more than a size_t can hold */
     size_t gates;                       /* (N, G): the gates after their activation, see fastrnn_gate_columns */
@@ -133,7 +134,7 @@ void fastrnn_gate_columns(fastrnn_dtype, fastrnn_cell, ptrdiff_t H, ptrdiff_t *c
 typedef struct {
     ptrdiff_t T, B;
     const ptrdiff_t *offsets;                 /* (T + 1) the first row of each step, then N; or NULL: B rows a step */
-    const uint8_t *resets;                    /* (N) or NULL: 1 where the states become zeros before the row's step */
+    const uint8_t *resets;                    /* (N) or NULL: 1 if the states become zeros before the row's step */
     const fastrnn_packed *packed;             /* for forward: decides cell, I, H, P, instruction set and precision */
     const void *x;                            /* (N, I) */
     const void *state_0[FASTRNN_MOST_STATES]; /* (B, P) and (B, H): the states before the first step */
@@ -157,39 +158,41 @@ typedef struct {
     void *d_state_0[FASTRNN_MOST_STATES];       /* (B, P) and (B, H) written */
     void *d_weight_ih, *d_weight_hh;            /* (G, I), (G, P) written */
     void *d_bias_ih, *d_bias_hh;                /* (G) written; or NULL */
-    void *d_weight_hr, *d_peephole;             /* (P, H), (peepholes, H) written where there is such a weight */
-    /* A long sequence may be taken in several calls of some steps each, the last steps first. Their results have the
-     * bits of one call. Each call is told the rows of all steps after its own, which are done, and of those before,
-     * which are to come; one call for all has 0 and 0. The gradients of the weights, the last six, are complete after
-     * the call with rows_before = 0; until then the caller keeps them and `sums` between the calls, untouched. */
+    void *d_weight_hr, *d_peephole;             /* (P, H), (peepholes, H) written if the weight exists */
+    /* A long sequence may be computed in several calls of some steps each, the last steps first; the results have the
+     * bits of a single call. rows_after: the rows of later steps, which earlier calls have computed; rows_before: the
+     * rows of earlier steps, which later calls will compute; 0 and 0 for a single call. The gradients of the weights,
+     * the last six arrays, are complete after the call with rows_before = 0; until then the caller keeps them and
+     * `sums` unchanged between the calls. */
     ptrdiff_t rows_after, rows_before;
-    void *sums; /* fastrnn_sums_bytes() bytes, written; aligned as real; not used where both are 0 */
+    void *sums; /* fastrnn_sums_bytes() bytes, written; aligned as real; unused if both are 0 */
 } fastrnn_backward_args;
 
-/* Bytes of `sums`, which the calls for one sequence of `rows` rows share. packed: for backward. May be 0; SIZE_MAX if
- * no size_t can hold it. */
+/* The size in bytes of `sums`, which the calls for one sequence of `rows` rows share. packed: for backward. It may be
+ * 0; SIZE_MAX if no size_t can hold it. */
 size_t fastrnn_sums_bytes(const fastrnn_packed *packed, ptrdiff_t rows);
 
-/* Memory that calls use and leave behind for the next, at most 32 MiB. Used by one call at a time. */
+/* Memory that a call uses and keeps for the next one, up to 32 MiB. One call at a time may use it. */
 typedef struct fastrnn_workspace fastrnn_workspace;
-fastrnn_workspace *fastrnn_workspace_create(void); /* NULL if there is no memory */
+fastrnn_workspace *fastrnn_workspace_create(void); /* NULL if out of memory */
 void fastrnn_workspace_free(fastrnn_workspace *);  /* NULL is ignored */
 
 /* Runs calls of one precision, T, B and offsets, side by side on the cores where that is faster: the directions of a
  * layer, or, `stacked`, layers on top of each other, where forward each call's x is the output of the call before, and
- * backward, the top layer first, each call's d_output is the d_x of the call before. The bits do not depend on it.
+ * backward, the top layer first, each call's d_output is the d_x of the call before. The results have the same bits
+ * side by side or one after the other.
  *
  * count: 1 to FASTRNN_MOST_CALLS. workspace: may be NULL; then the memory is allocated and freed. interruption: may be
- * NULL. threads: at most so many are used, and no more than the calling thread may have processors; fewer where fewer
- * are faster, where other calls compute at the same time, and where helper threads do not come in time. 0: one for each
- * core. 1: other threads are not even looked at. */
+ * NULL. threads: the most threads that are used; never more than the processors that the calling thread may use, and
+ * fewer if that is faster, if other calls compute at the same time, or if helper threads do not start in time. 0: one
+ * for each core. 1: the calling thread alone. */
 enum { FASTRNN_MOST_CALLS = 16 };
 fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, int stacked, fastrnn_workspace *,
                                const fastrnn_interruption *, int threads);
 fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, int stacked, fastrnn_workspace *,
                                 const fastrnn_interruption *, int threads);
 
-/* A ragged batch as its caller has it: arrays (T, B, ...) of any strides between steps and between sequences, in which
+/* A ragged batch in padded layout: arrays (T, B, n) of any strides between steps and between sequences, in which
  * sequence b has length_b <= T steps. `bytes` is the size of one contiguous row of n numbers; `step` and `sequence` are
  * the strides in bytes. */
 typedef struct {
@@ -199,21 +202,22 @@ typedef struct {
     const ptrdiff_t *lengths; /* (B): in that order */
 } fastrnn_ragged;
 
-/* From an array (T, B, n) to its packed rows (N, n), and back; the array becomes 0 beyond the lengths. */
+/* fastrnn_gather: rows (N, n) written, the packed rows of an array (T, B, n). fastrnn_scatter: array (T, B, n) written
+ * from its packed rows, 0 beyond the lengths. */
 fastrnn_status fastrnn_gather(const fastrnn_ragged *, size_t bytes, const void *array, ptrdiff_t step,
                               ptrdiff_t sequence, void *rows, const fastrnn_interruption *, int threads);
 fastrnn_status fastrnn_scatter(const fastrnn_ragged *, size_t bytes, const void *rows, void *array, ptrdiff_t step,
                                ptrdiff_t sequence, const fastrnn_interruption *, int threads);
 
-/* reversed (N, n): rows (N, n) with the steps of each sequence in the opposite order. */
+/* reversed (N, n) written: rows (N, n) with the steps of each sequence in the opposite order. */
 fastrnn_status fastrnn_reverse(const fastrnn_ragged *, size_t bytes, const void *rows, void *reversed,
                                const fastrnn_interruption *, int threads);
 
-/* y[k] = sigmoid(x[k]), or tanh(x[k]), as the cells compute them; k < n. x and y may be the same array. */
+/* y (n) written: sigmoid(x), or tanh(x), as the cells compute them. x and y may be the same array. */
 void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, ptrdiff_t n, const void *x, void *y);
 
-/* A hash of `bytes` bytes: tells whether an array has changed, with all but certainty for every change if the words of
- * the key were drawn at random. It differs from key to key and from processor to processor. */
+/* A hash of `bytes` bytes, by which a change of an array is detected: with a key of random words, different bytes have
+ * different hashes with near certainty. It depends on the key and on the processor. */
 enum { FASTRNN_KEY_WORDS = 129 };
 uint64_t fastrnn_fingerprint(const uint64_t key[FASTRNN_KEY_WORDS], const void *data, size_t bytes);
 

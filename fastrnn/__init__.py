@@ -1,7 +1,7 @@
 """Fast recurrent layers for NumPy: fused kernels, forward and backward, the same bits on every run.
 
-The layers are `LSTM`, `GRU` and `RNN`, one step of each `LSTMCell`, `GRUCell` and `RNNCell`; one layer on raw arrays is
-`fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
+The layers are `LSTM`, `GRU` and `RNN`; `LSTMCell`, `GRUCell` and `RNNCell` compute one step. `fastrnn.functional` has
+the same on raw arrays, and `fastrnn.reference` in plain NumPy.
 """
 
 try:

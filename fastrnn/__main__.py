@@ -1,4 +1,4 @@
-"""``python -m fastrnn``: print the configuration, then hold every kernel against the reference.
+"""``python -m fastrnn``: print the configuration, then compare every kernel with the reference.
 
 The exit status is 1 if one is off.
 """
@@ -99,7 +99,7 @@ instruction set that this processor can run with the reference. The exit status 
 
 ENVIRONMENT = """\
 environment variables, read when fastrnn is imported:
-  FASTRNN_ISA       the instruction set to use: generic, avx2, avx512 or neon; default: the best there is
+  FASTRNN_ISA       the instruction set to use: generic, avx2, avx512 or neon; default: the fastest
   OMP_NUM_THREADS   the number of threads that a call may use; default: the physical cores that its thread may use
   OMP_THREAD_LIMIT  the most threads that a call may use; default: no limit
 """

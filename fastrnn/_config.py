@@ -1,4 +1,4 @@
-"""The instruction set in use, and everything else that was chosen at run time."""
+"""The instruction set in use, and the other choices made at run time."""
 
 import contextlib
 import os

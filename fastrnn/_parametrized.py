@@ -1,4 +1,4 @@
-"""What layers and cells have in common: named parameters, and what becomes of them."""
+"""The base of layers and cells: named parameters, freezing, loading, pickles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYERS: dict[str, type[Parametrized]] = {}
 
 
 class Restored(NamedTuple):
-    """In place of the argument `rng`: parameters that exist, and their generator."""
+    """Existing parameters and their generator, given in place of the argument `rng` by unpickling."""
 
     params: Parameters
     rng: np.random.Generator
@@ -33,7 +33,7 @@ class Restored(NamedTuple):
 class Frozen:
     """Frozen parameters, packed for each direction of each layer.
 
-    One object, so that a call in another thread never mixes those of two freezes.
+    They are one object, so that a call in another thread never mixes the weights of two freezes.
     """
 
     __slots__ = ("fingerprint", "for_forward", "for_backward")
@@ -75,7 +75,7 @@ class Parametrized:
             code = cls.__init__.__wrapped__.__code__  # type: ignore[attr-defined]
             arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
             cls._spec, cls._option_names = spec, tuple(name for name in OPTIONS if name in arguments)
-            cls.__module__ = "fastrnn"  # the public name, in pickles, too, whatever module the class stands in
+            cls.__module__ = "fastrnn"  # the public name, also in pickles, rather than that of the module
             LAYERS[cls.__name__] = cls
 
     def _construct(self, arguments: dict[str, Any]) -> None:
@@ -127,14 +127,14 @@ class Parametrized:
         """Check options together, and warn of those that have no effect if the object is not a copy."""
 
     def _arrangement(self, options: dict[str, Any]) -> tuple[int, tuple[bool, ...], tuple[str, ...]]:
-        """The number of layers; the directions of each, whether reverse; and what names of parameters end in.
+        """The number of layers; the directions of each, whether reverse; and the suffixes of parameter names.
 
-        An ending is a format string of the number of the layer, one for each direction.
+        A suffix is a format string of the number of the layer, one for each direction.
         """
         raise NotImplementedError
 
     def _split(self, arrays):
-        """The arrays of each direction of each layer, in the order of the cell's weights, None where there is none."""
+        """The arrays of each direction of each layer, in the order of the cell's weights; None for an absent one."""
         weights = []
         for names in self._names:
             weights.append(tuple(map(arrays.get, names)))
@@ -257,14 +257,14 @@ class Parametrized:
                     f"give {{k.removeprefix({prefix!r}): v for k, v in mapping.items() if k.startswith({prefix!r})}}"
                 ]
             raise ValueError("mapping: does not fit " + "\n    ".join([f"{self!r}:", *problems]))
-        # Whatever can fail or warn, and whatever shares memory with a parameter, is copied first.
+        # Copied first: a cast may fail or warn, and arrays may share memory with the parameters.
         new = self._params.empty_like()
         for name, array in given.items():
             new[name] = array  # type: ignore[assignment]  # None is among the problems
         self._params._flat[...] = new._flat
 
     def _prefixes(self, names):
-        """What stands before all names of parameters, as in the state_dict of a module that has such a layer."""
+        """The prefix of all names of parameters, as in the state_dict of a module that contains such a layer."""
         *_, last = self._params
         found = [name.removesuffix(last) for name in names if isinstance(name, str) and name.endswith("." + last)]
         return [prefix for prefix in found if all(prefix + name in names for name in self._params)]
@@ -282,9 +282,9 @@ class Parametrized:
 
         Notes
         -----
-        Every array that `params` gives out becomes read-only, those given out before included. What cannot be seen is
-        a writeable view that somebody has made of one of them before: writing to it changes `params` and not the
-        results; only the first `forward` would raise a ValueError.
+        Every array of `params` becomes read-only, including arrays that were read before. A writeable view that was made
+        of one before stays writeable: writing to it changes `params` and not the results; only the first `forward`
+        would raise a ValueError.
         """
         params = self._params
         try:

@@ -35,8 +35,8 @@ def set_num_threads(num_threads: int) -> None:
     num_threads : int
         At least 1. The default is ``OMP_NUM_THREADS`` where that is set, else the number of physical cores that
         the calling thread may use at the time of the call: its affinity and the CPU quotas of its cgroups are looked
-        at again when they may have changed. ``OMP_THREAD_LIMIT`` is a limit to both. A call uses no more threads than
-        it may use processors, whatever is set.
+        at again when they may have changed. ``OMP_THREAD_LIMIT`` is a limit to both. A call never uses
+        more threads than it may use processors.
 
     Raises
     ------
@@ -49,8 +49,8 @@ def set_num_threads(num_threads: int) -> None:
     -----
     No result depends on it, to the last bit.
 
-    In a process made by ``fork`` every call uses one thread, whatever is set. Processes that shall use more are to be
-    started by "spawn", or by a "forkserver" that has not imported fastrnn.
+    In a process made by ``fork`` every call uses one thread. Start processes that shall use more by "spawn", or by a
+    "forkserver" that has not imported fastrnn.
     """
     global _num_threads
     number = integer("num_threads", num_threads)
@@ -60,7 +60,7 @@ def set_num_threads(num_threads: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The number of threads that a call may use now: what `set_num_threads` has set, or the default that it tells of.
+    """The number of threads that a call may use now: the number set by `set_num_threads`, or its default.
 
     In a process made by ``fork`` it is 1.
     """
@@ -68,7 +68,7 @@ def get_num_threads() -> int:
 
 
 def most_threads() -> int:
-    """The same, for a call of the kernels: 0 leaves it to them to look at the processors."""
+    """The number of threads for a call of the kernels; with 0 the kernels count the processors themselves."""
     return 1 if _forked else _num_threads or (get_num_threads() if _limit < MOST_THREADS else 0)
 
 

@@ -1,4 +1,4 @@
-"""What is checked and converted at the Python boundary; below it every array is trusted.
+"""Checks and conversions of arguments at the Python boundary; below it every array is trusted.
 
 Every error starts with the argument's name. Nothing is formatted unless an error occurs.
 
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastrnn import _core
 
-# Of float32 or float64, which the arguments of a call decide and no checker can follow.
+# Of float32 or float64: the arguments of a call decide, which no type checker can follow.
 Array = NDArray[Any]
 State = tuple[ArrayLike | None, ArrayLike | None] | list[ArrayLike | None]
 FourStates = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None] | list[ArrayLike | None]
@@ -111,23 +111,23 @@ def x_hint(array):
 
 
 def requires_grad(value):
-    """Whether it is a torch tensor whose values torch would rather not hand over."""
+    """Whether the value is a torch tensor that requires grad, which torch does not convert to an array."""
     return getattr(value, "requires_grad", False) is True
 
 
 def detached(value):
-    """For values that are copied, as from one state_dict to another: the gradient has no part in that."""
+    """The value without its autograd graph, for values that are copied, as from one state_dict to another."""
     return value.detach() if requires_grad(value) else value
 
 
 def check_cast(name, array, dtype):
-    """Refuses what NumPy's "same_kind" rule does not cast to the dtype."""
+    """Refuse an array that NumPy's "same_kind" rule does not cast to the dtype."""
     if not np.can_cast(array.dtype, dtype, "same_kind"):
         raise TypeError(f"{name}: cannot be cast from {array.dtype} to {dtype} by NumPy's 'same_kind' rule")
 
 
 def check_array(name, array, symbols, sizes, dtype):
-    """Refuses an array that cannot be cast or is not of exactly these sizes; None is one."""
+    """Refuse an array that cannot be cast or is not of exactly these sizes; None passes."""
     if array is not None:
         if array.dtype is not dtype:
             check_cast(name, array, dtype)
@@ -144,7 +144,7 @@ def check_flags(name, array, symbols, sizes):
 
 
 def check_state(name, array, symbols, sizes, dtype):
-    """check_array of an initial state, of whose B sequences there may also be one, for all of them."""
+    """check_array of an initial state, whose axis of B sequences may also be 1, for all of them."""
     if array is not None and array.shape != sizes:
         check_cast(name, array, dtype)
         if array.shape != (*sizes[:-2], 1, sizes[-1]):
@@ -154,9 +154,9 @@ def check_state(name, array, symbols, sizes, dtype):
 
 
 def initial_state(array, sizes, dtype, private):
-    """An initial state as the kernels read it: zeros for None, the state of one sequence for all where there is one.
+    """An initial state as the kernels read it: zeros for None, a single state broadcast to all sequences.
 
-    With `private` it is memory that the caller does not share.
+    With `private` the memory is not shared with the caller.
     """
     if array is None:
         return np.zeros(sizes, dtype)
@@ -175,16 +175,16 @@ def is_shared(given, B):
 def over_sequences(d_state):
     """The gradient (..., 1, n) of a shared state: the sum of (..., B, n), from the first sequence to the last.
 
-    The sum is one in float64, rounded once to the dtype of d_state.
+    The sum is computed in float64 and rounded once to the dtype of d_state.
     """
     if not d_state.shape[-2]:
         return np.zeros((*d_state.shape[:-2], 1, d_state.shape[-1]), d_state.dtype)
-    with np.errstate(all="ignore"):  # infinite gradients are no news
+    with np.errstate(all="ignore"):  # gradients may be infinite
         return np.add.accumulate(d_state, axis=-2, dtype=np.float64)[..., -1:, :].astype(d_state.dtype)
 
 
 def members(name, value, count, names):
-    """The members of a tuple or list of so many, which messages show as `names`; None stands for all of them None."""
+    """The `count` members of a tuple or list, which messages show as `names`; None stands for a tuple of None."""
     if value is None:
         return (None,) * count
     if not isinstance(value, (tuple, list)):
@@ -196,7 +196,7 @@ def members(name, value, count, names):
 
 
 def single(name, value, ndim):
-    """The one member of a state, of so many axes, as it is."""
+    """The state of a cell with one state, unchanged; refuses a tuple or list that looks like an LSTM's."""
     if isinstance(value, (tuple, list)):
         for member in value:
             if member is None or getattr(member, "ndim", 0) == ndim:
@@ -206,7 +206,7 @@ def single(name, value, ndim):
 
 
 def check_bytes(name, shape, width, itemsize):
-    """Refuses a T and B with which an array (T, B, width) could not be addressed."""
+    """Refuse T and B for which memory could not address an array (T, B, width)."""
     T, B = shape
     # NumPy, too, counts an empty axis as one.
     if (T or 1) * (B or 1) * width * itemsize > sys.maxsize:
@@ -218,7 +218,7 @@ def check_bytes(name, shape, width, itemsize):
 
 # Names of arguments
 
-# What other libraries call an argument, and what it is called here.
+# Names of arguments in other libraries, and here.
 ALIASES = {
     "hx": "state", "initial_state": "state", "input": "x", "mask": "lengths", "seq_lengths": "lengths",
     "seed": "rng", "random_state": "rng",
@@ -228,7 +228,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def names_arguments(function: Function) -> Function:
-    """The function, which says what an argument is called here if it is given under the name of another library."""
+    """The function; an argument under another library's name raises a TypeError with the name used here."""
 
     @functools.wraps(function)
     def call(*args, **kwargs):
@@ -339,7 +339,7 @@ def checked_lengths(array, T, B):
 
 
 def check_given(*gradients):
-    """Refuses a backward without any gradient of the results."""
+    """Refuse a backward call without any gradient of the results."""
     for gradient in gradients:
         if gradient is not None:
             return
@@ -347,7 +347,10 @@ def check_given(*gradients):
 
 
 def check_tape(tape, expected, place="third"):
-    """`place` is that of the tape among what forward returns."""
+    """Refuse an object that is not a tape of the expected class.
+
+    `place` is the place of the tape among the results of forward, for the message.
+    """
     if type(tape) is not expected:
         kind = type(tape)
         raise TypeError(

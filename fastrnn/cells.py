@@ -356,7 +356,7 @@ class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
     input_size, hidden_size, bias, dtype, rng
         As for `LSTMCell`.
     nonlinearity : {"tanh", "relu"}, default "tanh"
-        What makes the state of its sum; it comes after `bias`.
+        The activation; the argument comes after `bias`.
     clip : float, optional
         Bounds the input of the activation to [-clip, clip]. Default: no bound.
 
@@ -394,7 +394,7 @@ class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
 
     @property
     def nonlinearity(self) -> str:
-        """What makes the state of its sum, "tanh" or "relu"."""
+        """The activation, "tanh" or "relu"."""
         return self._options["nonlinearity"]
 
     @property

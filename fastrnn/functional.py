@@ -1,10 +1,10 @@
-"""One layer, one direction, stateless, on raw arrays: the kernels with nothing around them.
+"""Functions on raw arrays: one direction of one layer each, and the stateless form of any number of them.
 
-Each function checks its arguments and hands them to the engine, as the layers do. `fastrnn.reference` has the same
-functions in plain NumPy.
+Each function checks its arguments and calls the engine, as the layers do. `fastrnn.reference` has the same functions in
+plain NumPy.
 
 Every array argument may be anything that `np.asarray` takes, of any strides, alignment, byte order
-and writeability; what cannot be read in place is copied. Everything is cast to the dtype of
+and writeability; an array that cannot be read in place is copied. Everything is cast to the dtype of
 `weight_ih`, float32 or float64, by NumPy's "same_kind" rule. Shapes: T steps, B sequences, I
 inputs, H hidden units, P numbers in h, which are H but for an LSTM with a projection.
 """
@@ -166,15 +166,15 @@ def lstm(
     weight_hr : array_like, (P, H), optional
         A projection of the output. Default: none, and P is H.
     weight_peephole : array_like, (3, H), optional
-        What the gates i, f and o see of the cell state. Default: nothing.
+        Weights from the cell state to the gates i, f and o. Default: none.
     recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}, default "sigmoid"
         The activation of the gates i, f and o: sigmoid; max(0, min(1, x/5 + 1/2)) of Keras 2 and ONNX; or
         max(0, min(1, x/6 + 1/2)) of Keras 3 and torch.nn.Hardsigmoid.
     activation : {"tanh", "relu"}, default "tanh"
         The activation of g and of c_t.
     clip : float, optional
-        Bounds the input of these activations, but not c_t, to [-clip, clip], as ONNX Runtime does. No gradient passes where it is
-        reached. Default: no bound.
+        Bounds the input of these activations, but not c_t, to [-clip, clip], as ONNX Runtime does. No gradient passes
+        where the bound is reached. Default: no bound.
     lengths : array_like of int, (B,), optional
         Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
     resets : array_like of bool, (T, B), optional
@@ -671,10 +671,10 @@ def forward(
     seed: int = 0,
     **options: Any,
 ) -> tuple[Array, tuple[Array, ...], Array]:
-    """Run layers over a sequence and return everything that their backward pass needs as one array of bytes.
+    """Run layers over a sequence and return the activations for their backward pass as one array of bytes.
 
-    The stateless form, for the autograd of other libraries: between `forward` and `backward` nothing is kept but
-    arrays, which may be copied, saved and sent to other processes. The layers run side by side as in `fastrnn.LSTM`,
+    This is the stateless form, for the autograd of other libraries: between `forward` and `backward` only arrays are
+    kept, which may be copied, saved and sent to other processes. The layers run side by side as in `fastrnn.LSTM`,
     and the results have the same bits.
 
     Parameters
@@ -698,7 +698,7 @@ def forward(
     bidirectional : bool, default False
         Whether D is 2: the second direction of each layer reads the sequences from their ends.
     dropout : float, default 0.0
-        The probability with which a number between two layers is set to zero; the others are divided by the rest.
+        The probability with which a number between two layers is set to zero; the others are divided by 1 - dropout.
     seed : int, default 0
         Decides, with the shapes, which elements `dropout` sets to zero. At least 0.
     **options
@@ -775,7 +775,7 @@ def backward(
     reserve : array_like of uint8
         The reserve that `forward` returned, or a copy of it.
     kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, **options
-        As they were in `forward`. Whether they are the same is not checked beyond the shapes.
+        As in `forward`. Only their shapes are checked.
     d_output : array_like, (T, B, D*P), optional
         The gradient with respect to `output`. Default: zeros.
     d_state_n : tuple of array_like, (L*D, B, P) and (L*D, B, H), optional

@@ -1,4 +1,4 @@
-"""Layers: parameters, several layers deep and in both directions, around the functions of `fastrnn.functional`."""
+"""Layers: parameters, and the equations of `fastrnn.functional` in any number of layers and in both directions."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
     # Computation
 
     def stream(self, batch_size: int | None = None) -> Stream[Given, Returned]:
-        """The layer, one step a call, carrying its state.
+        """Return a stream: the layer, computing one step per call and carrying its state.
 
         Parameters
         ----------
@@ -112,8 +112,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         Returns
         -------
         stream : Stream
-            ``y_t = stream.step(x_t)``, ``stream.state``, ``stream.reset()``. It has the weights of this moment,
-            and shares them if the layer is frozen.
+            ``y_t = stream.step(x_t)``, ``stream.state``, ``stream.reset()``. It has a copy of the weights
+            as they are now, and shares them if the layer is frozen.
 
         Raises
         ------
@@ -247,11 +247,11 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         x, state, lengths, resets
             As for a call of the layer.
         checkpoint_every : int, optional
-            Keep the state of each so many steps only, and let `backward` run forward again in between: memory for
+            Keep the state at every so many steps only; `backward` then runs forward again in between. That is memory for
             T / checkpoint_every + checkpoint_every steps instead of T, and the same bits. A bidirectional
             layer's inner layers keep their inputs, too. Default: keep everything.
         return_gates : bool, default False
-            Whether to return `gates`, too. Not with `checkpoint_every`, which is there to do without them.
+            Whether to return `gates`, too. Not with `checkpoint_every`, which does not keep them.
 
         Returns
         -------
@@ -261,7 +261,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             For `backward`. Tapes are independent of each other. The parameters may be changed before
             the backward pass, `x` may not.
         gates : list of dict of ndarray, only with `return_gates`
-            Of each layer and direction, in the order of `state`, what it computed at every step: "i", "f", "g", "o" and
+            For each layer and direction, in the order of `state`, its gates at every step: "i", "f", "g", "o" and
             "c" of an LSTM, "r", "z" and "n" of a GRU, after their activations, (T, B, H); and "h", the output of that
             layer before any `dropout`, (T, B, H_out). Each in the axes of `output`, zero beyond a sequence's length,
             and a copy.
@@ -314,8 +314,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
     ) -> tuple[Array, Returned, Parameters]:
         """The gradients of a loss through one `forward`.
 
-        May be called any number of times with one tape; it accumulates nothing. The parameters are taken
-        as they were at the `forward`.
+        May be called any number of times with one tape; it accumulates nothing. The gradient is that of
+        the parameters at the `forward`.
 
         Parameters
         ----------
@@ -488,7 +488,7 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
         Whether `x` and `output` are (B, T, ...) rather than (T, B, ...). The state is not affected.
     dropout : float, default 0.0
         The probability with which `forward`, not a call of the layer, sets a number between two layers to zero; the
-        others are divided by what remains of one.
+        others are divided by 1 - dropout.
     bidirectional : bool, default False
         Whether each layer also has weights that read the sequences from their ends; the outputs stand side by side.
     reverse : bool, default False
@@ -510,7 +510,7 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
     ----------
     params : Parameters
         weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H_out), bias_ih_l0 (4*H,), bias_hh_l0 (4*H,), weight_hr_l0 (H_out, H)
-        and weight_peephole_l0 (3, H), those that there are; then the same with the suffix _l0_reverse; and then those
+        and weight_peephole_l0 (3, H), as far as they exist; then the same with the suffix _l0_reverse; and then those
         of layer 1 with (4*H, D*H_out) for weight_ih_l1, and so on. Rows are in the order i, f, g, o.
 
     Raises
@@ -578,8 +578,8 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
 class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
     """A layer of gated recurrent units, or a stack of them, as torch.nn.GRU.
 
-    See `fastrnn.functional.gru` for the equations and their source. Gate order,
-    names and shapes of the parameters are those of torch.nn.GRU, so that its state_dict can be loaded.
+    See `fastrnn.functional.gru` for the equations and their source; gate order, names and shapes of the parameters are
+    those of torch.nn.GRU, so that its state_dict can be loaded.
 
     Parameters
     ----------
@@ -665,7 +665,7 @@ class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
         As for `LSTM`.
     nonlinearity : {"tanh", "relu"}, default "tanh"
-        What makes h_t of its sum; it comes after `num_layers`.
+        The activation; the argument comes after `num_layers`.
     clip : float, optional
         Bounds the input of the activation to [-clip, clip]. Default: no bound.
 
@@ -710,7 +710,7 @@ class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
 
     @property
     def nonlinearity(self) -> str:
-        """What makes h_t of its sum, "tanh" or "relu"."""
+        """The activation, "tanh" or "relu"."""
         return self._options["nonlinearity"]
 
     @property

@@ -21,7 +21,7 @@ PICKLE_VERSION = 1
 
 
 def checked_version(state, newest, what):
-    """Raises a ValueError unless `state`, of a pickle, has a version from 1 to `newest`."""
+    """Raise a ValueError unless `state`, of a pickle, has a version from 1 to `newest`."""
     version = state.get("version") if isinstance(state, dict) else None
     if type(version) is not int or version < 1:
         raise ValueError(f"{what}: expected a version of at least 1, got {version!r}")
@@ -30,7 +30,7 @@ def checked_version(state, newest, what):
 
 
 def check_values(name, value, array):
-    """Refuses an array whose values a parameter cannot take."""
+    """Refuse an array whose dtype or shape does not fit a parameter."""
     check_cast(name, value, array.dtype)
     if value.shape != array.shape:
         raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
@@ -55,8 +55,8 @@ class Parameters(Mapping[str, Array]):
     All arrays start as zeros. A whole optimizer step is one line: ``params.flat -= rate * d_params.flat``.
     """
 
-    # _flat is never given out. _whole is what `flat` gives out; it and the _arrays are replaced by new views once
-    # somebody has assigned to their shape.
+    # `flat` returns _whole, a view of _flat, and never _flat itself. _whole and the _arrays are replaced by new views
+    # once their shape has been assigned to.
     __slots__ = ("_arrays", "_flat", "_whole", "_displaced", "_layout", "_frozen")
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
@@ -77,7 +77,7 @@ class Parameters(Mapping[str, Array]):
         memory = allocate(size * dtype.itemsize + ALIGNMENT, np.uint8)
         start = -memory.__array_interface__["data"][0] % ALIGNMENT
         self._layout = layout
-        self._frozen = None  # what a layer that has frozen these makes of them
+        self._frozen = None  # the packed weights of a layer that has frozen these, or None
         self._flat = np.ndarray(size, dtype, memory, start)
         self._whole = self._flat.view()
         self._arrays = self._views()
@@ -94,9 +94,9 @@ class Parameters(Mapping[str, Array]):
         return array.shape == shape and array.dtype == self._flat.dtype and array.flags.c_contiguous
 
     def _replacement(self, array, new):
-        """The view `new`, to be given out from now on in place of `array`, which somebody has given another shape."""
+        """The view `new`, returned from now on in place of `array`, whose shape was assigned to."""
         new.flags.writeable = array.flags.writeable
-        # Whoever has it may go on writing to it; freeze has to reach it, too.
+        # Its holder may go on writing to it; freeze has to reach it, too.
         self._displaced = [one for one in self._displaced if one() is not None] + [weakref.ref(array)]
         return new
 

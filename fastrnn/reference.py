@@ -1,11 +1,11 @@
-"""The meaning of every kernel, in plain NumPy: same signatures as `fastrnn.functional`.
+"""The definition of every kernel in plain NumPy, with the signatures of `fastrnn.functional`.
 
-Written to be read and to be compared with, not to be fast. It computes in the dtype of the weights;
+It is written to be read and compared with, not to be fast. It computes in the dtype of the weights;
 with float64 weights it is the yardstick of the float32 kernels.
 
 Notation: T steps, B sequences, I inputs, H hidden units, P numbers of a projected output (H without a
-projection); `d_a` is the gradient of the loss with respect to `a` and has a's shape. First comes what
-the cells share: the time loop with ragged batches and resets, the products with the weights, and the
+projection); `d_a` is the gradient of the loss with respect to `a` and has a's shape. First come the parts
+that the cells share: the time loop with ragged batches and resets, the products with the weights, and the
 activations. Then come the cells. A cell is a step forward, the same step backward, whose parts carry the
 numbers of the forward parts that they undo, and a signature. In a step, B counts the sequences that have
 not ended yet.
@@ -53,7 +53,7 @@ __all__ = [
 FourArrays = tuple[Array, Array, Array, Array]
 
 
-# What the cells share: a call
+# Shared by the cells: a call
 
 
 class Cell(NamedTuple):
@@ -73,7 +73,7 @@ class Cell(NamedTuple):
 
 
 class Tape:
-    """What a backward needs of its forward: private copies, never altered."""
+    """The values that a backward needs from its forward: private copies, never altered."""
 
     __slots__ = ("cell", "options", "sizes", "weights", "steps", "shared")
 
@@ -215,7 +215,7 @@ def run_backward(tape_type, tape, d_output, d_state_n):
     return d_x, as_state(d_state_0), d_weights
 
 
-# What the cells share: products and activations
+# Shared by the cells: products and activations
 
 
 def linear(weights, suffix, a):
@@ -261,7 +261,7 @@ FUNCTIONS = {
 
 
 class Activation:
-    """y = f(z) and its derivative, with z bounded to [-clip, clip] if there is a clip: then 0 where abs(z) >= clip.
+    """y = f(z) and its derivative, with z bounded to [-clip, clip] by a clip: then 0 where abs(z) >= clip.
 
     As in ONNX Runtime, z is a pre-activation of a gate with its biases and peepholes. In a GRU with reset_after=True
     the recurrent product that r scales is no pre-activation of its own. The cell state of an LSTM enters the output
@@ -368,7 +368,7 @@ def lstm_activations(recurrent_activation, activation, clip):
 
 
 class LSTMTape(Tape):
-    """What `lstm_backward` needs of an `lstm_forward`."""
+    """The values that `lstm_backward` needs from an `lstm_forward`."""
 
     __slots__ = ()
 
@@ -504,7 +504,7 @@ def gru_activations(reset_after, **options):
 
 
 class GRUTape(Tape):
-    """What `gru_backward` needs of a `gru_forward`."""
+    """The values that `gru_backward` needs from a `gru_forward`."""
 
     __slots__ = ()
 
@@ -576,7 +576,7 @@ def rnn_activation(nonlinearity, clip):
 
 
 class RNNTape(Tape):
-    """What `rnn_backward` needs of an `rnn_forward`."""
+    """The values that `rnn_backward` needs from an `rnn_forward`."""
 
     __slots__ = ()
 
@@ -708,7 +708,7 @@ SLSTM = Cell(spec.SLSTM, slstm_step, slstm_step_backward)
 
 
 class SLSTMTape(Tape):
-    """What `slstm_backward` needs of an `slstm_forward`."""
+    """The values that `slstm_backward` needs from an `slstm_forward`."""
 
     __slots__ = ()
 

@@ -5,7 +5,7 @@ The parameters lie in the file under their names, as torch.nn has them, little-e
 
     {"format_version": 1, "class": "LSTM", "arguments": {"input_size": 64, ..., "dtype": "float32"}}
 
-Nothing in a file is trusted, executed or allocated for before it has been compared with what the file really holds.
+Nothing in a file is executed. Sizes are compared with the length of the file before anything is allocated.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     "float64": ("F64", np.dtype("<f8")),
 }
 
-# What a file may have, because a parsed header takes some 30 times its size: enough for 341 layers of the kind with the
+# Limits of a file, because a parsed header takes some 30 times its size: enough for 341 layers of the kind with the
 # most parameters (an LSTM with biases, projections and peepholes in both directions has 12), and for more than any
 # parameter needs in the header (its longest entry, with numbers of 20 digits, has less than 180 bytes).
 MOST_TENSORS = 4096
@@ -47,8 +47,8 @@ MOST_PROBLEMS_SHOWN = 8
 def save(path: str | os.PathLike[str], layer: Layer) -> None:
     """Write a layer to a file: its parameters and the arguments it was made with.
 
-    The file is in safetensors format, so that other programs can read the parameters; see `load`. What stood under
-    `path` before is replaced at once and as a whole, or on any error left as it is.
+    The file is in safetensors format, so that other programs can read the parameters; see `load`. A file
+    under `path` is replaced atomically, or left as it is on any error.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     TypeError
         If `path` is not a path, or `layer` not a layer; a subclass is not one, because `load` could not make it.
     ValueError
-        If there is something under `path` that is not a file, or `layer` has more than 4096 parameters.
+        If `path` exists and is not a file, or `layer` has more than 4096 parameters.
     OSError
         If the file cannot be written.
 
@@ -129,7 +129,7 @@ def load(path: str | os.PathLike[str]) -> Layer:
         If the file is damaged, or not one that `save` has written, or of a newer fastrnn. The message starts with
         `path`.
     OSError
-        If the file cannot be read; FileNotFoundError if there is none.
+        If the file cannot be read; FileNotFoundError if it does not exist.
 
     See Also
     --------
@@ -181,7 +181,7 @@ def _import_safetensors():
 
 
 def _write_atomically(path, data):
-    """`path` holds either what it held before or all of `data`, whenever the power fails."""
+    """Replace `path` by a file of `data`, so that a loss of power leaves either the file before or the new one."""
     if not os.path.basename(path) or (os.path.exists(path) and not os.path.isfile(path)):
         raise ValueError(f"{path}: not a file")
     path = os.path.realpath(path)
@@ -212,7 +212,7 @@ def _write_atomically(path, data):
 
 
 def _opener_like(path):
-    """For a new file with the permissions of that under `path` from the start; if there is none, those of the umask."""
+    """For a new file with the permissions of that under `path` from the start; for a new file, those of the umask."""
     try:
         before = os.stat(path)
     except FileNotFoundError:
@@ -237,7 +237,7 @@ def _opener_like(path):
     return opener
 
 
-# Reading. Every ValueError gets the path in front of it in `load`.
+# Reading. `load` puts the path in front of the message of every ValueError.
 
 
 def _read(path):
@@ -381,7 +381,7 @@ def _raise_if_any(problems, prefix=""):
 
 
 def _short(value):
-    """Of what a stranger has written, as much as a message can bear."""
+    """A short representation of a value from a file, for messages."""
     import reprlib
 
     return reprlib.repr(value)

@@ -1,4 +1,4 @@
-"""One step after the other, as the inputs come: a stack of layers that carries its own state."""
+"""Streams: a stack of layers that takes one step per call and carries its own state."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Stream"]
 
 
 class Stream(_core.Steps, Generic[Given, Returned]):
-    """What a layer's `stream` returns: the layer, one step a call, from a state of zeros.
+    """A layer that takes one step per call, from a state of zeros.
 
-    Each `step` gives the bits that the layer would give for the whole sequence. The weights are those of the moment
-    when the stream was made. A stream is one sequence (or batch) in progress: it is for one thread at a time, while
+    The outputs have the bits of a call of the layer with the whole sequence. The weights are those at the time the
+    stream was made. A stream is one sequence (or batch) in progress: it is for one thread at a time, while
     any number of streams of one frozen layer share its packed weights.
     """
 
@@ -36,7 +36,7 @@ class Stream(_core.Steps, Generic[Given, Returned]):
         batch = f" B={self._B}" if self._batched else ""
         return f"<Stream{batch} of {self._layer}>"
 
-    # What step() asks for where an argument is not as the kernel takes it
+    # step() calls these for an argument that is not as the kernel takes it
 
     def _native_x(self, x_t):
         x_t = as_array("x_t", x_t)

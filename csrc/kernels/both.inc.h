@@ -1,7 +1,7 @@
-/* Includes the file that the macro BOTH names, once for each precision: with
+/* Includes the file named by the macro BOTH twice, with these macros defined:
  *   real    float  | double
  *   SUFFIX  f32    | f64
- * defined. Such a file is called NAME.inc.h and writes NAME(f) for a name that exists once per precision. */
+ * Such a file is called *.inc.h and writes NAME(f) for a name that exists once per precision. */
 #define real float
 #define SUFFIX f32
 #include BOTH

@@ -1,4 +1,4 @@
-/* What of activation.inc.h depends on the precision: the degree of the exponential. */
+/* The polynomials of the exponential, whose degree depends on the precision: for activation.inc.h. */
 #ifndef FASTRNN_EXPONENTIAL_H
 #define FASTRNN_EXPONENTIAL_H
 

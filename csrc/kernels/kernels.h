@@ -14,12 +14,13 @@
 #error "fast-math would reorder the sums, and flushes denormals in the whole process"
 #endif
 
-/* A sum over rows takes at most so many of them at a time (fastrnn.h says why). It begins with 0, or goes on from its
- * destination, or begins with 0 and is added to its destination in the end. */
+/* Sums over rows are made in blocks of so many rows, see fastrnn.h. A sum begins with 0 and replaces its destination
+ * (SUM_FRESH); continues from its destination (SUM_ON); or begins with 0 and is added to its destination (SUM_ADDED).
+ */
 enum { BLOCK_ROWS = 512 };
 typedef enum { SUM_FRESH, SUM_ON, SUM_ADDED } sum_start;
 
-/* A packed matrix (K, N), the right-hand side of a GEMM. Only packing and the product know the format. */
+/* A packed matrix (K, N), the right-hand side of a GEMM. Only packing and the product depend on the format. */
 typedef enum {
     FASTRNN_PANELS, /* numbers of the call's precision: panels of `width` columns, each [K][width], the last one
                        zero-padded to a full vector */
@@ -30,8 +31,8 @@ typedef struct {
     void *panels;
 } fastrnn_matrix;
 
-/* The recurrent product of a step has one part, or two parts, the second of which reads results of the first: then a
- * barrier lies between them. */
+/* The recurrent product of a step has one part or two parts. The second part reads results of the first, so a barrier
+ * separates them. */
 enum { MOST_PARTS = 2 };
 
 #define BOTH "kernels/table.inc.h"

@@ -22,8 +22,8 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t p0, ptrdiff_t p1, const real *
     NAME(product)(M, matrix, p0, p1, a, a_row, 1, NAME(zeros), c, c_row);
 }
 
-/* Some tiles of A are packed together, so that a panel of B meets all of them while it is in the caches: no more
- * than SOME_ROWS, which the product would take apart. */
+/* Some tiles of A are packed together, so that a panel of B is multiplied by all of them while it is in the caches; no
+ * more than SOME_ROWS, which the product would split. */
 enum { NAME(OUTER_ROWS) = 8 * TILE_ROWS };
 _Static_assert((int)BLOCK_ROWS * NR * (int)sizeof(real) <= (int)NAME(PANEL_BYTES), "a block is one part of a product");
 static void NAME(outer_product)(ptrdiff_t M, const real *a, ptrdiff_t a_row, const fastrnn_matrix *matrix,

@@ -1,9 +1,9 @@
-/* Activations as the options say: of the gates (recurrent_activation), and of the new value (activation). o is NULL for
- * sigmoid and tanh without a clip. y stands for the result. Back: the gradient of z from d, that of y, which is masked
- * rather than multiplied by a slope of 0, so that an infinite d becomes 0 there. */
+/* The activations that the options select: y = gate(z) by recurrent_activation, y = activation(z) by activation. o is
+ * NULL for sigmoid and tanh without a clip. The functions *_back compute d_z from y and d, the gradient of y. Where the
+ * slope is 0, d is masked rather than multiplied, so that an infinite d becomes 0. */
 INLINE vec NAME(v_min)(vec a, vec b) { return v_sub(v_set1(0), v_max(v_sub(v_set1(0), a), v_sub(v_set1(0), b))); }
 
-/* A NaN stays one in both: it is the second argument. */
+/* z between low and high. A NaN remains NaN, because it is the second argument of both. */
 INLINE vec NAME(bounded)(vec low, vec high, vec z) { return NAME(v_min)(high, v_max(low, z)); }
 
 INLINE vec NAME(clipped)(const fastrnn_options *o, vec z)
@@ -12,18 +12,18 @@ INLINE vec NAME(clipped)(const fastrnn_options *o, vec z)
     return NAME(bounded)(v_set1((real)-o->clip), v_set1((real)o->clip), z);
 }
 
-/* d, or 0 unless low < y < high; d for a NaN. */
+/* d if low < y < high or y is NaN, else 0. */
 INLINE vec NAME(within)(vec low, vec high, vec y, vec d)
 {
     const vec zero = v_set1(0), least = v_set1(sizeof(real) == sizeof(float) ? (real)FLT_MIN : (real)DBL_MIN);
     const vec epsilon = v_set1(sizeof(real) == sizeof(float) ? (real)FLT_EPSILON : (real)DBL_EPSILON);
-    /* From here on y is low or high: of numbers of this precision it is less or more than every one between. */
+    /* Bounds within two units in the last place of low and high: a y beyond them counts as low or high. */
     const vec above_low = v_add(v_fnma(v_negabs(low), epsilon, low), least);
     const vec below_high = v_fma(v_negabs(high), epsilon, high);
     return v_if_negative(v_sub(y, above_low), zero, v_if_negative(v_sub(below_high, y), zero, d));
 }
 
-/* max(0, z): d unless y <= 0, which is y less than the least of normal numbers; so a NaN passes, as in torch. */
+/* max(0, z). Back: 0 where y <= 0, that is, below the least normal number; so a NaN passes, as in torch. */
 INLINE vec NAME(relu)(vec z) { return v_max(v_set1(0), z); }
 INLINE vec NAME(relu_back)(vec y, vec d)
 {
@@ -52,7 +52,7 @@ INLINE vec NAME(gate_back)(const fastrnn_options *o, vec y, vec d)
                         y, d_z);
 }
 
-/* Of c_t, which is not clipped. */
+/* The activation of c_t, which is not clipped. */
 INLINE vec NAME(unclipped_activation)(const fastrnn_options *o, vec z)
 {
     return o && o->activation == FASTRNN_RELU ? NAME(relu)(z) : NAME(tanh)(z);
@@ -61,7 +61,7 @@ INLINE vec NAME(activation)(const fastrnn_options *o, vec z)
 {
     return NAME(unclipped_activation)(o, NAME(clipped)(o, z));
 }
-/* The gradient added to `more`. */
+/* d_z + more, in one fused operation where the slope is not a mask. */
 INLINE vec NAME(unclipped_activation_back)(const fastrnn_options *o, vec y, vec d, vec more)
 {
     if (o && o->activation == FASTRNN_RELU) return v_add(NAME(relu_back)(y, d), more);

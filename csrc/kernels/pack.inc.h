@@ -1,21 +1,22 @@
 /* Packing for the forward pass.
  *
- * The columns of a product are the gates of one part, blocked by hidden unit: those of the first `block` hidden units,
- * gate by gate, then those of the next units; the last block may be short. So one range of panels has all that the cell
- * of these units needs, in one place, and only the very last vector can be less than full. With one gate this is the
- * order of units. A row of gates has the columns of part 0, then those of part 1. */
+ * The columns of a product are the gates of one part, blocked by hidden unit: gate-major within a block of `block`
+ * hidden units; the last block may be short. So one range of panels has all gates of its units, and only the very last
+ * vector can be less than full. With one gate this is the order of units. A row of gates has the columns of part 0,
+ * then those of part 1. */
 
-/* Gates of the parts before this one. */
+/* The number of gates of the parts before this one. */
 INLINE int NAME(gates_before)(const NAME(cell) * cell, int part) { return part ? cell->parts[0] : 0; }
 
-/* The first panel of block b; of the block after the last, the end of the panels. A whole block is whole panels. */
+/* The first panel of block b; for the block past the last, the end of the panels. A full block is a whole number of
+ * panels. */
 INLINE ptrdiff_t NAME(panel_of_block)(int gates, int block, ptrdiff_t H, ptrdiff_t b)
 {
     const ptrdiff_t units = b * block < H ? b * block : H;
     return (gates * units + NR - 1) / NR;
 }
 
-/* The column, within its part, of its first gate's hidden unit j, and the distance to the column of the next gate. */
+/* The column of hidden unit j and the first gate, within the part, and the stride to the column of the next gate. */
 INLINE ptrdiff_t NAME(gate_column)(const int gates, const int block, ptrdiff_t H, ptrdiff_t j, ptrdiff_t *apart)
 {
     const ptrdiff_t first = j / block * block;
@@ -23,7 +24,7 @@ INLINE ptrdiff_t NAME(gate_column)(const int gates, const int block, ptrdiff_t H
     return gates * first + (j - first);
 }
 
-/* The inverse: the row, within its part, of the weights that becomes this column. */
+/* The inverse: the row of the weights, within the part, that becomes this column. */
 INLINE ptrdiff_t NAME(row_of_column)(int gates, int block, ptrdiff_t H, ptrdiff_t column)
 {
     const ptrdiff_t first = column / (gates * block) * block, within = column - gates * first;
@@ -43,8 +44,8 @@ static void NAME(gate_columns)(const NAME(cell) * cell, ptrdiff_t H, ptrdiff_t *
     }
 }
 
-/* Rows of the weight become columns of the panel, VL by VL numbers at a time. Each row is a stream of its own, too many
- * for the processor to see: so the numbers after next are prefetched here. */
+/* Rows of the weight become columns of the panel, VL by VL numbers at a time. The rows are more streams than the
+ * processor's prefetcher follows, so they are prefetched here. */
 static void NAME(pack_gates)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, const real *weight,
                              const fastrnn_matrix *matrix)
 {
@@ -71,7 +72,7 @@ static void NAME(pack_gates)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, pt
     }
 }
 
-/* A row of the product's columns, as long as its panels. */
+/* The bias as a row in the order of the columns, zero-padded to whole panels. */
 static void NAME(pack_bias)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, const real *bias_ih,
                             const real *bias_hh, real *packed)
 {

@@ -8,19 +8,19 @@
  */
 
 #define NR (2 * VL)
-/* The part of a panel that meets all row tiles before the next part: L2 feeds the tiles well enough, and with smaller
- * parts the sums would be stored and loaded again too often. */
+/* Bytes of the part of a panel that is multiplied by all row tiles before the next part: L2 is fast enough for the
+ * tiles, and smaller parts would store and load the sums too often. */
 enum { NAME(PANEL_BYTES) = 64 * 1024 };
 
-/* Rows of the panel that are asked for ahead of their use, into L1 and into L2. Panels lie one after the other, so far
- * ahead is often the next panel: where weight_hh comes from memory at each step, that keeps the transfers going. With
- * fewer rows than four the loop is all loads already, and the processor's own prefetch does better. */
+/* Rows of the panel that are prefetched ahead of their use, into L1 and into L2. Panels are contiguous, so far ahead is
+ * often the next panel: where weight_hh is read from memory at each step, that keeps the transfers going. With fewer
+ * than four rows the loop is bound by loads, and the processor's own prefetch is faster. */
 enum { NAME(ROWS_TO_L1) = 16, NAME(ROWS_TO_L2) = 512 };
 
-/* One tile: mr rows of nv vectors, two vectors to a panel; of the last vector, `lanes` columns are C's. p and start
- * point at the first panel, the next one is p_panel further. start: a row that every row begins with, or NULL to go on
- * from what C holds. add: the sum is not stored but added to C. mr and nv are constants after inlining, so that `sum`
- * lives in registers. */
+/* The microkernel: a register tile of mr rows and nv vectors, two vectors to a panel; C has `lanes` columns of the last
+ * vector. p and start point at the first panel; p_panel is the stride to the next one. start: the row that the sums
+ * begin with, or NULL to begin with the values of C. add: the sum is added to C rather than stored. mr and nv are
+ * constants after inlining, so that `sum` is in registers. */
 INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k,
                        const real *p, ptrdiff_t p_panel, const real *start, int add, real *c, ptrdiff_t c_row,
                        int lanes)
@@ -37,7 +37,7 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
     const real *row[(ROWS + 2) / 3];
     UNROLL for (int j = 0; 3 * j < mr; j++) row[j] = a + 3 * j * a_row;
     for (ptrdiff_t k = 0; k < K; k++) {
-        if (mr <= 3) { /* few rows: keep their numbers in registers and meet each panel vector once */
+        if (mr <= 3) { /* few rows: their numbers stay in registers, each panel vector is loaded once */
             vec x[3];
             UNROLL for (int i = 0; i < mr; i++) x[i] = v_set1(row[0][i * a_row]);
             UNROLL for (int v = 0; v < nv; v++)
@@ -81,7 +81,7 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
     {                                                                                                                  \
         NAME(tile)(mr, nv, K, a, a_row, a_k, p, p_panel, start, add, c, c_row, lanes);                                 \
     }
-/* One panel at a time for many rows; with few rows several, for 8 or more sums that do not wait for each other. */
+/* One panel at a time for many rows; several panels for few rows, so that 8 or more sums are independent. */
 /* clang-format off */
 #define TILES_OF_ROWS(X, mr) X(mr, 1) X(mr, 2)
 #define TILES_TO_4(X)                                                                                                  \
@@ -102,18 +102,18 @@ typedef void (*NAME(tile_function))(TILE_PARAMETERS);
 #define TILE_ENTRY(mr, nv) [mr][nv] = NAME(tile_##mr##_##nv),
 static const NAME(tile_function) NAME(tiles)[TILE_ROWS + 1][9] = {ALL_TILES(TILE_ENTRY)};
 
-/* Rows of A that are taken together, at most. */
+/* The most rows of A that are multiplied together. */
 enum { NAME(SOME_ROWS) = 16 * TILE_ROWS };
 
-/* The next of the even parts of `rest`, each at most `most`: 16 rows are 8 + 8 and not 14 + 2. */
+/* The size of the next part if `rest` is cut into even parts of at most `most`: 16 rows are 8 + 8 and not 14 + 2. */
 INLINE ptrdiff_t NAME(even_part)(ptrdiff_t rest, ptrdiff_t most) { return rest / ((rest + most - 1) / most); }
 
-/* Addresses that say of a start: zeros; or zeros, and the sum is added to what C holds. */
+/* Addresses that stand for a start of zeros, and for a start of zeros with the sum added to C. */
 static const real NAME(zeros)[8 * VL] = {0}, NAME(added)[1] = {0};
 
-/* C[M x N] = start + A P for panels [p0, p1) of the matrix; start and c point at panel 0. start: a row, or zeros, or
- * NULL for what C holds, or `added`, for which K is one part. a_k = 0 says that A was packed by pack_tiles. Some rows
- * of A and a part of K go through all panels before the next part does, because that much of A stays in L2. */
+/* C[M x N] = start + A P for panels [p0, p1) of the matrix; start and c point at panel 0. start: a row; or zeros; or
+ * NULL for the values of C; or `added`, for which K is one part. a_k = 0: A was packed by pack_tiles. Some rows of A
+ * and a part of K are multiplied by all panels before the next part is, because that much of A stays in L2. */
 static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p0, ptrdiff_t p1, const real *a,
                           ptrdiff_t a_row, ptrdiff_t a_k, const real *start, real *c, ptrdiff_t c_row)
 {
@@ -145,7 +145,7 @@ static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p
     }
 }
 
-/* Vectors and columns of the last vector that panel q of N columns has. */
+/* The number of vectors in panel q of N columns, and of columns in its last vector. */
 INLINE int NAME(panel_vectors)(ptrdiff_t N, ptrdiff_t q) { return N - q * NR > VL ? 2 : 1; }
 INLINE int NAME(panel_lanes)(ptrdiff_t N, ptrdiff_t q)
 {
@@ -153,8 +153,8 @@ INLINE int NAME(panel_lanes)(ptrdiff_t N, ptrdiff_t q)
     return rest >= NR ? VL : (int)(rest > VL ? rest - VL : rest);
 }
 
-/* Packs panels [p0, p1) of K rows, row k being at source + k * stride, as the rows from `first` on of the matrix. Some
- * rows at a time, so that their pages are not looked up again for every panel. */
+/* Packs panels [p0, p1) of K rows, row k at source + k * stride, into the rows of the matrix from `first` on. Some rows
+ * at a time, so that each page is translated once and not for every panel. */
 enum { NAME(PACKED_ROWS) = 32 };
 static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real *source, ptrdiff_t stride,
                             ptrdiff_t first, const fastrnn_matrix *matrix)
@@ -173,8 +173,8 @@ static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real 
         }
 }
 
-/* Packs the tiles of A[M x K], A[m, k] at a + m + k * a_k, so that each tile is read in order: [tile][K][its rows].
- * Some rows k at a time, as in pack_rows. */
+/* Packs A[M x K], A[m, k] at a + m + k * a_k, by tiles: [tile][K][rows of the tile], so that the product reads each
+ * tile in order. Some k at a time, as in pack_rows. */
 static void NAME(pack_tiles)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_k, real *tiles)
 {
     for (ptrdiff_t k0 = 0, k1; k0 < K; k0 = k1) {

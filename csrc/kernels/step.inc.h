@@ -1,5 +1,5 @@
-/* One step of any cell: its products, and the order in which the cell's own functions see their numbers. A cell is one
- * file that includes nothing: functions forward and backward on a vector of hidden units of one sequence, and its
+/* One step of any cell: its recurrent product, then the cell's functions on vectors of hidden units. A cell is one file
+ * that includes nothing: functions forward and backward on a vector of hidden units of one sequence, and its
  * specification, which DEFINE_CELL completes. */
 
 INLINE vec NAME(load_lanes)(const real *p, int lanes) { return lanes == VL ? v_load(p) : v_load_n(p, lanes); }
@@ -20,9 +20,9 @@ INLINE void NAME(end_sum)(sum_start start, real *sum, vec s, int lanes)
     NAME(store_lanes)(sum, start == SUM_ADDED ? v_add(NAME(load_lanes)(sum, lanes), s) : s, lanes);
 }
 
-/* A vector of hidden units, or the last of them, of one sequence: pointers as in NAME(step), moved there. gates and
- * recurrent point at the first gate of part 0, gates_1 and recurrent_1 at that of part 1; the next gate of the same
- * part is `apart` further. Peepholes and d_gates are H apart. */
+/* A vector of hidden units of one sequence, of which the first `lanes` exist. The pointers are those of NAME(step) at
+ * these units: gates and recurrent at the first gate of part 0, gates_1 and recurrent_1 at that of part 1. `apart` is
+ * the stride from a gate to the next gate of the same part; the stride of peepholes and d_gates is H. */
 typedef struct {
     ptrdiff_t H, apart;
     const fastrnn_options *options;
@@ -46,7 +46,7 @@ typedef struct {
 #define LOAD(p) NAME(load_lanes)(p, u->lanes)
 #define STORE(p, a) NAME(store_lanes)(p, a, u->lanes)
 
-/* Stores h_t of these units for all its readers. */
+/* Stores h_t of these units: in the output, for the next product, in the tape. */
 INLINE void NAME(store_h)(const NAME(units) * u, vec h)
 {
     STORE(u->h, h);
@@ -60,8 +60,8 @@ INLINE vec NAME(d_h)(const NAME(units_back) * u)
     return v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), LOAD(u->sum));
 }
 
-/* Blocks whose product is taken before their cell, so that the sums are a few kilobytes: but at least four panels, for
- * a single row wants so many. */
+/* Blocks whose product is computed before the cell's functions run on them: their sums take a few kilobytes, but are at
+ * least four panels, which a tile of a single row needs. */
 INLINE ptrdiff_t NAME(blocks_at_a_time)(const int columns, ptrdiff_t rows)
 {
     enum { BYTES = 16 * 1024, FEWEST = 4 * NR };
@@ -69,9 +69,9 @@ INLINE ptrdiff_t NAME(blocks_at_a_time)(const int columns, ptrdiff_t rows)
     return ((fit < FEWEST ? FEWEST : fit) + columns - 1) / columns;
 }
 
-/* The gates of a part are a product and one or two functions: the second function waits for the first, and the
- * processor with it, so it has a pass of its own. gates: of this part; all_gates: of both; before: of the parts before.
- */
+/* One part of a step forward: the product, then one or two functions. The second function depends on results of the
+ * first, whose latency would stall the processor, so it has a pass of its own. gates: the number of gates of this part;
+ * all_gates: of both parts; before: of the parts before this one. */
 INLINE void NAME(step_forward)(const NAME(step) * s, const int has_options, const int part, const int gates,
                                const int before, const int all_gates, const int block, ptrdiff_t r0, ptrdiff_t r1,
                                ptrdiff_t b0, ptrdiff_t b1, void (*const first)(const NAME(units) *),
@@ -123,7 +123,8 @@ INLINE void NAME(step_forward)(const NAME(step) * s, const int has_options, cons
     }
 }
 
-/* Some panels of the product at a time, because each goes through all of a. */
+/* One part of a step backward: some panels of the product at a time, because each panel reads all of a; then the
+ * cell's function. */
 INLINE void NAME(step_backward)(const NAME(step_back) * s, const int has_options, const int gates_0,
                                 const int all_gates, const int block, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0,
                                 ptrdiff_t p1, void (*const back)(const NAME(units_back) *))
@@ -171,10 +172,10 @@ INLINE void NAME(step_backward)(const NAME(step_back) * s, const int has_options
     }
 }
 
-/* Makes NAME(cell_CELL), the specification of a cell: of its functions, and of its further properties, which are
- * designated initializers. The gates of the parts and the block are constants, and so is whether there are options: the
- * loops above are compiled for each case with the cell's functions in place. FIRST (or NULL) and SECOND follow the
- * product of part 0, THIRD that of part 1; BACK follows the product that gives d_h, BACK_1 that of part 1. */
+/* Defines NAME(cell_CELL), the specification of a cell, from its functions and its further properties, which are
+ * designated initializers. The gates of each part, the block and the presence of options are constants: the loops above
+ * are compiled for each case with the cell's functions inlined. FIRST (or NULL) and SECOND follow the product of part
+ * 0, THIRD that of part 1; BACK follows the product that gives d_h, BACK_1 that of part 1. */
 #define FORWARD(OPTIONS, PART, GATES, BEFORE, ALL, BLOCK, FIRST, SECOND)                                               \
     NAME(step_forward)(s, OPTIONS, PART, GATES, BEFORE, ALL, BLOCK, r0, r1, b0, b1, FIRST, SECOND)
 #define BACKWARD(OPTIONS, GATES_0, ALL, BLOCK, BACK)                                                                   \

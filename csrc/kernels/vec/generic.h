@@ -9,7 +9,7 @@
  *   v_max(a, b)         a > b ? a : b, so b where either is NaN
  *   v_negabs(a)         -|a|;  v_copysign(m, s)  |m| with the sign of s;  v_if_negative(x, y, n)  x < 0 ? y : n
  *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + n, n from -(exponent bias), which gives 0, to 0
- *   v_transpose(r)      r[i] becomes what lane i of r[0] .. r[VL - 1] was
+ *   v_transpose(r)      a square of VL vectors transposed in place: lane j of r[i] becomes lane i of r[j]
  *   v_prefetch(p)       the cache line of p will be read soon;  v_prefetch_l2(p)  later, so the second cache will do
  */
 #ifndef FASTRNN_VEC_GENERIC_H
