@@ -307,3 +307,30 @@ class Parametrized:
         """Make the parameters writeable again, and drop their packed form."""
         self._params._frozen = None
         self._params._set_writeable(True)
+
+
+class Clipped(Parametrized):
+    """A layer or cell with the option `clip`."""
+
+    __slots__ = ()
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]
+
+
+class Activated(Clipped):
+    """A layer or cell with options for the activations of its gates."""
+
+    __slots__ = ()
+
+    @property
+    def recurrent_activation(self) -> str:
+        """The activation of the gates."""
+        return self._options["recurrent_activation"]
+
+    @property
+    def activation(self) -> str:
+        """The activation of the new values, "tanh" or "relu"."""
+        return self._options["activation"]

@@ -14,7 +14,7 @@ from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import padded
 from fastrnn._engine.stack import infer_one
 from fastrnn._engine.tape import Tape
-from fastrnn._parametrized import Given, Parametrized, Returned
+from fastrnn._parametrized import Activated, Clipped, Given, Parametrized, Returned
 from fastrnn._validation import (
     Array,
     Nonlinearity,
@@ -204,7 +204,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         return states[0] if len(states) == 1 else tuple(states)
 
 
-class LSTMCell(Cell[State, tuple[Array, Array]], spec=spec.LSTM):
+class LSTMCell(Cell[State, tuple[Array, Array]], Activated, spec=spec.LSTM):
     """One step of a long short-term memory layer, as torch.nn.LSTMCell.
 
     See `fastrnn.functional.lstm` for the equations and their source.
@@ -260,23 +260,8 @@ class LSTMCell(Cell[State, tuple[Array, Array]], spec=spec.LSTM):
     ) -> None:
         self._construct(locals())
 
-    @property
-    def recurrent_activation(self) -> str:
-        """The activation of the gates."""
-        return self._options["recurrent_activation"]
 
-    @property
-    def activation(self) -> str:
-        """The activation of the new values, "tanh" or "relu"."""
-        return self._options["activation"]
-
-    @property
-    def clip(self) -> float | None:
-        """The bound of the input of activations, or None."""
-        return self._options["clip"]
-
-
-class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
+class GRUCell(Cell[ArrayLike, Array], Activated, spec=spec.GRU):
     """One step of a layer of gated recurrent units, as torch.nn.GRUCell.
 
     See `fastrnn.functional.gru` for the equations and their source.
@@ -330,23 +315,8 @@ class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
         """Whether the reset gate comes after the recurrent product."""
         return self._options["reset_after"]
 
-    @property
-    def recurrent_activation(self) -> str:
-        """The activation of the gates."""
-        return self._options["recurrent_activation"]
 
-    @property
-    def activation(self) -> str:
-        """The activation of the new values, "tanh" or "relu"."""
-        return self._options["activation"]
-
-    @property
-    def clip(self) -> float | None:
-        """The bound of the input of activations, or None."""
-        return self._options["clip"]
-
-
-class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
+class RNNCell(Cell[ArrayLike, Array], Clipped, spec=spec.RNN):
     """One step of a plain recurrent layer, as torch.nn.RNNCell.
 
     See `fastrnn.functional.rnn` for the equation and its source.
@@ -396,8 +366,3 @@ class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
     def nonlinearity(self) -> str:
         """The activation, "tanh" or "relu"."""
         return self._options["nonlinearity"]
-
-    @property
-    def clip(self) -> float | None:
-        """The bound of the input of activations, or None."""
-        return self._options["clip"]

@@ -15,7 +15,7 @@ from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import layout_of, padded
 from fastrnn._engine.stack import Dropout, infer
 from fastrnn._engine.tape import Tape
-from fastrnn._parametrized import Given, Parametrized, Returned
+from fastrnn._parametrized import Activated, Clipped, Given, Parametrized, Returned
 from fastrnn._validation import (
     Array,
     Nonlinearity,
@@ -468,7 +468,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         return array.transpose(1, 0, 2) if self._options["batch_first"] else array
 
 
-class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
+class LSTM(Recurrent[State, tuple[Array, Array]], Activated, spec=spec.LSTM):
     """A long short-term memory layer, or a stack of them, as torch.nn.LSTM.
 
     See `fastrnn.functional.lstm` for the equations and their source; gate order, names and shapes of the
@@ -559,23 +559,8 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
         """Whether the gates see the cell state."""
         return self._options["peephole"]
 
-    @property
-    def recurrent_activation(self) -> str:
-        """The activation of the gates."""
-        return self._options["recurrent_activation"]
 
-    @property
-    def activation(self) -> str:
-        """The activation of the new values, "tanh" or "relu"."""
-        return self._options["activation"]
-
-    @property
-    def clip(self) -> float | None:
-        """The bound of the input of activations, or None."""
-        return self._options["clip"]
-
-
-class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
+class GRU(Recurrent[ArrayLike, Array], Activated, spec=spec.GRU):
     """A layer of gated recurrent units, or a stack of them, as torch.nn.GRU.
 
     See `fastrnn.functional.gru` for the equations and their source; gate order, names and shapes of the parameters are
@@ -638,23 +623,8 @@ class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
         """Whether the reset gate comes after the recurrent product."""
         return self._options["reset_after"]
 
-    @property
-    def recurrent_activation(self) -> str:
-        """The activation of the gates."""
-        return self._options["recurrent_activation"]
 
-    @property
-    def activation(self) -> str:
-        """The activation of the new values, "tanh" or "relu"."""
-        return self._options["activation"]
-
-    @property
-    def clip(self) -> float | None:
-        """The bound of the input of activations, or None."""
-        return self._options["clip"]
-
-
-class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
+class RNN(Recurrent[ArrayLike, Array], Clipped, spec=spec.RNN):
     """A plain recurrent layer, or a stack of them, as torch.nn.RNN.
 
     See `fastrnn.functional.rnn` for the equation and its source; names and shapes of the parameters are those of
@@ -712,8 +682,3 @@ class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
     def nonlinearity(self) -> str:
         """The activation, "tanh" or "relu"."""
         return self._options["nonlinearity"]
-
-    @property
-    def clip(self) -> float | None:
-        """The bound of the input of activations, or None."""
-        return self._options["clip"]
