@@ -8,7 +8,8 @@
 
 enum { GROUP_SUMS = 64 };
 
-/* The level of the gradient itself, the sum over all rows: 0 for a block, 1 for a group of blocks, and so on. */
+/* The level of the sum over all rows, the gradient: 0 if that is one block, 1 if it is one group of blocks, and so on.
+ */
 static inline int fastrnn_sum_levels(ptrdiff_t rows)
 {
     int level = 0;
@@ -19,11 +20,11 @@ static inline int fastrnn_sum_levels(ptrdiff_t rows)
 /* Consecutive rows of one block. */
 typedef struct {
     ptrdiff_t rows, block; /* block: its number, from 0 */
-    int opens, closes;     /* whether the first row of the block, and the last one, are among them */
-    int ends;              /* whether no row comes after these */
+    int opens, closes;     /* whether they include the first row of the block, and the last one */
+    int ends;              /* whether they include the last row of all */
 } fastrnn_block_part;
 
-/* Of all rows, so many are done: the next ones, at most `some`. */
+/* The next rows of one block, at most `some`, after `done` of `all` rows. */
 static inline fastrnn_block_part fastrnn_next_part(ptrdiff_t done, ptrdiff_t some, ptrdiff_t all)
 {
     const ptrdiff_t in_block = done % BLOCK_ROWS, left = BLOCK_ROWS - in_block, rows = some < left ? some : left;
