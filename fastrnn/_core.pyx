@@ -2,13 +2,14 @@
 # cython: freethreading_compatible=True
 """Binding of csrc/fastrnn.h: records of calls to C structs, arrays to pointers, status to exception.
 
-Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is checked here. Their shapes are not checked:
-the callers have checked them and have allocated the results. `Steps` does both, for a call that lasts microseconds.
+Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is checked here. Their shapes are not
+checked: the callers have checked them and have allocated the results. `Steps` does both, for a call that lasts
+microseconds.
 
 The weights of one direction of one layer are a tuple in the order of WEIGHTS; absent weights are None, and may be left
-out at the end. A state is a list of arrays (L, B, n), one for each state of the cell, h first. The first axis counts the
-directions of the layers of a stack; the field `index` of a call is the row of these arrays that belongs to the call. The
-arrays may also be (B, n); `index` is then 0.
+out at the end. A state is a list of arrays (L, B, n), one for each state of the cell, h first. The first axis counts
+the directions of the layers of a stack; the field `index` of a call is the row of these arrays that belongs to the
+call. The arrays may also be (B, n); `index` is then 0.
 """
 
 cimport cython
@@ -496,7 +497,7 @@ cdef class KnownWeights:
              Pool pool, x=None, padded=None):
         """Pack plain arrays whose shapes are known, one direction of one layer, without a conversion or a check.
 
-        The shapes and pointers of the arrays are read together with the GIL held, so that no view is needed.
+        The shapes and pointers are read without running Python code in between, so that no view is needed.
 
         Parameters
         ----------

@@ -282,8 +282,8 @@ class Parametrized:
 
         Notes
         -----
-        Every array of `params` becomes read-only, including arrays that were read before. A writeable view that was made
-        of one before stays writeable: writing to it changes `params` and not the results; only the first `forward`
+        Every array of `params` becomes read-only, including arrays that were read before. A writeable view that was
+        made of one before stays writeable: writing to it changes `params` and not the results; only the first `forward`
         would raise a ValueError.
         """
         params = self._params

@@ -1,9 +1,9 @@
 """The specifications of the cells, from which all Python code that depends on a cell follows.
 
-A specification has the gates, the states, the weights with their shapes, and the options of a cell. The names and shapes
-of parameters, the checks of arguments and their messages, the names of gates, representations, files, pickles, and the
-name of the cell in C follow from it. A new cell is a `CellSpec` here, its equations in `fastrnn.reference` and in C, and
-its public classes and functions.
+A specification has the gates, the states, the weights with their shapes, and the options of a cell. The names and
+shapes of parameters, the checks of arguments and their messages, the names of gates, representations, files, pickles,
+and the name of the cell in C follow from it. A new cell is a `CellSpec` here, its equations in `fastrnn.reference` and
+in C, and its public classes and functions.
 
 Shapes are tuples of symbols: I inputs, H hidden units, P elements of h (H without a projection), and products and
 quotients of these, such as "4*H".
@@ -261,7 +261,7 @@ class CellSpec:
             symbols = weight.shape if has_projection else tuple(s.replace("P", "H") for s in weight.shape)
             expected = [size_of(s, sizes) if not s.isdigit() and _is_known(s, sizes) else None for s in symbols]
             fits = len(shape) == len(symbols)
-            if not fits or not all([_solve_dimension(s, n, sizes) for s, n in zip(symbols, shape)]):
+            if not fits or not all(_solve_dimension(s, n, sizes) for s, n in zip(symbols, shape)):
                 raise shape_error(name, symbols, expected, shape)
         return {"P": sizes["H"]} | sizes
 
