@@ -536,8 +536,8 @@ def rnn(
         Default: no bias.
     nonlinearity : {"tanh", "relu"}, default "tanh"
     clip : float, optional
-        Bounds the input of the activation to [-clip, clip], as ONNX does. No gradient passes where the bound is reached.
-        Default: no bound.
+        Bounds the input of the activation to [-clip, clip], as ONNX does. No gradient passes where the bound is
+        reached. Default: no bound.
     lengths : array_like of int, (B,), optional
         Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
     resets : array_like of bool, (T, B), optional

@@ -15,8 +15,8 @@ from fastrnn._validation import over_sequences
 class Tape:
     """The saved activations of one forward pass, for its backward passes; opaque, and never altered by them.
 
-    It has the weights of the forward pass, packed for backward. x is kept by reference if it could be read in place, with a
-    fingerprint that detects a change since. When a tape is deallocated, its memory goes to the pool.
+    It has the weights of the forward pass, packed for backward. x is kept by reference if it could be read in place,
+    with a fingerprint that detects a change since. When a tape is deallocated, its memory goes to the pool.
 
     Parameters
     ----------
