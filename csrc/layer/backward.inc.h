@@ -39,12 +39,12 @@ static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn
     for (ptrdiff_t from = columns.from, to; from < columns.to; from = to) {
         to = columns.to - from < most ? columns.to : from + most;
         if (!fastrnn_team_go(me, 2.0 * (to - from) * N * part.rows)) return;
-        const NAME(sum) some = NAME(sum_from)(gradient, (from - columns.from) * N);
+        const NAME(sum) rest = NAME(sum_from)(gradient, (from - columns.from) * N);
         sum_start start;
-        real *sum = NAME(open_sum)(&b->sums, some, part, &start);
+        real *sum = NAME(open_sum)(&b->sums, rest, part, &start);
         b->kernel->outer_product(to - from, a + from, a_row, &matrix, start, sum,
                                  b->scratch + me->index * b->scratch_size);
-        NAME(close_sum)(&b->sums, b->kernel, some, part, (to - from) * N);
+        NAME(close_sum)(&b->sums, b->kernel, rest, part, (to - from) * N);
     }
 }
 
@@ -514,9 +514,9 @@ static void NAME(backward_piece)(const void *context, const fastrnn_member *me, 
 {
     const NAME(backwards) *all = context;
     const struct NAME(backward) *b = &all->calls[k];
-    const fastrnn_range rows = {0, b->args->B}, some = fastrnn_part(all->t1 - all->t0, items - 1 - item, items);
+    const fastrnn_range rows = {0, b->args->B}, piece = fastrnn_part(all->t1 - all->t0, items - 1 - item, items);
     if (item == 0) NAME(first_h_prev)(b, all->t0);
-    NAME(backward_rows)(b, me, rows, all->t0, all->t1, all->t0 + some.from, all->t0 + some.to);
+    NAME(backward_rows)(b, me, rows, all->t0, all->t1, all->t0 + piece.from, all->t0 + piece.to);
 }
 
 static void NAME(backwards_end_chunk)(const void *context, const fastrnn_member *me)

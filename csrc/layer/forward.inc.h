@@ -384,9 +384,9 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
     char *memory = fastrnn_borrow(workspace, &layout);
     if (!memory) return FASTRNN_OUT_OF_MEMORY;
     for (int k = 0; k < count; k++) NAME(place_forward)(&calls[k], memory);
-    const ptrdiff_t some = args->T > 0 ? rows_of_step(&s, 0) : 0;
+    const ptrdiff_t active = args->T > 0 ? rows_of_step(&s, 0) : 0;
     int complete = 1;
-    if (some > 0) {
+    if (active > 0) {
         fastrnn_team team;
         fastrnn_team_open(&team, how.members, how.alone, interruption);
         if (how.side_by_side)
@@ -398,8 +398,8 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
     for (int k = 0; k < count; k++) /* state_n of the sequences without a step */
         for (int n = 0; n < calls[k].cell->states; n++) {
             const ptrdiff_t columns = n ? args[k].packed->H : args[k].packed->P;
-            copy_bytes((real *)args[k].state_n[n] + some * columns, (const real *)args[k].state_0[n] + some * columns,
-                       args[k].B - some, columns, sizeof(real));
+            copy_bytes((real *)args[k].state_n[n] + active * columns,
+                       (const real *)args[k].state_0[n] + active * columns, args[k].B - active, columns, sizeof(real));
         }
     fastrnn_give_back(workspace, memory);
     return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;

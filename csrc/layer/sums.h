@@ -24,11 +24,11 @@ typedef struct {
     int ends;              /* whether they include the last row of all */
 } fastrnn_block_part;
 
-/* The next rows of one block, at most `some`, after `done` of `all` rows. */
-static inline fastrnn_block_part fastrnn_next_part(ptrdiff_t done, ptrdiff_t some, ptrdiff_t all)
+/* The next rows of one block, at most `limit`, after `done` of `total` rows. */
+static inline fastrnn_block_part fastrnn_next_part(ptrdiff_t done, ptrdiff_t limit, ptrdiff_t total)
 {
-    const ptrdiff_t in_block = done % BLOCK_ROWS, left = BLOCK_ROWS - in_block, rows = some < left ? some : left;
-    const int ends = done + rows == all;
+    const ptrdiff_t in_block = done % BLOCK_ROWS, left = BLOCK_ROWS - in_block, rows = limit < left ? limit : left;
+    const int ends = done + rows == total;
     return (fastrnn_block_part){rows, done / BLOCK_ROWS, in_block == 0, rows == left || ends, ends};
 }
 
