@@ -6,7 +6,7 @@ plain NumPy.
 Every array argument may be anything that `np.asarray` takes, of any strides, alignment, byte order
 and writeability; an array that cannot be read in place is copied. Everything is cast to the dtype of
 `weight_ih`, float32 or float64, by NumPy's "same_kind" rule. Shapes: T steps, B sequences, I
-inputs, H hidden units, P numbers in h, which are H but for an LSTM with a projection.
+inputs, H hidden units, P numbers in h: H, except for an LSTM with a projection.
 """
 
 from __future__ import annotations
@@ -397,7 +397,7 @@ def gru(
 
     Notes
     -----
-    The equations are those of [1]_, but for the place of the reset gate by default; layout and names are those of
+    The equations are those of [1]_, except for the default place of the reset gate; layout and names are those of
     torch.nn.GRU.
 
     .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine

@@ -256,7 +256,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         Returns
         -------
         output, state_n
-            As from a call of the layer, the same bits, but for `dropout`.
+            As from a call of the layer, the same bits, except with `dropout`.
         tape : LayerTape
             For `backward`. Tapes are independent of each other. The parameters may be changed before
             the backward pass, `x` may not.
