@@ -55,7 +55,7 @@ __declspec(dllexport)
 __attribute__((visibility("default")))
 #endif
 int fastrnn_has_threads(void);
-const char *fastrnn_compiler(void);
+const char *fastrnn_compiler(void); /* the name and version of the compiler that built the library */
 
 /* Cells have names: "lstm", "gru", ... fastrnn_cell_at() lists them, from cell 0 on. */
 typedef int fastrnn_cell;
@@ -66,12 +66,12 @@ enum { FASTRNN_MOST_STATES = 4, FASTRNN_MOST_CELLS = 16 };
 /* The properties of a cell that decide the shapes of arrays. State 0 is h, with P columns; each other state has H
  * columns. */
 typedef struct {
-    const char *name; /* NULL past the last cell */
+    const char *name; /* NULL for a number that is no cell */
     int gates;        /* rows of weight_ih and of weight_hh for each hidden unit */
     int states;       /* at most FASTRNN_MOST_STATES */
     int peepholes;    /* rows of the peephole weights; 0: the cell has none */
 } fastrnn_cell_properties;
-fastrnn_cell_properties fastrnn_cell_at(fastrnn_cell);
+fastrnn_cell_properties fastrnn_cell_at(fastrnn_cell); /* all 0 for a number that is no cell */
 
 /* Options of a cell's activations. */
 typedef enum {

@@ -22,7 +22,7 @@ TOLERANCE = {np.float32: 2e-5, np.float64: 1e-13}
 
 
 def _cases() -> list[tuple[CellSpec, bool, dict[str, Any]]]:
-    """Each cell with and without its optional weights but for biases, which it always has, and with each option."""
+    """Each cell with biases, with and without its other optional weights, and with each option."""
     cases: list[tuple[CellSpec, bool, dict[str, Any]]] = []
     for spec in SPECS.values():
         choices = [{name: choice} for name in spec.options for choice in OPTIONS[name].choices]
@@ -106,7 +106,7 @@ environment variables, read when fastrnn is imported:
 
 
 def main() -> int:
-    if hasattr(signal, "SIGPIPE"):  # a reader that has gone, as of `python -m fastrnn | head -1`, ends the program
+    if hasattr(signal, "SIGPIPE"):  # a closed reader, as of `python -m fastrnn | head -1`, ends the program
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     parser = argparse.ArgumentParser(
         prog="python -m fastrnn",

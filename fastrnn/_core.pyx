@@ -2,14 +2,14 @@
 # cython: freethreading_compatible=True
 """Binding of csrc/fastrnn.h: records of calls to C structs, arrays to pointers, status to exception.
 
-Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is checked here; their shapes are not: the
-callers have checked them and have allocated the results. `Steps` does both, for a call that lasts microseconds.
+Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is checked here. Their shapes are not
+checked: the callers have checked them and have allocated the results. `Steps` does both, for a call that lasts
+microseconds.
 
-A cell has the name that it has in C: "lstm", "gru", "rnn_tanh" or "rnn_relu". The weights of one direction of one layer
-are a tuple in the order of WEIGHTS, in which absent weights are None and absent ones at the end may be left out. A
-state is a list of arrays (L, B, n), one for each state of the cell and h first, whose first axis counts the directions
-of the layers of a stack; the field `index` of a call names the row of these arrays that belongs to the call. The arrays
-may also be (B, n), and then `index` is 0.
+The weights of one direction of one layer are a tuple in the order of WEIGHTS; absent weights are None, and may be left
+out at the end. A state is a list of arrays (L, B, n), one for each state of the cell, h first. The first axis counts
+the directions of the layers of a stack; the field `index` of a call is the row of these arrays that belongs to the
+call. The arrays may also be (B, n); `index` is then 0.
 """
 
 cimport cython
@@ -173,7 +173,7 @@ cdef extern from "runtime/team.h" nogil:
 
 
 def instruction_sets():
-    """The names of the instruction sets built in, the slowest first, each with whether this processor runs it."""
+    """The instruction sets built in, the slowest first: name to whether this processor runs it."""
     names = {}
     cdef int index = 0
     while fastrnn_isa_at(index) != NULL:
@@ -192,7 +192,7 @@ def has_threads():
 
 
 def processors():
-    """The processors that this thread may use now: (logical ones, cores)."""
+    """The numbers of logical processors and of cores that this thread may use now."""
     cdef fastrnn_processors_count count = fastrnn_count_processors(fastrnn_clock())
     return count.logical, count.cores
 
@@ -201,7 +201,7 @@ cdef dict _policies = {"adaptive": FASTRNN_ADAPTIVE, "patient": FASTRNN_PATIENT,
 
 
 def team_policy(str policy not None):
-    """How calls treat their helper threads, see team.h: for tests."""
+    """Set how calls treat their helper threads (see runtime/team.h), for tests."""
     fastrnn_team_policy(_policies[policy])
 
 
@@ -216,7 +216,7 @@ cdef const fastrnn_isa *_find(str name) except NULL:
 
 
 cdef fastrnn_cell _cell(str name) except -1:
-    """A cell by its name."""
+    """The cell of a name; raises a ValueError for an unknown one."""
     cdef bytes encoded = name.encode()
     cdef fastrnn_cell cell = fastrnn_find_cell(encoded)
     if cell < 0:
@@ -252,7 +252,7 @@ cdef class Kernel:
         self.options.clip = 0 if clip is None else clip
 
 
-# Arrays to pointers. None, where it is allowed, becomes NULL.
+# Arrays to pointers. None becomes NULL.
 
 cdef int _type_of(cnp.ndarray array) except -1:
     """NPY_FLOAT or NPY_DOUBLE, the type of all arrays of a call."""
@@ -283,7 +283,7 @@ cdef fastrnn_dtype _dtype(int type_number) noexcept nogil:
 
 
 def native(cnp.ndarray array not None, cnp.dtype dtype not None):
-    """The array itself if a kernel can read it as it is, else a private copy in the dtype that it can read."""
+    """The array itself if a kernel can read it in place, else a private copy in the dtype that a kernel can read."""
     if cnp.PyArray_TYPE(array) == dtype.num and cnp.PyArray_ISCARRAY_RO(array):
         return array
     return array.astype(dtype, order="C", casting="same_kind")
@@ -299,7 +299,7 @@ cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
 
 
 cdef const unsigned char *_resets(cnp.ndarray resets, size_t rows) except? NULL:
-    """The flags of so many rows, or NULL for None."""
+    """Pointer to the flags of so many rows; NULL for None."""
     if resets is None:
         return NULL
     if (
@@ -313,7 +313,7 @@ cdef const unsigned char *_resets(cnp.ndarray resets, size_t rows) except? NULL:
 cdef char *_state(cnp.ndarray array, Py_ssize_t index, int type_number, bint writable) except? NULL:
     """Pointer to array[index], (B, n) and contiguous, of an array (L, B, n) of any stride along its first axis.
 
-    Of an array (B, n), which has to be contiguous, it is a pointer to that, and index has to be 0.
+    For a contiguous array (B, n) the pointer is that of the array, and index has to be 0.
     """
     if array is None:
         return NULL
@@ -372,7 +372,7 @@ cdef inline cnp.ndarray _weight(tuple weights, Py_ssize_t index):
 
 
 cdef int _weights(fastrnn_weights *w, Kernel kernel, tuple weights) except -1:
-    """Fills w; returns the type number."""
+    """Fill w from a tuple of weights; returns the type number."""
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = _weight(weights, 4)
     cdef int type_number = _type_of(weight_ih)
     w.cell, w.options = kernel.cell, kernel.options
@@ -424,9 +424,9 @@ cdef enum:
 
 
 cdef int _shapes_key(tuple arrays, cnp.npy_intp *key) except -1:
-    """The type and the shapes of arrays that a kernel can read as they are; None may be among them.
+    """Write a key of the type and the shapes of arrays that a kernel can read in place; None may be among them.
 
-    Returns the numbers written to `key`, at most MOST_NUMBERS; 0 if an array is anything else.
+    Returns how many numbers were written to `key`, at most MOST_NUMBERS; 0 for any other argument.
     """
     cdef int type_number = -1, k, ndim, n = 1
     cdef cnp.ndarray array
@@ -461,10 +461,10 @@ cdef int _shapes_key(tuple arrays, cnp.npy_intp *key) except -1:
 cdef class KnownWeights:
     """The stacks of weights that have been checked, by a kind and by the type and shapes of the arrays.
 
-    A kind is a tuple that can be hashed. There is room for MOST_KNOWN; weights beyond are not remembered.
+    A kind is a hashable tuple. At most MOST_KNOWN stacks are remembered.
     """
     cdef dict known
-    cdef tuple last  # (kind, key, stack), the one found last
+    cdef tuple last  # (kind, key, stack) of the latest find
 
     def __cinit__(self):
         self.known = {}
@@ -487,7 +487,7 @@ cdef class KnownWeights:
         return stack
 
     def add(self, tuple kind not None, tuple weights not None, stack):
-        """Remember the stack of weights that have been checked."""
+        """Remember the stack of checked weights."""
         cdef cnp.npy_intp numbers[MOST_NUMBERS]
         cdef size_t size = _shapes_key(weights, numbers) * sizeof(cnp.npy_intp)
         if size and len(self.known) < MOST_KNOWN:
@@ -497,12 +497,12 @@ cdef class KnownWeights:
              Pool pool, x=None, padded=None):
         """Pack plain arrays whose shapes are known, one direction of one layer, without a conversion or a check.
 
-        The shapes and the memory of the arrays are read at once, before anybody else runs, so that no view is needed.
+        The shapes and pointers are read without running Python code in between, so that no view is needed.
 
         Parameters
         ----------
         x, padded
-            As of `plain_inputs`, for a call without a state and lengths.
+            As for `plain_inputs`, for a call without a state and lengths.
 
         Returns
         -------
@@ -532,15 +532,15 @@ cdef enum:
 
 
 def sums(Packed packed not None, Py_ssize_t rows):
-    """Memory that the backward calls for one sequence of so many rows share; None if they need none."""
+    """Memory that the backward calls for one sequence of `rows` rows share; None if they need none."""
     cdef size_t element = 4 if packed.type_number == cnp.NPY_FLOAT else 8
     cdef size_t bytes = fastrnn_sums_bytes(packed.pointer, rows)
     cdef cnp.npy_intp numbers = <cnp.npy_intp>(bytes // element)
     return cnp.PyArray_EMPTY(1, &numbers, packed.type_number, 0) if numbers else None
 
 
-# The buffer `saved`: all that the backward pass of one direction of one layer needs, but for x, the initial state and
-# the weights. fastrnn.h calls it the tape.
+# The buffer `saved`: the saved activations of one direction of one layer, for its backward pass. fastrnn.h calls it the
+# tape.
 
 cdef enum:
     _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
@@ -553,7 +553,7 @@ cdef inline size_t _padded(size_t bytes) noexcept nogil:
 
 
 cdef fastrnn_tape _layout(Packed packed, size_t rows) noexcept:
-    """Where the arrays lie in `saved`."""
+    """The offsets of the arrays in `saved`."""
     return fastrnn_tape_layout(_dtype(packed.type_number), packed.cell, rows, packed.H, packed.projection)
 
 
@@ -563,7 +563,7 @@ def saved_bytes(Packed packed not None, size_t rows):
 
 
 def saved_arrays(Packed packed not None, cnp.ndarray saved not None, size_t rows):
-    """Copies (gates, rows, H) of the gates, views (rows, P) or (rows, H) of the states; None if they are not saved."""
+    """A copy of the gates (gates, rows, H), and views (rows, P) or (rows, H) of the states; None if not saved."""
     cdef fastrnn_tape at = _layout(packed, rows)
     cdef fastrnn_cell_properties properties = fastrnn_cell_at(packed.cell)
     cdef char *data = _saved(packed, saved, rows)
@@ -589,7 +589,7 @@ def saved_arrays(Packed packed not None, cnp.ndarray saved not None, size_t rows
 
 
 cdef char *_saved(Packed packed, cnp.ndarray saved, size_t rows) except NULL:
-    """The memory of an array `saved`, which has to be of the right size."""
+    """Pointer to an array `saved`, whose size and alignment are checked."""
     cdef size_t size = _layout(packed, rows).bytes
     cdef char *data = <char *>cnp.PyArray_DATA(saved)
     if (
@@ -605,7 +605,7 @@ cdef char *_saved(Packed packed, cnp.ndarray saved, size_t rows) except NULL:
 # Memory for arrays that no caller sees
 
 cdef cnp.ndarray _view(object owner, char *data, int ndim, cnp.npy_intp *shape, int type_number):
-    """An array of numbers in memory of the owner."""
+    """An array whose memory belongs to the owner."""
     cdef cnp.ndarray view = cnp.PyArray_SimpleNewFromData(ndim, shape, type_number, data)
     cnp.set_array_base(view, owner)
     return view
@@ -613,7 +613,7 @@ cdef cnp.ndarray _view(object owner, char *data, int ndim, cnp.npy_intp *shape, 
 
 @cython.freelist(32)
 cdef class Buffer:
-    """Memory of a pool: the base of each array that the pool has lent."""
+    """A piece of memory of a pool, the base of the array that the pool lends."""
     cdef cnp.ndarray memory
     cdef bint is_lent
 
@@ -622,9 +622,8 @@ cdef class Pool:
     """Unused buffers, arrays and packed weights, for the next call: the system takes time to clear new memory.
 
     An array that is taken and never given back is freed like any other. Only an array that the pool has lent can be
-    given back, itself and not a view of it. The pool holds at most `most_bytes`, the buffers that were given back last.
-    Any thread may use it, at any moment: an operation that meets another one in progress, as in a finalizer, does
-    without the pool.
+    given back, not a view of it. The pool holds at most `most_bytes`: the buffers that were given back last. Any thread
+    may use it at any time: an operation that finds another one in progress, as a finalizer may, bypasses the pool.
     """
     cdef PyThread_type_lock lock
     cdef list buffers  # of Buffer and Packed, those given back last at the end
@@ -642,7 +641,7 @@ cdef class Pool:
             PyThread_free_lock(self.lock)
 
     def after_fork(self):
-        """In a child process: another thread may have held the lock at the fork."""
+        """Replace the lock in a child process, where another thread may have held it at the fork."""
         cdef PyThread_type_lock lock = PyThread_allocate_lock()
         if lock != NULL:
             self.lock = lock
@@ -665,7 +664,7 @@ cdef class Pool:
 
     cdef Packed take_packed(self, const fastrnn_weights *w, int type_number, bint backward,
                             const fastrnn_isa *isa):
-        """Packed weights of the same sizes, whose memory is to be used again, or None."""
+        """Packed weights of the same sizes, whose memory can be reused, or None."""
         cdef Py_ssize_t k
         cdef Packed packed, found = None
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
@@ -685,7 +684,7 @@ cdef class Pool:
         return found
 
     cdef Buffer take_buffer(self, size_t size):
-        """The smallest buffer of at least so many bytes, if it is not much too large; or None."""
+        """The smallest buffer of at least `size` bytes; None if the pool has none or only much larger ones."""
         cdef Py_ssize_t k, best = -1
         cdef size_t nbytes, best_bytes = 2 * size + SMALL_BYTES
         cdef Buffer found = None
@@ -727,7 +726,7 @@ cdef class Pool:
         return _view(memory if buffer is None else buffer, data, ndim, shape, type_number)
 
     def array(self, tuple shape not None, Py_ssize_t columns, cnp.dtype dtype not None):
-        """Take an array (*shape, columns), of one or two axes and then one, whose numbers are not set."""
+        """Take an uninitialised array (*shape, columns); `shape` has one or two axes."""
         cdef cnp.npy_intp sizes[3]
         cdef int k, ndim = <int>len(shape) + 1
         if ndim > 3:
@@ -743,7 +742,7 @@ cdef class Pool:
         return self.take(1, &shape, cnp.NPY_UINT8, 1)
 
     def give_back(self, buffer):
-        """Give back an array that was taken, or packed weights, which nobody uses any more; others are ignored."""
+        """Give back an array that was taken, or packed weights, that are unused; any other object is ignored."""
         cdef size_t size
         cdef list dropped = None
         if type(buffer) is cnp.ndarray:
@@ -777,7 +776,7 @@ cdef class Pool:
 
 
 cdef enum:
-    SMALL_BYTES = 4096  # arrays below are as quickly allocated
+    SMALL_BYTES = 4096  # smaller arrays are allocated as quickly
     MOST_BUFFERS = 256
 
 
@@ -786,7 +785,7 @@ cdef enum:
 cdef class TapeMemory:
     """The buffers of a tape. When it is deallocated, it gives them back to the pool.
 
-    It is no `__del__` that does this, because Python ignores the exceptions of signal handlers that run within one.
+    It does so in `__dealloc__`, because Python ignores exceptions of signal handlers that run within `__del__`.
     """
     cdef readonly list buffers
     cdef Pool pool
@@ -803,7 +802,7 @@ cdef class TapeMemory:
 
 
 cdef class Sections:
-    """Takes arrays from one array of bytes, one after the other, each at a multiple of ALIGNMENT bytes.
+    """Cuts one array of bytes into consecutive arrays, each at a multiple of ALIGNMENT bytes.
 
     `buffer` is contiguous and begins at such a multiple. With `clear` the bytes between the arrays are set to zero.
     """
@@ -825,12 +824,12 @@ cdef class Sections:
         return _view(self.buffer, data, ndim, shape, type_number)
 
     def saved(self, Packed packed not None, size_t rows):
-        """The next array is `saved` of one direction of one layer."""
+        """Take the buffer `saved` of one direction of one layer."""
         cdef cnp.npy_intp size = _layout(packed, rows).bytes
         return self.take(1, &size, cnp.NPY_UINT8, size)
 
     def array(self, tuple shape not None, Py_ssize_t columns, cnp.dtype dtype not None):
-        """The next array is (*shape, columns)."""
+        """Take an array (*shape, columns)."""
         cdef cnp.npy_intp sizes[3]
         cdef size_t bytes = columns * <size_t>dtype.itemsize
         cdef int k, ndim = <int>len(shape) + 1
@@ -844,14 +843,14 @@ cdef class Sections:
 
 
 def padded_bytes(size_t bytes):
-    """The bytes that an array of so many takes among `Sections`."""
+    """The size of an array of `bytes` bytes in `Sections`, with its padding."""
     return _padded(bytes)
 
 
 # States
 
 def zero_states(Py_ssize_t L, Py_ssize_t B, tuple widths not None, cnp.dtype dtype not None):
-    """A state of zeros: an array (L, B, n) for each n of `widths`, or (B, n) if L is 0."""
+    """A state of zeros: an array (L, B, n) for each n in `widths`, or (B, n) if L is 0."""
     cdef cnp.npy_intp shape[3]
     cdef int skip = 0 if L else 1
     cdef list states = []
@@ -863,7 +862,7 @@ def zero_states(Py_ssize_t L, Py_ssize_t B, tuple widths not None, cnp.dtype dty
 
 
 def empty_states(list states not None):
-    """Arrays of the shapes of a state, whose numbers are not set."""
+    """Uninitialised arrays of the shapes and dtypes of a state."""
     cdef list empty = []
     cdef cnp.ndarray one
     for one in states:
@@ -871,7 +870,7 @@ def empty_states(list states not None):
     return empty
 
 
-# Memory that calls use one after the other: one for each Python thread.
+# The workspace of calls: one for each Python thread.
 
 cdef class Workspace:
     cdef fastrnn_workspace *pointer
@@ -889,10 +888,10 @@ cdef class Workspace:
         fastrnn_workspace_free(self.pointer)
 
     cdef const fastrnn_interruption *interruption(self) noexcept nogil:
-        """For a call of this thread: NULL but for the main thread, because Python handles signals nowhere else.
+        """The interruption of a call: NULL except in the main thread, because Python handles signals nowhere else.
 
-        A daemon thread must not ask for the GIL once the interpreter has ended: there is no thread state to take it
-        with, and the process would die.
+        A daemon thread must not take the GIL once the interpreter has ended: it has no thread state then, and the
+        process would die.
         """
         return &self.signals if PyThread_get_thread_ident() == _main_thread else NULL
 
@@ -909,7 +908,7 @@ _of_this_thread = threading.local()
 
 
 cdef Workspace _workspace():
-    """This thread's, or a new one within a call: the handlers of signals, which a call runs, may make calls, too."""
+    """The workspace of this thread; a new one within a call, because signal handlers may make calls, too."""
     cdef Workspace workspace
     try:
         workspace = _of_this_thread.workspace
@@ -919,7 +918,7 @@ cdef Workspace _workspace():
 
 
 cdef int _signalled(void *context) noexcept with gil:
-    """Runs the handlers of pending signals; an exception from one of them, as of Ctrl-C, cancels the call."""
+    """Run the handlers of pending signals; an exception of a handler, such as KeyboardInterrupt, cancels the call."""
     try:
         PyErr_CheckSignals()
     except BaseException as error:
@@ -932,7 +931,7 @@ cdef unsigned long _main_thread = threading.main_thread().ident
 
 
 def _after_fork():
-    """The thread that has forked is the only one of the child, and its main thread."""
+    """Make the thread that forked the main thread of the child, whose only thread it is."""
     global _main_thread
     _main_thread = PyThread_get_thread_ident()
 
@@ -958,7 +957,7 @@ cdef class ForwardCall:
         The row of the state arrays that belongs to this call.
     x : ndarray, (T, B, I), or (N, I) with offsets
     offsets : ndarray of intp, (steps + 1,), or None
-        The first of the N rows of each step, and N, of a batch in packed layout.
+        Of a batch in packed layout, the first of the N rows of each step, and N.
     state_0, state_n : list of ndarray, (L, B, P) and (L, B, H)
         The state before the first step; and after each sequence's last step, written. They may be the same arrays.
     output : ndarray, (T, B, P) or (N, P)
@@ -1001,8 +1000,8 @@ cdef class BackwardCall:
     d_weights : tuple of ndarray, like the weights
         Written.
     rows_after, rows_before : int
-        Rows of the same sequences after and before the time steps of this call, where those are done by other calls,
-        the last steps first; the gradients of the weights are complete after the call with rows_before = 0.
+        Rows of the same sequences after and before the time steps of this call, if other calls compute them, the last
+        steps first; the gradients of the weights are complete after the call with rows_before = 0.
     sums : ndarray or None
         Memory that such calls share, made by `sums`.
     resets : ndarray of bool, (T, B) or (N,), or None
@@ -1034,7 +1033,7 @@ cdef class Inputs:
     layout : fastrnn._engine.ragged.Layout
     x : ndarray, (T, B, I), or (N, I) in packed layout
     is_private : bool
-        Whether nobody else can write to x.
+        Whether x is memory that the caller does not share.
     state_0 : list of ndarray, (L, B, n)
     shared : list of bool, or None
         Whether each state was given once for all sequences; None if none was.
@@ -1053,9 +1052,9 @@ cdef class Inputs:
 
 
 def plain_inputs(stack, x, padded not None):
-    """The Inputs of a call without a state and lengths, whose x, (T, B, I), a kernel can read as it is.
+    """The Inputs of a call without a state and lengths, whose x (T, B, I) a kernel can read in place.
 
-    None if x is anything else or does not fit, which a slower way has to deal with. `padded` makes a layout of T and B.
+    Returns None for any other x, which takes the slower way with all checks. ``padded(T, B)`` returns a layout.
     """
     cdef cnp.ndarray array
     cdef cnp.npy_intp *shape
@@ -1070,7 +1069,7 @@ def plain_inputs(stack, x, padded not None):
         return None
     if shape[0] > <cnp.npy_intp>stack.most_rows // shape[1]:
         return None
-    # A view, because somebody else may change the shape of x while the call computes.
+    # A view, because another thread may assign to the shape of x while the call computes.
     array = _view(array, <char *>cnp.PyArray_DATA(array), 3, shape, dtype.num)
     shape = cnp.PyArray_DIMS(array)
     cdef object layout = padded(shape[0], shape[1])
@@ -1080,7 +1079,7 @@ def plain_inputs(stack, x, padded not None):
 
 @cython.freelist(8)
 cdef class Gradients:
-    """The gradients of a backward pass, but for that of x.
+    """The gradients of a backward pass, except that of x.
 
     Parameters
     ----------
@@ -1167,7 +1166,7 @@ cdef int _fill_backward(fastrnn_backward_args *args, BackwardCall call) except -
 
 
 cdef size_t _rows(cnp.ndarray x) noexcept:
-    """The time steps of all sequences: T * B, or N."""
+    """The number of rows, the time steps of all sequences: T * B, or N."""
     return x.shape[0] * x.shape[1] if cnp.PyArray_NDIM(x) == 3 else x.shape[0]
 
 
@@ -1179,10 +1178,10 @@ cdef int _count(list calls) except -1:
 
 
 def forward(list calls not None, bint stacked, int num_threads):
-    """Run the forward pass of some ForwardCalls of one layout side by side.
+    """Run the forward pass of a list of ForwardCalls of one layout, side by side where that is faster.
 
-    They are independent of each other, or with `stacked` layers on top of each other, the x of each but the first being
-    the output of the call before.
+    The calls are independent of each other; or, with `stacked`, layers on top of each other: the x of each call is the
+    output of the call before.
     """
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_interruption *interruption = workspace.interruption()
@@ -1199,10 +1198,10 @@ def forward(list calls not None, bint stacked, int num_threads):
 
 
 def backward(list calls not None, bint stacked, int num_threads):
-    """Run the backward pass of some BackwardCalls of one layout side by side.
+    """Run the backward pass of a list of BackwardCalls of one layout, side by side where that is faster.
 
-    They are independent of each other, or with `stacked` layers on top of each other, the top layer first, the d_output
-    of each but the first being the d_x of the call before.
+    The calls are independent of each other; or, with `stacked`, layers on top of each other, the top layer first: the
+    d_output of each call is the d_x of the call before.
     """
     cdef Workspace workspace = _workspace()
     cdef const fastrnn_interruption *interruption = workspace.interruption()
@@ -1219,11 +1218,11 @@ def backward(list calls not None, bint stacked, int num_threads):
 
 
 cdef class Steps:
-    """A stack of packed layers that takes one step at a time; `fastrnn.stream` makes a user's class of it.
+    """A stack of packed layers that takes one step at a time, the base of `fastrnn.stream.Stream`.
 
-    `_states` is the state, a list of arrays (L, B, n), which each step replaces and nobody else may hold. An argument
-    that a kernel can read and write as it is costs no more than a check of its type, precision and shape; a subclass
-    decides about other arguments.
+    `_states` is the state, a list of arrays (L, B, n), which each step overwrites and no caller may hold. An argument
+    that a kernel can read or write in place costs only a check of its type, precision and shape; the subclass handles
+    other arguments.
     """
     cdef list packed
     cdef readonly list _states
@@ -1271,7 +1270,7 @@ cdef class Steps:
             The input of this step, cast to the layer's dtype by NumPy's "same_kind" rule.
         out : ndarray, (B, H_out) or (H_out,), optional
             Where to write the result: an array of the layer's dtype, of any strides; it may be `x_t`. Default: a
-            new one, the only thing that a step allocates.
+            new array, the only allocation of a step.
         resets : array_like of bool, (B,), or a bool without a batch size, optional
             Which sequences' states become zeros before this step. Default: none.
 
@@ -1283,7 +1282,7 @@ cdef class Steps:
         Raises
         ------
         TypeError, ValueError
-            If `x_t`, `out` or `resets` does not fit. The state is then as before, as it is where memory is lacking.
+            If `x_t`, `out` or `resets` does not fit. The state is then unchanged, also after a MemoryError.
         """
         if self.packed is None:
             raise TypeError("this stream was not made by a layer")
@@ -1315,7 +1314,7 @@ cdef class Steps:
         for i in range(states):
             state[i] = <char *>cnp.PyArray_DATA(<cnp.ndarray>self._states[i])
             rows[i] = cnp.PyArray_STRIDE(<cnp.ndarray>self._states[i], 0)
-        if layers > FASTRNN_MOST_CALLS:  # in several calls, of which a later one may lack memory
+        if layers > FASTRNN_MOST_CALLS:  # several calls, of which a later one may run out of memory
             before = [one.copy() for one in self._states]
         for k in range(layers):
             args[count].T, args[count].B, args[count].offsets = 1, self.B, NULL
@@ -1338,7 +1337,7 @@ cdef class Steps:
 
 
 cdef class PackedSequences:
-    """Moves the time steps of a ragged batch between padded and packed layout, for numbers of any type.
+    """Moves the time steps of a ragged batch between padded and packed layout, for arrays of any dtype.
 
     Parameters
     ----------
@@ -1362,7 +1361,7 @@ cdef class PackedSequences:
         self.rows.offsets, self.rows.order, self.rows.lengths = _indices(offsets), _indices(order), _indices(lengths)
 
     cdef size_t check(self, cnp.ndarray rows, cnp.ndarray array) except? 0:
-        """The bytes of a row of rows (N, n), contiguous, and of array (T, B, n), of any strides but in a row."""
+        """The bytes of a row of rows (N, n), contiguous, and of array (T, B, n), whose rows are contiguous; checked."""
         cdef size_t bytes = rows.shape[1] * cnp.PyArray_ITEMSIZE(rows)
         if not cnp.PyArray_IS_C_CONTIGUOUS(rows) or rows.shape[0] != self.rows.offsets[self.rows.steps]:
             raise ValueError("these are not the rows of this batch")
@@ -1408,7 +1407,7 @@ cdef class PackedSequences:
 
 
 def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not None, str isa not None):
-    """y = sigmoid(x) or tanh(x), as the cells compute them."""
+    """Write y = sigmoid(x) or tanh(x), as the cells compute them."""
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef bint use_tanh = {"sigmoid": False, "tanh": True}[function]
     cdef int type_number = _type_of(x)
@@ -1421,14 +1420,14 @@ def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not No
         fastrnn_activate(kernels, _dtype(type_number), use_tanh, n, source, result)
 
 
-# Drawn once for each process, so that no change is hidden from all of them.
+# Drawn once in each process, so that no change goes undetected in all processes.
 cdef uint64_t _key[FASTRNN_KEY_WORDS]
 cdef bytes _drawn = os.urandom(sizeof(_key))
 memcpy(_key, <const char *>_drawn, sizeof(_key))
 
 
 def fingerprint(cnp.ndarray array not None):
-    """A hash of the array's bytes, to notice that it has changed; of the same bytes another in each process."""
+    """A hash of the array's bytes, to detect that it has changed; its key differs from process to process."""
     cdef uint64_t result
     cdef size_t size = cnp.PyArray_NBYTES(array)
     cdef const void *data = _readable(array, _type_of(array))

@@ -3,7 +3,7 @@
 Every error starts with the argument's name. Nothing is formatted unless an error occurs.
 
 A conversion may run the caller's code (`__array__`, `__len__`, `__index__`, ...), and that code may assign to the shape
-of another argument, or call the layer. Therefore `as_array` returns an array object that nobody else holds, so that
+of another argument, or call the layer. Therefore `as_array` returns an array object of our own, so that
 its shape and dtype remain as they were checked; and a method of a layer converts all its arguments before it reads the
 layer. The array also keeps the memory alive. Only ``ndarray.resize(refcheck=False)`` can take it away, as it can from
 every view in NumPy.

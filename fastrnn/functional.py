@@ -6,7 +6,7 @@ plain NumPy.
 Every array argument may be anything that `np.asarray` takes, of any strides, alignment, byte order
 and writeability; an array that cannot be read in place is copied. Everything is cast to the dtype of
 `weight_ih`, float32 or float64, by NumPy's "same_kind" rule. Shapes: T steps, B sequences, I
-inputs, H hidden units, P numbers in h, which are H but for an LSTM with a projection.
+inputs, H hidden units, P numbers in h: H, except for an LSTM with a projection.
 """
 
 from __future__ import annotations
@@ -358,8 +358,8 @@ def gru(
     bias_ih, bias_hh : array_like, (3*H,), optional
         Default: no bias.
     reset_after : bool, default True
-        Whether the reset gate comes after the recurrent product, as in torch.nn.GRU and cuDNN, or before it, as in [1]_,
-        with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
+        Whether the reset gate comes after the recurrent product, as in torch.nn.GRU and cuDNN, or before it, as in
+        [1]_, with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
     recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}, default "sigmoid"
         The activation of the gates r and z: sigmoid; max(0, min(1, x/5 + 1/2)) of Keras 2 and ONNX; or
         max(0, min(1, x/6 + 1/2)) of Keras 3 and torch.nn.Hardsigmoid.
@@ -397,7 +397,7 @@ def gru(
 
     Notes
     -----
-    The equations are those of [1]_, but for the place of the reset gate by default; layout and names are those of
+    The equations are those of [1]_, except for the default place of the reset gate; layout and names are those of
     torch.nn.GRU.
 
     .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
@@ -536,8 +536,8 @@ def rnn(
         Default: no bias.
     nonlinearity : {"tanh", "relu"}, default "tanh"
     clip : float, optional
-        Bounds the input of the activation to [-clip, clip], as ONNX does. No gradient passes where it is reached. Default:
-        no bound.
+        Bounds the input of the activation to [-clip, clip], as ONNX does. No gradient passes where the bound is
+        reached. Default: no bound.
     lengths : array_like of int, (B,), optional
         Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
     resets : array_like of bool, (T, B), optional

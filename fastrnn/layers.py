@@ -247,8 +247,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         x, state, lengths, resets
             As for a call of the layer.
         checkpoint_every : int, optional
-            Keep the state at every so many steps only; `backward` then runs forward again in between. That is memory for
-            T / checkpoint_every + checkpoint_every steps instead of T, and the same bits. A bidirectional
+            Keep the state at every so many steps only; `backward` then runs forward again in between. That takes memory
+            for T / checkpoint_every + checkpoint_every steps instead of T, and gives the same bits. A bidirectional
             layer's inner layers keep their inputs, too. Default: keep everything.
         return_gates : bool, default False
             Whether to return `gates`, too. Not with `checkpoint_every`, which does not keep them.
@@ -256,7 +256,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         Returns
         -------
         output, state_n
-            As from a call of the layer, the same bits, but for `dropout`.
+            As from a call of the layer, the same bits, except with `dropout`.
         tape : LayerTape
             For `backward`. Tapes are independent of each other. The parameters may be changed before
             the backward pass, `x` may not.
@@ -571,8 +571,8 @@ class GRU(Recurrent[ArrayLike, Array], Activated, spec=spec.GRU):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
         As for `LSTM`.
     reset_after : bool, default True
-        Whether the reset gate comes after the recurrent product, as in torch.nn.GRU, or before it, as in Cho et al. 2014,
-        with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
+        Whether the reset gate comes after the recurrent product, as in torch.nn.GRU, or before it, as in Cho et al.
+        2014, with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
     recurrent_activation, activation, clip
         The activations of r and z and of n, and a bound of their input: as in `fastrnn.functional.gru`.
 

@@ -189,7 +189,7 @@ def _write_atomically(path, data):
     temporary = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}")
     try:
         file = open(temporary, "xb", opener=_opener_like(path))
-    except OSError as error:  # which would name a file that nobody knows
+    except OSError as error:  # which would name the temporary file
         raise OSError(error.errno, error.strerror, path) from None
     try:
         with file:
@@ -246,7 +246,7 @@ def _read(path):
     # A directory cannot be read, a pipe or a device perhaps without end.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a file")
-    # Read rather than mapped: a mapped file that somebody truncates ends the process.
+    # Read rather than mapped: if a mapped file is truncated, the process dies.
     with open(path, "rb") as file:
         length = file.read(8)
         header_bytes = int.from_bytes(length, "little")

@@ -1,8 +1,8 @@
 /* sigmoid and tanh from +, *, /, fma and integer steps alone, so that every instruction set gives the same bits.
  *
  * Both rest on exp(y) for y <= 0, split as exp(y) = s * (1 + p), s = 2^n a power of two and p = exp(r) - 1 with
- * |r| <= ln(2)/2 (Cody and Waite 1980), and on one division. A division is as slow as a dozen multiplications, but
- * has a unit of its own beside theirs: the iterations that could replace it would be added to the rest.
+ * |r| <= ln(2)/2 (Cody and Waite 1980), and on one division. A division takes as long as a dozen multiplications, but
+ * has an execution unit of its own: Newton iterations in its place would compete with the other multiplications.
  *
  * p = r + r^2 q(r), q a polynomial near (exp(r) - 1 - r) / r^2.
  */
@@ -10,7 +10,7 @@
 /* clang-format off */
 #define NUMBERS_f32(X)                                                                                                 \
     X(LOWEST, -88.0f)               /* exp is below the smallest normal number from -87.34: s is 0 there */            \
-    X(ROUNDER, 0x1.8p23f)           /* adding it rounds to an integer and leaves that in the low bits */               \
+    X(ROUNDER, 0x1.8p23f)           /* adding it rounds to an integer, left in the low bits */               \
     X(LOG2E, 0x1.715476p+0f)                                                                                           \
     X(LN2_HIGH, 0x1.62e4p-1f)       /* 15 bits, so that n * LN2_HIGH is exact */                                       \
     X(LN2_LOW, 0x1.7f7d1cp-20f)
@@ -42,8 +42,8 @@ INLINE void NAME(exp_split)(vec y, vec *s, vec *p)
     *p = v_fma(NAME(exp_polynomial)(r), v_mul(r, r), r);
 }
 
-/* 1 / (1 + exp(-x)), from z = exp(-|x|) and q = z / (1 + z): q for negative x, else 1 - q. The rounding of 1 + z would
- * let q step back now and then where x steps forward; so q is corrected by its remainder (z - q) - q z, whose first
+/* 1 / (1 + exp(-x)), from z = exp(-|x|) and q = z / (1 + z): q for negative x, else 1 - q. The rounding of 1 + z could
+ * make q decrease where x increases; so q is corrected by its remainder (z - q) - q z, whose first
  * difference is exact, times 1 / (1 + z) = 1 - q. */
 INLINE vec NAME(sigmoid)(vec x)
 {
@@ -62,7 +62,7 @@ INLINE vec NAME(tanh)(vec x)
     return v_copysign(v_div(v_fma(s, p, v_sub(s, one)), v_fma(s, p, v_add(s, one))), x);
 }
 
-/* y[k] = f(x[k]) for k < n: the functions as the cells use them, for the tests. */
+/* y (n) = sigmoid(x) or tanh(x), for the tests of the functions that the cells use. */
 static void NAME(activate)(int use_tanh, ptrdiff_t n, const real *x, real *y)
 {
     for (ptrdiff_t k = 0; k < n; k += VL) {

@@ -32,9 +32,9 @@ static void NAME(outer_product)(ptrdiff_t M, const real *a, ptrdiff_t a_row, con
     const ptrdiff_t K = matrix->K, N = matrix->N;
     const real *row = start == SUM_FRESH ? NAME(zeros) : start == SUM_ADDED ? NAME(added) : NULL;
     for (ptrdiff_t m = 0; m < M; m += NAME(OUTER_ROWS)) {
-        const ptrdiff_t some = M - m < NAME(OUTER_ROWS) ? M - m : NAME(OUTER_ROWS);
-        NAME(pack_tiles)(some, K, a + m, a_row, scratch);
-        NAME(product)(some, matrix, 0, (N + NR - 1) / NR, scratch, 1, 0, row, c + m * N, N);
+        const ptrdiff_t rows = M - m < NAME(OUTER_ROWS) ? M - m : NAME(OUTER_ROWS);
+        NAME(pack_tiles)(rows, K, a + m, a_row, scratch);
+        NAME(product)(rows, matrix, 0, (N + NR - 1) / NR, scratch, 1, 0, row, c + m * N, N);
     }
 }
 

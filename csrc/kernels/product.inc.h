@@ -159,13 +159,13 @@ enum { NAME(PACKED_ROWS) = 32 };
 static void NAME(pack_rows)(ptrdiff_t K, ptrdiff_t p0, ptrdiff_t p1, const real *source, ptrdiff_t stride,
                             ptrdiff_t first, const fastrnn_matrix *matrix)
 {
-    const ptrdiff_t N = matrix->N, all = matrix->K;
+    const ptrdiff_t N = matrix->N, depth = matrix->K;
     real *p = matrix->panels;
     for (ptrdiff_t k0 = 0; k0 < K; k0 += NAME(PACKED_ROWS))
         for (ptrdiff_t q = p0; q < p1; q++) {
             int nv = NAME(panel_vectors)(N, q), lanes = NAME(panel_lanes)(N, q);
             const real *from = source + k0 * stride + q * NR;
-            real *to = p + (q * all + first + k0) * NR;
+            real *to = p + (q * depth + first + k0) * NR;
             for (ptrdiff_t k = k0; k < K && k < k0 + NAME(PACKED_ROWS); k++, from += stride, to += NR) {
                 if (nv == 2) v_store(to, v_load(from));
                 v_store(to + (nv - 1) * VL, v_load_n(from + (nv - 1) * VL, lanes));

@@ -110,7 +110,7 @@ typedef struct {
     void (*multiply)(ptrdiff_t M, ptrdiff_t p0, ptrdiff_t p1, const real *a, ptrdiff_t a_row, const fastrnn_matrix *,
                      real *c, ptrdiff_t c_row);
     /* c (M, N): the sum over k < K of a[k, 0:M]^T b[k], with a (K, M) of leading dimension a_row, which may be
-     * negative, and b the matrix (K, N), K <= BLOCK_ROWS; sum_start says what c holds before. scratch: outer_rows * K
+     * negative, and b the matrix (K, N), K <= BLOCK_ROWS; sum_start: how the sum begins. scratch: outer_rows * K
      * numbers */
     void (*outer_product)(ptrdiff_t M, const real *a, ptrdiff_t a_row, const fastrnn_matrix *, sum_start, real *c,
                           real *scratch);

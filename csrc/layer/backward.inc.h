@@ -1,4 +1,4 @@
-/* The backward pass of a layer over time, in one precision, in phases as forward. */
+/* The backward pass of a layer over time, in one precision, in phases as the forward pass. */
 
 struct NAME(backward) {
     const fastrnn_backward_args *args;
@@ -6,21 +6,21 @@ struct NAME(backward) {
     const NAME(kernels) * kernel;
     const NAME(cell) * cell;
     steps steps;
-    /* Steps are taken in chunks, the last chunk first. d_gates (rows of a chunk, then B, d_gates_row): the gradients of
+    /* Steps are computed in chunks, the last chunk first. d_gates (rows of a chunk + B, d_gates_row): the gradients of
      * the chunk's steps, then those of the step after it. h_prev (rows, P): h_{t-1} of each row. With a projection, d_h
-     * (rows, P) and m (rows, H): the gradient of h_t, and the hidden units that were projected to it. */
+     * (rows, P) and m (rows, H): the gradient of h_t, and the hidden units before the projection. */
     ptrdiff_t chunk, d_gates_row;
     real *d_gates, *h_prev, *d_h, *m;
-    real *gated; /* (rows of a chunk, H): of a cell of two parts, the left-hand side of the second part's product */
+    real *gated; /* (rows of a chunk, H): of a cell of two parts, the left-hand side of the second product */
     real *d_m; /* (B, H): with a projection, the gradient of a step's hidden units; of a cell of two parts, of gated */
-    real *d_hidden, *d_state[FASTRNN_MOST_STATES];   /* (B, P), (B, H): run back through time; not in the results, as in
-                                                        forward. d_state[0]: along the cell's bypass */
+    real *d_hidden, *d_state[FASTRNN_MOST_STATES]; /* (B, P), (B, H): gradients of the states, step by step; not in the
+                                                      results, as in forward. d_state[0]: along the bypass */
     real *panels_x, *panels_h, *panels_m, *panels_g; /* packed rows of x, h_prev, m and gated: [panel][up to
                                                         BLOCK_ROWS][width] */
     const real *gates, *states[FASTRNN_MOST_STATES],
         *extra;                             /* in the tape: (N, G), (N, P) h, (N, H); NULL: not saved */
-    real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states of the step before, zeros where they are reset */
-    real *scratch;                          /* per member, for outer_product */
+    real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states of the step before, zeros where reset */
+    real *scratch;                          /* scratch_size numbers for each member, for outer_product */
     ptrdiff_t scratch_size;
     NAME(sums) sums;
     size_t at_d_gates, at_h_prev, at_d_h, at_m, at_gated, at_d_m, at_d_hidden, at_d_state[FASTRNN_MOST_STATES],
@@ -28,8 +28,8 @@ struct NAME(backward) {
         at_groups;
 };
 
-/* A weight's gradient, a row of N for each of some columns of a: a[r]^T b[r] of the part's rows, b in panels; the rows
- * in descending order of time. */
+/* Adds to the gradient of a weight, with a row of N numbers for each of some columns of a: the sum of a[r]^T b[r] over
+ * the rows of a part, the last first. a has the leading dimension a_row; b (part.rows, N) is packed in panels. */
 static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, fastrnn_block_part part,
                                   fastrnn_range columns, ptrdiff_t N, const real *a, ptrdiff_t a_row, real *panels,
                                   NAME(sum) gradient)
@@ -39,16 +39,16 @@ static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn
     for (ptrdiff_t from = columns.from, to; from < columns.to; from = to) {
         to = columns.to - from < most ? columns.to : from + most;
         if (!fastrnn_team_go(me, 2.0 * (to - from) * N * part.rows)) return;
-        const NAME(sum) some = NAME(sum_from)(gradient, (from - columns.from) * N);
+        const NAME(sum) rest = NAME(sum_from)(gradient, (from - columns.from) * N);
         sum_start start;
-        real *sum = NAME(open_sum)(&b->sums, some, part, &start);
+        real *sum = NAME(open_sum)(&b->sums, rest, part, &start);
         b->kernel->outer_product(to - from, a + from, a_row, &matrix, start, sum,
                                  b->scratch + me->index * b->scratch_size);
-        NAME(close_sum)(&b->sums, b->kernel, some, part, (to - from) * N);
+        NAME(close_sum)(&b->sums, b->kernel, rest, part, (to - from) * N);
     }
 }
 
-/* A bias's: the sum of some columns of a. */
+/* Adds to the gradient of a bias: the sum of some columns of a over the rows of a part. */
 static void NAME(bias_gradient)(const struct NAME(backward) * b, fastrnn_block_part part, fastrnn_range columns,
                                 const real *a, ptrdiff_t a_row, NAME(sum) gradient)
 {
@@ -58,7 +58,7 @@ static void NAME(bias_gradient)(const struct NAME(backward) * b, fastrnn_block_p
     NAME(close_sum)(&b->sums, b->kernel, gradient, part, columns.to - columns.from);
 }
 
-/* States of row r of step t, and of the step before it; without h. */
+/* Pointers to the states, except h, of row r of step t and of the step before it. */
 static void NAME(states_at)(const struct NAME(backward) * b, ptrdiff_t t, ptrdiff_t r, const real **state,
                             const real **state_prev)
 {
@@ -70,8 +70,8 @@ static void NAME(states_at)(const struct NAME(backward) * b, ptrdiff_t t, ptrdif
     }
 }
 
-/* Puts copies with zeros in place of states of the step before t, some units of some rows, where they are reset.
- * The pointers are those of row `first`. */
+/* Replaces pointers to states of the step before t, at row `first`, by pointers to copies with zeros where the states
+ * are reset; copies some units of some rows. */
 static void NAME(reset_states)(const struct NAME(backward) * b, ptrdiff_t t, fastrnn_range rows, fastrnn_range units,
                                ptrdiff_t first, const real **state_prev)
 {
@@ -84,7 +84,7 @@ static void NAME(reset_states)(const struct NAME(backward) * b, ptrdiff_t t, fas
     }
 }
 
-/* The peepholes', for units [from, to): of the steps [t0, t1), after `done` rows. */
+/* Adds to the gradient of the peepholes, for units [from, to): the rows of steps [t0, t1), after `done` rows. */
 static void NAME(peephole_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0,
                                     ptrdiff_t t1, ptrdiff_t from, ptrdiff_t to, ptrdiff_t done)
 {
@@ -109,23 +109,23 @@ static void NAME(peephole_gradient)(const struct NAME(backward) * b, const fastr
     }
 }
 
-/* Of steps [t0, t1), a chunk, steps [from, to); or in so many parts, rows of them. */
+/* Steps [from, to) of a chunk [t0, t1); or some of its rows, in so many parts. */
 typedef struct {
     const struct NAME(backward) * b;
     ptrdiff_t t0, t1, from, to;
-    ptrdiff_t end; /* the rows of a part of a block come before it, in the chunk */
+    ptrdiff_t end; /* the rows of `part` end here, in the chunk */
     fastrnn_block_part part;
     int parts;
 } NAME(backward_phase);
 
-/* A member's share of columns, in whole tiles, in part `item` of them. */
+/* A member's share of part `item` of the columns, in whole tiles. */
 static fastrnn_range NAME(share_tiles)(ptrdiff_t columns, int tile, int parts, const fastrnn_member *me)
 {
     const fastrnn_range mine = fastrnn_share_of_item(fastrnn_panels(columns, tile), parts, me);
     return first_of((fastrnn_range){mine.from * tile, mine.to * tile}, columns);
 }
 
-/* Packs the part's rows of x, h_prev, m and gated, some panels of each. */
+/* Packs the part's rows of x, h_prev, m and gated: the member's share of the panels of each. */
 static void NAME(share_of_packing)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
@@ -145,8 +145,8 @@ static void NAME(share_of_packing)(const void *context, const fastrnn_member *me
     if (b->gated) kernel->pack_rows(rows, m_panels.from, m_panels.to, b->gated + last * H, -H, 0, &of_g);
 }
 
-/* Adds the part's rows to the gradients of some rows of the weights. The gradients of the recurrent sums are the first
- * of d_gates, those of the input's sums the last: the same, or `shift` further. */
+/* Adds the part's rows to the gradients of the member's share of the weights' rows. The gradients of the recurrent sums
+ * are the first of d_gates, those of the input's sums the last: the same columns, or `shift` further. */
 static void NAME(share_of_sums)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
@@ -159,8 +159,8 @@ static void NAME(share_of_sums)(const void *context, const fastrnn_member *me)
     const ptrdiff_t shift = (b->cell->d_gates - b->cell->gates) * H;
     const fastrnn_range gates = NAME(share_tiles)(G, kernel->tile_rows, phase->parts, me);
     const fastrnn_range of_P = NAME(share_tiles)(P, kernel->tile_rows, phase->parts, me);
-    /* Of the recurrent gradients, the first `shift` are those of the last rows of the weights. Those from second_part
-     * on belong to the second part's product. */
+    /* Of the recurrent gradients, the first `shift` belong to the last rows of the weights. Those from second_part on
+     * belong to the product of the second part. */
     const ptrdiff_t second_part = b->gated ? b->cell->parts[0] * H : G;
     const fastrnn_range low = first_of(gates, shift), high = from_row(gates, shift);
     const fastrnn_range of_h = first_of(high, second_part), of_g = from_row(high, second_part);
@@ -190,13 +190,13 @@ static void NAME(share_of_sums)(const void *context, const fastrnn_member *me)
                    sizeof(real));
 }
 
-/* Rows that were summed before those of the chunk from t0 to t1. */
+/* The number of rows that were summed before those of the chunk that ends with step t1. */
 static ptrdiff_t NAME(rows_done)(const struct NAME(backward) * b, ptrdiff_t t1)
 {
     return b->sums.done + first_row(&b->steps, b->steps.T) - first_row(&b->steps, t1);
 }
 
-/* Adds the chunk's rows to the gradients of the peepholes of some hidden units. */
+/* Adds the chunk's rows to the gradients of the peepholes of the member's share of hidden units. */
 static void NAME(share_of_peepholes)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
@@ -207,9 +207,9 @@ static void NAME(share_of_peepholes)(const void *context, const fastrnn_member *
     NAME(peephole_gradient)(b, me, phase->t0, phase->t1, units.from, units.to, NAME(rows_done)(b, phase->t1));
 }
 
-/* The chunk's rows, from the last to the first, go into the gradients of the weights: d_gates[r]^T x[r] (and
- * h_prev[r]). With rows in descending order, as time runs here, the sums do not depend on the chunks. alone: the one
- * who does it, or NULL for the team. */
+/* Adds the chunk's rows, from the last to the first, to the gradients of the weights: d_gates[r]^T x[r] and
+ * d_gates[r]^T h_prev[r]. Because rows descend, as time does here, the sums do not depend on the chunks. alone: the
+ * member that computes all of it, or NULL for the team. Returns 0 if the call is cancelled. */
 static int NAME(weight_gradients)(const struct NAME(backward) * b, fastrnn_team *team, const fastrnn_member *alone,
                                   int most, NAME(backward_phase) * phase)
 {
@@ -227,7 +227,7 @@ static int NAME(weight_gradients)(const struct NAME(backward) * b, fastrnn_team 
     return !b->args->d_peephole || phase_of(team, alone, most, 20.0 * n * H, NAME(share_of_peepholes), phase, 0);
 }
 
-/* d_x, `rows` rows of it from row `first` on, for some panels, from d_gates of these rows. */
+/* d_x (rows, I) from row `first` on, for some panels: d_gates of these rows times W_ih. */
 static void NAME(input_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t first,
                                  ptrdiff_t rows, fastrnn_range panels, const real *d_gates)
 {
@@ -238,7 +238,7 @@ static void NAME(input_gradient)(const struct NAME(backward) * b, const fastrnn_
                             &b->packed->weight_ih[0], (real *)b->args->d_x + first * I, I);
 }
 
-/* With a projection: the gradient of h_t, for some sequences and some panels of it. */
+/* With a projection: d_h of step t, for some sequences and some panels. */
 static void NAME(hidden_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0, ptrdiff_t t,
                                   fastrnn_range rows, fastrnn_range panels)
 {
@@ -263,7 +263,8 @@ static void NAME(hidden_gradient)(const struct NAME(backward) * b, const fastrnn
 }
 
 /* Part 0 of step t of a chunk from t0 to t1, or part 1 after it, for some sequences and some panels of hidden units.
- * h_{t-1} of the step after it is copied from the tape for `next` sequences, if the cell does not recover it. */
+ * Copies h_t, which is h_prev of the step after, from the tape for the sequences `next`, unless the cell recovers it.
+ */
 static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_member *me, int part, ptrdiff_t t0,
                                 ptrdiff_t t1, ptrdiff_t t, fastrnn_range rows, fastrnn_range units, fastrnn_range next)
 {
@@ -326,8 +327,8 @@ static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_m
         if (b->d_state[n]) clear_rows(b->d_state[n], H, resets, now, columns, sizeof(real));
 }
 
-/* Steps [from, to) of a chunk from t0 to t1, the last first, for some sequences, by one member. All sequences: their
- * d_x is made for all steps together. */
+/* Steps [from, to) of a chunk from t0 to t1, the last first, for some sequences, by one member. If these are all
+ * sequences, d_x is computed for all steps together. */
 static void NAME(backward_rows)(const struct NAME(backward) * b, const fastrnn_member *me, fastrnn_range rows,
                                 ptrdiff_t t0, ptrdiff_t t1, ptrdiff_t from, ptrdiff_t to)
 {
@@ -382,7 +383,7 @@ static void NAME(backward_share_of_part_1)(const void *context, const fastrnn_me
                         fastrnn_share(fastrnn_panels(b->packed->H, b->kernel->width), me), none);
 }
 
-/* The rows of d_x, for part `item` of the panels. */
+/* d_x of the member's share of the rows, for part `item` of the panels. */
 static void NAME(backward_share_of_input)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
@@ -393,7 +394,7 @@ static void NAME(backward_share_of_input)(const void *context, const fastrnn_mem
                          b->d_gates + rows.from * b->d_gates_row);
 }
 
-/* h_prev of the chunk's first step: h of the step before it, or h_0. */
+/* Writes h_prev of the chunk's first step: h of the step before it, or h_0. */
 static void NAME(first_h_prev)(const struct NAME(backward) * b, ptrdiff_t t0)
 {
     const ptrdiff_t H = b->packed->H, P = b->packed->P, n = rows_of_step(&b->steps, t0);
@@ -411,14 +412,14 @@ static void NAME(first_h_prev)(const struct NAME(backward) * b, ptrdiff_t t0)
     clear_rows(b->h_prev, P, resets_of_step(&b->steps, t0), (fastrnn_range){0, n}, (fastrnn_range){0, P}, sizeof(real));
 }
 
-/* The first step of the chunk from t0 to t1 becomes the one after the next chunk, which begins at `next`. */
+/* Copies d_gates of the chunk's first step to the place of the step after the next chunk, which begins at `next`. */
 static void NAME(keep_first_step)(const struct NAME(backward) * b, ptrdiff_t t0, ptrdiff_t next)
 {
     const ptrdiff_t row = b->d_gates_row, last = first_row(&b->steps, t0) - first_row(&b->steps, next);
     copy_bytes(b->d_gates + last * row, b->d_gates, rows_of_step(&b->steps, t0), row, sizeof(real));
 }
 
-/* d_h_0, for some panels of it. */
+/* d_h_0, for the member's share of the panels. */
 static void NAME(backward_share_of_h_0)(const void *context, const fastrnn_member *me)
 {
     const struct NAME(backward) *b = ((const NAME(backward_phase) *)context)->b;
@@ -441,7 +442,7 @@ static void NAME(end_backward)(const struct NAME(backward) * b)
     if (b->cell->bypass) b->kernel->add(count * H, d_h_0, b->d_state[0], d_h_0);
 }
 
-/* The steps of a chunk whose hidden units the team shares. */
+/* The steps of a chunk, with the hidden units shared by the team. Returns 0 if the call is cancelled. */
 static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *team, int most,
                                 NAME(backward_phase) * phase)
 {
@@ -467,7 +468,7 @@ static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *t
     return 1;
 }
 
-/* A call by itself. */
+/* One call, run by its plan. Returns 0 if it is cancelled. */
 static int NAME(backward_call)(const struct NAME(backward) * b, fastrnn_team *team, fastrnn_plan p)
 {
     const double operations = 2.0 * b->cell->gates * b->packed->H * (b->packed->I + b->packed->P);
@@ -502,7 +503,7 @@ static int NAME(backward_call)(const struct NAME(backward) * b, fastrnn_team *te
     return 1;
 }
 
-/* Calls side by side: chunk by chunk, each call's steps and then its weights' gradients by one member. */
+/* Calls side by side: chunk by chunk, one member computes a call's steps and then its weight gradients. */
 typedef struct {
     const struct NAME(backward) * calls;
     int count;
@@ -513,9 +514,9 @@ static void NAME(backward_piece)(const void *context, const fastrnn_member *me, 
 {
     const NAME(backwards) *all = context;
     const struct NAME(backward) *b = &all->calls[k];
-    const fastrnn_range rows = {0, b->args->B}, some = fastrnn_part(all->t1 - all->t0, items - 1 - item, items);
+    const fastrnn_range rows = {0, b->args->B}, piece = fastrnn_part(all->t1 - all->t0, items - 1 - item, items);
     if (item == 0) NAME(first_h_prev)(b, all->t0);
-    NAME(backward_rows)(b, me, rows, all->t0, all->t1, all->t0 + some.from, all->t0 + some.to);
+    NAME(backward_rows)(b, me, rows, all->t0, all->t1, all->t0 + piece.from, all->t0 + piece.to);
 }
 
 static void NAME(backwards_end_chunk)(const void *context, const fastrnn_member *me)
@@ -551,8 +552,8 @@ static int NAME(backward_side_by_side)(const struct NAME(backward) * calls, int 
     return 1;
 }
 
-/* Columns of a chunk, and its rows: it ends with a block of the sums where that is possible, or has all rows where the
- * memory of a block would be more. */
+/* The columns of a row of a chunk, and the rows of a chunk: it ends with a block of the sums if possible, or has all
+ * rows if the memory for the sums of a block would be larger. */
 static ptrdiff_t NAME(backward_columns)(const fastrnn_packed *packed)
 {
     const ptrdiff_t H = packed->H, P = packed->P, d_gates = packed->isa->SUFFIX->cells[packed->cell]->d_gates;
@@ -570,7 +571,7 @@ static ptrdiff_t NAME(backward_chunk)(const fastrnn_backward_args *args)
     return in_parts && N - chunk <= gradient_numbers(args->packed) / columns ? N : chunk;
 }
 
-/* The sums of b, but their memory, which is reserved. */
+/* Fills the sums of b, except for their memory, which it reserves. */
 static void NAME(prepare_sums)(struct NAME(backward) * b, fastrnn_layout *layout)
 {
     const fastrnn_backward_args *args = b->args;
@@ -587,9 +588,9 @@ static void NAME(prepare_sums)(struct NAME(backward) * b, fastrnn_layout *layout
     sums->weight_hh = (NAME(sum)){args->d_weight_hh, sums->size += G * I};
     sums->weight_hr = (NAME(sum)){args->d_weight_hr, sums->size += G * P};
     sums->size = gradient_numbers(packed);
-    if (sums->levels == 0 || all > N) return; /* nothing needed, or in args->sums */
+    if (sums->levels == 0 || all > N) return; /* no memory needed, or it is args->sums */
 
-    /* Only parts of blocks are summed in the memory of a block; those of peepholes are parts always. */
+    /* Only blocks in several parts are summed in the memory of a block; those of the peepholes always are. */
     const int in_parts = N > b->chunk && (args->offsets || b->chunk % BLOCK_ROWS != 0);
     b->at_block = fastrnn_reserve(layout, sizeof(real),
                                   in_parts           ? sums->size
@@ -607,7 +608,7 @@ static void NAME(place_sums)(struct NAME(backward) * b, char *memory)
     b->sums.groups = several_calls ? b->sums.block + b->sums.size : (real *)(memory + b->at_groups);
 }
 
-/* Everything of b but its memory, which is reserved. */
+/* Fills b, except for pointers into the workspace, for which it reserves memory. */
 static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_backward_args *args, ptrdiff_t chunk,
                                    int threads, fastrnn_layout *layout)
 {
@@ -676,8 +677,8 @@ static void NAME(place_backward)(struct NAME(backward) * b, char *memory)
     b->extra = fastrnn_in_tape(b->args->tape, at.extra);
 }
 
-/* The first values of d_hidden and d_state, and the results of sequences without any step. Where no sequence has a
- * step, the gradients of the weights are zero. */
+/* Writes the first values of d_hidden and d_state, and d_state_0 of sequences without a step. If no sequence has a
+ * step, the gradients of the weights become zero. */
 static void NAME(begin_backward)(const struct NAME(backward) * b)
 {
     const fastrnn_backward_args *args = b->args;
@@ -707,7 +708,7 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
 {
     struct NAME(backward) calls[FASTRNN_MOST_CALLS];
     fastrnn_plan plans[FASTRNN_MOST_CALLS];
-    const steps s = {args->T, args->B, args->offsets, args->resets}; /* all have the same */
+    const steps s = {args->T, args->B, args->offsets, args->resets}; /* the same for all calls */
     const fastrnn_packed *packed[FASTRNN_MOST_CALLS] = {NULL};
     for (int k = 0; k < count; k++) packed[k] = args[k].packed;
     double operations;
@@ -719,7 +720,7 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
     }
     fastrnn_layout layout = {0};
     for (int k = 0; k < count; k++) {
-        fastrnn_layout own = {0}; /* one after the other, they use the same memory */
+        fastrnn_layout own = {0}; /* calls one after the other use the same memory */
         NAME(prepare_backward)(&calls[k], &args[k], how.side_by_side ? chunk : NAME(backward_chunk)(&args[k]),
                                plans[k].threads, how.side_by_side ? &layout : &own);
         if (!how.side_by_side) merge_layout(&layout, &own);

@@ -7,38 +7,40 @@ struct NAME(forward) {
     const NAME(kernels) * kernel;
     const NAME(cell) * cell;
     steps steps;
-    real *gates;                             /* (rows of a chunk, G), or of all steps in the tape */
+    real *gates;                             /* (rows of a chunk, G), or (N, G) in the tape */
     real *kept[FASTRNN_MOST_STATES], *extra; /* in the tape: (N, P) h, (N, H) other states; NULL: not saved */
-    real *state[FASTRNN_MOST_STATES]; /* without a tape, (B, H): the states but h, of step t. Not in state_n, which may
-                                         share a cache line with that of a call on another core */
-    real *x_rows;    /* (rows of a chunk, x_row): the chunk's x where its own rows collide, else NULL */
-    real *hidden;    /* (2, B, h_row): h_{t-1} and h_t in turn */
+    real *state[FASTRNN_MOST_STATES]; /* without a tape, (B, H): the states of step t except h. Not state_n, which
+                                         may share a cache line with that of a call on another core */
+    real *x_rows;    /* (rows of a chunk, x_row): a copy of the chunk's x if its rows collide in the cache, else NULL */
+    real *hidden;    /* (2, B, h_row): h_{t-1} and h_t, alternating */
     real *m;         /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
-    real *gated;     /* (B, unit_row): the first part's result, for a cell of two parts */
-    real *recurrent; /* (B, G): the recurrent sums of a step, where the cell keeps them apart */
-    real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states but h of the step before, zeros where they are reset */
+    real *gated;     /* (B, unit_row): the first part's result, of a cell of two parts */
+    real *recurrent; /* (B, G): the recurrent sums of a step, if the cell keeps them apart */
+    real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states of the step before except h, zeros where reset */
     ptrdiff_t x_row, h_row, unit_row;
-    ptrdiff_t chunk; /* rows whose input is projected together, at least B */
+    ptrdiff_t chunk; /* rows whose input projection is one product, at least B */
     size_t at_gates, at_x_rows, at_hidden, at_state[FASTRNN_MOST_STATES], at_reset_state[FASTRNN_MOST_STATES], at_m,
-        at_gated, at_recurrent; /* in the workspace */
+        at_gated, at_recurrent; /* offsets in the workspace */
 };
 
-/* Steps [t0, t1), whose projection has so many phases of its own; 1: it comes with the first step. */
+/* Steps [t0, t1). parts: the phases of their input projection; 1: it is computed in the phase of the first step. */
 typedef struct {
     const struct NAME(forward) * f;
     ptrdiff_t t0, t1;
     int parts;
 } NAME(forward_phase);
 
+/* Whether the gates are in the tape, of all steps, rather than in the workspace, of a chunk. */
 static int NAME(keeps_gates)(const struct NAME(forward) * f) { return f->args->tape && f->cell->saves_gates; }
 
-/* The gates of the rows of steps from t0 on. */
+/* The gates (rows, G) of the steps from t0 on. */
 static real *NAME(gates_from)(const struct NAME(forward) * f, ptrdiff_t t0)
 {
     const ptrdiff_t G = f->cell->gates * f->packed->H;
     return f->gates + (NAME(keeps_gates)(f) ? first_row(&f->steps, t0) * G : 0);
 }
 
+/* Copies rows of x, counted from step t0, to x_rows. */
 static void NAME(copy_x)(const struct NAME(forward) * f, ptrdiff_t t0, fastrnn_range rows)
 {
     const ptrdiff_t I = f->packed->I;
@@ -47,7 +49,7 @@ static void NAME(copy_x)(const struct NAME(forward) * f, ptrdiff_t t0, fastrnn_r
         memcpy(f->x_rows + r * f->x_row, x + r * I, (size_t)I * sizeof(real));
 }
 
-/* The input's part of the gates, for some rows of the steps from t0 on and some blocks. */
+/* The input projection into gates, for some rows of the steps from t0 on and some blocks of hidden units. */
 static void NAME(project_rows)(const struct NAME(forward) * f, const fastrnn_member *me, ptrdiff_t t0,
                                fastrnn_range rows, fastrnn_range blocks)
 {
@@ -60,7 +62,7 @@ static void NAME(project_rows)(const struct NAME(forward) * f, const fastrnn_mem
                            (const real *const *)packed->bias_ih, NAME(gates_from)(f, t0) + rows.from * G);
 }
 
-/* One part of step t, whose gates are at `gates`, for some sequences and some blocks. */
+/* One part of step t, whose gates (rows of the step, G) are given, for some sequences and some blocks. */
 static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_member *me, int part, ptrdiff_t t,
                                real *gates, fastrnn_range rows, fastrnn_range blocks)
 {
@@ -107,7 +109,7 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
                    first_of(rows, rows_of_step(&f->steps, t + 1)), units, sizeof(real));
 }
 
-/* The recurrent projection of step t, for some sequences and some panels of h_t. */
+/* The recurrent projection of step t: h_t = m W_hr^T, for some sequences and some panels of h_t. */
 static void NAME(project_hidden)(const struct NAME(forward) * f, const fastrnn_member *me, ptrdiff_t t,
                                  fastrnn_range rows, fastrnn_range panels)
 {
@@ -130,7 +132,7 @@ static void NAME(project_hidden)(const struct NAME(forward) * f, const fastrnn_m
                (fastrnn_range){from, to < P ? to : P}, sizeof(real));
 }
 
-/* state_n of some sequences, after the last step. */
+/* Writes state_n of some sequences, after the last step. */
 static void NAME(end_forward)(const struct NAME(forward) * f, fastrnn_range rows)
 {
     const fastrnn_forward_args *args = f->args;
@@ -150,7 +152,8 @@ static void NAME(end_forward)(const struct NAME(forward) * f, fastrnn_range rows
     }
 }
 
-/* Steps [from, to) of some sequences, by one member. All sequences: their input is projected some steps at a time. */
+/* Steps [from, to) of some sequences, by one member. If these are all sequences, the input projection is computed for
+ * several steps at a time. */
 static void NAME(forward_rows)(const struct NAME(forward) * f, const fastrnn_member *me, fastrnn_range rows,
                                ptrdiff_t from, ptrdiff_t to)
 {
@@ -229,7 +232,7 @@ static void NAME(forward_share_of_hidden)(const void *context, const fastrnn_mem
     NAME(project_hidden)(f, me, me->item, all, fastrnn_share(fastrnn_panels(f->packed->P, f->kernel->width), me));
 }
 
-/* Steps [t0, t1), a chunk, whose hidden units the team shares. */
+/* Steps [t0, t1), a chunk, with the hidden units shared by the team. Returns 0 if the call is cancelled. */
 static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *team, int most, ptrdiff_t t0, ptrdiff_t t1)
 {
     const ptrdiff_t I = f->packed->I, H = f->packed->H, P = f->packed->P, blocks = fastrnn_panels(H, f->cell->block);
@@ -254,7 +257,7 @@ static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *tea
     return 1;
 }
 
-/* With resets, h_0 with zeros for the sequences that are reset before their first step. */
+/* With resets, copies h_0 to `hidden`, with zeros for the sequences that are reset before their first step. */
 static void NAME(begin_forward)(const struct NAME(forward) * f)
 {
     const ptrdiff_t P = f->packed->P;
@@ -265,7 +268,7 @@ static void NAME(begin_forward)(const struct NAME(forward) * f)
     clear_rows(f->hidden, f->h_row, resets_of_step(&f->steps, 0), rows, columns, sizeof(real));
 }
 
-/* A call by itself. */
+/* One call, run by its plan. Returns 0 if it is cancelled. */
 static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team, fastrnn_plan p)
 {
     const ptrdiff_t T = f->args->T;
@@ -297,7 +300,7 @@ static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team
     return 1;
 }
 
-/* Everything of f but its memory, which is reserved. */
+/* Fills f, except for pointers into the workspace, for which it reserves memory. */
 static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forward_args *args, fastrnn_layout *layout)
 {
     const fastrnn_packed *packed = args->packed;
@@ -367,23 +370,23 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
 {
     struct NAME(forward) calls[FASTRNN_MOST_CALLS];
     fastrnn_plan plans[FASTRNN_MOST_CALLS];
-    const steps s = {args->T, args->B, args->offsets, args->resets}; /* all have the same */
+    const steps s = {args->T, args->B, args->offsets, args->resets}; /* the same for all calls */
     const fastrnn_packed *packed[FASTRNN_MOST_CALLS] = {NULL};
     for (int k = 0; k < count; k++) packed[k] = args[k].packed;
     double operations;
     const fastrnn_arrangement how = NAME(plan_calls)(s, packed, count, stacked, threads, plans, &operations);
     fastrnn_layout layout = {0};
     for (int k = 0; k < count; k++) {
-        fastrnn_layout own = {0}; /* one after the other, they use the same memory */
+        fastrnn_layout own = {0}; /* calls one after the other use the same memory */
         NAME(prepare_forward)(&calls[k], &args[k], how.side_by_side ? &layout : &own);
         if (!how.side_by_side) merge_layout(&layout, &own);
     }
     char *memory = fastrnn_borrow(workspace, &layout);
     if (!memory) return FASTRNN_OUT_OF_MEMORY;
     for (int k = 0; k < count; k++) NAME(place_forward)(&calls[k], memory);
-    const ptrdiff_t some = args->T > 0 ? rows_of_step(&s, 0) : 0;
+    const ptrdiff_t active = args->T > 0 ? rows_of_step(&s, 0) : 0;
     int complete = 1;
-    if (some > 0) {
+    if (active > 0) {
         fastrnn_team team;
         fastrnn_team_open(&team, how.members, how.alone, interruption);
         if (how.side_by_side)
@@ -392,11 +395,11 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
             for (int k = 0; k < count && NAME(forward_call)(&calls[k], &team, plans[k]); k++) continue;
         complete = fastrnn_team_close(&team);
     }
-    for (int k = 0; k < count; k++) /* of the sequences without a step */
+    for (int k = 0; k < count; k++) /* state_n of the sequences without a step */
         for (int n = 0; n < calls[k].cell->states; n++) {
             const ptrdiff_t columns = n ? args[k].packed->H : args[k].packed->P;
-            copy_bytes((real *)args[k].state_n[n] + some * columns, (const real *)args[k].state_0[n] + some * columns,
-                       args[k].B - some, columns, sizeof(real));
+            copy_bytes((real *)args[k].state_n[n] + active * columns,
+                       (const real *)args[k].state_0[n] + active * columns, args[k].B - active, columns, sizeof(real));
         }
     fastrnn_give_back(workspace, memory);
     return complete ? FASTRNN_OK : FASTRNN_INTERRUPTED;

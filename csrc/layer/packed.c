@@ -9,7 +9,7 @@
 typedef struct {
     const fastrnn_weights *weights;
     const fastrnn_packed *to;
-    int items; /* in which the panels of each matrix are packed */
+    int items; /* phases in which the panels of each matrix are packed */
 } packing;
 
 #define BOTH "layer/packed.inc.h"
@@ -19,7 +19,7 @@ void fastrnn_packed_free(fastrnn_packed *packed) { fastrnn_free(packed); }
 
 size_t fastrnn_packed_bytes(const fastrnn_packed *packed) { return packed ? packed->bytes : 0; }
 
-/* An offset in the block of packed weights for each matrix, and the layout of all. */
+/* The offset of each matrix in the block of packed weights, and the layout of the block. */
 typedef struct {
     fastrnn_layout layout;
     size_t weight_ih[MOST_PARTS], weight_hh[MOST_PARTS], weight_hr, bias_ih[MOST_PARTS], bias_hh[MOST_PARTS], peephole;
@@ -44,7 +44,7 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
     const size_t element = is_float ? sizeof(float) : sizeof(double);
     const ptrdiff_t width = is_float ? isa->f32->width : isa->f64->width;
     const cell_f32 *cell = isa->f32->cells[weights->cell]; /* that of f64 has the same numbers of gates */
-    const ptrdiff_t G = cell->gates * H;                   /* so many numbers are in memory */
+    const ptrdiff_t G = cell->gates * H;                   /* an array of so many rows exists, so no overflow */
     const int has_projection = weights->weight_hr != NULL, parts = cell->parts[1] ? 2 : 1;
     assert(I >= 0 && H > 0 && P > 0 && (P == H || has_projection) && (!weights->peephole || cell->peepholes));
 
@@ -101,7 +101,8 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
         to->weight_hr = is_forward ? matrix_at(memory, at.weight_hr, H, P) : matrix_at(memory, at.weight_hr, P, H);
     to->peephole = weights->peephole ? memory + at.peephole : NULL;
 
-    /* A team is worth its start from some tens of microseconds on, and helpers that come late from milliseconds on. */
+    /* A team pays off from some tens of microseconds on, and more phases, for helpers that start late, from
+     * milliseconds on. */
     const double numbers = (double)G * (double)(I + P) + (has_projection ? (double)P * (double)H : 0);
     const double fewest = 100e3, of_an_item = 2e6, operations = 20, ns = 0.3; /* for each number */
     threads = numbers < fewest ? 1 : fastrnn_team_threads(threads);

@@ -5,9 +5,9 @@
 #include "fastrnn.h"
 #include "kernels/kernels.h"
 
-/* For forward, weight_ih and weight_hh are of each part of the cell a matrix (I or P, gates of the part * H), and
- * weight_hr is (H, P); bias_ih and bias_hh are in the order of the gates, bias_hh where the cell keeps the recurrent
- * sums apart, else it is in bias_ih. For backward, the same matrices transposed, and weight_ih is one matrix (G, I) of
+/* For forward, weight_ih and weight_hh have a matrix (I, gates * H) and (P, gates * H) for each part of the cell, and
+ * weight_hr is (H, P). Biases are in the order of the columns; bias_hh exists if the cell keeps the recurrent sums
+ * apart, else it is added to bias_ih. For backward, the matrices are transposed, and weight_ih is one matrix (G, I) of
  * all parts. A cell with more gradients than gates has the last rows of weight_hh first, because they belong to the
  * first gradients. */
 struct fastrnn_packed {
@@ -16,16 +16,16 @@ struct fastrnn_packed {
     fastrnn_pass pass;
     fastrnn_cell cell;
     fastrnn_options options;
-    int has_options; /* whether they are other than those of zeros */
+    int has_options; /* whether they differ from the defaults */
     ptrdiff_t I, H, P;
     int has_projection, parts;
-    size_t bytes; /* of the block of memory that begins here and holds the panels too */
+    size_t bytes; /* of the block of memory that begins with this struct and ends with the panels */
     fastrnn_matrix weight_ih[MOST_PARTS], weight_hh[MOST_PARTS], weight_hr;
     void *bias_ih[MOST_PARTS], *bias_hh[MOST_PARTS];
     void *peephole; /* (peepholes, H) or NULL */
 };
 
-/* Panels of `width` columns that n columns need: n / width, rounded up. */
+/* The number of panels of `width` columns for n columns: n / width, rounded up. */
 static inline ptrdiff_t fastrnn_panels(ptrdiff_t n, ptrdiff_t width) { return n / width + (n % width != 0); }
 
 #endif

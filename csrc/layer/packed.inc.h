@@ -1,7 +1,7 @@
-/* pack_gates and pack_rows for some panels, in pieces: packing a number counts as so many operations. */
+/* Packing, shared by a team. Packing a number counts as so many operations. */
 enum { NAME(OPERATIONS_OF_A_NUMBER) = 20 };
 
-/* weight (gates * H, K) to a matrix (K, gates * H). */
+/* Packs panels of the matrix (K, gates * H) from a weight (gates * H, K). */
 static void NAME(pack_transposed)(const NAME(kernels) * kernel, const fastrnn_member *me, int gates, int block,
                                   ptrdiff_t H, fastrnn_range panels, const real *weight, const fastrnn_matrix *to)
 {
@@ -10,7 +10,7 @@ static void NAME(pack_transposed)(const NAME(kernels) * kernel, const fastrnn_me
         kernel->pack_gates(gates, block, H, piece.from, piece.to, weight, to);
 }
 
-/* Rows [from, to) of a weight, as rows of the matrix from `first` on. */
+/* Packs panels of rows [from, to) of a weight (.., N) into the rows of the matrix from `first` on. */
 static void NAME(pack_straight)(const NAME(kernels) * kernel, const fastrnn_member *me, fastrnn_range panels,
                                 const real *weight, ptrdiff_t from, ptrdiff_t to, ptrdiff_t first,
                                 const fastrnn_matrix *matrix)
@@ -21,8 +21,8 @@ static void NAME(pack_straight)(const NAME(kernels) * kernel, const fastrnn_memb
         kernel->pack_rows(to - from, piece.from, piece.to, weight + from * N, N, first, matrix);
 }
 
-/* A part of the cell for forward. Each member packs its share of the panels: but for some at the ends, and where there
- * is but one item, those with which it computes when hidden units are shared, so that they are in its caches. */
+/* Packs a part of the cell for forward. Each member packs its share of the panels: with a single item nearly the same
+ * panels that it multiplies if hidden units are shared, so that they are in its caches. */
 static void NAME(pack_part_forward)(const packing *p, const fastrnn_member *me, const NAME(cell) * cell, int part)
 {
     const fastrnn_weights *w = p->weights;
@@ -51,7 +51,7 @@ static void NAME(pack_share)(const void *context, const fastrnn_member *me)
     const NAME(kernels) *kernel = to->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[to->cell];
     const ptrdiff_t I = to->I, H = to->H, P = to->P, width = kernel->width;
-    const ptrdiff_t last = (cell->d_gates - cell->gates) * H; /* rows of weight_hh that come first */
+    const ptrdiff_t last = (cell->d_gates - cell->gates) * H; /* the last rows of weight_hh, which are packed first */
     const fastrnn_range of_I = fastrnn_share_of_item(fastrnn_panels(I, width), p->items, me),
                         of_P = fastrnn_share_of_item(fastrnn_panels(P, width), p->items, me),
                         of_H = fastrnn_share_of_item(fastrnn_panels(H, width), p->items, me);

@@ -13,14 +13,14 @@ const fastrnn_machine fastrnn_usual_machine = {
     .memory = {{40e3, 200}, {1e6, 100}, {4e6, 50}, {0, 20}},
 };
 
-enum { FEWEST_ROWS = 4 }; /* of a step, for each thread that shares the batch */
+enum { FEWEST_ROWS = 4 }; /* rows of a step for each thread, if threads share the batch */
 
 double fastrnn_operations(const fastrnn_shape *s)
 {
     return 2.0 * s->gates * (double)s->H * (double)s->rows * (double)(s->I + s->P);
 }
 
-/* Of n hidden units shared in blocks, the most that one of `members` gets. */
+/* The largest share of one of `members`, if n hidden units are shared in blocks. */
 static ptrdiff_t largest_share(ptrdiff_t n, ptrdiff_t block, int members)
 {
     ptrdiff_t most = 0;
@@ -39,10 +39,10 @@ static double bandwidth(const fastrnn_machine *machine, double bytes)
     return machine->memory[level].bandwidth;
 }
 
-/* The estimate for n threads, which share the B sequences of a step, or the hidden units. Sharing hidden units keeps a
- * slice of weight_hh in each core's caches and costs a phase of the team for each part of a step; sharing the batch
- * needs few, but every core reads all weights in every step, weight_ih too, because the core that projects a row should
- * also use it: so it takes some rows to be worth that. */
+/* The estimated time in ns for n threads, which share the B sequences of a step or the hidden units. Sharing hidden
+ * units keeps a slice of weight_hh in each core's caches and costs a phase of the team for each part of a step. Sharing
+ * the batch needs few phases, but every core reads all weights in every step, weight_ih too, because the core that
+ * projects a row also uses it: it pays off from some rows on. */
 static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, ptrdiff_t B, int n, int split_rows)
 {
     const double lanes = s->width / 2, speed = machine->flops * lanes, gates = s->gates;
@@ -62,7 +62,7 @@ static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, p
 
 fastrnn_plan fastrnn_plan_call(const fastrnn_shape *s, const fastrnn_machine *machine, int threads)
 {
-    const ptrdiff_t B = s->T > 0 ? fastrnn_panels(s->rows, s->T) : 0; /* a step's sequences, on average */
+    const ptrdiff_t B = s->T > 0 ? fastrnn_panels(s->rows, s->T) : 0; /* the average number of sequences of a step */
     const ptrdiff_t blocks = fastrnn_panels(s->H, s->block);
     fastrnn_plan best = {1, 0, 0, 0};
     if (B == 0) return best;

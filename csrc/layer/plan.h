@@ -1,11 +1,11 @@
-/* How a call runs: on how many threads, and what they share. Pure functions of a shape and of a description of the
- * machine. No result depends on a plan. */
+/* Planning: the number of threads of a call, and whether they share sequences or hidden units. Pure functions of a
+ * shape and of a description of the machine. No result depends on a plan. */
 #ifndef FASTRNN_PLAN_H
 #define FASTRNN_PLAN_H
 
 #include <stddef.h>
 
-enum { FASTRNN_MOST_ITEMS = 16 }; /* pieces of time in which calls run side by side */
+enum { FASTRNN_MOST_ITEMS = 16 }; /* the most pieces of time into which calls side by side are cut */
 
 /* One layer over T steps with `rows` rows in all. */
 typedef struct {
@@ -17,14 +17,14 @@ typedef struct {
 
 /* A machine as the estimates see it. Times in ns. */
 typedef struct {
-    double start, phase; /* of a team; of a phase of it */
-    double flops;        /* of one core in a ns, for each lane of a vector */
+    double start, phase; /* of a team, and of one of its phases */
+    double flops;        /* per ns, of one core, for each lane of a vector */
     double cell;         /* the element-wise part of a cell on one vector, for each gate */
-    double transfer;     /* bytes in a ns, of h_t to the other cores */
-    double caution;      /* a team costs so many times as much: it has more to lose where others want its cores */
+    double transfer;     /* bytes per ns, of h_t to the other cores */
+    double caution;      /* factor on the time of a team, which loses more than one thread if others use its cores */
     struct {
-        double below, bandwidth; /* arrays of less than so many bytes are read with so many bytes in a ns */
-    } memory[4];                 /* the last one's `below` is not looked at */
+        double below, bandwidth; /* arrays of less than so many bytes are read at so many bytes per ns */
+    } memory[4];                 /* the last one has no `below` */
 } fastrnn_machine;
 extern const fastrnn_machine fastrnn_usual_machine; /* a core of Zen 4 */
 
@@ -34,28 +34,29 @@ typedef struct {
     double time, alone; /* the estimate, and that for one thread */
 } fastrnn_plan;
 
-/* Multiplications and additions of the shape's products. Calls with fewer, some microseconds of them, are not shared.
- */
+/* The multiplications and additions in the products of a shape. Calls with fewer than FASTRNN_FEWEST_OPERATIONS, which
+ * take some microseconds, run on one thread. */
 enum { FASTRNN_FEWEST_OPERATIONS = 200000 };
 double fastrnn_operations(const fastrnn_shape *);
 
-/* The plan with the least estimated time, for 1 to `threads` threads. */
+/* The plan with the least estimated time among those of 1 to `threads` threads. */
 fastrnn_plan fastrnn_plan_call(const fastrnn_shape *, const fastrnn_machine *, int threads);
 
-/* How several calls run: one after the other, each as its plan says; or side by side, each by one member, in `items`
- * pieces of time. A stacked call is one piece behind the call whose result it reads. */
+/* How several calls run: one after the other, each by its plan; or side by side, each on one member, in `items` pieces
+ * of time. A stacked call is one piece behind the call whose result it reads. */
 typedef struct {
     int side_by_side, items, members; /* members: the most that any phase has */
     double alone;                     /* the estimate for one thread */
 } fastrnn_arrangement;
 
-/* plans: of each call, those of calls side by side become plans for one thread. */
+/* The arrangement of `count` calls of T steps. plans (count), in and out: side by side, each becomes a plan for one
+ * thread. */
 fastrnn_arrangement fastrnn_arrange(fastrnn_plan *plans, int count, int stacked, ptrdiff_t T, int threads);
 
-/* Pieces of work that takes about so many ns, each `piece` at least, and at most n of them. */
+/* The number of pieces, 1 to n, into which work of `time` ns is cut so that each takes at least `piece` ns. */
 int fastrnn_pieces(double time, double piece, ptrdiff_t n);
 
-/* Phases into which a product of n panels is cut, so that helpers need not wait long to take part. */
+/* The number of phases into which a product of n panels is cut, so that helper threads can join soon. */
 int fastrnn_phases(double operations, ptrdiff_t n);
 
 #endif

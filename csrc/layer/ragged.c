@@ -1,4 +1,4 @@
-/* Ragged batches: from steps and sequences as a caller has them to the rows of a kernel, and back. */
+/* Ragged batches: from padded to packed layout and back. */
 #include <string.h>
 
 #include "fastrnn.h"
@@ -20,7 +20,7 @@ static ptrdiff_t first_step_from(const fastrnn_ragged *r, ptrdiff_t row)
     return t;
 }
 
-/* The steps whose first rows are in the member's share. */
+/* The steps whose first row is in the member's share of the rows. */
 static fastrnn_range share_of_steps(const moving *m, const fastrnn_member *me)
 {
     const fastrnn_ragged *r = m->rows;
@@ -77,7 +77,7 @@ static void reverse_share(const void *context, const fastrnn_member *me)
 
 static fastrnn_status move(fastrnn_job *job, moving *m, const fastrnn_interruption *interruption, int threads)
 {
-    /* A team is worth its start from some tens of microseconds on. */
+    /* A team pays off from some tens of microseconds on. */
     const double bytes = (double)m->rows->offsets[m->rows->steps] * (double)m->bytes;
     const double fewest = 300e3, of_a_part = 2e6, operations = 1, ns = 0.1; /* for each byte */
     threads = bytes < fewest ? 1 : fastrnn_team_threads(threads);

@@ -1,4 +1,4 @@
-/* A layer over time: the plan, the split of the work over the team, and the workspace of a call. */
+/* Calls: a layer over time. The workspace of a call, its phases, and calls side by side. */
 #include "fastrnn.h"
 
 #include <assert.h>
@@ -13,12 +13,12 @@
 #include "runtime/memory.h"
 #include "runtime/team.h"
 
-/* Workspace of one call. Gates and copied inputs of a chunk: enough rows for a product at full speed, few enough to
- * stay in the caches. PIECE: ns of work for which a team stays as it is. */
+/* Bytes of the gates and copied inputs of a chunk: enough rows for a product at full speed, few enough to stay in the
+ * caches. PIECE: ns of work of a phase in which a team shares sequences; its members may change between phases. */
 enum { CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20, PIECE = 200000 };
 
-/* Bytes of a chunk of the input projection. Each chunk goes through all of weight_ih: where that does not stay in the
- * second cache, more rows at a time are worth more than a chunk in the second cache. */
+/* Bytes of a chunk of the input projection. Each chunk reads all of weight_ih: if that does not fit in the second-level
+ * cache, more rows in a chunk pay off more than a chunk that fits there. */
 static double projection_bytes(ptrdiff_t I, ptrdiff_t G, size_t element)
 {
     enum { LARGE_WEIGHTS = 4 << 20, ROWS = 256, MOST = 16 << 20 };
@@ -27,7 +27,7 @@ static double projection_bytes(ptrdiff_t I, ptrdiff_t G, size_t element)
     return ROWS * row < MOST ? ROWS * row : MOST;
 }
 
-/* A phase for a team, or for one who does all of it alone. */
+/* Runs a phase on the team, or all of it on the member `alone`. Returns 0 if the call is cancelled. */
 static int phase_of(fastrnn_team *team, const fastrnn_member *alone, int most, double operations, fastrnn_job *job,
                     const void *context, ptrdiff_t item)
 {
@@ -38,7 +38,7 @@ static int phase_of(fastrnn_team *team, const fastrnn_member *alone, int most, d
     return fastrnn_team_go(alone, 0);
 }
 
-/* In phase p each call does piece p, and a stacked one piece p - 1 where the call below does piece p. */
+/* Calls side by side: in phase p each call computes piece p; of stacked calls, call k computes piece p - k. */
 typedef void piece_of_call(const void *calls, const fastrnn_member *, int k, int item, int items);
 typedef struct {
     piece_of_call *piece;
@@ -66,17 +66,17 @@ static int run_side_by_side(fastrnn_team *team, fastrnn_arrangement how, int cou
     return 1;
 }
 
-/* Memory that is used by the one after the other. */
+/* Grows `layout` to the larger of two layouts whose users take the memory one after the other. */
 static void merge_layout(fastrnn_layout *layout, const fastrnn_layout *other)
 {
     if (other->size > layout->size) layout->size = other->size;
     layout->overflow |= other->overflow;
 }
 
-/* Numbers of all gradients of weights. */
+/* The number of elements in all gradients of the weights. */
 static ptrdiff_t gradient_numbers(const fastrnn_packed *packed)
 {
-    const cell_f32 *cell = packed->isa->f32->cells[packed->cell]; /* that of f64 has the same numbers */
+    const cell_f32 *cell = packed->isa->f32->cells[packed->cell]; /* that of f64 has the same sizes */
     const ptrdiff_t H = packed->H, P = packed->P, G = cell->gates * H;
     return (packed->peephole ? cell->peepholes * H : 0) + 2 * G + G * packed->I + G * P +
            (packed->has_projection ? P * H : 0);

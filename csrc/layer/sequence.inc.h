@@ -1,4 +1,4 @@
-/* Planning of calls in one precision, and their passes. */
+/* Shapes and plans of calls in one precision, and the passes. */
 #include "layer/sums.inc.h"
 
 static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed)
@@ -17,7 +17,8 @@ static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed)
                            .block = cell->block};
 }
 
-/* The plans of all calls, how they run, and the operations of their products. */
+/* The arrangement of the calls. plans (count) written: the plan of each call; operations written: the sum of the
+ * operations of their products. */
 static fastrnn_arrangement NAME(plan_calls)(steps s, const fastrnn_packed *const *packed, int count, int stacked,
                                             int threads, fastrnn_plan *plans, double *operations)
 {

@@ -7,27 +7,29 @@
 #include "layer/packed.h"
 #include "runtime/team.h"
 
-/* T steps; offsets and resets as in fastrnn.h. */
+/* The layout of a call: T steps of at most B sequences; offsets (T + 1) and resets (N) as in fastrnn.h. */
 typedef struct {
     ptrdiff_t T, B;
     const ptrdiff_t *offsets;
     const uint8_t *resets;
 } steps;
 
+/* The first row of step t, and the number of rows of step t: 0 past the last step. */
 static inline ptrdiff_t first_row(const steps *s, ptrdiff_t t) { return s->offsets ? s->offsets[t] : t * s->B; }
 static inline ptrdiff_t rows_of_step(const steps *s, ptrdiff_t t)
 {
     return t >= s->T ? 0 : s->offsets ? s->offsets[t + 1] - s->offsets[t] : s->B;
 }
 
-/* The flags of the rows of step t, or NULL where no sequence is reset before it. */
+/* The flags of the rows of step t, or NULL if no sequence is reset before it. */
 static inline const uint8_t *resets_of_step(const steps *s, ptrdiff_t t)
 {
     const uint8_t *resets = s->resets && t < s->T ? s->resets + first_row(s, t) : NULL;
     return resets && memchr(resets, 1, (size_t)rows_of_step(s, t)) ? resets : NULL;
 }
 
-/* Rows of a chunk of steps with so many columns in so many bytes: at least those of one step. */
+/* The most rows of a chunk of steps, if a row has so many columns and a chunk so many bytes: at least the rows of one
+ * step. */
 static inline ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t columns, size_t element)
 {
     const ptrdiff_t all = first_row(s, s->T), least = rows_of_step(s, 0);
@@ -35,6 +37,8 @@ static inline ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t colum
     if (rows > (double)all) rows = (double)all;
     return rows <= (double)least ? least : (ptrdiff_t)rows;
 }
+/* The end of a chunk of at most `rows` rows that begins with step t0, and the beginning of one that ends with step t1:
+ * at least one step. */
 static inline ptrdiff_t end_of_chunk(const steps *s, ptrdiff_t t0, ptrdiff_t rows)
 {
     ptrdiff_t t1 = t0 + 1;
@@ -50,7 +54,7 @@ static inline ptrdiff_t start_of_chunk(const steps *s, ptrdiff_t t1, ptrdiff_t r
     return t0;
 }
 
-/* The first step that is not before part k of all rows. */
+/* The first step of part k of `parts` of the rows. */
 static inline ptrdiff_t first_step(const steps *s, int k, int parts)
 {
     if (!s->offsets || k == parts) return fastrnn_part(s->T, k, parts).from;
@@ -60,7 +64,7 @@ static inline ptrdiff_t first_step(const steps *s, int k, int parts)
     return t;
 }
 
-/* The part of a range before `end`, or from `start` on; it may be empty. */
+/* The part of a range before `end`, and the part from `start` on; either may be empty. */
 static inline fastrnn_range first_of(fastrnn_range range, ptrdiff_t end)
 {
     if (range.to > end) range.to = end;
@@ -74,7 +78,7 @@ static inline fastrnn_range from_row(fastrnn_range range, ptrdiff_t start)
     return range;
 }
 
-/* Rows of the first n sequences. */
+/* The number of rows of the first n sequences. */
 static inline ptrdiff_t rows_of_first(const steps *s, ptrdiff_t n)
 {
     ptrdiff_t rows = 0;
@@ -82,12 +86,11 @@ static inline ptrdiff_t rows_of_first(const steps *s, ptrdiff_t n)
     return rows;
 }
 
-/* The first sequence of member `index`: as nearly as can be, as many rows come before it as before the first of n items
- * of a share. */
+/* The first sequence of member `index`, such that all members have nearly the same number of rows. */
 static inline ptrdiff_t first_sequence(const steps *s, int index, int size)
 {
     const ptrdiff_t before = fastrnn_part(first_row(s, s->T), index, size).from;
-    ptrdiff_t low = 0, high = s->B; /* the least number of sequences that have so many rows */
+    ptrdiff_t low = 0, high = s->B; /* bounds of the least number of sequences with so many rows */
     while (low < high) {
         const ptrdiff_t middle = low + (high - low) / 2;
         if (rows_of_first(s, middle) < before)
@@ -98,7 +101,7 @@ static inline ptrdiff_t first_sequence(const steps *s, int index, int size)
     return low > 0 && before - rows_of_first(s, low - 1) < rows_of_first(s, low) - before ? low - 1 : low;
 }
 
-/* A member's share of the sequences, by their rows. */
+/* A member's share of the sequences, balanced by rows. */
 static inline fastrnn_range share_rows(const steps *s, const fastrnn_member *me)
 {
     if (!s->offsets) return fastrnn_share(s->B, me);
@@ -106,8 +109,8 @@ static inline fastrnn_range share_rows(const steps *s, const fastrnn_member *me)
     return (fastrnn_range){first_sequence(s, me->index, me->size), to};
 }
 
-/* The leading dimension of rows of n numbers: they start on a cache line, but not all in the same few sets of a cache.
- */
+/* A leading dimension for rows of n numbers: each row starts on a cache line, and they do not all fall into the same
+ * few sets of a cache. */
 static inline ptrdiff_t padded_row(ptrdiff_t n, size_t element)
 {
     const ptrdiff_t line = 64 / (ptrdiff_t)element;
@@ -115,11 +118,11 @@ static inline ptrdiff_t padded_row(ptrdiff_t n, size_t element)
     return row % (16 * line) == 0 ? row + line : row;
 }
 
-/* Whether rows of n numbers, one after the other, all start in the same set of the first-level cache. A product reads
- * as many rows at a time as its tile has, more than such a set holds. */
+/* Whether contiguous rows of n numbers all start in the same set of the first-level cache. A tile of a product reads
+ * more rows than a set holds. */
 static inline int rows_collide(ptrdiff_t n, size_t element) { return n > 0 && n * (ptrdiff_t)element % 4096 == 0; }
 
-/* to (n, m) = from, or 0 where from is NULL. */
+/* to (n, m) = from (n, m), or zeros if from is NULL. */
 static inline void copy_bytes(void *to, const void *from, ptrdiff_t n, ptrdiff_t m, size_t element)
 {
     const size_t bytes = (size_t)n * (size_t)m * element;
@@ -130,7 +133,8 @@ static inline void copy_bytes(void *to, const void *from, ptrdiff_t n, ptrdiff_t
         memset(to, 0, bytes);
 }
 
-/* Sets columns of the flagged rows of an array with leading dimension `row` to zero. resets: of its rows, or NULL. */
+/* Sets columns of the flagged rows of an array with leading dimension `row` to zero. resets: the flags of its rows, or
+ * NULL. */
 static inline void clear_rows(void *array, ptrdiff_t row, const uint8_t *resets, fastrnn_range rows,
                               fastrnn_range columns, size_t element)
 {
@@ -140,7 +144,7 @@ static inline void clear_rows(void *array, ptrdiff_t row, const uint8_t *resets,
                    (size_t)(columns.to - columns.from) * element);
 }
 
-/* Columns of rows (B, n), and zeros for the flagged ones. */
+/* Copies columns of rows of `from` (B, n) to `to` (B, n), with zeros for the flagged rows. */
 static inline void copy_rows(void *to, const void *from, ptrdiff_t n, const uint8_t *resets, fastrnn_range rows,
                              fastrnn_range columns, size_t element)
 {

@@ -8,7 +8,8 @@
 
 enum { GROUP_SUMS = 64 };
 
-/* The level of the gradient itself, the sum over all rows: 0 for a block, 1 for a group of blocks, and so on. */
+/* The level of the sum over all rows, the gradient: 0 if that is one block, 1 if it is one group of blocks, and so on.
+ */
 static inline int fastrnn_sum_levels(ptrdiff_t rows)
 {
     int level = 0;
@@ -19,15 +20,15 @@ static inline int fastrnn_sum_levels(ptrdiff_t rows)
 /* Consecutive rows of one block. */
 typedef struct {
     ptrdiff_t rows, block; /* block: its number, from 0 */
-    int opens, closes;     /* whether the first row of the block, and the last one, are among them */
-    int ends;              /* whether no row comes after these */
+    int opens, closes;     /* whether they include the first row of the block, and the last one */
+    int ends;              /* whether they include the last row of all */
 } fastrnn_block_part;
 
-/* Of all rows, so many are done: the next ones, at most `some`. */
-static inline fastrnn_block_part fastrnn_next_part(ptrdiff_t done, ptrdiff_t some, ptrdiff_t all)
+/* The next rows of one block, at most `limit`, after `done` of `total` rows. */
+static inline fastrnn_block_part fastrnn_next_part(ptrdiff_t done, ptrdiff_t limit, ptrdiff_t total)
 {
-    const ptrdiff_t in_block = done % BLOCK_ROWS, left = BLOCK_ROWS - in_block, rows = some < left ? some : left;
-    const int ends = done + rows == all;
+    const ptrdiff_t in_block = done % BLOCK_ROWS, left = BLOCK_ROWS - in_block, rows = limit < left ? limit : left;
+    const int ends = done + rows == total;
     return (fastrnn_block_part){rows, done / BLOCK_ROWS, in_block == 0, rows == left || ends, ends};
 }
 

@@ -1,18 +1,18 @@
-/* Gradients of weights, in one precision: sums over rows in the order of sums.h. Each level has memory for its sum that
- * is not complete yet; the highest level is the result. A sum that is complete is added to that of the next level, or
- * is copied there where it is the first one. */
+/* Gradients of weights, in one precision: sums over rows in the order of sums.h. Each level has memory for its
+ * incomplete sum; the highest level is the result. A complete sum is added to the sum of the next level, or copied
+ * there if it is the first one. */
 
-/* A gradient, or the numbers of it from one of them on. */
+/* A gradient, or the rest of one from some element on. */
 typedef struct {
-    real *result; /* NULL: not wanted */
-    ptrdiff_t at; /* in the memory of a level */
+    real *result; /* NULL: not computed */
+    ptrdiff_t at; /* the first element, in the memory of a level */
 } NAME(sum);
 
 typedef struct {
-    int levels;           /* that of the result */
-    ptrdiff_t size;       /* numbers of all gradients: of a level's memory */
+    int levels;           /* the level of the result */
+    ptrdiff_t size;       /* elements of all gradients: the size of a level's memory */
     real *block, *groups; /* (size): of level 0; (levels - 1, size): of the levels between it and the result */
-    ptrdiff_t done, all;  /* rows: those of the calls before, and of all calls */
+    ptrdiff_t done, all;  /* rows of the calls before, and of all calls */
     NAME(sum) weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole;
 } NAME(sums);
 
@@ -28,8 +28,8 @@ INLINE real *NAME(sum_of_level)(const NAME(sums) * sums, NAME(sum) sum, int leve
                                  : sums->groups + (level - 1) * sums->size + sum.at;
 }
 
-/* Where the rows of a part are to be summed, and how. The first block of a group is summed in the memory of the group;
- * another one that is not in parts is added to it by the kernel that sums it. */
+/* The memory in which the rows of a part are summed; *start written: how. The first block of a group is summed in the
+ * memory of the group. The kernel adds each later block to it, unless the block comes in several parts. */
 static real *NAME(open_sum)(const NAME(sums) * sums, NAME(sum) sum, fastrnn_block_part part, sum_start *start)
 {
     const int first = part.block % GROUP_SUMS == 0, add = !first && part.opens && part.closes;
@@ -37,12 +37,12 @@ static real *NAME(open_sum)(const NAME(sums) * sums, NAME(sum) sum, fastrnn_bloc
     return NAME(sum_of_level)(sums, sum, sums->levels > 0 && (first || add));
 }
 
-/* After that, for n numbers of the sum. */
+/* Ends the sum of a part, of n elements: adds complete sums to those of the next levels. */
 static void NAME(close_sum)(const NAME(sums) * sums, const NAME(kernels) * kernel, NAME(sum) sum,
                             fastrnn_block_part part, ptrdiff_t n)
 {
     if (!part.closes || sums->levels == 0) return;
-    ptrdiff_t count = part.block + 1; /* sums of this level that are complete */
+    ptrdiff_t count = part.block + 1; /* complete sums of this level */
     if (part.block % GROUP_SUMS != 0 && !part.opens) {
         real *group = NAME(sum_of_level)(sums, sum, 1);
         kernel->add(n, group, NAME(sum_of_level)(sums, sum, 0), group);

@@ -5,8 +5,8 @@
 #include "kernels/kernels.h"
 #include "runtime/memory.h"
 
-/* All instruction sets and precisions have the same specifications but for the block, which depends on the precision.
- */
+/* The specification of a cell: the same for all instruction sets and precisions, except for the block, which depends
+ * on the precision. */
 static const cell_f32 *specification(fastrnn_cell cell) { return fastrnn_isa_at(0)->f32->cells[cell]; }
 
 fastrnn_cell fastrnn_find_cell(const char *name)

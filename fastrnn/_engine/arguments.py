@@ -1,6 +1,6 @@
-"""The arguments of layers, cells and functions, converted, checked and made `Inputs` of the engine.
+"""Arguments of layers, cells and functions: converted, checked, and made `Inputs` of the engine.
 
-All are converted to private views first and checked afterwards: see fastrnn._validation.
+All arguments are converted to private views first and checked afterwards: see fastrnn._validation.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def check_states(spec, argument, pattern, arrays, symbols, sizes, dtype, check):
 
 
 def check_members(spec, argument, pattern, arrays, symbols, sizes, dtype, check):
-    """check_states of an argument that is a tuple for each kind of cell."""
+    """check_states for an argument that is a tuple for every cell, also of one state."""
     names, _ = member_names(spec, argument, pattern)
     for name, array, its_symbols, its_sizes in zip(names, arrays, symbols, sizes):
         if array is not None:
@@ -96,7 +96,7 @@ def initial_states(stack, layout, given, private):
     state_0 : list of ndarray, (L*D, B, n)
         With `private`, in memory that the caller does not share.
     shared : list of bool
-        Whether each was given once for all sequences.
+        Whether each state was given as one state for all sequences.
     """
     B, state_0, shared = layout.B, [], []
     for array, width in zip(layout.sort(given), stack.widths):
@@ -122,12 +122,12 @@ def _stack_of(spec, dtype, shapes, options, reverse):
     return Stack(spec, spec.kernel_of(by_name), dtype, sizes, directions=(reverse,), weight_shapes=shapes)
 
 
-# The stacks of weights that have been checked before, by (spec, options, reverse).
+# The stacks of checked weights, by (spec, options, reverse).
 _KNOWN = KnownWeights()
 
 
 def checked_weights(spec, weights, options=(), reverse=False):
-    """The stack of one direction of one layer, and its weights as native arrays that nobody else has.
+    """The stack of one direction of one layer, and its weights as native arrays of our own.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def _checked_call(stack, x, given, lengths, resets):
 
 
 def checked_arguments(spec, x, state, weights, lengths, resets, reverse, options):
-    """The arguments of a function of one layer and one direction, checked and not in the layout of kernels.
+    """The checked arguments of a function of one layer and one direction, not yet in the layout of kernels.
 
     Parameters are those of `function_inputs`.
 
@@ -251,14 +251,14 @@ def function_inputs(spec, x, state, weights, lengths, resets, reverse, options, 
 
 
 def checked_output_gradients(spec, symbols, T, B, widths, d_output, d_state_n, dtype):
-    """The gradients that are given to a backward function, checked and not yet cast; one of them has to be given.
+    """The checked gradients of a backward function, not yet cast; at least one has to be given.
 
     Parameters
     ----------
     symbols : tuple of str
-        The symbol of the width of each state in messages; the first is that of d_output, too.
+        The symbol of the width of each state in messages; the first one is used for d_output, too.
     widths : tuple of int
-        Their numbers.
+        The width of each state.
 
     Returns
     -------
@@ -275,7 +275,7 @@ def checked_output_gradients(spec, symbols, T, B, widths, d_output, d_state_n, d
 
 
 def checked_resets(array, T, B):
-    """Of a converted array, a private one of bool, (T, B); None stays None."""
+    """A private copy of converted resets, (T, B) of bool, after a check; None for None."""
     if array is None:
         return None
     check_flags("resets", array, ("T", "B"), (T, B))
@@ -294,7 +294,7 @@ class StatelessCall(NamedTuple):
 
 
 def stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options, convert=None):
-    """The arguments of the stateless form, converted and then checked.
+    """Convert and then check the arguments of the stateless form.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def stateless_call(kind, x, state, weights, lengths, resets, bidirectional, drop
     options : dict
         Other keyword arguments.
     convert : callable, optional
-        ``convert(spec)`` converts further arguments, before anything is checked.
+        ``convert(spec)`` converts further arguments before any check.
 
     Returns
     -------
@@ -399,7 +399,7 @@ def _stack_of_layers(spec, dtype, shapes, options, directions):
 
 
 def as_state_tuple(spec, argument, pattern, value):
-    """The states of an argument that is a tuple for each kind of cell: see `as_states`."""
+    """The states of an argument that is a tuple for every cell, also of one state: see `as_states`."""
     names, both = member_names(spec, argument, pattern)
     arrays = []
     for name, array in zip(names, members(argument, value, len(names), both)):

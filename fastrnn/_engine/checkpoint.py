@@ -1,6 +1,6 @@
-"""Training with less memory: the states at some steps are kept, and backward runs forward again from each.
+"""Checkpoints: forward saves the states at some steps only, and backward runs forward again from each of them.
 
-The steps between two checkpoints are a segment. Of a bidirectional stack the inputs of all layers are kept, too, and
+The steps between two checkpoints are a segment. For a bidirectional stack the inputs of all layers are kept, too, and
 each direction of each layer is a chain of its own: see fastrnn._engine.stack.
 """
 
@@ -45,7 +45,7 @@ class Checkpoints:
 
 
 def forward(inputs, packed, state_n, every, dropout=None):
-    """The output of all layers, and Checkpoints at every so many steps; writes the state after.
+    """The output of all layers, and Checkpoints every `every` steps; writes the state after the last step.
 
     Parameters and output are those of `fastrnn._engine.stack.forward`, without a reserve.
     """
@@ -94,7 +94,7 @@ def backward(inputs, for_forward, packed, checkpoints, gradients, dropout=None):
     """The gradient of x; writes those of the state before and of the weights.
 
     Parameters and result are those of `fastrnn._engine.stack.backward`, with the checkpoints in place of the reserve,
-    and the weights packed for forward, too.
+    and the weights packed for forward as well.
     """
     stack, layout, x, d_output = inputs.stack, inputs.layout, inputs.x, gradients.d_output
     if len(stack.directions) == 2:

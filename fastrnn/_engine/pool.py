@@ -1,8 +1,8 @@
-"""The pool of unused buffers of this process: the one place that decides how much memory waits for the next call.
+"""The pool of unused buffers of this process, which bounds the memory that is kept for later calls.
 
-In it are the `saved` memory of tapes that are gone, packed weights of calls that pack for themselves, and arrays that
-a call needs between its arguments and its results. The pool belongs to no layer: a layer that is gone leaves its memory
-to others, until newer buffers take its place.
+It holds the memory of deallocated tapes, packed weights of layers that are not frozen, and arrays that a call needs
+between its arguments and its results. The pool belongs to no layer: others use the memory of a deallocated layer, or
+it is dropped for newer buffers.
 """
 
 import os
@@ -17,7 +17,7 @@ POOL = Pool(MOST_BYTES)
 
 
 def aligned_bytes(size):
-    """A new array of uint8 for a caller, which begins at a multiple of ALIGNMENT bytes and is none of the pool's."""
+    """A new array of uint8 for a caller, outside the pool, that begins at a multiple of ALIGNMENT bytes."""
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size]

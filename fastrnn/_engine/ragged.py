@@ -20,7 +20,7 @@ class Layout:
     the lengths: the sequences are sorted by length, the longest first; step t has a row of each sequence longer than t,
     in that order, and comes after step t - 1. `shape` is that of an array without its last axis.
 
-    Layouts are never altered: calls and tapes share them.
+    Layouts are immutable: calls and tapes share them.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Layout:
     offsets : ndarray of intp, (steps + 1,), or None
         The first row of each step, and N: the cumulative sum of `batch_sizes`. None in padded layout.
     first : int
-        The number of the first row in the whole batch: 0 but for a segment.
+        The index of the first row in the whole batch: 0 except for a segment.
     resets : ndarray of bool, (T, B) or (N,), or None
         The flags of the rows, in the order in which they are read.
     """
@@ -80,7 +80,7 @@ class Layout:
             self.resets = self._packed_resets(resets)
 
     def _packed_resets(self, resets):
-        """Flags (T, B) as those of the rows of packed layout."""
+        """Flags (T, B) in packed layout, (N,)."""
         packed = np.empty((self.rows, 1), bool)
         self._sequences.pack(resets[..., None], packed, most_threads())
         return packed[:, 0]
@@ -105,7 +105,7 @@ class Layout:
     def pack(self, array, dtype):
         """A padded array (T, B, n) in this layout, native.
 
-        In padded layout it is the array itself where that can be read as it is; in packed layout, memory of the pool.
+        In padded layout it is the array itself if that can be read in place; in packed layout, memory of the pool.
         Values beyond the lengths are neither read nor cast.
         """
         if self.offsets is None:
@@ -138,7 +138,7 @@ class Layout:
         return array
 
     def sort(self, states):
-        """States (..., B, n) or None with the sequences in the order of this layout; (..., 1, n) stays as it is."""
+        """States (..., B, n) or None with the sequences in the order of this layout; (..., 1, n) is unchanged."""
         if self.offsets is None:
             return states
         order = self._sorted_indices
@@ -170,7 +170,7 @@ def layout_of(T, B, lengths, resets=None):
 
 
 class Segment(Layout):
-    """The steps t0 to t1 of another layout, as a layout of its own.
+    """Steps t0 to t1 of another layout, as a layout.
 
     Attributes
     ----------

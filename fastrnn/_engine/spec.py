@@ -1,9 +1,9 @@
-"""The cells: each one a specification, from which everything in Python that depends on the cell follows.
+"""The specifications of the cells, from which all Python code that depends on a cell follows.
 
-A specification says which gates and states a cell has, which weights of which shapes, and which options. From it follow
-the names and shapes of parameters, the checks of arguments and their messages, the names of gates, representations,
-files and pickles, and the name under which the kernels know the cell. A new cell is a `CellSpec` here, its equations in
-`fastrnn.reference` and in C, and its public classes and functions.
+A specification has the gates, the states, the weights with their shapes, and the options of a cell. The names and
+shapes of parameters, the checks of arguments and their messages, the names of gates, representations, files, pickles,
+and the name of the cell in C follow from it. A new cell is a `CellSpec` here, its equations in `fastrnn.reference` and
+in C, and its public classes and functions.
 
 Shapes are tuples of symbols: I inputs, H hidden units, P elements of h (H without a projection), and products and
 quotients of these, such as "4*H".
@@ -32,7 +32,7 @@ RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
 
 
 class Required:
-    """The default of an argument that has none."""
+    """The type of REQUIRED, which marks an argument without a default."""
 
     def __repr__(self) -> str:
         return "no default"
@@ -54,11 +54,11 @@ class Option:
     default : object
         Its default in the signatures, in the form in which files, pickles and representations show it.
     since : int
-        The first version of the format of files and pickles that has it: older ones mean the default.
+        The first version of the format of files and pickles that has the option; older ones mean the default.
     plain : callable
         Turns the stored value into a plain one for files, pickles and representations.
     choices : tuple of str
-        The values that it may have, where they are few.
+        The values that it may have, if they are few.
     """
 
     name: str
@@ -84,7 +84,7 @@ def _recurrent_activation(name, value):
 
 
 def _clip(name, value):
-    """None, or a float that is positive and finite."""
+    """The bound of `clip`: None, or a positive finite float."""
     if value is None:
         return None
     if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
@@ -95,7 +95,7 @@ def _clip(name, value):
     return number
 
 
-# All of them, in the order in which representations and files name them. A class has those that its constructor takes.
+# All options, in the order of representations and files. A class has the options that its constructor takes.
 OPTIONS = {
     option.name: option
     for option in (
@@ -118,7 +118,7 @@ OPTIONS = {
     )
 }
 
-# Of files and of pickles of layers and cells: the version that the newest option needs.
+# The version of files and of pickles of layers and cells: the version that the newest option needs.
 FORMAT_VERSION = max(option.since for option in OPTIONS.values())
 
 
@@ -133,7 +133,7 @@ def size_of(dimension: str, sizes: Mapping[str, int]) -> int:
 
 
 def _solve_dimension(dimension, number, sizes):
-    """Add the size that a symbol in the dimension must have if the dimension is `number`; returns whether it can be."""
+    """Add the size of the unknown symbol in the dimension if the dimension is `number`; returns whether one exists."""
     product, _, divisor = dimension.partition("/")
     *factors, symbol = product.split("*")
     if divisor and divisor not in sizes:
@@ -164,7 +164,7 @@ class Weight:
         As in torch.nn, without the suffix of the layer.
     shape : tuple of str
     option : str
-        The option that says whether layers have it; "" if they always do. To functions it may be given or not.
+        The option that decides whether a layer has the weight; "" if every layer has it. For functions it is optional.
     """
 
     name: str
@@ -190,7 +190,7 @@ class CellSpec:
     weights : tuple of Weight
         In the order of the kernels: weight_ih, weight_hh, bias_ih, bias_hh and others.
     options : tuple of str
-        The options that its functions take besides weights.
+        The options of its functions, besides weights.
     kernel : callable, optional
         ``kernel(options)`` returns the name of the cell in C. Default: `name`.
     check : callable
@@ -206,7 +206,7 @@ class CellSpec:
     check: Callable[[Mapping[str, Any]], None] = lambda options: None
 
     def kernel_of(self, options: Mapping[str, Any]) -> Kernel:
-        """The cell in C with these options."""
+        """The Kernel, the cell in C, with these options."""
         name = self.name if self.kernel is None else self.kernel(options)
         activations = {option: options[option] for option in ACTIVATION_OPTIONS if option in options}
         return Kernel(name, **activations)
@@ -241,11 +241,11 @@ class CellSpec:
         shapes : sequence of tuple or None
             Of each weight, None where it is not given.
         options : mapping
-            Options of the cell whose values are sizes may stand in shapes.
+            Options of the cell; those that are sizes may be symbols of shapes.
         names : sequence of str
             The names of the weights in messages.
         known : mapping of str to int
-            Sizes that are known from elsewhere.
+            Sizes that are known already.
 
         Raises
         ------

@@ -1,6 +1,6 @@
 """Layers on top of each other, in one direction or both: which calls of the kernels run together.
 
-The calls of a stack in one direction run together, each layer a little behind the layer below, at most
+The calls of a stack in one direction run together, each layer one piece of time behind the layer below, at most
 `_core.MOST_CALLS` at a time; with dropout they run one after the other. The two directions of a bidirectional layer run
 side by side, and the next layer reads both outputs. A direction that reads the sequences from their ends is the same
 call on reversed copies.
@@ -24,7 +24,7 @@ from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import segments
 from fastrnn._threads import most_threads
 
-# Inference keeps the outputs of all layers that run together: of so many steps at a time that they take no more bytes.
+# Inference keeps the outputs of all layers that run together: at most so many bytes, else it computes segments.
 MOST_OUTPUT_BYTES = 16 << 20
 
 
@@ -63,7 +63,7 @@ class Stack:
         self.leading = self.count if has_layers else 0  # the first axis of states, 0 for none
         self.widths = spec.widths(self.H, self.P)
         self.output_width = len(directions) * self.P
-        # The widest array (T, B, width) that a call makes, and the T * B from which on it could not be addressed.
+        # The widest array (T, B, width) of a call, and the largest T * B for which it can be addressed.
         self.widest = max(self.I, len(spec.gates) * self.H, self.output_width)
         self.most_rows = sys.maxsize // (self.widest * dtype.itemsize)
 
@@ -86,7 +86,7 @@ class Stack:
         return size
 
     def sections(self, packed, layout, reserve, x, clear=False):
-        """The arrays within a `reserve`, for layers on top of each other of which the lowest reads x.
+        """The arrays within a `reserve`, for layers on top of each other; the lowest layer reads x.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class Stack:
         Returns
         -------
         inputs : list of ndarray, (..., I) and (..., D*P)
-            The input of each layer: x, and outputs of the layer below after dropout.
+            The input of each layer: x, then the output of the layer below after dropout.
         saved : list of ndarray of uint8
             The buffer `saved` of each direction of each layer.
         """
@@ -117,7 +117,7 @@ class Stack:
 class Dropout:
     """Sets elements between two layers to zero and divides the others by the probability that they remain.
 
-    A mask depends on nothing but the seed, the number of the layer that reads it and the place in the array: it can be
+    A mask depends on the seed, the number of the layer that reads it and the position in the array alone: it can be
     made again, for some of the rows.
     """
 
@@ -143,14 +143,14 @@ class Dropout:
 
 
 def new_array(layout, width, dtype, reverse=False):
-    """An array (..., width) for a result that `as_returned` will return: new memory if it will be the result itself."""
+    """An array (..., width) for `as_returned`: new memory if it becomes the result itself, else memory of the pool."""
     if reverse or layout.offsets is not None:
         return POOL.array(layout.shape, width, dtype)
     return np.empty((*layout.shape, width), dtype)
 
 
 def as_returned(layout, rows, reverse=False):
-    """Rows as a padded array (T, B, n) in order of time: the array itself, or a copy, after which it is given back."""
+    """Rows as a padded array (T, B, n) in order of time: the array itself, or a copy; then the rows are given back."""
     if not reverse and layout.offsets is None:
         return rows
     ordered = layout.reversed(rows) if reverse else rows
@@ -168,7 +168,7 @@ def in_order_of_time(layout, rows):
 
 
 def infer(inputs, packed, state_n):
-    """The output of all layers, without anything kept for a backward pass.
+    """The output of all layers; saves nothing for a backward pass.
 
     Parameters
     ----------
@@ -320,7 +320,7 @@ def forward(inputs, packed, state_n, reserve, dropout=None, gates=None):
         Written, every byte.
     dropout : Dropout, optional
     gates : list, optional
-        Gets the `gates_of` each direction of each layer.
+        The `gates_of` each direction of each layer are appended.
 
     Returns
     -------
@@ -355,7 +355,7 @@ def forward_chain(stack, chain, packed, state_n, output, threads, dropout=None, 
     threads : int
         The result of `most_threads`.
     reverse : bool
-        Whether the sequences are in opposite order; it matters for `gates` alone.
+        Whether the sequences are in opposite order; used for `gates` alone.
 
     Returns
     -------
@@ -439,7 +439,7 @@ def backward_chain(
     gradients : Gradients
         Of the layers of the chain.
     d_output : ndarray, (..., P), or None
-        In place of that among the gradients, with the sequences in the order in which the chain reads them.
+        Used instead of gradients.d_output, with the sequences in the order in which the chain reads them.
     rows_after : int
         Of a segment, the rows of the whole batch after its own.
     sums : list of ndarray or None, optional
@@ -467,7 +467,7 @@ def backward_chain(
 
 
 def _backward_both(inputs, packed, layer_inputs, saved, gradients, d_x, dropout, masks):
-    """`backward` of a bidirectional stack, whose layers read `layer_inputs`: writes d_x and the gradients."""
+    """`backward` of a bidirectional stack whose layers read `layer_inputs`: writes d_x and the gradients."""
     stack, layout, d_output = inputs.stack, inputs.layout, gradients.d_output
     for layer in range(stack.num_layers - 1, -1, -1):
         x = layer_inputs[layer]
@@ -501,7 +501,7 @@ def gates_of(spec, layout, call, reverse):
     spec : CellSpec
     layout : Layout
     call : ForwardCall
-        One that has been run.
+        After it has run.
     reverse : bool
         Whether its sequences are in opposite order.
 

@@ -1,4 +1,4 @@
-"""The tape of a forward pass: the base of the tapes of layers, cells and functions."""
+"""The base of the tapes of layers, cells and functions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fastrnn._validation import over_sequences
 class Tape:
     """The saved activations of one forward pass, for its backward passes; opaque, and never altered by them.
 
-    The weights are in it as they were, packed for backward. x is in it by reference where it could be read in place,
-    with a fingerprint that tells whether it has been changed since. When a tape goes, its memory goes to the pool.
+    It has the weights of the forward pass, packed for backward. x is kept by reference if it could be read in place,
+    with a fingerprint that detects a change since. When a tape is deallocated, its memory goes to the pool.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Tape:
     packed : list of Packed
         For backward.
     owner : object, optional
-        The layer or cell that makes the tape, which the tape does not keep alive.
+        The layer or cell that makes the tape; the tape does not keep it alive.
     """
 
     __slots__ = ("inputs", "fingerprint", "packed", "for_forward", "kept", "masks", "dropout", "memory", "owner")
@@ -46,18 +46,18 @@ class Tape:
         self.fingerprint = None if inputs.is_private else _core.fingerprint(inputs.x)
 
     def run(self, packed, owned, dropout=None, checkpoint_every=None, gates=None):
-        """The forward pass.
+        """Run the forward pass.
 
         Parameters
         ----------
         packed : list of Packed
             For forward.
         owned : list of Packed
-            The weights packed for this tape alone, whose memory is to go to the pool with the tape.
+            The weights packed for this tape alone, whose memory goes to the pool with the tape.
         dropout : Dropout, optional
         checkpoint_every : int, optional
         gates : list, optional
-            Gets the gates of each direction of each layer.
+            The gates of each direction of each layer are appended.
 
         Returns
         -------
@@ -78,7 +78,7 @@ class Tape:
         return output, state_n if layout.offsets is None else layout.unsort(state_n)
 
     def backward(self, d_output, d_state_n, d_weights):
-        """The backward pass.
+        """Run a backward pass.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class Tape:
         -------
         d_x : ndarray, (T, B, I)
         d_state_0 : list of ndarray, (L*D, B, n)
-            In the caller's order of sequences; (L*D, 1, n) for a state that was given once for all.
+            In the caller's order of sequences; (L*D, 1, n) for a state that was given as one for all sequences.
         """
         inputs = self.inputs
         if self.fingerprint is not None and _core.fingerprint(inputs.x) != self.fingerprint:
@@ -124,7 +124,7 @@ class Tape:
             raise ValueError(f"tape: made by another {kind}, {self.owner_name()}")
 
     def owner_name(self):
-        """The layer or cell for a message."""
+        """The layer or cell in a message."""
         owner = self.owner()
         return "one that is gone" if owner is None else owner
 

@@ -1,4 +1,4 @@
-/* The cells. A further cell is one file, its #include and its entry here. */
+/* The cells. A new cell is one file, its #include and its entry here. */
 #include "kernels/cells/gru.inc.h"
 #include "kernels/cells/gru_reset_before.inc.h"
 #include "kernels/cells/lstm.inc.h"

@@ -1,5 +1,5 @@
-/* The GRU cell (Cho et al. 2014), the reset gate after the product as in cuDNN and torch, forward and backward. x
- * stands for the sums of the input, h for the recurrent ones. h_n is saved for backward.
+/* The GRU cell (Cho et al. 2014), the reset gate after the product as in cuDNN and torch, forward and backward. x_g
+ * and h_g are the input's and the recurrent sums of gate g. h_n is saved for backward.
  *   1  r = sigmoid(x_r + h_r), z = sigmoid(x_z + h_z)
  *   2  n = tanh(x_n + r h_n)
  *   3  h_t = n + z (h_{t-1} - n) */
@@ -22,8 +22,8 @@ INLINE void NAME(gru_second)(const NAME(units) * u)
     }
 }
 
-/* d_x stands for the gradient of the loss with respect to x; numbers as above. d_gates holds those of h_n, then of r, z
- * and n: the first three are the recurrent sums', the last three the input's.
+/* d_x stands for the gradient of the loss with respect to x; numbers as above. d_gates has the gradients of h_n, r, z
+ * and n: the first three are those of the recurrent sums, the last three those of the input's sums.
  *   3  d_z = d_h (h_{t-1} - n), d_n = d_h (1 - z),  d_h_{t-1} = d_h z
  *   2  d_x_n = d_n (1 - n^2), d_h_n = d_x_n r, d_r = d_x_n h_n
  *   1  d_x_r = d_r r (1 - r), d_x_z = d_z z (1 - z) */
@@ -32,7 +32,7 @@ INLINE void NAME(gru_back)(const NAME(units_back) * u)
     const ptrdiff_t apart = u->apart, H = u->H;
 
     vec r = LOAD(u->gates), z = LOAD(u->gates + apart), n = LOAD(u->gates + 2 * apart);
-    /* In this order, so that it is the same if time is cut here and the last two arrive as one. */
+    /* In this order: if time is cut here, the last two terms arrive as one. */
     vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), v_add(LOAD(u->sum), LOAD(u->d_state[0])));
 
     STORE(u->d_state[0], v_mul(d_h, z)); /* 3 */

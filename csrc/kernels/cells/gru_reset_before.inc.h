@@ -1,8 +1,7 @@
 /* The GRU cell of Cho et al. 2014, the reset gate before the product (ONNX's linear_before_reset=0, Keras'
- * reset_after=False), forward and backward. z stands for the sums of the input, the biases and the recurrent product.
- *   1  r = sigmoid(z_r), z = sigmoid(z_z),  q = r h_{t-1}
- *   2  n = tanh(z_n), the recurrent product of z_n being that of q
- *   3  h_t = n + z (h_{t-1} - n) */
+ * reset_after=False), forward and backward. z_g is the sum of the input projection, the biases and the recurrent
+ * product of gate g. 1  r = sigmoid(z_r), z = sigmoid(z_z),  q = r h_{t-1} 2  n = tanh(z_n), the recurrent product of
+ * z_n being that of q 3  h_t = n + z (h_{t-1} - n) */
 INLINE void NAME(gru_reset_before_gates)(const NAME(units) * u)
 {
     vec r = NAME(gate)(u->options, LOAD(u->gates)), z = NAME(gate)(u->options, LOAD(u->gates + u->apart)); /* 1 */

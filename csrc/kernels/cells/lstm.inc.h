@@ -4,7 +4,7 @@
  *   2  c_t = f c_{t-1} + i g
  *   3  o = sigmoid(z_o + p_o c_t)
  *   4  h_t = o tanh(c_t)
- * o always replaces z_o, the other gates only if they are kept. */
+ * The step writes o over z_o; the other gates over their sums only if they are kept. */
 INLINE void NAME(lstm_first)(const NAME(units) * u)
 {
     real *gates = u->gates;
@@ -63,7 +63,7 @@ INLINE void NAME(lstm_back)(const NAME(units_back) * u)
 
 enum { NAME(LSTM_BLOCK) = 64 / sizeof(real) };
 
-/* 4, from the tape */
+/* Equation 4 for n rows of the tape: h (n, H) from gates (n, 4 H) and c (n, H). */
 static void NAME(lstm_recover_h)(ptrdiff_t n, ptrdiff_t H, const fastrnn_options *options, const real *gates,
                                  const real *const *states, real *h)
 {
@@ -76,7 +76,7 @@ static void NAME(lstm_recover_h)(ptrdiff_t n, ptrdiff_t H, const fastrnn_options
         }
 }
 
-/* p_i += d_z_i c_{t-1}, p_f += d_z_f c_{t-1}, p_o += d_z_o c_t */
+/* The gradients of the peepholes: d_p_i += d_z_i c_{t-1}, d_p_f += d_z_f c_{t-1}, d_p_o += d_z_o c_t. */
 static void NAME(lstm_peephole_gradient)(ptrdiff_t n, ptrdiff_t H, ptrdiff_t j0, ptrdiff_t j1, const real *d_gates,
                                          ptrdiff_t row, const real *const *state, const real *const *state_prev,
                                          sum_start start, real *d_peephole)
