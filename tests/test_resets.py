@@ -111,6 +111,20 @@ def test_checkpoints_batch_first_threads_and_freezing(make, options, threads, is
         assert {k: v.tobytes() for k, v in found.items()} == {k: v.tobytes() for k, v in expected.items()}
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("cls", [fastrnn.LSTM, fastrnn.GRU])
+def test_a_call_of_several_chunks(cls, num_threads, threads):
+    """More steps than backward takes at a time, against segments of fewer."""
+    threads(num_threads)
+    layer, steps, sequences = cls(I, 64, rng=1), 1700, 8
+    resets = np.random.default_rng(3).random((steps, sequences)) < 0.5
+    x, state = draw(4, steps, sequences, I, dtype=np.float32), state_like(layer, sequences, 5)
+    gradients = draw(7, steps, sequences, 64, dtype=np.float32), state_like(layer, sequences, 6)
+    expected = results(layer, x, state, None, *gradients, resets=resets, checkpoint_every=500)
+    found = results(layer, x, state, None, *gradients, resets=resets)
+    assert {k: v.tobytes() for k, v in found.items()} == {k: v.tobytes() for k, v in expected.items()}
+
+
 @pytest.mark.parametrize("num_layers", [1, 3, 18])
 @pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 def test_streams(make, num_layers):
