@@ -193,8 +193,13 @@ fastrnn_status fastrnn_scatter(const fastrnn_ragged *, size_t bytes, const void 
 fastrnn_status fastrnn_reverse(const fastrnn_ragged *, size_t bytes, const void *rows, void *reversed,
                                const fastrnn_interruption *, int threads);
 
-/* y[k] = sigmoid(x[k]), or tanh(x[k]), as the cells compute them; k < n. x and y may be the same array. */
-void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, ptrdiff_t n, const void *x, void *y);
+/* y[k] = f(x[k]) for k < n, f as the cells compute it. x and y may be the same array. */
+typedef enum {
+    FASTRNN_SIGMOID = 0,
+    FASTRNN_TANH = 1,
+    FASTRNN_LOG_SIGMOID = 2, /* log(sigmoid(x)) */
+} fastrnn_function;
+void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, fastrnn_function, ptrdiff_t n, const void *x, void *y);
 
 /* A hash of `bytes` bytes: tells whether an array has changed, with all but certainty for every change if the words of
  * the key were drawn at random. It differs from key to key and from processor to processor. */

@@ -137,7 +137,11 @@ cdef extern from "fastrnn.h" nogil:
                                    Py_ssize_t sequence, const fastrnn_interruption *, int threads)
     fastrnn_status fastrnn_reverse(const fastrnn_ragged *, size_t bytes, const void *rows, void *to,
                                    const fastrnn_interruption *, int threads)
-    void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, Py_ssize_t n, const void *x, void *y)
+    ctypedef enum fastrnn_function:
+        FASTRNN_SIGMOID
+        FASTRNN_TANH
+        FASTRNN_LOG_SIGMOID
+    void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, fastrnn_function, Py_ssize_t n, const void *x, void *y)
     enum:
         FASTRNN_KEY_WORDS
     uint64_t fastrnn_fingerprint(const uint64_t *key, const void *data, size_t bytes)
@@ -1248,10 +1252,13 @@ cdef class PackedSequences:
         return workspace.check(status)
 
 
+cdef dict _functions = {"sigmoid": FASTRNN_SIGMOID, "tanh": FASTRNN_TANH, "log_sigmoid": FASTRNN_LOG_SIGMOID}
+
+
 def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not None, str isa not None):
-    """y = sigmoid(x) or tanh(x), as the cells compute them."""
+    """y = sigmoid(x), tanh(x) or log_sigmoid(x), as the cells compute them."""
     cdef const fastrnn_isa *kernels = _find(isa)
-    cdef bint use_tanh = {"sigmoid": False, "tanh": True}[function]
+    cdef fastrnn_function number = _functions[function]
     cdef int type_number = _type_of(x)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(x)
     cdef const void *source = _readable(x, type_number)
@@ -1259,7 +1266,7 @@ def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not No
     if x.shape[0] != y.shape[0]:
         raise ValueError(f"y: expected ({x.shape[0]},), got ({y.shape[0]},)")
     with nogil:
-        fastrnn_activate(kernels, _dtype(type_number), use_tanh, n, source, result)
+        fastrnn_activate(kernels, _dtype(type_number), number, n, source, result)
 
 
 # Drawn once for each process, so that no change is hidden from all of them.

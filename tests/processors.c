@@ -100,6 +100,16 @@ static void *given(const char *name, int layer, ptrdiff_t rows, ptrdiff_t column
     return data;
 }
 
+/* Makes n_0 of numbers from [-scale, scale): positive, as a sum of positive numbers is, or 0 in the first column. */
+static void make_normalizer(void *data, ptrdiff_t rows, ptrdiff_t columns, size_t element, double scale)
+{
+    for (ptrdiff_t k = 0; k < rows * columns; k++)
+        if (element == sizeof(float))
+            ((float *)data)[k] = k % columns ? ((float *)data)[k] + (float)(2 * scale) : 0;
+        else
+            ((double *)data)[k] = k % columns ? ((double *)data)[k] + 2 * scale : 0;
+}
+
 /* An output array, filled with NaN to detect numbers that are not written. */
 static void *room(const char *name, int layer, ptrdiff_t rows, ptrdiff_t columns, size_t element)
 {
@@ -208,8 +218,11 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
         fastrnn_forward_args *f = &forward[k];
         f->T = T, f->B = B, f->offsets = ragged ? offsets : NULL;
         f->x = stacked && k > 0 ? forward[k - 1].output : given("x", k, N, I, e, scale);
-        for (int n = 0; n < properties.states; n++)
-            f->state_0[n] = given(label("%s_0", names[n]), k, B, n ? H : P, e, scale);
+        for (int n = 0; n < properties.states; n++) {
+            char *state = given(label("%s_0", names[n]), k, B, n ? H : P, e, scale);
+            if (*names[n] == 'n') make_normalizer(state, B, H, e, scale);
+            f->state_0[n] = state;
+        }
         f->output = room("output", k, N, P, e);
         for (int n = 0; n < properties.states; n++)
             f->state_n[n] = room(label("%s_n", names[n]), k, B, n ? H : P, e);
@@ -269,21 +282,22 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     free_arrays();
 }
 
-static void activate(const fastrnn_isa *isa, fastrnn_dtype dtype, int use_tanh, int values)
+static void activate(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_function function, int values)
 {
+    static const char *const names[] = {"sigmoid", "tanh", "log_sigmoid"};
     enum { MAGNITUDES = 40, EACH = 101 }; /* bounds from 2^-30 to 2^9 */
     const size_t e = dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
     char problem[32];
-    snprintf(problem, sizeof problem, "%s.%s", use_tanh ? "tanh" : "sigmoid", e == sizeof(float) ? "f32" : "f64");
+    snprintf(problem, sizeof problem, "%s.%s", names[function], e == sizeof(float) ? "f32" : "f64");
     seed = 1;
     double magnitude = 0x1p-30;
     for (int k = 0; k < MAGNITUDES; k++, magnitude *= 2) {
         const void *x = given("x", k, 1, EACH, e, magnitude);
         void *y = room("y", k, 1, EACH, e), *nearest = room("nearest", k, 1, EACH, e);
         enter_caller();
-        fastrnn_activate(isa, dtype, use_tanh, EACH, x, y);
+        fastrnn_activate(isa, dtype, function, EACH, x, y);
         leave_caller(problem);
-        fastrnn_activate(isa, dtype, use_tanh, EACH, x, nearest);
+        fastrnn_activate(isa, dtype, function, EACH, x, nearest);
         if (memcmp(y, nearest, EACH * e)) die("the rounding mode shows", problem);
     }
     write_arrays(fastrnn_isa_name(isa), problem, values);
@@ -322,8 +336,9 @@ static void run_all(const fastrnn_isa *isa, int values)
     const fastrnn_cell lstm = fastrnn_find_cell("lstm");
     for (int d = 0; d < 2; d++) {
         const fastrnn_dtype dtype = d ? FASTRNN_F64 : FASTRNN_F32;
-        activate(isa, dtype, 0, values);
-        activate(isa, dtype, 1, values);
+        activate(isa, dtype, FASTRNN_SIGMOID, values);
+        activate(isa, dtype, FASTRNN_TANH, values);
+        activate(isa, dtype, FASTRNN_LOG_SIGMOID, values);
         for (fastrnn_cell cell = 0; fastrnn_cell_at(cell).name; cell++) {
             for (int k = 0; k < SHAPES; k++) run(isa, cell, dtype, shapes[k], 0, k % 4, 1, 0, values);
             run(isa, cell, dtype, (shape){7, 13, 6, 11}, 0, 3, 1, RAGGED, values);

@@ -108,5 +108,5 @@ typedef struct {
     /* c (n) = a + b; b may be NULL for zeros, c may be a */
     void (*add)(ptrdiff_t n, const real *a, const real *b, real *c);
 
-    void (*activate)(int use_tanh, ptrdiff_t n, const real *x, real *y);
+    void (*activate)(fastrnn_function, ptrdiff_t n, const real *x, real *y);
 } NAME(kernels);
