@@ -89,6 +89,7 @@ PUBLIC = {
     "gru": ("gru", {}),
     "rnn_tanh": ("rnn", {"nonlinearity": "tanh"}),
     "rnn_relu": ("rnn", {"nonlinearity": "relu"}),
+    "slstm": ("slstm", {}),
 }
 
 
@@ -145,11 +146,11 @@ def test_package_gives_the_same_bits(native, isa):
             return array.reshape(T, B, array.shape[1])
 
         case = recurrent_cases.Case(
-            cell, steps(given["x"]), tuple(given[name] for name in ("h_0", "c_0") if name in given),
+            cell, steps(given["x"]), tuple(given[f"{name}_0"] for name in recurrent_cases.STATES[cell]),
             {name: given[name].reshape(-1) if name.startswith("bias") else given[name] for name in _core.WEIGHTS
              if name in given},
             options, steps(given["d_output"]),
-            tuple(given[name] for name in ("d_h_n", "d_c_n") if name in given),
+            tuple(given[f"d_{name}_n"] for name in recurrent_cases.STATES[cell]),
         )  # fmt: skip
         for name, array in recurrent_cases.run(functional, case).items():
             assert array.tobytes() == given[name].tobytes(), (problem, name)

@@ -2,10 +2,8 @@
 #include "kernels/cells/gru.inc.h"
 #include "kernels/cells/lstm.inc.h"
 #include "kernels/cells/rnn.inc.h"
+#include "kernels/cells/slstm.inc.h"
 
 static const NAME(cell) *const NAME(cells)[FASTRNN_MOST_CELLS] = {
-    &NAME(cell_lstm),
-    &NAME(cell_gru),
-    &NAME(cell_rnn_tanh),
-    &NAME(cell_rnn_relu),
+    &NAME(cell_lstm), &NAME(cell_gru), &NAME(cell_rnn_tanh), &NAME(cell_rnn_relu), &NAME(cell_slstm),
 };
