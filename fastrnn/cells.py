@@ -262,6 +262,8 @@ class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
     ----------
     input_size, hidden_size, bias, dtype, rng
         As for `LSTMCell`.
+    reset_after : bool, default True
+        As for `GRU`.
 
     Attributes
     ----------
@@ -289,10 +291,16 @@ class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
         hidden_size: int,
         bias: bool = True,
         *,
+        reset_after: bool = True,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
         self._construct(locals())
+
+    @property
+    def reset_after(self) -> bool:
+        """Whether the reset gate comes after the recurrent product."""
+        return self._options["reset_after"]
 
 
 class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):

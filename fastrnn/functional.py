@@ -292,6 +292,7 @@ def gru(
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
     *,
+    reset_after: bool = True,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array]:
@@ -307,6 +308,10 @@ def gru(
         n   = tanh(a_n + r * b_n)
         h_t = (1 - z) * n + z * h_(t-1)
 
+    and with ``reset_after=False``, where the reset gate comes before the product ::
+
+        n   = tanh(a_n + bias_hh_n + (r * h_(t-1)) @ weight_hh_n.T)
+
     Parameters
     ----------
     x : array_like, (T, B, I)
@@ -318,6 +323,9 @@ def gru(
     weight_hh : array_like, (3*H, H)
     bias_ih, bias_hh : array_like, (3*H,), optional
         Default: no bias.
+    reset_after : bool, default True
+        Whether the reset gate comes after the recurrent product, as in torch.nn.GRU and cuDNN, or before it, as in [1]_,
+        with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
     lengths : array_like of int, (B,), optional
         Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
     reverse : bool, default False
@@ -344,13 +352,14 @@ def gru(
 
     Notes
     -----
-    The equations are those of [1]_ but for the reset gate, which comes after the product, as in torch.nn.GRU and
-    cuDNN; layout and names are torch's, too.
+    The equations are those of [1]_, but for the place of the reset gate by default; layout and names are those of
+    torch.nn.GRU.
 
     .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
        translation", EMNLP 2014.
     """
-    return _infer(GRU, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse)
+    options = checked_options(GRU, reset_after=reset_after)
+    return _infer(GRU, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
 
 
 @names_arguments
@@ -362,6 +371,7 @@ def gru_forward(
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
     *,
+    reset_after: bool = True,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array, GRUTape]:
@@ -369,7 +379,7 @@ def gru_forward(
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, lengths, reverse
         As in `gru`.
 
     Returns
@@ -385,7 +395,8 @@ def gru_forward(
     TypeError, ValueError
         As in `gru`.
     """
-    return _forward(GRUTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse)
+    options = checked_options(GRU, reset_after=reset_after)
+    return _forward(GRUTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
 
 
 def gru_backward(

@@ -510,13 +510,16 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
 class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
     """A layer of gated recurrent units, or a stack of them, as torch.nn.GRU.
 
-    See `fastrnn.functional.gru` for the equations and their source: the reset gate comes after the product. Gate order,
+    See `fastrnn.functional.gru` for the equations and their source. Gate order,
     names and shapes of the parameters are those of torch.nn.GRU, so that its state_dict can be loaded.
 
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
         As for `LSTM`.
+    reset_after : bool, default True
+        Whether the reset gate comes after the recurrent product, as in torch.nn.GRU, or before it, as in Cho et al. 2014,
+        with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
 
     Attributes
     ----------
@@ -550,10 +553,16 @@ class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        reset_after: bool = True,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
         self._construct(locals())
+
+    @property
+    def reset_after(self) -> bool:
+        """Whether the reset gate comes after the recurrent product."""
+        return self._options["reset_after"]
 
 
 class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):

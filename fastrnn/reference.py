@@ -727,9 +727,7 @@ def slstm_arguments(
     resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> Arguments[FourArrays, SLSTMTape]:
-    return call(
-        SLSTMTape, SLSTM, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, dict
-    )
+    return call(SLSTMTape, SLSTM, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, dict)
 
 
 slstm, slstm_forward = functions("slstm", slstm_arguments)

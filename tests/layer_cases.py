@@ -8,6 +8,9 @@ from fastrnn import reference
 
 CLASSES = (fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN)
 
+# Options of layers that are arguments of the reference, too.
+OPTIONS = ("nonlinearity", "reset_after", "recurrent_activation", "activation", "clip")
+
 
 def draw(seed, *shape, dtype=np.float64):
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(dtype)
@@ -27,6 +30,8 @@ def layers(draw_one, **fixed):
     if cls is fastrnn.LSTM:
         options["proj_size"] = draw_one(st.integers(0, min(hidden_size - 1, 4)))
         options["peephole"] = draw_one(st.booleans())
+    if cls is fastrnn.GRU:
+        options["reset_after"] = draw_one(st.booleans())
     if cls is fastrnn.RNN:
         options["nonlinearity"] = draw_one(st.sampled_from(["tanh", "relu"]))
     rng = draw_one(st.integers(0, 2**32))
@@ -73,7 +78,8 @@ def reference_forward(layer, x, state, lengths):
     """By fastrnn.reference, time-major: outputs and tapes, lists of each layer's directions, and states_n in order."""
     name = type(layer).__name__.lower()
     forward = getattr(reference, f"{name}_forward")
-    options = {"nonlinearity": layer.nonlinearity} if name == "rnn" else {}
+    arguments = layer._constructor_arguments()
+    options = {name: arguments[name] for name in OPTIONS if name in arguments}
     directions = directions_of(layer)
     x, outputs, tapes, states_n = turn(layer, x), [], [], []
     for k in range(layer.num_layers):
@@ -113,11 +119,11 @@ def reference_results(layer, x, state, lengths, d_output, d_state_n):
     return named | {f"d_{n}": d_params[f"d_{n}"] for n in layer.params}
 
 
-# The fields of the reference's tapes that hold the gates of a step.
-KNOWN = {
-    fastrnn.LSTM: {"i": 3, "f": 4, "g": 5, "o": 6, "c": 7},
-    fastrnn.GRU: {"r": 3, "z": 4, "n": 5},
-    fastrnn.RNN: {},
+# The gates of a step and the LSTM's cell state: their names, and the arrays among those that the reference has saved.
+SAVED_GATES = {
+    fastrnn.LSTM: ("ifgoc", lambda saved: (*saved[4:8], saved[1][4])),
+    fastrnn.GRU: ("rzn", lambda saved: saved[4:7]),
+    fastrnn.RNN: ("", lambda saved: ()),
 }
 
 
@@ -126,10 +132,10 @@ def reference_gates(layer, x, state, lengths):
     outputs, tapes, _ = reference_forward(layer, x, state, lengths)
     found = []
     for output, tape in zip(sum(outputs, []), sum(tapes, [])):
-        named = {}
-        for name, at in KNOWN[type(layer)].items():
-            named[name] = np.zeros((*output.shape[:2], layer.hidden_size), layer.dtype)
-            for t, b, known in tape.steps:
-                named[name][t, b] = known[at]
+        names, arrays_of = SAVED_GATES[type(layer)]
+        named = {name: np.zeros((*output.shape[:2], layer.hidden_size), layer.dtype) for name in names}
+        for t, b, _, saved in tape.steps:
+            for name, array in zip(names, arrays_of(saved), strict=True):
+                named[name][t, b] = array
         found.append({name: turn(layer, array) for name, array in (named | {"h": output}).items()})
     return found

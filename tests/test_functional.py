@@ -24,7 +24,7 @@ OPTIONS = [
 ]
 OF_CELL = {
     "lstm": [{"P": 5}, {"peephole": True}, {"P": 19, "peephole": True, "lengths": "drawn"}],
-    "gru": [],
+    "gru": [{"reset_after": False}, {"reset_after": False, "lengths": "drawn", "reverse": True}],
     "rnn": [{"nonlinearity": "relu"}, {"nonlinearity": "relu", "lengths": "drawn", "reverse": True}],
 }
 CASES = [(cell, options) for cell in CELLS for options in [*OPTIONS, *OF_CELL[cell]]]

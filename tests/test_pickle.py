@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn._engine.spec import FORMAT_VERSION
 
 OBJECTS = {
     "LSTM": lambda: fastrnn.LSTM(3, 4, 2, dropout=0.5, bidirectional=True, proj_size=2, peephole=True, rng=1),
@@ -74,7 +75,7 @@ def test_the_state_is_plain_and_complete(name):
     layer.note = "kept"
     state = layer.__getstate__()
     assert list(state) == ["version", "arguments", "params", "rng", "frozen", "attributes"]
-    assert state["version"] == 1 and state["frozen"] is False
+    assert state["version"] == FORMAT_VERSION and state["frozen"] is False
     assert type(layer)(**state["arguments"]).__getstate__()["arguments"] == state["arguments"]
     assert state["params"] is layer.params and isinstance(state["rng"], np.random.Generator)
     assert state["attributes"] == {"note": "kept"}  # so each attribute of the class is known
@@ -147,7 +148,7 @@ def test_derived_classes():
         assert type(other) is Named and other._name == "somebody" and other.params == layer.params
 
 
-@pytest.mark.parametrize("version", [2, 10**30])
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 10**30])
 @pytest.mark.parametrize("name", OBJECTS)
 def test_a_newer_version_says_so(name, version):
     one = OBJECTS[name]()

@@ -87,6 +87,7 @@ def compiler():
 PUBLIC = {
     "lstm": ("lstm", {}),
     "gru": ("gru", {}),
+    "gru_reset_before": ("gru", {"reset_after": False}),
     "rnn_tanh": ("rnn", {"nonlinearity": "tanh"}),
     "rnn_relu": ("rnn", {"nonlinearity": "relu"}),
     "slstm": ("slstm", {}),

@@ -429,7 +429,7 @@ REFUSED = {
         (TypeError, "weight_ih: expected float32 or float64, got int64", {"weight_ih": zeros(16, 2, dtype=np.int64)}),
         (ValueError, "weight_hh: expected (4*H=16, H/num_heads), got (16, 3)", {"weight_hh": zeros(16, 3)}),
         (ValueError, "weight_hh: expected (4*H=16, H/num_heads), got (16, 0)", {"weight_hh": zeros(16, 0)}),
-        (ValueError, "weight_hh: expected (4*H=16, H/num_heads=2), got (15, 2)", {"weight_hh": zeros(15, 2)}),
+        (ValueError, "weight_hh: expected (4*H=16, H/num_heads), got (15, 2)", {"weight_hh": zeros(15, 2)}),
         (ValueError, "weight_hh: expected (4*H=16, H/num_heads), got (16,)", {"weight_hh": zeros(16)}),
         (TypeError, "weight_hh: cannot be cast", {"weight_hh": zeros(16, 4, dtype=complex)}),
         (ValueError, "bias_ih: expected (4*H=16,), got (15,)", {"bias_ih": zeros(15)}),

@@ -17,6 +17,7 @@ from hypothesis import example, given
 
 import fastrnn
 from fastrnn import serialization
+from fastrnn._engine.spec import FORMAT_VERSION, OPTIONS
 
 pytest.importorskip("safetensors")
 from safetensors.numpy import load_file, save_file
@@ -139,7 +140,7 @@ def test_what_the_file_says(path):
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     assert json.loads(header.pop("__metadata__").pop("fastrnn")) == {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "class": "LSTM",
         "arguments": {
             "input_size": 1,
@@ -721,10 +722,24 @@ def test_json_that_is_no_object(path, layer, value):
     refused(path, "arguments: expected a JSON object")
 
 
-@pytest.mark.parametrize("value", [2, 10**30])
+@pytest.mark.parametrize("value", [FORMAT_VERSION + 1, 10**30])
 def test_a_newer_format(path, layer, value):
     write(path, {"format_version": value, "kind": "unheard of"}, layer)
-    refused(path, f"format_version: {value}, from a newer fastrnn; this one reads up to 1")
+    refused(path, f"format_version: {value}, from a newer fastrnn; this one reads up to {FORMAT_VERSION}")
+
+
+@pytest.mark.parametrize("cls", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN, fastrnn.GRUCell])
+def test_files_of_the_first_format(path, cls):
+    """They lack the options that came later, which have their defaults."""
+    layer = cls(2, 3, rng=0)
+    arguments = {name: value for name, value in layer._constructor_arguments().items() if OPTIONS[name].since == 1}
+    write(path, {"format_version": 1, "class": cls.__name__, "arguments": arguments}, layer.params)
+    loaded = fastrnn.load(path)
+    assert repr(loaded) == repr(layer) and loaded.params == layer.params
+    for later in (name for name in OPTIONS if name not in arguments):
+        write(path, {"format_version": 1, "class": cls.__name__, "arguments": arguments | {later: None}}, layer.params)
+        with pytest.raises(ValueError):
+            fastrnn.load(path)
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, True, 1.0, "1", [1]])

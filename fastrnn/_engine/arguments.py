@@ -102,7 +102,7 @@ def shown(stack, states):
 
 def checked_options(spec, **options):
     """The options that a cell's functions take besides weights, checked: ((name, value), ...)."""
-    return tuple([(name, OPTIONS[name].check(name, options[name])) for name in spec.options])
+    return tuple([(name, OPTIONS[name].check(name, options[name])) for name in spec.options if name in options])
 
 
 @lru_cache(maxsize=256)

@@ -185,8 +185,8 @@ class CellSpec:
         In the order of the kernels: weight_ih, weight_hh, bias_ih, bias_hh and others.
     options : tuple of str
         The options that its functions take besides weights.
-    kernel : str
-        The name of the cell in C, a format string of the options; default: `name`.
+    kernel : callable
+        ``kernel(options)`` is the name of the cell in C. Default: `name`.
     check : callable
         ``check(options)`` raises a ValueError if options of a layer do not fit together.
     """
@@ -196,12 +196,12 @@ class CellSpec:
     states: tuple[str, ...]
     weights: tuple[Weight, ...]
     options: tuple[str, ...] = ()
-    kernel: str = ""
+    kernel: Callable[[Mapping[str, Any]], str] | None = None
     check: Callable[[Mapping[str, Any]], None] = lambda options: None
 
     def kernel_of(self, options: Mapping[str, Any]) -> str:
         """The name of the cell in C with these options."""
-        return (self.kernel or self.name).format_map(options)
+        return self.name if self.kernel is None else self.kernel(options)
 
     @cached_property
     def weight_names(self) -> tuple[str, ...]:
@@ -293,6 +293,7 @@ GRU = CellSpec(
     states=("h",),
     weights=_weights(3),
     options=("reset_after", "recurrent_activation", "activation", "clip"),
+    kernel=lambda options: "gru" if options["reset_after"] else "gru_reset_before",
 )
 RNN = CellSpec(
     name="rnn",
@@ -300,7 +301,7 @@ RNN = CellSpec(
     states=("h",),
     weights=_weights(1),
     options=("nonlinearity", "clip"),
-    kernel="rnn_{nonlinearity}",
+    kernel=lambda options: f"rnn_{options['nonlinearity']}",
 )
 SLSTM = CellSpec(
     name="slstm",
