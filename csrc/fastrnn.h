@@ -80,8 +80,10 @@ typedef enum { FASTRNN_FORWARD = 0, FASTRNN_BACKWARD = 1 } fastrnn_pass;
 typedef struct {
     fastrnn_cell cell;
     ptrdiff_t I, H, P;
+    ptrdiff_t heads;               /* divides H; 1, or 0, with a projection */
     const void *weight_ih;         /* (G, I) */
-    const void *weight_hh;         /* (G, P) */
+    const void *weight_hh;         /* (G, P / heads): row j of a gate meets the units of h of its own head,
+                                      j / (H / heads). So the recurrence is block-diagonal; 0 or 1 head: dense */
     const void *bias_ih, *bias_hh; /* (G), each may be NULL for zeros */
     const void *weight_hr;         /* (P, H); NULL for no recurrent projection, and then P is H */
     const void *peephole;          /* (peepholes, H), the LSTM's of i, f and o; or NULL */
@@ -139,7 +141,7 @@ typedef struct {
     const void *d_state_n[FASTRNN_MOST_STATES]; /* (B, P) and (B, H), each may be NULL for zeros */
     void *d_x;                                  /* (N, I) written; or NULL */
     void *d_state_0[FASTRNN_MOST_STATES];       /* (B, P) and (B, H) written */
-    void *d_weight_ih, *d_weight_hh;            /* (G, I), (G, P) written */
+    void *d_weight_ih, *d_weight_hh;            /* (G, I), (G, P / heads) written */
     void *d_bias_ih, *d_bias_hh;                /* (G) written; or NULL */
     void *d_weight_hr, *d_peephole;             /* (P, H), (peepholes, H) written where there is such a weight */
     /* A long sequence may be taken in several calls of some steps each, the last steps first. Their results have the

@@ -67,7 +67,7 @@ cdef extern from "fastrnn.h" nogil:
         void *context
     ctypedef struct fastrnn_weights:
         fastrnn_cell cell
-        Py_ssize_t I, H, P
+        Py_ssize_t I, H, P, heads
         const void *weight_ih
         const void *weight_hh
         const void *bias_ih
@@ -382,8 +382,9 @@ cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = _weight(weights, 4)
     cdef int type_number = _type_of(weight_ih)
     w.cell = _cell(cell)
-    w.I, w.P = weight_ih.shape[1], weight_hh.shape[1]
-    w.H = w.P if weight_hr is None else weight_hr.shape[1]
+    w.I, w.H = weight_ih.shape[1], weight_ih.shape[0] // fastrnn_cell_at(w.cell).gates
+    w.P = w.H if weight_hr is None else weight_hr.shape[0]
+    w.heads = w.P // weight_hh.shape[1]
     w.weight_ih, w.weight_hh = _readable(weight_ih, type_number), _readable(weight_hh, type_number)
     w.bias_ih = _readable(_weight(weights, 2), type_number)
     w.bias_hh = _readable(_weight(weights, 3), type_number)

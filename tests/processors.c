@@ -149,7 +149,7 @@ typedef struct {
     ptrdiff_t T, B, I, H;
 } shape;
 
-enum { PEEPHOLE = 1, RAGGED = 2, STACKED = 4, TINY = 8 };
+enum { PEEPHOLE = 1, RAGGED = 2, STACKED = 4, TINY = 8, HEADS = 16 /* three */ };
 /* The largest power of two for which sums of n products stay moderate. */
 static double bound(ptrdiff_t n)
 {
@@ -183,11 +183,12 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     const size_t e = dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
     const int stacked = (options & STACKED) != 0, ragged = (options & RAGGED) != 0;
     const ptrdiff_t T = s.T, B = s.B, H = s.H, P = projection ? projection : H, G = properties.gates * H;
+    const ptrdiff_t heads = options & HEADS ? 3 : 1, S = P / heads;
     char problem[96];
-    snprintf(problem, sizeof problem, "%s.%s.T%td.B%td.I%td.H%td.P%td.b%d.x%d%s%s%s%s", properties.name,
+    snprintf(problem, sizeof problem, "%s.%s.T%td.B%td.I%td.H%td.P%td.b%d.x%d%s%s%s%s%s", properties.name,
              e == sizeof(float) ? "f32" : "f64", T, B, s.I, H, projection, biases, layers,
              options & PEEPHOLE ? ".peephole" : "", ragged ? ".ragged" : "", stacked ? ".stacked" : "",
-             options & TINY ? ".tiny" : "");
+             options & TINY ? ".tiny" : "", heads > 1 ? ".heads" : "");
     const double scale = options & TINY ? (e == sizeof(float) ? 0x1p-75 : 0x1p-520) : 1;
     seed = 1;
 
@@ -207,9 +208,9 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     for (int k = 0; k < layers; k++) {
         const ptrdiff_t I = stacked && k > 0 ? P : s.I;
         fastrnn_weights *w = &weights[k];
-        w->cell = cell, w->I = I, w->H = H, w->P = P;
+        w->cell = cell, w->I = I, w->H = H, w->P = P, w->heads = heads;
         w->weight_ih = given("weight_ih", k, G, I, e, bound(I + P));
-        w->weight_hh = given("weight_hh", k, G, P, e, bound(I + P));
+        w->weight_hh = given("weight_hh", k, G, S, e, bound(I + P));
         w->bias_ih = biases & 1 ? given("bias_ih", k, 1, G, e, 0.5 * scale) : NULL;
         w->bias_hh = biases & 2 ? given("bias_hh", k, 1, G, e, 0.5 * scale) : NULL;
         w->weight_hr = projection ? given("weight_hr", k, P, H, e, bound(H)) : NULL;
@@ -256,7 +257,7 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
         for (int n = 0; n < properties.states; n++)
             b->d_state_0[n] = room(label("d_%s_0", names[n]), layer, B, n ? H : P, e);
         b->d_weight_ih = room("d_weight_ih", layer, G, w->I, e);
-        b->d_weight_hh = room("d_weight_hh", layer, G, P, e);
+        b->d_weight_hh = room("d_weight_hh", layer, G, S, e);
         b->d_bias_ih = w->bias_ih ? room("d_bias_ih", layer, 1, G, e) : NULL;
         b->d_bias_hh = w->bias_hh ? room("d_bias_hh", layer, 1, G, e) : NULL;
         b->d_weight_hr = w->weight_hr ? room("d_weight_hr", layer, P, H, e) : NULL;
@@ -346,6 +347,9 @@ static void run_all(const fastrnn_isa *isa, int values)
             run(isa, cell, dtype, (shape){9, 5, 6, 19}, 0, 3, 2, RAGGED, values); /* the directions of a layer */
             run(isa, cell, dtype, (shape){13, 6, 20, 24}, 0, 3, 3, STACKED | RAGGED, values);
             run(isa, cell, dtype, (shape){6, 9, 12, 13}, 0, 3, 1, TINY, values);
+            run(isa, cell, dtype, (shape){4, 3, 5, 6}, 0, 3, 1, HEADS, values);
+            run(isa, cell, dtype, (shape){4, 16, 5, 96}, 0, 3, 1, HEADS, values);
+            run(isa, cell, dtype, (shape){9, 6, 5, 51}, 0, 3, 2, HEADS | STACKED | RAGGED, values);
         }
         run(isa, lstm, dtype, (shape){4, 24, 30, 64}, 0, 3, 1, 0, values);  /* enough for a team */
         run(isa, lstm, dtype, (shape){1, 15, 2100, 3}, 0, 3, 1, 0, values); /* parts of a sum: over inputs, */

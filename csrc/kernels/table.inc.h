@@ -83,6 +83,10 @@ typedef struct {
      * gates in blocks. One gate: the transposed weight. */
     void (*pack_gates)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, const real *weight,
                        const fastrnn_matrix *);
+    /* panels [p0, p1) of a block-diagonal matrix: of each segment, the transposed blocks of a gate. Gates [g0, g1) of
+     * weight (gates * H, head) become the segments from `first` on. */
+    void (*pack_heads)(ptrdiff_t g0, ptrdiff_t g1, ptrdiff_t p0, ptrdiff_t p1, const real *weight, ptrdiff_t first,
+                       const fastrnn_matrix *);
     /* the sum of two biases (gates * H) in the same order, each NULL for zeros */
     void (*pack_bias)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, const real *bias_ih,
                       const real *bias_hh, real *packed);

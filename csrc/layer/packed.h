@@ -15,7 +15,8 @@ struct fastrnn_packed {
     fastrnn_dtype dtype;
     fastrnn_pass pass;
     fastrnn_cell cell;
-    ptrdiff_t I, H, P;
+    ptrdiff_t I, H, P, heads;
+    ptrdiff_t S; /* P / heads: the columns of weight_hh */
     int has_projection, parts;
     size_t bytes; /* of the block of memory that begins here and holds the panels too */
     fastrnn_matrix weight_ih[MOST_PARTS], weight_hh[MOST_PARTS], weight_hr;
