@@ -1,7 +1,7 @@
 """Fast recurrent layers for NumPy: fused kernels, forward and backward, the same bits on every run.
 
-The layers are `LSTM`, `GRU` and `RNN`, one step of each `LSTMCell`, `GRUCell` and `RNNCell`; one layer on raw arrays is
-`fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
+The layers are `LSTM`, `GRU`, `RNN` and `SLSTM`, one step of the first three `LSTMCell`, `GRUCell` and `RNNCell`; one layer
+on raw arrays is `fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
 """
 
 try:
@@ -22,7 +22,7 @@ from fastrnn._threadpoolctl import register_if_imported, register_threadpoolctl
 from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
 from fastrnn.cells import GRUCell, LSTMCell, RNNCell
-from fastrnn.layers import GRU, LSTM, RNN
+from fastrnn.layers import GRU, LSTM, RNN, SLSTM
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
@@ -33,6 +33,7 @@ __all__ = [
     "LSTMCell",
     "RNN",
     "RNNCell",
+    "SLSTM",
     "Parameters",
     "__version__",
     "config",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 # Their public name, in pickles, too, which so do not depend on the module that a class stands in.
-for _public in (GRU, GRUCell, LSTM, LSTMCell, RNN, RNNCell, Parameters):
+for _public in (GRU, GRUCell, LSTM, LSTMCell, RNN, RNNCell, SLSTM, Parameters):
     _public.__module__ = "fastrnn"
 
 register_if_imported()
