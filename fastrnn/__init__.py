@@ -1,7 +1,7 @@
 """Fast recurrent layers for NumPy: fused kernels, forward and backward, the same bits on every run.
 
-The layers are `LSTM`, `GRU`, `RNN` and `SLSTM`, one step of the first three `LSTMCell`, `GRUCell` and `RNNCell`; one layer
-on raw arrays is `fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
+The layers are `LSTM`, `GRU`, `RNN` and `SLSTM`, one step of the first three `LSTMCell`, `GRUCell` and `RNNCell`; one
+layer on raw arrays is `fastrnn.functional`; what its kernels mean is `fastrnn.reference`.
 """
 
 try:

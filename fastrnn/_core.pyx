@@ -451,7 +451,7 @@ def saved_bytes(Packed packed not None, size_t rows):
 
 
 def saved_arrays(Packed packed not None, cnp.ndarray saved not None, size_t rows):
-    """The gates (gates, rows, H), copied, and views (rows, P) or (rows, H) of the states; None for what is not saved."""
+    """The gates (gates, rows, H), copied, and views (rows, P) or (rows, H) of states; None for what is not saved."""
     cdef fastrnn_tape at = _layout(packed, rows)
     cdef fastrnn_cell_properties properties = fastrnn_cell_at(packed.cell_number)
     cdef char *data = _saved(packed, saved, rows)

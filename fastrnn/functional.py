@@ -324,8 +324,8 @@ def gru(
     bias_ih, bias_hh : array_like, (3*H,), optional
         Default: no bias.
     reset_after : bool, default True
-        Whether the reset gate comes after the recurrent product, as in torch.nn.GRU and cuDNN, or before it, as in [1]_,
-        with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
+        Whether the reset gate comes after the recurrent product, as in torch.nn.GRU and cuDNN, or before it, as in
+        [1]_, with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
     lengths : array_like of int, (B,), optional
         Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
     reverse : bool, default False

@@ -143,8 +143,9 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             or more axes is refused: stack it.
         state : tuple (h_0, c_0) of array_like, or h_0 for a GRU or an RNN, optional
             The state before the first step, (num_layers*D, B, H_out), and c_0 (num_layers*D, B, H), or without B as
-            x is; of an SLSTM (h_0, c_0, n_0, m_0). D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if there is one, else H. A member may
-            be None. With a B of 1 it is one state for all sequences, as a learned initial state is. Default: zeros.
+            x is; of an SLSTM (h_0, c_0, n_0, m_0). D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if
+            there is one, else H. A member may be None. With a B of 1 it is one state for all sequences, as a learned
+            initial state is. Default: zeros.
         lengths : array_like of int, (B,), optional
             Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. The reverse
             direction begins at each sequence's own end. Default: T.
@@ -241,8 +242,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         gates : list of dict of ndarray, only with `return_gates`
             Of each layer and direction, in the order of `state`, what it computed at every step: "i", "f", "g", "o" and
             "c" of an LSTM, "r", "z" and "n" of a GRU, "i", "f", "z", "o", "c", "n" and "m" of an SLSTM, after their
-            activations, (T, B, H); and "h", the output of that layer before any `dropout`, (T, B, H_out). Each in the axes of `output`, zero beyond a sequence's length,
-            and a copy.
+            activations, (T, B, H); and "h", the output of that layer before any `dropout`, (T, B, H_out). Each in the
+            axes of `output`, zero beyond a sequence's length, and a copy.
 
         Raises
         ------
@@ -519,8 +520,8 @@ class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
         As for `LSTM`.
     reset_after : bool, default True
-        Whether the reset gate comes after the recurrent product, as in torch.nn.GRU, or before it, as in Cho et al. 2014,
-        with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
+        Whether the reset gate comes after the recurrent product, as in torch.nn.GRU, or before it, as in Cho et al.
+        2014, with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
 
     Attributes
     ----------

@@ -528,8 +528,8 @@ def gru_arguments(
     reverse: bool = False,
 ) -> Arguments[Array, GRUTape]:
     return call(
-        GRUTape, GRU if reset_after else GRU_BEFORE, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets,
-        reverse, gru_activations, reset_after=reset_after, recurrent_activation=recurrent_activation,
+        GRUTape, GRU if reset_after else GRU_BEFORE, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths,
+        resets, reverse, gru_activations, reset_after=reset_after, recurrent_activation=recurrent_activation,
         activation=activation, clip=clip,
     )  # fmt: skip
 

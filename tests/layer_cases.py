@@ -56,9 +56,7 @@ def state_like(layer, B, seed):
     """A state, or the gradient of one, of a batch of B."""
     layers = layer.num_layers * (1 + layer.bidirectional)
     h = draw(seed, layers, B, getattr(layer, "proj_size", 0) or layer.hidden_size, dtype=layer.dtype)
-    others = [
-        draw(seed + k, layers, B, layer.hidden_size, dtype=layer.dtype) for k in range(1, len(states_of(layer)))
-    ]
+    others = [draw(seed + k, layers, B, layer.hidden_size, dtype=layer.dtype) for k in range(1, len(states_of(layer)))]
     if len(others) == 3:
         others[1] += 2  # a normalizer is a sum of positive numbers
     return (h, *others) if others else h

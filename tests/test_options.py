@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 import fastrnn
 from depth import DEPTH
 from fastrnn._engine.pool import POOL
-from layer_cases import CLASSES, draw, layers, members, reference_gates, reference_results, results, state_like, states_of
+from layer_cases import (
+    CLASSES,
+    draw,
+    layers,
+    members,
+    reference_gates,
+    reference_results,
+    results,
+    state_like,
+    states_of,
+)
 
 
 def case_of(layer, T, B, lengths=None, seed=1):

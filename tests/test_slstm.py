@@ -84,7 +84,7 @@ def test_against_an_independent_implementation(num_heads, reverse):
 
 
 def exact_case(dtype, x, state=None):
-    """Pre-activations that are the numbers of x (T, B, 4), so that rounding does not matter; one unit, no recurrence."""
+    """Pre-activations that are the numbers of x (T, B, 4), exactly; one unit, no recurrence."""
     T, B, _ = x.shape
     case = drawn(T, B, 4, 1, dtype=dtype)
     weights = {"weight_ih": np.eye(4, dtype=dtype), "weight_hh": np.zeros((4, 1), dtype)}

@@ -254,7 +254,8 @@ class CellSpec:
             symbols = weight.shape if has_projection else tuple(s.replace("P", "H") for s in weight.shape)
             expected = [size_of(s, sizes) if not s.isdigit() and _is_known(s, sizes) else None for s in symbols]
             fits = len(shape) == len(symbols)
-            if not fits or not all([_solve_dimension(s, n, sizes) for s, n in zip(symbols, shape)]):
+            fitting = [_solve_dimension(s, n, sizes) for s, n in zip(symbols, shape)]
+            if not fits or not all(fitting):
                 raise shape_error(name, symbols, expected, shape)
         return {"P": sizes["H"]} | sizes
 
