@@ -17,7 +17,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test fuzz asan tsan lint format wheel bench bench-peers bench-company build clean FORCE
+.PHONY: help demo study test fuzz mutants asan tsan lint format wheel bench bench-peers bench-company build clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -37,6 +37,9 @@ test: $(VENV)/extras ## run the tests
 
 fuzz: $(VENV)/extras ## the tests with drawn arguments, at random and 40 times as many cases (an hour and more)
 	@FASTRNN_FUZZ=40 $(BIN)/python -m pytest -q tests -m hypothesis $(ARGS)
+
+mutants: $(VENV)/extras ## small mistakes put into the sources, one at a time: would the tests notice? (an hour; ARGS=--list)
+	@$(BIN)/python tools/mutants.py $(ARGS)
 
 lint: $(VENV)/lint ## what .ci/run has to say about style and types (seconds)
 	@$(BIN)/ruff check .

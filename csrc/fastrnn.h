@@ -72,6 +72,19 @@ typedef struct {
 } fastrnn_cell_properties;
 fastrnn_cell_properties fastrnn_cell_at(fastrnn_cell);
 
+/* Options of a cell's activations. */
+typedef enum {
+    FASTRNN_SIGMOID = 0,
+    FASTRNN_HARD_SIGMOID_FIFTH = 1, /* x / 5 + 1/2 between 0 and 1 */
+    FASTRNN_HARD_SIGMOID_SIXTH = 2, /* x / 6 + 1/2 between 0 and 1 */
+} fastrnn_recurrent_activation;
+typedef enum { FASTRNN_TANH = 0, FASTRNN_RELU = 1 } fastrnn_activation;
+typedef struct {
+    fastrnn_recurrent_activation recurrent_activation; /* of the gates */
+    fastrnn_activation activation; /* of the LSTM's g and c_t, of the GRU's n; the RNN has a cell for each */
+    double clip;                   /* bounds the sums that enter the gates and g or n to [-clip, clip]; 0: no bound */
+} fastrnn_options;
+
 /* Packed weights: a copy in the order in which the kernels of one instruction set and precision read them. Any number
  * of calls may use one at a time. */
 typedef struct fastrnn_packed fastrnn_packed;
@@ -79,6 +92,7 @@ typedef enum { FASTRNN_FORWARD = 0, FASTRNN_BACKWARD = 1 } fastrnn_pass;
 
 typedef struct {
     fastrnn_cell cell;
+    fastrnn_options options;
     ptrdiff_t I, H, P;
     ptrdiff_t heads;               /* divides H; 1, or 0, with a projection */
     const void *weight_ih;         /* (G, I) */
@@ -121,6 +135,7 @@ void fastrnn_gate_columns(fastrnn_dtype, fastrnn_cell, ptrdiff_t H, ptrdiff_t *c
 typedef struct {
     ptrdiff_t T, B;
     const ptrdiff_t *offsets;                 /* (T + 1) the first row of each step, then N; or NULL: B rows a step */
+    const uint8_t *resets;                    /* (N) or NULL: 1 where the states become zeros before the row's step */
     const fastrnn_packed *packed;             /* for forward: decides cell, I, H, P, instruction set and precision */
     const void *x;                            /* (N, I) */
     const void *state_0[FASTRNN_MOST_STATES]; /* (B, P) and (B, H): the states before the first step */
@@ -133,6 +148,7 @@ typedef struct {
 typedef struct {
     ptrdiff_t T, B;
     const ptrdiff_t *offsets;                   /* as for forward */
+    const uint8_t *resets;                      /* as for forward */
     const fastrnn_packed *packed;               /* for backward: the weights of the forward call */
     const void *x;                              /* (N, I), as forward had it */
     const void *state_0[FASTRNN_MOST_STATES];   /* (B, P) and (B, H), as forward had them */
@@ -197,9 +213,9 @@ fastrnn_status fastrnn_reverse(const fastrnn_ragged *, size_t bytes, const void 
 
 /* y[k] = f(x[k]) for k < n, f as the cells compute it. x and y may be the same array. */
 typedef enum {
-    FASTRNN_SIGMOID = 0,
-    FASTRNN_TANH = 1,
-    FASTRNN_LOG_SIGMOID = 2, /* log(sigmoid(x)) */
+    FASTRNN_ACTIVATE_SIGMOID = 0,
+    FASTRNN_ACTIVATE_TANH = 1,
+    FASTRNN_ACTIVATE_LOG_SIGMOID = 2, /* log(sigmoid(x)) */
 } fastrnn_function;
 void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, fastrnn_function, ptrdiff_t n, const void *x, void *y);
 

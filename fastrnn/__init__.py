@@ -16,24 +16,17 @@ except ModuleNotFoundError as _missing:
         name="fastrnn",
     ) from None
 
-from fastrnn import functional, reference
+from fastrnn import cells, functional, layers, reference
 from fastrnn._config import config, show_config
 from fastrnn._threadpoolctl import register_if_imported, register_threadpoolctl
 from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
-from fastrnn.cells import GRUCell, LSTMCell, RNNCell
-from fastrnn.layers import GRU, LSTM, RNN, SLSTM
+from fastrnn.cells import *  # noqa: F403
+from fastrnn.layers import *  # noqa: F403
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
 __all__ = [
-    "GRU",
-    "GRUCell",
-    "LSTM",
-    "LSTMCell",
-    "RNN",
-    "RNNCell",
-    "SLSTM",
     "Parameters",
     "__version__",
     "config",
@@ -46,9 +39,10 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+__all__ += layers.__all__
+__all__ += cells.__all__
 
-# Their public name, in pickles, too, which so do not depend on the module that a class stands in.
-for _public in (GRU, GRUCell, LSTM, LSTMCell, RNN, RNNCell, SLSTM, Parameters):
-    _public.__module__ = "fastrnn"
+# The public name, in pickles, too, which so do not depend on the module that the class stands in.
+Parameters.__module__ = "fastrnn"
 
 register_if_imported()

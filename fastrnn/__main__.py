@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _config, functional, reference
+from fastrnn._engine.spec import OPTIONS, SPECS, CellSpec
 from fastrnn._version import __version__
 
 # (T, B, I, H): one, odd, and around the widths of the vectors and panels
@@ -20,49 +21,44 @@ SHAPES = [(1, 1, 1, 1), (5, 3, 7, 5), (9, 2, 16, 33), (4, 17, 31, 48), (3, 40, 6
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-13}
 
 
-# The functions of a cell, its gates, how many arrays its state has, and options; lengths and a direction go with the
-# shape.
-CELLS: list[tuple[str, int, int, dict[str, Any]]] = [
-    ("lstm", 4, 2, {}),
-    ("lstm", 4, 2, {"projection": True, "peephole": True}),
-    ("gru", 3, 1, {}),
-    ("rnn", 1, 1, {"nonlinearity": "tanh"}),
-    ("rnn", 1, 1, {"nonlinearity": "relu"}),
-]
+def _cases() -> list[tuple[CellSpec, bool, dict[str, Any]]]:
+    """Each cell with and without its optional weights but for biases, which it always has, and with each option."""
+    cases: list[tuple[CellSpec, bool, dict[str, Any]]] = []
+    for spec in SPECS.values():
+        choices = [{name: choice} for name in spec.options for choice in OPTIONS[name].choices]
+        cases += [(spec, False, options) for options in choices or [{}]]
+        if any(weight.option not in ("", "bias") for weight in spec.weights):
+            cases.append((spec, True, {}))
+    return cases
 
 
-def _draw(rng, dtype, shape, gates, members, projection=False, peephole=False, **options):
+def _draw(rng, dtype, shape, spec, everything, options):
     """Random inputs, exactly representable in dtype, as float64: x, state, weights, gradients, options."""
     T, B, I, H = shape
-    P = max(1, H // 2) if projection else H
-    state = [(B, P), (B, H)][:members]
-    weights = {
-        "weight_ih": (gates * H, I),
-        "weight_hh": (gates * H, P),
-        "bias_ih": (gates * H,),
-        "bias_hh": (gates * H,),
-    }
-    weights |= {"weight_hr": (P, H)} if projection else {}
-    weights |= {"weight_peephole": (3, H)} if peephole else {}
+    projected = everything and any(weight.shape[0] == "P" for weight in spec.weights)
+    P = max(1, H // 2) if projected else H
+    present = {weight.option: everything or weight.option == "bias" for weight in spec.weights}
+    weights = spec.shapes({"I": I, "H": H, "P": P}, present)
+    state = [(B, n) for n in spec.widths(H, P)]
 
     def numbers(shapes):
         return [rng.uniform(-1, 1, n).astype(dtype).astype(np.float64) for n in shapes]
 
-    options |= {"lengths": rng.integers(0, T + 1, B), "reverse": True} if T % 2 else {}
+    options = options | ({"lengths": rng.integers(0, T + 1, B), "reverse": True} if T % 2 else {})
     (x, d_output), state, d_state_n = numbers([(T, B, I), (T, B, P)]), numbers(state), numbers(state)
     return x, state, dict(zip(weights, numbers(weights.values()))), d_output, d_state_n, options
 
 
-def _results(module, cell, dtype, x, state, weights, d_output, d_state_n, options):
+def _results(module, spec, dtype, x, state, weights, d_output, d_state_n, options):
     """Every number that the functions of a module give for these inputs in this precision, by name."""
-    inference, forward, backward = (getattr(module, cell + way) for way in ("", "_forward", "_backward"))
+    inference, forward, backward = (getattr(module, spec.name + way) for way in ("", "_forward", "_backward"))
 
     def as_state(members):
         members = [array.astype(dtype) for array in members]
-        return members if cell == "lstm" else members[0]
+        return members if len(members) > 1 else members[0]
 
     def arrays(name, state):
-        return dict(zip((f"{name}h", f"{name}c"), state if cell == "lstm" else [state]))
+        return dict(zip([name + one for one in spec.states], state if len(spec.states) > 1 else [state]))
 
     arguments = x.astype(dtype), as_state(state)
     weights = {name: array.astype(dtype) for name, array in weights.items()}
@@ -81,15 +77,15 @@ def self_check() -> bool:
         for dtype, tolerance in TOLERANCE.items():
             rng = np.random.default_rng(1)
             worst, where = 0.0, ""
-            for shape, (cell, gates, members, options) in itertools.product(SHAPES, CELLS):
-                inputs = _draw(rng, dtype, shape, gates, members, **options)
-                expected = _results(reference, cell, np.float64, *inputs)
+            for shape, (spec, everything, options) in itertools.product(SHAPES, _cases()):
+                inputs = _draw(rng, dtype, shape, spec, everything, options)
+                expected = _results(reference, spec, np.float64, *inputs)
                 with _config.using(name):
-                    actual = _results(functional, cell, dtype, *inputs)
+                    actual = _results(functional, spec, dtype, *inputs)
                 for key, value in expected.items():
                     error = np.abs(actual[key] - value).max() / max(1.0, np.abs(value).max())
                     if not error <= worst:
-                        worst, where = error, f"{key} of {cell} at T, B, I, H = {shape}"
+                        worst, where = error, f"{key} of {spec.name} at T, B, I, H = {shape}"
             right = worst <= tolerance
             good &= right
             verdict = "ok" if right else f"OFF: {where}"

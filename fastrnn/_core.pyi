@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import disjoint_base
 
+ALIGNMENT: int
 MOST_CALLS: int
 WEIGHTS: tuple[str, ...]
 
@@ -19,13 +20,21 @@ def has_threads() -> bool: ...
 def processors() -> tuple[int, int]: ...
 def team_policy(policy: str) -> None: ...
 def native(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]: ...
-def plain_arrays(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], bytes] | tuple[None, None]: ...
-def shapes_of_key(key: bytes) -> tuple[np.dtype[Any], list[tuple[int, ...] | None]]: ...
+
+@disjoint_base
+class Kernel:
+    @property
+    def name(self) -> str: ...
+    def __init__(
+        self,
+        name: str,
+        recurrent_activation: str = "sigmoid",
+        activation: str = "tanh",
+        clip: float | None = None,
+    ) -> None: ...
 
 @disjoint_base
 class Packed:
-    @property
-    def cell(self) -> str: ...
     @property
     def I(self) -> int: ...  # noqa: E743
     @property
@@ -38,8 +47,24 @@ class Packed:
     def nbytes(self) -> int: ...
 
 def pack(
-    cell: str, weights: Sequence[_Weights], backward: bool, num_threads: int, isa: str, pool: Pool | None = None
+    kernel: Kernel, weights: Sequence[_Weights], backward: bool, num_threads: int, isa: str, pool: Pool | None = None
 ) -> list[Packed]: ...
+
+@disjoint_base
+class KnownWeights:
+    def add(self, kind: tuple[Any, ...], weights: tuple[Any, ...], stack: Any) -> None: ...
+    def pack(
+        self,
+        kind: tuple[Any, ...],
+        weights: tuple[Any, ...],
+        training: bool,
+        num_threads: int,
+        isa: str,
+        pool: Pool,
+        x: Any = None,
+        padded: Callable[[int, int], Any] | None = None,
+    ) -> Any: ...
+
 def sums(packed: Packed, rows: int) -> NDArray[Any] | None: ...
 def saved_bytes(packed: Packed, rows: int) -> int: ...
 def saved_arrays(
@@ -100,6 +125,8 @@ class ForwardCall:
     def output(self) -> NDArray[Any]: ...
     @property
     def saved(self) -> NDArray[np.uint8] | None: ...
+    @property
+    def resets(self) -> NDArray[np.bool_] | None: ...
     def __init__(
         self,
         packed: Packed,
@@ -110,6 +137,7 @@ class ForwardCall:
         state_n: _States,
         output: NDArray[Any],
         saved: NDArray[np.uint8] | None = None,
+        resets: NDArray[np.bool_] | None = None,
     ) -> None: ...
 
 @disjoint_base
@@ -142,6 +170,8 @@ class BackwardCall:
     def rows_before(self) -> int: ...
     @property
     def sums(self) -> NDArray[Any] | None: ...
+    @property
+    def resets(self) -> NDArray[np.bool_] | None: ...
     def __init__(
         self,
         packed: Packed,
@@ -158,6 +188,7 @@ class BackwardCall:
         rows_after: int = 0,
         rows_before: int = 0,
         sums: NDArray[Any] | None = None,
+        resets: NDArray[np.bool_] | None = None,
     ) -> None: ...
 
 @disjoint_base
@@ -186,6 +217,8 @@ class Inputs:
         shared: list[bool] | None,
         batched: bool,
     ) -> None: ...
+
+def plain_inputs(stack: Any, x: Any, padded: Callable[[int, int], Any]) -> Inputs | None: ...
 
 @disjoint_base
 class Gradients:
@@ -223,7 +256,9 @@ class Steps:
     def __init__(
         self, packed: list[Packed], states: _States, batched: bool, num_threads: Callable[[], int]
     ) -> None: ...
-    def step(self, x_t: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]: ...
+    def step(
+        self, x_t: ArrayLike, out: NDArray[Any] | None = None, *, resets: ArrayLike | None = None
+    ) -> NDArray[Any]: ...
 
 @disjoint_base
 class PackedSequences:

@@ -8,13 +8,14 @@ callers have checked them and have allocated the results. `Steps` does both, for
 A cell has the name that it has in C: "lstm", "gru", "rnn_tanh" or "rnn_relu". The weights of one direction of one layer
 are a tuple in the order of WEIGHTS, in which absent weights are None and absent ones at the end may be left out. A
 state is a list of arrays (L, B, n), one for each state of the cell and h first, whose first axis counts the directions
-of the layers of a stack; the field `index` of a call names the row of these arrays that belongs to the call.
+of the layers of a stack; the field `index` of a call names the row of these arrays that belongs to the call. The arrays
+may also be (B, n), and then `index` is 0.
 """
 
 cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
     PyThread_type_lock,
@@ -65,8 +66,20 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fastrnn_interruption:
         int (*should_cancel)(void *) noexcept
         void *context
+    ctypedef enum fastrnn_recurrent_activation:
+        FASTRNN_SIGMOID
+        FASTRNN_HARD_SIGMOID_FIFTH
+        FASTRNN_HARD_SIGMOID_SIXTH
+    ctypedef enum fastrnn_activation:
+        FASTRNN_TANH
+        FASTRNN_RELU
+    ctypedef struct fastrnn_options:
+        fastrnn_recurrent_activation recurrent_activation
+        fastrnn_activation activation
+        double clip
     ctypedef struct fastrnn_weights:
         fastrnn_cell cell
+        fastrnn_options options
         Py_ssize_t I, H, P, heads
         const void *weight_ih
         const void *weight_hh
@@ -77,6 +90,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fastrnn_forward_args:
         Py_ssize_t T, B
         const Py_ssize_t *offsets
+        const unsigned char *resets
         const fastrnn_packed *packed
         const void *x
         const void *state_0[FASTRNN_MOST_STATES]
@@ -86,6 +100,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fastrnn_backward_args:
         Py_ssize_t T, B
         const Py_ssize_t *offsets
+        const unsigned char *resets
         const fastrnn_packed *packed
         const void *x
         const void *state_0[FASTRNN_MOST_STATES]
@@ -138,9 +153,9 @@ cdef extern from "fastrnn.h" nogil:
     fastrnn_status fastrnn_reverse(const fastrnn_ragged *, size_t bytes, const void *rows, void *to,
                                    const fastrnn_interruption *, int threads)
     ctypedef enum fastrnn_function:
-        FASTRNN_SIGMOID
-        FASTRNN_TANH
-        FASTRNN_LOG_SIGMOID
+        FASTRNN_ACTIVATE_SIGMOID
+        FASTRNN_ACTIVATE_TANH
+        FASTRNN_ACTIVATE_LOG_SIGMOID
     void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, fastrnn_function, Py_ssize_t n, const void *x, void *y)
     enum:
         FASTRNN_KEY_WORDS
@@ -213,10 +228,38 @@ cdef fastrnn_cell _cell(str name) except -1:
     return cell
 
 
+cdef dict _recurrent_activations = {
+    "sigmoid": FASTRNN_SIGMOID, "hard_sigmoid_fifth": FASTRNN_HARD_SIGMOID_FIFTH,
+    "hard_sigmoid_sixth": FASTRNN_HARD_SIGMOID_SIXTH,
+}
+cdef dict _activations = {"tanh": FASTRNN_TANH, "relu": FASTRNN_RELU}
+
+
+cdef class Kernel:
+    """A cell in C with the options of its activations.
+
+    Parameters
+    ----------
+    name : str
+    recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}
+    activation : {"tanh", "relu"}
+    clip : float or None
+    """
+    cdef readonly str name
+    cdef fastrnn_cell cell
+    cdef fastrnn_options options
+
+    def __init__(self, str name not None, str recurrent_activation="sigmoid", str activation="tanh", clip=None):
+        self.name, self.cell = name, _cell(name)
+        self.options.recurrent_activation = _recurrent_activations[recurrent_activation]
+        self.options.activation = _activations[activation]
+        self.options.clip = 0 if clip is None else clip
+
+
 # Arrays to pointers. None, where it is allowed, becomes NULL.
 
 cdef int _type_of(cnp.ndarray array) except -1:
-    """NPY_FLOAT or NPY_DOUBLE: what all the arrays of a call have to be."""
+    """NPY_FLOAT or NPY_DOUBLE, the type of all arrays of a call."""
     cdef int type_number = cnp.PyArray_TYPE(array)
     if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
         raise ValueError(f"expected float32 or float64, got {array.dtype}")
@@ -250,72 +293,8 @@ def native(cnp.ndarray array not None, cnp.dtype dtype not None):
     return array.astype(dtype, order="C", casting="same_kind")
 
 
-cdef enum:
-    MOST_DIMENSIONS = 64
-
-
-def plain_arrays(tuple values not None):
-    """Views of arrays that a kernel can read as they are, all float32 or all float64, and a key of their shapes.
-
-    Returns
-    -------
-    views : tuple of ndarray or None
-        None where a value is None.
-    key : bytes
-        Equal for arrays of the same type of numbers and the same shapes; `shapes_of_key` reads it.
-
-    Both are None if any value is something else.
-    """
-    cdef list views = []
-    cdef int type_number = -1, k, n = 1
-    cdef cnp.npy_intp key[MOST_DIMENSIONS]
-    cdef cnp.ndarray array
-    for value in values:
-        if value is None:
-            views.append(None)
-            if n == MOST_DIMENSIONS:
-                return None, None
-            key[n] = -1
-            n += 1
-            continue
-        if type(value) is not cnp.ndarray:
-            return None, None
-        array = <cnp.ndarray>value
-        if type_number < 0:
-            type_number = cnp.PyArray_TYPE(array)
-            if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
-                return None, None
-        if cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array):
-            return None, None
-        if n + 1 + cnp.PyArray_NDIM(array) > MOST_DIMENSIONS:
-            return None, None
-        key[n] = cnp.PyArray_NDIM(array)
-        for k in range(cnp.PyArray_NDIM(array)):
-            key[n + 1 + k] = cnp.PyArray_DIMS(array)[k]
-        n += 1 + cnp.PyArray_NDIM(array)
-        views.append(_view(array, <char *>cnp.PyArray_DATA(array), cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array),
-                           type_number))
-    key[0] = type_number
-    return tuple(views), (<char *>key)[:n * sizeof(cnp.npy_intp)]
-
-
-def shapes_of_key(bytes key not None):
-    """The dtype and the shapes of the arrays of which this is the key; None in place of the shape of None."""
-    cdef const cnp.npy_intp *numbers = <const cnp.npy_intp *><const char *>key
-    cdef Py_ssize_t n = 1, count = len(key) // sizeof(cnp.npy_intp)
-    cdef list shapes = []
-    while n < count:
-        if numbers[n] < 0:
-            shapes.append(None)
-            n += 1
-        else:
-            shapes.append(tuple([numbers[n + 1 + k] for k in range(numbers[n])]))
-            n += 1 + numbers[n]
-    return cnp.PyArray_DescrFromType(<int>numbers[0]), shapes
-
-
 cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
-    """What tells where the rows of a ragged batch are, or NULL for None."""
+    """Pointer to the offsets, order or lengths of a ragged batch; NULL for None."""
     if indices is None:
         return NULL
     if cnp.PyArray_TYPE(indices) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(indices):
@@ -323,22 +302,42 @@ cdef const Py_ssize_t *_indices(cnp.ndarray indices) except? NULL:
     return <const Py_ssize_t *>cnp.PyArray_DATA(indices)
 
 
+cdef const unsigned char *_resets(cnp.ndarray resets, size_t rows) except? NULL:
+    """The flags of so many rows, or NULL for None."""
+    if resets is None:
+        return NULL
+    if (
+        cnp.PyArray_TYPE(resets) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY_RO(resets)
+        or <size_t>cnp.PyArray_SIZE(resets) != rows
+    ):
+        raise ValueError(f"resets: a kernel expects {rows} contiguous booleans, got {resets.dtype}")
+    return <const unsigned char *>cnp.PyArray_DATA(resets)
+
+
 cdef char *_state(cnp.ndarray array, Py_ssize_t index, int type_number, bint writable) except? NULL:
-    """Pointer to array[index], (B, n) and contiguous, of an array (L, B, n) of any stride along its first axis."""
+    """Pointer to array[index], (B, n) and contiguous, of an array (L, B, n) of any stride along its first axis.
+
+    Of an array (B, n), which has to be contiguous, it is a pointer to that, and index has to be 0.
+    """
     if array is None:
         return NULL
     cdef cnp.npy_intp itemsize = cnp.PyArray_ITEMSIZE(array)
+    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(array)
+    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(array)
+    cdef cnp.npy_intp L = 1, skip = 0
+    if cnp.PyArray_NDIM(array) == 3:
+        L, skip, shape, strides = shape[0], strides[0], shape + 1, strides + 1
     if (
         cnp.PyArray_TYPE(array) != type_number
         or not (cnp.PyArray_ISBEHAVED(array) if writable else cnp.PyArray_ISBEHAVED_RO(array))
-        or cnp.PyArray_NDIM(array) != 3 or not 0 <= index < array.shape[0]
-        or array.shape[1] and array.shape[2] and (
-            array.shape[2] > 1 and array.strides[2] != itemsize
-            or array.shape[1] > 1 and array.strides[1] != array.shape[2] * itemsize
+        or not 2 <= cnp.PyArray_NDIM(array) <= 3 or not 0 <= index < L
+        or shape[0] and shape[1] and (
+            shape[1] > 1 and strides[1] != itemsize
+            or shape[0] > 1 and strides[0] != shape[1] * itemsize
         )
     ):
         raise ValueError(f"a kernel cannot use this state of {array.dtype} as it lies in memory")
-    return <char *>cnp.PyArray_DATA(array) + index * array.strides[0]
+    return <char *>cnp.PyArray_DATA(array) + index * skip
 
 
 # Packed weights
@@ -351,9 +350,8 @@ cdef class Packed:
     cdef fastrnn_packed *pointer
     cdef const fastrnn_isa *isa
     cdef int type_number
-    cdef fastrnn_cell cell_number
+    cdef fastrnn_cell cell
     cdef bint backward
-    cdef readonly str cell
     cdef readonly Py_ssize_t I, H, P
     cdef readonly Py_ssize_t projection  # P with a projection, else 0
 
@@ -377,11 +375,11 @@ cdef inline cnp.ndarray _weight(tuple weights, Py_ssize_t index):
     return weights[index] if index < len(weights) else None
 
 
-cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
+cdef int _weights(fastrnn_weights *w, Kernel kernel, tuple weights) except -1:
     """Fills w; returns the type number."""
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = _weight(weights, 4)
     cdef int type_number = _type_of(weight_ih)
-    w.cell = _cell(cell)
+    w.cell, w.options = kernel.cell, kernel.options
     w.I, w.H = weight_ih.shape[1], weight_ih.shape[0] // fastrnn_cell_at(w.cell).gates
     w.P = w.H if weight_hr is None else weight_hr.shape[0]
     w.heads = w.P // weight_hh.shape[1]
@@ -393,32 +391,149 @@ cdef int _weights(fastrnn_weights *w, str cell, tuple weights) except -1:
     return type_number
 
 
-def pack(str cell not None, list weights not None, bint backward, int num_threads, str isa not None, Pool pool=None):
+cdef Packed _pack(const fastrnn_isa *kernels, const fastrnn_weights *w, int type_number, bint backward,
+                  int num_threads, Pool pool):
+    cdef fastrnn_status status
+    cdef Workspace workspace = _workspace()
+    cdef const fastrnn_interruption *interruption = workspace.interruption()
+    cdef Packed packed = None if pool is None else pool.take_packed(w, type_number, backward, kernels)
+    if packed is None:
+        packed = Packed.__new__(Packed)
+    workspace.in_use = True
+    with nogil:
+        status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, w,
+                              interruption, num_threads, &packed.pointer)
+    workspace.in_use = False
+    workspace.check(status)
+    packed.cell, packed.isa = w.cell, kernels
+    packed.type_number, packed.backward = type_number, backward
+    packed.I, packed.H, packed.P, packed.projection = w.I, w.H, w.P, 0 if w.weight_hr == NULL else w.P
+    return packed
+
+
+def pack(Kernel kernel not None, list weights not None, bint backward, int num_threads, str isa not None,
+         Pool pool=None):
     """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool."""
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_weights w
     cdef int type_number
-    cdef fastrnn_status status
-    cdef Packed packed
-    cdef Workspace workspace = _workspace()
-    cdef const fastrnn_interruption *interruption = workspace.interruption()
     cdef list result = []
     for one in weights:
-        type_number = _weights(&w, cell, one)
-        packed = None if pool is None else pool.take_packed(cell, &w, type_number, backward, kernels)
-        if packed is None:
-            packed = Packed.__new__(Packed)
-        workspace.in_use = True
-        with nogil:
-            status = fastrnn_pack(kernels, _dtype(type_number), FASTRNN_BACKWARD if backward else FASTRNN_FORWARD, &w,
-                                  interruption, num_threads, &packed.pointer)
-        workspace.in_use = False
-        workspace.check(status)
-        packed.cell, packed.cell_number, packed.isa = cell, w.cell, kernels
-        packed.type_number, packed.backward = type_number, backward
-        packed.I, packed.H, packed.P, packed.projection = w.I, w.H, w.P, 0 if w.weight_hr == NULL else w.P
-        result.append(packed)
+        type_number = _weights(&w, kernel, one)
+        result.append(_pack(kernels, &w, type_number, backward, num_threads, pool))
     return result
+
+
+cdef enum:
+    MOST_NUMBERS = 64
+
+
+cdef int _shapes_key(tuple arrays, cnp.npy_intp *key) except -1:
+    """The type and the shapes of arrays that a kernel can read as they are; None may be among them.
+
+    Returns the numbers written to `key`, at most MOST_NUMBERS; 0 if an array is anything else.
+    """
+    cdef int type_number = -1, k, ndim, n = 1
+    cdef cnp.ndarray array
+    for one in arrays:
+        if one is None:
+            if n == MOST_NUMBERS:
+                return 0
+            key[n] = -1
+            n += 1
+            continue
+        if type(one) is not cnp.ndarray:
+            return 0
+        array = <cnp.ndarray>one
+        if type_number < 0:
+            type_number = cnp.PyArray_TYPE(array)
+            if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
+                return 0
+        ndim = cnp.PyArray_NDIM(array)
+        if (
+            cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array)
+            or n + 1 + ndim > MOST_NUMBERS
+        ):
+            return 0
+        key[n] = ndim
+        for k in range(ndim):
+            key[n + 1 + k] = cnp.PyArray_DIMS(array)[k]
+        n += 1 + ndim
+    key[0] = type_number
+    return n
+
+
+cdef class KnownWeights:
+    """The stacks of weights that have been checked, by a kind and by the type and shapes of the arrays.
+
+    A kind is a tuple that can be hashed. There is room for MOST_KNOWN; weights beyond are not remembered.
+    """
+    cdef dict known
+    cdef tuple last  # (kind, key, stack), the one found last
+
+    def __cinit__(self):
+        self.known = {}
+
+    cdef object find(self, tuple kind, tuple weights):
+        """The stack, or None if the weights are not plain arrays or not known."""
+        cdef cnp.npy_intp numbers[MOST_NUMBERS]
+        cdef tuple last = self.last
+        cdef bytes key
+        cdef size_t size = _shapes_key(weights, numbers) * sizeof(cnp.npy_intp)
+        if last is not None and <size_t>len(<bytes>last[1]) == size and last[0] == kind:
+            if memcmp(<const char *><bytes>last[1], numbers, size) == 0:
+                return last[2]
+        if size == 0:
+            return None
+        key = (<char *>numbers)[:size]
+        stack = self.known.get((kind, key))
+        if stack is not None:
+            self.last = kind, key, stack
+        return stack
+
+    def add(self, tuple kind not None, tuple weights not None, stack):
+        """Remember the stack of weights that have been checked."""
+        cdef cnp.npy_intp numbers[MOST_NUMBERS]
+        cdef size_t size = _shapes_key(weights, numbers) * sizeof(cnp.npy_intp)
+        if size and len(self.known) < MOST_KNOWN:
+            self.known[kind, (<char *>numbers)[:size]] = stack
+
+    def pack(self, tuple kind not None, tuple weights not None, bint training, int num_threads, str isa not None,
+             Pool pool, x=None, padded=None):
+        """Pack plain arrays whose shapes are known, one direction of one layer, without a conversion or a check.
+
+        The shapes and the memory of the arrays are read at once, before anybody else runs, so that no view is needed.
+
+        Parameters
+        ----------
+        x, padded
+            As of `plain_inputs`, for a call without a state and lengths.
+
+        Returns
+        -------
+        found : tuple or None
+            The Inputs, or without x the Stack; the weights packed for forward; and with `training` those packed for
+            backward, else None; each a list of one. None if the arrays are not plain or not known.
+        """
+        stack = self.find(kind, weights)
+        if stack is None:
+            return None
+        cdef fastrnn_weights w
+        cdef int type_number = _weights(&w, <Kernel?>stack.kernel, weights)
+        first = stack
+        if padded is not None:
+            first = plain_inputs(stack, x, padded)
+            if first is None:
+                return None
+        cdef const fastrnn_isa *kernels = _find(isa)
+        cdef Packed for_backward = None
+        if training:
+            for_backward = _pack(kernels, &w, type_number, True, num_threads, pool)
+        return first, [_pack(kernels, &w, type_number, False, num_threads, pool)], [for_backward]
+
+
+cdef enum:
+    MOST_KNOWN = 4096
 
 
 def sums(Packed packed not None, Py_ssize_t rows):
@@ -433,16 +548,18 @@ def sums(Packed packed not None, Py_ssize_t rows):
 # the weights. fastrnn.h calls it the tape.
 
 cdef enum:
-    ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+    _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+ALIGNMENT = _ALIGNMENT
 
 
 cdef inline size_t _padded(size_t bytes) noexcept nogil:
-    return (bytes + ALIGNMENT - 1) & ~<size_t>(ALIGNMENT - 1)
+    return (bytes + _ALIGNMENT - 1) & ~<size_t>(_ALIGNMENT - 1)
 
 
 cdef fastrnn_tape _layout(Packed packed, size_t rows) noexcept:
     """Where the arrays lie in `saved`."""
-    return fastrnn_tape_layout(_dtype(packed.type_number), packed.cell_number, rows, packed.H, packed.projection)
+    return fastrnn_tape_layout(_dtype(packed.type_number), packed.cell, rows, packed.H, packed.projection)
 
 
 def saved_bytes(Packed packed not None, size_t rows):
@@ -453,7 +570,7 @@ def saved_bytes(Packed packed not None, size_t rows):
 def saved_arrays(Packed packed not None, cnp.ndarray saved not None, size_t rows):
     """The gates (gates, rows, H), copied, and views (rows, P) or (rows, H) of states; None for what is not saved."""
     cdef fastrnn_tape at = _layout(packed, rows)
-    cdef fastrnn_cell_properties properties = fastrnn_cell_at(packed.cell_number)
+    cdef fastrnn_cell_properties properties = fastrnn_cell_at(packed.cell)
     cdef char *data = _saved(packed, saved, rows)
     cdef cnp.npy_intp shape[2]
     cdef cnp.ndarray columns, gates = None
@@ -463,7 +580,7 @@ def saved_arrays(Packed packed not None, cnp.ndarray saved not None, size_t rows
     if at.gates != <size_t>-1:
         shape[1] = properties.gates * packed.H
         columns = cnp.PyArray_EMPTY(1, &shape[1], cnp.NPY_INTP, 0)
-        fastrnn_gate_columns(_dtype(packed.type_number), packed.cell_number, packed.H,
+        fastrnn_gate_columns(_dtype(packed.type_number), packed.cell, packed.H,
                              <Py_ssize_t *>cnp.PyArray_DATA(columns))
         gates = _view(saved, data + at.gates, 2, shape, packed.type_number).take(columns, axis=1)
         gates = gates.reshape(rows, properties.gates, packed.H).swapaxes(0, 1).copy()
@@ -485,8 +602,8 @@ cdef char *_saved(Packed packed, cnp.ndarray saved, size_t rows) except NULL:
         or <size_t>saved.shape[0] != size
     ):
         raise ValueError(f"saved: expected {size} contiguous bytes, got {saved.shape[0]} of {saved.dtype}")
-    if <size_t>data % ALIGNMENT:
-        raise ValueError(f"saved: its memory does not begin at a multiple of {ALIGNMENT} bytes")
+    if size and <size_t>data % _ALIGNMENT:
+        raise ValueError(f"saved: its memory does not begin at a multiple of {_ALIGNMENT} bytes")
     return data
 
 
@@ -509,10 +626,10 @@ cdef class Buffer:
 cdef class Pool:
     """Unused buffers, arrays and packed weights, for the next call: the system takes time to clear new memory.
 
-    An array that is taken and never given back is freed like any other. Only what the pool has lent can be given back:
-    the array itself, not a view of it. The pool holds at most `most_bytes`, the buffers that were given back last. Any
-    thread may use it, at any moment: an operation that meets another one in progress, as in a finalizer, does without
-    the pool.
+    An array that is taken and never given back is freed like any other. Only an array that the pool has lent can be
+    given back, itself and not a view of it. The pool holds at most `most_bytes`, the buffers that were given back last.
+    Any thread may use it, at any moment: an operation that meets another one in progress, as in a finalizer, does
+    without the pool.
     """
     cdef PyThread_type_lock lock
     cdef list buffers  # of Buffer and Packed, those given back last at the end
@@ -551,7 +668,7 @@ cdef class Pool:
             return fastrnn_packed_bytes((<Packed>buffer).pointer)
         return cnp.PyArray_NBYTES((<Buffer>buffer).memory)
 
-    cdef Packed take_packed(self, str cell, fastrnn_weights *w, int type_number, bint backward,
+    cdef Packed take_packed(self, const fastrnn_weights *w, int type_number, bint backward,
                             const fastrnn_isa *isa):
         """Packed weights of the same sizes, whose memory is to be used again, or None."""
         cdef Py_ssize_t k
@@ -563,7 +680,7 @@ cdef class Pool:
                 packed = <Packed>self.buffers[k]
                 if (
                     packed.isa == isa and packed.I == w.I and packed.H == w.H and packed.P == w.P
-                    and packed.type_number == type_number and packed.backward == backward and packed.cell == cell
+                    and packed.type_number == type_number and packed.backward == backward and packed.cell == w.cell
                 ):
                     found = packed
                     self.nbytes -= self.size_of(found)
@@ -600,7 +717,7 @@ cdef class Pool:
         cdef cnp.ndarray memory
         for k in range(ndim):
             size *= shape[k]
-        length = size + ALIGNMENT
+        length = size + _ALIGNMENT
         if size >= SMALL_BYTES:
             buffer = self.take_buffer(length)
         if buffer is not None:
@@ -611,7 +728,8 @@ cdef class Pool:
                 buffer = Buffer.__new__(Buffer)
                 buffer.memory, buffer.is_lent = memory, True
         cdef char *data = <char *>cnp.PyArray_DATA(memory)
-        return _view(memory if buffer is None else buffer, data + (-<size_t>data) % ALIGNMENT, ndim, shape, type_number)
+        data += (-<size_t>data) % _ALIGNMENT
+        return _view(memory if buffer is None else buffer, data, ndim, shape, type_number)
 
     def array(self, tuple shape not None, Py_ssize_t columns, cnp.dtype dtype not None):
         """Take an array (*shape, columns), of one or two axes and then one, whose numbers are not set."""
@@ -738,13 +856,14 @@ def padded_bytes(size_t bytes):
 # States
 
 def zero_states(Py_ssize_t L, Py_ssize_t B, tuple widths not None, cnp.dtype dtype not None):
-    """A state of zeros: an array (L, B, n) for each n of `widths`."""
+    """A state of zeros: an array (L, B, n) for each n of `widths`, or (B, n) if L is 0."""
     cdef cnp.npy_intp shape[3]
+    cdef int skip = 0 if L else 1
     cdef list states = []
     shape[0], shape[1] = L, B
     for n in widths:
         shape[2] = n
-        states.append(cnp.PyArray_ZEROS(3, shape, dtype.num, 0))
+        states.append(cnp.PyArray_ZEROS(3 - skip, shape + skip, dtype.num, 0))
     return states
 
 
@@ -762,7 +881,7 @@ def empty_states(list states not None):
 cdef class Workspace:
     cdef fastrnn_workspace *pointer
     cdef fastrnn_interruption signals
-    cdef object error  # what interrupted the call
+    cdef object error  # the exception that interrupted the call
     cdef bint in_use
 
     def __cinit__(self):
@@ -805,7 +924,7 @@ cdef Workspace _workspace():
 
 
 cdef int _signalled(void *context) noexcept with gil:
-    """Runs the handlers of signals that have come; what one raises, as Ctrl-C does, ends the call."""
+    """Runs the handlers of pending signals; an exception from one of them, as of Ctrl-C, cancels the call."""
     try:
         PyErr_CheckSignals()
     except BaseException as error:
@@ -850,17 +969,21 @@ cdef class ForwardCall:
     output : ndarray, (T, B, P) or (N, P)
         Written.
     saved : ndarray of uint8, (saved_bytes(packed, rows),), or None
-        Written: what the backward pass needs. None for inference.
+        Written: the saved activations for the backward pass. None for inference.
+    resets : ndarray of bool, (T, B) or (N,), or None
+        The steps before which the states become zeros.
     """
     cdef readonly Packed packed
     cdef readonly Py_ssize_t index
-    cdef readonly cnp.ndarray x, offsets, output, saved
+    cdef readonly cnp.ndarray x, offsets, output, saved, resets
     cdef readonly list state_0, state_n
 
     def __init__(self, Packed packed not None, Py_ssize_t index, cnp.ndarray x not None, cnp.ndarray offsets,
-                 list state_0 not None, list state_n not None, cnp.ndarray output not None, cnp.ndarray saved=None):
+                 list state_0 not None, list state_n not None, cnp.ndarray output not None, cnp.ndarray saved=None,
+                 cnp.ndarray resets=None):
         self.packed, self.index, self.x, self.offsets = packed, index, x, offsets
-        self.state_0, self.state_n, self.output, self.saved = state_0, state_n, output, saved
+        self.state_0, self.state_n, self.output = state_0, state_n, output
+        self.saved, self.resets = saved, resets
 
 
 @cython.freelist(32)
@@ -887,21 +1010,23 @@ cdef class BackwardCall:
         the last steps first; the gradients of the weights are complete after the call with rows_before = 0.
     sums : ndarray or None
         Memory that such calls share, made by `sums`.
+    resets : ndarray of bool, (T, B) or (N,), or None
+        As of the forward pass.
     """
     cdef readonly Packed packed
     cdef readonly Py_ssize_t index, rows_after, rows_before
-    cdef readonly cnp.ndarray x, offsets, saved, d_output, d_x, sums
+    cdef readonly cnp.ndarray x, offsets, saved, d_output, d_x, sums, resets
     cdef readonly list state_0, d_state_n, d_state_0
     cdef readonly tuple d_weights
 
     def __init__(self, Packed packed not None, Py_ssize_t index, cnp.ndarray x not None, cnp.ndarray offsets,
                  list state_0 not None, cnp.ndarray saved not None, cnp.ndarray d_output, list d_state_n not None,
                  cnp.ndarray d_x, list d_state_0 not None, tuple d_weights not None, Py_ssize_t rows_after=0,
-                 Py_ssize_t rows_before=0, cnp.ndarray sums=None):
+                 Py_ssize_t rows_before=0, cnp.ndarray sums=None, cnp.ndarray resets=None):
         self.packed, self.index, self.x, self.offsets = packed, index, x, offsets
         self.state_0, self.saved, self.d_output, self.d_state_n = state_0, saved, d_output, d_state_n
         self.d_x, self.d_state_0, self.d_weights = d_x, d_state_0, d_weights
-        self.rows_after, self.rows_before, self.sums = rows_after, rows_before, sums
+        self.rows_after, self.rows_before, self.sums, self.resets = rows_after, rows_before, sums, resets
 
 
 @cython.freelist(8)
@@ -932,6 +1057,32 @@ cdef class Inputs:
         self.state_0, self.shared, self.batched = state_0, shared, batched
 
 
+def plain_inputs(stack, x, padded not None):
+    """The Inputs of a call without a state and lengths, whose x, (T, B, I), a kernel can read as it is.
+
+    None if x is anything else or does not fit, which a slower way has to deal with. `padded` makes a layout of T and B.
+    """
+    cdef cnp.ndarray array
+    cdef cnp.npy_intp *shape
+    cdef cnp.dtype dtype = stack.dtype
+    if type(x) is not cnp.ndarray:
+        return None
+    array = <cnp.ndarray>x
+    if cnp.PyArray_TYPE(array) != dtype.num or not cnp.PyArray_ISCARRAY_RO(array) or cnp.PyArray_NDIM(array) != 3:
+        return None
+    shape = cnp.PyArray_DIMS(array)
+    if shape[2] != <cnp.npy_intp>stack.I or not shape[0] or not shape[1]:
+        return None
+    if shape[0] > <cnp.npy_intp>stack.most_rows // shape[1]:
+        return None
+    # A view, because somebody else may change the shape of x while the call computes.
+    array = _view(array, <char *>cnp.PyArray_DATA(array), 3, shape, dtype.num)
+    shape = cnp.PyArray_DIMS(array)
+    cdef object layout = padded(shape[0], shape[1])
+    cdef list state_0 = zero_states(stack.leading, shape[1], stack.widths, dtype)
+    return Inputs(stack, layout, array, False, state_0, None, True)
+
+
 @cython.freelist(8)
 cdef class Gradients:
     """The gradients of a backward pass, but for that of x.
@@ -956,7 +1107,7 @@ cdef class Gradients:
 
 @cython.freelist(8)
 cdef class Chain:
-    """Layers on top of each other in one direction, and what they read and keep.
+    """Layers on top of each other in one direction, with their inputs and their saved activations.
 
     Parameters
     ----------
@@ -980,8 +1131,9 @@ cdef int _fill_forward(fastrnn_forward_args *args, ForwardCall call) except -1:
     cdef cnp.ndarray h_0 = call.state_0[0]
     args.packed = _packed(call.packed, type_number, False)
     args.offsets = _indices(call.offsets)
+    args.resets = _resets(call.resets, _rows(call.x))
     args.T = call.x.shape[0] if call.offsets is None else call.offsets.shape[0] - 1
-    args.B = h_0.shape[1]
+    args.B = cnp.PyArray_DIMS(h_0)[cnp.PyArray_NDIM(h_0) - 2]
     args.x, args.output = _readable(call.x, type_number), _writable(call.output, type_number)
     for n in range(len(call.state_0)):
         args.state_0[n] = _state(call.state_0[n], call.index, type_number, False)
@@ -999,8 +1151,9 @@ cdef int _fill_backward(fastrnn_backward_args *args, BackwardCall call) except -
     cdef cnp.ndarray h_0 = call.state_0[0]
     args.packed = _packed(call.packed, type_number, True)
     args.offsets = _indices(call.offsets)
+    args.resets = _resets(call.resets, _rows(call.x))
     args.T = call.x.shape[0] if call.offsets is None else call.offsets.shape[0] - 1
-    args.B = h_0.shape[1]
+    args.B = cnp.PyArray_DIMS(h_0)[cnp.PyArray_NDIM(h_0) - 2]
     args.x, args.tape = _readable(call.x, type_number), _saved(call.packed, call.saved, _rows(call.x))
     args.d_output, args.d_x = _readable(call.d_output, type_number), _writable(call.d_x, type_number)
     for n in range(len(call.state_0)):
@@ -1114,7 +1267,7 @@ cdef class Steps:
         cdef char *b_data = <char *>cnp.PyArray_DATA(b)
         return a_data < b_data + cnp.PyArray_NBYTES(b) and b_data < a_data + cnp.PyArray_NBYTES(a)
 
-    def step(self, x_t, out=None):
+    def step(self, x_t, out=None, *, resets=None):
         """Take one step.
 
         Parameters
@@ -1124,6 +1277,8 @@ cdef class Steps:
         out : ndarray, (B, H_out) or (H_out,), optional
             Where to write the result: an array of the layer's dtype, of any strides; it may be `x_t`. Default: a
             new one, the only thing that a step allocates.
+        resets : array_like of bool, (B,), or a bool without a batch size, optional
+            Which sequences' states become zeros before this step. Default: none.
 
         Returns
         -------
@@ -1133,7 +1288,7 @@ cdef class Steps:
         Raises
         ------
         TypeError, ValueError
-            If `x_t` or `out` does not fit. The state is then as before, as it is where memory is lacking.
+            If `x_t`, `out` or `resets` does not fit. The state is then as before, as it is where memory is lacking.
         """
         if self.packed is None:
             raise TypeError("this stream was not made by a layer")
@@ -1143,10 +1298,14 @@ cdef class Steps:
             out = cnp.PyArray_EMPTY(self.ndim, self.y_shape, self.type_number, 0)
         elif not self._fits(out, self.y_shape) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
             self._check_out(out)
-            out[...] = self.step(x_t)
+            out[...] = self.step(x_t, resets=resets)
             return out
         elif self._overlap(<cnp.ndarray>x_t, <cnp.ndarray>out):
             x_t = x_t.copy()
+        cdef const unsigned char *flags = NULL
+        if resets is not None:
+            resets = self._checked_resets(resets)
+            flags = _resets(resets, self.B)
         cdef int threads = self.num_threads()
         cdef Workspace workspace = _workspace()
         cdef fastrnn_forward_args args[FASTRNN_MOST_CALLS]
@@ -1166,7 +1325,7 @@ cdef class Steps:
         for k in range(layers):
             args[count].T, args[count].B, args[count].offsets = 1, self.B, NULL
             args[count].packed = (<Packed>self.packed[k]).pointer
-            args[count].tape = NULL
+            args[count].tape, args[count].resets = NULL, flags
             args[count].x = x
             for i in range(states):
                 args[count].state_0[i] = args[count].state_n[i] = state[i] + k * rows[i]
@@ -1253,7 +1412,7 @@ cdef class PackedSequences:
         return workspace.check(status)
 
 
-cdef dict _functions = {"sigmoid": FASTRNN_SIGMOID, "tanh": FASTRNN_TANH, "log_sigmoid": FASTRNN_LOG_SIGMOID}
+cdef dict _functions = {"sigmoid": FASTRNN_ACTIVATE_SIGMOID, "tanh": FASTRNN_ACTIVATE_TANH, "log_sigmoid": FASTRNN_ACTIVATE_LOG_SIGMOID}
 
 
 def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not None, str isa not None):

@@ -60,6 +60,7 @@ class Parametrized:
 
     _spec: ClassVar[CellSpec]
     _option_names: ClassVar[tuple[str, ...]]
+    _states_have_layers: ClassVar[bool] = True
 
     _options: dict[str, Any]
     _params: Parameters
@@ -118,7 +119,8 @@ class Parametrized:
         elif list(params._shapes().items()) != list(shapes.items()) or params.flat.dtype != dtype:
             raise ValueError(f"the parameters of a pickle do not fit its arguments: {params!r}")
         self._options, self._names, self._rng, self._params = options, names, rng, params
-        self._stack = Stack(spec, spec.kernel_of(options), dtype, sizes, num_layers, directions)
+        kernel = spec.kernel_of(options)
+        self._stack = Stack(spec, kernel, dtype, sizes, num_layers, directions, self._states_have_layers)
         self._weights = self._split(params._views())
 
     def _check_options(self, options: dict[str, Any], is_new: bool) -> None:

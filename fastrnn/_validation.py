@@ -135,6 +135,14 @@ def check_array(name, array, symbols, sizes, dtype):
             raise shape_error(name, symbols, sizes, array.shape)
 
 
+def check_flags(name, array, symbols, sizes):
+    """Refuse an array that is not of bool and of exactly these sizes."""
+    if array.dtype != bool:
+        raise TypeError(f"{name}: expected booleans, got {array.dtype}")
+    if array.shape != sizes:
+        raise shape_error(name, symbols, sizes, array.shape)
+
+
 def check_state(name, array, symbols, sizes, dtype):
     """check_array of an initial state, of whose B sequences there may also be one, for all of them."""
     if array is not None and array.shape != sizes:

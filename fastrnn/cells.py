@@ -12,12 +12,13 @@ from fastrnn._engine import spec
 from fastrnn._engine.arguments import as_states, check_states, initial_states
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import padded
-from fastrnn._engine.stack import infer
+from fastrnn._engine.stack import infer_one
 from fastrnn._engine.tape import Tape
 from fastrnn._parametrized import Given, Parametrized, Returned
 from fastrnn._validation import (
     Array,
     Nonlinearity,
+    RecurrentActivation,
     State,
     as_array,
     check_array,
@@ -34,7 +35,7 @@ __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
 
 class CellTape(Tape):
-    """What a cell's `backward` needs of its `forward`; opaque, and never altered by a backward."""
+    """The saved activations of one `forward` of a cell, for its `backward`; opaque, and never altered by that."""
 
     __slots__ = ()
 
@@ -43,7 +44,9 @@ class CellTape(Tape):
 
 
 class Cell(Parametrized, Generic[Given, Returned]):
-    """What the cells of all kinds share: everything but their names and options."""
+    """The base of all cells: everything but their names and options."""
+
+    _states_have_layers = False
 
     def _arrangement(self, options):
         return 1, (False,), ("",)
@@ -75,7 +78,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         stack, frozen = inputs.stack, self._params._frozen
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
-        infer(inputs, packed, state_n)
+        infer_one(inputs, packed, state_n)
         if frozen is None:
             POOL.give_back_all(packed)
         return self._returned(state_n, inputs.batched)
@@ -123,7 +126,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         Parameters
         ----------
         tape : CellTape
-            What `forward` of this cell returned.
+            The tape that `forward` of this cell returned.
         d_state : tuple (d_h, d_c) of array_like, or d_h for a GRU or an RNN
             The gradient with respect to the state that `forward` returned, of its shapes; a member may be None for
             zeros.
@@ -157,7 +160,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         d_x, d_before = tape.backward(None, given, self._split(d_params._arrays))
         return d_x[0] if inputs.batched else d_x[0, 0], self._returned(d_before, inputs.batched), d_params
 
-    # Between the caller's shapes and (1, B, I), (1, B, H)
+    # Between the caller's shapes and (1, B, I), (B, H)
 
     def _inputs(self, x, state, private):
         """The arguments of a call, converted and checked; with `private`, the state in memory of our own."""
@@ -178,7 +181,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
             check_bytes("x", (1, B), stack.widest, dtype.itemsize)
         layout = padded(1, B)
         if given is None:
-            state_0, shared = zero_states(1, B, stack.widths, dtype), None
+            state_0, shared = zero_states(0, B, stack.widths, dtype), None
         else:
             check = check_state if batched else check_array
             given = self._checked_states(stack, "state", "{}", given, B, batched, check)
@@ -187,18 +190,18 @@ class Cell(Parametrized, Generic[Given, Returned]):
         return Inputs(stack, layout, rows, rows is not x, state_0, shared, batched)
 
     def _checked_states(self, stack, argument, pattern, given, B, batched, check):
-        """Arrays of `as_states`, checked, with axes of layers and of sequences."""
+        """Arrays of `as_states`, checked, with an axis of sequences."""
         axes = slice(0 if batched else 1, 2)
         symbols, sizes = ("B", "hidden_size")[axes], (B, stack.H)[axes]
         count = len(stack.widths)
         check_states(self._spec, argument, pattern, given, [symbols] * count, [sizes] * count, stack.dtype, check)
-        axis = None if batched else (None, None)
-        return [None if array is None else array[axis] for array in given]
+        return given if batched else [None if array is None else array[None] for array in given]
 
     def _returned(self, states, batched):
-        """States (1, B, H) in the caller's axes."""
-        shown = [s[0] if batched else s[0, 0] for s in states]
-        return shown[0] if len(shown) == 1 else tuple(shown)
+        """States (B, H) in the caller's axes."""
+        if not batched:
+            states = [s[0] for s in states]
+        return states[0] if len(states) == 1 else tuple(states)
 
 
 class LSTMCell(Cell[State, tuple[Array, Array]], spec=spec.LSTM):
@@ -214,6 +217,8 @@ class LSTMCell(Cell[State, tuple[Array, Array]], spec=spec.LSTM):
         Size H of the state, at least 1.
     bias : bool, default True
         Whether there are bias_ih and bias_hh.
+    recurrent_activation, activation, clip
+        The activations of the gates and of g and c_t, and a bound of their input: as in `fastrnn.functional.lstm`.
     dtype : data-type, default float32
         float32 or float64: of the parameters, of the computation and of everything returned.
     rng : None, int or numpy.random.Generator, optional
@@ -247,10 +252,28 @@ class LSTMCell(Cell[State, tuple[Array, Array]], spec=spec.LSTM):
         hidden_size: int,
         bias: bool = True,
         *,
+        recurrent_activation: RecurrentActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
+        clip: float | None = None,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
         self._construct(locals())
+
+    @property
+    def recurrent_activation(self) -> str:
+        """The activation of the gates."""
+        return self._options["recurrent_activation"]
+
+    @property
+    def activation(self) -> str:
+        """The activation of the new values, "tanh" or "relu"."""
+        return self._options["activation"]
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]
 
 
 class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
@@ -264,6 +287,8 @@ class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
         As for `LSTMCell`.
     reset_after : bool, default True
         As for `GRU`.
+    recurrent_activation, activation, clip
+        The activations of r and z and of n, and a bound of their input: as in `fastrnn.functional.gru`.
 
     Attributes
     ----------
@@ -292,6 +317,9 @@ class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
         bias: bool = True,
         *,
         reset_after: bool = True,
+        recurrent_activation: RecurrentActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
+        clip: float | None = None,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -301,6 +329,21 @@ class GRUCell(Cell[ArrayLike, Array], spec=spec.GRU):
     def reset_after(self) -> bool:
         """Whether the reset gate comes after the recurrent product."""
         return self._options["reset_after"]
+
+    @property
+    def recurrent_activation(self) -> str:
+        """The activation of the gates."""
+        return self._options["recurrent_activation"]
+
+    @property
+    def activation(self) -> str:
+        """The activation of the new values, "tanh" or "relu"."""
+        return self._options["activation"]
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]
 
 
 class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
@@ -314,6 +357,8 @@ class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
         As for `LSTMCell`.
     nonlinearity : {"tanh", "relu"}, default "tanh"
         What makes the state of its sum; it comes after `bias`.
+    clip : float, optional
+        Bounds the input of the activation to [-clip, clip]. Default: no bound.
 
     Attributes
     ----------
@@ -341,6 +386,7 @@ class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
         bias: bool = True,
         nonlinearity: Nonlinearity = "tanh",
         *,
+        clip: float | None = None,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -350,3 +396,8 @@ class RNNCell(Cell[ArrayLike, Array], spec=spec.RNN):
     def nonlinearity(self) -> str:
         """What makes the state of its sum, "tanh" or "relu"."""
         return self._options["nonlinearity"]
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]

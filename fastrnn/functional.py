@@ -11,22 +11,45 @@ inputs, H hidden units, P numbers in h, which are H but for an LSTM with a proje
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn._core import empty_states
+from fastrnn._core import ALIGNMENT, Gradients, empty_states, native
+from fastrnn._engine import pool, stack
 from fastrnn._engine.arguments import (
+    as_state_tuple,
+    check_members,
     checked_options,
     checked_output_gradients,
     function_inputs,
+    state_symbols,
+    stateless_call,
 )
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.spec import GRU, LSTM, RNN, SLSTM, CellSpec
-from fastrnn._engine.stack import infer
 from fastrnn._engine.tape import Tape as EngineTape
-from fastrnn._validation import Array, FourStates, Nonlinearity, State, check_tape, names_arguments
+from fastrnn._validation import (
+    Array,
+    FourStates,
+    Nonlinearity,
+    RecurrentActivation,
+    State,
+    array_or_none,
+    as_array,
+    check_array,
+    check_given,
+    check_tape,
+    names_arguments,
+    over_sequences,
+    shape_error,
+)
 
 __all__ = [
+    "backward",
+    "forward",
     "gru",
     "gru_backward",
     "gru_forward",
@@ -42,64 +65,53 @@ __all__ = [
 ]
 
 
-# What the functions of all cells share. Weights are tuples in the order of the cell's specification, options tuples of
+# The functions of all cells. Weights are tuples in the order of the cell's specification, options tuples of
 # (name, value).
 
 
 class Tape(EngineTape):
-    __slots__ = ("weights",)
+    __slots__ = ()
     __doc__ = EngineTape.__doc__
     spec: CellSpec
-    weights: list[tuple[int, ...] | None]  # their shapes
 
     def __repr__(self):
-        layout, stack = self.inputs.layout, self.inputs.stack
-        sizes = f"T={layout.T} B={layout.B} I={stack.I} H={stack.H}"
-        return f"<functional.{type(self).__name__} {sizes} {stack.dtype}>"
+        layout, sizes = self.inputs.layout, self.inputs.stack
+        text = f"T={layout.T} B={layout.B} I={sizes.I} H={sizes.H}"
+        return f"<functional.{type(self).__name__} {text} {sizes.dtype}>"
 
 
-def _infer(spec, x, state, weights, lengths, reverse, options=()):
+def _infer(spec, x, state, weights, lengths, resets, reverse, options=()):
     """output and state_n of a function that keeps nothing."""
-    inputs, weights = function_inputs(spec, x, state, weights, lengths, reverse, options, private=False)
-    stack, layout = inputs.stack, inputs.layout
-    packed = stack.pack([weights], False)
+    inputs, packed, _ = function_inputs(spec, x, state, weights, lengths, resets, reverse, options, False)
     state_n = empty_states(inputs.state_0)
-    output = infer(inputs, packed, state_n)
+    output = stack.infer_one(inputs, packed, state_n)
     POOL.give_back_all(packed)
-    if layout.offsets is not None:
+    if inputs.layout.offsets is not None:
         POOL.give_back(inputs.x)
-        state_n = layout.unsort(state_n)
-    return output, _shown(state_n)
+        state_n = inputs.layout.unsort(state_n)
+    return output, state_n[0] if len(state_n) == 1 else tuple(state_n)
 
 
-def _forward(kind, x, state, weights, lengths, reverse, options=()):
+def _forward(kind, x, state, weights, lengths, resets, reverse, options=()):
     """output, state_n and a tape of that kind."""
-    inputs, weights = function_inputs(kind.spec, x, state, weights, lengths, reverse, options, private=True)
-    for_forward, packed = inputs.stack.pack_for_training([weights])
+    inputs, for_forward, packed = function_inputs(kind.spec, x, state, weights, lengths, resets, reverse, options, True)
     tape = kind(inputs, packed)
     output, state_n = tape.run(for_forward, packed)
     POOL.give_back_all(for_forward)
-    tape.weights = [None if w is None else w.shape for w in weights]
-    return output, _shown(state_n), tape
+    return output, state_n[0] if len(state_n) == 1 else tuple(state_n), tape
 
 
 def _backward(kind, tape, d_output, d_state_n):
     """d_x, d_state and d_params of a tape of that kind."""
     check_tape(tape, kind)
-    stack, layout, spec = tape.inputs.stack, tape.inputs.layout, kind.spec
-    has_projection = any(n is not None and w.shape[0] == "P" for n, w in zip(tape.weights, spec.weights))
-    symbols = ("P" if has_projection else "H", *("H" for _ in spec.states[1:]))
+    sizes, layout = tape.inputs.stack, tape.inputs.layout
     d_output, given = checked_output_gradients(
-        spec, symbols, layout.T, layout.B, stack.widths, d_output, d_state_n, stack.dtype
+        kind.spec, state_symbols(sizes), layout.T, layout.B, sizes.widths, d_output, d_state_n, sizes.dtype
     )
-    d_weights = tuple([None if n is None else np.empty(n, stack.dtype) for n in tape.weights])
-    d_x, d_state = tape.backward(d_output, [None if d is None else d[None] for d in given], [d_weights])
-    return d_x, _shown(d_state), {n: d for n, d in zip(spec.weight_names, d_weights) if d is not None}
-
-
-def _shown(states):
-    """States (1, B, n) as the functions return them: a tuple of arrays (B, n), or the only one."""
-    return states[0][0] if len(states) == 1 else tuple([s[0] for s in states])
+    d_weights = tuple([None if shape is None else np.empty(shape, sizes.dtype) for shape in sizes.weight_shapes])
+    d_x, d_state = tape.backward(d_output, given, [d_weights])
+    d_state = d_state[0] if len(d_state) == 1 else tuple(d_state)
+    return d_x, d_state, {name: d for name, d in zip(kind.spec.weight_names, d_weights) if d is not None}
 
 
 # LSTM
@@ -122,7 +134,11 @@ def lstm(
     *,
     weight_hr: ArrayLike | None = None,
     weight_peephole: ArrayLike | None = None,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, tuple[Array, Array]]:
     """Run an LSTM over a sequence and keep nothing for a backward pass.
@@ -155,8 +171,19 @@ def lstm(
         A projection of the output. Default: none, and P is H.
     weight_peephole : array_like, (3, H), optional
         What the gates i, f and o see of the cell state. Default: nothing.
+    recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}, default "sigmoid"
+        The activation of the gates i, f and o: sigmoid; max(0, min(1, x/5 + 1/2)) of Keras 2 and ONNX; or
+        max(0, min(1, x/6 + 1/2)) of Keras 3 and torch.nn.Hardsigmoid.
+    activation : {"tanh", "relu"}, default "tanh"
+        The activation of g and of c_t.
+    clip : float, optional
+        Bounds the input of these activations, but not c_t, to [-clip, clip], as ONNX Runtime does. No gradient passes where it is
+        reached. Default: no bound.
     lengths : array_like of int, (B,), optional
-        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
+    resets : array_like of bool, (T, B), optional
+        The steps before which the states of a sequence become zeros, not those passed in; no gradient passes there. A
+        flag at t separates t from t - 1, also where a sequence is read from its end. Default: none.
     reverse : bool, default False
         Whether each sequence is read from its end to its beginning. `output` stays where its input is.
 
@@ -193,7 +220,8 @@ def lstm(
        architectures for large vocabulary speech recognition", arXiv:1402.1128, 2014.
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    return _infer(LSTM, x, state, weights, lengths, reverse)
+    options = checked_options(LSTM, recurrent_activation=recurrent_activation, activation=activation, clip=clip)
+    return _infer(LSTM, x, state, weights, lengths, resets, reverse, options)
 
 
 @names_arguments
@@ -207,14 +235,19 @@ def lstm_forward(
     *,
     weight_hr: ArrayLike | None = None,
     weight_peephole: ArrayLike | None = None,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, tuple[Array, Array], LSTMTape]:
     """Run an LSTM over a sequence and keep a tape for `lstm_backward`.
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole, lengths, reverse
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole,
+    recurrent_activation, activation, clip, lengths, resets, reverse
         As in `lstm`.
 
     Returns
@@ -231,7 +264,8 @@ def lstm_forward(
         As in `lstm`.
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    return _forward(LSTMTape, x, state, weights, lengths, reverse)
+    options = checked_options(LSTM, recurrent_activation=recurrent_activation, activation=activation, clip=clip)
+    return _forward(LSTMTape, x, state, weights, lengths, resets, reverse, options)
 
 
 def lstm_backward(
@@ -246,9 +280,9 @@ def lstm_backward(
     Parameters
     ----------
     tape : LSTMTape
-        What `lstm_forward` returned.
+        The tape that `lstm_forward` returned.
     d_output : array_like, (T, B, P), optional
-        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : tuple (d_h_n, d_c_n) of array_like, (B, P) and (B, H), optional
         The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
@@ -293,7 +327,11 @@ def gru(
     bias_hh: ArrayLike | None = None,
     *,
     reset_after: bool = True,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array]:
     """Run a GRU over a sequence and keep nothing for a backward pass.
@@ -326,8 +364,19 @@ def gru(
     reset_after : bool, default True
         Whether the reset gate comes after the recurrent product, as in torch.nn.GRU and cuDNN, or before it, as in
         [1]_, with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
+    recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}, default "sigmoid"
+        The activation of the gates r and z: sigmoid; max(0, min(1, x/5 + 1/2)) of Keras 2 and ONNX; or
+        max(0, min(1, x/6 + 1/2)) of Keras 3 and torch.nn.Hardsigmoid.
+    activation : {"tanh", "relu"}, default "tanh"
+        The activation of n.
+    clip : float, optional
+        Bounds the input of these activations to [-clip, clip], as ONNX Runtime does. No gradient passes where it is
+        reached. Default: no bound.
     lengths : array_like of int, (B,), optional
-        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
+    resets : array_like of bool, (T, B), optional
+        The steps before which the states of a sequence become zeros, not those passed in; no gradient passes there. A
+        flag at t separates t from t - 1, also where a sequence is read from its end. Default: none.
     reverse : bool, default False
         Whether each sequence is read from its end to its beginning. `output` stays where its input is.
 
@@ -358,8 +407,10 @@ def gru(
     .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
        translation", EMNLP 2014.
     """
-    options = checked_options(GRU, reset_after=reset_after)
-    return _infer(GRU, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
+    options = checked_options(
+        GRU, reset_after=reset_after, recurrent_activation=recurrent_activation, activation=activation, clip=clip
+    )
+    return _infer(GRU, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
 @names_arguments
@@ -372,14 +423,19 @@ def gru_forward(
     bias_hh: ArrayLike | None = None,
     *,
     reset_after: bool = True,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array, GRUTape]:
     """Run a GRU over a sequence and keep a tape for `gru_backward`.
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, lengths, reverse
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, recurrent_activation,
+    activation, clip, lengths, resets, reverse
         As in `gru`.
 
     Returns
@@ -395,8 +451,10 @@ def gru_forward(
     TypeError, ValueError
         As in `gru`.
     """
-    options = checked_options(GRU, reset_after=reset_after)
-    return _forward(GRUTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
+    options = checked_options(
+        GRU, reset_after=reset_after, recurrent_activation=recurrent_activation, activation=activation, clip=clip
+    )
+    return _forward(GRUTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
 def gru_backward(
@@ -411,9 +469,9 @@ def gru_backward(
     Parameters
     ----------
     tape : GRUTape
-        What `gru_forward` returned.
+        The tape that `gru_forward` returned.
     d_output : array_like, (T, B, H), optional
-        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
         The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
@@ -458,7 +516,9 @@ def rnn(
     bias_hh: ArrayLike | None = None,
     *,
     nonlinearity: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array]:
     """Run a plain recurrent network over a sequence and keep nothing for a backward pass.
@@ -479,8 +539,14 @@ def rnn(
     bias_ih, bias_hh : array_like, (H,), optional
         Default: no bias.
     nonlinearity : {"tanh", "relu"}, default "tanh"
+    clip : float, optional
+        Bounds the input of the activation to [-clip, clip], as ONNX does. No gradient passes where it is reached. Default:
+        no bound.
     lengths : array_like of int, (B,), optional
-        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
+    resets : array_like of bool, (T, B), optional
+        The steps before which the states of a sequence become zeros, not those passed in; no gradient passes there. A
+        flag at t separates t from t - 1, also where a sequence is read from its end. Default: none.
     reverse : bool, default False
         Whether each sequence is read from its end to its beginning. `output` stays where its input is.
 
@@ -509,8 +575,8 @@ def rnn(
 
     .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
     """
-    options = checked_options(RNN, nonlinearity=nonlinearity)
-    return _infer(RNN, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
+    options = checked_options(RNN, nonlinearity=nonlinearity, clip=clip)
+    return _infer(RNN, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
 @names_arguments
@@ -523,14 +589,16 @@ def rnn_forward(
     bias_hh: ArrayLike | None = None,
     *,
     nonlinearity: Nonlinearity = "tanh",
+    clip: float | None = None,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array, RNNTape]:
     """Run a plain recurrent network over a sequence and keep a tape for `rnn_backward`.
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, reverse
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, clip, lengths, resets, reverse
         As in `rnn`.
 
     Returns
@@ -546,8 +614,8 @@ def rnn_forward(
     TypeError, ValueError
         As in `rnn`.
     """
-    options = checked_options(RNN, nonlinearity=nonlinearity)
-    return _forward(RNNTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse, options)
+    options = checked_options(RNN, nonlinearity=nonlinearity, clip=clip)
+    return _forward(RNNTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
 
 
 def rnn_backward(
@@ -562,9 +630,9 @@ def rnn_backward(
     Parameters
     ----------
     tape : RNNTape
-        What `rnn_forward` returned.
+        The tape that `rnn_forward` returned.
     d_output : array_like, (T, B, H), optional
-        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
         The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
@@ -609,6 +677,7 @@ def slstm(
     bias_hh: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, tuple[Array, Array, Array, Array]]:
     """Run an sLSTM over a sequence and keep nothing for a backward pass.
@@ -647,7 +716,10 @@ def slstm(
     bias_ih, bias_hh : array_like, (4*H,), optional
         Default: no bias.
     lengths : array_like of int, (B,), optional
-        Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. Default: T.
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
+    resets : array_like of bool, (T, B), optional
+        The steps before which the states of a sequence become zeros, not those passed in; no gradient passes there. A
+        flag at t separates t from t - 1, also where a sequence is read from its end. Default: none.
     reverse : bool, default False
         Whether each sequence is read from its end to its beginning. `output` stays where its input is.
 
@@ -676,7 +748,7 @@ def slstm(
 
     .. [1] M. Beck and others, "xLSTM: Extended Long Short-Term Memory", arXiv:2405.04517, 2024.
     """
-    return _infer(SLSTM, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse)
+    return _infer(SLSTM, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse)
 
 
 @names_arguments
@@ -689,13 +761,14 @@ def slstm_forward(
     bias_hh: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, tuple[Array, Array, Array, Array], SLSTMTape]:
     """Run an sLSTM over a sequence and keep a tape for `slstm_backward`.
 
     Parameters
     ----------
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, resets, reverse
         As in `slstm`.
 
     Returns
@@ -711,7 +784,7 @@ def slstm_forward(
     TypeError, ValueError
         As in `slstm`.
     """
-    return _forward(SLSTMTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse)
+    return _forward(SLSTMTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse)
 
 
 def slstm_backward(
@@ -753,3 +826,194 @@ def slstm_backward(
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     return _backward(SLSTMTape, tape, d_output, d_state_n)
+
+
+# Any number of layers and directions, with nothing kept but arrays
+
+
+@names_arguments
+def forward(
+    kind: str,
+    x: ArrayLike,
+    state: Sequence[ArrayLike | None] | None,
+    weights: Sequence[Mapping[str, ArrayLike]],
+    *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[Array, tuple[Array, ...], Array]:
+    """Run layers over a sequence and return everything that their backward pass needs as one array of bytes.
+
+    The stateless form, for the autograd of other libraries: between `forward` and `backward` nothing is kept but
+    arrays, which may be copied, saved and sent to other processes. The layers run side by side as in `fastrnn.LSTM`,
+    and the results have the same bits.
+
+    Parameters
+    ----------
+    kind : {"lstm", "gru", "rnn"}
+        The cell.
+    x : array_like, (T, B, I)
+        The input. T, B and I may be 0.
+    state : tuple of array_like, (L*D, B, P) and (L*D, B, H), or None
+        The state before the first step: ``(h_0, c_0)`` of an LSTM, ``(h_0,)`` of others. L layers of D directions; P is
+        H without a projection. None, for the tuple or for a member of it, means zeros. A member (L*D, 1, n) is one for
+        all sequences.
+    weights : sequence of mapping of str to array_like
+        For each direction of each layer, in the order of `state`, the weights under the names and of the shapes that
+        the function of the cell has; all with the same names. I of the layers above the first is D*P. The dtype of the
+        first "weight_ih", float32 or float64, is that of the computation and of everything returned.
+    lengths : array_like of int, (B,), optional
+        Steps of each sequence, 0 to T, in any order. Default: T.
+    resets : array_like of bool, (T, B), optional
+        The steps before which the states of a sequence become zeros, as in `lstm`.
+    bidirectional : bool, default False
+        Whether D is 2: the second direction of each layer reads the sequences from their ends.
+    dropout : float, default 0.0
+        The probability with which a number between two layers is set to zero; the others are divided by the rest.
+    seed : int, default 0
+        Decides, with the shapes, which elements `dropout` sets to zero. At least 0.
+    **options
+        ``reverse=True`` reads the sequences from their ends, not with `bidirectional`. And the options of the cell:
+        `recurrent_activation`, `activation` and `clip` of an LSTM and of a GRU, `reset_after` of a GRU, `nonlinearity`
+        and `clip` of an RNN.
+
+    Returns
+    -------
+    output : ndarray, (T, B, D*P)
+        h_t of the last layer at every step, both directions side by side; zero beyond a sequence's length.
+    state_n : tuple of ndarray, (L*D, B, P) and (L*D, B, H)
+        The state after each sequence's last step.
+    reserve : ndarray of uint8, one axis
+        The saved activations for `backward`. Every byte is defined by the arguments.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type or a dtype that cannot be cast, or an option is unknown.
+    ValueError
+        If a shape or a value does not fit.
+
+    See Also
+    --------
+    backward
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> sizes = {"weight_ih": (12, 3), "weight_hh": (12, 4)}, {"weight_ih": (12, 4), "weight_hh": (12, 4)}
+    >>> weights = [{name: rng.uniform(-1, 1, n) for name, n in layer.items()} for layer in sizes]
+    >>> x = rng.uniform(-1, 1, (5, 2, 3))
+    >>> output, (h_n,), reserve = fastrnn.functional.forward("gru", x, None, weights)
+    >>> output.shape, h_n.shape, reserve.dtype
+    ((5, 2, 4), (2, 2, 4), dtype('uint8'))
+    >>> d_x, (d_h_0,), d_weights = fastrnn.functional.backward("gru", reserve, x, None, weights, output)
+    >>> d_x.shape, d_h_0.shape, d_weights[1]["weight_hh"].shape
+    ((5, 2, 3), (2, 2, 4), (12, 4))
+    """
+    call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options)
+    inputs = call.inputs
+    packed = inputs.stack.pack(call.weights, False)
+    reserve = pool.aligned_bytes(inputs.stack.reserve_bytes(packed, inputs.layout))
+    state_n = empty_states(inputs.state_0)
+    output, _ = stack.forward(inputs, packed, state_n, reserve, call.dropout)
+    POOL.give_back_all([*packed, inputs.x])
+    return output, tuple(inputs.layout.unsort(state_n)), reserve
+
+
+@names_arguments
+def backward(
+    kind: str,
+    reserve: ArrayLike,
+    x: ArrayLike,
+    state: Sequence[ArrayLike | None] | None,
+    weights: Sequence[Mapping[str, ArrayLike]],
+    d_output: ArrayLike | None = None,
+    d_state_n: Sequence[ArrayLike | None] | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[Array, tuple[Array, ...], list[dict[str, Array]]]:
+    """The gradients of a loss through one `forward`, from its arguments and its reserve.
+
+    May be called any number of times, in any process; it modifies nothing.
+
+    Parameters
+    ----------
+    reserve : array_like of uint8
+        The reserve that `forward` returned, or a copy of it.
+    kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, **options
+        As they were in `forward`. Whether they are the same is not checked beyond the shapes.
+    d_output : array_like, (T, B, D*P), optional
+        The gradient with respect to `output`. Default: zeros.
+    d_state_n : tuple of array_like, (L*D, B, P) and (L*D, B, H), optional
+        The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
+
+    Returns
+    -------
+    d_x : ndarray, (T, B, I)
+        Zero beyond a sequence's length.
+    d_state : tuple of ndarray, (L*D, B, P) and (L*D, B, H)
+        Of a state (L*D, 1, n) for all sequences the sum over them, of that shape.
+    d_weights : list of dict of ndarray
+        The names and shapes of `weights`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `forward`; or if `reserve` is not of these shapes, or no gradient is given.
+
+    See Also
+    --------
+    forward
+    """
+    given: Any = [reserve, d_output, d_state_n]
+
+    def convert(spec):
+        given[0] = as_array("reserve", reserve)
+        given[1] = array_or_none("d_output", d_output)
+        given[2] = as_state_tuple(spec, "d_state_n", "d_{}_n", d_state_n)
+
+    call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options, convert)
+    kept, d_y, d_after = given
+    inputs, sizes, layout = call.inputs, call.inputs.stack, call.inputs.layout
+    check_given(d_y, *d_after)
+    shape = layout.T, layout.B, sizes.output_width
+    symbol = state_symbols(sizes)[0]
+    check_array(
+        "d_output", d_y, ("T", "B", symbol if len(sizes.directions) == 1 else f"2*{symbol}"), shape, sizes.dtype
+    )
+    symbols = [("L*D", "B", s) for s in state_symbols(sizes)]
+    shapes = [(sizes.count, layout.B, width) for width in sizes.widths]
+    check_members(sizes.spec, "d_state_n", "d_{}_n", d_after, symbols, shapes, sizes.dtype, check_array)
+    packed = sizes.pack(call.weights, True)
+    kept = _checked_reserve(kept, sizes.reserve_bytes(packed, layout))
+    d_rows = None if d_y is None else layout.pack(d_y, sizes.dtype)
+    d_after = [None if d is None else native(d, sizes.dtype) for d in layout.sort(d_after)]
+    d_state_0 = empty_states(inputs.state_0)
+    d_weights = [tuple([None if w is None else np.empty(w.shape, w.dtype) for w in one]) for one in call.weights]
+    d_x = stack.backward(inputs, packed, kept, Gradients(d_rows, d_after, d_state_0, d_weights), call.dropout)
+    POOL.give_back_all([*packed, inputs.x, d_rows])
+    d_state = layout.unsort(d_state_0)
+    d_state = tuple([over_sequences(d) if shared else d for d, shared in zip(d_state, inputs.shared)])
+    names = sizes.spec.weight_names
+    return d_x, d_state, [{name: d for name, d in zip(names, one) if d is not None} for one in d_weights]
+
+
+def _checked_reserve(reserve, size):
+    """A reserve of so many bytes, in memory that begins at a multiple of ALIGNMENT bytes."""
+    if reserve.dtype != np.uint8:
+        raise TypeError(f"reserve: expected an array of uint8, got {reserve.dtype}")
+    if reserve.shape != (size,):
+        raise shape_error("reserve", ("bytes",), (size,), reserve.shape, "; it belongs to a forward of other shapes")
+    if reserve.ctypes.data % ALIGNMENT or not reserve.flags.c_contiguous:
+        aligned = pool.aligned_bytes(size)
+        aligned[...] = reserve
+        return aligned
+    return reserve

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn._core import Inputs, empty_states, zero_states
+from fastrnn._core import Inputs, empty_states, plain_inputs, zero_states
 from fastrnn._engine import spec
 from fastrnn._engine.arguments import as_states, check_states, initial_states
 from fastrnn._engine.pool import POOL
@@ -20,6 +20,7 @@ from fastrnn._validation import (
     Array,
     FourStates,
     Nonlinearity,
+    RecurrentActivation,
     State,
     as_array,
     as_lengths,
@@ -27,6 +28,7 @@ from fastrnn._validation import (
     check_array,
     check_bytes,
     check_cast,
+    check_flags,
     check_given,
     check_state,
     check_tape,
@@ -44,7 +46,7 @@ __all__ = ["GRU", "LSTM", "RNN", "SLSTM"]
 
 
 class LayerTape(Tape):
-    """What a layer's `backward` needs of its `forward`; opaque, and never altered by a backward."""
+    """The saved activations of one `forward` of a layer, for its `backward`; opaque, and never altered by that."""
 
     __slots__ = ()
 
@@ -53,21 +55,23 @@ class LayerTape(Tape):
 
 
 def output_symbol(stack):
-    """What messages call the elements of h."""
+    """The symbol of the width of h in messages."""
     return "hidden_size" if stack.P == stack.H else "proj_size"
 
 
 class Recurrent(Parametrized, Generic[Given, Returned]):
-    """What the layers of all cells share: everything but their names and options."""
+    """The base of the layers of all cells: everything but their names and options."""
 
     def _check_options(self, options, is_new):
+        if options["reverse"] and options["bidirectional"]:
+            raise ValueError("reverse: not with bidirectional, which has both directions")
         if is_new and options["dropout"] and options["num_layers"] == 1:
             warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=5)
 
     def _arrangement(self, options):
         if options["bidirectional"]:
             return options["num_layers"], (False, True), ("_l{}", "_l{}_reverse")
-        return options["num_layers"], (False,), ("_l{}",)
+        return options["num_layers"], (options["reverse"],), ("_l{}",)
 
     # Configuration
 
@@ -91,6 +95,11 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         """Whether each layer also reads the sequences from their ends."""
         return self._options["bidirectional"]
 
+    @property
+    def reverse(self) -> bool:
+        """Whether each layer reads the sequences from their ends only."""
+        return self._options["reverse"]
+
     # Computation
 
     def stream(self, batch_size: int | None = None) -> Stream[Given, Returned]:
@@ -110,8 +119,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         Raises
         ------
         TypeError, ValueError
-            If `batch_size` is no integer of at least 1, or the layer is bidirectional: its output at a step depends
-            on all steps after it.
+            If `batch_size` is no integer of at least 1, or the layer is bidirectional or reverse: its output at a step
+            depends on all steps after it.
 
         Examples
         --------
@@ -124,6 +133,8 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         stack = self._stack
         if len(stack.directions) == 2:
             raise ValueError("stream: a bidirectional layer has no output before it has seen the last step")
+        if stack.directions[0]:
+            raise ValueError("stream: a reverse layer has no output before it has seen the last step")
         check_bytes("batch_size", (stack.count, B), stack.widest, stack.dtype.itemsize)
         frozen = self._params._frozen
         packed = frozen.for_forward if frozen else stack.pack(self._weights, False)
@@ -131,7 +142,11 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
     @names_arguments
     def __call__(
-        self, x: ArrayLike, state: Given | None = None, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        state: Given | None = None,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
     ) -> tuple[Array, Returned]:
         """Run the layer over a sequence and keep nothing for a backward pass.
 
@@ -147,8 +162,12 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             there is one, else H. A member may be None. With a B of 1 it is one state for all sequences, as a learned
             initial state is. Default: zeros.
         lengths : array_like of int, (B,), optional
-            Steps of each sequence, 0 to T, in any order; what x has beyond them is not looked at. The reverse
+            Steps of each sequence, 0 to T, in any order; values of x beyond them are ignored. The reverse
             direction begins at each sequence's own end. Default: T.
+        resets : array_like of bool, (T, B), or (B, T) with `batch_first`, or (T,), optional
+            The steps before which the states of a sequence become zeros, in all layers, as if another sequence began:
+            not the state that is passed in. No gradient passes there. A flag at t separates t from t - 1 in both
+            directions. Default: none.
 
         Returns
         -------
@@ -164,7 +183,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         ValueError
             If a shape or a length does not fit. The message starts with the argument's name.
         """
-        inputs = self._inputs(x, state, lengths, private=False)
+        inputs = self._inputs(x, state, lengths, resets, private=False)
         stack, frozen = inputs.stack, self._params._frozen
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
@@ -182,6 +201,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         x: ArrayLike,
         state: Given | None = None,
         lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         *,
         checkpoint_every: int | None = None,
         return_gates: Literal[False] = False,
@@ -193,6 +213,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         x: ArrayLike,
         state: Given | None = None,
         lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         *,
         checkpoint_every: int | None = None,
         return_gates: Literal[True],
@@ -204,6 +225,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         x: ArrayLike,
         state: Given | None = None,
         lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         *,
         checkpoint_every: int | None = None,
         return_gates: bool,
@@ -215,6 +237,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         x: ArrayLike,
         state: Given | None = None,
         lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         *,
         checkpoint_every: int | None = None,
         return_gates: bool = False,
@@ -223,7 +246,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, resets
             As for a call of the layer.
         checkpoint_every : int, optional
             Keep the state of each so many steps only, and let `backward` run forward again in between: memory for
@@ -266,7 +289,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             gates = []
         if checkpoint_every and gates is not None:
             raise ValueError("return_gates: not with checkpoint_every, which does not keep gates")
-        inputs = self._inputs(x, state, lengths, private=True)
+        inputs = self._inputs(x, state, lengths, resets, private=True)
         stack, frozen = inputs.stack, self._params._frozen
         if frozen is None:
             for_forward, for_backward = stack.pack_for_training(self._weights)
@@ -299,9 +322,9 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         Parameters
         ----------
         tape : LayerTape
-            What `forward` of this layer returned.
+            The tape that `forward` of this layer returned.
         d_output : array_like, shape of `output`, optional
-            The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+            The gradient with respect to `output`; values beyond a sequence's length are ignored.
             Default: zeros.
         d_state_n : tuple (d_h_n, d_c_n) of array_like, or d_h_n for a GRU or an RNN, optional
             The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros. One gradient
@@ -346,11 +369,16 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
 
     # Between the caller's shapes and (T, B, I), (num_layers * D, B, H)
 
-    def _inputs(self, x, state, lengths, private):
+    def _inputs(self, x, state, lengths, resets, private):
         """The arguments of a call, converted and checked; with `private`, the state in memory of our own."""
+        if state is None and lengths is None and resets is None and not self._options["batch_first"]:
+            inputs = plain_inputs(self._stack, x, padded)
+            if inputs is not None:
+                return inputs
         x = x.view() if type(x) is np.ndarray else as_x(x)
         given = None if state is None else as_states(self._spec, "state", "{}_0", state, x.ndim)
         lengths = None if lengths is None else as_lengths(lengths)
+        resets = None if resets is None else as_array("resets", resets)
         stack = self._stack
         dtype, shape = stack.dtype, x.shape
         if x.dtype is not dtype:
@@ -367,7 +395,10 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         T, B, _ = x.shape
         if (T or 1) * (B or 1) > stack.most_rows:
             check_bytes("x", (T, B), stack.widest, dtype.itemsize)
-        layout = padded(T, B) if lengths is None else layout_of(T, B, checked_lengths(lengths, T, B))
+        if lengths is None and resets is None:
+            layout = padded(T, B)
+        else:
+            layout = layout_of(T, B, checked_lengths(lengths, T, B), self._checked_resets(resets, T, B, batched))
         if given is None:
             state_0, shared = zero_states(stack.count, B, stack.widths, dtype), None
         else:
@@ -376,6 +407,19 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             state_0, shared = initial_states(stack, layout, given, private)
         rows = layout.pack(x, dtype)
         return Inputs(stack, layout, rows, rows is not x, state_0, shared, batched)
+
+    def _checked_resets(self, resets, T, B, batched):
+        """A private array of bool, (T, B), or None."""
+        if resets is None:
+            return None
+        if not batched:
+            check_flags("resets", resets, ("T",), (T,))
+            return resets[:, None].copy()
+        if not self._options["batch_first"]:
+            check_flags("resets", resets, ("T", "B"), (T, B))
+            return resets.copy()
+        check_flags("resets", resets, ("B", "T"), (B, T))
+        return np.ascontiguousarray(resets.T)
 
     def _x_error(self, given, hint):
         I = self._stack.I
@@ -400,7 +444,7 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
     def _output_gradient(self, stack, d_output, T, B, batched):
         """d_output (T, B, D * H_out), checked and not yet native."""
         batch_first = batched and self._options["batch_first"]
-        shape = (B, T, stack.output_width) if batch_first else (T, B, stack.output_width)
+        shape: tuple[int, ...] = (B, T, stack.output_width) if batch_first else (T, B, stack.output_width)
         if not batched:
             shape = T, stack.output_width
         if d_output.shape != shape or d_output.dtype is not stack.dtype:
@@ -449,10 +493,15 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
         others are divided by what remains of one.
     bidirectional : bool, default False
         Whether each layer also has weights that read the sequences from their ends; the outputs stand side by side.
+    reverse : bool, default False
+        Whether each layer reads the sequences from their ends only. `output` stays in order of time. Not with
+        `bidirectional`.
     proj_size : int, default 0
         Size H_out of a projection of each output, less than H; 0 for none, and H_out is H.
     peephole : bool, default False
         Whether the gates see the cell state: i and f that of the step before, o the new one.
+    recurrent_activation, activation, clip
+        The activations of the gates and of g and c_t, and a bound of their input: as in `fastrnn.functional.lstm`.
     dtype : data-type, default float32
         float32 or float64: of the parameters, of the computation and of everything returned.
     rng : None, int or numpy.random.Generator, optional
@@ -493,6 +542,10 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
         proj_size: int = 0,
         *,
         peephole: bool = False,
+        recurrent_activation: RecurrentActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
+        clip: float | None = None,
+        reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -508,6 +561,21 @@ class LSTM(Recurrent[State, tuple[Array, Array]], spec=spec.LSTM):
         """Whether the gates see the cell state."""
         return self._options["peephole"]
 
+    @property
+    def recurrent_activation(self) -> str:
+        """The activation of the gates."""
+        return self._options["recurrent_activation"]
+
+    @property
+    def activation(self) -> str:
+        """The activation of the new values, "tanh" or "relu"."""
+        return self._options["activation"]
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]
+
 
 class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
     """A layer of gated recurrent units, or a stack of them, as torch.nn.GRU.
@@ -517,11 +585,13 @@ class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
         As for `LSTM`.
     reset_after : bool, default True
         Whether the reset gate comes after the recurrent product, as in torch.nn.GRU, or before it, as in Cho et al.
         2014, with ONNX's linear_before_reset=0 and with Keras' reset_after=False.
+    recurrent_activation, activation, clip
+        The activations of r and z and of n, and a bound of their input: as in `fastrnn.functional.gru`.
 
     Attributes
     ----------
@@ -556,6 +626,10 @@ class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
         bidirectional: bool = False,
         *,
         reset_after: bool = True,
+        recurrent_activation: RecurrentActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
+        clip: float | None = None,
+        reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -566,6 +640,21 @@ class GRU(Recurrent[ArrayLike, Array], spec=spec.GRU):
         """Whether the reset gate comes after the recurrent product."""
         return self._options["reset_after"]
 
+    @property
+    def recurrent_activation(self) -> str:
+        """The activation of the gates."""
+        return self._options["recurrent_activation"]
+
+    @property
+    def activation(self) -> str:
+        """The activation of the new values, "tanh" or "relu"."""
+        return self._options["activation"]
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]
+
 
 class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
     """A plain recurrent layer, or a stack of them, as torch.nn.RNN.
@@ -575,10 +664,12 @@ class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
         As for `LSTM`.
     nonlinearity : {"tanh", "relu"}, default "tanh"
         What makes h_t of its sum; it comes after `num_layers`.
+    clip : float, optional
+        Bounds the input of the activation to [-clip, clip]. Default: no bound.
 
     Attributes
     ----------
@@ -612,6 +703,8 @@ class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        clip: float | None = None,
+        reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -622,6 +715,11 @@ class RNN(Recurrent[ArrayLike, Array], spec=spec.RNN):
         """What makes h_t of its sum, "tanh" or "relu"."""
         return self._options["nonlinearity"]
 
+    @property
+    def clip(self) -> float | None:
+        """The bound of the input of activations, or None."""
+        return self._options["clip"]
+
 
 class SLSTM(Recurrent[FourStates, tuple[Array, Array, Array, Array]], spec=spec.SLSTM):
     """A layer of sLSTM, or a stack of them: the LSTM with exponential gates and heads of the xLSTM.
@@ -630,7 +728,7 @@ class SLSTM(Recurrent[FourStates, tuple[Array, Array, Array, Array]], spec=spec.
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
         As for `LSTM`.
     num_heads : int, default 1
         Heads, which divide `hidden_size`: each sees its own H/num_heads numbers of h_(t-1) alone.
@@ -668,6 +766,7 @@ class SLSTM(Recurrent[FourStates, tuple[Array, Array, Array, Array]], spec=spec.
         bidirectional: bool = False,
         *,
         num_heads: int = 1,
+        reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:

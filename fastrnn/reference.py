@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._engine import spec
-from fastrnn._engine.arguments import checked_arguments, checked_options, checked_output_gradients, checked_resets
+from fastrnn._engine.arguments import checked_arguments, checked_options, checked_output_gradients
 from fastrnn._validation import (
     Array,
     FourStates,
@@ -113,11 +113,11 @@ class Arguments(Generic[S, K]):
     tape: type[K]
     cell: Cell
     options: dict[str, Any]
-    resets: Array | None
     x: Array
-    state: tuple[Array | None, ...]
+    state: list[Array | None]
     weights: tuple[Array | None, ...]
     lengths: Array | None
+    resets: Array | None
     reverse: bool
 
 
@@ -143,10 +143,8 @@ def functions(
 def call(tape, cell, x, state, weights, lengths, resets, reverse, activations, **options):
     """The checked Arguments; `activations` maps the checked options of the cell to those of its steps."""
     checked = checked_options(cell.spec, **options)
-    _, x, state, weights, lengths = checked_arguments(cell.spec, x, state, weights, lengths, reverse, checked)
-    state = (None,) * len(cell.spec.states) if state is None else tuple(state)
-    resets = checked_resets(resets, *x.shape[:2])
-    return Arguments(tape, cell, activations(**dict(checked)), resets, x, state, weights, lengths, bool(reverse))
+    x, *others = checked_arguments(cell.spec, x, state, weights, lengths, resets, reverse, checked)
+    return Arguments(tape, cell, activations(**dict(checked)), x, *others)
 
 
 def as_state(members):

@@ -303,7 +303,7 @@ def _build(about, tensors):
     for name in [name for name in expected if OPTIONS[name].since > version and name not in arguments]:
         del expected[name]
     if arguments != expected:
-        names = [name for name in expected if arguments.get(name) != expected[name]]
+        names = [name for name in expected if name not in arguments or arguments[name] != expected[name]]
         raise ValueError(f"the arguments of {cls.__name__}: missing or unclear: {', '.join(names)}")
 
     problems = []

@@ -10,7 +10,7 @@ from fastrnn import _core
 from fastrnn._engine.arguments import as_states, check_states
 from fastrnn._parametrized import Given, Returned
 from fastrnn._threads import most_threads
-from fastrnn._validation import as_array, check_array, check_state, shape_error
+from fastrnn._validation import as_array, check_array, check_flags, check_state, shape_error
 
 __all__ = ["Stream"]
 
@@ -44,6 +44,11 @@ class Stream(_core.Steps, Generic[Given, Returned]):
         symbols, sizes = ("B", "input_size")[axes], (self._B, self._stack.I)[axes]
         check_array("x_t", x_t, symbols, sizes, self._stack.dtype)
         return _core.native(x_t, self._stack.dtype)
+
+    def _checked_resets(self, resets):
+        resets = as_array("resets", resets)
+        check_flags("resets", resets, ("B",)[: self._batched], (self._B,)[: self._batched])
+        return resets.copy()
 
     def _check_out(self, out):
         axes = slice(0 if self._batched else 1, 2)

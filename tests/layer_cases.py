@@ -27,6 +27,9 @@ def layers(draw_one, **fixed):
         "batch_first": draw_one(st.booleans()),
         "bidirectional": draw_one(st.booleans()),
     }
+    if cls in (fastrnn.LSTM, fastrnn.GRU):
+        options["recurrent_activation"] = draw_one(st.sampled_from(["sigmoid", "hard_sigmoid_fifth"]))
+        options["clip"] = draw_one(st.sampled_from([None, 1.5]))
     hidden_size = draw_one(st.sampled_from([1, 3, 17]))
     if cls is fastrnn.LSTM:
         options["proj_size"] = draw_one(st.integers(0, min(hidden_size - 1, 4)))

@@ -149,7 +149,7 @@ typedef struct {
     ptrdiff_t T, B, I, H;
 } shape;
 
-enum { PEEPHOLE = 1, RAGGED = 2, STACKED = 4, TINY = 8, HEADS = 16 /* three */ };
+enum { PEEPHOLE = 1, RAGGED = 2, STACKED = 4, TINY = 8, RESETS = 16, HEADS = 32 /* three */ };
 /* The largest power of two for which sums of n products stay moderate. */
 static double bound(ptrdiff_t n)
 {
@@ -185,10 +185,10 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     const ptrdiff_t T = s.T, B = s.B, H = s.H, P = projection ? projection : H, G = properties.gates * H;
     const ptrdiff_t heads = options & HEADS ? 3 : 1, S = P / heads;
     char problem[96];
-    snprintf(problem, sizeof problem, "%s.%s.T%td.B%td.I%td.H%td.P%td.b%d.x%d%s%s%s%s%s", properties.name,
+    snprintf(problem, sizeof problem, "%s.%s.T%td.B%td.I%td.H%td.P%td.b%d.x%d%s%s%s%s%s%s", properties.name,
              e == sizeof(float) ? "f32" : "f64", T, B, s.I, H, projection, biases, layers,
              options & PEEPHOLE ? ".peephole" : "", ragged ? ".ragged" : "", stacked ? ".stacked" : "",
-             options & TINY ? ".tiny" : "", heads > 1 ? ".heads" : "");
+             options & TINY ? ".tiny" : "", options & RESETS ? ".resets" : "", heads > 1 ? ".heads" : "");
     const double scale = options & TINY ? (e == sizeof(float) ? 0x1p-75 : 0x1p-520) : 1;
     seed = 1;
 
@@ -202,7 +202,11 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     double *written = ragged ? (double *)new_array("offsets", 0, 1, T + 1, sizeof(double)) : NULL;
     for (ptrdiff_t t = 0; ragged && t <= T; t++) written[t] = (double)offsets[t];
 
-    fastrnn_weights weights[MOST];
+    double *flags = options & RESETS ? given("resets", 0, 1, N, sizeof(double), 1) : NULL;
+    uint8_t resets[400] = {0};
+    for (ptrdiff_t r = 0; flags && r < N; r++) resets[r] = (uint8_t)(flags[r] = flags[r] > 0.4);
+
+    fastrnn_weights weights[MOST] = {{0}};
     fastrnn_forward_args forward[MOST] = {{0}}, inference[MOST];
     fastrnn_backward_args backward[MOST] = {{0}};
     for (int k = 0; k < layers; k++) {
@@ -217,7 +221,7 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
         w->peephole = options & PEEPHOLE ? given("weight_peephole", k, properties.peepholes, H, e, 0.5) : NULL;
 
         fastrnn_forward_args *f = &forward[k];
-        f->T = T, f->B = B, f->offsets = ragged ? offsets : NULL;
+        f->T = T, f->B = B, f->offsets = ragged ? offsets : NULL, f->resets = flags ? resets : NULL;
         f->x = stacked && k > 0 ? forward[k - 1].output : given("x", k, N, I, e, scale);
         for (int n = 0; n < properties.states; n++) {
             char *state = given(label("%s_0", names[n]), k, B, n ? H : P, e, scale);
@@ -246,7 +250,7 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
         const fastrnn_forward_args *f = &forward[layer];
         const fastrnn_weights *w = &weights[layer];
         fastrnn_backward_args *b = &backward[k];
-        b->T = T, b->B = B, b->offsets = f->offsets;
+        b->T = T, b->B = B, b->offsets = f->offsets, b->resets = f->resets;
         b->x = f->x, b->tape = f->tape;
         b->d_output = stacked && k > 0 ? backward[k - 1].d_x : given("d_output", layer, N, P, e, scale);
         for (int n = 0; n < properties.states; n++) {
@@ -337,9 +341,9 @@ static void run_all(const fastrnn_isa *isa, int values)
     const fastrnn_cell lstm = fastrnn_find_cell("lstm");
     for (int d = 0; d < 2; d++) {
         const fastrnn_dtype dtype = d ? FASTRNN_F64 : FASTRNN_F32;
-        activate(isa, dtype, FASTRNN_SIGMOID, values);
-        activate(isa, dtype, FASTRNN_TANH, values);
-        activate(isa, dtype, FASTRNN_LOG_SIGMOID, values);
+        activate(isa, dtype, FASTRNN_ACTIVATE_SIGMOID, values);
+        activate(isa, dtype, FASTRNN_ACTIVATE_TANH, values);
+        activate(isa, dtype, FASTRNN_ACTIVATE_LOG_SIGMOID, values);
         for (fastrnn_cell cell = 0; fastrnn_cell_at(cell).name; cell++) {
             for (int k = 0; k < SHAPES; k++) run(isa, cell, dtype, shapes[k], 0, k % 4, 1, 0, values);
             run(isa, cell, dtype, (shape){7, 13, 6, 11}, 0, 3, 1, RAGGED, values);
@@ -347,6 +351,8 @@ static void run_all(const fastrnn_isa *isa, int values)
             run(isa, cell, dtype, (shape){9, 5, 6, 19}, 0, 3, 2, RAGGED, values); /* the directions of a layer */
             run(isa, cell, dtype, (shape){13, 6, 20, 24}, 0, 3, 3, STACKED | RAGGED, values);
             run(isa, cell, dtype, (shape){6, 9, 12, 13}, 0, 3, 1, TINY, values);
+            run(isa, cell, dtype, (shape){9, 7, 6, 19}, 0, 3, 3, STACKED | RAGGED | RESETS, values);
+            run(isa, cell, dtype, (shape){8, 5, 7, 40}, 0, 3, 2, RESETS, values);
             run(isa, cell, dtype, (shape){4, 3, 5, 6}, 0, 3, 1, HEADS, values);
             run(isa, cell, dtype, (shape){4, 16, 5, 96}, 0, 3, 1, HEADS, values);
             run(isa, cell, dtype, (shape){9, 6, 5, 51}, 0, 3, 2, HEADS | STACKED | RAGGED, values);
@@ -361,6 +367,7 @@ static void run_all(const fastrnn_isa *isa, int values)
         run(isa, lstm, dtype, (shape){3, 7, 6, 10}, 21, 0, 1, PEEPHOLE, values);
         run(isa, lstm, dtype, (shape){5, 12, 6, 33}, 17, 2, 1, PEEPHOLE | RAGGED, values);
         run(isa, lstm, dtype, (shape){12, 4, 6, 21}, 9, 3, 3, PEEPHOLE | STACKED | RAGGED, values);
+        run(isa, lstm, dtype, (shape){12, 4, 6, 21}, 9, 3, 1, PEEPHOLE | RESETS, values);
     }
 }
 

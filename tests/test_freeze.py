@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -59,6 +60,20 @@ def test_frozen_parameters_are_read_only_and_cannot_be_made_writeable():
     with pytest.raises(ValueError, match="^params: the layer is frozen"):
         layer.load_state_dict(layer.state_dict())
     assert layer.params.flat.tobytes() == before.tobytes()
+
+
+def test_an_array_of_another_shape_is_frozen_too():
+    """One whose shape somebody has changed, in whose place `params` gives out another."""
+    layer = fastrnn.LSTM(I, H, rng=1)
+    earlier = layer.params["weight_hh_l0"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        earlier.shape = (H, 4 * H)
+    assert layer.params["weight_hh_l0"].shape == (4 * H, H)
+    layer.freeze()
+    assert not earlier.flags.writeable
+    layer.unfreeze()
+    assert earlier.flags.writeable
 
 
 @pytest.mark.parametrize("make", [lambda: fastrnn.LSTM(I, H, rng=1), lambda: fastrnn.GRUCell(I, H, rng=1)])
@@ -236,6 +251,20 @@ def test_out_is_written_and_returned():
     room = np.empty((B + 1, H), np.float32)  # x_t and out overlap in part
     room[1:] = x[4]
     assert stream.step(room[1:], out=room[:-1]).tobytes() == output[4].tobytes()
+
+
+def test_out_may_overlap_x_while_threads_share_a_step(threads):
+    """What the thread that is through first writes lies in the rows that the other still reads."""
+    threads(2)
+    layer = fastrnn.LSTM(1000, 8, rng=1)
+    x = draw(100, 64, 1000)
+    output, _ = layer(x)
+    stream = layer.stream(64)
+    room = np.empty((64, 1000), np.float32)
+    for t, (x_t, expected) in enumerate(zip(x, output)):
+        room[...] = x_t
+        out = room[t % 64, : 64 * 8].reshape(64, 8)
+        assert stream.step(room, out=out).tobytes() == expected.tobytes()
 
 
 def test_any_array_like_is_an_input():

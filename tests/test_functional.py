@@ -8,7 +8,20 @@ from hypothesis import strategies as st
 import fastrnn
 from depth import DEPTH
 from fastrnn import functional, reference
-from recurrent_cases import BIASES, GATES, STATES, alone, cases, draw, infer, run, turned, with_beyond
+from recurrent_cases import (
+    BIASES,
+    GATES,
+    STATES,
+    alone,
+    as_tuple,
+    cases,
+    draw,
+    infer,
+    of_cell,
+    run,
+    turned,
+    with_beyond,
+)
 
 # Relative to the largest number of an array, or to one.
 TOLERANCE = {np.float32: 4e-6, np.float64: 2e-14}
@@ -21,12 +34,36 @@ OPTIONS = [
     {"reverse": True},
     {"lengths": "drawn"},
     {"lengths": "drawn", "reverse": True},
+    {"resets": "drawn"},
+    {"lengths": "drawn", "resets": "drawn", "reverse": True},
 ]
 OF_CELL = {
-    "lstm": [{"P": 5}, {"peephole": True}, {"P": 19, "peephole": True, "lengths": "drawn"}],
-    "gru": [{"reset_after": False}, {"reset_after": False, "lengths": "drawn", "reverse": True}],
-    "rnn": [{"nonlinearity": "relu"}, {"nonlinearity": "relu", "lengths": "drawn", "reverse": True}],
-    "slstm": [{"empty": [0]}, {"num_heads": 2}, {"num_heads": 4, "lengths": "drawn", "reverse": True}],
+    "lstm": [
+        {"recurrent_activation": "hard_sigmoid_fifth", "lengths": "drawn"},
+        {"recurrent_activation": "hard_sigmoid_sixth", "clip": 0.7, "P": 3, "peephole": True, "resets": "drawn"},
+        {"clip": 0.5, "activation": "relu"},
+        {"P": 5},
+        {"peephole": True},
+        {"P": 19, "peephole": True, "lengths": "drawn", "resets": "drawn"},
+    ],
+    "gru": [
+        {"reset_after": False},
+        {"reset_after": False, "lengths": "drawn", "reverse": True, "resets": "drawn"},
+        {"reset_after": False, "recurrent_activation": "hard_sigmoid_sixth", "clip": 0.7},
+        {"recurrent_activation": "hard_sigmoid_fifth", "activation": "relu"},
+        {"clip": 0.5, "activation": "relu"},
+    ],
+    "rnn": [
+        {"clip": 0.6},
+        {"clip": 0.6, "nonlinearity": "relu", "resets": "drawn"},
+        {"nonlinearity": "relu"},
+        {"nonlinearity": "relu", "lengths": "drawn", "reverse": True},
+    ],
+    "slstm": [
+        {"empty": [0]},
+        {"num_heads": 2, "resets": "drawn"},
+        {"num_heads": 4, "lengths": "drawn", "reverse": True, "resets": "drawn"},
+    ],
 }
 CASES = [(cell, options) for cell in GATES for options in [*OPTIONS, *OF_CELL[cell]]]
 # Around the widths of a vector, a block and a tile, and large enough for chunks and for two threads.
@@ -45,6 +82,8 @@ def drawn(cell, T, B, I, H, *, seed=0, dtype=np.float32, **options):
     rng = np.random.default_rng(seed)
     if options.get("lengths") == "drawn":
         options["lengths"] = rng.integers(0, T + 1, B)
+    if options.get("resets") == "drawn":
+        options["resets"] = rng.random((T, B)) < 0.3
     if options.get("P"):
         options["P"] = min(options["P"], H + 3)
     if options.get("num_heads"):
@@ -85,6 +124,23 @@ def assert_same(actual, expected):
 @pytest.mark.parametrize(("T", "B", "I", "H"), SIZES, ids=str)
 def test_against_the_reference(isa, threads, cell, options, dtype, T, B, I, H):
     assert_close(drawn(cell, T, B, I, H, dtype=dtype, **options))
+
+
+@pytest.mark.parametrize(
+    "T, B, H",
+    [
+        (40, 32, 64),  # 32 steps would have a row more than a chunk of gates may have, in float64 16
+        (100, 40, 228),  # and the last 92 or 46 a row more than a chunk of the backward pass
+    ],
+)
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ragged_batches_of_several_chunks(T, B, H, dtype, threads, num_threads):
+    """B sequences of T steps and one of a single step; a chunk has whole steps, in memory for a number of rows."""
+    threads(num_threads)
+    case = drawn("lstm", T, B + 1, 3, H, dtype=dtype, lengths=[1] + [T] * B)
+    assert_close(case)
+    assert infer(functional, case)[0].tobytes() == run(functional, case)["output"].tobytes()
 
 
 @given(case=cases(cells=GATES, relu=False), dtype=st.sampled_from([np.float32, np.float64]))
@@ -169,16 +225,30 @@ def test_the_rest_of_a_batch_does_not_matter(cell):
 
 @pytest.mark.parametrize(("cell", "options"), CASES, ids=str)
 def test_time_may_be_cut(cell, options):
-    if "lengths" in options or "reverse" in options:
-        options = {name: value for name, value in options.items() if name not in ("lengths", "reverse")}
+    options = {name: value for name, value in options.items() if name not in ("lengths", "reverse", "resets")}
     case = drawn(cell, 11, 4, 6, 33, **options)
     output, *state_n = infer(functional, case)
+    cuts = [slice(0, 1), slice(1, 4), slice(4, 11)]
     state, parts = case.state, []
-    for part in (case.x[:1], case.x[1:4], case.x[4:]):
-        y, *state = infer(functional, case._replace(x=part, state=tuple(state)))
+    for cut in cuts:
+        y, *state = infer(functional, case._replace(x=case.x[cut], state=tuple(state)))
         parts.append(y)
     assert np.concatenate(parts).tobytes() == output.tobytes()
     assert [s.tobytes() for s in state] == [s.tobytes() for s in state_n]
+
+    forward, backward = (getattr(functional, f"{cell}_{direction}") for direction in ("forward", "backward"))
+    state, tapes, parts = of_cell(case, case.state), [], []
+    for cut in cuts:
+        _, state, tape = forward(case.x[cut], state, **case.weights, **case.options)
+        tapes.append(tape)
+    d_state = of_cell(case, case.d_state_n)
+    for cut, tape in zip(cuts[::-1], tapes[::-1]):
+        d_x, d_state, _ = backward(tape, case.d_output[cut], d_state)
+        parts.insert(0, d_x)
+    whole = run(functional, case)
+    assert np.concatenate(parts).tobytes() == whole["d_x"].tobytes()
+    for name, d in zip(("d_h_0", "d_c_0"), as_tuple(d_state)):
+        assert d.tobytes() == whole[name].tobytes(), name
 
 
 def test_a_rectifier_passes_a_nan():

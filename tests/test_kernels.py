@@ -72,6 +72,8 @@ def test_every_number_of_rows(B, dtype, isa):
         (300, 2, 8, 600),  # more steps than fit one chunk of gates
         (700, 8, 5, 260),  # nor one chunk of the backward pass
         (1, 3, 1030, 1),
+        (3, 30, 1024, 20),  # rows of x that all begin in one set of the cache, which are copied
+        (3, 4, 1024, 128),  # by all threads, where these share the hidden units
     ],
 )
 @pytest.mark.parametrize("num_threads", [1, 2])
@@ -137,7 +139,9 @@ def test_no_number_outside_the_results_is_written(cell, options, dtype, isa):
         return [s[None] for s in layout.sort(states)]
 
     weights = tuple(case.weights.get(name) for name in spec.weight_names)
-    (packed,), (packed_backward,) = (_core.pack(cell, [weights], backward, 2, isa) for backward in (False, True))
+    (packed,), (packed_backward,) = (
+        _core.pack(_core.Kernel(cell), [weights], backward, 2, isa) for backward in (False, True)
+    )
     dtype = np.dtype(dtype)
     x, d_output = layout.pack(case.x, dtype), layout.pack(case.d_output, dtype)
     state_0, state_n, output = as_rows(case.state), rooms(case.state), room(*layout.shape, P)

@@ -59,6 +59,37 @@ def test_an_exactly_known_sum():
     assert gradients(layer, x)["weight_ih_l0"] == x.size * (1 + 2**-12)
 
 
+def test_the_order_of_the_sums(dtype):
+    """Rows from the last to the first, in blocks of 512, these in groups of 64, these again: each a running sum."""
+    T, B = 650, 64
+    layer = fastrnn.RNN(1, 1, nonlinearity="relu", dtype=dtype, rng=1)
+    for name in layer.params:
+        layer.params[name][...] = name == "weight_ih_l0"
+    _, _, tape = layer.forward(np.ones((T, B, 1), dtype))
+    d_output = np.random.default_rng(5).standard_normal((T, B, 1)).astype(dtype)
+    sums, of_each = d_output.reshape(-1)[::-1], 512
+    while len(sums) > 1:
+        sums = np.array([np.add.accumulate(sums[k : k + of_each])[-1] for k in range(0, len(sums), of_each)])
+        of_each = 64
+    _, _, d_params = layer.backward(tape, d_output)
+    for name in ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0"):
+        assert d_params[name].tobytes() == sums.tobytes(), name
+
+
+def test_the_order_of_the_sums_of_peepholes(dtype):
+    """With gates that keep a state of ones, the gradient of o's peephole has the terms of that of o's bias."""
+    T, B, H = 650, 64, 3
+    layer = fastrnn.LSTM(1, H, peephole=True, dtype=dtype, rng=1)
+    layer.params.flat[...] = 0
+    layer.params["bias_ih_l0"][: 2 * H] = np.repeat([-1000, 1000], H)  # i is 0, f is 1
+    _, (_, c_n), tape = layer.forward(np.ones((T, B, 1), dtype), (None, np.ones((1, B, H), dtype)))
+    assert (c_n == 1).all()
+    d_output = np.random.default_rng(6).standard_normal((T, B, H)).astype(dtype)
+    _, _, d_params = layer.backward(tape, d_output)
+    assert d_params["weight_peephole_l0"][2].tobytes() == d_params["bias_ih_l0"][3 * H :].tobytes()
+    assert d_params["bias_ih_l0"][3 * H :].all()
+
+
 # Rows of a step and steps: below one block, one block and a row, steps larger than blocks, more than one group.
 SHAPES = [(7, 73), (1, 513), (700, 3), (64, 600), (999, 41)]
 

@@ -274,6 +274,14 @@ def test_dropout_comes_from_the_rng():
     assert first == second and first[0] != first[1] and outputs(4) != first
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_every_layer_has_a_mask_of_its_own(bidirectional):
+    layer = fastrnn.RNN(5, 6, num_layers=4, dropout=0.5, bidirectional=bidirectional, rng=1)
+    _, _, tape = layer.forward(np.ones((7, 3, 5), np.float32))
+    masks = tape.masks[1:]
+    assert len({mask.tobytes() for mask in masks}) == 3
+
+
 def test_gradients_of_dropout_are_those_of_the_masked_net():
     """Finite differences in float64, with fixed masks."""
     for bidirectional in (False, True):
@@ -403,6 +411,16 @@ def test_layers_side_by_side_or_in_turn_give_the_same_bits(threads, cls, T, B, H
             assert_same(results(layer, *case), expected)
             output, _ = layer(*case[:3])
             assert output.tobytes() == expected["output"].tobytes()
+
+
+@pytest.mark.parametrize("I", [3, 512])
+def test_layers_in_turn_that_need_different_memory(I, threads):
+    """Narrow or wide inputs of the lowest layer, whose rows are copied if they are wide."""
+    threads(1)
+    layer = fastrnn.GRU(I, 70, num_layers=2, dtype=np.float64, rng=1)
+    case = case_of(layer, 20, 32)
+    assert_close(results(layer, *case), reference_results(layer, *case), tolerance=2e-12)
+    assert layer(*case[:2])[0].tobytes() == results(layer, *case)["output"].tobytes()
 
 
 def test_more_layers_than_run_together():

@@ -302,7 +302,7 @@ def test_the_floating_point_mode_is_as_before(threads):
         layer, x = large_case()
         output, _, tape = layer.forward(x)
         layer.backward(tape, output)
-        assert np.all(smallest * np.float32(2) == 2 * np.finfo(np.float32).smallest_subnormal)
+        assert np.all((smallest * np.float32(2)).view(np.uint32) == 2)  # as numbers, flushed ones would equal zero
 
 
 def test_decayed_states_are_flushed_and_not_lost_early():
@@ -313,3 +313,20 @@ def test_decayed_states_are_flushed_and_not_lost_early():
     assert c_n[0, 0] == np.float32(2.0**-126)
     _, (_, c_n) = functional.lstm(np.zeros((127, 1, 1), np.float32), (None, c_0), *weights)
     assert c_n[0, 0] == 0
+
+
+@pytest.mark.parametrize("B, H", [(64, 16), (4, 128)], ids=["rows shared", "units shared"])
+def test_helpers_flush_decayed_states_too(B, H, threads):
+    threads(3)
+    weights = np.zeros((4 * H, 1), np.float32), np.zeros((4 * H, H), np.float32)
+    _, (_, c_n) = functional.lstm(np.zeros((127, B, 1), np.float32), (None, np.ones((B, H), np.float32)), *weights)
+    assert not c_n.any()
+
+
+def test_denormal_inputs_are_zeros(isa, dtype):
+    tiny, large = np.finfo(dtype).smallest_normal / 4, np.finfo(dtype).max / 4
+    weights = np.full((4, 1), large, dtype), np.full((4, 1), large, dtype)
+    x, h_0 = np.full((3, 2, 1), tiny, dtype), np.full((2, 1), tiny, dtype)
+    output, _ = functional.lstm(x, (h_0, None), *weights)
+    expected, _ = functional.lstm(np.zeros_like(x), None, *weights)
+    assert output.tobytes() == expected.tobytes()

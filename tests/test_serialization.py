@@ -146,10 +146,14 @@ def test_what_the_file_says(path):
             "input_size": 1,
             "hidden_size": 1,
             "num_layers": 1,
+            "recurrent_activation": "sigmoid",
+            "activation": "tanh",
+            "clip": None,
             "bias": False,
             "batch_first": False,
             "dropout": 0.0,
             "bidirectional": False,
+            "reverse": False,
             "proj_size": 0,
             "peephole": False,
             "dtype": "float32",
@@ -534,8 +538,8 @@ def refused(path, *messages):
 def description(**changes):
     """The JSON of a valid file of the fixture `layer`, with some arguments set; None omits one."""
     arguments = fastrnn.LSTM(I, H, L)._constructor_arguments() | changes
-    arguments = {name: value for name, value in arguments.items() if value is not None}
-    return {"format_version": 1, "class": "LSTM", "arguments": arguments}
+    arguments = {name: value for name, value in arguments.items() if value is not None or name not in changes}
+    return {"format_version": FORMAT_VERSION, "class": "LSTM", "arguments": arguments}
 
 
 def write(path, about, tensors):
@@ -737,7 +741,7 @@ def test_files_of_the_first_format(path, cls):
     loaded = fastrnn.load(path)
     assert repr(loaded) == repr(layer) and loaded.params == layer.params
     for later in (name for name in OPTIONS if name not in arguments):
-        write(path, {"format_version": 1, "class": cls.__name__, "arguments": arguments | {later: None}}, layer.params)
+        write(path, {"format_version": 1, "class": cls.__name__, "arguments": arguments | {later: "x"}}, layer.params)
         with pytest.raises(ValueError):
             fastrnn.load(path)
 
@@ -767,7 +771,7 @@ def test_unknown_arguments(path, layer, name):
 
 
 @pytest.mark.parametrize("name", list(description()["arguments"]))
-@pytest.mark.parametrize("value", ["x", "4", [], [1], {}, {"a": 1}, -1, 2.5, float("nan"), float("inf"), -(10**40)])
+@pytest.mark.parametrize("value", ["x", "4", [], [1], {}, {"a": 1}, -1, -2.5, float("nan"), float("inf"), -(10**40)])
 def test_wrong_values_of_arguments(path, layer, name, value):
     write(path, description(**{name: value}), layer)
     refused(path, name)

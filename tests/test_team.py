@@ -255,6 +255,23 @@ def test_affinities_of_several_callers():
     """)
 
 
+@needs_linux
+def test_each_thread_has_its_own_number_of_processors():
+    run("""
+    expected, found = _core.processors(), []
+
+    def work():
+        os.sched_setaffinity(0, sorted(before_import)[:1])
+        found.append(_core.processors())
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    time.sleep(0.02)
+    assert found == [(1, 1)] and _core.processors() == expected
+    """)
+
+
 # The helper threads -----------------------------------------------------------------------------
 
 
@@ -298,6 +315,34 @@ def test_no_helper_spins_once_calls_are_over():
         time.sleep(0.3)
         assert time.process_time() - began < 0.03, policy
         results()
+    """)
+
+
+@needs_threads
+@needs_linux
+def test_helpers_that_sleep_are_woken():
+    """As many as the call wants, though it wakes one alone: each that is woken wakes two more."""
+    run("""
+    def naps():
+        "How often each helper has gone to sleep."
+        found = {}
+        for task in helpers():
+            lines = (task / "status").read_text().splitlines()
+            (found[task.name],) = [int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches")]
+        return found
+
+    _core.team_policy("erratic")
+    fastrnn.set_num_threads(5)
+    deadline = time.monotonic() + 20  # for a busy machine
+    while len(helpers()) < 4 and time.monotonic() < deadline:
+        results()
+    time.sleep(0.1)
+    before, woken = naps(), []
+    while len(woken) < 4 and time.monotonic() < deadline:
+        results()
+        time.sleep(0.1)
+        woken = [name for name, times in naps().items() if times > before.get(name, times)]
+    assert len(woken) == 4, (before, woken)
     """)
 
 
@@ -388,6 +433,27 @@ def test_forks_while_helpers_come_and_go(how):
     over.set()
     for worker in workers: worker.join()
     assert seen and all(seen)
+    """)
+
+
+@needs_threads
+@needs_linux
+def test_a_child_can_make_helpers():
+    """The library could, with none of its parent's; `fastrnn` lets it use one thread there."""
+    run("""
+    expected = with_one_thread()
+    fastrnn.set_num_threads(3)
+    _core.team_policy("erratic")
+    while len(helpers()) < 2:
+        results()
+    child = os.fork()
+    if child == 0:
+        assert not helpers()
+        fastrnn._threads._forked = False
+        right = all([results() == expected for _ in range(20)])
+        os._exit(0 if right and helpers() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert results() == expected
     """)
 
 

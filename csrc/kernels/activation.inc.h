@@ -94,9 +94,9 @@ static void NAME(activate)(fastrnn_function function, ptrdiff_t n, const real *x
     for (ptrdiff_t k = 0; k < n; k += VL) {
         int lanes = n - k < VL ? (int)(n - k) : VL;
         vec v = v_load_n(x + k, lanes);
-        vec f = function == FASTRNN_TANH          ? NAME(tanh)(v)
-                : function == FASTRNN_LOG_SIGMOID ? NAME(log_sigmoid)(v)
-                                                  : NAME(sigmoid)(v);
+        vec f = function == FASTRNN_ACTIVATE_TANH          ? NAME(tanh)(v)
+                : function == FASTRNN_ACTIVATE_LOG_SIGMOID ? NAME(log_sigmoid)(v)
+                                                           : NAME(sigmoid)(v);
         v_store_n(y + k, f, lanes);
     }
 }

@@ -1,6 +1,7 @@
 /* Every kernel in one precision, and its table. Included by kernels_*.c with real and SUFFIX defined. */
 
 #include "kernels/activation.inc.h"
+#include "kernels/options.inc.h"
 #include "kernels/product.inc.h"
 #include "kernels/pack.inc.h"
 #include "kernels/step.inc.h"
@@ -77,3 +78,5 @@ static const NAME(kernels) NAME(table) = {
 #undef LOAD
 #undef STORE
 #undef DEFINE_CELL
+#undef FORWARD
+#undef BACKWARD

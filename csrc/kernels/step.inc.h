@@ -25,6 +25,7 @@ INLINE void NAME(end_sum)(sum_start start, real *sum, vec s, int lanes)
  * part is `apart` further. Peepholes and d_gates are H apart. */
 typedef struct {
     ptrdiff_t H, apart;
+    const fastrnn_options *options;
     int lanes, keep;
     real *gates, *gates_1;
     const real *recurrent, *recurrent_1, *peephole, *h_prev;
@@ -35,6 +36,7 @@ typedef struct {
 
 typedef struct {
     ptrdiff_t H, apart;
+    const fastrnn_options *options;
     int lanes;
     const real *gates, *gates_1, *kept_h, *extra, *peephole, *h_prev, *d_output, *sum;
     const real *state[FASTRNN_MOST_STATES], *state_prev[FASTRNN_MOST_STATES];
@@ -70,9 +72,9 @@ INLINE ptrdiff_t NAME(blocks_at_a_time)(const int columns, ptrdiff_t rows)
 /* The gates of a part are a product and one or two functions: the second function waits for the first, and the
  * processor with it, so it has a pass of its own. gates: of this part; all_gates: of both; before: of the parts before.
  */
-INLINE void NAME(step_forward)(const NAME(step) * s, const int part, const int gates, const int before,
-                               const int all_gates, const int block, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0,
-                               ptrdiff_t b1, void (*const first)(const NAME(units) *),
+INLINE void NAME(step_forward)(const NAME(step) * s, const int has_options, const int part, const int gates,
+                               const int before, const int all_gates, const int block, ptrdiff_t r0, ptrdiff_t r1,
+                               ptrdiff_t b0, ptrdiff_t b1, void (*const first)(const NAME(units) *),
                                void (*const second)(const NAME(units) *))
 {
     const ptrdiff_t H = s->H, G = all_gates * H, step = NAME(blocks_at_a_time)(gates * block, r1 - r0);
@@ -88,7 +90,11 @@ INLINE void NAME(step_forward)(const NAME(step) * s, const int part, const int g
         for (int pass = first ? 1 : 2; pass <= 2; pass++)
             for (ptrdiff_t r = r0; r < r1; r++)
                 for (ptrdiff_t j = begin; j < end; j += VL) {
-                    NAME(units) u = {.H = H, .lanes = H - j < VL ? (int)(H - j) : VL, .keep = s->keep};
+                    NAME(units)
+                    u = {.H = H,
+                         .options = has_options ? s->options : NULL,
+                         .lanes = H - j < VL ? (int)(H - j) : VL,
+                         .keep = s->keep};
                     const ptrdiff_t gates_0 = part ? before : gates, k = r * H + j;
                     const ptrdiff_t at = r * G + NAME(gate_column)((int)gates_0, block, H, j, &u.apart);
                     const ptrdiff_t at_1 =
@@ -118,9 +124,9 @@ INLINE void NAME(step_forward)(const NAME(step) * s, const int part, const int g
 }
 
 /* Some panels of the product at a time, because each goes through all of a. */
-INLINE void NAME(step_backward)(const NAME(step_back) * s, const int gates_0, const int all_gates, const int block,
-                                ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0, ptrdiff_t p1,
-                                void (*const back)(const NAME(units_back) *))
+INLINE void NAME(step_backward)(const NAME(step_back) * s, const int has_options, const int gates_0,
+                                const int all_gates, const int block, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0,
+                                ptrdiff_t p1, void (*const back)(const NAME(units_back) *))
 {
     enum { PANELS = 4 };
     const ptrdiff_t H = s->H, G = all_gates * H;
@@ -131,9 +137,12 @@ INLINE void NAME(step_backward)(const NAME(step_back) * s, const int gates_0, co
             NAME(product)(product_end - r0, s->matrix, q, next, s->a + r0 * s->a_row, s->a_row, 1, NAME(zeros),
                           s->sum + r0 * H, H);
         const ptrdiff_t end = next * NR < H ? next * NR : H;
+        for (ptrdiff_t r = r0; s->no_product && r < product_end; r++)
+            for (ptrdiff_t j = q * NR; s->no_product[r] && j < end; j++) s->sum[r * H + j] = 0;
         for (ptrdiff_t r = r0; r < r1; r++)
             for (ptrdiff_t j = q * NR; j < end; j += VL) {
-                NAME(units_back) u = {.H = H, .lanes = H - j < VL ? (int)(H - j) : VL};
+                NAME(units_back)
+                u = {.H = H, .options = has_options ? s->options : NULL, .lanes = H - j < VL ? (int)(H - j) : VL};
                 const ptrdiff_t k = r * H + j;
                 const ptrdiff_t at = r * G + NAME(gate_column)(gates_0, block, H, j, &u.apart);
                 const ptrdiff_t at_1 =
@@ -163,25 +172,37 @@ INLINE void NAME(step_backward)(const NAME(step_back) * s, const int gates_0, co
 }
 
 /* Makes NAME(cell_CELL), the specification of a cell: of its functions, and of its further properties, which are
- * designated initializers. The gates of the parts and the block are constants, so the loops above are compiled for each
- * cell with its functions in place. FIRST (or NULL) and SECOND follow the product of part 0, THIRD that of part 1; BACK
- * follows the product that gives d_h, BACK_1 that of part 1. */
+ * designated initializers. The gates of the parts and the block are constants, and so is whether there are options: the
+ * loops above are compiled for each case with the cell's functions in place. FIRST (or NULL) and SECOND follow the
+ * product of part 0, THIRD that of part 1; BACK follows the product that gives d_h, BACK_1 that of part 1. */
+#define FORWARD(OPTIONS, PART, GATES, BEFORE, ALL, BLOCK, FIRST, SECOND)                                               \
+    NAME(step_forward)(s, OPTIONS, PART, GATES, BEFORE, ALL, BLOCK, r0, r1, b0, b1, FIRST, SECOND)
+#define BACKWARD(OPTIONS, GATES_0, ALL, BLOCK, BACK)                                                                   \
+    NAME(step_backward)(s, OPTIONS, GATES_0, ALL, BLOCK, r0, r1, p0, p1, BACK)
 #define DEFINE_CELL(CELL, GATES_0, GATES_1, BLOCK, FIRST, SECOND, THIRD, BACK, BACK_1, ...)                            \
     static void NAME(CELL##_step)(const NAME(step) * s, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0,            \
                                   ptrdiff_t b1)                                                                        \
     {                                                                                                                  \
-        if ((GATES_1) == 0 || part == 0)                                                                               \
-            NAME(step_forward)(s, 0, GATES_0, 0, (GATES_0) + (GATES_1), BLOCK, r0, r1, b0, b1, FIRST, SECOND);         \
+        if (((GATES_1) == 0 || part == 0) && !s->options)                                                              \
+            FORWARD(0, 0, GATES_0, 0, (GATES_0) + (GATES_1), BLOCK, FIRST, SECOND);                                    \
+        else if ((GATES_1) == 0 || part == 0)                                                                          \
+            FORWARD(1, 0, GATES_0, 0, (GATES_0) + (GATES_1), BLOCK, FIRST, SECOND);                                    \
+        else if (!s->options)                                                                                          \
+            FORWARD(0, 1, GATES_1, GATES_0, (GATES_0) + (GATES_1), BLOCK, NULL, THIRD);                                \
         else                                                                                                           \
-            NAME(step_forward)(s, 1, GATES_1, GATES_0, (GATES_0) + (GATES_1), BLOCK, r0, r1, b0, b1, NULL, THIRD);     \
+            FORWARD(1, 1, GATES_1, GATES_0, (GATES_0) + (GATES_1), BLOCK, NULL, THIRD);                                \
     }                                                                                                                  \
     static void NAME(CELL##_step_back)(const NAME(step_back) * s, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0,  \
                                        ptrdiff_t p1)                                                                   \
     {                                                                                                                  \
-        if ((GATES_1) == 0 || part == 0)                                                                               \
-            NAME(step_backward)(s, GATES_0, (GATES_0) + (GATES_1), BLOCK, r0, r1, p0, p1, BACK);                       \
+        if (((GATES_1) == 0 || part == 0) && !s->options)                                                              \
+            BACKWARD(0, GATES_0, (GATES_0) + (GATES_1), BLOCK, BACK);                                                  \
+        else if ((GATES_1) == 0 || part == 0)                                                                          \
+            BACKWARD(1, GATES_0, (GATES_0) + (GATES_1), BLOCK, BACK);                                                  \
+        else if (!s->options)                                                                                          \
+            BACKWARD(0, GATES_0, (GATES_0) + (GATES_1), BLOCK, BACK_1);                                                \
         else                                                                                                           \
-            NAME(step_backward)(s, GATES_0, (GATES_0) + (GATES_1), BLOCK, r0, r1, p0, p1, BACK_1);                     \
+            BACKWARD(1, GATES_0, (GATES_0) + (GATES_1), BLOCK, BACK_1);                                                \
     }                                                                                                                  \
     static const NAME(cell) NAME(cell_##CELL) = {.name = #CELL,                                                        \
                                                  .gates = (GATES_0) + (GATES_1),                                       \

@@ -8,6 +8,7 @@
  * the cell without h, so that index 0 is not used. */
 typedef struct {
     ptrdiff_t H;
+    const fastrnn_options *options;              /* NULL for those of zeros */
     const fastrnn_matrix *weight_hh;             /* of each part, packed for forward */
     const real *const *bias_hh;                  /* of each part, where the recurrent sums are kept apart */
     const real *peephole;                        /* (peepholes, H), or NULL */
@@ -27,13 +28,15 @@ typedef struct {
 
 typedef struct {
     ptrdiff_t H;
+    const fastrnn_options *options; /* NULL for those of zeros */
     /* sum (B, H) of rows before product_rows is a (B, K), rows a_row apart, times the matrix; of others it is there.
      * Part 0 makes the gradient d_h of the hidden units so; part 1 that of `gated`. */
     const fastrnn_matrix *matrix;
     const real *a;
     ptrdiff_t a_row, product_rows;
     real *sum;
-    const real *peephole;                        /* (peepholes, H), or NULL */
+    const uint8_t *no_product; /* (B) or NULL: 1 where the product counts as zeros, because the next step begins anew */
+    const real *peephole;      /* (peepholes, H), or NULL */
     const real *gates, *kept_h, *extra;          /* (B, G) and (B, H) of this step, from the tape */
     const real *state[FASTRNN_MOST_STATES];      /* (B, H) of this step */
     const real *h_prev;                          /* (B, H), where the tape has h: h_{t-1} */
@@ -66,7 +69,8 @@ typedef struct {
     void (*step)(const NAME(step) *, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1);
     void (*step_back)(const NAME(step_back) *, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0, ptrdiff_t p1);
     /* h (n, H) of n rows of gates and states from the tape. NULL: the tape has h. */
-    void (*recover_h)(ptrdiff_t n, ptrdiff_t H, const real *gates, const real *const *states, real *h);
+    void (*recover_h)(ptrdiff_t n, ptrdiff_t H, const fastrnn_options *, const real *gates, const real *const *states,
+                      real *h);
     /* d_peephole (peepholes, H), the sum over n rows, the last first, for units [j0, j1); states as in a step_back */
     void (*peephole_gradient)(ptrdiff_t n, ptrdiff_t H, ptrdiff_t j0, ptrdiff_t j1, const real *d_gates, ptrdiff_t row,
                               const real *const *state, const real *const *state_prev, sum_start, real *d_peephole);

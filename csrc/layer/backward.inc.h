@@ -18,12 +18,14 @@ struct NAME(backward) {
     real *panels_x, *panels_h, *panels_m, *panels_g; /* packed rows of x, h_prev, m and gated: [panel][up to
                                                         BLOCK_ROWS][width] */
     const real *gates, *states[FASTRNN_MOST_STATES],
-        *extra;    /* in the tape: (N, G), (N, P) h, (N, H); NULL: not saved */
-    real *scratch; /* per member, for outer_product */
+        *extra;                             /* in the tape: (N, G), (N, P) h, (N, H); NULL: not saved */
+    real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states of the step before, zeros where they are reset */
+    real *scratch;                          /* per member, for outer_product */
     ptrdiff_t scratch_size;
     NAME(sums) sums;
     size_t at_d_gates, at_h_prev, at_d_h, at_m, at_gated, at_d_m, at_d_hidden, at_d_state[FASTRNN_MOST_STATES],
-        at_panels_x, at_panels_h, at_panels_m, at_panels_g, at_scratch, at_block, at_groups;
+        at_reset_state[FASTRNN_MOST_STATES], at_panels_x, at_panels_h, at_panels_m, at_panels_g, at_scratch, at_block,
+        at_groups;
 };
 
 /* A weight's gradient, a row of N for each of some columns of a: a[r]^T b[r] of the part's rows, b in panels; the rows
@@ -102,6 +104,20 @@ static void NAME(states_at)(const struct NAME(backward) * b, ptrdiff_t t, ptrdif
     }
 }
 
+/* Puts copies with zeros in place of states of the step before t, some units of some rows, where they are reset.
+ * The pointers are those of row `first`. */
+static void NAME(reset_states)(const struct NAME(backward) * b, ptrdiff_t t, fastrnn_range rows, fastrnn_range units,
+                               ptrdiff_t first, const real **state_prev)
+{
+    const ptrdiff_t H = b->packed->H;
+    const uint8_t *resets = resets_of_step(&b->steps, t);
+    for (int n = 0; resets && n < b->cell->states; n++) {
+        if (!state_prev[n]) continue;
+        copy_rows(b->reset_state[n], state_prev[n] - first * H, H, resets, rows, units, sizeof(real));
+        state_prev[n] = b->reset_state[n] + first * H;
+    }
+}
+
 /* The peepholes', for units [from, to): of the steps [t0, t1), after `done` rows. */
 static void NAME(peephole_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0,
                                     ptrdiff_t t1, ptrdiff_t from, ptrdiff_t to, ptrdiff_t done)
@@ -116,6 +132,7 @@ static void NAME(peephole_gradient)(const struct NAME(backward) * b, const fastr
             part = fastrnn_next_part(done, end, b->sums.all);
             r = end - part.rows;
             NAME(states_at)(b, t, r, state, state_prev);
+            NAME(reset_states)(b, t, (fastrnn_range){r, end}, (fastrnn_range){from, to}, r, state_prev);
             sum_start start;
             real *sum = NAME(open_sum)(&b->sums, b->sums.peephole, part, &start);
             b->cell->peephole_gradient(part.rows, H, from, to, b->d_gates + (at - first + r) * row, row, state,
@@ -273,6 +290,7 @@ static void NAME(hidden_gradient)(const struct NAME(backward) * b, const fastrnn
          fastrnn_next_piece(me, panels, 2.0 * (both.to - both.from) * G * kernel->width, &piece);)
         kernel->multiply(both.to - both.from, piece.from, piece.to, d_gates_next + both.from * row, row,
                          &b->packed->weight_hh[0], b->d_hidden + both.from * P, P);
+    clear_rows(b->d_hidden, P, resets_of_step(&b->steps, t + 1), both, (fastrnn_range){from, to}, sizeof(real));
     for (ptrdiff_t r = now.from; from < to && r < now.to; r++)
         kernel->add(to - from, b->d_hidden + r * P + from, d_output ? d_output + (at + r) * P + from : NULL,
                     d_h + r * P + from);
@@ -291,35 +309,43 @@ static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_m
     const ptrdiff_t count = rows_of_step(&b->steps, t), after = rows_of_step(&b->steps, t + 1);
     const fastrnn_range now = first_of(rows, count);
     real *h_next = t == t1 - 1 ? NULL : b->h_prev + (at + count - first) * P;
+    const fastrnn_range columns = {units.from * b->kernel->width,
+                                   units.to * b->kernel->width < H ? units.to * b->kernel->width : H};
+    const uint8_t *resets = resets_of_step(&b->steps, t), *next_resets = resets_of_step(&b->steps, t + 1);
     NAME(step_back)
     step = {
         .H = H,
+        .options = packed->has_options ? &packed->options : NULL,
         .matrix = &packed->weight_hh[part],
         .a = b->d_gates + (first_row(&b->steps, t + 1) - first) * row,
         .a_row = row,
         .product_rows = after,
         .sum = b->d_hidden,
+        .no_product = next_resets,
         .peephole = packed->peephole,
         .gates = b->gates ? b->gates + at * G : NULL,
         .kept_h = h ? h + at * H : NULL,
         .extra = b->extra ? b->extra + at * H : NULL,
-        .h_prev = !h  ? NULL
-                  : t ? h + first_row(&b->steps, t - 1) * H
-                      : args->state_0[0],
+        .h_prev = !h || packed->has_projection ? NULL
+                  : t                          ? h + first_row(&b->steps, t - 1) * H
+                                               : args->state_0[0],
         .d_output = d_output ? d_output + at * P : NULL,
         .d_gates = b->d_gates + (at - first) * row,
         .d_gates_row = row,
         .h = h ? NULL : h_next,
     };
     NAME(states_at)(b, t, 0, step.state, step.state_prev);
+    step.state_prev[0] = step.h_prev;
+    NAME(reset_states)(b, t, now, columns, 0, step.state_prev);
+    step.h_prev = step.state_prev[0];
     for (int n = 0; n < b->cell->states; n++) step.d_state[n] = b->d_state[n];
     if (packed->has_projection) {
         step.matrix = &packed->weight_hr, step.a = b->d_h + (at - first) * P, step.a_row = P;
-        step.product_rows = count, step.sum = b->d_m;
-        step.kept_h = step.h_prev = step.d_output = NULL, step.h = b->m + (at - first) * H;
+        step.product_rows = count, step.sum = b->d_m, step.no_product = NULL;
+        step.kept_h = step.d_output = NULL, step.h = b->m + (at - first) * H;
     } else if (part == 1) {
         step.a = step.d_gates + b->cell->parts[0] * H;
-        step.product_rows = count, step.sum = b->d_m, step.h = b->gated + (at - first) * H;
+        step.product_rows = count, step.sum = b->d_m, step.no_product = NULL, step.h = b->gated + (at - first) * H;
     }
     const double operations = 2.0 * (now.to - now.from) * step.matrix->K * b->kernel->width;
     for (fastrnn_range piece = fastrnn_no_piece(units); fastrnn_next_piece(me, units, operations, &piece);)
@@ -327,7 +353,11 @@ static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_m
     if (part == 0 && h_next && h) {
         const fastrnn_range kept = first_of(next, after);
         copy_bytes(h_next + kept.from * P, h + (at + kept.from) * P, kept.to - kept.from, P, sizeof(real));
-    }
+        clear_rows(h_next, P, next_resets, kept, (fastrnn_range){0, P}, sizeof(real));
+    } else if (h_next && !h)
+        clear_rows(h_next, P, next_resets, first_of(now, after), columns, sizeof(real));
+    for (int n = 0; part == packed->parts - 1 && n < b->cell->states; n++)
+        if (b->d_state[n]) clear_rows(b->d_state[n], H, resets, now, columns, sizeof(real));
 }
 
 /* Steps [from, to) of a chunk from t0 to t1, the last first, for some sequences, by one member. All sequences: their
@@ -409,8 +439,10 @@ static void NAME(first_h_prev)(const struct NAME(backward) * b, ptrdiff_t t0)
     else {
         const real *state[FASTRNN_MOST_STATES] = {NULL};
         for (int k = 1; k < b->cell->states; k++) state[k] = b->states[k] + before * H;
-        b->cell->recover_h(n, H, b->gates + before * b->cell->gates * H, state, b->h_prev);
+        b->cell->recover_h(n, H, b->packed->has_options ? &b->packed->options : NULL,
+                           b->gates + before * b->cell->gates * H, state, b->h_prev);
     }
+    clear_rows(b->h_prev, P, resets_of_step(&b->steps, t0), (fastrnn_range){0, n}, (fastrnn_range){0, P}, sizeof(real));
 }
 
 /* The first step of the chunk from t0 to t1 becomes the one after the next chunk, which begins at `next`. */
@@ -430,6 +462,9 @@ static void NAME(backward_share_of_h_0)(const void *context, const fastrnn_membe
          fastrnn_next_piece(me, panels, 2.0 * count * G * b->kernel->width, &piece);)
         b->kernel->multiply(count, piece.from, piece.to, b->d_gates, b->d_gates_row, &b->packed->weight_hh[0],
                             b->args->d_state_0[0], P);
+    const ptrdiff_t to = panels.to * b->kernel->width;
+    clear_rows(b->args->d_state_0[0], P, resets_of_step(&b->steps, 0), (fastrnn_range){0, count},
+               (fastrnn_range){panels.from * b->kernel->width, to < P ? to : P}, sizeof(real));
 }
 
 static void NAME(end_backward)(const struct NAME(backward) * b)
@@ -559,7 +594,7 @@ static ptrdiff_t NAME(backward_columns)(const fastrnn_packed *packed)
 }
 static ptrdiff_t NAME(backward_chunk)(const fastrnn_backward_args *args)
 {
-    const steps s = {args->T, args->B, args->offsets};
+    const steps s = {args->T, args->B, args->offsets, args->resets};
     const ptrdiff_t columns = NAME(backward_columns)(args->packed), N = first_row(&s, s.T), B = args->B;
     ptrdiff_t chunk = chunk_rows(&s, BACKWARD_CHUNK_BYTES, columns, sizeof(real)), steps_of_blocks = 1;
     if (N <= chunk || args->rows_after > 0 || args->rows_before > 0) return chunk;
@@ -621,7 +656,7 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
         .packed = packed,
         .kernel = kernel,
         .cell = cell,
-        .steps = {args->T, B, args->offsets},
+        .steps = {args->T, B, args->offsets, args->resets},
         .d_gates_row = row,
         .scratch_size = (ptrdiff_t)kernel->outer_rows * BLOCK_ROWS,
         .chunk = chunk,
@@ -636,6 +671,8 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
     b->at_d_hidden = fastrnn_reserve(layout, sizeof(real), B, P, 1);
     for (int n = 0; n < cell->states; n++)
         b->at_d_state[n] = fastrnn_reserve(layout, sizeof(real), n > 0 || cell->bypass ? B : 0, H, 1);
+    for (int n = 0; n < cell->states; n++)
+        b->at_reset_state[n] = fastrnn_reserve(layout, sizeof(real), args->resets ? B : 0, H, 1);
     b->at_panels_x = fastrnn_reserve(layout, sizeof(real), BLOCK_ROWS, fastrnn_panels(I, width), width);
     const ptrdiff_t h_panels = packed->heads * fastrnn_panels(packed->S, width);
     b->at_panels_h = fastrnn_reserve(layout, sizeof(real), BLOCK_ROWS, h_panels, width);
@@ -663,6 +700,7 @@ static void NAME(place_backward)(struct NAME(backward) * b, char *memory)
         b->panels_g = (real *)(memory + b->at_panels_g);
     }
     b->d_m = (real *)(memory + b->at_d_m);
+    for (int n = 0; n < b->cell->states; n++) b->reset_state[n] = (real *)(memory + b->at_reset_state[n]);
     b->d_hidden = (real *)(memory + b->at_d_hidden);
     for (int n = 0; n < b->cell->states; n++)
         if (n > 0 || b->cell->bypass) b->d_state[n] = (real *)(memory + b->at_d_state[n]);
@@ -704,7 +742,7 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
 {
     struct NAME(backward) calls[FASTRNN_MOST_CALLS];
     fastrnn_plan plans[FASTRNN_MOST_CALLS];
-    const steps s = {args->T, args->B, args->offsets}; /* all have the same */
+    const steps s = {args->T, args->B, args->offsets, args->resets}; /* all have the same */
     const fastrnn_packed *packed[FASTRNN_MOST_CALLS] = {NULL};
     for (int k = 0; k < count; k++) packed[k] = args[k].packed;
     double operations;

@@ -16,9 +16,11 @@ struct NAME(forward) {
     real *m;         /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
     real *gated;     /* (B, unit_row): the first part's result, for a cell of two parts */
     real *recurrent; /* (B, G): the recurrent sums of a step, where the cell keeps them apart */
+    real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states but h of the step before, zeros where they are reset */
     ptrdiff_t x_row, h_row, unit_row;
     ptrdiff_t chunk; /* rows whose input is projected together, at least B */
-    size_t at_gates, at_x_rows, at_hidden, at_state[FASTRNN_MOST_STATES], at_m, at_gated, at_recurrent; /* workspace */
+    size_t at_gates, at_x_rows, at_hidden, at_state[FASTRNN_MOST_STATES], at_reset_state[FASTRNN_MOST_STATES], at_m,
+        at_gated, at_recurrent; /* in the workspace */
 };
 
 /* Steps [t0, t1), whose projection has so many phases of its own; 1: it comes with the first step. */
@@ -64,15 +66,19 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
 {
     const fastrnn_forward_args *args = f->args;
     const ptrdiff_t B = args->B, H = f->packed->H, P = f->packed->P, at = first_row(&f->steps, t);
-    const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t));
+    const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t)),
+                        units = {blocks.from * f->cell->block,
+                                 blocks.to * f->cell->block < H ? blocks.to * f->cell->block : H};
+    const uint8_t *resets = resets_of_step(&f->steps, t);
     NAME(step)
     step = {
         .H = H,
+        .options = f->packed->has_options ? &f->packed->options : NULL,
         .weight_hh = f->packed->weight_hh,
         .bias_hh = (const real *const *)f->packed->bias_hh,
         .peephole = f->packed->peephole,
-        .h_prev = t ? f->hidden + t % 2 * B * f->h_row : args->state_0[0],
-        .h_prev_row = t ? f->h_row : P,
+        .h_prev = t || f->steps.resets ? f->hidden + t % 2 * B * f->h_row : args->state_0[0],
+        .h_prev_row = t || f->steps.resets ? f->h_row : P,
         .gates = gates,
         .recurrent = f->recurrent,
         .gated = f->gated,
@@ -90,10 +96,15 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         step.state_prev[n] = !t           ? args->state_0[n]
                              : f->kept[n] ? f->kept[n] + first_row(&f->steps, t - 1) * H
                                           : f->state[n];
+        if (resets && part == 0) copy_rows(f->reset_state[n], step.state_prev[n], H, resets, now, units, sizeof(real));
+        if (resets) step.state_prev[n] = f->reset_state[n];
     }
     const double operations = 2.0 * (now.to - now.from) * f->packed->S * f->cell->parts[part] * f->cell->block;
     for (fastrnn_range piece = fastrnn_no_piece(blocks); fastrnn_next_piece(me, blocks, operations, &piece);)
         f->cell->step(&step, part, now.from, now.to, piece.from, piece.to);
+    if (step.h_next && part == f->packed->parts - 1)
+        clear_rows(step.h_next, f->h_row, resets_of_step(&f->steps, t + 1),
+                   first_of(rows, rows_of_step(&f->steps, t + 1)), units, sizeof(real));
 }
 
 /* The recurrent projection of step t, for some sequences and some panels of h_t. */
@@ -115,6 +126,8 @@ static void NAME(project_hidden)(const struct NAME(forward) * f, const fastrnn_m
         memcpy(output + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
         if (f->kept[0]) memcpy(f->kept[0] + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
     }
+    clear_rows(h_next, f->h_row, resets_of_step(&f->steps, t + 1), first_of(rows, rows_of_step(&f->steps, t + 1)),
+               (fastrnn_range){from, to < P ? to : P}, sizeof(real));
 }
 
 /* state_n of some sequences, after the last step. */
@@ -241,12 +254,24 @@ static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *tea
     return 1;
 }
 
+/* With resets, h_0 with zeros for the sequences that are reset before their first step. */
+static void NAME(begin_forward)(const struct NAME(forward) * f)
+{
+    const ptrdiff_t P = f->packed->P;
+    if (!f->steps.resets) return;
+    const fastrnn_range rows = {0, rows_of_step(&f->steps, 0)}, columns = {0, P};
+    const real *h_0 = f->args->state_0[0];
+    for (ptrdiff_t b = 0; b < rows.to; b++) copy_bytes(f->hidden + b * f->h_row, h_0 + b * P, 1, P, sizeof(real));
+    clear_rows(f->hidden, f->h_row, resets_of_step(&f->steps, 0), rows, columns, sizeof(real));
+}
+
 /* A call by itself. */
 static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team, fastrnn_plan p)
 {
     const ptrdiff_t T = f->args->T;
     const fastrnn_range all = {0, f->args->B};
     const fastrnn_member caller = fastrnn_caller(team);
+    NAME(begin_forward)(f);
     if (p.threads == 1) {
         NAME(forward_rows)(f, &caller, all, 0, T);
         return fastrnn_team_go(&caller, 0);
@@ -286,7 +311,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
         .packed = packed,
         .kernel = kernel,
         .cell = cell,
-        .steps = {args->T, B, args->offsets},
+        .steps = {args->T, B, args->offsets, args->resets},
         .x_row = x_row,
         .h_row = padded_row(P, sizeof(real)),
         .unit_row = padded_row(H, sizeof(real)),
@@ -297,6 +322,8 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, B, f->h_row);
     for (int n = 1; n < cell->states; n++)
         f->at_state[n] = fastrnn_reserve(layout, sizeof(real), args->tape ? 0 : B, H, 1);
+    for (int n = 1; n < cell->states; n++)
+        f->at_reset_state[n] = fastrnn_reserve(layout, sizeof(real), args->resets ? B : 0, H, 1);
     f->at_m = fastrnn_reserve(layout, sizeof(real), packed->has_projection ? B : 0, f->unit_row, 1);
     f->at_gated = fastrnn_reserve(layout, sizeof(real), packed->parts > 1 ? B : 0, f->unit_row, 1);
     f->at_recurrent = fastrnn_reserve(layout, sizeof(real), cell->recurrent ? B : 0, G, 1);
@@ -317,6 +344,8 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
         for (int n = 1; n < f->cell->states; n++) f->state[n] = (real *)(memory + f->at_state[n]);
     if (rows_collide(packed->I, sizeof(real))) f->x_rows = (real *)(memory + f->at_x_rows);
     f->hidden = (real *)(memory + f->at_hidden);
+    for (int n = 1; n < f->cell->states; n++) f->reset_state[n] = (real *)(memory + f->at_reset_state[n]);
+
     if (packed->has_projection) f->m = (real *)(memory + f->at_m);
     if (packed->parts > 1) f->gated = (real *)(memory + f->at_gated);
     if (f->cell->recurrent) f->recurrent = (real *)(memory + f->at_recurrent);
@@ -328,6 +357,7 @@ static void NAME(forward_piece)(const void *calls, const fastrnn_member *me, int
     const struct NAME(forward) *f = (const struct NAME(forward) *)calls + k;
     const fastrnn_range all = {0, f->args->B};
     const ptrdiff_t from = first_step(&f->steps, item, items), to = first_step(&f->steps, item + 1, items);
+    if (item == 0) NAME(begin_forward)(f);
     if (from < to) NAME(forward_rows)(f, me, all, from, to);
 }
 
@@ -337,7 +367,7 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
 {
     struct NAME(forward) calls[FASTRNN_MOST_CALLS];
     fastrnn_plan plans[FASTRNN_MOST_CALLS];
-    const steps s = {args->T, args->B, args->offsets}; /* all have the same */
+    const steps s = {args->T, args->B, args->offsets, args->resets}; /* all have the same */
     const fastrnn_packed *packed[FASTRNN_MOST_CALLS] = {NULL};
     for (int k = 0; k < count; k++) packed[k] = args[k].packed;
     double operations;

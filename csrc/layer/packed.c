@@ -106,6 +106,9 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
                            .dtype = dtype,
                            .pass = pass,
                            .cell = weights->cell,
+                           .options = weights->options,
+                           .has_options = weights->options.recurrent_activation != FASTRNN_SIGMOID ||
+                                          weights->options.activation != FASTRNN_TANH || weights->options.clip > 0,
                            .I = I,
                            .H = H,
                            .P = P,

@@ -15,6 +15,8 @@ struct fastrnn_packed {
     fastrnn_dtype dtype;
     fastrnn_pass pass;
     fastrnn_cell cell;
+    fastrnn_options options;
+    int has_options; /* whether they are other than those of zeros */
     ptrdiff_t I, H, P, heads;
     ptrdiff_t S; /* P / heads: the columns of weight_hh */
     int has_projection, parts;

@@ -7,16 +7,24 @@
 #include "layer/packed.h"
 #include "runtime/team.h"
 
-/* T steps; offsets as in fastrnn.h. */
+/* T steps; offsets and resets as in fastrnn.h. */
 typedef struct {
     ptrdiff_t T, B;
     const ptrdiff_t *offsets;
+    const uint8_t *resets;
 } steps;
 
 static inline ptrdiff_t first_row(const steps *s, ptrdiff_t t) { return s->offsets ? s->offsets[t] : t * s->B; }
 static inline ptrdiff_t rows_of_step(const steps *s, ptrdiff_t t)
 {
     return t >= s->T ? 0 : s->offsets ? s->offsets[t + 1] - s->offsets[t] : s->B;
+}
+
+/* The flags of the rows of step t, or NULL where no sequence is reset before it. */
+static inline const uint8_t *resets_of_step(const steps *s, ptrdiff_t t)
+{
+    const uint8_t *resets = s->resets && t < s->T ? s->resets + first_row(s, t) : NULL;
+    return resets && memchr(resets, 1, (size_t)rows_of_step(s, t)) ? resets : NULL;
 }
 
 /* Rows of a chunk of steps with so many columns in so many bytes: at least those of one step. */
@@ -120,6 +128,27 @@ static inline void copy_bytes(void *to, const void *from, ptrdiff_t n, ptrdiff_t
         memcpy(to, from, bytes);
     else
         memset(to, 0, bytes);
+}
+
+/* Sets columns of the flagged rows of an array with leading dimension `row` to zero. resets: of its rows, or NULL. */
+static inline void clear_rows(void *array, ptrdiff_t row, const uint8_t *resets, fastrnn_range rows,
+                              fastrnn_range columns, size_t element)
+{
+    for (ptrdiff_t r = rows.from; resets && r < rows.to; r++)
+        if (resets[r] && columns.from < columns.to)
+            memset((char *)array + (size_t)(r * row + columns.from) * element, 0,
+                   (size_t)(columns.to - columns.from) * element);
+}
+
+/* Columns of rows (B, n), and zeros for the flagged ones. */
+static inline void copy_rows(void *to, const void *from, ptrdiff_t n, const uint8_t *resets, fastrnn_range rows,
+                             fastrnn_range columns, size_t element)
+{
+    for (ptrdiff_t r = rows.from; r < rows.to && columns.from < columns.to; r++) {
+        const size_t at = (size_t)(r * n + columns.from) * element;
+        memcpy((char *)to + at, (const char *)from + at, (size_t)(columns.to - columns.from) * element);
+    }
+    clear_rows(to, n, resets, rows, columns, element);
 }
 
 #endif

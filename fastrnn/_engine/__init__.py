@@ -2,5 +2,5 @@
 
 Its modules, from the bottom up: `spec` describes the cells and their options; `pool` keeps unused buffers; `ragged`
 lays out the time steps of a batch; `stack` runs layers and directions forward and backward; `checkpoint` does so with
-less memory; `tape` holds what a backward pass needs; `arguments` checks what the callers give.
+less memory; `tape` holds the saved activations of a forward pass; `arguments` checks the arguments of callers.
 """

@@ -24,23 +24,23 @@ from fastrnn._threads import most_threads
 
 
 class Checkpoints:
-    """What a backward pass needs of a forward pass with checkpoints, besides x and the packed weights.
+    """The states that a forward pass with checkpoints saves for its backward pass.
 
     Attributes
     ----------
-    segments : list of Segment
-        Of the layout.
-    of_layers : list of ndarray, (..., I) and (..., D*P)
+    segments : list of list of Segment
+        Of the layout, as each direction reads it.
+    layer_inputs : list of ndarray, (..., I) and (..., D*P)
         Of a bidirectional stack, the input of each layer after dropout.
     states : list of list of list of ndarray, (L, B, n)
         Of each chain, and of each segment, the state before its first step; L counts the layers of the chain.
     """
 
-    __slots__ = ("segments", "of_layers", "states")
+    __slots__ = ("segments", "layer_inputs", "states")
 
-    def __init__(self, layout, every):
-        self.segments = segments(layout, every)
-        self.of_layers = []
+    def __init__(self, layout, every, directions):
+        self.segments = [segments(layout.of_direction(reverse), every) for reverse in directions]
+        self.layer_inputs = []
         self.states = []
 
 
@@ -50,37 +50,37 @@ def forward(inputs, packed, state_n, every, dropout=None):
     Parameters and output are those of `fastrnn._engine.stack.forward`, without a reserve.
     """
     stack, layout, x = inputs.stack, inputs.layout, inputs.x
-    checkpoints, threads = Checkpoints(layout, every), most_threads()
+    checkpoints, threads = Checkpoints(layout, every, stack.directions), most_threads()
     if len(stack.directions) == 1:
         (reverse,) = stack.directions
         if reverse:
             x = layout.reversed(x)
         output = new_array(layout, stack.P, stack.dtype, reverse)
-        _forward_chain(stack, packed, checkpoints, x, inputs.state_0, state_n, output, threads, dropout)
+        _forward_chain(stack, packed, checkpoints, 0, x, inputs.state_0, state_n, output, threads, dropout)
         if reverse:
             POOL.give_back(x)
         return as_returned(layout, output, reverse), checkpoints
     for layer in range(stack.num_layers):
         if layer and dropout:
             dropout.apply(dropout.mask(layer, 0, x), x)
-        checkpoints.of_layers.append(x)
+        checkpoints.layer_inputs.append(x)
         read = x, layout.reversed(x)
         outputs = POOL.array(layout.shape, stack.P, stack.dtype), POOL.array(layout.shape, stack.P, stack.dtype)
         for d, k in enumerate((2 * layer, 2 * layer + 1)):
             before, after = rows_of(inputs.state_0, k), rows_of(state_n, k)
-            _forward_chain(stack, packed[k : k + 1], checkpoints, read[d], before, after, outputs[d], threads)
+            _forward_chain(stack, packed[k : k + 1], checkpoints, d, read[d], before, after, outputs[d], threads)
         POOL.give_back(read[1])
         x = new_array(layout, stack.output_width, stack.dtype)
         join(stack, layout, outputs, x)
     return as_returned(layout, x), checkpoints
 
 
-def _forward_chain(stack, packed, checkpoints, x, state_0, state_n, output, threads, dropout=None):
+def _forward_chain(stack, packed, checkpoints, direction, x, state_0, state_n, output, threads, dropout=None):
     """Inference of a chain, one segment after the other; adds the states of its segments to the checkpoints."""
     for after, before in zip(state_n, state_0):
         after[...] = before
     states = []
-    for segment in checkpoints.segments:
+    for segment in checkpoints.segments[direction]:
         state, kept = [], []
         for s in state_n:
             state.append(s[:, : segment.B])
@@ -104,7 +104,7 @@ def backward(inputs, for_forward, packed, checkpoints, gradients, dropout=None):
         x, d_output = layout.reversed(x), None if d_output is None else layout.reversed(d_output)
     d_x = new_array(layout, stack.I, stack.dtype, reverse)
     states = checkpoints.states[0]
-    _backward_chain(inputs, for_forward, packed, checkpoints.segments, states, x, d_output, gradients, d_x, dropout)
+    _backward_chain(inputs, for_forward, packed, checkpoints.segments[0], states, x, d_output, gradients, d_x, dropout)
     if reverse:
         POOL.give_back_all([x, d_output])
     return as_returned(layout, d_x, reverse)
@@ -114,7 +114,7 @@ def _backward_both(inputs, for_forward, packed, checkpoints, gradients, dropout)
     """`backward` of a bidirectional stack."""
     stack, layout, d_output = inputs.stack, inputs.layout, gradients.d_output
     for layer in range(stack.num_layers - 1, -1, -1):
-        x = checkpoints.of_layers[layer]
+        x = checkpoints.layer_inputs[layer]
         d_x = new_array(layout, x.shape[-1], stack.dtype)
         d_outputs, read = split_directions(stack, layout, d_output), (x, layout.reversed(x))
         d_read = d_x, POOL.array(layout.shape, x.shape[-1], stack.dtype)
@@ -123,7 +123,7 @@ def _backward_both(inputs, for_forward, packed, checkpoints, gradients, dropout)
                 None, rows_of(gradients.d_state_n, k), rows_of(gradients.d_state_0, k), gradients.d_weights[k : k + 1]
             )
             _backward_chain(
-                inputs, for_forward[k : k + 1], packed[k : k + 1], checkpoints.segments, checkpoints.states[k],
+                inputs, for_forward[k : k + 1], packed[k : k + 1], checkpoints.segments[d], checkpoints.states[k],
                 read[d], d_outputs[d], of_chain, d_read[d],
             )  # fmt: skip
         d_x += in_order_of_time(layout, d_read[1])
@@ -156,9 +156,9 @@ def _backward_chain(inputs, for_forward, packed, segments, states, x, d_output, 
             POOL.give_back_all([reserve, output])
             rows, reserve = segment.rows, POOL.bytes(stack.reserve_bytes(packed, segment))
             output = POOL.array(segment.shape, stack.P, stack.dtype)
-            of_layers, saved = stack.sections(packed, segment, reserve, None)
-        of_layers[0] = x[segment.slice]
-        chain = Chain(segment, of_layers, state, saved)
+            layer_inputs, saved = stack.sections(packed, segment, reserve, None)
+        layer_inputs[0] = x[segment.slice]
+        chain = Chain(segment, layer_inputs, state, saved)
         masks = forward_chain(stack, chain, for_forward, empty_states(state), output, threads, dropout)
         d_after, d_before = [], []
         for d in gradients.d_state_0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -26,6 +27,8 @@ class Layout:
     T, B : int
     lengths : ndarray of intp, (B,), or None
         The time steps of each sequence, 0 to T; None for T of each.
+    resets : ndarray of bool, (T, B), or None
+        The steps before which the states of a sequence become zeros.
 
     Attributes
     ----------
@@ -39,9 +42,14 @@ class Layout:
         The first row of each step, and N: the cumulative sum of `batch_sizes`. None in padded layout.
     first : int
         The number of the first row in the whole batch: 0 but for a segment.
+    resets : ndarray of bool, (T, B) or (N,), or None
+        The flags of the rows, in the order in which they are read.
     """
 
-    __slots__ = ("T", "B", "shape", "rows", "steps", "offsets", "first", "_sequences", "_sorted_indices")
+    __slots__ = (
+        "T", "B", "shape", "rows", "steps", "offsets", "first", "resets", "_lengths", "_padded_resets", "_sequences",
+        "_sorted_indices",
+    )  # fmt: skip
 
     T: int
     B: int
@@ -50,9 +58,11 @@ class Layout:
     steps: int
     offsets: Any
     first: int
+    resets: Any
 
-    def __init__(self, T: int, B: int, lengths: Any = None) -> None:
-        self.T, self.B, self.first = T, B, 0
+    def __init__(self, T: int, B: int, lengths: Any = None, resets: Any = None) -> None:
+        self.T, self.B, self.first, self.resets = T, B, 0, resets
+        self._lengths, self._padded_resets = lengths, resets
         if lengths is None:
             self.shape, self.rows, self.steps, self.offsets = (T, B), T * B, T if B else 0, None
             return
@@ -66,6 +76,31 @@ class Layout:
         self.shape = (self.rows,)
         self._sorted_indices = order
         self._sequences = PackedSequences(T, self.offsets, order, lengths)
+        if resets is not None:
+            self.resets = self._packed_resets(resets)
+
+    def _packed_resets(self, resets):
+        """Flags (T, B) as those of the rows of packed layout."""
+        packed = np.empty((self.rows, 1), bool)
+        self._sequences.pack(resets[..., None], packed, most_threads())
+        return packed[:, 0]
+
+    def of_direction(self, reverse):
+        """This layout with the flags of the rows as one direction reads them.
+
+        A flag at t separates t from t - 1. From the end of a sequence, t - 1 is read after t: its state becomes zeros
+        before t - 1. A flag at 0 separates nothing then.
+        """
+        if not reverse or self._padded_resets is None:
+            return self
+        lengths = np.full(self.B, self.T) if self._lengths is None else self._lengths
+        steps, resets = np.arange(self.T)[:, None], np.zeros((self.T, self.B), bool)
+        # Step s of a sequence of length n reads n - 1 - s, after n - s.
+        valid = (0 < steps) & (steps < lengths)
+        resets[valid] = np.take_along_axis(self._padded_resets, np.where(valid, lengths - steps, 0), axis=0)[valid]
+        layout = copy.copy(self)
+        layout.resets = resets if self.offsets is None else self._packed_resets(resets)
+        return layout
 
     def pack(self, array, dtype):
         """A padded array (T, B, n) in this layout, native.
@@ -95,12 +130,12 @@ class Layout:
 
     def reversed(self, rows):
         """A contiguous copy of an array of this layout, in memory of the pool, with each sequence in opposite order."""
-        copy = POOL.array(self.shape, rows.shape[-1], rows.dtype)
+        array = POOL.array(self.shape, rows.shape[-1], rows.dtype)
         if self.offsets is None:
-            copy[...] = rows[::-1]
+            array[...] = rows[::-1]
         else:
-            self._sequences.reverse(np.ascontiguousarray(rows), copy, most_threads())
-        return copy
+            self._sequences.reverse(np.ascontiguousarray(rows), array, most_threads())
+        return array
 
     def sort(self, states):
         """States (..., B, n) or None with the sequences in the order of this layout; (..., 1, n) stays as it is."""
@@ -127,11 +162,11 @@ def padded(T: int, B: int) -> Layout:
     return Layout(T, B)
 
 
-def layout_of(T, B, lengths):
+def layout_of(T, B, lengths, resets=None):
     """The layout of a batch: packed if any of the lengths, which may be None, is less than T."""
-    if lengths is None or (lengths == T).all():
-        return padded(T, B)
-    return Layout(T, B, lengths)
+    if lengths is not None and (lengths == T).all():
+        lengths = None
+    return padded(T, B) if lengths is None and resets is None else Layout(T, B, lengths, resets)
 
 
 class Segment(Layout):
@@ -156,6 +191,7 @@ class Segment(Layout):
             self.rows = end - begin
             self.shape, self.offsets = (self.rows,), whole.offsets[t0 : t1 + 1] - begin
             self.slice, self.first = slice(begin, end), begin
+        self.resets = None if whole.resets is None else whole.resets[self.slice]
 
 
 def segments(layout, every):

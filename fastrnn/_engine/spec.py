@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn._core import Kernel
 from fastrnn._validation import choice, flag, float_dtype, probability, shape_error, size
 
 NONLINEARITIES = ("tanh", "relu")
+ACTIVATION_OPTIONS = ("recurrent_activation", "activation", "clip")
 RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
 
 
@@ -55,6 +57,8 @@ class Option:
         The first version of the format of files and pickles that has it: older ones mean the default.
     plain : callable
         Turns the stored value into a plain one for files, pickles and representations.
+    choices : tuple of str
+        The values that it may have, where they are few.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Option:
     default: Any = REQUIRED
     since: int = 1
     plain: Callable[[Any], Any] = lambda value: value
+    choices: tuple[str, ...] = ()
 
 
 def _dtype_name(dtype):
@@ -97,15 +102,16 @@ OPTIONS = {
         Option("input_size", size),
         Option("hidden_size", size),
         Option("num_layers", size, 1),
-        Option("nonlinearity", partial(choice, options=NONLINEARITIES), "tanh"),
+        Option("nonlinearity", partial(choice, options=NONLINEARITIES), "tanh", choices=NONLINEARITIES),
         Option("reset_after", flag, True, since=2),
-        Option("recurrent_activation", _recurrent_activation, "sigmoid", since=2),
-        Option("activation", partial(choice, options=NONLINEARITIES), "tanh", since=2),
+        Option("recurrent_activation", _recurrent_activation, "sigmoid", since=2, choices=RECURRENT_ACTIVATIONS),
+        Option("activation", partial(choice, options=NONLINEARITIES), "tanh", since=2, choices=NONLINEARITIES),
         Option("clip", _clip, None, since=2),
         Option("bias", flag, True),
         Option("batch_first", flag, False),
         Option("dropout", probability, 0.0),
         Option("bidirectional", flag, False),
+        Option("reverse", flag, False, since=2),
         Option("proj_size", partial(size, minimum=0), 0),
         Option("peephole", flag, False),
         Option("num_heads", size, 1, since=2),
@@ -172,7 +178,7 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class CellSpec:
-    """What a cell is.
+    """The specification of a cell.
 
     Parameters
     ----------
@@ -186,8 +192,8 @@ class CellSpec:
         In the order of the kernels: weight_ih, weight_hh, bias_ih, bias_hh and others.
     options : tuple of str
         The options that its functions take besides weights.
-    kernel : callable
-        ``kernel(options)`` is the name of the cell in C. Default: `name`.
+    kernel : callable, optional
+        ``kernel(options)`` returns the name of the cell in C. Default: `name`.
     check : callable
         ``check(options)`` raises a ValueError if options of a layer do not fit together.
     """
@@ -200,9 +206,11 @@ class CellSpec:
     kernel: Callable[[Mapping[str, Any]], str] | None = None
     check: Callable[[Mapping[str, Any]], None] = lambda options: None
 
-    def kernel_of(self, options: Mapping[str, Any]) -> str:
-        """The name of the cell in C with these options."""
-        return self.name if self.kernel is None else self.kernel(options)
+    def kernel_of(self, options: Mapping[str, Any]) -> Kernel:
+        """The cell in C with these options."""
+        name = self.name if self.kernel is None else self.kernel(options)
+        activations = {option: options[option] for option in ACTIVATION_OPTIONS if option in options}
+        return Kernel(name, **activations)
 
     @cached_property
     def weight_names(self) -> tuple[str, ...]:
@@ -236,7 +244,7 @@ class CellSpec:
         options : mapping
             Options of the cell whose values are sizes may stand in shapes.
         names : sequence of str
-            What messages call the weights.
+            The names of the weights in messages.
         known : mapping of str to int
             Sizes that are known from elsewhere.
 
@@ -326,12 +334,11 @@ SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN, SLSTM)}
 
 
 @cache
-def state_names(spec: CellSpec, argument: str, pattern: str) -> tuple[tuple[str, ...], str]:
-    """What messages call the states of an argument, and all of them: "state (h_0)" and so on, and "(h_0, c_0)".
+def member_names(spec: CellSpec, argument: str, pattern: str) -> tuple[tuple[str, ...], str]:
+    """The names in messages of the members of a tuple of states, "state (h_0)" etc., and of the tuple, "(h_0, c_0)".
 
-    `pattern` names a state: "{}_0", for example. A cell with one state has the argument itself.
+    `pattern` names a state: "{}_0", for example.
     """
     members = [pattern.format(state) for state in spec.states]
-    if len(members) == 1:
-        return (argument,), argument
-    return tuple(f"{argument} ({member})" for member in members), f"({', '.join(members)})"
+    both = f"({', '.join(members)})" if len(members) > 1 else f"({members[0]},)"
+    return tuple(f"{argument} ({member})" for member in members), both

@@ -34,26 +34,33 @@ class Stack:
     Parameters
     ----------
     spec : CellSpec
-    kernel : str
-        The name of the cell in C.
+    kernel : Kernel
+        The cell in C, with the options of its activations.
     dtype : dtype
     sizes : mapping of str to int
         I, H and P.
     num_layers : int
     directions : tuple of bool
         Whether each direction reads the sequences from their ends: one or two.
+    has_layers : bool
+        Whether states have an axis of layers: (L*D, B, n); default: they are (B, n), of one layer in one direction.
+    weight_shapes : tuple of (tuple or None)
+        The shapes of the weights of one direction of the first layer, None for absent ones.
     """
 
     __slots__ = (
-        "spec", "kernel", "dtype", "I", "H", "P", "num_layers", "directions", "count", "widths", "output_width",
-        "widest", "most_rows",
+        "spec", "kernel", "dtype", "I", "H", "P", "num_layers", "directions", "count", "leading", "widths",
+        "output_width", "widest", "most_rows", "weight_shapes",
     )  # fmt: skip
 
-    def __init__(self, spec, kernel, dtype, sizes, num_layers=1, directions=(False,)):
+    def __init__(
+        self, spec, kernel, dtype, sizes, num_layers=1, directions=(False,), has_layers=False, weight_shapes=()
+    ):
         self.spec, self.kernel, self.dtype = spec, kernel, dtype
         self.I, self.H, self.P = sizes["I"], sizes["H"], sizes["P"]
-        self.num_layers, self.directions = num_layers, directions
+        self.num_layers, self.directions, self.weight_shapes = num_layers, directions, weight_shapes
         self.count = num_layers * len(directions)
+        self.leading = self.count if has_layers else 0  # the first axis of states, 0 for none
         self.widths = spec.widths(self.H, self.P)
         self.output_width = len(directions) * self.P
         # The widest array (T, B, width) that a call makes, and the T * B from which on it could not be addressed.
@@ -71,7 +78,7 @@ class Stack:
         return for_forward, _core.pack(self.kernel, weights, True, threads, isa, POOL)
 
     def reserve_bytes(self, packed, layout):
-        """The bytes of `reserve`, in which a forward pass keeps what its backward pass needs: see `sections`."""
+        """The bytes of `reserve`, the saved activations of a forward pass: see `sections`."""
         inputs = (len(packed) - 1) // len(self.directions)
         size = inputs * padded_bytes(layout.rows * self.output_width * self.dtype.itemsize)
         for one in packed:
@@ -127,7 +134,7 @@ class Dropout:
         return np.random.Generator(generator).random(x.shape) >= self.probability
 
     def apply(self, mask, x):
-        """Apply a mask to x, or to the gradient of what came of it, in place."""
+        """Apply a mask in place, to the input of a layer or to its gradient."""
         x *= mask
         x *= self.scale
 
@@ -177,17 +184,35 @@ def infer(inputs, packed, state_n):
         Padded, in new memory.
     """
     stack, layout, x = inputs.stack, inputs.layout, inputs.x
+    if stack.count == 1:
+        return infer_one(inputs, packed, state_n)
     if len(stack.directions) == 2:
         return _infer_both(inputs, packed, state_n)
     (reverse,) = stack.directions
     if reverse:
-        x = layout.reversed(x)
+        x, layout = layout.reversed(x), layout.of_direction(reverse)
     output = new_array(layout, stack.P, stack.dtype, reverse)
-    if len(packed) == 1:
-        call = ForwardCall(packed[0], 0, x, layout.offsets, inputs.state_0, state_n, output)
-        _core.forward([call], False, most_threads())
+    _infer_chain(stack, packed, layout, x, inputs.state_0, state_n, output)
+    if reverse:
+        POOL.give_back(x)
+    return as_returned(layout, output, reverse)
+
+
+def infer_one(inputs, packed, state_n):
+    """`infer` of one layer in one direction."""
+    stack, layout, x = inputs.stack, inputs.layout, inputs.x
+    (reverse,) = stack.directions
+    is_plain = not reverse and layout.offsets is None
+    if is_plain:
+        output = np.empty((layout.T, layout.B, stack.P), stack.dtype)
     else:
-        _infer_chain(stack, packed, layout, x, inputs.state_0, state_n, output)
+        output = new_array(layout, stack.P, stack.dtype, reverse)
+        x = layout.reversed(x) if reverse else x
+    resets = layout.resets if layout.resets is None else layout.of_direction(reverse).resets
+    call = ForwardCall(packed[0], 0, x, layout.offsets, inputs.state_0, state_n, output, None, resets)
+    _core.forward([call], False, most_threads())
+    if is_plain:
+        return output
     if reverse:
         POOL.give_back(x)
     return as_returned(layout, output, reverse)
@@ -217,7 +242,7 @@ def infer_segment(stack, packed, layout, x, state_0, state_n, output, threads, d
     for k, one in enumerate(packed):
         is_top = k == len(packed) - 1
         y = output if is_top else POOL.array(layout.shape, stack.P, stack.dtype)
-        calls.append(ForwardCall(one, k, x, layout.offsets, state_0, state_n, y))
+        calls.append(ForwardCall(one, k, x, layout.offsets, state_0, state_n, y, None, layout.resets))
         if is_top or dropout or len(calls) == _core.MOST_CALLS:
             _core.forward(calls, len(calls) > 1, threads)
             POOL.give_back_all(lent)
@@ -249,9 +274,10 @@ def _run_both(inputs, packed, layer, x, state_n, saved=None, gates=None):
     read = x, layout.reversed(x)
     outputs = POOL.array(layout.shape, stack.P, stack.dtype), POOL.array(layout.shape, stack.P, stack.dtype)
     calls = []
-    for k, x_k, y_k in zip((2 * layer, 2 * layer + 1), read, outputs):
-        saved_k = None if saved is None else saved[k]
-        calls.append(ForwardCall(packed[k], k, x_k, layout.offsets, inputs.state_0, state_n, y_k, saved_k))
+    for d, k in enumerate((2 * layer, 2 * layer + 1)):
+        saved_k, resets = None if saved is None else saved[k], layout.of_direction(d == 1).resets
+        call = ForwardCall(packed[k], k, read[d], layout.offsets, inputs.state_0, state_n, outputs[d], saved_k, resets)
+        calls.append(call)
     _core.forward(calls, False, most_threads())
     POOL.give_back(read[1])
     if gates is not None:
@@ -284,7 +310,7 @@ def split_directions(stack, layout, d_output):
 
 
 def forward(inputs, packed, state_n, reserve, dropout=None, gates=None):
-    """The output of all layers, with what `backward` needs of them in `reserve`.
+    """The output of all layers, whose activations are saved in `reserve` for `backward`.
 
     Parameters
     ----------
@@ -307,27 +333,27 @@ def forward(inputs, packed, state_n, reserve, dropout=None, gates=None):
     is_chain = len(stack.directions) == 1
     reverse = is_chain and stack.directions[0]
     if reverse:
-        x = layout.reversed(x)
-    of_layers, saved = stack.sections(packed, layout, reserve, x, clear=True)
+        x, layout = layout.reversed(x), layout.of_direction(reverse)
+    layer_inputs, saved = stack.sections(packed, layout, reserve, x, clear=True)
     output = new_array(layout, stack.output_width, stack.dtype, reverse)
     if is_chain:
-        chain = Chain(layout, of_layers, inputs.state_0, saved)
+        chain = Chain(layout, layer_inputs, inputs.state_0, saved)
         masks = forward_chain(stack, chain, packed, state_n, output, most_threads(), dropout, gates, reverse)
         if reverse:
             POOL.give_back(x)
     else:
-        masks = _forward_both(inputs, packed, of_layers, saved, state_n, output, dropout, gates)
+        masks = _forward_both(inputs, packed, layer_inputs, saved, state_n, output, dropout, gates)
     return as_returned(layout, output, reverse), masks
 
 
 def forward_chain(stack, chain, packed, state_n, output, threads, dropout=None, gates=None, reverse=False):
-    """Forward of a chain: writes state_n, (L, B, n), output, (..., P), and what the chain keeps.
+    """Forward of a chain: writes state_n, (L, B, n), output, (..., P), and the arrays of the chain.
 
     Parameters
     ----------
     chain : Chain
     threads : int
-        What `most_threads` says.
+        The result of `most_threads`.
     reverse : bool
         Whether the sequences are in opposite order; it matters for `gates` alone.
 
@@ -339,7 +365,8 @@ def forward_chain(stack, chain, packed, state_n, output, threads, dropout=None, 
     masks, calls, top = [None] * len(packed), [], len(packed) - 1
     for k, one in enumerate(packed):
         y = output if k == top else inputs[k + 1]
-        calls.append(ForwardCall(one, k, inputs[k], layout.offsets, chain.state_0, state_n, y, chain.saved[k]))
+        call = ForwardCall(one, k, inputs[k], layout.offsets, chain.state_0, state_n, y, chain.saved[k], layout.resets)
+        calls.append(call)
         if k == top or dropout or len(calls) == _core.MOST_CALLS:
             _core.forward(calls, len(calls) > 1, threads)
             if gates is not None:
@@ -352,15 +379,15 @@ def forward_chain(stack, chain, packed, state_n, output, threads, dropout=None, 
     return masks
 
 
-def _forward_both(inputs, packed, of_layers, saved, state_n, output, dropout, gates):
-    """`forward` of a bidirectional stack, whose layers read `of_layers`: writes output, and returns the masks."""
+def _forward_both(inputs, packed, layer_inputs, saved, state_n, output, dropout, gates):
+    """`forward` of a bidirectional stack, whose layers read `layer_inputs`: writes output, and returns the masks."""
     stack, masks = inputs.stack, []
-    for layer, x in enumerate(of_layers):
+    for layer, x in enumerate(layer_inputs):
         masks.append(dropout.mask(layer, 0, x) if layer and dropout else None)
         if masks[layer] is not None:
             dropout.apply(masks[layer], x)
         outputs = _run_both(inputs, packed, layer, x, state_n, saved, gates)
-        join(stack, inputs.layout, outputs, output if layer == stack.num_layers - 1 else of_layers[layer + 1])
+        join(stack, inputs.layout, outputs, output if layer == stack.num_layers - 1 else layer_inputs[layer + 1])
     return masks
 
 
@@ -375,7 +402,7 @@ def backward(inputs, packed, reserve, gradients, dropout=None, masks=None):
         The weights of the forward pass, packed for backward.
     gradients : Gradients
     masks : list, optional
-        What `forward` has returned; made again if not given.
+        The masks that `forward` returned; made again if not given.
 
     Returns
     -------
@@ -387,15 +414,16 @@ def backward(inputs, packed, reserve, gradients, dropout=None, masks=None):
     reverse = is_chain and stack.directions[0]
     if reverse:
         x, d_output = layout.reversed(x), None if d_output is None else layout.reversed(d_output)
-    of_layers, saved = stack.sections(packed, layout, reserve, x)
+        layout = layout.of_direction(reverse)
+    layer_inputs, saved = stack.sections(packed, layout, reserve, x)
     d_x = new_array(layout, stack.I, stack.dtype, reverse)
     if is_chain:
-        chain = Chain(layout, of_layers, inputs.state_0, saved)
+        chain = Chain(layout, layer_inputs, inputs.state_0, saved)
         backward_chain(stack, chain, packed, gradients, d_output, d_x, most_threads(), dropout, masks)
         if reverse:
             POOL.give_back_all([x, d_output])
     else:
-        _backward_both(inputs, packed, of_layers, saved, gradients, d_x, dropout, masks)
+        _backward_both(inputs, packed, layer_inputs, saved, gradients, d_x, dropout, masks)
     return as_returned(layout, d_x, reverse)
 
 
@@ -425,6 +453,7 @@ def backward_chain(
         call = BackwardCall(
             packed[k], k, inputs[k], layout.offsets, chain.state_0, chain.saved[k], d_output, gradients.d_state_n,
             d_input, gradients.d_state_0, gradients.d_weights[k], rows_after, layout.first, sums[k] if sums else None,
+            layout.resets,
         )  # fmt: skip
         calls.append(call)
         if not k or dropout or len(calls) == _core.MOST_CALLS:
@@ -437,18 +466,18 @@ def backward_chain(
         d_output = d_input
 
 
-def _backward_both(inputs, packed, of_layers, saved, gradients, d_x, dropout, masks):
-    """`backward` of a bidirectional stack, whose layers read `of_layers`: writes d_x and the gradients."""
+def _backward_both(inputs, packed, layer_inputs, saved, gradients, d_x, dropout, masks):
+    """`backward` of a bidirectional stack, whose layers read `layer_inputs`: writes d_x and the gradients."""
     stack, layout, d_output = inputs.stack, inputs.layout, gradients.d_output
     for layer in range(stack.num_layers - 1, -1, -1):
-        x = of_layers[layer]
+        x = layer_inputs[layer]
         d_input = POOL.array(layout.shape, stack.output_width, stack.dtype) if layer else d_x
         d_outputs, read = split_directions(stack, layout, d_output), (x, layout.reversed(x))
         d_inputs, calls = (d_input, POOL.array(layout.shape, x.shape[-1], stack.dtype)), []
         for d, k in enumerate((2 * layer, 2 * layer + 1)):
             call = BackwardCall(
                 packed[k], k, read[d], layout.offsets, inputs.state_0, saved[k], d_outputs[d], gradients.d_state_n,
-                d_inputs[d], gradients.d_state_0, gradients.d_weights[k],
+                d_inputs[d], gradients.d_state_0, gradients.d_weights[k], resets=layout.of_direction(d == 1).resets,
             )  # fmt: skip
             calls.append(call)
         _core.backward(calls, False, most_threads())

@@ -1,4 +1,4 @@
-"""What a backward pass needs of its forward pass: the base of the tapes of layers, cells and functions."""
+"""The tape of a forward pass: the base of the tapes of layers, cells and functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastrnn._validation import over_sequences
 
 
 class Tape:
-    """What a backward pass needs of its forward pass; opaque, and never altered by a backward pass.
+    """The saved activations of one forward pass, for its backward passes; opaque, and never altered by them.
 
     The weights are in it as they were, packed for backward. x is in it by reference where it could be read in place,
     with a fingerprint that tells whether it has been changed since. When a tape goes, its memory goes to the pool.

@@ -15,30 +15,32 @@ typedef struct {
     const char *cell;
     int count, stacked;
     ptrdiff_t T, B, I, H, projection;
-    int ragged, peephole;
+    int ragged, peephole, resets;
 } example;
 
 static const example examples[] = {
-    {"units shared", "lstm", 1, 0, 6, 4, 32, 128, 0, 0, 1},
-    {"units shared, projected", "lstm", 1, 0, 6, 4, 32, 128, 48, 0, 1},
-    {"units shared, ragged", "gru", 1, 0, 6, 5, 32, 128, 0, 1, 0},
-    {"sequences shared", "lstm", 1, 0, 5, 64, 16, 16, 0, 0, 0},
-    {"sequences shared, projected", "lstm", 1, 0, 5, 64, 16, 16, 9, 0, 1},
-    {"sequences shared, ragged", "rnn_tanh", 1, 0, 6, 96, 32, 32, 0, 1, 0},
-    {"directions", "gru", 2, 0, 20, 4, 48, 48, 0, 0, 0},
-    {"directions, ragged", "lstm", 2, 0, 20, 5, 48, 48, 0, 1, 0},
-    {"two layers", "lstm", 2, 1, 40, 2, 32, 32, 0, 0, 0},
-    {"two layers, ragged", "rnn_relu", 2, 1, 40, 5, 64, 64, 0, 1, 0},
-    {"two layers, projected", "lstm", 2, 1, 40, 2, 40, 40, 12, 0, 1},
-    {"three layers", "gru", 3, 1, 12, 8, 64, 64, 0, 0, 0},
-    {"five layers, ragged", "lstm", 5, 1, 12, 12, 64, 64, 0, 1, 0},
+    {"units shared", "lstm", 1, 0, 6, 4, 32, 128, 0, 0, 1, 0},
+    {"units shared, projected", "lstm", 1, 0, 6, 4, 32, 128, 48, 0, 1, 1},
+    {"units shared, ragged", "gru", 1, 0, 6, 5, 32, 128, 0, 1, 0, 1},
+    {"units shared, two parts", "gru_reset_before", 1, 0, 6, 5, 32, 128, 0, 1, 0, 1},
+    {"sequences shared", "lstm", 1, 0, 5, 64, 16, 16, 0, 0, 0, 0},
+    {"sequences shared, projected", "lstm", 1, 0, 5, 64, 16, 16, 9, 0, 1, 0},
+    {"sequences shared, ragged", "rnn_tanh", 1, 0, 6, 96, 32, 32, 0, 1, 0, 1},
+    {"sequences shared, two parts", "gru_reset_before", 1, 0, 5, 64, 16, 32, 0, 0, 0, 0},
+    {"directions", "gru", 2, 0, 20, 4, 48, 48, 0, 0, 0, 0},
+    {"directions, ragged", "lstm", 2, 0, 20, 5, 48, 48, 0, 1, 0, 1},
+    {"two layers", "lstm", 2, 1, 40, 2, 32, 32, 0, 0, 0, 0},
+    {"two layers, ragged", "rnn_relu", 2, 1, 40, 5, 64, 64, 0, 1, 0, 0},
+    {"two layers, projected", "lstm", 2, 1, 40, 2, 40, 40, 12, 0, 1, 1},
+    {"three layers", "gru", 3, 1, 12, 8, 64, 64, 0, 0, 0, 0},
+    {"five layers, ragged", "lstm", 5, 1, 12, 12, 64, 64, 0, 1, 0, 0},
 };
 /* Long enough to be asked in. */
 static const example interrupted[] = {
-    {"interrupted, units shared", "lstm", 1, 0, 30, 16, 128, 128, 0, 0, 0},
-    {"interrupted, sequences shared", "gru", 1, 0, 30, 400, 32, 32, 0, 0, 0},
-    {"interrupted, directions", "gru", 2, 0, 30, 16, 128, 128, 0, 0, 0},
-    {"interrupted, three layers", "lstm", 3, 1, 30, 8, 128, 128, 0, 0, 0},
+    {"interrupted, units shared", "lstm", 1, 0, 30, 16, 128, 128, 0, 0, 0, 0},
+    {"interrupted, sequences shared", "gru", 1, 0, 30, 400, 32, 32, 0, 0, 0, 0},
+    {"interrupted, directions", "gru", 2, 0, 30, 16, 128, 128, 0, 0, 0, 0},
+    {"interrupted, three layers", "lstm", 3, 1, 30, 8, 128, 128, 0, 0, 0, 0},
 };
 enum {
     EXAMPLES = sizeof examples / sizeof examples[0],
@@ -104,7 +106,9 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
     ptrdiff_t offsets[MOST_STEPS + 1] = {0};
     for (ptrdiff_t t = 0; t < T; t++) offsets[t + 1] = offsets[t] + (e->ragged ? B - t * (B - 1) / T : B);
     const ptrdiff_t N = offsets[T];
-    const steps s = {T, B, e->ragged ? offsets : NULL};
+    uint8_t resets[1024];
+    for (ptrdiff_t r = 0; r < N && r < 1024; r++) resets[r] = r % 7 == 3;
+    const steps s = {T, B, e->ragged ? offsets : NULL, e->resets ? resets : NULL};
     fastrnn_packed *forward_packed[FASTRNN_MOST_CALLS] = {0}, *backward_packed[FASTRNN_MOST_CALLS] = {0};
     fastrnn_forward_args forward[FASTRNN_MOST_CALLS] = {0};
     fastrnn_backward_args backward[FASTRNN_MOST_CALLS] = {0};
@@ -135,7 +139,7 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
     *from = m.at;
     for (int k = 0; k < e->count; k++) {
         fastrnn_forward_args *f = &forward[k];
-        f->T = T, f->B = B, f->offsets = s.offsets, f->packed = forward_packed[k];
+        f->T = T, f->B = B, f->offsets = s.offsets, f->resets = s.resets, f->packed = forward_packed[k];
         f->x = k && e->stacked ? forward[k - 1].output : x;
         f->output = take(&m, N, P);
         for (int n = 0; n < properties.states; n++) f->state_n[n] = take(&m, B, n ? H : P);
@@ -150,6 +154,7 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
             .T = T,
             .B = B,
             .offsets = s.offsets,
+            .resets = s.resets,
             .packed = backward_packed[k],
             .x = f->x,
             .tape = f->tape,

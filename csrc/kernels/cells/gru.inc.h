@@ -6,15 +6,15 @@
 INLINE void NAME(gru_first)(const NAME(units) * u)
 {
     const ptrdiff_t apart = u->apart;
-    STORE(u->gates, NAME(sigmoid)(v_add(LOAD(u->gates), LOAD(u->recurrent)))); /* 1 */
-    STORE(u->gates + apart, NAME(sigmoid)(v_add(LOAD(u->gates + apart), LOAD(u->recurrent + apart))));
+    STORE(u->gates, NAME(gate)(u->options, v_add(LOAD(u->gates), LOAD(u->recurrent)))); /* 1 */
+    STORE(u->gates + apart, NAME(gate)(u->options, v_add(LOAD(u->gates + apart), LOAD(u->recurrent + apart))));
 }
 INLINE void NAME(gru_second)(const NAME(units) * u)
 {
     const ptrdiff_t apart = u->apart;
     vec h_n = LOAD(u->recurrent + 2 * apart);
-    vec n = NAME(tanh)(v_fma(LOAD(u->gates), h_n, LOAD(u->gates + 2 * apart))); /* 2 */
-    vec h = v_fma(LOAD(u->gates + apart), v_sub(LOAD(u->h_prev), n), n);        /* 3 */
+    vec n = NAME(activation)(u->options, v_fma(LOAD(u->gates), h_n, LOAD(u->gates + 2 * apart))); /* 2 */
+    vec h = v_fma(LOAD(u->gates + apart), v_sub(LOAD(u->h_prev), n), n);                          /* 3 */
     NAME(store_h)(u, h);
     if (u->keep) {
         STORE(u->gates + 2 * apart, n);
@@ -30,7 +30,7 @@ INLINE void NAME(gru_second)(const NAME(units) * u)
 INLINE void NAME(gru_back)(const NAME(units_back) * u)
 {
     const ptrdiff_t apart = u->apart, H = u->H;
-    vec one = v_set1(1);
+
     vec r = LOAD(u->gates), z = LOAD(u->gates + apart), n = LOAD(u->gates + 2 * apart);
     /* In this order, so that it is the same if time is cut here and the last two arrive as one. */
     vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), v_add(LOAD(u->sum), LOAD(u->d_state[0])));
@@ -38,11 +38,11 @@ INLINE void NAME(gru_back)(const NAME(units_back) * u)
     STORE(u->d_state[0], v_mul(d_h, z)); /* 3 */
     vec d_z = v_mul(d_h, v_sub(LOAD(u->h_prev), n));
     vec d_n = v_fnma(d_h, z, d_h);
-    vec d_x_n = v_mul(d_n, v_fnma(n, n, one)); /* 2 */
+    vec d_x_n = NAME(activation_back)(u->options, n, d_n); /* 2 */
     vec d_r = v_mul(d_x_n, LOAD(u->extra));
     STORE(u->d_gates, v_mul(d_x_n, r));
-    STORE(u->d_gates + H, v_mul(d_r, v_fnma(r, r, r))); /* 1 */
-    STORE(u->d_gates + 2 * H, v_mul(d_z, v_fnma(z, z, z)));
+    STORE(u->d_gates + H, NAME(gate_back)(u->options, r, d_r)); /* 1 */
+    STORE(u->d_gates + 2 * H, NAME(gate_back)(u->options, z, d_z));
     STORE(u->d_gates + 3 * H, d_x_n);
 }
 

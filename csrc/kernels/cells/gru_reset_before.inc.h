@@ -5,14 +5,14 @@
  *   3  h_t = n + z (h_{t-1} - n) */
 INLINE void NAME(gru_reset_before_gates)(const NAME(units) * u)
 {
-    vec r = NAME(sigmoid)(LOAD(u->gates)), z = NAME(sigmoid)(LOAD(u->gates + u->apart)); /* 1 */
+    vec r = NAME(gate)(u->options, LOAD(u->gates)), z = NAME(gate)(u->options, LOAD(u->gates + u->apart)); /* 1 */
     STORE(u->gates + u->apart, z);
     STORE(u->gated, v_mul(r, LOAD(u->h_prev)));
     if (u->keep) STORE(u->gates, r);
 }
 INLINE void NAME(gru_reset_before_h)(const NAME(units) * u)
 {
-    vec n = NAME(tanh)(LOAD(u->gates_1)); /* 2 */
+    vec n = NAME(activation)(u->options, LOAD(u->gates_1)); /* 2 */
     if (u->keep) STORE(u->gates_1, n);
     NAME(store_h)(u, v_fma(LOAD(u->gates + u->apart), v_sub(LOAD(u->h_prev), n), n)); /* 3 */
 }
@@ -23,19 +23,19 @@ INLINE void NAME(gru_reset_before_h)(const NAME(units) * u)
  *   1  d_r = d_q h_{t-1}, d_h_{t-1} += d_q r;  d_z_r = d_r r (1 - r), d_z_z = d_z z (1 - z) */
 INLINE void NAME(gru_reset_before_back_h)(const NAME(units_back) * u)
 {
-    vec z = LOAD(u->gates + u->apart), n = LOAD(u->gates_1), one = v_set1(1);
+    vec z = LOAD(u->gates + u->apart), n = LOAD(u->gates_1);
     vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), v_add(LOAD(u->sum), LOAD(u->d_state[0])));
     STORE(u->d_state[0], v_mul(d_h, z)); /* 3 */
     vec d_z = v_mul(d_h, v_sub(LOAD(u->h_prev), n)), d_n = v_fnma(d_h, z, d_h);
-    STORE(u->d_gates + 2 * u->H, v_mul(d_n, v_fnma(n, n, one))); /* 2 */
-    STORE(u->d_gates + u->H, v_mul(d_z, v_fnma(z, z, z)));       /* 1 */
+    STORE(u->d_gates + 2 * u->H, NAME(activation_back)(u->options, n, d_n)); /* 2 */
+    STORE(u->d_gates + u->H, NAME(gate_back)(u->options, z, d_z));           /* 1 */
 }
 INLINE void NAME(gru_reset_before_back_gates)(const NAME(units_back) * u)
 {
     vec r = LOAD(u->gates), d_q = LOAD(u->sum), h_prev = LOAD(u->h_prev);
     STORE(u->h, v_mul(r, h_prev));
     STORE(u->d_state[0], v_fma(d_q, r, LOAD(u->d_state[0]))); /* 1 */
-    STORE(u->d_gates, v_mul(v_mul(d_q, h_prev), v_fnma(r, r, r)));
+    STORE(u->d_gates, NAME(gate_back)(u->options, r, v_mul(d_q, h_prev)));
 }
 
 /* clang-format off */

@@ -14,11 +14,12 @@ INLINE void NAME(lstm_first)(const NAME(units) * u)
         z_i = v_fma(LOAD(u->peephole), c_prev, z_i);
         z_f = v_fma(LOAD(u->peephole + H), c_prev, z_f);
     }
-    vec i = NAME(sigmoid)(z_i), f = NAME(sigmoid)(z_f), g = NAME(tanh)(LOAD(gates + 2 * apart)); /* 1 */
-    vec c = v_fma(f, c_prev, v_mul(i, g));                                                       /* 2 */
+    vec i = NAME(gate)(u->options, z_i), f = NAME(gate)(u->options, z_f),
+        g = NAME(activation)(u->options, LOAD(gates + 2 * apart)); /* 1 */
+    vec c = v_fma(f, c_prev, v_mul(i, g));                         /* 2 */
     STORE(u->state[1], c);
     if (u->peephole) z_o = v_fma(LOAD(u->peephole + 2 * H), c, z_o);
-    STORE(gates + 3 * apart, NAME(sigmoid)(z_o)); /* 3 */
+    STORE(gates + 3 * apart, NAME(gate)(u->options, z_o)); /* 3 */
     if (u->keep) {
         STORE(gates, i);
         STORE(gates + apart, f);
@@ -27,7 +28,7 @@ INLINE void NAME(lstm_first)(const NAME(units) * u)
 }
 INLINE void NAME(lstm_second)(const NAME(units) * u)
 {
-    vec h = v_mul(LOAD(u->gates + 3 * u->apart), NAME(tanh)(LOAD(u->state[1]))); /* 4 */
+    vec h = v_mul(LOAD(u->gates + 3 * u->apart), NAME(unclipped_activation)(u->options, LOAD(u->state[1]))); /* 4 */
     NAME(store_h)(u, h);
 }
 
@@ -39,19 +40,19 @@ INLINE void NAME(lstm_second)(const NAME(units) * u)
 INLINE void NAME(lstm_back)(const NAME(units_back) * u)
 {
     const ptrdiff_t apart = u->apart, H = u->H;
-    vec one = v_set1(1);
+
     vec i = LOAD(u->gates), f = LOAD(u->gates + apart), g = LOAD(u->gates + 2 * apart), o = LOAD(u->gates + 3 * apart);
-    vec tanh_c = NAME(tanh)(LOAD(u->state[1]));
+    vec tanh_c = NAME(unclipped_activation)(u->options, LOAD(u->state[1]));
     vec d_h = NAME(d_h)(u);
     if (u->h) STORE(u->h, v_mul(o, tanh_c));
 
-    vec d_c = v_fma(v_mul(d_h, o), v_fnma(tanh_c, tanh_c, one), LOAD(u->d_state[1])); /* 4 */
-    vec d_z_o = v_mul(v_mul(d_h, tanh_c), v_fnma(o, o, o));                           /* 3 */
+    vec d_c = NAME(unclipped_activation_back)(u->options, tanh_c, v_mul(d_h, o), LOAD(u->d_state[1])); /* 4 */
+    vec d_z_o = NAME(gate_back)(u->options, o, v_mul(d_h, tanh_c));                                    /* 3 */
     if (u->peephole) d_c = v_fma(d_z_o, LOAD(u->peephole + 2 * H), d_c);
-    vec d_c_prev = v_mul(d_c, f);                      /* 2 */
-    vec d_z_i = v_mul(v_mul(d_c, g), v_fnma(i, i, i)); /* 1 */
-    vec d_z_f = v_mul(v_mul(d_c, LOAD(u->state_prev[1])), v_fnma(f, f, f));
-    vec d_z_g = v_mul(v_mul(d_c, i), v_fnma(g, g, one));
+    vec d_c_prev = v_mul(d_c, f);                              /* 2 */
+    vec d_z_i = NAME(gate_back)(u->options, i, v_mul(d_c, g)); /* 1 */
+    vec d_z_f = NAME(gate_back)(u->options, f, v_mul(d_c, LOAD(u->state_prev[1])));
+    vec d_z_g = NAME(activation_back)(u->options, g, v_mul(d_c, i));
     if (u->peephole) d_c_prev = v_fma(d_z_f, LOAD(u->peephole + H), v_fma(d_z_i, LOAD(u->peephole), d_c_prev));
     STORE(u->d_state[1], d_c_prev);
     STORE(u->d_gates, d_z_i);
@@ -63,11 +64,12 @@ INLINE void NAME(lstm_back)(const NAME(units_back) * u)
 enum { NAME(LSTM_BLOCK) = 64 / sizeof(real) };
 
 /* 4, from the tape */
-static void NAME(lstm_recover_h)(ptrdiff_t n, ptrdiff_t H, const real *gates, const real *const *states, real *h)
+static void NAME(lstm_recover_h)(ptrdiff_t n, ptrdiff_t H, const fastrnn_options *options, const real *gates,
+                                 const real *const *states, real *h)
 {
     for (ptrdiff_t r = 0; r < n; r++)
         for (ptrdiff_t j = 0; j < H; j += VL) {
-            NAME(units) u = {.H = H, .lanes = H - j < VL ? (int)(H - j) : VL, .h = h + r * H + j};
+            NAME(units) u = {.H = H, .options = options, .lanes = H - j < VL ? (int)(H - j) : VL, .h = h + r * H + j};
             u.gates = (real *)gates + r * 4 * H + NAME(gate_column)(4, NAME(LSTM_BLOCK), H, j, &u.apart);
             u.state[1] = (real *)states[1] + r * H + j;
             NAME(lstm_second)(&u);

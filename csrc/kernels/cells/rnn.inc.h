@@ -1,17 +1,19 @@
 /* The plain cell (Elman 1990), forward and backward: h_t = tanh(z), or max(0, z). No gates are saved. */
-INLINE void NAME(rnn_tanh)(const NAME(units) * u) { NAME(store_h)(u, NAME(tanh)(LOAD(u->gates))); }
-INLINE void NAME(rnn_relu)(const NAME(units) * u) { NAME(store_h)(u, v_max(v_set1(0), LOAD(u->gates))); }
-
+INLINE void NAME(rnn_tanh)(const NAME(units) * u) { NAME(store_h)(u, NAME(activation)(u->options, LOAD(u->gates))); }
 INLINE void NAME(rnn_tanh_back)(const NAME(units_back) * u)
 {
-    vec h = LOAD(u->kept_h);
-    STORE(u->d_gates, v_mul(NAME(d_h)(u), v_fnma(h, h, v_set1(1))));
+    STORE(u->d_gates, NAME(activation_back)(u->options, LOAD(u->kept_h), NAME(d_h)(u)));
 }
-/* d_z = d_h unless h <= 0, which is h less than the least of normal numbers; so a NaN passes, as in torch. */
+
+INLINE void NAME(rnn_relu)(const NAME(units) * u)
+{
+    NAME(store_h)(u, NAME(relu)(NAME(clipped)(u->options, LOAD(u->gates))));
+}
 INLINE void NAME(rnn_relu_back)(const NAME(units_back) * u)
 {
-    vec least = v_set1(sizeof(real) == sizeof(float) ? (real)FLT_MIN : (real)DBL_MIN);
-    STORE(u->d_gates, v_if_negative(v_sub(LOAD(u->kept_h), least), v_set1(0), NAME(d_h)(u)));
+    vec h = LOAD(u->kept_h), d_z = NAME(relu_back)(h, NAME(d_h)(u));
+    if (u->options) d_z = NAME(within)(v_set1((real)-u->options->clip), v_set1((real)u->options->clip), h, d_z);
+    STORE(u->d_gates, d_z);
 }
 
 enum { NAME(RNN_BLOCK) = 128 / sizeof(real) };

@@ -74,8 +74,10 @@ INLINE void NAME(slstm_back)(const NAME(units_back) * u)
 enum { NAME(SLSTM_BLOCK) = 64 / sizeof(real) };
 
 /* 5, from the tape */
-static void NAME(slstm_recover_h)(ptrdiff_t rows, ptrdiff_t H, const real *gates, const real *const *states, real *h)
+static void NAME(slstm_recover_h)(ptrdiff_t rows, ptrdiff_t H, const fastrnn_options *options, const real *gates,
+                                  const real *const *states, real *h)
 {
+    (void)options;
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t j = 0; j < H; j += VL) {
             const int lanes = H - j < VL ? (int)(H - j) : VL;
