@@ -68,7 +68,7 @@ def past_end(lengths, T):
 def named(output, state_n):
     """The results of a layer by name; the state of a GRU or an RNN is h_n alone."""
     members = state_n if isinstance(state_n, (tuple, list)) else [state_n]
-    return {"output": output} | dict(zip(("h_n", "c_n"), members, strict=False))
+    return {"output": output} | dict(zip(("h_n", "c_n", "n_n", "m_n"), members, strict=False))
 
 
 @dataclass
@@ -178,7 +178,7 @@ class FastrnnBaseline(Fastrnn):
 
     def has(self, kind):
         try:
-            set_up(self, "forward", "float32", Shape(2, 2, 2, 2), kind).call()
+            set_up(self, "forward", "float32", Shape(2, 2, 2, 4), kind).call()
         except (AttributeError, NotImplementedError):
             return False
         return True
@@ -278,6 +278,56 @@ class Reference:
 # ---------------------------------------------------------------------------------------------------
 
 
+def eager_slstm(torch):
+    """A class of one sLSTM layer in PyTorch, which has none: an eager loop over the steps.
+
+    The products with the input are one, before the loop, and the heads of a step are one batched product.
+    """
+    from torch.nn.functional import linear, logsigmoid
+
+    class SLSTM(torch.nn.Module):
+        def __init__(self, I, H, *, num_layers, bidirectional, num_heads, dtype):
+            super().__init__()
+            assert num_layers == 1 and not bidirectional
+            self.num_heads, self.H = num_heads, H
+            shapes = {"weight_ih": (4 * H, I), "weight_hh": (4 * H, H // num_heads), "bias_ih": 4 * H, "bias_hh": 4 * H}
+            for name, shape in shapes.items():
+                self.register_parameter(name + "_l0", torch.nn.Parameter(torch.zeros(shape, dtype=dtype)))
+
+        def recurrent(self):
+            """weight_hh, transposed: (H, 4*H), or of each head (num_heads, S, 4*S)."""
+            heads, S = self.num_heads, self.H // self.num_heads
+            if heads == 1:
+                return self.weight_hh_l0.T
+            return self.weight_hh_l0.view(4, heads, S, S).permute(1, 3, 0, 2).reshape(heads, S, 4 * S)
+
+        def step(self, projected, weight, h, c, n, m):
+            B, heads = len(h), self.num_heads
+            if heads == 1:
+                z = torch.addmm(projected, h, weight)
+            else:
+                of_heads = torch.bmm(h.view(B, heads, -1).transpose(0, 1), weight).view(heads, B, 4, -1)
+                z = projected + of_heads.permute(1, 2, 0, 3).reshape(B, -1)
+            z_i, z_f, z_z, z_o = z.chunk(4, dim=1)
+            a = logsigmoid(z_f) + m
+            m = torch.where(n == 0, z_i, torch.maximum(z_i, a))
+            i, f = torch.exp(z_i - m), torch.exp(a - m)
+            c = f * c + i * torch.tanh(z_z)
+            n = f * n + i
+            return torch.sigmoid(z_o) * (c / n), c, n, m
+
+        def forward(self, x, state=None):
+            projected = linear(x, self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
+            state = (x.new_zeros(x.shape[1], self.H),) * 4 if state is None else tuple(s[0] for s in state)
+            weight, output = self.recurrent(), []
+            for of_step in projected:
+                state = self.step(of_step, weight, *state)
+                output.append(state[0])
+            return torch.stack(output), tuple(s[None] for s in state)
+
+    return SLSTM
+
+
 class Torch:
     """nn.LSTM, and nn.LSTMCell for a step; inference mode is entered once, outside the timing.
 
@@ -299,12 +349,15 @@ class Torch:
     def parameters(self, problem):
         return {name: self.torch.from_numpy(value) for name, value in problem.params.items()}
 
+    def layer_class(self, problem):
+        return eager_slstm(self.torch) if problem.kind.layer == "SLSTM" else getattr(self.torch.nn, problem.kind.layer)
+
     def layer(self, problem):
         """(the layer, the function that runs it, x)."""
         T, _, I, H = problem.sizes
         rnn = self.torch.nn.utils.rnn
         x = self.torch.from_numpy(problem.x)
-        layer = getattr(self.torch.nn, problem.kind.layer)(I, H, dtype=x.dtype, **problem.kind.options(H))
+        layer = self.layer_class(problem)(I, H, dtype=x.dtype, **problem.kind.options(H))
         layer.load_state_dict(self.parameters(problem))
         if problem.lengths is None:
             return layer, partial(layer, x), x
@@ -347,7 +400,9 @@ class Torch:
         return Task(call, results)
 
     def step(self, problem):
-        """A cell for each layer."""
+        """A cell for each layer; of an sLSTM, the layer on one step."""
+        if problem.kind.layer == "SLSTM":
+            return self.step_of_layer(problem)
         _, B, I, H = problem.sizes
         torch, kind, params = self.torch, problem.kind, self.parameters(problem)
         x = torch.from_numpy(problem.x)
@@ -373,6 +428,21 @@ class Torch:
             return {name: tensor.numpy() for name, tensor in named(output, state_n).items()}
 
         return Task(partial(step, x[0]), results, torch.inference_mode)
+
+    def step_of_layer(self, problem):
+        layer, _, x = self.layer(problem)
+        state = None
+
+        def step(x_t):
+            nonlocal state
+            output, state = layer(x_t[None], state)
+            return output[0]
+
+        def results():
+            output = self.torch.stack([step(x_t) for x_t in x])
+            return {name: tensor.numpy() for name, tensor in named(output, state).items()}
+
+        return Task(partial(step, x[0]), results, self.torch.inference_mode)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -464,13 +534,13 @@ def stacked(arrays):
 class BoundModel:
     """The common base of ONNX Runtime and OpenVINO: a compiled model that runs between arrays bound once.
 
-    A subclass compiles a model, and returns a function that runs it on bound input and output arrays. ONNX has no
-    projection.
+    A subclass compiles a model, and returns a function that runs it on bound input and output arrays. ONNX has neither
+    a projection nor an sLSTM.
     """
 
     modules = ()
     dtypes = ("float32",)
-    kinds = tuple(name for name, kind in KINDS.items() if not kind.projected)
+    kinds = tuple(name for name, kind in KINDS.items() if not kind.projected and kind.layer != "SLSTM")
 
     def compile(self, model):
         raise NotImplementedError

@@ -16,7 +16,7 @@ import numpy as np
 MODES = ("forward", "train", "step")
 DTYPES = ("float32", "float64")
 ITEMSIZE = {"float32": 4, "float64": 8}
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "SLSTM": 4}
 
 
 class Shape(NamedTuple):
@@ -30,7 +30,7 @@ class Shape(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of layer: a class of fastrnn and of torch.nn, its options, equal or ragged lengths."""
+    """A kind of layer: a class of fastrnn and of torch.nn (but for SLSTM), its options, equal or ragged lengths."""
 
     title: str
     layer: str = "LSTM"
@@ -38,6 +38,7 @@ class Kind(NamedTuple):
     bidirectional: bool = False
     projected: bool = False  # proj_size is H // 2
     ragged: bool = False
+    heads: int = 1
 
     @property
     def modes(self):
@@ -53,7 +54,8 @@ class Kind(NamedTuple):
     def options(self, H):
         """The constructor's arguments by name, only those that the class has."""
         options = {"num_layers": self.num_layers, "bidirectional": self.bidirectional}
-        return options | ({"proj_size": H // 2} if self.projected else {})
+        options |= {"proj_size": H // 2} if self.projected else {}
+        return options | ({"num_heads": self.heads} if self.layer == "SLSTM" else {})
 
     def output_size(self, H):
         """The length of a step's output, over all directions."""
@@ -66,7 +68,7 @@ class Kind(NamedTuple):
         for of_layer in self.suffixes:
             for suffix in of_layer:
                 shapes["weight_ih" + suffix] = rows, columns
-                shapes["weight_hh" + suffix] = rows, H_out
+                shapes["weight_hh" + suffix] = rows, H_out // self.heads
                 shapes["bias_ih" + suffix] = (rows,)
                 shapes["bias_hh" + suffix] = (rows,)
                 if self.projected:
@@ -93,6 +95,8 @@ KINDS = {
     "lstm-projected": Kind("LSTM, projected to H/2", projected=True),
     "lstm-bidirectional": Kind("LSTM, bidirectional", bidirectional=True),
     "lstm-two-layers": Kind("LSTM, two layers", num_layers=2),
+    "slstm": Kind("sLSTM", "SLSTM"),
+    "slstm-heads": Kind("sLSTM, four heads", "SLSTM", heads=4),
 }
 PLAIN = "lstm"
 

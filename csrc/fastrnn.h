@@ -95,8 +95,10 @@ typedef struct {
     fastrnn_cell cell;
     fastrnn_options options;
     ptrdiff_t I, H, P;
+    ptrdiff_t heads;               /* divides H; 1, or 0, with a projection */
     const void *weight_ih;         /* (G, I) */
-    const void *weight_hh;         /* (G, P) */
+    const void *weight_hh;         /* (G, P / heads): row j of a gate meets the units of h of its own head,
+                                      j / (H / heads). So the recurrence is block-diagonal; 0 or 1 head: dense */
     const void *bias_ih, *bias_hh; /* (G), each may be NULL for zeros */
     const void *weight_hr;         /* (P, H); NULL for no recurrent projection, and then P is H */
     const void *peephole;          /* (peepholes, H), the LSTM's of i, f and o; or NULL */
@@ -156,7 +158,7 @@ typedef struct {
     const void *d_state_n[FASTRNN_MOST_STATES]; /* (B, P) and (B, H), each may be NULL for zeros */
     void *d_x;                                  /* (N, I) written; or NULL */
     void *d_state_0[FASTRNN_MOST_STATES];       /* (B, P) and (B, H) written */
-    void *d_weight_ih, *d_weight_hh;            /* (G, I), (G, P) written */
+    void *d_weight_ih, *d_weight_hh;            /* (G, I), (G, P / heads) written */
     void *d_bias_ih, *d_bias_hh;                /* (G) written; or NULL */
     void *d_weight_hr, *d_peephole;             /* (P, H), (peepholes, H) written if the weight exists */
     /* A long sequence may be computed in several calls of some steps each, the last steps first; the results have the
@@ -213,8 +215,13 @@ fastrnn_status fastrnn_scatter(const fastrnn_ragged *, size_t bytes, const void 
 fastrnn_status fastrnn_reverse(const fastrnn_ragged *, size_t bytes, const void *rows, void *reversed,
                                const fastrnn_interruption *, int threads);
 
-/* y (n) written: sigmoid(x), or tanh(x), as the cells compute them. x and y may be the same array. */
-void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, ptrdiff_t n, const void *x, void *y);
+/* y (n) written: a function of x (n), as the cells compute it. x and y may be the same array. */
+typedef enum {
+    FASTRNN_ACTIVATE_SIGMOID = 0,
+    FASTRNN_ACTIVATE_TANH = 1,
+    FASTRNN_ACTIVATE_LOG_SIGMOID = 2, /* log(sigmoid(x)) */
+} fastrnn_function;
+void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, fastrnn_function, ptrdiff_t n, const void *x, void *y);
 
 /* A hash of `bytes` bytes, by which a change of an array is detected: with a key of random words, different bytes have
  * different hashes with near certainty. It depends on the key and on the processor. */

@@ -1,7 +1,7 @@
 """Fast recurrent layers for NumPy: fused kernels, forward and backward, the same bits on every run.
 
-The layers are `LSTM`, `GRU` and `RNN`; `LSTMCell`, `GRUCell` and `RNNCell` compute one step. `fastrnn.functional` has
-the same on raw arrays, and `fastrnn.reference` in plain NumPy.
+The layers are `LSTM`, `GRU`, `RNN` and `SLSTM`; `LSTMCell`, `GRUCell` and `RNNCell` compute one step.
+`fastrnn.functional` has the same on raw arrays, and `fastrnn.reference` in plain NumPy.
 """
 
 try:

@@ -80,7 +80,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fastrnn_weights:
         fastrnn_cell cell
         fastrnn_options options
-        Py_ssize_t I, H, P
+        Py_ssize_t I, H, P, heads
         const void *weight_ih
         const void *weight_hh
         const void *bias_ih
@@ -152,7 +152,11 @@ cdef extern from "fastrnn.h" nogil:
                                    Py_ssize_t sequence, const fastrnn_interruption *, int threads)
     fastrnn_status fastrnn_reverse(const fastrnn_ragged *, size_t bytes, const void *rows, void *to,
                                    const fastrnn_interruption *, int threads)
-    void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, int use_tanh, Py_ssize_t n, const void *x, void *y)
+    ctypedef enum fastrnn_function:
+        FASTRNN_ACTIVATE_SIGMOID
+        FASTRNN_ACTIVATE_TANH
+        FASTRNN_ACTIVATE_LOG_SIGMOID
+    void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, fastrnn_function, Py_ssize_t n, const void *x, void *y)
     enum:
         FASTRNN_KEY_WORDS
     uint64_t fastrnn_fingerprint(const uint64_t *key, const void *data, size_t bytes)
@@ -376,8 +380,9 @@ cdef int _weights(fastrnn_weights *w, Kernel kernel, tuple weights) except -1:
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = _weight(weights, 4)
     cdef int type_number = _type_of(weight_ih)
     w.cell, w.options = kernel.cell, kernel.options
-    w.I, w.P = weight_ih.shape[1], weight_hh.shape[1]
-    w.H = w.P if weight_hr is None else weight_hr.shape[1]
+    w.I, w.H = weight_ih.shape[1], weight_ih.shape[0] // fastrnn_cell_at(w.cell).gates
+    w.P = w.H if weight_hr is None else weight_hr.shape[0]
+    w.heads = w.P // weight_hh.shape[1]
     w.weight_ih, w.weight_hh = _readable(weight_ih, type_number), _readable(weight_hh, type_number)
     w.bias_ih = _readable(_weight(weights, 2), type_number)
     w.bias_hh = _readable(_weight(weights, 3), type_number)
@@ -1406,10 +1411,13 @@ cdef class PackedSequences:
         return workspace.check(status)
 
 
+cdef dict _functions = {"sigmoid": FASTRNN_ACTIVATE_SIGMOID, "tanh": FASTRNN_ACTIVATE_TANH, "log_sigmoid": FASTRNN_ACTIVATE_LOG_SIGMOID}
+
+
 def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not None, str isa not None):
-    """Write y = sigmoid(x) or tanh(x), as the cells compute them."""
+    """Write y = sigmoid(x), tanh(x) or log_sigmoid(x), as the cells compute them."""
     cdef const fastrnn_isa *kernels = _find(isa)
-    cdef bint use_tanh = {"sigmoid": False, "tanh": True}[function]
+    cdef fastrnn_function number = _functions[function]
     cdef int type_number = _type_of(x)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(x)
     cdef const void *source = _readable(x, type_number)
@@ -1417,7 +1425,7 @@ def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not No
     if x.shape[0] != y.shape[0]:
         raise ValueError(f"y: expected ({x.shape[0]},), got ({y.shape[0]},)")
     with nogil:
-        fastrnn_activate(kernels, _dtype(type_number), use_tanh, n, source, result)
+        fastrnn_activate(kernels, _dtype(type_number), number, n, source, result)
 
 
 # Drawn once in each process, so that no change goes undetected in all processes.

@@ -29,10 +29,11 @@ from fastrnn._engine.arguments import (
     stateless_call,
 )
 from fastrnn._engine.pool import POOL
-from fastrnn._engine.spec import GRU, LSTM, RNN, CellSpec
+from fastrnn._engine.spec import GRU, LSTM, RNN, SLSTM, CellSpec
 from fastrnn._engine.tape import Tape as EngineTape
 from fastrnn._validation import (
     Array,
+    FourStates,
     Nonlinearity,
     RecurrentActivation,
     State,
@@ -58,6 +59,9 @@ __all__ = [
     "rnn",
     "rnn_backward",
     "rnn_forward",
+    "slstm",
+    "slstm_backward",
+    "slstm_forward",
 ]
 
 
@@ -652,6 +656,176 @@ def rnn_backward(
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
     return _backward(RNNTape, tape, d_output, d_state_n)
+
+
+# sLSTM
+
+
+class SLSTMTape(Tape):
+    __slots__ = ()
+    __doc__ = Tape.__doc__
+    spec = SLSTM
+
+
+@names_arguments
+def slstm(
+    x: ArrayLike,
+    state: FourStates | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    """Run an sLSTM over a sequence and keep nothing for a backward pass.
+
+    The sLSTM is an LSTM whose input gate is an exponential. With rows of the weights in the order i, f, z, o, step t
+    computes ::
+
+        a   = bias_ih + bias_hh + x_t @ weight_ih.T + h_(t-1) @ weight_hh.T
+        l   = log(sigmoid(a_f)) + m_(t-1)
+        m_t = max(a_i, l)
+        i   = exp(a_i - m_t)
+        f   = exp(l - m_t)
+        z   = tanh(a_z)
+        o   = sigmoid(a_o)
+        c_t = f * c_(t-1) + i * z
+        n_t = f * n_(t-1) + i
+        h_t = o * c_t / n_t
+
+    where n_(t-1) is 0, the state is empty: m_t is a_i, and f is 0. The stabilizer m keeps the exponentials from
+    overflowing: c and n are the sums of the paper times exp(-m), which cancels in h.
+
+    The recurrence is block-diagonal. Each of `num_heads` heads has S = H/num_heads hidden units: row j of each gate in
+    `weight_hh` belongs to head j // S, and multiplies the S numbers of that head in h_(t-1). The shape of `weight_hh`
+    decides their number.
+
+    Parameters
+    ----------
+    x : array_like, (T, B, I)
+        The input. T, B and I may be 0.
+    state : tuple (h_0, c_0, n_0, m_0) of array_like, (B, H) each, or None
+        The state before the first step; None, for the tuple or for a member of it, means zeros. A member of (1, H) is
+        one for all sequences.
+    weight_ih : array_like, (4*H, I), float32 or float64
+        Its dtype is that of the computation and of everything returned.
+    weight_hh : array_like, (4*H, H/num_heads)
+    bias_ih, bias_hh : array_like, (4*H,), optional
+        Default: no bias.
+    lengths : array_like of int, (B,), optional
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
+    resets : array_like of bool, (T, B), optional
+        The steps before which the states of a sequence become zeros, not those passed in; no gradient passes there. A
+        flag at t separates t from t - 1, also where a sequence is read from its end. Default: none.
+    reverse : bool, default False
+        Whether each sequence is read from its end to its beginning. `output` stays where its input is.
+
+    Returns
+    -------
+    output : ndarray, (T, B, H)
+        h_t of every step; zero beyond a sequence's length.
+    state_n : tuple (h_n, c_n, n_n, m_n) of ndarray, (B, H) each
+        The state after each sequence's last step.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a dtype that cannot be cast, or `weight_ih` one that is not float32 or
+        float64.
+    ValueError
+        If a shape does not fit. The message starts with the argument's name.
+
+    See Also
+    --------
+    slstm_forward : the same numbers, bit for bit, with a tape for the gradients.
+
+    Notes
+    -----
+    The equations are those of [1]_, section 2.2, with the sigmoid as the activation of the forget gate.
+
+    .. [1] M. Beck and others, "xLSTM: Extended Long Short-Term Memory", arXiv:2405.04517, 2024.
+    """
+    return _infer(SLSTM, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse)
+
+
+@names_arguments
+def slstm_forward(
+    x: ArrayLike,
+    state: FourStates | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+) -> tuple[Array, tuple[Array, Array, Array, Array], SLSTMTape]:
+    """Run an sLSTM over a sequence and keep a tape for `slstm_backward`.
+
+    Parameters
+    ----------
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, lengths, resets, reverse
+        As in `slstm`.
+
+    Returns
+    -------
+    output, state_n
+        As in `slstm`, the same bits.
+    tape : SLSTMTape
+        For `slstm_backward`. Tapes are independent of each other. The weights may be changed before the
+        backward pass, `x` may not.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `slstm`.
+    """
+    return _forward(SLSTMTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse)
+
+
+def slstm_backward(
+    tape: SLSTMTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: FourStates | None = None,
+) -> tuple[Array, tuple[Array, Array, Array, Array], dict[str, Array]]:
+    """The gradients of a loss through one `slstm_forward`.
+
+    They are those of the equations, the stabilizer included: where a_i and l are equal, that of their maximum goes to
+    a_i. May be called any number of times with one tape, with the same or with other arguments.
+
+    Parameters
+    ----------
+    tape : SLSTMTape
+        What `slstm_forward` returned.
+    d_output : array_like, (T, B, H), optional
+        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        Default: zeros.
+    d_state_n : tuple (d_h_n, d_c_n, d_n_n, d_m_n) of array_like, (B, H) each, optional
+        The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
+
+    Returns
+    -------
+    d_x : ndarray, (T, B, I)
+        Zero beyond a sequence's length.
+    d_state : tuple (d_h_0, d_c_0, d_n_0, d_m_0) of ndarray, (B, H) each
+        Of a state (1, H) for all sequences the sum over them, (1, H): in float64, from the first to the last, then
+        rounded.
+    d_params : dict of ndarray
+        "weight_ih" (4*H, I), "weight_hh" (4*H, H/num_heads), and "bias_ih", "bias_hh" (4*H,) of those biases that
+        were given.
+
+    Raises
+    ------
+    TypeError
+        If `tape` is not a tape of `slstm_forward`, or a dtype cannot be cast.
+    ValueError
+        If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
+    """
+    return _backward(SLSTMTape, tape, d_output, d_state_n)
 
 
 # Any number of layers and directions, with nothing kept but arrays

@@ -18,6 +18,7 @@ from fastrnn._engine.tape import Tape
 from fastrnn._parametrized import Activated, Clipped, Given, Parametrized, Returned
 from fastrnn._validation import (
     Array,
+    FourStates,
     Nonlinearity,
     RecurrentActivation,
     State,
@@ -41,7 +42,7 @@ from fastrnn._validation import (
 from fastrnn.parameters import Parameters
 from fastrnn.stream import Stream
 
-__all__ = ["GRU", "LSTM", "RNN"]
+__all__ = ["GRU", "LSTM", "RNN", "SLSTM"]
 
 
 class LayerTape(Tape):
@@ -157,8 +158,9 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             or more axes is refused: stack it.
         state : tuple (h_0, c_0) of array_like, or h_0 for a GRU or an RNN, optional
             The state before the first step, (num_layers*D, B, H_out), and c_0 (num_layers*D, B, H), or without B as
-            x is. D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if there is one, else H. A member may
-            be None. With a B of 1 it is one state for all sequences, as a learned initial state is. Default: zeros.
+            x is; of an SLSTM (h_0, c_0, n_0, m_0). D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if
+            there is one, else H. A member may be None. With a B of 1 it is one state for all sequences, as a learned
+            initial state is. Default: zeros.
         lengths : array_like of int, (B,), optional
             Steps of each sequence, 0 to T, in any order; values of x beyond them are ignored. The reverse
             direction begins at each sequence's own end. Default: T.
@@ -262,9 +264,9 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             the backward pass, `x` may not.
         gates : list of dict of ndarray, only with `return_gates`
             For each layer and direction, in the order of `state`, its gates at every step: "i", "f", "g", "o" and
-            "c" of an LSTM, "r", "z" and "n" of a GRU, after their activations, (T, B, H); and "h", the output of that
-            layer before any `dropout`, (T, B, H_out). Each in the axes of `output`, zero beyond a sequence's length,
-            and a copy.
+            "c" of an LSTM, "r", "z" and "n" of a GRU, "i", "f", "z", "o", "c", "n" and "m" of an SLSTM, after their
+            activations, (T, B, H); and "h", the output of that layer before any `dropout`, (T, B, H_out). Each in the
+            axes of `output`, zero beyond a sequence's length, and a copy.
 
         Raises
         ------
@@ -682,3 +684,60 @@ class RNN(Recurrent[ArrayLike, Array], Clipped, spec=spec.RNN):
     def nonlinearity(self) -> str:
         """The activation, "tanh" or "relu"."""
         return self._options["nonlinearity"]
+
+
+class SLSTM(Recurrent[FourStates, tuple[Array, Array, Array, Array]], spec=spec.SLSTM):
+    """A layer of sLSTM, or a stack of them: the LSTM with exponential gates and heads of the xLSTM.
+
+    See `fastrnn.functional.slstm` for the equations and their source. The state is (h, c, n, m).
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
+        As for `LSTM`.
+    num_heads : int, default 1
+        Heads, which divide `hidden_size`: each sees its own H/num_heads numbers of h_(t-1) alone.
+
+    Attributes
+    ----------
+    params : Parameters
+        weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H/num_heads), bias_ih_l0 (4*H,), bias_hh_l0 (4*H,); then the same with
+        the suffix _l0_reverse if there is one; and then those of layer 1 with (4*H, D*H) for weight_ih_l1, and so on.
+        Rows are in the order i, f, z, o, and in each of these in the order of the heads.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> layer = fastrnn.SLSTM(64, 128, num_heads=4, rng=0)
+    >>> output, (h_n, c_n, n_n, m_n) = layer(np.zeros((25, 16, 64)))
+    >>> output.shape, n_n.shape, layer.params["weight_hh_l0"].shape
+    ((25, 16, 128), (1, 16, 128), (512, 32))
+    """
+
+    @names_arguments
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        num_heads: int = 1,
+        reverse: bool = False,
+        dtype: DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self._construct(locals())
+
+    @property
+    def num_heads(self) -> int:
+        """Heads, each with a recurrence of its own."""
+        return self._options["num_heads"]

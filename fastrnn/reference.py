@@ -643,13 +643,13 @@ def slstm_step(weights, x_t, state_prev):
     # (5) the output
     o = sigmoid(z_o)
     h_t = o * (c_t / n_t)
-    return [h_t, c_t, n_t, m_t], (x_t, (z_f, keeps), h_prev, c_prev, n_prev, i, f, g, o, c_t, n_t)
+    return [h_t, c_t, n_t, m_t], (x_t, (z_f, keeps), h_prev, c_prev, n_prev, i, f, g, o, c_t, n_t, m_t)
 
 
 def slstm_step_backward(weights, d_weights, saved, d_state_t):
     """d_h, d_c, d_n, d_m -> d_x_t (B, I), and d_h_prev, d_c_prev, d_n_prev, d_m_prev, all (B, H)."""
     d_h, d_c, d_n, d_m = d_state_t
-    x_t, (z_f, keeps), h_prev, c_prev, n_prev, i, f, g, o, c_t, n_t = saved
+    x_t, (z_f, keeps), h_prev, c_prev, n_prev, i, f, g, o, c_t, n_t, _ = saved
     # (5) the output
     d_o = d_h * (c_t / n_t)
     d_c = d_c + d_h * o / n_t

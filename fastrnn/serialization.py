@@ -57,7 +57,7 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
         its permissions, and with its owner and group as far as the system allows. If `path` is a symbolic link, the
         link stays and the file it points to is replaced, or made. Other hard links to the file keep the content
         before.
-    layer : LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell
+    layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell or RNNCell
         It may be frozen, which the file does not keep. `params` are written bit for bit.
 
     Raises
@@ -115,7 +115,7 @@ def load(path: str | os.PathLike[str]) -> Layer:
 
     Returns
     -------
-    layer : LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell
+    layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell or RNNCell
         Of the saved layer's class, made with the same arguments, with the same bits in `params`; not frozen. It has
         nothing to do with the file any more.
 

@@ -63,7 +63,7 @@ class Stream(_core.Steps, Generic[Given, Returned]):
 
     @property
     def state(self) -> Returned:
-        """(h, c), or h of a GRU or an RNN: copies, (num_layers, B, ...) or (num_layers, ...).
+        """(h, c), (h, c, n, m) of an SLSTM, or h of a GRU or an RNN: copies, (num_layers, B, ...) or (num_layers, ...).
 
         It can be assigned to, also (num_layers, 1, ...) for all sequences.
         """

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 import fastrnn
 from fastrnn import reference
 
-CLASSES = (fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN)
+CLASSES = (fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN, fastrnn.SLSTM)
+STATES = {fastrnn.LSTM: "hc", fastrnn.SLSTM: "hcnm"}
 
 # Options of layers that are arguments of the reference, too.
 OPTIONS = ("nonlinearity", "reset_after", "recurrent_activation", "activation", "clip")
@@ -26,7 +27,7 @@ def layers(draw_one, **fixed):
         "batch_first": draw_one(st.booleans()),
         "bidirectional": draw_one(st.booleans()),
     }
-    if cls is not fastrnn.RNN:
+    if cls in (fastrnn.LSTM, fastrnn.GRU):
         options["recurrent_activation"] = draw_one(st.sampled_from(["sigmoid", "hard_sigmoid_fifth"]))
         options["clip"] = draw_one(st.sampled_from([None, 1.5]))
     hidden_size = draw_one(st.sampled_from([1, 3, 17]))
@@ -37,9 +38,17 @@ def layers(draw_one, **fixed):
         options["reset_after"] = draw_one(st.booleans())
     if cls is fastrnn.RNN:
         options["nonlinearity"] = draw_one(st.sampled_from(["tanh", "relu"]))
+    if cls is fastrnn.SLSTM:
+        options["num_heads"] = draw_one(st.integers(1, 3))
+        hidden_size *= options["num_heads"]
     rng = draw_one(st.integers(0, 2**32))
     input_size = draw_one(st.sampled_from([1, 2, 9]))
     return cls(input_size, hidden_size, **(options | fixed), dtype=np.float64, rng=rng)
+
+
+def states_of(layer):
+    """The letters of its states."""
+    return STATES.get(type(layer), "h")
 
 
 def members(state):
@@ -50,9 +59,10 @@ def state_like(layer, B, seed):
     """A state, or the gradient of one, of a batch of B."""
     layers = layer.num_layers * (1 + layer.bidirectional)
     h = draw(seed, layers, B, getattr(layer, "proj_size", 0) or layer.hidden_size, dtype=layer.dtype)
-    if not isinstance(layer, fastrnn.LSTM):
-        return h
-    return h, draw(seed + 1, layers, B, layer.hidden_size, dtype=layer.dtype)
+    others = [draw(seed + k, layers, B, layer.hidden_size, dtype=layer.dtype) for k in range(1, len(states_of(layer)))]
+    if len(others) == 3:
+        others[1] += 2  # a normalizer is a sum of positive numbers
+    return (h, *others) if others else h
 
 
 def results(layer, x, state, lengths, d_output, d_state_n, **options):
@@ -60,8 +70,8 @@ def results(layer, x, state, lengths, d_output, d_state_n, **options):
     output, state_n, tape = layer.forward(x, state, lengths, **options)
     d_x, d_state, d_params = layer.backward(tape, d_output, d_state_n)
     named = {"output": output, "d_x": d_x}
-    named |= dict(zip(("h_n", "c_n"), members(state_n)))
-    named |= dict(zip(("d_h_0", "d_c_0"), members(d_state)))
+    for name, after, d_before in zip(states_of(layer), members(state_n), members(d_state), strict=True):
+        named |= {f"{name}_n": after, f"d_{name}_0": d_before}
     return named | {f"d_{name}": array for name, array in d_params.items()}
 
 
@@ -117,16 +127,18 @@ def reference_results(layer, x, state, lengths, d_output, d_state_n):
             d_params |= {f"d_{n}_l{k}{direction}": g for n, g in d_weights.items()}
         d_y = d_x
     named = {"output": turn(layer, np.concatenate(outputs[-1], axis=-1)), "d_x": turn(layer, d_y)}
-    named |= dict(zip(("h_n", "c_n"), map(np.stack, zip(*states_n))))
-    named |= dict(zip(("d_h_0", "d_c_0"), map(np.stack, zip(*(d_state[at] for at in sorted(d_state))))))
+    d_states = [d_state[at] for at in sorted(d_state)]
+    for name, after, d_before in zip(states_of(layer), zip(*states_n), zip(*d_states), strict=True):
+        named |= {f"{name}_n": np.stack(after), f"d_{name}_0": np.stack(d_before)}
     return named | {f"d_{n}": d_params[f"d_{n}"] for n in layer.params}
 
 
-# The gates of a step and the LSTM's cell state: their names, and the arrays among those that the reference has saved.
+# The gates of a step and the states other than h: their names, and the arrays among those that the reference has saved.
 SAVED_GATES = {
     fastrnn.LSTM: ("ifgoc", lambda saved: (*saved[4:8], saved[1][4])),
     fastrnn.GRU: ("rzn", lambda saved: saved[4:7]),
     fastrnn.RNN: ("", lambda saved: ()),
+    fastrnn.SLSTM: ("ifzocnm", lambda saved: saved[5:12]),
 }
 
 

@@ -100,6 +100,16 @@ static void *given(const char *name, int layer, ptrdiff_t rows, ptrdiff_t column
     return data;
 }
 
+/* Makes n_0 of numbers from [-scale, scale): positive, as a sum of positive numbers is, or 0 in the first column. */
+static void make_normalizer(void *data, ptrdiff_t rows, ptrdiff_t columns, size_t element, double scale)
+{
+    for (ptrdiff_t k = 0; k < rows * columns; k++)
+        if (element == sizeof(float))
+            ((float *)data)[k] = k % columns ? ((float *)data)[k] + (float)(2 * scale) : 0;
+        else
+            ((double *)data)[k] = k % columns ? ((double *)data)[k] + 2 * scale : 0;
+}
+
 /* An output array, filled with NaN to detect numbers that are not written. */
 static void *room(const char *name, int layer, ptrdiff_t rows, ptrdiff_t columns, size_t element)
 {
@@ -139,7 +149,7 @@ typedef struct {
     ptrdiff_t T, B, I, H;
 } shape;
 
-enum { PEEPHOLE = 1, RAGGED = 2, STACKED = 4, TINY = 8, RESETS = 16 };
+enum { PEEPHOLE = 1, RAGGED = 2, STACKED = 4, TINY = 8, RESETS = 16, HEADS = 32 /* three */ };
 /* The largest power of two for which sums of n products stay moderate. */
 static double bound(ptrdiff_t n)
 {
@@ -173,11 +183,12 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     const size_t e = dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
     const int stacked = (options & STACKED) != 0, ragged = (options & RAGGED) != 0;
     const ptrdiff_t T = s.T, B = s.B, H = s.H, P = projection ? projection : H, G = properties.gates * H;
+    const ptrdiff_t heads = options & HEADS ? 3 : 1, S = P / heads;
     char problem[96];
-    snprintf(problem, sizeof problem, "%s.%s.T%td.B%td.I%td.H%td.P%td.b%d.x%d%s%s%s%s%s", properties.name,
+    snprintf(problem, sizeof problem, "%s.%s.T%td.B%td.I%td.H%td.P%td.b%d.x%d%s%s%s%s%s%s", properties.name,
              e == sizeof(float) ? "f32" : "f64", T, B, s.I, H, projection, biases, layers,
              options & PEEPHOLE ? ".peephole" : "", ragged ? ".ragged" : "", stacked ? ".stacked" : "",
-             options & TINY ? ".tiny" : "", options & RESETS ? ".resets" : "");
+             options & TINY ? ".tiny" : "", options & RESETS ? ".resets" : "", heads > 1 ? ".heads" : "");
     const double scale = options & TINY ? (e == sizeof(float) ? 0x1p-75 : 0x1p-520) : 1;
     seed = 1;
 
@@ -201,9 +212,9 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     for (int k = 0; k < layers; k++) {
         const ptrdiff_t I = stacked && k > 0 ? P : s.I;
         fastrnn_weights *w = &weights[k];
-        w->cell = cell, w->I = I, w->H = H, w->P = P;
+        w->cell = cell, w->I = I, w->H = H, w->P = P, w->heads = heads;
         w->weight_ih = given("weight_ih", k, G, I, e, bound(I + P));
-        w->weight_hh = given("weight_hh", k, G, P, e, bound(I + P));
+        w->weight_hh = given("weight_hh", k, G, S, e, bound(I + P));
         w->bias_ih = biases & 1 ? given("bias_ih", k, 1, G, e, 0.5 * scale) : NULL;
         w->bias_hh = biases & 2 ? given("bias_hh", k, 1, G, e, 0.5 * scale) : NULL;
         w->weight_hr = projection ? given("weight_hr", k, P, H, e, bound(H)) : NULL;
@@ -212,8 +223,11 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
         fastrnn_forward_args *f = &forward[k];
         f->T = T, f->B = B, f->offsets = ragged ? offsets : NULL, f->resets = flags ? resets : NULL;
         f->x = stacked && k > 0 ? forward[k - 1].output : given("x", k, N, I, e, scale);
-        for (int n = 0; n < properties.states; n++)
-            f->state_0[n] = given(label("%s_0", names[n]), k, B, n ? H : P, e, scale);
+        for (int n = 0; n < properties.states; n++) {
+            char *state = given(label("%s_0", names[n]), k, B, n ? H : P, e, scale);
+            if (*names[n] == 'n') make_normalizer(state, B, H, e, scale);
+            f->state_0[n] = state;
+        }
         f->output = room("output", k, N, P, e);
         for (int n = 0; n < properties.states; n++)
             f->state_n[n] = room(label("%s_n", names[n]), k, B, n ? H : P, e);
@@ -247,7 +261,7 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
         for (int n = 0; n < properties.states; n++)
             b->d_state_0[n] = room(label("d_%s_0", names[n]), layer, B, n ? H : P, e);
         b->d_weight_ih = room("d_weight_ih", layer, G, w->I, e);
-        b->d_weight_hh = room("d_weight_hh", layer, G, P, e);
+        b->d_weight_hh = room("d_weight_hh", layer, G, S, e);
         b->d_bias_ih = w->bias_ih ? room("d_bias_ih", layer, 1, G, e) : NULL;
         b->d_bias_hh = w->bias_hh ? room("d_bias_hh", layer, 1, G, e) : NULL;
         b->d_weight_hr = w->weight_hr ? room("d_weight_hr", layer, P, H, e) : NULL;
@@ -273,21 +287,22 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     free_arrays();
 }
 
-static void activate(const fastrnn_isa *isa, fastrnn_dtype dtype, int use_tanh, int values)
+static void activate(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_function function, int values)
 {
+    static const char *const names[] = {"sigmoid", "tanh", "log_sigmoid"};
     enum { MAGNITUDES = 40, EACH = 101 }; /* bounds from 2^-30 to 2^9 */
     const size_t e = dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
     char problem[32];
-    snprintf(problem, sizeof problem, "%s.%s", use_tanh ? "tanh" : "sigmoid", e == sizeof(float) ? "f32" : "f64");
+    snprintf(problem, sizeof problem, "%s.%s", names[function], e == sizeof(float) ? "f32" : "f64");
     seed = 1;
     double magnitude = 0x1p-30;
     for (int k = 0; k < MAGNITUDES; k++, magnitude *= 2) {
         const void *x = given("x", k, 1, EACH, e, magnitude);
         void *y = room("y", k, 1, EACH, e), *nearest = room("nearest", k, 1, EACH, e);
         enter_caller();
-        fastrnn_activate(isa, dtype, use_tanh, EACH, x, y);
+        fastrnn_activate(isa, dtype, function, EACH, x, y);
         leave_caller(problem);
-        fastrnn_activate(isa, dtype, use_tanh, EACH, x, nearest);
+        fastrnn_activate(isa, dtype, function, EACH, x, nearest);
         if (memcmp(y, nearest, EACH * e)) die("the rounding mode shows", problem);
     }
     write_arrays(fastrnn_isa_name(isa), problem, values);
@@ -326,8 +341,9 @@ static void run_all(const fastrnn_isa *isa, int values)
     const fastrnn_cell lstm = fastrnn_find_cell("lstm");
     for (int d = 0; d < 2; d++) {
         const fastrnn_dtype dtype = d ? FASTRNN_F64 : FASTRNN_F32;
-        activate(isa, dtype, 0, values);
-        activate(isa, dtype, 1, values);
+        activate(isa, dtype, FASTRNN_ACTIVATE_SIGMOID, values);
+        activate(isa, dtype, FASTRNN_ACTIVATE_TANH, values);
+        activate(isa, dtype, FASTRNN_ACTIVATE_LOG_SIGMOID, values);
         for (fastrnn_cell cell = 0; fastrnn_cell_at(cell).name; cell++) {
             for (int k = 0; k < SHAPES; k++) run(isa, cell, dtype, shapes[k], 0, k % 4, 1, 0, values);
             run(isa, cell, dtype, (shape){7, 13, 6, 11}, 0, 3, 1, RAGGED, values);
@@ -337,6 +353,9 @@ static void run_all(const fastrnn_isa *isa, int values)
             run(isa, cell, dtype, (shape){6, 9, 12, 13}, 0, 3, 1, TINY, values);
             run(isa, cell, dtype, (shape){9, 7, 6, 19}, 0, 3, 3, STACKED | RAGGED | RESETS, values);
             run(isa, cell, dtype, (shape){8, 5, 7, 40}, 0, 3, 2, RESETS, values);
+            run(isa, cell, dtype, (shape){4, 3, 5, 6}, 0, 3, 1, HEADS, values);
+            run(isa, cell, dtype, (shape){4, 16, 5, 96}, 0, 3, 1, HEADS, values);
+            run(isa, cell, dtype, (shape){9, 6, 5, 51}, 0, 3, 2, HEADS | STACKED | RAGGED, values);
         }
         run(isa, lstm, dtype, (shape){4, 24, 30, 64}, 0, 3, 1, 0, values);  /* enough for a team */
         run(isa, lstm, dtype, (shape){1, 15, 2100, 3}, 0, 3, 1, 0, values); /* parts of a sum: over inputs, */

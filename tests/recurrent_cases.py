@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 CELLS = {"lstm": 4, "gru": 3, "rnn": 1}  # and how many gates they have
-GATES = CELLS | {"slstm": 4}  # of the cells that the reference has
+GATES = CELLS | {"slstm": 4}  # of all cells
 STATES = {"lstm": "hc", "gru": "h", "rnn": "h", "slstm": "hcnm"}
 BIASES = ("bias_ih", "bias_hh")
 RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")

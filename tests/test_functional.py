@@ -8,7 +8,20 @@ from hypothesis import strategies as st
 import fastrnn
 from depth import DEPTH
 from fastrnn import functional, reference
-from recurrent_cases import BIASES, CELLS, alone, as_tuple, cases, draw, infer, of_cell, run, turned, with_beyond
+from recurrent_cases import (
+    BIASES,
+    GATES,
+    STATES,
+    alone,
+    as_tuple,
+    cases,
+    draw,
+    infer,
+    of_cell,
+    run,
+    turned,
+    with_beyond,
+)
 
 # Relative to the largest number of an array, or to one.
 TOLERANCE = {np.float32: 4e-6, np.float64: 2e-14}
@@ -46,8 +59,13 @@ OF_CELL = {
         {"nonlinearity": "relu"},
         {"nonlinearity": "relu", "lengths": "drawn", "reverse": True},
     ],
+    "slstm": [
+        {"empty": [0]},
+        {"num_heads": 2, "resets": "drawn"},
+        {"num_heads": 4, "lengths": "drawn", "reverse": True, "resets": "drawn"},
+    ],
 }
-CASES = [(cell, options) for cell in CELLS for options in [*OPTIONS, *OF_CELL[cell]]]
+CASES = [(cell, options) for cell in GATES for options in [*OPTIONS, *OF_CELL[cell]]]
 # Around the widths of a vector, a block and a tile, and large enough for chunks and for two threads.
 SIZES = [
     (1, 1, 1, 1),
@@ -68,6 +86,8 @@ def drawn(cell, T, B, I, H, *, seed=0, dtype=np.float32, **options):
         options["resets"] = rng.random((T, B)) < 0.3
     if options.get("P"):
         options["P"] = min(options["P"], H + 3)
+    if options.get("num_heads"):
+        options["num_heads"] = max(n for n in range(1, options["num_heads"] + 1) if H % n == 0)
     return draw(rng, cell, T, B, I, H, dtype=dtype, **options)
 
 
@@ -123,7 +143,7 @@ def test_ragged_batches_of_several_chunks(T, B, H, dtype, threads, num_threads):
     assert infer(functional, case)[0].tobytes() == run(functional, case)["output"].tobytes()
 
 
-@given(case=cases(relu=False), dtype=st.sampled_from([np.float32, np.float64]))
+@given(case=cases(cells=GATES, relu=False), dtype=st.sampled_from([np.float32, np.float64]))
 @settings(max_examples=200 * DEPTH, deadline=None)
 def test_any_options(case, dtype):
     assert_close(converted(case, dtype))
@@ -148,12 +168,12 @@ def test_bits_of_threads_and_instruction_sets(every_isa, cell, options, dtype):
 def test_bits_of_inference_and_training(cell, options):
     case = drawn(cell, 9, 6, 5, 36, **options)
     trained = list(run(functional, case).items())
-    results = {name: array for name, array in trained if name in ("output", "h_n", "c_n")}
+    results = {name: array for name, array in trained if name == "output" or name.endswith("_n")}
     assert_same(dict(zip(results, infer(functional, case), strict=True)), results)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", GATES)
 def test_a_ragged_sequence_alone(cell, reverse):
     """Each sequence has the same bits as alone."""
     case = drawn(cell, 11, 9, 6, 33, lengths="drawn", reverse=reverse)
@@ -163,11 +183,12 @@ def test_a_ragged_sequence_alone(cell, reverse):
         for name in ("output", "d_x"):
             assert results[name][:length, b].tobytes() == expected[name].tobytes(), name
             assert not results[name][length:, b].any()
-        for name in {"h_n", "c_n", "d_h_0", "d_c_0"} & set(expected):
-            assert results[name][b].tobytes() == expected[name].tobytes(), name
+        for state in STATES[cell]:
+            for name in (f"{state}_n", f"d_{state}_0"):
+                assert results[name][b].tobytes() == expected[name].tobytes(), name
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", GATES)
 def test_ragged_is_padded(cell):
     """Lengths that are all T change no bit; the values of the padding change no bit."""
     case = drawn(cell, 6, 5, 4, 20)
@@ -181,7 +202,7 @@ def test_ragged_is_padded(cell):
 
 
 @pytest.mark.parametrize("lengths", [None, "drawn"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", GATES)
 def test_reverse_is_the_turned_input(cell, lengths):
     case = drawn(cell, 8, 5, 4, 20, lengths=lengths, reverse=True)
     there = case._replace(
@@ -192,7 +213,7 @@ def test_reverse_is_the_turned_input(cell, lengths):
     assert_same(run(functional, case), expected)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", GATES)
 def test_the_rest_of_a_batch_does_not_matter(cell):
     case = drawn(cell, 5, 23, 6, 33)
     results = run(functional, case)

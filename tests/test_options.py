@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 import fastrnn
 from depth import DEPTH
 from fastrnn._engine.pool import POOL
-from layer_cases import CLASSES, draw, layers, members, reference_gates, reference_results, results, state_like
+from layer_cases import (
+    CLASSES,
+    draw,
+    layers,
+    members,
+    reference_gates,
+    reference_results,
+    results,
+    state_like,
+    states_of,
+)
 
 
 def case_of(layer, T, B, lengths=None, seed=1):
@@ -43,6 +53,7 @@ def one_of_each(**options):
     yield fastrnn.GRU(5, 7, **options, rng=1)
     yield fastrnn.RNN(5, 7, **options, rng=1)
     yield fastrnn.RNN(5, 7, nonlinearity="relu", **options, rng=1)
+    yield fastrnn.SLSTM(5, 8, num_heads=2, **options, rng=1)
 
 
 @given(layer=layers(), data=st.data(), T=st.sampled_from([4, 1, 3, 0]), B=st.sampled_from([3, 1, 9, 0]))
@@ -60,7 +71,7 @@ def test_every_way_gives_the_same_bits(layer, data, T, B):
     x, state, _, d_output, d_state_n = case = case_of(layer, T, B, lengths)
     expected = results(layer, *case)
     output, state_n = layer(x, state, lengths)
-    forward = {"output": output} | dict(zip(("h_n", "c_n"), members(state_n)))
+    forward = {"output": output} | {f"{n}_n": s for n, s in zip(states_of(layer), members(state_n), strict=True)}
     assert_same(forward, {name: expected[name] for name in forward})
 
     every = data.draw(st.integers(1, T + 2))
@@ -101,7 +112,7 @@ def test_gates_are_copies_and_change_nothing(layer, data, T, B):
         array[...] = np.nan
     d_x, _, d_params = layer.backward(tape, d_output, d_state_n)
     found = {"output": output, "d_x": d_x} | {f"d_{name}": array for name, array in d_params.items()}
-    found |= dict(zip(("h_n", "c_n"), members(state_n)))
+    found |= {f"{name}_n": s for name, s in zip(states_of(layer), members(state_n), strict=True)}
     assert_same(found, {name: expected[name] for name in found})
 
 
@@ -173,7 +184,7 @@ def test_each_ragged_sequence_is_that_alone(num_layers, bidirectional):
             for name in ("output", "d_x"):
                 assert whole[name][:length, part].tobytes() == alone[name].tobytes(), name
                 assert not whole[name][length:, b].any()
-            for name in {"h_n", "c_n", "d_h_0", "d_c_0"} & set(alone):
+            for name in {n for s in states_of(layer) for n in (f"{s}_n", f"d_{s}_0")}:
                 assert whole[name][:, part].tobytes() == alone[name].tobytes(), name
 
 
@@ -381,7 +392,7 @@ def test_names_of_the_parameters(cls):
         for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     ]
     assert list(layer.params) == names
-    gates = {fastrnn.LSTM: 4, fastrnn.GRU: 3, fastrnn.RNN: 1}[cls]
+    gates = {fastrnn.LSTM: 4, fastrnn.GRU: 3, fastrnn.RNN: 1, fastrnn.SLSTM: 4}[cls]
     assert layer.params["weight_ih_l1"].shape == (4 * gates, 8)
 
 

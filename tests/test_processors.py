@@ -90,6 +90,7 @@ PUBLIC = {
     "gru_reset_before": ("gru", {"reset_after": False}),
     "rnn_tanh": ("rnn", {"nonlinearity": "tanh"}),
     "rnn_relu": ("rnn", {"nonlinearity": "relu"}),
+    "slstm": ("slstm", {}),
 }
 
 
@@ -142,17 +143,19 @@ def test_package_gives_the_same_bits(native, isa):
         cell, options = PUBLIC[cell]
         if ".resets" in problem:
             options = options | {"resets": arrays["0.resets"].reshape(int(T[1:]), int(B[1:])) > 0}
+        if ".heads" in problem and cell != "slstm":
+            continue
         given = {name.removeprefix("0."): array.astype(f"f{int(dtype[1:]) // 8}") for name, array in arrays.items()}
 
         def steps(array, T=int(T[1:]), B=int(B[1:])):
             return array.reshape(T, B, array.shape[1])
 
         case = recurrent_cases.Case(
-            cell, steps(given["x"]), tuple(given[name] for name in ("h_0", "c_0") if name in given),
+            cell, steps(given["x"]), tuple(given[f"{name}_0"] for name in recurrent_cases.STATES[cell]),
             {name: given[name].reshape(-1) if name.startswith("bias") else given[name] for name in _core.WEIGHTS
              if name in given},
             options, steps(given["d_output"]),
-            tuple(given[name] for name in ("d_h_n", "d_c_n") if name in given),
+            tuple(given[f"d_{name}_n"] for name in recurrent_cases.STATES[cell]),
         )  # fmt: skip
         for name, array in recurrent_cases.run(functional, case).items():
             assert array.tobytes() == given[name].tobytes(), (problem, name)

@@ -14,6 +14,8 @@ LAYERS = {
     "GRU": lambda **options: fastrnn.GRU(I, H, rng=1, **options),
     "GRU, reset before": lambda **options: fastrnn.GRU(I, H, reset_after=False, rng=1, **options),
     "RNN": lambda **options: fastrnn.RNN(I, H, rng=1, **options),
+    "SLSTM": lambda **options: fastrnn.SLSTM(I, H, num_heads=1, rng=1, **options),
+    "SLSTM, heads": lambda **options: fastrnn.SLSTM(I, 20, num_heads=2, rng=1, **options),
 }
 OPTIONS = [{}, {"num_layers": 3}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True}, {"reverse": True}]
 

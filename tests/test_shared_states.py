@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import fastrnn
 import recurrent_cases
 from fastrnn import functional, reference
-from layer_cases import draw, layers, members, results, state_like
+from layer_cases import draw, layers, members, results, state_like, states_of
 
 
 def whole(shared, B):
@@ -44,7 +44,7 @@ def test_layers(layer, T, B, which, data):
     d_output = np.ones((*axes, layer(x)[0].shape[-1]), layer.dtype)
     found = results(layer, x, state, lengths, d_output, d_state_n, **options)
     expected = results(layer, x, full, lengths, d_output, d_state_n, **options)
-    for name, one in zip(("d_h_0", "d_c_0"), members(state)):
+    for name, one in zip((f"d_{name}_0" for name in states_of(layer)), members(state)):
         if one.shape[1] == 1 != B:
             expected[name] = total(expected[name])
     assert found.keys() == expected.keys()
@@ -54,7 +54,7 @@ def test_layers(layer, T, B, which, data):
     assert output.tobytes() == found["output"].tobytes() and members(state_n)[0].shape[1] == B
 
 
-@pytest.mark.parametrize("cls", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN])
+@pytest.mark.parametrize("cls", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN, fastrnn.SLSTM])
 @pytest.mark.parametrize("options", [{}, {"lengths": [4, 0, 2]}, {"checkpoint_every": 3}])
 def test_gradients_match_finite_differences(cls, options):
     layer = cls(3, 4, 2, bidirectional=True, dtype=np.float64, rng=0)
@@ -82,7 +82,7 @@ def test_gradients_match_finite_differences(cls, options):
 
 
 @pytest.mark.parametrize("module", [functional, reference])
-@pytest.mark.parametrize("cell", recurrent_cases.CELLS)
+@pytest.mark.parametrize("cell", recurrent_cases.GATES)
 @pytest.mark.parametrize("lengths", [None, [2, 0, 3, 3]])
 def test_functions(module, cell, lengths):
     case = recurrent_cases.draw(np.random.default_rng(0), cell, 3, 4, 2, 5)
@@ -91,7 +91,7 @@ def test_functions(module, cell, lengths):
     found = recurrent_cases.run(module, case._replace(state=one))
     expected = recurrent_cases.run(module, case._replace(state=tuple(np.repeat(s, 4, axis=0) for s in one)))
     for name, array in found.items():
-        wanted = total(expected[name]) if name in ("d_h_0", "d_c_0") else expected[name]
+        wanted = total(expected[name]) if name.startswith("d_") and name.endswith("_0") else expected[name]
         assert array.shape == wanted.shape and array.tobytes() == wanted.tobytes(), name
 
 

@@ -91,14 +91,14 @@ def test_more_layers_than_run_together(dtype):
 
 
 @pytest.mark.parametrize("lengths", [None, [3, 0, 7, 2]], ids=["padded", "ragged"])
-@pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "slstm"])
 def test_one_layer_read_from_the_ends(name, lengths, dtype):
-    layer = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}[name](5, 6, dtype=dtype, rng=1)
+    layer = getattr(fastrnn, name.upper())(5, 6, dtype=dtype, rng=1)
     x, d_output, (weights,) = draw(0, T, B, 5, dtype=dtype), draw(1, T, B, 6, dtype=dtype), weights_of(layer)
     state_n, options = members(state_like(layer, B, 2)), {"lengths": lengths, "reverse": True}
     found = run((name, x, None, [weights]), options, d_output, state_n)
     output, last, tape = getattr(functional, f"{name}_forward")(x, None, **weights, **options)
-    d_last = tuple(s[0] for s in state_n) if name == "lstm" else state_n[0][0]
+    d_last = tuple(s[0] for s in state_n) if len(state_n) > 1 else state_n[0][0]
     expected = getattr(functional, f"{name}_backward")(tape, d_output, d_last)
     assert flat(*found[:2]) == flat(output, last) and flat(*found[3:]) == flat(*expected)
 
@@ -111,6 +111,7 @@ CASES = {
     "GRU": (fastrnn.GRU, {"num_layers": 2}),
     "GRU, directions": (fastrnn.GRU, {"num_layers": 2, "bidirectional": True}),
     "RNN": (fastrnn.RNN, {"num_layers": 2, "nonlinearity": "relu", "dropout": 0.5}),
+    "SLSTM": (fastrnn.SLSTM, {"num_layers": 2, "num_heads": 7}),
 }
 
 

@@ -35,6 +35,14 @@ for layer in (fastrnn.GRU(4, 6, bidirectional=True), fastrnn.RNN(4, 6, nonlinear
     output, h_n, tape = layer.forward(x)
     assert_type(layer.backward(tape, output), tuple[Array, Array, fastrnn.Parameters])
 
+# That of an sLSTM has four members.
+slstm = fastrnn.SLSTM(4, 6, num_heads=2)
+output, (h_n, c_n, n_n, m_n) = slstm(x)
+assert_type(slstm(x, (h_n, c_n, n_n, None)), tuple[Array, tuple[Array, Array, Array, Array]])
+output, four, tape = slstm.forward(x)
+assert_type(slstm.backward(tape, output)[1], tuple[Array, Array, Array, Array])
+assert_type(slstm.stream().state, tuple[Array, Array, Array, Array])
+
 stream = fastrnn.LSTM(4, 6).stream()
 assert_type(stream.step(x[0, 0]), Array)
 assert_type(stream.state, tuple[Array, Array])
@@ -71,6 +79,7 @@ def mistakes() -> None:
     fastrnn.LSTM("4", 6)  # type: ignore[arg-type]
     fastrnn.LSTM(4, 6, True, 0.5)  # type: ignore[arg-type]
     fastrnn.LSTM(4, 6)(x, x)  # type: ignore[arg-type]
+    slstm(x, (h_n, c_n))  # type: ignore[arg-type]
     fastrnn.set_num_threads("2")  # type: ignore[arg-type]
     functional.gru_backward(functional_tape)  # type: ignore[arg-type]
     fastrnn.LSTM(4, 6)(x)[1].sum()  # type: ignore[attr-defined]

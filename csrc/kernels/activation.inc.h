@@ -1,8 +1,10 @@
-/* sigmoid and tanh from +, *, /, fma and integer steps alone, so that every instruction set gives the same bits.
+/* sigmoid, tanh and the like from +, *, /, fma and integer steps alone, so that every instruction set gives the same
+ * bits.
  *
- * Both rest on exp(y) for y <= 0, split as exp(y) = s * (1 + p), s = 2^n a power of two and p = exp(r) - 1 with
- * |r| <= ln(2)/2 (Cody and Waite 1980), and on one division. A division takes as long as a dozen multiplications, but
- * has an execution unit of its own: Newton iterations in its place would compete with the other multiplications.
+ * All rest on exp(y) for y <= 0, split as exp(y) = s * (1 + p), s = 2^n a power of two and p = exp(r) - 1 with
+ * |r| <= ln(2)/2 (Cody and Waite 1980), and, but for exp itself, on one division. A division takes as long as a dozen
+ * multiplications, but has an execution unit of its own: Newton iterations in its place would compete with the other
+ * multiplications.
  *
  * p = r + r^2 q(r), q a polynomial near (exp(r) - 1 - r) / r^2.
  */
@@ -62,13 +64,40 @@ INLINE vec NAME(tanh)(vec x)
     return v_copysign(v_div(v_fma(s, p, v_sub(s, one)), v_fma(s, p, v_add(s, one))), x);
 }
 
-/* y (n) = sigmoid(x) or tanh(x), for the tests of the functions that the cells use. */
-static void NAME(activate)(int use_tanh, ptrdiff_t n, const real *x, real *y)
+/* exp(y) for y <= 0. */
+INLINE vec NAME(exp)(vec y)
+{
+    vec s, p;
+    NAME(exp_split)(y, &s, &p);
+    return v_mul(s, v_add(v_set1(1), p));
+}
+
+/* log(1 / (1 + exp(-x))) = min(x, 0) - log(1 + e), e = exp(-|x|), both of one sign. With t = e / (1 + e/2) the
+ * logarithm is t + t w R(w), w = t^2 / 4, the series of 2 artanh(t/2). Wrong by at most 3 units
+ * in the last place. e is returned, too. */
+INLINE vec NAME(log_sigmoid_exp)(vec x, vec *e)
+{
+    vec one = v_set1(1), half = v_set1((real)0.5);
+    *e = NAME(exp)(v_negabs(x));
+    vec t = v_div(*e, v_fma(*e, half, one)), u = v_mul(t, half), w = v_mul(u, u);
+    return v_sub(v_if_negative(x, x, v_set1((real)-0.0)), v_fma(v_mul(t, w), NAME(artanh_polynomial)(w), t));
+}
+INLINE vec NAME(log_sigmoid)(vec x)
+{
+    vec e;
+    return NAME(log_sigmoid_exp)(x, &e);
+}
+
+/* y (n) = f(x), for the tests of the functions that the cells use. */
+static void NAME(activate)(fastrnn_function function, ptrdiff_t n, const real *x, real *y)
 {
     for (ptrdiff_t k = 0; k < n; k += VL) {
         int lanes = n - k < VL ? (int)(n - k) : VL;
         vec v = v_load_n(x + k, lanes);
-        v_store_n(y + k, use_tanh ? NAME(tanh)(v) : NAME(sigmoid)(v), lanes);
+        vec f = function == FASTRNN_ACTIVATE_TANH          ? NAME(tanh)(v)
+                : function == FASTRNN_ACTIVATE_LOG_SIGMOID ? NAME(log_sigmoid)(v)
+                                                           : NAME(sigmoid)(v);
+        v_store_n(y + k, f, lanes);
     }
 }
 

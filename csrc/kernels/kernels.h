@@ -25,11 +25,28 @@ typedef enum {
     FASTRNN_PANELS, /* numbers of the call's precision: panels of `width` columns, each [K][width], the last one
                        zero-padded to a full vector */
 } fastrnn_format;
+
+/* A block-diagonal matrix: its K rows are some segments of `units` rows each, its N columns belong to the units, too,
+ * and only the rows and columns of the same head meet. So many panels, a group, have the columns of so many units; of
+ * each segment a panel has `rows` rows only, those of all heads of its group. */
+typedef struct {
+    ptrdiff_t units, head; /* of all heads, and of one; head is 0 for a dense matrix */
+    ptrdiff_t group_panels, group_units, rows;
+} fastrnn_heads;
 typedef struct {
     fastrnn_format format;
-    ptrdiff_t K, N;
+    ptrdiff_t K, N; /* K: the rows of a panel */
     void *panels;
+    fastrnn_heads heads;
 } fastrnn_matrix;
+
+/* The unit of the first row that a panel has of each segment; 0 for a dense matrix. */
+static inline ptrdiff_t fastrnn_first_unit(const fastrnn_heads *heads, ptrdiff_t panel)
+{
+    if (!heads->head) return 0;
+    const ptrdiff_t first = panel / heads->group_panels * heads->group_units / heads->head * heads->head;
+    return first < heads->units - heads->rows ? first : heads->units - heads->rows;
+}
 
 /* The recurrent product of a step has one part or two parts. The second part reads results of the first, so a barrier
  * separates them. */

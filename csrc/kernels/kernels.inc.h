@@ -63,6 +63,7 @@ static const NAME(kernels) NAME(table) = {
     .tile_rows = TILE_ROWS,
     .cells = NAME(cells),
     .pack_gates = NAME(pack_gates),
+    .pack_heads = NAME(pack_heads),
     .pack_bias = NAME(pack_bias),
     .gate_columns = NAME(gate_columns),
     .pack_rows = NAME(pack_rows),

@@ -49,26 +49,53 @@ static void NAME(gate_columns)(const NAME(cell) * cell, ptrdiff_t H, ptrdiff_t *
 static void NAME(pack_gates)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, const real *weight,
                              const fastrnn_matrix *matrix)
 {
-    const ptrdiff_t N = matrix->N, K = matrix->K;
+    const ptrdiff_t N = matrix->N, K = matrix->K, head = matrix->heads.head, depth = head ? head : K;
     real *panels = matrix->panels;
     for (ptrdiff_t j = p0 * NR; j < p1 * NR && j < N; j += VL) {
         const real *rows[VL];
+        ptrdiff_t heads[VL];
         const int columns = N - j < VL ? (int)(N - j) : VL;
-        for (int i = 0; i < columns; i++) rows[i] = weight + NAME(row_of_column)(gates, block, H, j + i) * K;
-        real *to = panels + j / NR * NR * K + j % NR;
-        for (ptrdiff_t k = 0; k < K; k += VL) {
-            const int lanes = K - k < VL ? (int)(K - k) : VL;
-            vec square[VL];
-            UNROLL
-            for (int i = 0; i < VL; i++) {
-                square[i] = i < columns ? v_load_n(rows[i] + k, lanes) : v_set1(0);
-                if (i < columns) v_prefetch(rows[i] + k + 4 * VL);
-            }
-            v_transpose(square);
-            UNROLL
-            for (int i = 0; i < VL; i++)
-                if (i < lanes) v_store(to + (k + i) * NR, square[i]);
+        for (int i = 0; i < columns; i++) {
+            const ptrdiff_t row = NAME(row_of_column)(gates, block, H, j + i);
+            rows[i] = weight + row * depth;
+            heads[i] = head ? row % H / head : 0;
         }
+        real *to = panels + j / NR * NR * K + j % NR;
+        ptrdiff_t h = head ? fastrnn_first_unit(&matrix->heads, j / NR) / head : 0;
+        for (ptrdiff_t k0 = 0; k0 < K; k0 += depth, h++, to += depth * NR) /* heads; of the others there are zeros */
+            for (ptrdiff_t k = 0; k < depth; k += VL) {
+                const int lanes = depth - k < VL ? (int)(depth - k) : VL;
+                vec square[VL];
+                UNROLL
+                for (int i = 0; i < VL; i++) {
+                    const int has = i < columns && heads[i] == h;
+                    square[i] = has ? v_load_n(rows[i] + k, lanes) : v_set1(0);
+                    if (has) v_prefetch(rows[i] + k + 4 * VL);
+                }
+                v_transpose(square);
+                UNROLL
+                for (int i = 0; i < VL; i++)
+                    if (i < lanes) v_store(to + (k + i) * NR, square[i]);
+            }
+    }
+}
+
+/* The transpose, for backward: gates [g0, g1) of weight (gates * units, head) become the segments from `first` on. */
+static void NAME(pack_heads)(ptrdiff_t g0, ptrdiff_t g1, ptrdiff_t p0, ptrdiff_t p1, const real *weight,
+                             ptrdiff_t first, const fastrnn_matrix *matrix)
+{
+    const ptrdiff_t units = matrix->heads.units, head = matrix->heads.head, rows = matrix->heads.rows;
+    for (ptrdiff_t q = p0; q < p1; q++) {
+        real *to = (real *)matrix->panels + (q * matrix->K + first * rows) * NR;
+        for (ptrdiff_t g = g0; g < g1; g++)
+            for (ptrdiff_t r = 0; r < rows; r++, to += NR) {
+                const ptrdiff_t unit = fastrnn_first_unit(&matrix->heads, q) + r, start = unit / head * head;
+                const ptrdiff_t low = start < q * NR ? q * NR : start, end = start + head, high = (q + 1) * NR;
+                v_store(to, v_set1(0));
+                v_store(to + VL, v_set1(0));
+                for (ptrdiff_t j = low; j < end && j < high; j++)
+                    to[j - q * NR] = weight[(g * units + unit) * head + j - start];
+            }
     }
 }
 

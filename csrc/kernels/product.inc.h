@@ -121,27 +121,35 @@ static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p
     const real *p = matrix->panels;
     const int add = start == NAME(added);
     if (add) start = NAME(zeros);
-    const ptrdiff_t k_block = M > TILE_ROWS ? NAME(PANEL_BYTES) / (NR * (ptrdiff_t)sizeof(real)) : K > 0 ? K : 1;
+    const ptrdiff_t k_block = M > TILE_ROWS ? NAME(PANEL_BYTES) / (NR * (ptrdiff_t)sizeof(real)) : K;
+    const fastrnn_heads *heads = &matrix->heads;
+    const ptrdiff_t segment = heads->head ? heads->rows : K;
     const ptrdiff_t most = M == 1 ? 4 : M <= 3 ? 2 : 1;
     for (ptrdiff_t m0 = 0, m1; m0 < M; m0 = m1) {
         m1 = m0 + NAME(even_part)(M - m0, NAME(SOME_ROWS));
-        for (ptrdiff_t k = 0; k == 0 || k < K; k += k_block) {
-            const ptrdiff_t depth = K - k < k_block ? K - k : k_block;
+        ptrdiff_t k = 0, depth;
+        do { /* also where K is 0 */
+            const ptrdiff_t in_segment = heads->head ? k % segment : k, rest = segment - in_segment;
+            const ptrdiff_t column = heads->head ? k / segment * heads->units + in_segment : k; /* of A, dense */
+            depth = rest < k_block ? rest : k_block;
             for (ptrdiff_t q = p0, q1; q < p1; q = q1) {
+                const ptrdiff_t first = fastrnn_first_unit(heads, q);
                 q1 = q + NAME(even_part)(p1 - q, most);
+                while (heads->head && fastrnn_first_unit(heads, q1 - 1) != first) q1--;
                 const ptrdiff_t columns = (N < q1 * NR ? N : q1 * NR) - q * NR, nv = (columns + VL - 1) / VL;
                 const int lanes = (int)(columns - (nv - 1) * VL);
                 const real *row = k > 0 ? NULL : start && start != NAME(zeros) ? start + q * NR : start;
                 for (ptrdiff_t m = m0, mr; m < m1; m += mr) {
                     mr = NAME(even_part)(m1 - m, TILE_ROWS);
-                    const real *tile = a_k ? a + m * a_row + k * a_k : a + m * K + k * mr;
+                    const real *tile = a_k ? a + m * a_row + (column + first) * a_k : a + m * K + k * mr;
                     /* clang-format off */
                     NAME(tiles)[mr][nv](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr, p + (q * K + k) * NR, K * NR, row,
                                         add, c + m * c_row + q * NR, c_row, lanes);
                     /* clang-format on */
                 }
             }
-        }
+            k += depth;
+        } while (k < K);
     }
 }
 

@@ -91,6 +91,10 @@ typedef struct {
      * in the order of the gates of a part. */
     void (*pack_gates)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, const real *weight,
                        const fastrnn_matrix *);
+    /* panels [p0, p1) of a block-diagonal matrix: of each segment, the transposed blocks of a gate. Gates [g0, g1) of
+     * weight (gates * H, head) become the segments from `first` on. */
+    void (*pack_heads)(ptrdiff_t g0, ptrdiff_t g1, ptrdiff_t p0, ptrdiff_t p1, const real *weight, ptrdiff_t first,
+                       const fastrnn_matrix *);
     /* packed (gates * H, zero-padded to panels) written for panels [p0, p1): the sum of two biases (gates * H) in the
      * same order, each NULL for zeros */
     void (*pack_bias)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, const real *bias_ih,
@@ -119,6 +123,6 @@ typedef struct {
     /* c (n) written: a + b; b may be NULL for zeros, c may be a */
     void (*add)(ptrdiff_t n, const real *a, const real *b, real *c);
 
-    /* y (n) written: sigmoid(x), or tanh(x); y may be x */
-    void (*activate)(int use_tanh, ptrdiff_t n, const real *x, real *y);
+    /* y (n) written: a function of x (n); y may be x */
+    void (*activate)(fastrnn_function, ptrdiff_t n, const real *x, real *y);
 } NAME(kernels);

@@ -34,7 +34,7 @@ static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn
                                   fastrnn_range columns, ptrdiff_t N, const real *a, ptrdiff_t a_row, real *panels,
                                   NAME(sum) gradient)
 {
-    const fastrnn_matrix matrix = {FASTRNN_PANELS, part.rows, N, panels};
+    const fastrnn_matrix matrix = {.format = FASTRNN_PANELS, .K = part.rows, .N = N, .panels = panels};
     const ptrdiff_t most = b->kernel->outer_rows;
     for (ptrdiff_t from = columns.from, to; from < columns.to; from = to) {
         to = columns.to - from < most ? columns.to : from + most;
@@ -45,6 +45,40 @@ static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn
         b->kernel->outer_product(to - from, a + from, a_row, &matrix, start, sum,
                                  b->scratch + me->index * b->scratch_size);
         NAME(close_sum)(&b->sums, b->kernel, rest, part, (to - from) * N);
+    }
+}
+
+/* Rows of h, in panels of each head. */
+static fastrnn_matrix NAME(rows_of_head)(const struct NAME(backward) * b, ptrdiff_t rows, real *panels, ptrdiff_t head)
+{
+    const ptrdiff_t S = b->packed->S, width = b->kernel->width, numbers = fastrnn_panels(S, width) * width * rows;
+    return (fastrnn_matrix){.format = FASTRNN_PANELS, .K = rows, .N = S, .panels = panels + head * numbers};
+}
+
+static void NAME(pack_heads_of)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t rows,
+                                const real *h, ptrdiff_t stride, real *panels)
+{
+    const ptrdiff_t S = b->packed->S, of_head = fastrnn_panels(S, b->kernel->width);
+    const fastrnn_range mine = fastrnn_share(b->packed->heads * of_head, me);
+    for (ptrdiff_t p = mine.from, next; p < mine.to; p = next) {
+        const ptrdiff_t head = p / of_head, first = head * of_head;
+        next = mine.to < first + of_head ? mine.to : first + of_head;
+        const fastrnn_matrix matrix = NAME(rows_of_head)(b, rows, panels, head);
+        b->kernel->pack_rows(rows, p - first, next - first, h + head * S, stride, 0, &matrix);
+    }
+}
+
+/* weight_gradient of weight_hh: of each head, its own columns of a and its own panels. */
+static void NAME(recurrent_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, fastrnn_block_part part,
+                                     fastrnn_range columns, const real *a, ptrdiff_t a_row, real *panels,
+                                     NAME(sum) gradient)
+{
+    const ptrdiff_t heads = b->packed->heads, S = b->packed->S;
+    for (ptrdiff_t from = columns.from, to; from < columns.to; from = to) {
+        to = heads > 1 && (from / S + 1) * S < columns.to ? (from / S + 1) * S : columns.to;
+        const fastrnn_matrix matrix = NAME(rows_of_head)(b, part.rows, panels, heads > 1 ? from / S % heads : 0);
+        NAME(weight_gradient)(b, me, part, (fastrnn_range){from, to}, S, a, a_row, matrix.panels,
+                              NAME(sum_from)(gradient, (from - columns.from) * S));
     }
 }
 
@@ -135,14 +169,13 @@ static void NAME(share_of_packing)(const void *context, const fastrnn_member *me
     const ptrdiff_t last = phase->end - 1, width = kernel->width;
     const real *x = (const real *)b->args->x + (first_row(&b->steps, phase->t0) + last) * I;
     const fastrnn_range x_panels = fastrnn_share(fastrnn_panels(I, width), me),
-                        h_panels = fastrnn_share(fastrnn_panels(P, width), me),
                         m_panels = fastrnn_share(fastrnn_panels(H, width), me);
-    const fastrnn_matrix of_x = {FASTRNN_PANELS, rows, I, b->panels_x}, of_h = {FASTRNN_PANELS, rows, P, b->panels_h},
-                         of_m = {FASTRNN_PANELS, rows, H, b->panels_m}, of_g = {FASTRNN_PANELS, rows, H, b->panels_g};
+    const fastrnn_matrix of_x = {.format = FASTRNN_PANELS, .K = rows, .N = I, .panels = b->panels_x},
+                         of_m = {.format = FASTRNN_PANELS, .K = rows, .N = H, .panels = b->panels_m};
     kernel->pack_rows(rows, x_panels.from, x_panels.to, x, -I, 0, &of_x);
-    kernel->pack_rows(rows, h_panels.from, h_panels.to, b->h_prev + last * P, -P, 0, &of_h);
+    NAME(pack_heads_of)(b, me, rows, b->h_prev + last * P, -P, b->panels_h);
     if (b->m) kernel->pack_rows(rows, m_panels.from, m_panels.to, b->m + last * H, -H, 0, &of_m);
-    if (b->gated) kernel->pack_rows(rows, m_panels.from, m_panels.to, b->gated + last * H, -H, 0, &of_g);
+    if (b->gated) NAME(pack_heads_of)(b, me, rows, b->gated + last * H, -H, b->panels_g);
 }
 
 /* Adds the part's rows to the gradients of the member's share of the weights' rows. The gradients of the recurrent sums
@@ -156,6 +189,7 @@ static void NAME(share_of_sums)(const void *context, const fastrnn_member *me)
     const NAME(sums) *sums = &b->sums;
     const fastrnn_block_part part = phase->part;
     const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H, row = b->d_gates_row;
+    const ptrdiff_t S = b->packed->S;
     const ptrdiff_t shift = (b->cell->d_gates - b->cell->gates) * H;
     const fastrnn_range gates = NAME(share_tiles)(G, kernel->tile_rows, phase->parts, me);
     const fastrnn_range of_P = NAME(share_tiles)(P, kernel->tile_rows, phase->parts, me);
@@ -169,13 +203,13 @@ static void NAME(share_of_sums)(const void *context, const fastrnn_member *me)
     const real *d_gates = b->d_gates + (phase->end - 1) * row;
     NAME(weight_gradient)(b, me, part, gates, I, d_gates + shift, -row, b->panels_x,
                           NAME(sum_from)(sums->weight_ih, gates.from * I));
-    NAME(weight_gradient)(b, me, part, low, P, d_gates, -row, b->panels_h,
-                          NAME(sum_from)(sums->weight_hh, low_row * P));
-    NAME(weight_gradient)(b, me, part, of_h, P, d_gates, -row, b->panels_h,
-                          NAME(sum_from)(sums->weight_hh, high_row * P));
+    NAME(recurrent_gradient)(b, me, part, low, d_gates, -row, b->panels_h,
+                             NAME(sum_from)(sums->weight_hh, low_row * S));
+    NAME(recurrent_gradient)(b, me, part, of_h, d_gates, -row, b->panels_h,
+                             NAME(sum_from)(sums->weight_hh, high_row * S));
     if (b->gated)
-        NAME(weight_gradient)(b, me, part, of_g, P, d_gates, -row, b->panels_g,
-                              NAME(sum_from)(sums->weight_hh, of_g.from * P));
+        NAME(recurrent_gradient)(b, me, part, of_g, d_gates, -row, b->panels_g,
+                                 NAME(sum_from)(sums->weight_hh, of_g.from * S));
     if (b->m)
         NAME(weight_gradient)(b, me, part, of_P, H, b->d_h + (phase->end - 1) * P, -P, b->panels_m,
                               NAME(sum_from)(sums->weight_hr, of_P.from * H));
@@ -218,7 +252,7 @@ static int NAME(weight_gradients)(const struct NAME(backward) * b, fastrnn_team 
     for (phase->end = n; phase->end > 0; phase->end -= phase->part.rows) {
         phase->part = fastrnn_next_part(NAME(rows_done)(b, phase->t1) + n - phase->end, phase->end, b->sums.all);
         const double rows = (double)phase->part.rows,
-                     operations = 2 * rows * ((double)G * (I + P) + (b->m ? P * H : 0));
+                     operations = 2 * rows * ((double)G * (I + b->packed->S) + (b->m ? P * H : 0));
         if (!phase_of(team, alone, most, 4 * rows * (I + P), NAME(share_of_packing), phase, 0)) return 0;
         phase->parts = fastrnn_phases(operations, fastrnn_panels(G, b->kernel->outer_rows));
         for (int k = 0; k < phase->parts; k++)
@@ -453,7 +487,7 @@ static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *t
         const int projected = b->packed->has_projection;
         if (projected && !fastrnn_team_phase(team, most, 2 * now * P * G, NAME(backward_share_of_hidden), phase, t))
             return 0;
-        const double operations = 2 * now * H * (projected ? (double)P : G);
+        const double operations = 2 * now * H * (projected ? (double)P : G / (double)b->packed->heads);
         if (!fastrnn_team_phase(team, most, operations, NAME(backward_share_of_step), phase, t)) return 0;
         if (b->packed->parts > 1 && !fastrnn_team_phase(team, most, 2 * now * H * b->cell->parts[1] * H,
                                                         NAME(backward_share_of_part_1), phase, t))
@@ -471,7 +505,7 @@ static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *t
 /* One call, run by its plan. Returns 0 if it is cancelled. */
 static int NAME(backward_call)(const struct NAME(backward) * b, fastrnn_team *team, fastrnn_plan p)
 {
-    const double operations = 2.0 * b->cell->gates * b->packed->H * (b->packed->I + b->packed->P);
+    const double operations = 2.0 * b->cell->gates * b->packed->H * (b->packed->I + b->packed->S);
     const ptrdiff_t T = b->args->T;
     const fastrnn_member caller = fastrnn_caller(team), *alone = p.threads == 1 ? &caller : NULL;
     const fastrnn_range all = {0, b->args->B};
@@ -496,7 +530,7 @@ static int NAME(backward_call)(const struct NAME(backward) * b, fastrnn_team *te
         if (!NAME(weight_gradients)(b, team, alone, p.threads, &phase)) return 0;
         if (phase.t0 > 0) NAME(keep_first_step)(b, phase.t0, start_of_chunk(&b->steps, phase.t0, b->chunk));
     }
-    if (!phase_of(team, alone, p.threads, 2.0 * b->args->B * b->packed->P * b->packed->H * b->cell->gates,
+    if (!phase_of(team, alone, p.threads, 2.0 * b->args->B * b->packed->S * b->packed->H * b->cell->gates,
                   NAME(backward_share_of_h_0), &phase, 0))
         return 0;
     NAME(end_backward)(b);
@@ -576,7 +610,7 @@ static void NAME(prepare_sums)(struct NAME(backward) * b, fastrnn_layout *layout
 {
     const fastrnn_backward_args *args = b->args;
     const fastrnn_packed *packed = b->packed;
-    const ptrdiff_t I = packed->I, H = packed->H, P = packed->P, G = b->cell->gates * H;
+    const ptrdiff_t I = packed->I, H = packed->H, G = b->cell->gates * H;
     const ptrdiff_t N = first_row(&b->steps, args->T), all = args->rows_after + N + args->rows_before;
     NAME(sums) *sums = &b->sums;
     *sums = (NAME(sums)){.levels = fastrnn_sum_levels(all), .done = args->rows_after, .all = all};
@@ -586,7 +620,7 @@ static void NAME(prepare_sums)(struct NAME(backward) * b, fastrnn_layout *layout
     sums->bias_hh = (NAME(sum)){args->d_bias_hh, sums->size += G};
     sums->weight_ih = (NAME(sum)){args->d_weight_ih, sums->size += G};
     sums->weight_hh = (NAME(sum)){args->d_weight_hh, sums->size += G * I};
-    sums->weight_hr = (NAME(sum)){args->d_weight_hr, sums->size += G * P};
+    sums->weight_hr = (NAME(sum)){args->d_weight_hr, sums->size += G * packed->S};
     sums->size = gradient_numbers(packed);
     if (sums->levels == 0 || all > N) return; /* no memory needed, or it is args->sums */
 
@@ -641,9 +675,10 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
     for (int n = 0; n < cell->states; n++)
         b->at_reset_state[n] = fastrnn_reserve(layout, sizeof(real), args->resets ? B : 0, H, 1);
     b->at_panels_x = fastrnn_reserve(layout, sizeof(real), BLOCK_ROWS, fastrnn_panels(I, width), width);
-    b->at_panels_h = fastrnn_reserve(layout, sizeof(real), BLOCK_ROWS, fastrnn_panels(P, width), width);
+    const ptrdiff_t h_panels = packed->heads * fastrnn_panels(packed->S, width);
+    b->at_panels_h = fastrnn_reserve(layout, sizeof(real), BLOCK_ROWS, h_panels, width);
     b->at_panels_m = fastrnn_reserve(layout, sizeof(real), projected * BLOCK_ROWS, fastrnn_panels(H, width), width);
-    b->at_panels_g = fastrnn_reserve(layout, sizeof(real), two_parts * BLOCK_ROWS, fastrnn_panels(H, width), width);
+    b->at_panels_g = fastrnn_reserve(layout, sizeof(real), two_parts * BLOCK_ROWS, h_panels, width);
     b->at_scratch = fastrnn_reserve(layout, sizeof(real), b->scratch_size, threads, 1);
 }
 
@@ -695,7 +730,7 @@ static void NAME(begin_backward)(const struct NAME(backward) * b)
     }
     if (b->sums.all > 0) return;
     copy_bytes(args->d_weight_ih, NULL, G, I, sizeof(real));
-    copy_bytes(args->d_weight_hh, NULL, G, P, sizeof(real));
+    copy_bytes(args->d_weight_hh, NULL, G, b->packed->S, sizeof(real));
     copy_bytes(args->d_bias_ih, NULL, args->d_bias_ih ? G : 0, 1, sizeof(real));
     copy_bytes(args->d_bias_hh, NULL, args->d_bias_hh ? G : 0, 1, sizeof(real));
     copy_bytes(args->d_weight_hr, NULL, args->d_weight_hr ? P : 0, H, sizeof(real));

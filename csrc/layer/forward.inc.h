@@ -101,7 +101,7 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         if (resets && part == 0) copy_rows(f->reset_state[n], step.state_prev[n], H, resets, now, units, sizeof(real));
         if (resets) step.state_prev[n] = f->reset_state[n];
     }
-    const double operations = 2.0 * (now.to - now.from) * P * f->cell->parts[part] * f->cell->block;
+    const double operations = 2.0 * (now.to - now.from) * f->packed->S * f->cell->parts[part] * f->cell->block;
     for (fastrnn_range piece = fastrnn_no_piece(blocks); fastrnn_next_piece(me, blocks, operations, &piece);)
         f->cell->step(&step, part, now.from, now.to, piece.from, piece.to);
     if (step.h_next && part == f->packed->parts - 1)
@@ -244,7 +244,7 @@ static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *tea
         if (!fastrnn_team_phase(team, most, input, NAME(forward_share_of_input), &phase, k)) return 0;
     for (ptrdiff_t t = t0; t < t1; t++) {
         const double now = (double)rows_of_step(&f->steps, t);
-        const double recurrent = 2 * now * P * H, first = t == t0 && phase.parts == 1 ? input : 0;
+        const double recurrent = 2 * now * f->packed->S * H, first = t == t0 && phase.parts == 1 ? input : 0;
         if (!fastrnn_team_phase(team, most, recurrent * f->cell->parts[0] + first, NAME(forward_share_of_step), &phase,
                                 t))
             return 0;
@@ -280,7 +280,7 @@ static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team
         return fastrnn_team_go(&caller, 0);
     }
     if (p.split_rows) {
-        const double operations = 2.0 * f->cell->gates * f->packed->H * (f->packed->I + f->packed->P);
+        const double operations = 2.0 * f->cell->gates * f->packed->H * (f->packed->I + f->packed->S);
         const int pieces = fastrnn_pieces(p.alone, PIECE, T);
         for (int k = 0; k < pieces; k++) {
             const NAME(forward_phase)

@@ -27,7 +27,21 @@ typedef struct {
 
 static fastrnn_matrix matrix_at(char *memory, size_t offset, ptrdiff_t K, ptrdiff_t N)
 {
-    return (fastrnn_matrix){FASTRNN_PANELS, K, N, memory + offset};
+    return (fastrnn_matrix){.format = FASTRNN_PANELS, .K = K, .N = N, .panels = memory + offset};
+}
+
+/* The heads of weight_hh, in a matrix that has the columns of `group_units` units in so many panels. */
+static fastrnn_heads heads_of(const fastrnn_weights *weights, ptrdiff_t group_units, ptrdiff_t group_panels)
+{
+    if (weights->heads <= 1) return (fastrnn_heads){0};
+    const ptrdiff_t H = weights->H, head = H / weights->heads;
+    fastrnn_heads heads = {H, head, group_panels, group_units, head};
+    for (ptrdiff_t from = 0; from < H; from += group_units) {
+        const ptrdiff_t to = from + group_units < H ? from + group_units : H;
+        const ptrdiff_t rows = (fastrnn_panels(to, head) - from / head) * head;
+        if (rows > heads.rows) heads.rows = rows;
+    }
+    return heads;
 }
 
 static size_t reserve_matrix(fastrnn_layout *layout, size_t element, ptrdiff_t width, ptrdiff_t K, ptrdiff_t N)
@@ -46,7 +60,20 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
     const cell_f32 *cell = isa->f32->cells[weights->cell]; /* that of f64 has the same numbers of gates */
     const ptrdiff_t G = cell->gates * H;                   /* an array of so many rows exists, so no overflow */
     const int has_projection = weights->weight_hr != NULL, parts = cell->parts[1] ? 2 : 1;
+    const ptrdiff_t heads = weights->heads > 1 ? weights->heads : 1, S = P / heads;
     assert(I >= 0 && H > 0 && P > 0 && (P == H || has_projection) && (!weights->peephole || cell->peepholes));
+    assert(H % heads == 0 && (heads == 1 || !has_projection));
+    /* Groups of units are the same for all instruction sets: so a NaN of a head reaches the same others. */
+    const int block = is_float ? cell->block : isa->f64->cells[weights->cell]->block;
+    const ptrdiff_t units = (ptrdiff_t)(128 / element);
+    fastrnn_heads of_hh[MOST_PARTS];
+    ptrdiff_t K_hh[MOST_PARTS];
+    for (int k = 0; k < parts; k++) {
+        of_hh[k] = is_forward ? heads_of(weights, block, cell->parts[k] * block / width)
+                              : heads_of(weights, units, units / width);
+        const ptrdiff_t rows = heads > 1 ? of_hh[k].rows : is_forward ? P : H;
+        K_hh[k] = is_forward ? rows : cell->parts[k] * rows;
+    }
 
     offsets at = {.layout = {0}};
     fastrnn_layout *layout = &at.layout;
@@ -55,12 +82,12 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
         const ptrdiff_t rows = cell->parts[k] * H;
         if (is_forward) {
             at.weight_ih[k] = reserve_matrix(layout, element, width, I, rows);
-            at.weight_hh[k] = reserve_matrix(layout, element, width, P, rows);
+            at.weight_hh[k] = reserve_matrix(layout, element, width, K_hh[k], rows);
             at.bias_ih[k] = reserve_matrix(layout, element, width, 1, rows);
             at.bias_hh[k] = reserve_matrix(layout, element, width, cell->recurrent ? 1 : 0, rows);
         } else {
             at.weight_ih[k] = reserve_matrix(layout, element, width, k ? 0 : G, I);
-            at.weight_hh[k] = reserve_matrix(layout, element, width, rows, P);
+            at.weight_hh[k] = reserve_matrix(layout, element, width, K_hh[k], P);
         }
     }
     at.weight_hr = reserve_matrix(layout, element, width, is_forward ? H : P, !has_projection ? 0 : is_forward ? P : H);
@@ -85,6 +112,8 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
                            .I = I,
                            .H = H,
                            .P = P,
+                           .heads = heads,
+                           .S = S,
                            .has_projection = has_projection,
                            .parts = parts,
                            .bytes = to->bytes};
@@ -92,8 +121,8 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
         const ptrdiff_t rows = cell->parts[k] * H;
         to->weight_ih[k] =
             is_forward ? matrix_at(memory, at.weight_ih[k], I, rows) : matrix_at(memory, at.weight_ih[k], k ? 0 : G, I);
-        to->weight_hh[k] =
-            is_forward ? matrix_at(memory, at.weight_hh[k], P, rows) : matrix_at(memory, at.weight_hh[k], rows, P);
+        to->weight_hh[k] = matrix_at(memory, at.weight_hh[k], K_hh[k], is_forward ? rows : P);
+        to->weight_hh[k].heads = of_hh[k];
         to->bias_ih[k] = is_forward ? memory + at.bias_ih[k] : NULL;
         to->bias_hh[k] = is_forward && cell->recurrent ? memory + at.bias_hh[k] : NULL;
     }
@@ -103,7 +132,7 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
 
     /* A team pays off from some tens of microseconds on, and more phases, for helpers that start late, from
      * milliseconds on. */
-    const double numbers = (double)G * (double)(I + P) + (has_projection ? (double)P * (double)H : 0);
+    const double numbers = (double)G * (double)(I + S) + (has_projection ? (double)P * (double)H : 0);
     const double fewest = 100e3, of_an_item = 2e6, operations = 20, ns = 0.3; /* for each number */
     threads = numbers < fewest ? 1 : fastrnn_team_threads(threads);
     const packing p = {weights, to, threads == 1 || numbers < 2 * of_an_item ? 1 : (int)(numbers / of_an_item)};

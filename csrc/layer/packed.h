@@ -17,7 +17,8 @@ struct fastrnn_packed {
     fastrnn_cell cell;
     fastrnn_options options;
     int has_options; /* whether they differ from the defaults */
-    ptrdiff_t I, H, P;
+    ptrdiff_t I, H, P, heads;
+    ptrdiff_t S; /* P / heads: the columns of weight_hh */
     int has_projection, parts;
     size_t bytes; /* of the block of memory that begins with this struct and ends with the panels */
     fastrnn_matrix weight_ih[MOST_PARTS], weight_hh[MOST_PARTS], weight_hr;

@@ -15,10 +15,13 @@ static void NAME(pack_straight)(const NAME(kernels) * kernel, const fastrnn_memb
                                 const real *weight, ptrdiff_t from, ptrdiff_t to, ptrdiff_t first,
                                 const fastrnn_matrix *matrix)
 {
-    const ptrdiff_t N = matrix->N;
+    const ptrdiff_t N = matrix->N, H = matrix->heads.units;
     const double operations = NAME(OPERATIONS_OF_A_NUMBER) * (double)kernel->width * (double)(to - from);
     for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
-        kernel->pack_rows(to - from, piece.from, piece.to, weight + from * N, N, first, matrix);
+        if (matrix->heads.head)
+            kernel->pack_heads(from / H, to / H, piece.from, piece.to, weight, first / H, matrix);
+        else
+            kernel->pack_rows(to - from, piece.from, piece.to, weight + from * N, N, first, matrix);
 }
 
 /* Packs a part of the cell for forward. Each member packs its share of the panels: with a single item nearly the same
@@ -29,14 +32,14 @@ static void NAME(pack_part_forward)(const packing *p, const fastrnn_member *me, 
     const fastrnn_packed *to = p->to;
     const NAME(kernels) *kernel = to->isa->SUFFIX;
     const int gates = cell->parts[part], block = cell->block;
-    const ptrdiff_t I = to->I, H = to->H, P = to->P, first = part ? cell->parts[0] * H : 0;
+    const ptrdiff_t I = to->I, H = to->H, first = part ? cell->parts[0] * H : 0;
     const fastrnn_range panels = fastrnn_share_of_item(fastrnn_panels(gates * H, kernel->width), p->items, me);
     const real *bias_ih = w->bias_ih, *bias_hh = w->bias_hh;
     if (bias_ih) bias_ih += first;
     if (bias_hh) bias_hh += first;
     NAME(pack_transposed)(kernel, me, gates, block, H, panels, (const real *)w->weight_ih + first * I,
                           &to->weight_ih[part]);
-    NAME(pack_transposed)(kernel, me, gates, block, H, panels, (const real *)w->weight_hh + first * P,
+    NAME(pack_transposed)(kernel, me, gates, block, H, panels, (const real *)w->weight_hh + first * to->S,
                           &to->weight_hh[part]);
     kernel->pack_bias(gates, block, H, panels.from, panels.to, bias_ih, cell->recurrent ? NULL : bias_hh,
                       to->bias_ih[part]);

@@ -9,10 +9,10 @@ enum { FASTRNN_MOST_ITEMS = 16 }; /* the most pieces of time into which calls si
 
 /* One layer over T steps with `rows` rows in all. */
 typedef struct {
-    ptrdiff_t T, rows, I, H, P;
-    int gates, parts; /* of the cell: gates, and parts of its recurrent product */
-    size_t element;   /* bytes of a number */
-    int width, block; /* numbers of a panel's row, hidden units of a block */
+    ptrdiff_t T, rows, I, H, P; /* P: the columns of weight_hh */
+    int gates, parts;           /* of the cell: gates, and parts of its recurrent product */
+    size_t element;             /* bytes of a number */
+    int width, block;           /* numbers of a panel's row, hidden units of a block */
 } fastrnn_shape;
 
 /* A machine as the estimates see it. Times in ns. */

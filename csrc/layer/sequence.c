@@ -78,7 +78,7 @@ static ptrdiff_t gradient_numbers(const fastrnn_packed *packed)
 {
     const cell_f32 *cell = packed->isa->f32->cells[packed->cell]; /* that of f64 has the same sizes */
     const ptrdiff_t H = packed->H, P = packed->P, G = cell->gates * H;
-    return (packed->peephole ? cell->peepholes * H : 0) + 2 * G + G * packed->I + G * P +
+    return (packed->peephole ? cell->peepholes * H : 0) + 2 * G + G * packed->I + G * packed->S +
            (packed->has_projection ? P * H : 0);
 }
 

@@ -9,7 +9,7 @@ static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed)
                            .rows = first_row(&s, s.T),
                            .I = packed->I,
                            .H = packed->H,
-                           .P = packed->P,
+                           .P = packed->S,
                            .gates = cell->gates,
                            .parts = packed->parts,
                            .element = sizeof(real),

@@ -67,12 +67,13 @@ int fastrnn_isa_is_supported(const fastrnn_isa *isa)
     return 0;
 }
 
-void fastrnn_activate(const fastrnn_isa *isa, fastrnn_dtype dtype, int use_tanh, ptrdiff_t n, const void *x, void *y)
+void fastrnn_activate(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_function function, ptrdiff_t n,
+                      const void *x, void *y)
 {
     float_mode before = float_mode_enter();
     if (dtype == FASTRNN_F32)
-        isa->f32->activate(use_tanh, n, x, y);
+        isa->f32->activate(function, n, x, y);
     else
-        isa->f64->activate(use_tanh, n, x, y);
+        isa->f64->activate(function, n, x, y);
     float_mode_leave(before);
 }

@@ -114,6 +114,7 @@ OPTIONS = {
         Option("reverse", flag, False, since=2),
         Option("proj_size", partial(size, minimum=0), 0),
         Option("peephole", flag, False),
+        Option("num_heads", size, 1, since=2),
         Option("dtype", float_dtype, "float32", plain=_dtype_name),
     )
 }
@@ -285,6 +286,12 @@ def _check_projection(options):
         raise ValueError(f"proj_size: expected less than hidden_size={H}, got {P}")
 
 
+def _check_heads(options):
+    heads, H = options["num_heads"], options["hidden_size"]
+    if H % heads:
+        raise ValueError(f"num_heads: expected a divisor of hidden_size={H}, got {heads}")
+
+
 LSTM = CellSpec(
     name="lstm",
     gates=("i", "f", "g", "o"),
@@ -318,6 +325,7 @@ SLSTM = CellSpec(
     gates=("i", "f", "z", "o"),
     states=("h", "c", "n", "m"),
     weights=_weights(4, "H/num_heads"),
+    check=_check_heads,
 )
 
 SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN, SLSTM)}

@@ -3,7 +3,9 @@
 #include "kernels/cells/gru_reset_before.inc.h"
 #include "kernels/cells/lstm.inc.h"
 #include "kernels/cells/rnn.inc.h"
+#include "kernels/cells/slstm.inc.h"
 
 static const NAME(cell) *const NAME(cells)[FASTRNN_MOST_CELLS] = {
-    &NAME(cell_lstm), &NAME(cell_gru), &NAME(cell_rnn_tanh), &NAME(cell_rnn_relu), &NAME(cell_gru_reset_before),
+    &NAME(cell_lstm),  &NAME(cell_gru), &NAME(cell_rnn_tanh), &NAME(cell_rnn_relu), &NAME(cell_gru_reset_before),
+    &NAME(cell_slstm),
 };
