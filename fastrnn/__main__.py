@@ -38,7 +38,7 @@ def _draw(rng, dtype, shape, spec, everything, options):
     projected = everything and any(weight.shape[0] == "P" for weight in spec.weights)
     P = max(1, H // 2) if projected else H
     present = {weight.option: everything or weight.option == "bias" for weight in spec.weights}
-    weights = spec.shapes({"I": I, "H": H, "P": P}, present)
+    weights = spec.shapes({"I": I, "H": H, "P": P, "num_heads": 1 if H % 2 else 2}, present)
     state = [(B, n) for n in spec.widths(H, P)]
 
     def numbers(shapes):
@@ -46,6 +46,8 @@ def _draw(rng, dtype, shape, spec, everything, options):
 
     options = options | ({"lengths": rng.integers(0, T + 1, B), "reverse": True} if T % 2 else {})
     (x, d_output), state, d_state_n = numbers([(T, B, I), (T, B, P)]), numbers(state), numbers(state)
+    # A normalizer n is positive; near 0 the quotient h is ill-conditioned.
+    state = [1 + np.abs(s) if name == "n" else s for name, s in zip(spec.states, state)]
     return x, state, dict(zip(weights, numbers(weights.values()))), d_output, d_state_n, options
 
 

@@ -1411,7 +1411,9 @@ cdef class PackedSequences:
         return workspace.check(status)
 
 
-cdef dict _functions = {"sigmoid": FASTRNN_ACTIVATE_SIGMOID, "tanh": FASTRNN_ACTIVATE_TANH, "log_sigmoid": FASTRNN_ACTIVATE_LOG_SIGMOID}
+cdef dict _functions = {
+    "sigmoid": FASTRNN_ACTIVATE_SIGMOID, "tanh": FASTRNN_ACTIVATE_TANH, "log_sigmoid": FASTRNN_ACTIVATE_LOG_SIGMOID,
+}
 
 
 def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not None, str isa not None):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn._engine.pool import POOL
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -50,6 +51,7 @@ def run_block(page, line, code, names):
 
 def run_page(page, installed=()):
     """Runs all blocks in order in one namespace, except blocks that need a package not in `installed`."""
+    POOL.clear()  # some examples measure memory
     names = {"__name__": "__main__"}
     for line, packages, code in blocks_of(page.read_text(encoding="utf-8")):
         if set(packages) <= set(installed):

@@ -103,7 +103,7 @@ OPTIONS = {
         Option("hidden_size", size),
         Option("num_layers", size, 1),
         Option("nonlinearity", partial(choice, options=NONLINEARITIES), "tanh", choices=NONLINEARITIES),
-        Option("reset_after", flag, True, since=2),
+        Option("reset_after", flag, True, since=2, choices=(True, False)),
         Option("recurrent_activation", _recurrent_activation, "sigmoid", since=2, choices=RECURRENT_ACTIVATIONS),
         Option("activation", partial(choice, options=NONLINEARITIES), "tanh", since=2, choices=NONLINEARITIES),
         Option("clip", _clip, None, since=2),
