@@ -66,7 +66,7 @@ class Option:
     default: Any = REQUIRED
     since: int = 1
     plain: Callable[[Any], Any] = lambda value: value
-    choices: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
 
 
 def _dtype_name(dtype):
