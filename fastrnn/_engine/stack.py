@@ -515,6 +515,7 @@ def gates_of(spec, layout, call, reverse):
     if gates is not None:
         named |= dict(zip(spec.gates, gates, strict=True))
     for name, state in zip(spec.states[1:], states[1:]):
+        assert state is not None  # h alone may be recovered rather than saved
         named[name] = state.copy()
     named["h"] = call.output.copy()
     for name, array in named.items():
