@@ -226,7 +226,10 @@ class Reference:
 
     def function(self, problem, suffix=""):
         """lstm, lstm_forward or lstm_backward of the kind."""
-        return getattr(self.reference, problem.kind.layer.lower() + suffix)
+        function = getattr(self.reference, problem.kind.layer.lower() + suffix)
+        if problem.kind.reset_after or suffix == "_backward":
+            return function
+        return partial(function, reset_after=False)
 
     @staticmethod
     def weights(problem):
@@ -336,7 +339,7 @@ class Torch:
 
     modules = ("torch",)
     dtypes = ("float32", "float64")
-    kinds = tuple(KINDS)
+    kinds = tuple(name for name, kind in KINDS.items() if kind.reset_after)
 
     def __init__(self, threads):
         import torch
@@ -469,7 +472,7 @@ def onnx_model(problem, T, with_state=False):
     if lengths:
         inputs[lengths] = TensorProto.INT32, (B,)
     options = {"direction": "bidirectional"} if kind.bidirectional else {}
-    options |= {"linear_before_reset": 1} if kind.layer == "GRU" else {}
+    options |= {"linear_before_reset": int(kind.reset_after)} if kind.layer == "GRU" else {}
 
     def in_onnx_order(rows):
         parts = np.split(rows, kind.gates)

@@ -39,6 +39,7 @@ class Kind(NamedTuple):
     projected: bool = False  # proj_size is H // 2
     ragged: bool = False
     heads: int = 1
+    reset_after: bool = True  # of a GRU; torch has no other
 
     @property
     def modes(self):
@@ -55,6 +56,7 @@ class Kind(NamedTuple):
         """The constructor's arguments by name, only those that the class has."""
         options = {"num_layers": self.num_layers, "bidirectional": self.bidirectional}
         options |= {"proj_size": H // 2} if self.projected else {}
+        options |= {} if self.reset_after else {"reset_after": False}
         return options | ({"num_heads": self.heads} if self.layer == "SLSTM" else {})
 
     def output_size(self, H):
@@ -89,6 +91,7 @@ class Kind(NamedTuple):
 KINDS = {
     "lstm": Kind("LSTM"),
     "gru": Kind("GRU", "GRU"),
+    "gru-reset-before": Kind("GRU, reset before the product", "GRU", reset_after=False),
     "rnn": Kind("RNN, tanh", "RNN"),
     "lstm-ragged": Kind("LSTM, ragged", ragged=True),
     "gru-ragged": Kind("GRU, ragged", "GRU", ragged=True),

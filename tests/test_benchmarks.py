@@ -151,6 +151,7 @@ STEPS_OF_RAGGED = sum(shapes.lengths_of((9, 2, 5, 8)))
     [
         ("lstm", 2 * 9 * 2 * 4 * 8 * (5 + 8)),
         ("gru", 2 * 9 * 2 * 3 * 8 * (5 + 8)),
+        ("gru-reset-before", 2 * 9 * 2 * 3 * 8 * (5 + 8)),
         ("rnn", 2 * 9 * 2 * 1 * 8 * (5 + 8)),
         ("lstm-ragged", 2 * STEPS_OF_RAGGED * 4 * 8 * (5 + 8)),
         ("gru-ragged", 2 * STEPS_OF_RAGGED * 3 * 8 * (5 + 8)),

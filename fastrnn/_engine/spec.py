@@ -57,7 +57,7 @@ class Option:
         The first version of the format of files and pickles that has the option; older ones mean the default.
     plain : callable
         Turns the stored value into a plain one for files, pickles and representations.
-    choices : tuple of str
+    choices : tuple
         The values that it may have, if they are few.
     """
 
