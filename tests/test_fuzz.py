@@ -272,12 +272,13 @@ dtypes = st.sampled_from([np.float32, np.float64])
 def functional_calls(draw):
     """A function of one layer, its arguments by name, and the dtype of the weights."""
     T, B, I, H = (draw(st.integers(low, 4)) for low in (0, 0, 0, 1))
-    cell = draw(st.sampled_from(["lstm", "gru", "rnn"]))
-    G = {"lstm": 4, "gru": 3, "rnn": 1}[cell] * H
+    cell = draw(st.sampled_from(["lstm", "gru", "rnn", "slstm"]))
+    G = {"lstm": 4, "gru": 3, "rnn": 1, "slstm": 4}[cell] * H
     P = draw(st.sampled_from([H, H + 2])) if cell == "lstm" else H
+    states = {"lstm": [(B, P), (B, H)], "slstm": [(B, H)] * 4}
     shapes = {
         "x": (T, B, I),
-        "state": [(B, P), (B, H)] if cell == "lstm" else (B, H),
+        "state": states.get(cell, (B, H)),
         "weight_ih": (G, I),
         "weight_hh": (G, P),
     }
@@ -360,7 +361,7 @@ def layer_calls(draw):
     state = [s.shape for s in members(state_like(layer, B, 0))]
     width = state[0][-1] * (1 + layer.bidirectional)
     sizes = (B, T) if layer.batch_first else (T, B)
-    shapes = {"x": (*sizes, layer.input_size), "state": state if len(state) == 2 else state[0]}
+    shapes = {"x": (*sizes, layer.input_size), "state": state if len(state) > 1 else state[0]}
     gradients = {"d_output": (*sizes, width), "d_state_n": shapes["state"]}
     lengths = draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     return layer, shapes, gradients, lengths
@@ -388,7 +389,7 @@ def test_layers(drawn, data):
 
 
 @fuzz(100)
-@given(layer_calls(), st.lists(st.integers(0, 40), min_size=6, max_size=6), st.booleans())
+@given(layer_calls(), st.lists(st.integers(0, 40), min_size=10, max_size=10), st.booleans())
 def test_arguments_may_be_views_of_each_other(drawn, starts, own):
     """And of the layer's parameters."""
     layer, shapes, gradients, lengths = drawn

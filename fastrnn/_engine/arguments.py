@@ -110,8 +110,11 @@ def initial_states(stack, layout, given, private):
 
 
 def checked_options(spec, **options):
-    """The options that a cell's functions take besides weights, checked: ((name, value), ...)."""
-    return tuple([(name, OPTIONS[name].check(name, options[name])) for name in spec.options if name in options])
+    """The options of a cell, all of spec.options, checked: ((name, value), ...)."""
+    for name, default in spec.defaults:
+        if options[name] is not default:
+            return tuple([(name, OPTIONS[name].check(name, options[name])) for name in spec.options])
+    return spec.defaults
 
 
 @lru_cache(maxsize=256)
@@ -310,7 +313,7 @@ def stateless_call(kind, x, state, weights, lengths, resets, bidirectional, drop
     call : StatelessCall
     """
     spec = SPECS[choice("kind", kind, tuple(SPECS))]
-    known = {name: OPTIONS[name].default for name in spec.options} | {"reverse": False}
+    known = dict(spec.defaults) | {"reverse": False}
     for name in options:
         if name not in known:
             raise TypeError(f"{name}: is not an option of {spec.name!r}, which has {', '.join(known)}")

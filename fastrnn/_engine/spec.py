@@ -213,6 +213,11 @@ class CellSpec:
         return Kernel(name, **activations)
 
     @cached_property
+    def defaults(self) -> tuple[tuple[str, Any], ...]:
+        """The names of its options and their defaults."""
+        return tuple((name, OPTIONS[name].default) for name in self.options)
+
+    @cached_property
     def weight_names(self) -> tuple[str, ...]:
         return tuple(weight.name for weight in self.weights)
 
