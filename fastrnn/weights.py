@@ -149,7 +149,7 @@ def from_weights(
         raise ValueError("forget_bias: not with input_forget, in which f follows from i")
 
     found: list[Weights] = []
-    labels: list[str] = []
+    labels: list[str] = []  # of each direction, for messages
     if layout == "cudnn" and getattr(arrays, "ndim", None) == 1:
         found = _from_buffer(spec, arrays, options)
         labels = ["arrays: "] * len(found)
@@ -503,6 +503,7 @@ def _fill(layer: Parametrized, directions: list[Weights], labels: Sequence[str])
             if array.shape != expected:
                 raise shape_error(label + name, expected, (None,) * len(expected), array.shape, BIDIRECTIONAL_HINT)
             values[name] = array
+    assert values.keys() == layer.params.keys()
     for name, array in values.items():
         layer.params[name][...] = array
 
