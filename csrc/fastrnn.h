@@ -236,8 +236,8 @@ void fastrnn_sgd_step(const fastrnn_isa *, fastrnn_dtype, const fastrnn_sgd *, p
                       int threads);
 typedef struct {
     double rate, beta_1, beta_2, eps, weight_decay;
-    double correction_1, correction_2; /* 1 - beta_1^step, 1 - beta_2^step; the first step is 1 */
-    int decoupled;                     /* whether the weight decay is AdamW's */
+    int decoupled; /* whether the weight decay is AdamW's */
+    int64_t step;  /* from 1 on */
 } fastrnn_adam;
 void fastrnn_adam_step(const fastrnn_isa *, fastrnn_dtype, const fastrnn_adam *, ptrdiff_t n, void *p, const void *g,
                        void *m, void *v, int threads);

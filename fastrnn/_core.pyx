@@ -161,8 +161,9 @@ cdef extern from "fastrnn.h" nogil:
         double rate, momentum, dampening, weight_decay
         bint nesterov, is_first
     ctypedef struct fastrnn_adam:
-        double rate, beta_1, beta_2, eps, weight_decay, correction_1, correction_2
+        double rate, beta_1, beta_2, eps, weight_decay
         bint decoupled
+        int64_t step
     enum:
         FASTRNN_SQUARES_BLOCK
     void fastrnn_sgd_step(const fastrnn_isa *, fastrnn_dtype, const fastrnn_sgd *, Py_ssize_t n, void *p, const void *g,
@@ -1485,8 +1486,7 @@ def adam_step(cnp.ndarray p not None, cnp.ndarray g not None, cnp.ndarray m not 
     cdef void *second = _writable(v, type_number)
     cdef const void *gradients = _readable(g, type_number)
     options.rate, options.beta_1, options.beta_2, options.eps = rate, beta_1, beta_2, eps
-    options.weight_decay, options.decoupled = weight_decay, decoupled
-    options.correction_1, options.correction_2 = 1 - beta_1**step, 1 - beta_2**step
+    options.weight_decay, options.decoupled, options.step = weight_decay, decoupled, step
     with nogil:
         fastrnn_adam_step(
             kernels, _dtype(type_number), &options, n, parameters, gradients, first, second, num_threads

@@ -23,6 +23,15 @@ static void NAME(sgd)(const fastrnn_sgd *o, ptrdiff_t n, real *p, const real *g,
     }
 }
 
+/* base^n, which does not depend on a mathematical library. */
+static double NAME(power)(double base, int64_t n)
+{
+    double result = 1;
+    for (; n > 0; n /= 2, base *= base)
+        if (n % 2) result *= base;
+    return result;
+}
+
 /* 1. p = p - rate * weight_decay * p (decoupled), or g = g + weight_decay * p   2. m = beta_1 * m + (1 - beta_1) * g
  * 3. v = beta_2 * v + (1 - beta_2) * g^2   4. p -= rate / c_1 * m / (sqrt(v) / sqrt(c_2) + eps), c_i = 1 - beta_i^step
  */
@@ -31,8 +40,8 @@ static void NAME(adam)(const fastrnn_adam *o, ptrdiff_t n, real *p, const real *
     const vec decay = v_set1((real)(o->decoupled ? o->rate * o->weight_decay : o->weight_decay));
     const vec fresh_1 = v_set1((real)(1 - o->beta_1)), fresh_2 = v_set1((real)(1 - o->beta_2));
     const vec beta_1 = v_set1((real)o->beta_1), beta_2 = v_set1((real)o->beta_2), eps = v_set1((real)o->eps);
-    const vec rate = v_set1((real)(o->rate / o->correction_1));
-    const vec scale = v_set1((real)(1 / sqrt(o->correction_2)));
+    const vec rate = v_set1((real)(o->rate / (1 - NAME(power)(o->beta_1, o->step))));
+    const vec scale = v_set1((real)(1 / sqrt(1 - NAME(power)(o->beta_2, o->step))));
     for (ptrdiff_t k = 0; k < n; k += VL) {
         const int lanes = NAME(lanes_at)(n, k);
         vec parameter = LANES_OF(p), gradient = LANES_OF(g);

@@ -79,16 +79,22 @@ static void sum_share(const void *context, const fastrnn_member *me)
     }
 }
 
-/* Runs the job of one pass over `streams` arrays. It is not cancelled: half a step would be worse than a late one. */
-static void run(fastrnn_job *job, const pass *work, int streams, int threads)
+/* Opens a team for one pass over `streams` arrays, and runs the job. It is not cancelled: half a step would be worse
+ * than a late one. */
+static void run(fastrnn_team *team, fastrnn_job *job, const pass *work, int streams, int threads)
 {
     /* A team pays off from some tens of microseconds on. */
     const double bytes = (double)work->n * (double)bytes_of(work->dtype) * streams;
     const double fewest = 1e6, ns = 0.06; /* for each byte */
     threads = bytes < fewest ? 1 : fastrnn_team_threads(threads);
+    fastrnn_team_open(team, threads, ns * bytes, NULL);
+    fastrnn_team_phase(team, threads, bytes, job, work, 0);
+}
+
+static void pass_over(fastrnn_job *job, const pass *work, int streams, int threads)
+{
     fastrnn_team team;
-    fastrnn_team_open(&team, threads, ns * bytes, NULL);
-    fastrnn_team_phase(&team, threads, bytes, job, work, 0);
+    run(&team, job, work, streams, threads);
     fastrnn_team_close(&team);
 }
 
@@ -96,28 +102,30 @@ void fastrnn_sgd_step(const fastrnn_isa *isa, fastrnn_dtype dtype, const fastrnn
                       const void *g, void *buffer, int threads)
 {
     const pass work = {isa, dtype, n, options, {p, (char *)g, buffer, NULL}, 0, NULL};
-    run(sgd_share, &work, buffer ? 5 : 3, threads);
+    pass_over(sgd_share, &work, buffer ? 5 : 3, threads);
 }
 
 void fastrnn_adam_step(const fastrnn_isa *isa, fastrnn_dtype dtype, const fastrnn_adam *options, ptrdiff_t n, void *p,
                        const void *g, void *m, void *v, int threads)
 {
     const pass work = {isa, dtype, n, options, {p, (char *)g, m, v}, 0, NULL};
-    run(adam_share, &work, 7, threads);
+    pass_over(adam_share, &work, 7, threads);
 }
 
 void fastrnn_scale(const fastrnn_isa *isa, fastrnn_dtype dtype, ptrdiff_t n, double factor, void *a, int threads)
 {
     const pass work = {isa, dtype, n, NULL, {a, NULL, NULL, NULL}, factor, NULL};
-    run(scale_share, &work, 2, threads);
+    pass_over(scale_share, &work, 2, threads);
 }
 
 double fastrnn_sum_squares(const fastrnn_isa *isa, fastrnn_dtype dtype, ptrdiff_t n, const void *a, double *sums,
                            int threads)
 {
     const pass work = {isa, dtype, n, NULL, {(char *)a, NULL, NULL, NULL}, 0, sums};
-    run(sum_share, &work, 1, threads);
-    double sum = 0;
+    fastrnn_team team;
+    run(&team, sum_share, &work, 1, threads);
+    double sum = 0; /* in the team's floating-point mode */
     for (ptrdiff_t k = 0; k < blocks_of(n); k++) sum += sums[k];
+    fastrnn_team_close(&team);
     return sum;
 }
