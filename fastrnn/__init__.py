@@ -31,9 +31,12 @@ from fastrnn.serialization import load, save
 
 if _TYPE_CHECKING:
     from fastrnn import optim
+    from fastrnn.linear import Linear
+    from fastrnn.losses import mean_squared_error, softmax_cross_entropy
     from fastrnn.weights import from_state_dict, from_weights
 
 __all__ = [
+    "Linear",
     "Parameters",
     "__version__",
     "config",
@@ -42,12 +45,14 @@ __all__ = [
     "functional",
     "get_num_threads",
     "load",
+    "mean_squared_error",
     "optim",
     "reference",
     "register_threadpoolctl",
     "save",
     "set_num_threads",
     "show_config",
+    "softmax_cross_entropy",
 ]
 __all__ += layers.__all__
 __all__ += cells.__all__
@@ -56,7 +61,10 @@ __all__ += cells.__all__
 _ON_DEMAND = {
     "from_state_dict": "weights",
     "from_weights": "weights",
+    "Linear": "linear",
+    "mean_squared_error": "losses",
     "optim": "optim",
+    "softmax_cross_entropy": "losses",
 }
 
 
