@@ -24,7 +24,9 @@ from fastrnn._version import __version__
 from fastrnn.cells import *  # noqa: F403
 from fastrnn.layers import *  # noqa: F403
 from fastrnn.parameters import Parameters
+from fastrnn.sequences import pad, unpad
 from fastrnn.serialization import load, save
+from fastrnn.tensors import load_tensors
 
 __all__ = [
     "Parameters",
@@ -33,11 +35,14 @@ __all__ = [
     "functional",
     "get_num_threads",
     "load",
+    "load_tensors",
+    "pad",
     "reference",
     "register_threadpoolctl",
     "save",
     "set_num_threads",
     "show_config",
+    "unpad",
 ]
 __all__ += layers.__all__
 __all__ += cells.__all__
