@@ -16,6 +16,9 @@ except ModuleNotFoundError as _missing:
         name="fastrnn",
     ) from None
 
+import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from fastrnn import cells, functional, layers, reference
 from fastrnn._config import config, show_config
 from fastrnn._threadpoolctl import register_if_imported, register_threadpoolctl
@@ -24,18 +27,25 @@ from fastrnn._version import __version__
 from fastrnn.cells import *  # noqa: F403
 from fastrnn.layers import *  # noqa: F403
 from fastrnn.parameters import Parameters
-from fastrnn.sequences import pad, unpad
 from fastrnn.serialization import load, save
-from fastrnn.tensors import load_tensors
+
+if _TYPE_CHECKING:
+    from fastrnn import optim
+    from fastrnn.sequences import pad, unpad
+    from fastrnn.tensors import load_tensors
+    from fastrnn.weights import from_state_dict, from_weights
 
 __all__ = [
     "Parameters",
     "__version__",
     "config",
+    "from_state_dict",
+    "from_weights",
     "functional",
     "get_num_threads",
     "load",
     "load_tensors",
+    "optim",
     "pad",
     "reference",
     "register_threadpoolctl",
@@ -46,6 +56,29 @@ __all__ = [
 ]
 __all__ += layers.__all__
 __all__ += cells.__all__
+
+# Names and the modules in which they stand, or which they are, imported at the first use.
+_ON_DEMAND = {
+    "from_state_dict": "weights",
+    "from_weights": "weights",
+    "load_tensors": "tensors",
+    "optim": "optim",
+    "pad": "sequences",
+    "unpad": "sequences",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
+    module = _importlib.import_module(f"fastrnn.{_ON_DEMAND[name]}")
+    value = globals()[name] = module if name == _ON_DEMAND[name] else getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_DEMAND})
+
 
 # The public name, in pickles, too, which so do not depend on the module that the class stands in.
 Parameters.__module__ = "fastrnn"

@@ -1161,7 +1161,7 @@ def test_the_state_dict_of_torch_in_a_layer(path, torch_save):
 
     torch.manual_seed(0)
     module = torch.nn.LSTM(3, 4)
-    torch_save(module.state_dict())
-    layer = fastrnn.LSTM(3, 4)
-    layer.load_state_dict(fastrnn.load_tensors(Path(path)))
+    torch_save({"epoch": 1, "model": module.state_dict()})
+    layer = fastrnn.from_state_dict(fastrnn.load_tensors(Path(path)))
+    assert repr(layer) == "LSTM(3, 4)"
     assert layer.params["weight_ih_l0"].tobytes() == module.weight_ih_l0.detach().numpy().tobytes()
