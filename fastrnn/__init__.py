@@ -33,6 +33,8 @@ if _TYPE_CHECKING:
     from fastrnn import optim
     from fastrnn.linear import Linear
     from fastrnn.losses import mean_squared_error, softmax_cross_entropy
+    from fastrnn.sequences import pad, unpad
+    from fastrnn.tensors import load_tensors
     from fastrnn.weights import from_state_dict, from_weights
 
 __all__ = [
@@ -46,13 +48,16 @@ __all__ = [
     "get_num_threads",
     "load",
     "mean_squared_error",
+    "load_tensors",
     "optim",
+    "pad",
     "reference",
     "register_threadpoolctl",
     "save",
     "set_num_threads",
     "show_config",
     "softmax_cross_entropy",
+    "unpad",
 ]
 __all__ += layers.__all__
 __all__ += cells.__all__
@@ -62,9 +67,12 @@ _ON_DEMAND = {
     "from_state_dict": "weights",
     "from_weights": "weights",
     "Linear": "linear",
+    "load_tensors": "tensors",
     "mean_squared_error": "losses",
     "optim": "optim",
+    "pad": "sequences",
     "softmax_cross_entropy": "losses",
+    "unpad": "sequences",
 }
 
 

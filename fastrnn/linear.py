@@ -115,8 +115,8 @@ class Linear:
         return self._params
 
     def __repr__(self) -> str:
-        options = "" if self._bias else ", bias=False"
-        return f"Linear({self.in_features}, {self.out_features}{options}{'' if self.dtype == np.float32 else ', dtype=float64'})"
+        options = ("" if self._bias else ", bias=False") + ("" if self.dtype == np.float32 else ", dtype=float64")
+        return f"Linear({self.in_features}, {self.out_features}{options})"
 
     def __call__(self, x: ArrayLike) -> Array:
         """Compute the layer and keep nothing for a backward pass.
