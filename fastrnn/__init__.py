@@ -22,7 +22,9 @@ from fastrnn._threadpoolctl import register_if_imported, register_threadpoolctl
 from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
 from fastrnn.cells import *  # noqa: F403
+from fastrnn.keras import from_keras
 from fastrnn.layers import *  # noqa: F403
+from fastrnn.masking import masked
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 from fastrnn.weights import from_state_dict, from_weights
@@ -31,11 +33,13 @@ __all__ = [
     "Parameters",
     "__version__",
     "config",
+    "from_keras",
     "from_state_dict",
     "from_weights",
     "functional",
     "get_num_threads",
     "load",
+    "masked",
     "reference",
     "register_threadpoolctl",
     "save",
