@@ -25,13 +25,13 @@ from fastrnn._threadpoolctl import register_if_imported, register_threadpoolctl
 from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
 from fastrnn.cells import *  # noqa: F403
-from fastrnn.keras import from_keras
 from fastrnn.layers import *  # noqa: F403
-from fastrnn.masking import masked
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
 if _TYPE_CHECKING:
+    from fastrnn.keras import from_keras
+    from fastrnn.masking import masked
     from fastrnn.weights import from_state_dict, from_weights
 
 __all__ = [
@@ -56,8 +56,10 @@ __all__ += cells.__all__
 
 # Functions and their modules, which are imported at the first use.
 _ON_DEMAND = {
+    "from_keras": "keras",
     "from_state_dict": "weights",
     "from_weights": "weights",
+    "masked": "masking",
 }
 
 

@@ -21,16 +21,15 @@ import io
 import os
 import stat
 import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastrnn._engine.spec import NONLINEARITIES, OPTIONS
-from fastrnn._validation import Array, choice
+from fastrnn._hdf5 import SIGNATURE, File, Weight, attribute, child, dataset_in, has_names, names_in
+from fastrnn._validation import choice
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.serialization import _from_json, _path, _short
 from fastrnn.weights import from_weights
@@ -41,8 +40,7 @@ __all__ = ["from_keras"]
 MOST_JSON_BYTES = 2**24
 MOST_EXPANSION = 8
 SMALL = 2**20
-MOST_NAMES = 2**20
-MOST_OBJECTS = 2**17
+MOST_OBJECTS = 2**15
 MOST_DEPTH = 64
 
 MOST_NAMES_SHOWN = 12
@@ -67,7 +65,8 @@ GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 RECURRENT = ("LSTM", "GRU", "SimpleRNN", "CuDNNLSTM", "CuDNNGRU", "RNN", "Bidirectional")
 NO_EQUIVALENT = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 MODELS = ("Sequential", "Functional", "Model")
-PACKAGES = ("keras", "tf_keras", "tensorflow")
+LIVE_PACKAGES = ("keras", "tf_keras")
+PACKAGES = (*LIVE_PACKAGES, "tensorflow")
 
 # The names of the groups of .weights.h5: that of a layer or a model follows from its class.
 GROUPS = {
@@ -95,16 +94,14 @@ WITHOUT_EFFECT = frozenset(
     kernel_constraint recurrent_constraint bias_constraint
     """.split()
 )
-WITH_EFFECT = frozenset(
-    "units activation recurrent_activation use_bias reset_after go_backwards time_major".split()
-)
+WITH_EFFECT = frozenset("units activation recurrent_activation use_bias reset_after go_backwards time_major".split())
 
 LEAVES = ("kernel", "recurrent_kernel", "bias")
 
 SAY = {
     "recurrent_activation": (
-        "'sigmoid', the default of Keras since 2.3 and of tf.keras 2, 'hard_sigmoid_fifth' (0.2 * x + 0.5), which "
-        "'hard_sigmoid' of Keras 2 is, the default before, or 'hard_sigmoid_sixth' (x / 6 + 0.5), which it is in Keras 3"
+        "'sigmoid', the default of Keras since 2.3; 'hard_sigmoid_fifth' (0.2 * x + 0.5), that of Keras 2, the default "
+        "before; or 'hard_sigmoid_sixth' (x / 6 + 0.5), that of Keras 3"
     ),
     "activation": "'tanh', the default of Keras, or 'relu'",
 }
@@ -119,7 +116,7 @@ def from_keras(
 ) -> LSTM | GRU | RNN:
     """A new layer with the weights and the settings of a recurrent layer of Keras.
 
-    Keras and TensorFlow are not needed. Files need the package h5py.
+    Neither Keras nor TensorFlow nor h5py is needed for a file.
 
     Parameters
     ----------
@@ -144,8 +141,6 @@ def from_keras(
 
     Raises
     ------
-    ImportError
-        If `source` is a file and h5py is not installed.
     TypeError
         If `source` is neither a path nor a layer or model of Keras.
     ValueError
@@ -168,8 +163,9 @@ def from_keras(
     "hard_sigmoid" is ``max(0, min(1, 0.2 * x + 0.5))`` in Keras 2 and ``max(0, min(1, x / 6 + 0.5))`` in Keras 3: the
     version that wrote the file decides, or that of the live layer's package.
 
-    Of a file no more is read than its configuration and the weights of the layer, after their sizes have been compared
-    with the size of the file. HDF5's own C library parses `.h5` files.
+    Files are read in plain Python, by `fastrnn._hdf5`; nothing in them is executed. No more of a file is read than its
+    structure, its configuration and the weights of the layer, after their sizes have been compared with that of the
+    file; a .keras archive is held in memory meanwhile.
 
     Examples
     --------
@@ -198,15 +194,6 @@ def from_keras(
         raise ValueError(f"{path}: {error}") from error
 
 
-@dataclass(frozen=True)
-class Weight:
-    """An array of a layer of Keras: its place, for messages, its shape, and how it is read."""
-
-    place: str
-    shape: tuple[int, ...]
-    read: Callable[[], Array]
-
-
 # One direction: kernel, recurrent_kernel, and bias if there is one.
 Direction = list[Weight]
 
@@ -220,7 +207,7 @@ class Candidate:
     name : str
         Its name, after those of the models that it is in.
     class_name : str
-        Its class in Keras; "" if the file does not say it.
+        Its class in Keras.
     config : dict or None
         Its configuration, as `get_config()` returns it; None if the file has weights alone.
     version : str or None
@@ -238,7 +225,6 @@ class Candidate:
 
 def _choose(candidates: Sequence[Candidate], layer: str | None) -> Candidate:
     """The candidate of that name, or the only one."""
-    names = [one.name for one in candidates]
     listed = ", ".join(f"{one.name!r} ({_described(one)})" for one in candidates[:MOST_NAMES_SHOWN])
     if len(candidates) > MOST_NAMES_SHOWN:
         listed += f" and {len(candidates) - MOST_NAMES_SHOWN} more"
@@ -254,7 +240,7 @@ def _choose(candidates: Sequence[Candidate], layer: str | None) -> Candidate:
     found = [one for one in candidates if one.name == layer]
     found = found or [one for one in candidates if one.name.rpartition("/")[2] == layer]
     if len(found) != 1:
-        problem = f"{names.count(layer) or len(found)} layers have the name" if found else "no recurrent layer has the name"
+        problem = f"{len(found)} layers have the name" if found else "no recurrent layer has the name"
         raise ValueError(f"layer: {problem} {_short(layer)}; there are {listed}")
     return found[0]
 
@@ -262,7 +248,7 @@ def _choose(candidates: Sequence[Candidate], layer: str | None) -> Candidate:
 def _described(candidate):
     if candidate.class_name == "Bidirectional" and candidate.config is not None:
         return f"Bidirectional of {_class_name(candidate.config.get('layer'))}"
-    return candidate.class_name or "weights alone"
+    return candidate.class_name
 
 
 # From settings and weights to a layer
@@ -305,7 +291,7 @@ def _translate(candidate, said):
     I = None
     for weights in directions:
         I = _check_shapes(settings, weights, I)
-    options = {"batch_first": not settings.time_major}
+    options: dict[str, Any] = {"batch_first": not settings.time_major}
     if len(directions) == 2:
         options["bidirectional"] = True
     elif settings.go_backwards:
@@ -317,7 +303,7 @@ def _translate(candidate, said):
     return from_weights(settings.kind, arrays, layout="cudnn" if settings.cudnn else "keras", **options)
 
 
-def _activations(settings, said) -> dict[str, Any]:
+def _activations(settings, said):
     """The activations that the configuration or the caller says, as options of the layer."""
     names = ("activation",) if settings.kind == "rnn" else ("recurrent_activation", "activation")
     if settings.kind == "rnn" and said["recurrent_activation"] is not None:
@@ -341,7 +327,9 @@ def _check_equal(both):
         for name in Settings.__dataclass_fields__:
             first, second = (getattr(one, name) for one in both)
             if name != "go_backwards" and first != second:
-                raise ValueError(f"{name}: {first!r} forward and {second!r} backward; the directions of a layer are alike")
+                raise ValueError(
+                    f"{name}: {first!r} forward and {second!r} backward; the directions of a layer are alike"
+                )
 
 
 def _inferred(weights: Direction) -> Settings:
@@ -392,7 +380,7 @@ def _check_shapes(settings, weights, I):
     kernel = weights[0]
     if len(kernel.shape) != 2 or kernel.shape[1] != columns or not kernel.shape[0] or I not in (None, kernel.shape[0]):
         raise ValueError(f"{kernel.place}: expected ({I or 'I'}, {columns}), got {kernel.shape}")
-    expected = [(H, columns)]
+    expected: list[tuple[int, ...]] = [(H, columns)]
     if settings.use_bias:
         bias = (2 * columns,) if settings.cudnn else (2, columns) if settings.reset_after else (columns,)
         expected.append(bias)
@@ -418,11 +406,13 @@ def _class_name(described):
 def _config(described):
     config = described.get("config")
     if not isinstance(config, dict):
-        raise ValueError(f"config of {_short(described.get('class_name'))}: expected a JSON object, got {_short(config)}")
+        raise ValueError(
+            f"config of {_short(described.get('class_name'))}: expected a JSON object, got {_short(config)}"
+        )
     return config
 
 
-def _settings_of_directions(class_name, config, version, said) -> list[Settings]:
+def _settings_of_directions(class_name, config, version, said):
     if class_name != "Bidirectional":
         return [_settings(class_name, config, version, said)]
     _check_keys(class_name, config, {"merge_mode", "layer", "backward_layer"})
@@ -439,7 +429,9 @@ def _settings_of_directions(class_name, config, version, said) -> list[Settings]
     if described is None:
         return [forward, forward]
     if _class_name(described) != name:
-        raise ValueError(f"backward_layer: expected {name} as forward, got {_short(described.get('class_name', described))}")
+        raise ValueError(
+            f"backward_layer: expected {name} as forward, got {_short(described.get('class_name', described))}"
+        )
     backward = _settings(name, _config(described), version, said)
     if not backward.go_backwards:
         raise ValueError("backward_layer: go_backwards: False has no equivalent")
@@ -449,13 +441,15 @@ def _settings_of_directions(class_name, config, version, said) -> list[Settings]
 
 def _check_keys(class_name, config, known):
     """Refuse settings that are not known, because they may change the result; those of value None are not set."""
-    others = [key for key, value in config.items() if key not in known and key not in WITHOUT_EFFECT and value is not None]
+    others = [
+        key for key, value in config.items() if key not in known and key not in WITHOUT_EFFECT and value is not None
+    ]
     if others:
-        shown = ", ".join(f"{key}={_short(config[key])}" for key in others[:MOST_NAMES_SHOWN])
+        shown = ", ".join(f"{key}={_short(config[key])}" for key in sorted(others)[:MOST_NAMES_SHOWN])
         raise ValueError(f"{shown}: not a known setting of {class_name}")
 
 
-def _settings(class_name, config, version, said) -> Settings:
+def _settings(class_name, config, version, said):
     """The settings of a recurrent layer that is not a Bidirectional."""
     if class_name == "RNN":
         cell = config.get("cell")
@@ -520,8 +514,8 @@ def _gate_activation(value, version, given):
         by_version = {2: "hard_sigmoid_fifth", 3: "hard_sigmoid_sixth"}.get(_major(version))
         if by_version is None and given in (None, "sigmoid"):
             raise ValueError(
-                "recurrent_activation: 'hard_sigmoid' is one function in Keras 2 and another in Keras 3, and the file does "
-                f"not say its version ({_short(version)}); give 'hard_sigmoid_fifth' or 'hard_sigmoid_sixth'"
+                "recurrent_activation: 'hard_sigmoid' is one function in Keras 2 and another in Keras 3, and the "
+                f"file does not say its version ({_short(version)}); give 'hard_sigmoid_fifth' or 'hard_sigmoid_sixth'"
             )
         return by_version or given
     if value != "sigmoid":
@@ -557,7 +551,7 @@ class Place:
     group: str
 
 
-def _places(config, names=(), group="") -> Iterator[Place]:
+def _places(config, names=(), group=""):
     """All recurrent layers, in order, of the configuration of a model."""
     if len(names) > MOST_DEPTH:
         raise ValueError(f"config: models inside models, more than {MOST_DEPTH} deep")
@@ -601,7 +595,7 @@ def _model_config(what, text):
 
 
 @contextlib.contextmanager
-def _candidates(path) -> Iterator[list[Candidate]]:
+def _candidates(path):
     """The candidates of the file, whose weights can be read inside of the context."""
     if stat.S_ISDIR(os.stat(path).st_mode):
         raise ValueError("a folder, perhaps a SavedModel of TensorFlow; save the model as .keras")
@@ -611,46 +605,12 @@ def _candidates(path) -> Iterator[list[Candidate]]:
         start = file.read(8)
         size = os.fstat(file.fileno()).st_size
         if start[:4] == b"PK\x03\x04":
-            with _damage():
-                config, version, weights = _unzipped(file, size)
-                with _hdf5(io.BytesIO(weights)) as root:
-                    yield _in_archive(config, version, root, len(weights))
-        elif start == b"\x89HDF\r\n\x1a\n":
-            with _damage(), _hdf5(file) as root:
-                yield _in_hdf5(root, size)
+            config, version, weights = _unzipped(file, size)
+            yield _in_archive(config, version, File(io.BytesIO(weights), len(weights)).root)
+        elif start == SIGNATURE:
+            yield _in_hdf5(File(file, size).root)
         else:
             raise ValueError("damaged, or neither a .keras archive nor an HDF5 file")
-
-
-@contextlib.contextmanager
-def _damage():
-    """Make a ValueError of what zipfile and h5py raise for files that are damaged."""
-    try:
-        yield
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        LookupError,
-        NotImplementedError,
-        OSError,
-        OverflowError,
-        RuntimeError,
-        SystemError,
-        TypeError,
-    ) as error:
-        raise ValueError(f"damaged: {type(error).__name__}: {error}") from error
-
-
-@contextlib.contextmanager
-def _hdf5(file):
-    """The root of an HDF5 file."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError("fastrnn.from_keras needs the package h5py: pip install 'fastrnn[keras]'") from error
-    with h5py.File(file, "r") as root:
-        yield root
 
 
 # .keras
@@ -658,21 +618,33 @@ def _hdf5(file):
 
 def _unzipped(file, size):
     """The configuration, the version of Keras and the bytes of model.weights.h5."""
-    with zipfile.ZipFile(file) as archive:
-        members = {}
-        for info in archive.infolist():
-            if info.filename in members:
-                raise ValueError(f"{info.filename}: stands in the archive twice")
-            members[info.filename] = info
-        if "model.weights.h5" not in members and "model.weights.json" in members:
-            raise ValueError("model.weights.json: weights in several files are not read; save with max_shard_size=None")
-        most = MOST_EXPANSION * size + SMALL
-        metadata, config = (_member(archive, members, name, min(most, MOST_JSON_BYTES)) for name in JSON_MEMBERS)
-        weights = _member(archive, members, "model.weights.h5", most)
+    import struct
+    import zipfile
+    import zlib
+
+    try:
+        with zipfile.ZipFile(file) as archive:
+            metadata, config, weights = _members(archive, size)
+    except (zipfile.BadZipFile, zlib.error, EOFError, LookupError, NotImplementedError, OSError, struct.error) as error:
+        raise ValueError(f"damaged: {type(error).__name__}: {error}") from error
     about = _parsed("metadata.json", metadata)
     version = about.get("keras_version") if isinstance(about, dict) else None
     config = _model_config("config.json", config)
     return config, version if isinstance(version, str) else None, weights
+
+
+def _members(archive, size):
+    """The bytes of metadata.json, config.json and model.weights.h5."""
+    members = {}
+    for info in archive.infolist():
+        if info.filename in members:
+            raise ValueError(f"{info.filename}: stands in the archive twice")
+        members[info.filename] = info
+    if "model.weights.h5" not in members and "model.weights.json" in members:
+        raise ValueError("model.weights.json: weights in several files are not read; save with max_shard_size=None")
+    most = MOST_EXPANSION * size + SMALL
+    metadata, config = (_member(archive, members, name, min(most, MOST_JSON_BYTES)) for name in JSON_MEMBERS)
+    return metadata, config, _member(archive, members, "model.weights.h5", most)
 
 
 def _member(archive, members, name, most):
@@ -688,15 +660,15 @@ def _member(archive, members, name, most):
         return file.read(most + 1)[:most]  # to the end, where the checksum is compared
 
 
-def _in_archive(config, version, root, size):
+def _in_archive(config, version, root):
     def weights(place):
         def directions():
             name = _own_name(root, place.group)
             if name not in (None, place.names[-1]):
                 raise ValueError(f"model.weights.h5: {place.group}: the weights of {_short(name)}")
             if place.class_name != "Bidirectional":
-                return [_numbered(root, size, place.group)]
-            return [_numbered(root, size, f"{place.group}/{one}_layer") for one in ("forward", "backward")]
+                return [_numbered(root, place.group)]
+            return [_numbered(root, f"{place.group}/{one}_layer") for one in ("forward", "backward")]
 
         return directions
 
@@ -709,22 +681,22 @@ def _in_archive(config, version, root, size):
 # Groups such as layers/lstm/cell/vars, with datasets 0, 1 and 2
 
 
-def _numbered(root, size, path) -> Direction:
+def _numbered(root, path):
     """The weights under the path of a layer."""
     for group in (path, path.replace(*(f"{name}/" for name in CONTAINERS))):
         for end in ("/cell/vars", "/vars"):  # a CuDNN layer has no cell
-            found = _child(root, group + end, missing=True)
-            if found is not None and "0" in found:
-                return [_dataset(found, str(k), size) for k in range(min(len(found), 4))]
+            found = child(root, group + end, missing=True)
+            if found is not None and "0" in found.links:
+                return [dataset_in(found, str(k)) for k in range(min(len(found.links), 4))]
     raise ValueError(f"model.weights.h5: {path}/cell/vars: missing, or without weights")
 
 
-def _layers_in_groups(root, size) -> list[Candidate]:
+def _layers_in_groups(root):
     """The recurrent layers of a .weights.h5 file, which does not say their classes."""
     found: dict[str, Direction] = {}
     for path, group in _groups(root):
         if path[-2:] == ("cell", "vars") and _looks_recurrent(group):
-            found["/".join(path[:-2])] = [_dataset(group, str(k), size) for k in range(len(group))]
+            found["/".join(path[:-2])] = [dataset_in(group, str(k)) for k in range(len(group.links))]
     layers: dict[str, list[Direction]] = {}
     for path, weights in found.items():
         owner, _, own = path.rpartition("/")
@@ -737,13 +709,17 @@ def _layers_in_groups(root, size) -> list[Candidate]:
 
 
 def _weights_alone(name, weights):
-    return Candidate(name, "", None, None, lambda: weights)
+    """A candidate without a configuration, of which the shapes show the class."""
+    shape = weights[0][1].shape
+    gates = shape[1] // shape[0] if len(shape) == 2 and shape[0] else 0
+    class_name = {GATES[KINDS[cls]]: cls for cls in ("LSTM", "GRU", "SimpleRNN")}.get(gates, "not known")
+    return Candidate(name, "Bidirectional of " * (len(weights) - 1) + class_name, None, None, lambda: weights)
 
 
 def _own_name(root, path):
     """The name of the layer whose group this is, which newer versions of Keras write, or None."""
-    group = _child(root, f"{path}/vars", missing=True)
-    return None if group is None else _attribute(group, "name")
+    group = child(root, f"{path}/vars", missing=True)
+    return None if group is None else attribute(group, "name")
 
 
 def _name_in_groups(root, path):
@@ -755,21 +731,16 @@ def _name_in_groups(root, path):
 
 def _looks_recurrent(group):
     """Whether these are a kernel (I, G*H), a recurrent kernel (H, G*H) and perhaps a bias."""
-    import h5py
-
-    if len(group) not in (2, 3) or any(str(k) not in group for k in range(len(group))):
+    if len(group.links) not in (2, 3) or any(str(k) not in group.links for k in range(len(group.links))):
         return False
-    one, other = (_child(group, name) for name in ("0", "1"))
-    if not all(isinstance(dataset, h5py.Dataset) and dataset.ndim == 2 for dataset in (one, other)):
+    kernel, recurrent_kernel = (dataset_in(group, name).shape for name in ("0", "1"))
+    if len(kernel) != 2 or len(recurrent_kernel) != 2:
         return False
-    (_, columns), (H, width) = one.shape, other.shape
-    return columns == width and H > 0 and width in [G * H for G in GATES.values()]
+    return kernel[1] == recurrent_kernel[1] and kernel[1] in [G * recurrent_kernel[0] for G in GATES.values()]
 
 
-def _groups(root) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _groups(root):
     """All groups with their paths."""
-    import h5py
-
     waiting: list[tuple[tuple[str, ...], Any]] = [((), root)]
     count = 0
     while waiting:
@@ -777,38 +748,40 @@ def _groups(root) -> Iterator[tuple[tuple[str, ...], Any]]:
         yield path, group
         if len(path) >= MOST_DEPTH:
             raise ValueError(f"groups inside groups, more than {MOST_DEPTH} deep")
-        names = list(group)
+        names = list(group.links)
         count += len(names)
         if count > MOST_OBJECTS:
             raise ValueError(f"more than {MOST_OBJECTS} groups and datasets")
         for name in reversed(names):
-            child = _child(group, name)
-            if isinstance(child, h5py.Group):
-                waiting.append(((*path, name), child))
+            member = child(group, name)
+            if member.is_group:
+                waiting.append(((*path, name), member))
 
 
 # .h5 with layer_names and weight_names
 
 
-def _in_hdf5(root, size):
+def _in_hdf5(root):
     """The candidates of a file that is not in an archive."""
-    text = _attribute(root, "model_config")
-    group = _child(root, "model_weights", missing=True)
-    if group is None and not _has_names(root, "layer_names"):
-        return _layers_in_groups(root, size)
+    text = attribute(root, "model_config")
+    group = child(root, "model_weights", missing=True)
+    if group is None and not has_names(root, "layer_names"):
+        return _layers_in_groups(root)
     group = root if group is None else group
-    version = _attribute(group, "keras_version") or _attribute(root, "keras_version")
+    version = attribute(group, "keras_version") or attribute(root, "keras_version")
     if _major(version) == 1:
-        raise ValueError(f"keras_version: {_short(version)}: files of Keras 1 are not read; load and save them with Keras 2")
+        raise ValueError(
+            f"keras_version: {_short(version)}: files of Keras 1 are not read; load and save them with Keras 2"
+        )
     if text is None:
         return [
             _weights_alone(name, weights)
-            for owner in _names(group, "layer_names")
-            for name, weights in _layers_by_names(group, owner, size)
+            for owner in names_in(group, "layer_names")
+            for name, weights in _layers_by_names(group, owner)
         ]
 
     def weights(place):
-        return lambda: _directions_by_names(group, place, size)
+        return lambda: _directions_by_names(group, place)
 
     return [
         Candidate("/".join(place.names), place.class_name, place.config, version, weights(place))
@@ -816,29 +789,29 @@ def _in_hdf5(root, size):
     ]
 
 
-def _parents(group, owner, size) -> dict[tuple[str, ...], dict[str, Weight]]:
+def _parents(group, owner):
     """The weights of a layer or of a model inside the model: by path, and then by name."""
-    own = _child(group, owner)
+    own = child(group, owner)
     parents: dict[tuple[str, ...], dict[str, Weight]] = {}
-    for name in _names(own, "weight_names"):
+    for name in names_in(own, "weight_names"):
         *path, leaf = name.split("/")
         leaf = leaf.partition(":")[0]
         if leaf in LEAVES:
             of_parent = parents.setdefault(tuple(path), {})
             if leaf in of_parent:
                 raise ValueError(f"{own.name}: weight_names: {'/'.join((*path, leaf))} stands there twice")
-            of_parent[leaf] = _dataset(own, name, size)
+            of_parent[leaf] = dataset_in(own, name)
     return {path: weights for path, weights in parents.items() if "recurrent_kernel" in weights}
 
 
-def _ordered(weights, place) -> Direction:
+def _ordered(weights, place):
     if "kernel" not in weights:
         raise ValueError(f"{'/'.join(place)}/kernel: missing")
     return [weights[leaf] for leaf in LEAVES if leaf in weights]
 
 
-def _directions_by_names(group, place: Place, size) -> list[Direction]:
-    parents = _parents(group, place.names[0], size)
+def _directions_by_names(group, place):
+    parents = _parents(group, place.names[0])
     if len(place.names) > 1:
         parents = {path: weights for path, weights in parents.items() if place.names[-1] in path}
     wanted = 2 if place.class_name == "Bidirectional" else 1
@@ -873,9 +846,9 @@ def _forward_first(paths):
     raise ValueError(f"{'/'.join(first)}, {'/'.join(second)}: the names do not show which direction is which")
 
 
-def _layers_by_names(group, owner, size) -> Iterator[tuple[str, list[Direction]]]:
+def _layers_by_names(group, owner):
     """The recurrent layers of one entry of layer_names, without a configuration."""
-    parents = _parents(group, owner, size)
+    parents = _parents(group, owner)
     layers: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for path in parents:
         found = _direction_of(path)
@@ -896,118 +869,10 @@ def _name_by_path(owner, path):
     return "/".join(names)
 
 
-# Access to HDF5
-
-
-def _child(group, path, missing=False):
-    """The group or dataset under a path, reached by hard links alone: others may lead to other files.
-
-    With `missing` it is None if there is none.
-    """
-    import h5py
-
-    for name in path.split("/"):
-        if not name:
-            continue
-        link = group.get(name, getlink=True) if isinstance(group, h5py.Group) else None
-        if link is None:
-            if missing:
-                return None
-            raise ValueError(f"{_short(path)}: missing")
-        if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"{group.name}/{name}: a {type(link).__name__}, which is not followed")
-        group = group[name]
-    return group
-
-
-def _dataset(group, name, size) -> Weight:
-    """A dataset of floating-point numbers, whose bytes lie in the file as they are."""
-    import h5py
-
-    dataset = _child(group, name)
-    place = f"{group.name}/{name}".lstrip("/")
-    if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(f"{place}: expected a dataset, got a {type(dataset).__name__}")
-    if dataset.shape is None:
-        raise ValueError(f"{place}: an empty dataset")
-    if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8) or "dtype" in dataset.attrs:
-        given = _attribute(dataset, "dtype") or dataset.dtype
-        raise ValueError(f"{place}: expected float16, float32 or float64, got {given}; convert the model to float32 first")
-    if dataset.is_virtual or dataset.external:
-        raise ValueError(f"{place}: its numbers lie in another file, which is not read")
-    if dataset.id.get_create_plist().get_nfilters():
-        raise ValueError(f"{place}: compressed, which Keras does not write; use h5repack -f NONE")
-    stored = dataset.id.get_storage_size()
-    if not dataset.nbytes <= stored <= size:
-        raise ValueError(f"{place}: {dataset.nbytes} bytes, of which {stored} lie in the file of {size} bytes")
-
-    def read():
-        return np.asarray(dataset[()], dataset.dtype.newbyteorder("="))
-
-    return Weight(place, dataset.shape, read)
-
-
-def _attribute(owner, name) -> str | None:
-    """An attribute that is one text, or None."""
-    value = _attribute_value(owner, name)
-    if value is None:
-        return None
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
-    return _text(f"{owner.name}: {name}", value)
-
-
-def _attribute_value(owner, name):
-    if name not in owner.attrs:
-        return None
-    stored = owner.attrs.get_id(name)
-    count = np.prod(stored.shape or (), dtype=float)
-    if count > MOST_NAMES or count * stored.dtype.itemsize > MOST_JSON_BYTES:
-        raise ValueError(f"{owner.name}: {name}: too large")
-    return owner.attrs[name]
-
-
-def _text(what, value):
-    if isinstance(value, bytes):
-        try:
-            value = value.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{what}: {error}") from error
-    if not isinstance(value, str):
-        raise ValueError(f"{what}: expected text, got {_short(value)}")
-    if len(value) > MOST_JSON_BYTES:
-        raise ValueError(f"{what}: too large")
-    return str(value)
-
-
-def _has_names(group, attribute):
-    return attribute in group.attrs or f"{attribute}0" in group.attrs
-
-
-def _names(group, attribute) -> list[str]:
-    """A list of names in an attribute, which Keras divides into attribute0, attribute1, ... if it is long."""
-    if attribute in group.attrs:
-        parts = [_attribute_value(group, attribute)]
-    else:
-        parts = []
-        while f"{attribute}{len(parts)}" in group.attrs:
-            parts.append(_attribute_value(group, f"{attribute}{len(parts)}"))
-        if not parts:
-            raise ValueError(f"{group.name}: the attribute {attribute} is missing")
-    what = f"{group.name}: {attribute}"
-    names = []
-    for part in parts:
-        if not isinstance(part, np.ndarray) or part.ndim != 1:
-            raise ValueError(f"{what}: expected a list of names")
-        if part.size:  # an empty one is of floats
-            names += [_text(what, name) for name in part.tolist()]
-    return names
-
-
 # Live layers and models
 
 
-def _live(source) -> list[Candidate]:
+def _live(source):
     """The candidates of a layer or a model of Keras that is in this process."""
     base = _keras_class(source)
     if base is None:
@@ -1023,7 +888,7 @@ def _live(source) -> list[Candidate]:
 def _keras_class(thing):
     """The first class of Keras among those of an object."""
     for cls in type(thing).__mro__:
-        if cls.__module__.partition(".")[0] in PACKAGES:
+        if cls.__module__.partition(".")[0] in LIVE_PACKAGES:
             return cls
     return None
 
@@ -1042,8 +907,6 @@ def _live_candidate(layer, name):
     base = _keras_class(layer)
     package = sys.modules[base.__module__.partition(".")[0]]
     version = getattr(package, "__version__", None)
-    if package.__name__ == "tensorflow":  # tensorflow.python.keras, which is Keras 2
-        version, package = "2", package.keras
     described = _live_description(layer, package)
 
     def weights():
@@ -1054,7 +917,7 @@ def _live_candidate(layer, name):
     return Candidate(name, described["class_name"], described["config"], version, weights)
 
 
-def _live_description(layer, package) -> dict[str, Any]:
+def _live_description(layer, package):
     """The class and the configuration of a layer or a cell, as in a file.
 
     An activation keeps its name only if it is the function of Keras that has this name.
@@ -1078,7 +941,7 @@ def _live_description(layer, package) -> dict[str, Any]:
     return {"class_name": base.__name__, "config": config}
 
 
-def _live_weights(layer) -> Direction:
+def _live_weights(layer):
     if not layer.built:
         raise ValueError("source: the layer has no weights yet; build it, or call it once")
     direction = []

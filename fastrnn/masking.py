@@ -24,9 +24,10 @@ def masked(
 ) -> tuple[Array, Any]:
     """Run a layer over the steps that a mask selects, as Keras does with the mask of Masking or Embedding.
 
-    At a step where `mask` is False the state stays as it is, and x is ignored. The output of the step before is repeated,
-    in each direction in its own order of steps: forward that of the last valid step before it, in the reverse direction
-    that of the next valid step after it. It is zero where there is no such step. All layers of a stack skip the step.
+    At a step where `mask` is False the state stays as it is, and x is ignored. The output of the step before is
+    repeated, in each direction in its own order of steps: forward that of the last valid step before it, in the reverse
+    direction that of the next valid step after it. It is zero where there is no such step. All layers of a stack skip
+    the step.
 
     Parameters
     ----------
@@ -65,8 +66,8 @@ def masked(
     end alone, `lengths` does the same without copying, with zeros as outputs. There is no backward pass: train with the
     sequences themselves and `lengths`.
 
-    Before the first valid step Keras' backends for TensorFlow and, unrolled, NumPy give zeros, as here; others give the
-    initial h, which is the same unless a `state` is given.
+    Before the first valid step Keras gives zeros, as here, with the backends of TensorFlow and torch and with
+    `unroll=True`; with those of NumPy and JAX it gives the initial h, which is the same unless a `state` is given.
 
     Examples
     --------
@@ -78,7 +79,10 @@ def masked(
     """
     if not isinstance(layer, Recurrent):
         raise TypeError(f"layer: expected an LSTM, a GRU, an RNN or an SLSTM, got {type(layer).__name__}")
-    x, mask = as_x(x), as_array("mask", mask)
+    return _masked(layer, as_x(x), as_array("mask", mask), state, zero_output_for_mask)
+
+
+def _masked(layer, x, mask, state, zero_output_for_mask):
     zero_output_for_mask = flag("zero_output_for_mask", zero_output_for_mask)
     if x.ndim not in (2, 3) or x.shape[-1] != layer.input_size:
         raise layer._x_error(x.shape, x_hint(x))
