@@ -1,8 +1,9 @@
 """HDF5 files in plain Python: groups, attributes of text, and plain arrays of floating-point numbers.
 
 This is the part of the format that h5py and Keras write: version 0 of the superblock, version 1 of object headers,
-symbol tables, and contiguous datasets. Everything else is refused by name. The names of the structures, and the section
-numbers, are those of the "HDF5 File Format Specification Version 3.0" (docs.hdfgroup.org).
+symbol tables or a few links in the header, and contiguous datasets. Everything else is refused by name. The names of
+the structures, and the section numbers, are those of the "HDF5 File Format Specification Version 3.0"
+(docs.hdfgroup.org).
 
 HDF5's own library is not used: version 2.0.0 looped, crashed and allocated gigabytes for files of Keras in which one to
 four random bytes were changed, all in the heaps of texts. Here each address and size is compared with the size of the
@@ -142,7 +143,7 @@ class Node:
 
     @property
     def is_group(self) -> bool:
-        return any(kind in (SYMBOL_TABLE, LINK_INFO, LINK) for kind, _ in self.messages)
+        return any(kind in (SYMBOL_TABLE, LINK_INFO) for kind, _ in self.messages)
 
     @property
     def is_dataset(self) -> bool:
@@ -153,8 +154,9 @@ class Node:
     @cached_property
     def links(self) -> dict[str, int | None]:
         """The addresses of the members by name; None for a link that is not a hard link."""
-        if self.message(LINK_INFO) is not None or self.message(LINK) is not None:
-            raise ValueError(f"{self.name}: a group with links of another kind: {NEWER}")
+        info = self.message(LINK_INFO)
+        if info is not None:
+            return self._links_in_messages(info)
         table = self.message(SYMBOL_TABLE)
         if table is None or len(table) < 16:
             raise ValueError(f"{self.name}: expected a group")
@@ -163,6 +165,24 @@ class Node:
         links: dict[str, int | None] = {}
         for offset, address, cached in self._entries(tree):
             links[self._link_name(names + offset)] = None if cached == 2 else address
+        return links
+
+    def _links_in_messages(self, info: bytes) -> dict[str, int | None]:
+        """The links of a group with names beyond ASCII or links of other kinds, sections IV.A.2.c and g."""
+        at = 10 if info[1:2] == b"\1" else 2
+        if len(info) < at + 8 or struct.unpack_from("<Q", info, at)[0] != UNDEFINED:
+            raise ValueError(f"{self.name}: a group with many links of another kind: {NEWER}")
+        links: dict[str, int | None] = {}
+        for content in (content for kind, content in self.messages if kind == LINK):
+            flags = content[1] if len(content) > 1 else 0
+            is_hard = not flags & 8 or content[2:3] == b"\0"
+            at = 2 + (flags >> 3 & 1) + 8 * (flags >> 2 & 1) + (flags >> 4 & 1)
+            width = 1 << (flags & 3)
+            length = int.from_bytes(content[at : at + width], "little")
+            name, target = content[at + width :][:length], content[at + width + length :][:8]
+            if content[:1] != b"\1" or len(name) != length or is_hard and len(target) != 8:
+                raise ValueError(f"damaged: {self.name}: a link of {len(content)} bytes")
+            links[_decoded(self.name, name)] = int.from_bytes(target, "little") if is_hard else None
         return links
 
     def _entries(self, tree: int) -> Iterator[tuple[int, int, int]]:
@@ -340,7 +360,7 @@ def child(node: Node, path: str, missing: bool = False) -> Any:
         address = links[name]
         place = f"{node.path}/{name}".lstrip("/")
         if address is None:
-            raise ValueError(f"{place}: a soft link, which is not followed")
+            raise ValueError(f"{place}: a soft or external link, which is not followed")
         node = Node(node.file, address, place)
     return node
 
@@ -363,11 +383,11 @@ def dataset_in(group: Node, name: str) -> Weight:
     if len(layout) < 18 or layout[0] not in (3, 4) or layout[1] != 1:
         raise ValueError(f"{what}: not contiguous, as Keras writes datasets; use h5repack -l CONTI")
     address, stored = struct.unpack_from("<QQ", layout, 2)
-    if address == UNDEFINED or stored != nbytes or not address <= file.size - nbytes:
+    if nbytes and (address == UNDEFINED or stored != nbytes or not address <= file.size - nbytes):
         raise ValueError(f"{what}: {nbytes} bytes, of which the file of {file.size} bytes does not hold all")
 
     def read():
-        data = file.read(address, nbytes, what)
+        data = file.read(address, nbytes, what) if nbytes else b""
         return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
     return Weight(what, shape, read)
@@ -378,7 +398,7 @@ def attribute(node: Node, name: str) -> str | None:
     if name not in node.attributes:
         return None
     shape, texts = node.texts(name)
-    if len(texts) != 1 or len(shape) > 1:
+    if shape:
         raise ValueError(f"{node.name}: {name}: expected text")
     return texts[0]
 
