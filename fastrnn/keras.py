@@ -682,8 +682,15 @@ def _in_archive(config, version, root):
 
 
 def _numbered(root, path):
-    """The weights under the path of a layer."""
-    for group in (path, path.replace(*(f"{name}/" for name in CONTAINERS))):
+    """The weights under the path of a layer.
+
+    Keras 2.12 and 2.13 have groups under another name, in which layers of one class are not counted by one; so only the
+    first of a class is known.
+    """
+    paths = [path]
+    if not any(part[-1].isdigit() for part in path.split("/")):
+        paths.append(path.replace(*(f"{name}/" for name in CONTAINERS)))
+    for group in paths:
         for end in ("/cell/vars", "/vars"):  # a CuDNN layer has no cell
             found = child(root, group + end, missing=True)
             if found is not None and "0" in found.links:

@@ -293,6 +293,47 @@ def test_long_lists_of_names(tmp_path):
     assert fastrnn.from_keras(path, **SAID).params == of_keras("LSTM", weights_of("LSTM")).params
 
 
+def write_archive(path, layers, groups, version):
+    """A .keras archive, of which the groups are (path, weights)."""
+    with h5py.File(path.with_suffix(".h5"), "w") as file:
+        for name, weights in groups.items():
+            for k, array in enumerate(weights):
+                file[f"{name}/vars/{k}"] = array
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": version}))
+        archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": {"layers": layers}}))
+        archive.write(path.with_suffix(".h5"), "model.weights.h5")
+    return path
+
+
+@pytest.mark.parametrize("container", ["layers", "_layer_checkpoint_dependencies"])
+def test_archives_of_keras_2(tmp_path, container):
+    """In those of 2.12 and 2.13 a second layer of a class may be number 2, so it is refused."""
+    layers = [config_of("LSTM", "one"), config_of("LSTM", "two"), bidirectional(config_of("GRU", "g"), "three")]
+    arrays = [weights_of("LSTM", 1), weights_of("LSTM", 2), weights_of("GRU", 3), weights_of("GRU", 4)]
+    groups = {"lstm/cell": arrays[0], "lstm_1/cell": arrays[1], "bidirectional/forward_layer/cell": arrays[2],
+              "bidirectional/backward_layer/cell": arrays[3]}  # fmt: skip
+    groups = {f"{container}/{name}": weights for name, weights in groups.items()}
+    path = write_archive(tmp_path / "a.keras", layers, groups, "2.13.1")
+    assert fastrnn.from_keras(path, "one").params == of_keras("LSTM", arrays[0]).params
+    assert fastrnn.from_keras(path, "three").params == of_keras("GRU", *arrays[2:], bidirectional=True).params
+    if container == "layers":
+        assert fastrnn.from_keras(path, "two").params == of_keras("LSTM", arrays[1]).params
+    else:
+        with pytest.raises(
+            ValueError, match="a.keras: layer 'two': model.weights.h5: layers/lstm_1/cell/vars: missing"
+        ):
+            fastrnn.from_keras(path, "two")
+
+
+def test_an_archive_of_a_cudnn_layer(tmp_path):
+    weights = weights_of("CuDNNLSTM")
+    path = write_archive(tmp_path / "a.keras", [config_of("CuDNNLSTM")], {"layers/cu_dnnlstm": weights}, "2.15.0")
+    x = np.random.default_rng(0).standard_normal((2, 6, I)).astype(np.float32)
+    expected = of_keras("LSTM", from_cudnn("CuDNNLSTM", *weights))
+    np.testing.assert_allclose(fastrnn.from_keras(path)(x)[0], expected(x)[0], rtol=0, atol=1e-6)
+
+
 # Files that are refused
 
 
