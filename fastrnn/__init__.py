@@ -33,6 +33,8 @@ if _TYPE_CHECKING:
     from fastrnn import optim
     from fastrnn.keras import from_keras
     from fastrnn.masking import masked
+    from fastrnn.sequences import pad, unpad
+    from fastrnn.tensors import load_tensors
     from fastrnn.weights import from_state_dict, from_weights
 
 __all__ = [
@@ -45,13 +47,16 @@ __all__ = [
     "functional",
     "get_num_threads",
     "load",
+    "load_tensors",
     "masked",
     "optim",
+    "pad",
     "reference",
     "register_threadpoolctl",
     "save",
     "set_num_threads",
     "show_config",
+    "unpad",
 ]
 __all__ += layers.__all__
 __all__ += cells.__all__
@@ -61,8 +66,11 @@ _ON_DEMAND = {
     "from_keras": "keras",
     "from_state_dict": "weights",
     "from_weights": "weights",
+    "load_tensors": "tensors",
     "masked": "masking",
     "optim": "optim",
+    "pad": "sequences",
+    "unpad": "sequences",
 }
 
 
