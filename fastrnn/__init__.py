@@ -31,8 +31,10 @@ from fastrnn.serialization import load, save
 
 if _TYPE_CHECKING:
     from fastrnn import optim
+    from fastrnn.keras import from_keras
     from fastrnn.linear import Linear
     from fastrnn.losses import mean_squared_error, softmax_cross_entropy
+    from fastrnn.masking import masked
     from fastrnn.sequences import pad, unpad
     from fastrnn.tensors import load_tensors
     from fastrnn.weights import from_state_dict, from_weights
@@ -42,13 +44,15 @@ __all__ = [
     "Parameters",
     "__version__",
     "config",
+    "from_keras",
     "from_state_dict",
     "from_weights",
     "functional",
     "get_num_threads",
     "load",
-    "mean_squared_error",
     "load_tensors",
+    "masked",
+    "mean_squared_error",
     "optim",
     "pad",
     "reference",
@@ -64,10 +68,12 @@ __all__ += cells.__all__
 
 # Names and the modules in which they stand, or which they are, imported at the first use.
 _ON_DEMAND = {
+    "from_keras": "keras",
     "from_state_dict": "weights",
     "from_weights": "weights",
     "Linear": "linear",
     "load_tensors": "tensors",
+    "masked": "masking",
     "mean_squared_error": "losses",
     "optim": "optim",
     "pad": "sequences",
