@@ -98,13 +98,11 @@ WITH_EFFECT = frozenset("units activation recurrent_activation use_bias reset_af
 
 LEAVES = ("kernel", "recurrent_kernel", "bias")
 
-SAY = {
-    "recurrent_activation": (
-        "'sigmoid', the default of Keras since 2.3; 'hard_sigmoid_fifth' (0.2 * x + 0.5), that of Keras 2, the default "
-        "before; or 'hard_sigmoid_sixth' (x / 6 + 0.5), that of Keras 3"
-    ),
-    "activation": "'tanh', the default of Keras, or 'relu'",
-}
+RECURRENT_ACTIVATION_IS_NOT_SAID = (
+    "the file holds weights alone and does not say the recurrent_activation; give 'sigmoid', the default of Keras since "
+    "2.3; 'hard_sigmoid_fifth' (0.2 * x + 0.5), that of Keras 2, the default before; or 'hard_sigmoid_sixth' "
+    "(x / 6 + 0.5), that of Keras 3"
+)
 
 
 def from_keras(
@@ -130,7 +128,8 @@ def from_keras(
         The activation of the gates. A file of weights alone does not say it, so that it has to be given for an LSTM or
         a GRU; elsewhere it may be given, and has to agree.
     activation : {"tanh", "relu"}, optional
-        The activation of new values and outputs; likewise. A file of weights of CuDNNLSTM or CuDNNGRU needs neither.
+        The activation of new values and outputs. Default: that of the layer; "tanh", the default of every Keras, for a
+        file of weights alone. Weights of CuDNNLSTM and CuDNNGRU have "sigmoid" and "tanh".
 
     Returns
     -------
@@ -308,13 +307,13 @@ def _activations(settings, said):
     names = ("activation",) if settings.kind == "rnn" else ("recurrent_activation", "activation")
     if settings.kind == "rnn" and said["recurrent_activation"] is not None:
         raise ValueError("recurrent_activation: a SimpleRNN has none")
-    missing = [name for name in names if getattr(settings, name) is None and said[name] is None]
-    if missing:
-        described = "; ".join(f"{name}: {SAY[name]}" for name in missing)
-        raise ValueError(f"the file holds weights alone and does not say the activations; give {described}")
     options = {}
     for name in names:
         value, given = getattr(settings, name), said[name]
+        if value is None and given is None:
+            if name == "recurrent_activation":
+                raise ValueError(RECURRENT_ACTIVATION_IS_NOT_SAID)
+            given = "tanh"
         if value is not None and given is not None and value != given:
             raise ValueError(f"{name}: {given!r} is given, and the layer has {value!r}")
         options["nonlinearity" if settings.kind == "rnn" else name] = value if given is None else given

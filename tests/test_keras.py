@@ -18,7 +18,7 @@ L = keras.layers
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 B, T, I, H = 3, 6, 5, 4
-SAID = {"recurrent_activation": "sigmoid", "activation": "tanh"}
+SAID = {"recurrent_activation": "sigmoid"}
 
 
 def numbers(tensor):
@@ -148,9 +148,11 @@ def test_weights_alone(model, saved, name):
     expected = fastrnn.from_keras(model, name)
     path = saved / "model.weights.h5"
     options = {"activation": getattr(expected, "nonlinearity", None) or expected.activation}
+    if options["activation"] == "tanh":
+        del options["activation"]
     if name != "plain":
         with pytest.raises(
-            ValueError, match=f"model.weights.h5: layer '{name}': .*recurrent_activation: 'sigmoid'.*; activa"
+            ValueError, match=f"model.weights.h5: layer '{name}': .* does not say the recurrent_activation; give 'sig"
         ):
             fastrnn.from_keras(path, name)
         options["recurrent_activation"] = expected.recurrent_activation
