@@ -28,8 +28,8 @@ sys.path.pop()
 
 
 def scripts():
-    """The examples, by name."""
-    return {path.stem: path for path in sorted(EXAMPLES.glob("*.py")) if path.stem != "comparison"}
+    """The examples, by name: the files with metadata."""
+    return {path.stem: path for path in sorted(EXAMPLES.glob("*.py")) if "\n# /// script\n" in path.read_text("utf-8")}
 
 
 def command(*words, limit=1800):

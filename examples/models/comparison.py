@@ -99,6 +99,11 @@ def compare(script, what, ours, theirs, *, tolerance=1e-5):
     print(sentence, flush=True)
 
 
+def file_of(package, path):
+    """The path of a file that an installed package contains, without importing the package."""
+    return str(importlib.metadata.distribution(package).locate_file(path))
+
+
 def difference(ours, theirs):
     """The largest absolute difference of two results; infinite if a string, an integer, a length or a shape differs."""
     if isinstance(theirs, list | tuple):
