@@ -25,11 +25,14 @@ from fastrnn.cells import *  # noqa: F403
 from fastrnn.layers import *  # noqa: F403
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
+from fastrnn.weights import from_state_dict, from_weights
 
 __all__ = [
     "Parameters",
     "__version__",
     "config",
+    "from_state_dict",
+    "from_weights",
     "functional",
     "get_num_threads",
     "load",

@@ -23,6 +23,29 @@ Returned = TypeVar("Returned")
 LAYERS: dict[str, type[Parametrized]] = {}
 
 
+def generator(rng: Any) -> np.random.Generator:
+    """The generator of the argument `rng`."""
+    if isinstance(rng, bool):
+        raise TypeError(f"rng: expected None, an int or a numpy.random.Generator, got {rng!r}")
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"rng: {error}") from error
+
+
+def no_draws() -> np.random.Generator:
+    """A generator for a constructor whose initial parameters will be replaced: drawing them takes longer than the rest.
+
+    The layer needs another generator afterwards, for the masks of dropout.
+    """
+
+    class NoDraws(np.random.Generator):
+        def uniform(self, low=0.0, high=1.0, size=None):
+            return np.broadcast_to(np.float64(low), size or ())
+
+    return NoDraws(np.random.PCG64(0))
+
+
 class Restored(NamedTuple):
     """Existing parameters and their generator, given in place of the argument `rng` by unpickling."""
 
@@ -84,14 +107,9 @@ class Parametrized:
         rng, params = arguments["rng"], None
         if isinstance(rng, Restored):
             params, rng = rng
-        elif isinstance(rng, bool):
-            raise TypeError(f"rng: expected None, an int or a numpy.random.Generator, got {rng!r}")
         self._spec.check(options)
         self._check_options(options, params is None)
-        try:
-            rng = np.random.default_rng(rng)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"rng: {error}") from error
+        rng = generator(rng)
 
         spec, dtype = self._spec, options["dtype"]
         H, P = options["hidden_size"], options.get("proj_size") or options["hidden_size"]

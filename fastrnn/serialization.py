@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastrnn._engine.spec import FORMAT_VERSION, OPTIONS
-from fastrnn._parametrized import LAYERS
+from fastrnn._parametrized import LAYERS, no_draws
 from fastrnn._validation import flag, shape_error, size
 from fastrnn.cells import Cell
 from fastrnn.layers import Recurrent
@@ -295,7 +295,7 @@ def _build(about, tensors):
     _raise_if_any([f"{_short(name)}: expected {dtype_in_file}, got {tensors[name]['dtype']}" for name in others])
     try:
         _check_sizes(arguments, len(tensors), sum(len(t["data"]) for t in tensors.values()) // dtype.itemsize)
-        layer = cls(**arguments, rng=_no_draws())
+        layer = cls(**arguments, rng=no_draws())
     except (TypeError, ValueError) as error:
         raise ValueError(f"the arguments of {cls.__name__}: {error}") from error
     # The constructor has let an absent argument be its default, and might take another form of a value for the same.
@@ -361,16 +361,6 @@ def _check_sizes(arguments, tensors, numbers):
             f"input_size={_short(I)}, hidden_size={_short(H)}, num_layers={_short(L)}: "
             f"more parameters than the file holds, {numbers} numbers in {tensors} tensors"
         )
-
-
-def _no_draws():
-    """For a constructor whose initial parameters will be replaced: drawing them takes longer than all the rest."""
-
-    class NoDraws(np.random.Generator):
-        def uniform(self, low=0.0, high=1.0, size=None):
-            return np.broadcast_to(np.float64(low), size or ())
-
-    return NoDraws(np.random.PCG64(0))
 
 
 def _raise_if_any(problems, prefix=""):

@@ -6,7 +6,7 @@ and the name of the cell in C follow from it. A new cell is a `CellSpec` here, i
 in C, and its public classes and functions.
 
 Shapes are tuples of symbols: I inputs, H hidden units, P elements of h (H without a projection), and products and
-quotients of these, such as "4*H".
+quotients of these, such as "4*H". Layouts of other libraries also have sums, such as "I+P".
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ FORMAT_VERSION = max(option.since for option in OPTIONS.values())
 
 
 def size_of(dimension: str, sizes: Mapping[str, int]) -> int:
-    """The number that a symbol such as "4*H" or "H/num_heads" stands for."""
+    """The number that a symbol such as "4*H", "H/num_heads" or "I+P" stands for."""
+    if "+" in dimension:
+        return sum(size_of(term, sizes) for term in dimension.split("+"))
     product, _, divisor = dimension.partition("/")
     number = math.prod(int(factor) if factor.isdigit() else sizes[factor] for factor in product.split("*"))
     return number // sizes[divisor] if divisor else number
@@ -135,6 +137,9 @@ def size_of(dimension: str, sizes: Mapping[str, int]) -> int:
 
 def _solve_dimension(dimension, number, sizes):
     """Add the size of the unknown symbol in the dimension if the dimension is `number`; returns whether one exists."""
+    if "+" in dimension:
+        unknown, known = dimension.split("+")
+        return _solve_dimension(unknown, number - size_of(known, sizes), sizes)
     product, _, divisor = dimension.partition("/")
     *factors, symbol = product.split("*")
     if divisor and divisor not in sizes:
@@ -146,12 +151,12 @@ def _solve_dimension(dimension, number, sizes):
         return number == size_of(dimension, sizes)
     factor = math.prod(map(int, factors))
     sizes[symbol] = number // factor
-    return number % factor == 0 and (number > 0 or symbol == "I")
+    return number % factor == 0 and (number > 0 or (symbol == "I" and number == 0))
 
 
 def _is_known(dimension, sizes):
     """Whether the sizes of all its symbols are known."""
-    symbols = dimension.replace("/", "*").split("*")
+    symbols = dimension.replace("/", "*").replace("+", "*").split("*")
     return all(symbol.isdigit() or symbol in sizes for symbol in symbols)
 
 
@@ -171,6 +176,10 @@ class Weight:
     name: str
     shape: tuple[str, ...]
     option: str = ""
+
+    def described(self) -> str:
+        """`weight_ih (4*H, I)`, for messages."""
+        return f"{self.name} ({', '.join(self.shape)}{',' if len(self.shape) == 1 else ''})"
 
 
 # Cells
@@ -260,9 +269,9 @@ class CellSpec:
         """
         sizes = dict(known or {}) | {name: n for name, n in options.items() if isinstance(n, int)}
         given = [(weight, name, n) for weight, name, n in zip(self.weights, names, shapes) if n is not None]
-        # The weight with P rows decides P, so it comes second.
-        given = sorted(given, key=lambda one: (one[0] is not self.weights[0], one[0].shape[0] != "P"))
-        has_projection = any(weight.shape[0] == "P" for weight, _, _ in given)
+        # The projection decides P, so it comes second.
+        given = sorted(given, key=lambda one: (one[0] is not self.weights[0], one[0].option != "proj_size"))
+        has_projection = any(weight.option == "proj_size" for weight, _, _ in given)
         for weight, name, shape in given:
             symbols = weight.shape if has_projection else tuple(s.replace("P", "H") for s in weight.shape)
             expected = [size_of(s, sizes) if not s.isdigit() and _is_known(s, sizes) else None for s in symbols]
