@@ -40,7 +40,7 @@ class Layout:
     Parameters
     ----------
     weights : tuple of Weight
-        Names and shapes, in the order of sequences. Those with an `option` may be absent.
+        Names and shapes, in the order of sequences. Those with an `option` may be absent, but only together.
     gates : tuple of str
         The order of the gates, in the letters of the cell.
     split : callable
@@ -61,7 +61,8 @@ class Layout:
     def fits(self, arrays: Mapping[str, Array]) -> bool:
         """Whether the names are right and every array has the right number of axes."""
         axes = {weight.name: len(weight.shape) for weight in self.weights}
-        required = [weight.name for weight in self.weights if not weight.option]
+        given = {weight.option for weight in self.weights if weight.name in arrays}
+        required = [weight.name for weight in self.weights if not weight.option or weight.option in given]
         return all(name in arrays for name in required) and all(
             axes.get(name) == array.ndim for name, array in arrays.items()
         )
@@ -308,7 +309,7 @@ def variants(
     if fused is not None:
         return (_fused(spec, order, fused, ("weight", "bias"), transposed),)
     spelled = partial(_spelled, spec, order, transposed)
-    return (spelled(True),) if layout == "torch" else (spelled(True), spelled(False))
+    return (spelled(True),) if layout == "torch" else (spelled(False), spelled(True))
 
 
 def cudnn_buffer(spec: CellSpec, flat: Array, I: int, H: int, num_layers: int, D: int) -> list[Weights]:
