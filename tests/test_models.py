@@ -29,6 +29,7 @@ def test_model_of_a_package_computes_the_same(name):
     assert results
     for result in results:
         assert result["model"] == name
+        assert result["line"] in SCRIPTS[name].read_text(encoding="utf-8")
         assert 0 <= result["error"] <= 1e-3  # the example itself checks the tolerance that it names
 
 

@@ -44,7 +44,7 @@ def metadata(script):
     return tomllib.loads("".join(line[2:] or "\n" for line in block[1].splitlines(keepends=True)))
 
 
-def compare(script, what, ours, theirs, *, tolerance=1e-5):
+def compare(script, what, ours, theirs, *, tolerance=1e-5, line=None):
     """Check that two functions return the same, time them in turns, and print both results.
 
     Parameters
@@ -58,6 +58,8 @@ def compare(script, what, ours, theirs, *, tolerance=1e-5):
         differ by `tolerance`, strings and integers may not differ.
     tolerance : float, default 1e-5
         The largest absolute difference that is allowed.
+    line : str, optional
+        The line that makes this layer, if the example makes several. Default: that of the metadata.
 
     Raises
     ------
@@ -82,7 +84,7 @@ def compare(script, what, ours, theirs, *, tolerance=1e-5):
         "version": importlib.metadata.version(about["package"]),
         "licence": about["licence"],
         "cell": about["cell"],
-        "line": about["line"],
+        "line": line or about["line"],
         "what": what,
         "error": error,
     }

