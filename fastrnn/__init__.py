@@ -26,6 +26,7 @@ from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
 from fastrnn.cells import *  # noqa: F403
 from fastrnn.layers import *  # noqa: F403
+from fastrnn.onnx import from_onnx, to_onnx
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
@@ -36,6 +37,7 @@ __all__ = [
     "Parameters",
     "__version__",
     "config",
+    "from_onnx",
     "from_state_dict",
     "from_weights",
     "functional",
@@ -46,6 +48,7 @@ __all__ = [
     "save",
     "set_num_threads",
     "show_config",
+    "to_onnx",
 ]
 __all__ += layers.__all__
 __all__ += cells.__all__
