@@ -17,7 +17,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test fuzz mutants asan tsan lint format wheel bench bench-peers bench-company build clean FORCE
+.PHONY: help demo study test fuzz mutants models asan tsan lint format wheel bench bench-peers bench-company build clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ fuzz: $(VENV)/extras ## the tests with drawn arguments, at random and 40 times a
 
 mutants: $(VENV)/extras ## small mistakes put into the sources, one at a time: would the tests notice? (an hour; ARGS=--list)
 	@$(BIN)/python tools/mutants.py $(ARGS)
+
+models: $(VENV)/installed ## examples/models beside their packages' own runtimes, into docs/models.md (minutes; downloads; ARGS="NAME ...")
+	@$(BIN)/python tools/models.py $(ARGS)
 
 lint: $(VENV)/lint ## what .ci/run has to say about style and types (seconds)
 	@$(BIN)/ruff check .
@@ -65,7 +68,7 @@ asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and Undefined
 		PYTHONPATH=$(abspath $(BUILD)/asan/lib) $(abspath $(BIN))/python -m pytest -q $(addprefix $(CURDIR)/,$(ASAN_TESTS)) \
 		--deselect tests/test_faults.py::test_each_allocation_may_fail \
 		--deselect tests/test_faults.py::test_memory_is_flat \
-		--ignore $(CURDIR)/tests/test_benchmarks.py --ignore $(CURDIR)/tests/test_coexistence.py -k "not (test_contract and generic)" $(ARGS)
+		--ignore $(CURDIR)/tests/test_benchmarks.py --ignore $(CURDIR)/tests/test_models.py --ignore $(CURDIR)/tests/test_coexistence.py -k "not (test_contract and generic)" $(ARGS)
 
 tsan: $(BUILD)/tsan/team_threads ## the threads of a call with clang's ThreadSanitizer
 	@$<

@@ -26,6 +26,7 @@ from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
 from fastrnn.cells import *  # noqa: F403
 from fastrnn.layers import *  # noqa: F403
+from fastrnn.onnx import from_onnx, to_onnx
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
@@ -45,6 +46,7 @@ __all__ = [
     "__version__",
     "config",
     "from_keras",
+    "from_onnx",
     "from_state_dict",
     "from_weights",
     "functional",
@@ -61,6 +63,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "softmax_cross_entropy",
+    "to_onnx",
     "unpad",
 ]
 __all__ += layers.__all__

@@ -99,8 +99,8 @@ WITH_EFFECT = frozenset("units activation recurrent_activation use_bias reset_af
 LEAVES = ("kernel", "recurrent_kernel", "bias")
 
 RECURRENT_ACTIVATION_IS_NOT_SAID = (
-    "the file holds weights alone and does not say the recurrent_activation; give 'sigmoid', the default of Keras since "
-    "2.3; 'hard_sigmoid_fifth' (0.2 * x + 0.5), that of Keras 2, the default before; or 'hard_sigmoid_sixth' "
+    "the file holds weights alone and does not say the recurrent_activation; give 'sigmoid', the default of Keras "
+    "since 2.3; 'hard_sigmoid_fifth' (0.2 * x + 0.5), that of Keras 2, the default before; or 'hard_sigmoid_sixth' "
     "(x / 6 + 0.5), that of Keras 3"
 )
 
