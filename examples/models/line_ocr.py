@@ -30,14 +30,13 @@ from traineddata import load
 TEXT = "Kernels read packed weights, and each result has the same bits on every run."
 
 
-def prepare(layer, **options):
-    """Make the LSTMs, whose sequences are rows."""
+def make_lstms(layer, **options):
     if "LSTM" in layer.kind:
         weights, bias = np.split(np.concatenate(layer.matrices), [-1], axis=1)
         layer.lstm = fastrnn.from_weights("lstm", [weights, bias[:, 0]], gates="cifo", fused="xh", **options)
         layer.lstm.freeze()
     for one in layer.layers:
-        prepare(one, batch_first=True, reverse=layer.kind == "RTLReversed")
+        make_lstms(one, batch_first=True, reverse=layer.kind == "RTLReversed")
 
 
 def run(layer, x):
@@ -66,10 +65,12 @@ def ours():
     return "".join(characters.get(int(code), "") for code, _ in groupby(best))
 
 
-folder = next(Path("/usr/share/tesseract-ocr").glob("*/tessdata"))
-network, characters = load(folder / "eng.traineddata")
-prepare(network)
-tesseract = tesserocr.PyTessBaseAPI(path=str(folder), psm=tesserocr.PSM.RAW_LINE)
+files = sorted(Path("/usr/share/tesseract-ocr").glob("*/tessdata/eng.traineddata"))
+if not files:
+    raise SystemExit("no model: apt-get install tesseract-ocr-eng")
+network, characters = load(files[-1])
+make_lstms(network)
+tesseract = tesserocr.PyTessBaseAPI(path=str(files[-1].parent), psm=tesserocr.PSM.RAW_LINE)
 line = Image.new("L", (800, 36), "white")  # of 36 rows, to which Tesseract would scale it
 ImageDraw.Draw(line).text((8, 2), TEXT, "black", ImageFont.load_default(22))
 compare(__file__, f"{len(TEXT)} letters", ours, lambda: tesseract.SetImage(line) or tesseract.GetUTF8Text().strip())
