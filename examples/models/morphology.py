@@ -35,7 +35,9 @@ from rnnmorph.predictor import RNNMorphPredictor
 WORDS = "простой простой сильно затянулся".split()
 predictor, inputs = RNNMorphPredictor(language="ru"), []
 model, labels = predictor.model.eval_model, predictor.model.grammeme_vectorizer_output
-model.predict = lambda x, **options: inputs.extend(x) or np.zeros((1, len(WORDS), model.output_shape[2]))
+model.predict = lambda x, **options: (
+    inputs.extend(map(np.float32, x)) or np.zeros((1, len(WORDS), model.output_shape[2]))
+)
 predictor.predict(WORDS)
 w = {layer.name: layer.get_weights() for layer in model.layers}
 stacks = [[w["LSTM_1_forward"], w["LSTM_1_backward"]], w["bidirectional_1"]]
@@ -49,7 +51,8 @@ def dense(x, name):
 
 def probabilities(layers):
     grammemes, letters = inputs
-    spelled = np.maximum(embedding[letters].reshape(*letters.shape[:2], -1) @ kernel + bias, 0) @ last[0] + last[1]
+    spelled = embedding[letters.astype(int)].reshape(*letters.shape[:2], -1)
+    spelled = np.maximum(spelled @ kernel + bias, 0) @ last[0] + last[1]
     x = np.concatenate([np.maximum(dense(grammemes, "dense_1"), 0), spelled], axis=-1)
     x = np.maximum(dense(x, "dense_4"), 0)
     for layer in layers:

@@ -43,7 +43,7 @@ for k in range(3):
     layers.append(fastrnn.from_weights("gru", arrays, layout="tf1"))
     layers[-1].freeze()
 weights, biases = (constants[f"prefix/fully_connected/{name}"] for name in ("weights", "biases"))
-session = tf.Session(graph=model.graph)  # the package makes one for each sentence, 0.1 s
+session = tf.Session(graph=model.graph)  # the package makes one for each sentence
 
 
 def ours(one_hot):
