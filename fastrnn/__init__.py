@@ -16,6 +16,9 @@ except ModuleNotFoundError as _missing:
         name="fastrnn",
     ) from None
 
+import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from fastrnn import cells, functional, layers, reference
 from fastrnn._config import config, show_config
 from fastrnn._threadpoolctl import register_if_imported, register_threadpoolctl
@@ -26,7 +29,9 @@ from fastrnn.layers import *  # noqa: F403
 from fastrnn.onnx import from_onnx, to_onnx
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
-from fastrnn.weights import from_state_dict, from_weights
+
+if _TYPE_CHECKING:
+    from fastrnn.weights import from_state_dict, from_weights
 
 __all__ = [
     "Parameters",
@@ -47,6 +52,24 @@ __all__ = [
 ]
 __all__ += layers.__all__
 __all__ += cells.__all__
+
+# Functions and their modules, which are imported at the first use.
+_ON_DEMAND = {
+    "from_state_dict": "weights",
+    "from_weights": "weights",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
+    value = globals()[name] = getattr(_importlib.import_module(f"fastrnn.{_ON_DEMAND[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_DEMAND})
+
 
 # The public name, in pickles, too, which so do not depend on the module that the class stands in.
 Parameters.__module__ = "fastrnn"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -140,10 +142,7 @@ def from_weights(
         raise ValueError("input_forget: only an LSTM has an input gate and a forget gate")
     if update_gate != "old" and spec.name != "gru":
         raise ValueError("update_gate: only a GRU has an update gate")
-    if forget_bias is None:
-        forget_bias = 1.0 if layout == "tf1" and spec.name == "lstm" else 0.0
-    elif spec.name != "lstm" and forget_bias != 0:
-        raise ValueError("forget_bias: only an LSTM has a forget gate")
+    forget_bias = _forget_bias(spec, layout, forget_bias)
     order = None if layout is not None else _order(spec, gates, input_forget)
     if forget_bias and input_forget and order is not None and "f" not in order:
         raise ValueError("forget_bias: not with input_forget, in which f follows from i")
@@ -277,6 +276,17 @@ def _order(spec: CellSpec, gates: str | None, input_forget: bool) -> tuple[str, 
     if set(order) not in allowed or len(set(order)) != len(order):
         raise ValueError(f"gates: expected the letters of {''.join(spec.gates)!r} in any order, got {gates!r}")
     return order
+
+
+def _forget_bias(spec: CellSpec, layout: str | None, given: float | None) -> float:
+    """The number that is added to the bias of f."""
+    if given is None:
+        return 1.0 if layout == "tf1" and spec.name == "lstm" else 0.0
+    if not isinstance(given, numbers.Real) or isinstance(given, (bool, np.bool_)) or not math.isfinite(given):
+        raise TypeError(f"forget_bias: expected a finite number, got {given!r}")
+    if given and spec.name != "lstm":
+        raise ValueError("forget_bias: only an LSTM has a forget gate")
+    return float(given)
 
 
 def _from_buffer(spec, buffer, options):

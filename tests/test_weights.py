@@ -1,5 +1,8 @@
 """`from_weights` and `from_state_dict`: each layout against the equations of its library, written out here."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -388,6 +391,12 @@ def test_torch_layers_come_in_with_one_line():
             np.testing.assert_allclose(layer(x.numpy())[0], module(x)[0].numpy(), rtol=0, atol=1e-6)
 
 
+def test_import_of_fastrnn_does_not_import_them():
+    code = "import sys, fastrnn; before = 'fastrnn.weights' in sys.modules; fastrnn.from_weights; print(before)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("False")
+
+
 # Errors
 
 LSTM_STATE = fastrnn.LSTM(I, H, 2, rng=0).state_dict()
@@ -468,6 +477,12 @@ def test_arrays_that_do_not_fit(kind, arrays, options, message):
 def test_arrays_of_wrong_types(arrays):
     with pytest.raises(TypeError, match="^arrays: expected a mapping or a sequence of arrays"):
         fastrnn.from_weights("lstm", arrays, layout="keras")
+
+
+@pytest.mark.parametrize("forget_bias", ["1", True, np.inf, [1.0]])
+def test_forget_bias_of_wrong_types(forget_bias):
+    with pytest.raises(TypeError, match="^forget_bias: expected a finite number"):
+        fastrnn.from_weights("lstm", FOUR, layout="torch", forget_bias=forget_bias)
 
 
 def test_unknown_option_is_named():
