@@ -699,7 +699,47 @@ def through(*operators):
     return join
 
 
+def computed(*parts):
+    """A Reshape to a shape that is computed from that of Y: of each dimension the axes of which it is the product."""
+
+    def join(y, x):
+        nodes = [
+            helper.make_node("Transpose", [y], [f"{x}_t"], perm=[0, 2, 1, 3]),
+            helper.make_node("Shape", [f"{x}_t"], [f"{x}_s"]),
+            ints(f"{x}_flat", -1),
+        ]
+        names = []
+        for part in parts:
+            factors = []
+            for k in part if isinstance(part, tuple) else (part,):
+                factors.append(f"{x}_{part}_{k}")
+                if k % 2:
+                    nodes += [
+                        ints(f"{x}_{part}_{k}_i", k),
+                        helper.make_node("Gather", [f"{x}_s", f"{x}_{part}_{k}_i"], factors[-1:]),
+                    ]
+                else:
+                    nodes += [
+                        ints(f"{x}_{part}_{k}_i", k),
+                        ints(f"{x}_{part}_{k}_j", k + 1),
+                        helper.make_node("Slice", [f"{x}_s", f"{x}_{part}_{k}_i", f"{x}_{part}_{k}_j"], factors[-1:]),
+                    ]
+            names.append(factors[0])
+            if len(factors) == 2:
+                names[-1] = f"{x}_{part}"
+                nodes += [
+                    helper.make_node("Mul", factors, [f"{x}_{part}_p"]),
+                    helper.make_node("Reshape", [f"{x}_{part}_p", f"{x}_flat"], names[-1:]),
+                ]
+        nodes.append(helper.make_node("Concat", names, [f"{x}_c"], axis=0))
+        return [*nodes, helper.make_node("Reshape", [f"{x}_t", f"{x}_c"], [x])]
+
+    return join
+
+
 RIGHT = {
+    "a shape from that of Y": (2, computed(0, 1, (2, 3))),
+    "a shape from that of Y, of one direction": (1, computed(0, 1, (2, 3))),
     "0, 0, -1": (2, reshaped(0, 0, -1)),
     "0, 0, 12": (2, reshaped(0, 0, 2 * H)),
     "0, -1, 12": (2, reshaped(0, -1, 2 * H)),
@@ -738,13 +778,23 @@ WRONG = {
     "a squeeze of all ones": (
         1,
         lambda y, x: [helper.make_node("Squeeze", [y], [x])],
-        "Squeeze 'x1' does not keep the axes: axes None",
+        "Squeeze 'x1' does not keep the axes: axes .. of",
     ),
     "a computed shape": (
         2,
-        lambda y, x: [helper.make_node("Shape", [y], [f"{x}_s"]), helper.make_node("Reshape", [y, f"{x}_s"], [x])],
-        "'x1_s' is computed by Shape",
+        lambda y, x: [
+            helper.make_node("Shape", [y], [f"{x}_s"]),
+            helper.make_node("Abs", [f"{x}_s"], [f"{x}_u"]),
+            helper.make_node("Reshape", [y, f"{x}_u"], [x]),
+        ],
+        "the shape 'x1_u' is computed by Abs 'x1_u'",
     ),
+    "the shape of X": (
+        2,
+        lambda y, x: [helper.make_node("Shape", ["X"], [f"{x}_s"]), helper.make_node("Reshape", [y, f"{x}_s"], [x])],
+        "the shape 'x1_s' is that of 'X'",
+    ),
+    "the shape of Y with two axes swapped": (2, computed((0, 2), (1,), 3), "Reshape 'x1' does not keep the axes: "),
     "another operator": (1, through(("Relu", {})), "it comes from Relu 'x1'|do not take the output of another"),
     "a rounding": (
         1,
@@ -776,6 +826,29 @@ def test_what_does_not_join_layers_is_refused(way):
     with pytest.raises(ValueError, match="^model: node 'layer_1': X: "):
         fastrnn.from_onnx(model, ["layer_0", "layer_1"])
     assert fastrnn.from_onnx(model, "layer_0").num_layers == 1
+
+
+@pytest.mark.parametrize("D", [1, 2])
+@pytest.mark.parametrize(("T", "B"), [(5, 3), (3, 3), (1, 3), (3, 1), (1, 1), (5, None), (None, 3)])
+@pytest.mark.parametrize("stated", ["X", "Y"])
+def test_joins_for_one_size_alone(D, T, B, stated):
+    """As torch writes models of fixed sizes: the Reshape has them, and the model states them."""
+    model, all_arrays = stack("GRU", D, 2, reshaped(T or -1, B or -1, D * H))
+    with pytest.raises(ValueError, match="node 'layer_1': X: Reshape 'x1' does not keep the axes: .* to an axis of"):
+        fastrnn.from_onnx(model)
+    if stated == "X":
+        model.graph.input[0].CopyFrom(info("X", shape=[T, B, I]))
+    else:
+        model.graph.value_info.append(info("l0_Y", shape=[T, D, B, H]))
+    layer = fastrnn.from_onnx(model)
+    x = np.resize(all_arrays[0]["X"], (T or 4, B or 4, I))
+    assert_close(layer(x)[0], joined(run(model, X=x)["l1_Y"]))
+    # Two sizes that are stated the other way round.
+    if T != B:
+        model.graph.input[0].CopyFrom(info("X", shape=[B, T, I]))
+        del model.graph.value_info[:]
+        with pytest.raises(ValueError, match="node 'layer_1': X: "):
+            fastrnn.from_onnx(model)
 
 
 def test_dropout_in_training_is_no_inference():
@@ -832,7 +905,9 @@ def test_lengths_and_states_of_a_stack():
         if node.op_type == "LSTM":
             node.input.extend(["lengths", "h_0" if node.name == "layer_1" else ""])
     model.graph.initializer.extend([numpy_helper.from_array(lengths, "lengths"), numpy_helper.from_array(h_0, "h_0")])
-    with pytest.raises(ValueError, match="sequence_lens of 'layer_0': is a constant; with_arguments=True returns it"):
+    with pytest.raises(
+        ValueError, match="node 'layer_0': sequence_lens: is a constant; with_arguments=True returns it"
+    ):
         fastrnn.from_onnx(model)
     layer, arguments = fastrnn.from_onnx(model, with_arguments=True)
     np.testing.assert_array_equal(arguments["lengths"], lengths)
@@ -851,8 +926,88 @@ def test_zeros_are_no_arguments():
     zeros = {name: np.zeros_like(arrays[name]) for name in ("initial_h", "initial_c")}
     layer, arguments = fastrnn.from_onnx(single("LSTM", arrays | zeros, list(arrays)[1:]), with_arguments=True)
     assert arguments == {} and layer.params == fastrnn.from_onnx(single("LSTM", arrays)).params
-    with pytest.raises(ValueError, match="initial_c of 'net': is a constant other than zero; with_arguments=True"):
+    with pytest.raises(ValueError, match="node 'net': initial_c: is a constant other than zero; with_arguments=True"):
         fastrnn.from_onnx(single("LSTM", arrays | {"initial_h": zeros["initial_h"]}, list(arrays)[1:]))
+
+
+def test_states_that_the_model_computes_are_the_callers():
+    arrays = arrays_of("GRU")
+    before = [
+        helper.make_node("ReduceMax", ["X"], ["m"], keepdims=1),
+        helper.make_node("Mul", ["m", "ones"], ["initial_h"]),
+    ]
+    constants = {n: arrays[n] for n in ("W", "R", "B")} | {"ones": np.ones((1, B, H), np.float32)}
+    model = model_of([*before, node_of("GRU", arrays | {"initial_h": 0})], constants)
+    layer, arguments = fastrnn.from_onnx(model, with_arguments=True)
+    assert arguments == {}
+    given = arrays | {"initial_h": np.full((1, B, H), arrays["X"].max())}
+    assert_as_runtime("GRU", given, model, fastrnn.from_onnx(model))
+
+
+def for_the_batch(value, *slices):
+    """Nodes that compute initial_h (1, B, H): a value expanded to the batch of X, and cut."""
+    expanded = "expanded" if slices else "initial_h"
+    nodes = [
+        ints("one", 1), ints("layers", 2 if slices else 1), ints("units", H),
+        helper.make_node("Shape", ["X"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["batch"]),
+        helper.make_node("Concat", ["layers", "batch", "units"], ["sizes"], axis=0),
+        helper.make_node("Expand", ["value", "sizes"], [expanded]),
+    ]  # fmt: skip
+    if slices:
+        nodes += [ints(name, n) for name, n in zip(("start", "end", "axis"), slices)]
+        nodes.append(helper.make_node("Slice", ["expanded", "start", "end", "axis"], ["initial_h"]))
+    return nodes, {"value": np.asarray(value, np.float32)}
+
+
+LEARNED = draw(np.random.default_rng(5), 2, 1, H)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        (for_the_batch(0.0), None),
+        (for_the_batch(0.0, 1, 2, 0), None),
+        (for_the_batch(np.zeros((1, 1, H))), None),
+        (for_the_batch(0.5), np.full((1, 1, H), 0.5)),
+        (for_the_batch(LEARNED[:1]), LEARNED[:1]),
+        (for_the_batch(LEARNED, 1, 2, 0), LEARNED[1:]),
+        (for_the_batch(LEARNED, -2, -1, -3), LEARNED[:1]),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_learned_states_for_any_batch(nodes, expected, batch):
+    """A constant that is expanded to the batch is a state of one sequence for all."""
+    before, constants = nodes
+    arrays = arrays_of("GRU")
+    constants = constants | {n: arrays[n] for n in ("W", "R", "B")}
+    model = model_of([*before, node_of("GRU", arrays | {"initial_h": 0})], constants)
+    layer, arguments = fastrnn.from_onnx(model, with_arguments=True)
+    assert list(arguments) == ([] if expected is None else ["state"])
+    if expected is not None:
+        np.testing.assert_array_equal(arguments["state"], expected.astype(np.float32))
+        with pytest.raises(ValueError, match="^model: node 'net': initial_h: is a constant other than zero; with_arg"):
+            fastrnn.from_onnx(model)
+    x = np.resize(arrays["X"], (T, batch, I))
+    assert_close(layer(x, **arguments)[0], joined(run(model, X=x)["Y"]))
+
+
+def test_states_for_any_batch_with_layout_1():
+    arrays = arrays_of("GRU")
+    x = arrays["X"].transpose(1, 0, 2)
+    nodes = [
+        helper.make_node("Shape", ["X"], ["shape"]), ints("zero", 0), ints("rest", 1, H),
+        helper.make_node("Gather", ["shape", "zero"], ["batch"]),
+        helper.make_node("Concat", ["batch", "rest"], ["sizes"], axis=0),
+        helper.make_node("Expand", ["value", "sizes"], ["initial_h"]),
+    ]  # fmt: skip
+    constants = {n: arrays[n] for n in ("W", "R", "B")} | {"value": LEARNED[:1]}
+    model = model_of([*nodes, node_of("GRU", arrays | {"initial_h": 0}, layout=1)], constants)
+    layer, arguments = fastrnn.from_onnx(model, with_arguments=True)
+    from onnx.reference import ReferenceEvaluator
+
+    (expected,) = ReferenceEvaluator(model).run(None, {"X": x})
+    assert_close(layer(x, **arguments)[0], expected[:, :, 0])
 
 
 # Models of torch
@@ -875,6 +1030,22 @@ def test_models_that_torch_has_written(tmp_path, kind, num_layers, options):
     layer = fastrnn.from_onnx(path)
     options.pop("batch_first", None)  # torch transposes x before the node
     expected = getattr(fastrnn, kind)(I, H, num_layers, **options)
+    expected.load_state_dict(module.state_dict())
+    assert repr(layer) == repr(expected) and layer.params == expected.params
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.filterwarnings("ignore")
+def test_models_of_the_newer_exporter_of_torch(tmp_path, dynamic):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    module = torch.nn.LSTM(I, H, 2, bidirectional=True, batch_first=True).eval()
+    path = tmp_path / "net.onnx"
+    shapes = ({0: "B"},) if dynamic else None
+    torch.onnx.export(module, (torch.rand(B, T, I),), path, dynamo=True, dynamic_shapes=shapes, verbose=False)
+    layer = fastrnn.from_onnx(path)
+    expected = fastrnn.LSTM(I, H, 2, bidirectional=True)
     expected.load_state_dict(module.state_dict())
     assert repr(layer) == repr(expected) and layer.params == expected.params
 
@@ -1282,6 +1453,19 @@ def test_a_long_chain_is_no_deep_recursion():
     nodes.append(helper.make_node("Identity", ["w3000"], ["W"]))
     model = hostile(nodes, {"w0": ARRAYS["GRU"]["W"]})
     assert fastrnn.from_onnx(model).params == fastrnn.from_onnx(single("GRU", ARRAYS["GRU"])).params
+
+
+def test_states_that_double_are_no_long_computation():
+    arrays = ARRAYS["GRU"]
+    nodes = [helper.make_node("Expand", ["zero", "X"], ["s0"]), helper.make_node("Identity", ["s90"], ["initial_h"])]
+    for k in range(90):
+        nodes.append(helper.make_node("Identity", [f"s{k}"], [f"t{k}"]))
+        nodes.append(helper.make_node("Concat", [f"s{k}", f"t{k}"], [f"s{k + 1}"], axis=0))
+    model = model_of(
+        [*nodes, node_of("GRU", arrays | {"initial_h": 0})],
+        {n: arrays[n] for n in ("W", "R", "B")} | {"zero": np.float32(0)},
+    )
+    assert fastrnn.from_onnx(model, with_arguments=True)[1] == {}
 
 
 def test_a_cycle_of_layers():
