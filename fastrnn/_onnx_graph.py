@@ -26,6 +26,8 @@ DOMAINS = ("", "ai.onnx")
 LEAST_BYTES = 1 << 26
 MOST_TIMES_FILE = 32
 
+MOST_AXES = 64  # of NumPy; the reference implementation may take memory for an axis of any number
+
 MOST_NAMES_SHOWN = 8
 
 
@@ -339,6 +341,8 @@ class Constants:
                 self._from_tensor(value)
             elif not isinstance(value, (int, float)) and not all(isinstance(n, (int, float)) for n in value):
                 raise ValueError(f"{short(name)}: expected numbers")
+            elif name in ("axis", "axes", "perm") and np.abs(value).max(initial=0) > MOST_AXES:
+                raise ValueError(f"{name}: {short(value)}, where arrays have at most {MOST_AXES} axes")
         given = [inputs.get(name) for name in node.input]
         widest = 8 if node.op_type in CONVERTING else max(array.itemsize for array in inputs.values())
         self._reserve(int(SIZES[node.op_type](attributes, len(node.output), *given)) * widest)
@@ -395,6 +399,7 @@ class Constants:
         other = self.onnx.TensorProto()
         other.CopyFrom(tensor)
         load_external_data_for_tensor(other, folder)
+        other.data_location = self.onnx.TensorProto.DEFAULT
         self.bytes_left += MOST_TIMES_FILE * len(other.raw_data)
         return other
 
