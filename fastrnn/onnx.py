@@ -94,7 +94,8 @@ def from_onnx(model: Any, node: str | Sequence[str] | None = None, *, with_argum
         taken over, because a model for inference has none.
     arguments : dict, only with `with_arguments`
         ``layer(x, **arguments)`` computes the same as the node: "state" and "lengths", as far as the model has them as
-        constants. States and lengths that are inputs of the model, or that it computes, are the caller's to give.
+        constants; a state that it repeats for all sequences has one, (num_layers*D, 1, H). States and lengths that are
+        inputs of the model, or that it computes from them, are the caller's to give.
 
     Raises
     ------
