@@ -223,6 +223,33 @@ typedef enum {
 } fastrnn_function;
 void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, fastrnn_function, ptrdiff_t n, const void *x, void *y);
 
+/* One step of an optimizer, in place, as torch.optim computes it: p (n) parameters, g (n) their gradients; the other
+ * arrays (n) are its state, zeros before the first step. A number of the result depends on the numbers at its place
+ * alone, not on threads. The functions do not allocate. */
+typedef struct {
+    double rate, momentum, dampening, weight_decay;
+    int nesterov;
+    int is_first; /* whether it is the first step, which sets the buffer */
+} fastrnn_sgd;
+void fastrnn_sgd_step(const fastrnn_isa *, fastrnn_dtype, const fastrnn_sgd *, ptrdiff_t n, void *p, const void *g,
+                      void *buffer, /* NULL without momentum */
+                      int threads);
+typedef struct {
+    double rate, beta_1, beta_2, eps, weight_decay;
+    int decoupled; /* whether the weight decay is AdamW's */
+    int64_t step;  /* from 1 on */
+} fastrnn_adam;
+void fastrnn_adam_step(const fastrnn_isa *, fastrnn_dtype, const fastrnn_adam *, ptrdiff_t n, void *p, const void *g,
+                       void *m, void *v, int threads);
+
+/* a (n) in place: a * factor. */
+void fastrnn_scale(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t n, double factor, void *a, int threads);
+
+/* The sum of the squares of a (n), in double precision: of blocks of FASTRNN_SQUARES_BLOCK numbers, which are added in
+ * their order. sums: as many numbers as there are blocks, written. */
+enum { FASTRNN_SQUARES_BLOCK = 1 << 14 };
+double fastrnn_sum_squares(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t n, const void *a, double *sums, int threads);
+
 /* A hash of `bytes` bytes, by which a change of an array is detected: with a key of random words, different bytes have
  * different hashes with near certainty. It depends on the key and on the processor. */
 enum { FASTRNN_KEY_WORDS = 129 };

@@ -31,6 +31,7 @@ from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
 if _TYPE_CHECKING:
+    from fastrnn import optim
     from fastrnn.weights import from_state_dict, from_weights
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "functional",
     "get_num_threads",
     "load",
+    "optim",
     "reference",
     "register_threadpoolctl",
     "save",
@@ -53,17 +55,19 @@ __all__ = [
 __all__ += layers.__all__
 __all__ += cells.__all__
 
-# Functions and their modules, which are imported at the first use.
+# Names and the modules in which they stand, or which they are, imported at the first use.
 _ON_DEMAND = {
     "from_state_dict": "weights",
     "from_weights": "weights",
+    "optim": "optim",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _ON_DEMAND:
         raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
-    value = globals()[name] = getattr(_importlib.import_module(f"fastrnn.{_ON_DEMAND[name]}"), name)
+    module = _importlib.import_module(f"fastrnn.{_ON_DEMAND[name]}")
+    value = globals()[name] = module if name == _ON_DEMAND[name] else getattr(module, name)
     return value
 
 

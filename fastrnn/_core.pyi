@@ -272,4 +272,34 @@ class PackedSequences:
     def reverse(self, rows: NDArray[Any], reversed_rows: NDArray[Any], num_threads: int) -> None: ...
 
 def activate(function: str, x: NDArray[Any], y: NDArray[Any], isa: str) -> None: ...
+def sgd_step(
+    p: NDArray[Any],
+    g: NDArray[Any],
+    buffer: NDArray[Any] | None,
+    rate: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    is_first: bool,
+    num_threads: int,
+    isa: str,
+) -> None: ...
+def adam_step(
+    p: NDArray[Any],
+    g: NDArray[Any],
+    m: NDArray[Any],
+    v: NDArray[Any],
+    step: int,
+    rate: float,
+    beta_1: float,
+    beta_2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    num_threads: int,
+    isa: str,
+) -> None: ...
+def scale(array: NDArray[Any], factor: float, num_threads: int, isa: str) -> None: ...
+def sum_squares(array: NDArray[Any], num_threads: int, isa: str) -> float: ...
 def fingerprint(array: NDArray[Any]) -> int: ...

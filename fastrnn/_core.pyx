@@ -157,6 +157,22 @@ cdef extern from "fastrnn.h" nogil:
         FASTRNN_ACTIVATE_TANH
         FASTRNN_ACTIVATE_LOG_SIGMOID
     void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, fastrnn_function, Py_ssize_t n, const void *x, void *y)
+    ctypedef struct fastrnn_sgd:
+        double rate, momentum, dampening, weight_decay
+        bint nesterov, is_first
+    ctypedef struct fastrnn_adam:
+        double rate, beta_1, beta_2, eps, weight_decay
+        bint decoupled
+        int64_t step
+    enum:
+        FASTRNN_SQUARES_BLOCK
+    void fastrnn_sgd_step(const fastrnn_isa *, fastrnn_dtype, const fastrnn_sgd *, Py_ssize_t n, void *p, const void *g,
+                          void *buffer, int threads)
+    void fastrnn_adam_step(const fastrnn_isa *, fastrnn_dtype, const fastrnn_adam *, Py_ssize_t n, void *p,
+                           const void *g, void *m, void *v, int threads)
+    void fastrnn_scale(const fastrnn_isa *, fastrnn_dtype, Py_ssize_t n, double factor, void *a, int threads)
+    double fastrnn_sum_squares(const fastrnn_isa *, fastrnn_dtype, Py_ssize_t n, const void *a, double *sums,
+                               int threads)
     enum:
         FASTRNN_KEY_WORDS
     uint64_t fastrnn_fingerprint(const uint64_t *key, const void *data, size_t bytes)
@@ -1428,6 +1444,78 @@ def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not No
         raise ValueError(f"y: expected ({x.shape[0]},), got ({y.shape[0]},)")
     with nogil:
         fastrnn_activate(kernels, _dtype(type_number), number, n, source, result)
+
+
+# Optimizers. The arrays of a step have one shape.
+
+cdef Py_ssize_t _same_size(cnp.ndarray first, tuple others) except -1:
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(first)
+    cdef cnp.ndarray other
+    for other in others:
+        if other is not None and cnp.PyArray_SIZE(other) != n:
+            raise ValueError(f"expected {n} numbers, got {cnp.PyArray_SIZE(other)}")
+    return n
+
+
+def sgd_step(cnp.ndarray p not None, cnp.ndarray g not None, cnp.ndarray buffer, double rate, double momentum,
+             double dampening, double weight_decay, bint nesterov, bint is_first, int num_threads, str isa not None):
+    """One step of SGD, in place: p and buffer (None without momentum) are written."""
+    cdef const fastrnn_isa *kernels = _find(isa)
+    cdef int type_number = _type_of(p)
+    cdef Py_ssize_t n = _same_size(p, (g, buffer))
+    cdef fastrnn_sgd options
+    cdef void *parameters = _writable(p, type_number)
+    cdef void *velocities = _writable(buffer, type_number)
+    cdef const void *gradients = _readable(g, type_number)
+    options.rate, options.momentum, options.dampening, options.weight_decay = rate, momentum, dampening, weight_decay
+    options.nesterov, options.is_first = nesterov, is_first
+    with nogil:
+        fastrnn_sgd_step(kernels, _dtype(type_number), &options, n, parameters, gradients, velocities, num_threads)
+
+
+def adam_step(cnp.ndarray p not None, cnp.ndarray g not None, cnp.ndarray m not None, cnp.ndarray v not None,
+              int64_t step, double rate, double beta_1, double beta_2, double eps, double weight_decay, bint decoupled,
+              int num_threads, str isa not None):
+    """One step of Adam, or of AdamW if `decoupled`, in place: p, m and v are written. The first step is 1."""
+    cdef const fastrnn_isa *kernels = _find(isa)
+    cdef int type_number = _type_of(p)
+    cdef Py_ssize_t n = _same_size(p, (g, m, v))
+    cdef fastrnn_adam options
+    cdef void *parameters = _writable(p, type_number)
+    cdef void *first = _writable(m, type_number)
+    cdef void *second = _writable(v, type_number)
+    cdef const void *gradients = _readable(g, type_number)
+    options.rate, options.beta_1, options.beta_2, options.eps = rate, beta_1, beta_2, eps
+    options.weight_decay, options.decoupled, options.step = weight_decay, decoupled, step
+    with nogil:
+        fastrnn_adam_step(
+            kernels, _dtype(type_number), &options, n, parameters, gradients, first, second, num_threads
+        )
+
+
+def scale(cnp.ndarray array not None, double factor, int num_threads, str isa not None):
+    """array *= factor, in place."""
+    cdef const fastrnn_isa *kernels = _find(isa)
+    cdef int type_number = _type_of(array)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(array)
+    cdef void *data = _writable(array, type_number)
+    with nogil:
+        fastrnn_scale(kernels, _dtype(type_number), n, factor, data, num_threads)
+
+
+def sum_squares(cnp.ndarray array not None, int num_threads, str isa not None):
+    """The sum of the squares of all numbers, a float, added in double precision in an order that the size decides."""
+    cdef const fastrnn_isa *kernels = _find(isa)
+    cdef int type_number = _type_of(array)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(array)
+    cdef const void *data = _readable(array, type_number)
+    cdef cnp.npy_intp blocks = n // FASTRNN_SQUARES_BLOCK + 1
+    cdef cnp.ndarray sums = cnp.PyArray_EMPTY(1, &blocks, cnp.NPY_DOUBLE, 0)
+    cdef double *of_blocks = <double *>cnp.PyArray_DATA(sums)
+    cdef double result
+    with nogil:
+        result = fastrnn_sum_squares(kernels, _dtype(type_number), n, data, of_blocks, num_threads)
+    return result
 
 
 # Drawn once in each process, so that no change goes undetected in all processes.

@@ -13,6 +13,7 @@ not ended yet.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
@@ -36,6 +37,7 @@ from fastrnn._validation import (
 )
 
 __all__ = [
+    "adam_step",
     "gru",
     "gru_backward",
     "gru_forward",
@@ -45,6 +47,7 @@ __all__ = [
     "rnn",
     "rnn_backward",
     "rnn_forward",
+    "sgd_step",
     "slstm",
     "slstm_backward",
     "slstm_forward",
@@ -736,3 +739,51 @@ def slstm_backward(
 ) -> tuple[Array, FourArrays, dict[str, Array]]:
     """The same as `fastrnn.functional.slstm_backward`, in plain NumPy."""
     return run_backward(SLSTMTape, tape, d_output, d_state_n)
+
+
+# Optimizers: one step of `fastrnn.optim`
+
+
+def sgd_step(
+    p: Array,
+    g: Array,
+    b: Array | None,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    is_first: bool = False,
+) -> tuple[Array, Array | None]:
+    """The parameters p and the velocity b after a step of `fastrnn.optim.SGD` with gradient g; b is None without it."""
+    d = g + weight_decay * p
+    if b is not None:
+        b = d if is_first else momentum * b + (1 - dampening) * d
+        d = d + momentum * b if nesterov else b
+    return p - lr * d, b
+
+
+def adam_step(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    step: int,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+) -> tuple[Array, Array, Array]:
+    """The parameters p and the means m and v after step 1, 2, ... of `fastrnn.optim.Adam`, or AdamW if `decoupled`."""
+    beta_1, beta_2 = betas
+    if decoupled:
+        p = p - lr * weight_decay * p
+    else:
+        g = g + weight_decay * p
+    m = beta_1 * m + (1 - beta_1) * g
+    v = beta_2 * v + (1 - beta_2) * g**2
+    m_hat, v_hat = m / (1 - beta_1**step), math.sqrt(1 / (1 - beta_2**step)) * np.sqrt(v)
+    return p - lr * m_hat / (v_hat + eps), m, v

@@ -328,6 +328,40 @@ static void fingerprint(const fastrnn_isa *isa, int values)
     free_arrays();
 }
 
+/* Three steps of each optimizer and the norm of its gradients, around the widths of vectors. */
+static void optimize(const fastrnn_isa *isa, fastrnn_dtype dtype, int values)
+{
+    static const ptrdiff_t sizes[] = {0, 1, 3, 15, 16, 17, 40000};
+    enum { SIZES = sizeof sizes / sizeof sizes[0] };
+    const size_t e = dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
+    char problem[32];
+    snprintf(problem, sizeof problem, "optimizer.%s", e == sizeof(float) ? "f32" : "f64");
+    seed = 1;
+    for (int k = 0; k < SIZES; k++) {
+        const ptrdiff_t n = sizes[k];
+        void *p[3], *g = given("g", k, 1, n, e, 1), *state[4];
+        for (int i = 0; i < 3; i++) p[i] = given("p", 10 * k + i, 1, n, e, 1);
+        for (int i = 0; i < 4; i++) state[i] = memset(room("state", 10 * k + i, 1, n, e), 0, (size_t)n * e);
+        void *buffer = room("buffer", k, 1, n, e);
+        double *sums = room("sums", k, 1, n / FASTRNN_SQUARES_BLOCK + 1, sizeof(double));
+        double *norm = room("norm", k, 1, 1, sizeof(double));
+        memset(sums, 0, (size_t)(n / FASTRNN_SQUARES_BLOCK + 1) * sizeof(double));
+        enter_caller();
+        for (int step = 1; step <= 3; step++) {
+            const fastrnn_sgd sgd = {0.1, 0.9, 0, 0.01, step == 2, step == 1};
+            const fastrnn_adam adam = {0.1, 0.9, 0.999, 1e-8, 0.01, 0, step}, adamw = {0.1, 0.9, 0.99, 1e-3, 0.1, 1, step};
+            fastrnn_sgd_step(isa, dtype, &sgd, n, p[0], g, buffer, 0);
+            fastrnn_adam_step(isa, dtype, &adam, n, p[1], g, state[0], state[1], 0);
+            fastrnn_adam_step(isa, dtype, &adamw, n, p[2], g, state[2], state[3], 0);
+        }
+        *norm = fastrnn_sum_squares(isa, dtype, n, g, sums, 0);
+        fastrnn_scale(isa, dtype, n, 0.3, g, 0);
+        leave_caller(problem);
+    }
+    write_arrays(fastrnn_isa_name(isa), problem, values);
+    free_arrays();
+}
+
 static void run_all(const fastrnn_isa *isa, int values)
 {
     fingerprint(isa, values);
@@ -344,6 +378,7 @@ static void run_all(const fastrnn_isa *isa, int values)
         activate(isa, dtype, FASTRNN_ACTIVATE_SIGMOID, values);
         activate(isa, dtype, FASTRNN_ACTIVATE_TANH, values);
         activate(isa, dtype, FASTRNN_ACTIVATE_LOG_SIGMOID, values);
+        optimize(isa, dtype, values);
         for (fastrnn_cell cell = 0; fastrnn_cell_at(cell).name; cell++) {
             for (int k = 0; k < SHAPES; k++) run(isa, cell, dtype, shapes[k], 0, k % 4, 1, 0, values);
             run(isa, cell, dtype, (shape){7, 13, 6, 11}, 0, 3, 1, RAGGED, values);

@@ -4,6 +4,7 @@
 #define FASTRNN_KERNELS_H
 
 #include <float.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 

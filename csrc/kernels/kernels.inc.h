@@ -5,6 +5,7 @@
 #include "kernels/product.inc.h"
 #include "kernels/pack.inc.h"
 #include "kernels/step.inc.h"
+#include "kernels/optimizer.inc.h"
 #include "kernels/cells/cells.inc.h"
 
 static void NAME(project)(const NAME(cell) * cell, ptrdiff_t M, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x,
@@ -73,6 +74,10 @@ static const NAME(kernels) NAME(table) = {
     .sum_rows = NAME(sum_rows),
     .add = NAME(add),
     .activate = NAME(activate),
+    .sgd = NAME(sgd),
+    .adam = NAME(adam),
+    .scale = NAME(scale),
+    .sum_squares = NAME(sum_squares),
 };
 #undef NR
 #undef LOAD

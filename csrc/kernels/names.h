@@ -32,6 +32,7 @@
 #define v_sub NAME(v_sub)
 #define v_mul NAME(v_mul)
 #define v_div NAME(v_div)
+#define v_sqrt NAME(v_sqrt)
 #define v_fma NAME(v_fma)
 #define v_fnma NAME(v_fnma)
 #define v_max NAME(v_max)

@@ -125,4 +125,12 @@ typedef struct {
 
     /* y (n) written: a function of x (n); y may be x */
     void (*activate)(fastrnn_function, ptrdiff_t n, const real *x, real *y);
+
+    /* One step of an optimizer for parameters p (n) with gradients g (n), which the arrays of fastrnn.h describe */
+    void (*sgd)(const fastrnn_sgd *, ptrdiff_t n, real *p, const real *g, real *b);
+    void (*adam)(const fastrnn_adam *, ptrdiff_t n, real *p, const real *g, real *m, real *v);
+    /* a (n) in place: a * factor */
+    void (*scale)(ptrdiff_t n, double factor, real *a);
+    /* the sum of the squares of a (n) */
+    double (*sum_squares)(ptrdiff_t n, const real *a);
 } NAME(kernels);

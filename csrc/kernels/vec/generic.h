@@ -5,6 +5,7 @@
  *   TILE_ROWS           rows of the largest product tile whose sums, two vectors wide, stay in registers
  *   v_load, v_store     VL numbers, any alignment
  *   v_load_n, v_store_n the first n (0 < n <= VL) numbers; the other lanes load as zero, their memory stays untouched
+ *   v_sqrt(a)           the square root, correctly rounded (of a float, that of a double rounded to float is)
  *   v_fma(a, b, c)      a*b + c, v_fnma(a, b, c)  c - a*b: one rounding in every set but this one
  *   v_max(a, b)         a > b ? a : b, so b where either is NaN
  *   v_negabs(a)         -|a|;  v_copysign(m, s)  |m| with the sign of s;  v_if_negative(x, y, n)  x < 0 ? y : n
@@ -49,6 +50,7 @@ INLINE void v_prefetch_l2(const void *p) { (void)p; }
     GENERIC_MAP(S, v_sub, (vec_##S a, vec_##S b), a.lane[l] - b.lane[l])                                               \
     GENERIC_MAP(S, v_mul, (vec_##S a, vec_##S b), a.lane[l] * b.lane[l])                                               \
     GENERIC_MAP(S, v_div, (vec_##S a, vec_##S b), a.lane[l] / b.lane[l])                                               \
+    GENERIC_MAP(S, v_sqrt, (vec_##S a), (real)sqrt((double)a.lane[l]))                                                 \
     GENERIC_MAP(S, v_fma, (vec_##S a, vec_##S b, vec_##S c), a.lane[l] * b.lane[l] + c.lane[l])                        \
     GENERIC_MAP(S, v_fnma, (vec_##S a, vec_##S b, vec_##S c), c.lane[l] - a.lane[l] * b.lane[l])                       \
     GENERIC_MAP(S, v_max, (vec_##S a, vec_##S b), a.lane[l] > b.lane[l] ? a.lane[l] : b.lane[l])                       \
