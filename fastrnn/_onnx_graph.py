@@ -512,13 +512,16 @@ CONVERTING = ("Cast", "ConstantOfShape", "DequantizeLinear")
 
 # Messages
 
+SHORT = reprlib.Repr()
+SHORT.maxstring = 200  # of paths
+
 
 def short(value: Any) -> str:
     """A short representation of a value from a file."""
-    return reprlib.repr(value)
+    return SHORT.repr(value)
 
 
 def listed(names: list[str]) -> str:
     """Names from a file, the first of them if there are many."""
     more = f" and {len(names) - MOST_NAMES_SHOWN} more" if len(names) > MOST_NAMES_SHOWN else ""
-    return ", ".join(map(repr, names[:MOST_NAMES_SHOWN])) + more
+    return ", ".join(map(short, names[:MOST_NAMES_SHOWN])) + more

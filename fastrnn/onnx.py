@@ -371,12 +371,10 @@ class Reader:
         number = len(DEFAULT_ACTIVATIONS[kind])
         if len(names) != number * D:
             raise ValueError(f"activations: expected {number * D} names for direction and cell, got {listed(names)}")
-        gates = {} if kind == "RNN" else {"sigmoid": "sigmoid", "hardsigmoid": None}
         found = []
         for position, name in enumerate(names):
             is_gate = kind != "RNN" and position % number == 0
-            known = [*gates] if is_gate else [*NONLINEARITIES]
-            if name.lower() not in known:
+            if name.lower() not in (("sigmoid", "hardsigmoid") if is_gate else NONLINEARITIES):
                 place = "the gates" if is_gate else "the output" if kind == "RNN" else "the new values"
                 raise ValueError(
                     f"activations: {short(name)} for {place} is not supported, but "

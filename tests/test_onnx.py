@@ -532,6 +532,15 @@ def test_nodes_with_the_same_name():
     assert fastrnn.from_onnx(model, "b_Y_h").params == fastrnn.from_onnx(single("RNN", second)).params
 
 
+def test_long_names_are_shown_as_far_as_they_help():
+    path = "/encoder/layers/encoder/layers.0/recurrent/LSTM"
+    with pytest.raises(ValueError, match=f"^model: node '{path}': clip: "):
+        fastrnn.from_onnx(single("RNN", ARRAYS["RNN"], name=path, clip=0.0))
+    with pytest.raises(ValueError, match=r"^model: node 'x+\.\.\.x+': clip: ") as raised:
+        fastrnn.from_onnx(single("RNN", ARRAYS["RNN"], name="x" * 10**6, clip=0.0))
+    assert len(str(raised.value)) < 300
+
+
 def test_a_node_without_a_name_is_called_as_its_output():
     model = single("RNN", ARRAYS["RNN"])
     model.graph.node[0].ClearField("name")
