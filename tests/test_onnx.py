@@ -1524,8 +1524,12 @@ def change(model, generator):
 
 @pytest.mark.filterwarnings("ignore")  # of numbers that overflow in the type that a change makes of them
 def test_changed_models_are_refused_or_computed():
-    """Each is refused with a ValueError, or the layer agrees with ONNX Runtime, if that runs the model."""
-    pytest.importorskip("onnxruntime")
+    """Each is refused with a ValueError, or the layer agrees with the reference implementation, if that runs the model.
+
+    ONNX Runtime may crash on such models.
+    """
+    from onnx.reference import ReferenceEvaluator
+
     generator = random.Random(0)
     models = [stack("LSTM", D, 2, join)[0] for D, join in RIGHT.values()]
     for before, constants in behind_operators(ARRAYS["LSTM"]["W"]).values():
@@ -1548,9 +1552,9 @@ def test_changed_models_are_refused_or_computed():
         del model.graph.output[:]
         model.graph.output.append(info(last.output[0]))
         try:
-            (expected,) = run(model, X=x).values()
+            (expected,) = ReferenceEvaluator(model).run(None, {"X": x})
         except Exception:
-            continue  # of any kind: ONNX Runtime refuses the model
+            continue  # of any kind: the model is not valid
         compared += 1
         assert_close(layer(x)[0], joined(expected))
     assert refused > 300 and compared > 100
