@@ -223,6 +223,38 @@ typedef enum {
 } fastrnn_function;
 void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, fastrnn_function, ptrdiff_t n, const void *x, void *y);
 
+/* A fully connected layer over N rows, y = x weight^T + bias, with the order of sums of a recurrent layer's input
+ * projection; its gradients of weight and bias are summed over rows as those of a recurrent layer. N, I and O may be 0.
+ * The other arguments are those of fastrnn_forward. */
+typedef struct {
+    ptrdiff_t N, I, O;
+    const void *x;      /* (N, I) */
+    const void *weight; /* (O, I) */
+    const void *bias;   /* (O) or NULL for zeros */
+    void *y;            /* (N, O) written */
+} fastrnn_linear_args;
+fastrnn_status fastrnn_linear(const fastrnn_isa *, fastrnn_dtype, const fastrnn_linear_args *, fastrnn_workspace *,
+                              const fastrnn_interruption *, int threads);
+
+typedef struct {
+    ptrdiff_t N, I, O;
+    const void *x, *weight, *d_y; /* (N, I), (O, I), (N, O) */
+    void *d_x;                    /* (N, I) written; or NULL */
+    void *d_weight, *d_bias;      /* (O, I), (O) written; d_bias may be NULL */
+} fastrnn_linear_back_args;
+fastrnn_status fastrnn_linear_backward(const fastrnn_isa *, fastrnn_dtype, const fastrnn_linear_back_args *,
+                                       fastrnn_workspace *, const fastrnn_interruption *, int threads);
+
+/* Losses of N rows. Each returns the sum of the losses of all rows, in double precision, added in the order of the
+ * rows. d (N, C) written: `scale` times the gradient of the sum. */
+
+/* -log(softmax(logits)[target]) of each row; a row whose target is negative counts as 0. losses: (N) written. */
+double fastrnn_softmax_cross_entropy(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t N, ptrdiff_t C, const void *logits,
+                                     const int64_t *targets, double scale, void *d, double *losses, int threads);
+/* (prediction - target)^2 of n numbers, in blocks as fastrnn_sum_squares, with as many sums. */
+double fastrnn_squared_error(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t n, const void *prediction,
+                             const void *target, double scale, void *d, double *sums, int threads);
+
 /* One step of an optimizer, in place, as torch.optim computes it: p (n) parameters, g (n) their gradients; the other
  * arrays (n) are its state, zeros before the first step. A number of the result depends on the numbers at its place
  * alone, not on threads. The functions do not allocate. */

@@ -26,40 +26,64 @@ from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
 from fastrnn.cells import *  # noqa: F403
 from fastrnn.layers import *  # noqa: F403
-from fastrnn.onnx import from_onnx, to_onnx
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
 if _TYPE_CHECKING:
     from fastrnn import optim
+    from fastrnn.keras import from_keras
+    from fastrnn.linear import Linear
+    from fastrnn.losses import mean_squared_error, softmax_cross_entropy
+    from fastrnn.masking import masked
+    from fastrnn.onnx import from_onnx, to_onnx
+    from fastrnn.sequences import pad, unpad
+    from fastrnn.tensors import load_tensors
     from fastrnn.weights import from_state_dict, from_weights
 
 __all__ = [
+    "Linear",
     "Parameters",
     "__version__",
     "config",
+    "from_keras",
     "from_onnx",
     "from_state_dict",
     "from_weights",
     "functional",
     "get_num_threads",
     "load",
+    "load_tensors",
+    "masked",
+    "mean_squared_error",
     "optim",
+    "pad",
     "reference",
     "register_threadpoolctl",
     "save",
     "set_num_threads",
     "show_config",
+    "softmax_cross_entropy",
     "to_onnx",
+    "unpad",
 ]
 __all__ += layers.__all__
 __all__ += cells.__all__
 
 # Names and the modules in which they stand, or which they are, imported at the first use.
 _ON_DEMAND = {
+    "from_keras": "keras",
+    "from_onnx": "onnx",
     "from_state_dict": "weights",
     "from_weights": "weights",
+    "Linear": "linear",
+    "load_tensors": "tensors",
+    "masked": "masking",
+    "mean_squared_error": "losses",
     "optim": "optim",
+    "pad": "sequences",
+    "softmax_cross_entropy": "losses",
+    "to_onnx": "onnx",
+    "unpad": "sequences",
 }
 
 

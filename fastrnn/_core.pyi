@@ -272,6 +272,31 @@ class PackedSequences:
     def reverse(self, rows: NDArray[Any], reversed_rows: NDArray[Any], num_threads: int) -> None: ...
 
 def activate(function: str, x: NDArray[Any], y: NDArray[Any], isa: str) -> None: ...
+def linear(
+    x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None, y: NDArray[Any], num_threads: int, isa: str
+) -> None: ...
+def linear_backward(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    d_y: NDArray[Any],
+    d_x: NDArray[Any] | None,
+    d_weight: NDArray[Any],
+    d_bias: NDArray[Any] | None,
+    num_threads: int,
+    isa: str,
+) -> None: ...
+def softmax_cross_entropy(
+    logits: NDArray[Any],
+    targets: NDArray[np.int64],
+    factor: float,
+    d: NDArray[Any],
+    losses: NDArray[np.float64],
+    num_threads: int,
+    isa: str,
+) -> float: ...
+def squared_error(
+    prediction: NDArray[Any], target: NDArray[Any], factor: float, d: NDArray[Any], num_threads: int, isa: str
+) -> float: ...
 def sgd_step(
     p: NDArray[Any],
     g: NDArray[Any],

@@ -157,6 +157,29 @@ cdef extern from "fastrnn.h" nogil:
         FASTRNN_ACTIVATE_TANH
         FASTRNN_ACTIVATE_LOG_SIGMOID
     void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, fastrnn_function, Py_ssize_t n, const void *x, void *y)
+    ctypedef struct fastrnn_linear_args:
+        Py_ssize_t N, I, O
+        const void *x
+        const void *weight
+        const void *bias
+        void *y
+    ctypedef struct fastrnn_linear_back_args:
+        Py_ssize_t N, I, O
+        const void *x
+        const void *weight
+        const void *d_y
+        void *d_x
+        void *d_weight
+        void *d_bias
+    fastrnn_status fastrnn_linear(const fastrnn_isa *, fastrnn_dtype, const fastrnn_linear_args *, fastrnn_workspace *,
+                                  const fastrnn_interruption *, int threads)
+    fastrnn_status fastrnn_linear_backward(const fastrnn_isa *, fastrnn_dtype, const fastrnn_linear_back_args *,
+                                           fastrnn_workspace *, const fastrnn_interruption *, int threads)
+    double fastrnn_softmax_cross_entropy(const fastrnn_isa *, fastrnn_dtype, Py_ssize_t N, Py_ssize_t C,
+                                         const void *logits, const int64_t *targets, double scale, void *d,
+                                         double *losses, int threads)
+    double fastrnn_squared_error(const fastrnn_isa *, fastrnn_dtype, Py_ssize_t n, const void *prediction,
+                                 const void *target, double scale, void *d, double *sums, int threads)
     ctypedef struct fastrnn_sgd:
         double rate, momentum, dampening, weight_decay
         bint nesterov, is_first
@@ -1446,6 +1469,103 @@ def activate(str function not None, cnp.ndarray x not None, cnp.ndarray y not No
         fastrnn_activate(kernels, _dtype(type_number), number, n, source, result)
 
 
+# A fully connected layer and losses.
+
+def linear(cnp.ndarray x not None, cnp.ndarray weight not None, cnp.ndarray bias, cnp.ndarray y not None,
+           int num_threads, str isa not None):
+    """Write y (N, O) = x (N, I) weight (O, I)^T + bias (O), or None for zeros."""
+    cdef const fastrnn_isa *kernels = _find(isa)
+    cdef int type_number = _type_of(weight)
+    cdef fastrnn_linear_args args
+    cdef Workspace workspace = _workspace()
+    cdef const fastrnn_interruption *interruption = workspace.interruption()
+    cdef fastrnn_status status
+    args.N, args.I, args.O = x.shape[0], weight.shape[1], weight.shape[0]
+    args.x, args.weight, args.bias = (
+        _readable(x, type_number), _readable(weight, type_number), _readable(bias, type_number)
+    )
+    args.y = _writable(y, type_number)
+    workspace.in_use = True
+    with nogil:
+        status = fastrnn_linear(kernels, _dtype(type_number), &args, workspace.pointer, interruption, num_threads)
+    workspace.in_use = False
+    workspace.check(status)
+
+
+def linear_backward(cnp.ndarray x not None, cnp.ndarray weight not None, cnp.ndarray d_y not None, cnp.ndarray d_x,
+                    cnp.ndarray d_weight not None, cnp.ndarray d_bias, int num_threads, str isa not None):
+    """Write d_x (N, I), d_weight (O, I) and d_bias (O), each of the first and the last if it is not None."""
+    cdef const fastrnn_isa *kernels = _find(isa)
+    cdef int type_number = _type_of(weight)
+    cdef fastrnn_linear_back_args args
+    cdef Workspace workspace = _workspace()
+    cdef const fastrnn_interruption *interruption = workspace.interruption()
+    cdef fastrnn_status status
+    args.N, args.I, args.O = x.shape[0], weight.shape[1], weight.shape[0]
+    args.x, args.weight, args.d_y = (
+        _readable(x, type_number), _readable(weight, type_number), _readable(d_y, type_number)
+    )
+    args.d_x, args.d_weight = _writable(d_x, type_number), _writable(d_weight, type_number)
+    args.d_bias = _writable(d_bias, type_number)
+    workspace.in_use = True
+    with nogil:
+        status = fastrnn_linear_backward(
+            kernels, _dtype(type_number), &args, workspace.pointer, interruption, num_threads
+        )
+    workspace.in_use = False
+    workspace.check(status)
+
+
+cdef double *_doubles(cnp.ndarray sums) except? NULL:
+    return <double *>_writable(sums, cnp.NPY_DOUBLE)
+
+
+def softmax_cross_entropy(cnp.ndarray logits not None, cnp.ndarray targets not None, double factor,
+                          cnp.ndarray d not None, cnp.ndarray losses not None, int num_threads, str isa not None):
+    """The sum of the losses of rows (N, C), a float; d (N, C) and losses (N,) of float64 written."""
+    cdef const fastrnn_isa *kernels = _find(isa)
+    cdef int type_number = _type_of(logits)
+    cdef Py_ssize_t N = logits.shape[0], C = logits.shape[1]
+    cdef const void *rows = _readable(logits, type_number)
+    cdef void *gradient = _writable(d, type_number)
+    cdef double *of_rows = _doubles(losses)
+    cdef const int64_t *of_targets
+    cdef double result
+    if cnp.PyArray_TYPE(targets) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(targets):
+        raise ValueError(f"a kernel cannot read targets of {targets.dtype} as they lie in memory")
+    of_targets = <const int64_t *>cnp.PyArray_DATA(targets)
+    with nogil:
+        result = fastrnn_softmax_cross_entropy(
+            kernels, _dtype(type_number), N, C, rows, of_targets, factor, gradient, of_rows, num_threads
+        )
+    return result
+
+
+def squared_error(cnp.ndarray prediction not None, cnp.ndarray target not None, double factor, cnp.ndarray d not None,
+                  int num_threads, str isa not None):
+    """The sum of (prediction - target)^2, a float; d written: 2 * factor * (prediction - target)."""
+    cdef const fastrnn_isa *kernels = _find(isa)
+    cdef int type_number = _type_of(prediction)
+    cdef Py_ssize_t n = _same_size(prediction, (target, d))
+    cdef const void *predicted = _readable(prediction, type_number)
+    cdef const void *wanted = _readable(target, type_number)
+    cdef void *gradient = _writable(d, type_number)
+    cdef cnp.ndarray memory = _sums_of_blocks(n)
+    cdef double *sums = _doubles(memory)
+    cdef double result
+    with nogil:
+        result = fastrnn_squared_error(
+            kernels, _dtype(type_number), n, predicted, wanted, factor, gradient, sums, num_threads
+        )
+    return result
+
+
+cdef cnp.ndarray _sums_of_blocks(Py_ssize_t n):
+    """Memory for the sums of blocks of n numbers."""
+    cdef cnp.npy_intp blocks = n // FASTRNN_SQUARES_BLOCK + 1
+    return cnp.PyArray_EMPTY(1, &blocks, cnp.NPY_DOUBLE, 0)
+
+
 # Optimizers. The arrays of a step have one shape.
 
 cdef Py_ssize_t _same_size(cnp.ndarray first, tuple others) except -1:
@@ -1509,9 +1629,8 @@ def sum_squares(cnp.ndarray array not None, int num_threads, str isa not None):
     cdef int type_number = _type_of(array)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(array)
     cdef const void *data = _readable(array, type_number)
-    cdef cnp.npy_intp blocks = n // FASTRNN_SQUARES_BLOCK + 1
-    cdef cnp.ndarray sums = cnp.PyArray_EMPTY(1, &blocks, cnp.NPY_DOUBLE, 0)
-    cdef double *of_blocks = <double *>cnp.PyArray_DATA(sums)
+    cdef cnp.ndarray sums = _sums_of_blocks(n)
+    cdef double *of_blocks = _doubles(sums)
     cdef double result
     with nogil:
         result = fastrnn_sum_squares(kernels, _dtype(type_number), n, data, of_blocks, num_threads)

@@ -200,7 +200,7 @@ def _keras(gates, bias_shape):
 
     def split(arrays, sizes):
         result = {"weight_ih": arrays["kernel"].T, "weight_hh": arrays["recurrent_kernel"].T}
-        if len(bias_shape) == 1:
+        if len(bias_shape) == 1 or "bias" not in arrays:
             return [result | _two_biases(arrays, "bias")]
         return [result | dict(zip(("bias_ih", "bias_hh"), arrays["bias"]))]
 

@@ -83,7 +83,7 @@ def converted(name, value):
     return array
 
 
-RAGGED = "; sequences of different lengths: pad them to one array and pass lengths="
+RAGGED = "; sequences of different lengths: pad them to one array and pass lengths=; fastrnn.pad(x) makes both"
 
 
 def as_x(value):

@@ -1,9 +1,13 @@
 """Common fixtures: one test run covers every instruction set and precision this machine can run."""
 
+import importlib.util
 import os
 
 # Before NumPy is imported: the references' products are small, and on a busy machine a BLAS team waits for time slices.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Before Keras is: its NumPy backend, which needs JAX and SciPy, or that of torch.
+_with_jax = importlib.util.find_spec("jax") and importlib.util.find_spec("scipy")
+os.environ.setdefault("KERAS_BACKEND", "numpy" if _with_jax else "torch")
 
 import hypothesis
 import numpy as np

@@ -80,6 +80,8 @@ def test_page(page, somewhere):
     run_page(page)
 
 
+# Keras saves through an __array__ that NumPy 2 warns about.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if packages_of(page)], ids=named)
 def test_page_with_other_packages(page, somewhere):
     packages = packages_of(page)

@@ -74,6 +74,15 @@ def saved_and_loaded(path: str) -> Layer:
     return loaded
 
 
+def tensors_of(path: str) -> dict[str, Array]:
+    return fastrnn.load_tensors(path)
+
+
+padded, padded_lengths = fastrnn.pad([np.ones((2, 4)), np.ones((3, 4))])
+assert_type(padded_lengths, NDArray[np.int64])
+assert_type(fastrnn.unpad(lstm(padded, lengths=padded_lengths)[0], padded_lengths), list[Array])
+
+
 def mistakes() -> None:
     fastrnn.RNN(4, 6, nonlinearity="sigmoid")  # type: ignore[arg-type]
     fastrnn.LSTM("4", 6)  # type: ignore[arg-type]

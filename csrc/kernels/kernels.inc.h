@@ -6,6 +6,7 @@
 #include "kernels/pack.inc.h"
 #include "kernels/step.inc.h"
 #include "kernels/optimizer.inc.h"
+#include "kernels/loss.inc.h"
 #include "kernels/cells/cells.inc.h"
 
 static void NAME(project)(const NAME(cell) * cell, ptrdiff_t M, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x,
@@ -18,9 +19,9 @@ static void NAME(project)(const NAME(cell) * cell, ptrdiff_t M, ptrdiff_t H, ptr
 }
 
 static void NAME(multiply)(ptrdiff_t M, ptrdiff_t p0, ptrdiff_t p1, const real *a, ptrdiff_t a_row,
-                           const fastrnn_matrix *matrix, real *c, ptrdiff_t c_row)
+                           const fastrnn_matrix *matrix, const real *bias, real *c, ptrdiff_t c_row)
 {
-    NAME(product)(M, matrix, p0, p1, a, a_row, 1, NAME(zeros), c, c_row);
+    NAME(product)(M, matrix, p0, p1, a, a_row, 1, bias ? bias : NAME(zeros), c, c_row);
 }
 
 /* Some tiles of A are packed together, so that a panel of B is multiplied by all of them while it is in the caches; no
@@ -78,6 +79,8 @@ static const NAME(kernels) NAME(table) = {
     .adam = NAME(adam),
     .scale = NAME(scale),
     .sum_squares = NAME(sum_squares),
+    .softmax_cross_entropy = NAME(softmax_cross_entropy),
+    .squared_error = NAME(squared_error),
 };
 #undef NR
 #undef LOAD

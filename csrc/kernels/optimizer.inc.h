@@ -67,19 +67,32 @@ static void NAME(scale)(ptrdiff_t n, double factor, real *a)
     }
 }
 
-/* Number k is added in double precision to sum k % SQUARE_SUMS, and these sums in pairs, so that the order does not
- * depend on the width of a vector. */
-enum { NAME(SQUARE_SUMS) = 16 };
-static double NAME(sum_squares)(ptrdiff_t n, const real *a)
+/* Sums in double precision, whose order does not depend on the width of a vector: number k is added to sum
+ * k % DOUBLE_SUMS, and these sums in pairs. */
+enum { NAME(DOUBLE_SUMS) = 16 };
+static double NAME(sum_of_sums)(double *sums)
 {
-    double sums[NAME(SQUARE_SUMS)] = {0};
-    ptrdiff_t k = 0;
-    for (; k + NAME(SQUARE_SUMS) <= n; k += NAME(SQUARE_SUMS))
-        for (int l = 0; l < NAME(SQUARE_SUMS); l++) sums[l] += (double)a[k + l] * (double)a[k + l];
-    for (int l = 0; k + l < n; l++) sums[l] += (double)a[k + l] * (double)a[k + l];
-    for (int half = NAME(SQUARE_SUMS) / 2; half; half /= 2)
+    for (int half = NAME(DOUBLE_SUMS) / 2; half; half /= 2)
         for (int l = 0; l < half; l++) sums[l] += sums[l + half];
     return sums[0];
+}
+static double NAME(sum_squares)(ptrdiff_t n, const real *a)
+{
+    double sums[NAME(DOUBLE_SUMS)] = {0};
+    ptrdiff_t k = 0;
+    for (; k + NAME(DOUBLE_SUMS) <= n; k += NAME(DOUBLE_SUMS))
+        for (int l = 0; l < NAME(DOUBLE_SUMS); l++) sums[l] += (double)a[k + l] * (double)a[k + l];
+    for (int l = 0; k + l < n; l++) sums[l] += (double)a[k + l] * (double)a[k + l];
+    return NAME(sum_of_sums)(sums);
+}
+static double NAME(sum_numbers)(ptrdiff_t n, const real *a)
+{
+    double sums[NAME(DOUBLE_SUMS)] = {0};
+    ptrdiff_t k = 0;
+    for (; k + NAME(DOUBLE_SUMS) <= n; k += NAME(DOUBLE_SUMS))
+        for (int l = 0; l < NAME(DOUBLE_SUMS); l++) sums[l] += (double)a[k + l];
+    for (int l = 0; k + l < n; l++) sums[l] += (double)a[k + l];
+    return NAME(sum_of_sums)(sums);
 }
 
 #undef LANES_OF

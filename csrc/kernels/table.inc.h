@@ -110,9 +110,10 @@ typedef struct {
      * times weight_ih^T; a matrix (I, gates * H) and a bias (gates * H) of each part */
     void (*project)(const NAME(cell) *, ptrdiff_t M, ptrdiff_t H, ptrdiff_t b0, ptrdiff_t b1, const real *x,
                     ptrdiff_t x_row, const fastrnn_matrix *weight_ih, const real *const *bias, real *gates);
-    /* c (M, N) written for panels [p0, p1): a (M, K) times the matrix (K, N); c_row and a_row are leading dimensions */
+    /* c (M, N) written for panels [p0, p1): a (M, K) times the matrix (K, N), plus a packed bias or NULL; c_row and
+     * a_row are leading dimensions */
     void (*multiply)(ptrdiff_t M, ptrdiff_t p0, ptrdiff_t p1, const real *a, ptrdiff_t a_row, const fastrnn_matrix *,
-                     real *c, ptrdiff_t c_row);
+                     const real *bias, real *c, ptrdiff_t c_row);
     /* c (M, N): the sum over k < K of a[k, 0:M]^T b[k], with a (K, M) of leading dimension a_row, which may be
      * negative, and b the matrix (K, N), K <= BLOCK_ROWS; sum_start: how the sum begins. scratch: outer_rows * K
      * numbers */
@@ -133,4 +134,8 @@ typedef struct {
     void (*scale)(ptrdiff_t n, double factor, real *a);
     /* the sum of the squares of a (n) */
     double (*sum_squares)(ptrdiff_t n, const real *a);
+
+    /* The loss of one row of logits z (C), or of n numbers, and d (C) or d (n) written, as fastrnn.h describes */
+    double (*softmax_cross_entropy)(ptrdiff_t C, const real *z, int64_t target, double scale, real *d);
+    double (*squared_error)(ptrdiff_t n, const real *p, const real *t, double scale, real *d);
 } NAME(kernels);

@@ -269,7 +269,7 @@ static void NAME(input_gradient)(const struct NAME(backward) * b, const fastrnn_
     for (fastrnn_range piece = fastrnn_no_piece(panels);
          fastrnn_next_piece(me, panels, 2.0 * rows * G * b->kernel->width, &piece);)
         b->kernel->multiply(rows, piece.from, piece.to, d_gates + (b->cell->d_gates * H - G), b->d_gates_row,
-                            &b->packed->weight_ih[0], (real *)b->args->d_x + first * I, I);
+                            &b->packed->weight_ih[0], NULL, (real *)b->args->d_x + first * I, I);
 }
 
 /* With a projection: d_h of step t, for some sequences and some panels. */
@@ -289,7 +289,7 @@ static void NAME(hidden_gradient)(const struct NAME(backward) * b, const fastrnn
     for (fastrnn_range piece = fastrnn_no_piece(panels);
          fastrnn_next_piece(me, panels, 2.0 * (both.to - both.from) * G * kernel->width, &piece);)
         kernel->multiply(both.to - both.from, piece.from, piece.to, d_gates_next + both.from * row, row,
-                         &b->packed->weight_hh[0], b->d_hidden + both.from * P, P);
+                         &b->packed->weight_hh[0], NULL, b->d_hidden + both.from * P, P);
     clear_rows(b->d_hidden, P, resets_of_step(&b->steps, t + 1), both, (fastrnn_range){from, to}, sizeof(real));
     for (ptrdiff_t r = now.from; from < to && r < now.to; r++)
         kernel->add(to - from, b->d_hidden + r * P + from, d_output ? d_output + (at + r) * P + from : NULL,
@@ -461,7 +461,7 @@ static void NAME(backward_share_of_h_0)(const void *context, const fastrnn_membe
     const fastrnn_range panels = fastrnn_share(fastrnn_panels(P, b->kernel->width), me);
     for (fastrnn_range piece = fastrnn_no_piece(panels);
          fastrnn_next_piece(me, panels, 2.0 * count * G * b->kernel->width, &piece);)
-        b->kernel->multiply(count, piece.from, piece.to, b->d_gates, b->d_gates_row, &b->packed->weight_hh[0],
+        b->kernel->multiply(count, piece.from, piece.to, b->d_gates, b->d_gates_row, &b->packed->weight_hh[0], NULL,
                             b->args->d_state_0[0], P);
     const ptrdiff_t to = panels.to * b->kernel->width;
     clear_rows(b->args->d_state_0[0], P, resets_of_step(&b->steps, 0), (fastrnn_range){0, count},

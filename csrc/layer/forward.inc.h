@@ -121,7 +121,7 @@ static void NAME(project_hidden)(const struct NAME(forward) * f, const fastrnn_m
     const double operations = 2.0 * (now.to - now.from) * H * width;
     for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
         f->kernel->multiply(now.to - now.from, piece.from, piece.to, f->m + now.from * f->unit_row, f->unit_row,
-                            &f->packed->weight_hr, h_next + now.from * f->h_row, f->h_row);
+                            &f->packed->weight_hr, NULL, h_next + now.from * f->h_row, f->h_row);
     const ptrdiff_t from = panels.from * width, to = panels.to * width;
     const size_t bytes = (size_t)((to < P ? to : P) - from) * sizeof(real);
     for (ptrdiff_t r = now.from; from < P && r < now.to; r++) {

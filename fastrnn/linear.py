@@ -1,0 +1,261 @@
+"""A fully connected layer, on the product kernels and threads of the recurrent layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from fastrnn import _config, _core, _threads
+from fastrnn._parametrized import generator
+from fastrnn._validation import Array, as_array, check_cast, check_tape, detached, flag, float_dtype, shape_error, size
+from fastrnn.parameters import Parameters, check_values
+
+__all__ = ["Linear"]
+
+
+class LinearTape:
+    """The input and the weight of one `forward` of a `Linear`, for its `backward`; opaque."""
+
+    __slots__ = ("_x", "_weight", "_shape", "_fingerprint", "_owner")
+
+    def __init__(self, owner, x, rows):
+        self._owner, self._x, self._shape = owner, rows, x.shape
+        self._weight = owner.params._views()["weight"].copy()
+        self._fingerprint = _core.fingerprint(rows)
+
+    def __repr__(self):
+        return f"<LinearTape of {self._owner!r}>"
+
+
+class Linear:
+    """A fully connected layer, y = x weight^T + bias, as torch.nn.Linear.
+
+    Its results and gradients keep the contract of the recurrent layers: they do not depend on the batch, on the number
+    of threads and on the instruction set (`generic` apart); the gradients of the parameters are sums over all rows.
+
+    Parameters
+    ----------
+    in_features : int
+        I, the size of the last axis of `x`, at least 1.
+    out_features : int
+        O, the size of the last axis of the result, at least 1.
+    bias : bool, default True
+        Whether there is a bias.
+    dtype : data-type, default float32
+        float32 or float64: of the parameters, of the computation and of everything returned.
+    rng : None, int or numpy.random.Generator, optional
+        Where the initial parameters come from: uniform in [-1/sqrt(I), 1/sqrt(I)). An int is a seed. Default: different
+        at each construction.
+
+    Attributes
+    ----------
+    params : Parameters
+        weight (O, I) and bias (O,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> head = fastrnn.Linear(128, 10, rng=0)
+    >>> head(np.zeros((25, 16, 128))).shape
+    (25, 16, 10)
+    """
+
+    __slots__ = ("_params", "_bias")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        I, O = size("in_features", in_features), size("out_features", out_features)
+        self._bias = flag("bias", bias)
+        rng = generator(rng)
+        self._params = Parameters(
+            {"weight": (O, I)} | ({"bias": (O,)} if self._bias else {}), float_dtype("dtype", dtype)
+        )
+        bound = 1 / math.sqrt(I)
+        for array in self._params.values():
+            array[...] = rng.uniform(-bound, bound, array.shape)
+
+    @property
+    def in_features(self) -> int:
+        """Size of the last axis of the input."""
+        return self._params._shapes()["weight"][1]
+
+    @property
+    def out_features(self) -> int:
+        """Size of the last axis of the result."""
+        return self._params._shapes()["weight"][0]
+
+    @property
+    def bias(self) -> bool:
+        """Whether there is a bias."""
+        return self._bias
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64."""
+        return self._params._flat.dtype
+
+    @property
+    def params(self) -> Parameters:
+        """The parameters; their values may be changed at any time."""
+        return self._params
+
+    def __repr__(self) -> str:
+        options = ("" if self._bias else ", bias=False") + ("" if self.dtype == np.float32 else ", dtype=float64")
+        return f"Linear({self.in_features}, {self.out_features}{options})"
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Compute the layer and keep nothing for a backward pass.
+
+        Parameters
+        ----------
+        x : array_like, (..., I)
+            The input, cast to the layer's dtype by NumPy's "same_kind" rule.
+
+        Returns
+        -------
+        y : ndarray, (..., O)
+
+        Raises
+        ------
+        TypeError
+            If the dtype cannot be cast.
+        ValueError
+            If the shape does not fit.
+        """
+        x, rows = self._rows("x", x, "in_features", self.in_features)
+        return self._compute(x, rows)
+
+    def forward(self, x: ArrayLike) -> tuple[Array, LinearTape]:
+        """Compute the layer and keep a tape for `backward`.
+
+        Parameters
+        ----------
+        x : array_like, (..., I)
+            As for a call of the layer. It must not be changed before the backward pass; the parameters may be.
+
+        Returns
+        -------
+        y : ndarray, (..., O)
+            As from a call of the layer, the same bits.
+        tape : LinearTape
+            For `backward`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in a call of the layer.
+        """
+        x, rows = self._rows("x", x, "in_features", self.in_features)
+        tape = LinearTape(self, x, rows)
+        return self._compute(x, rows), tape
+
+    def backward(self, tape: LinearTape, d_y: ArrayLike) -> tuple[Array, Parameters]:
+        """The gradients of a loss through one `forward`.
+
+        Parameters
+        ----------
+        tape : LinearTape
+            The tape that `forward` of this layer returned. It can be used any number of times.
+        d_y : array_like, (..., O)
+            The gradient with respect to the result of `forward`.
+
+        Returns
+        -------
+        d_x : ndarray, (..., I)
+        d_params : Parameters
+            The names and shapes of `params`.
+
+        Raises
+        ------
+        TypeError
+            If `tape` is not a tape of a `Linear`, or a dtype cannot be cast.
+        ValueError
+            If the tape is another layer's, if a shape does not fit, or if the `x` of the forward pass has been changed.
+        """
+        check_tape(tape, LinearTape, "second")
+        array, d_rows = self._rows("d_y", d_y, "out_features", self.out_features)
+        if tape._owner is not self:
+            raise ValueError(f"tape: is of another layer, {tape._owner!r}")
+        expected = (*tape._shape[:-1], self.out_features)
+        if array.shape != expected:
+            raise shape_error("d_y", ("...",) * (len(expected) - 1) + ("out_features",), expected, array.shape)
+        if _core.fingerprint(tape._x) != tape._fingerprint:
+            raise ValueError("x: has been changed since the forward pass")
+        d_params = self._params.empty_like()
+        gradients = d_params._views()
+        d_x = np.empty(tape._shape, self.dtype)
+        _core.linear_backward(
+            tape._x,
+            tape._weight,
+            d_rows,
+            d_x.reshape(-1, self.in_features),
+            gradients["weight"],
+            gradients.get("bias"),
+            _threads.most_threads(),
+            _config.instruction_set(),
+        )
+        return d_x, d_params
+
+    def state_dict(self) -> dict[str, Array]:
+        """A copy of each parameter, by name."""
+        return {name: array.copy() for name, array in self._params.items()}
+
+    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
+        """Set every parameter.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array_like
+            Exactly the names and shapes of `params`, as the `state_dict` of torch.nn.Linear has them.
+
+        Raises
+        ------
+        TypeError
+            If `mapping` is not a mapping, or a dtype cannot be cast.
+        ValueError
+            If names or shapes differ. Nothing has been changed then.
+        """
+        try:
+            given = {name: as_array(str(name), detached(mapping[name])) for name in mapping.keys()}
+        except AttributeError:
+            raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}") from None
+        views = self._params._views()
+        if given.keys() != views.keys():
+            raise ValueError(f"mapping: expected {', '.join(views)}, got {', '.join(map(str, given)) or 'nothing'}")
+        for name, array in views.items():
+            check_values(name, given[name], array)
+        for name, array in views.items():
+            array[...] = given[name]
+
+    # Between the caller's shapes and rows
+
+    def _rows(self, name, value, symbol, width):
+        """The argument as an array, and as rows (N, width) that a kernel can read."""
+        array = as_array(name, value)
+        check_cast(name, array, self.dtype)
+        if array.ndim == 0 or array.shape[-1] != width:
+            raise shape_error(name, ("...", symbol), (None, width), array.shape)
+        return array, _core.native(array, self.dtype).reshape(-1, width)
+
+    def _compute(self, x, rows):
+        views = self._params._views()
+        y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
+        flat = y.reshape(-1, self.out_features)
+        num_threads, isa = _threads.most_threads(), _config.instruction_set()
+        _core.linear(rows, views["weight"], views.get("bias"), flat, num_threads, isa)
+        return y

@@ -1,0 +1,182 @@
+"""Losses: against NumPy in higher precision and PyTorch, the contract, extreme values, invalid arguments."""
+
+import math
+
+import numpy as np
+import pytest
+
+import fastrnn
+
+ROUNDING = {np.float32: 2e-7, np.float64: 1e-15}
+SHAPES = [(1, 1), (1, 2), (3, 5), (7, 15), (4, 16), (5, 17), (2, 31), (40, 65), (3, 1000)]
+
+
+def drawn(shape, dtype, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def cross_entropy(logits, targets):
+    """Loss and gradient in long double; a negative target does not count."""
+    z = logits.astype(np.longdouble)
+    z = z - z.max(axis=1, keepdims=True)
+    e = np.exp(z)
+    counts = targets >= 0
+    rows = np.arange(len(z))[counts]
+    loss = np.sum(np.log(e.sum(axis=1))[counts] - z[rows, targets[counts]]) / counts.sum()
+    d = e / e.sum(axis=1, keepdims=True)
+    d[rows, targets[counts]] -= 1
+    return float(loss), np.where(counts[:, None], d / counts.sum(), 0).astype(np.float64)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1, 30])
+@pytest.mark.parametrize("N, C", SHAPES)
+def test_cross_entropy_equals_numpy_in_higher_precision(N, C, scale, dtype, isa):
+    logits = scale * drawn((N, C), np.float64).astype(dtype)
+    logits = logits.astype(dtype)
+    targets = np.random.default_rng(1).integers(0, C, N)
+    loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets)
+    expected, d_expected = cross_entropy(logits, targets)
+    assert type(loss) is float and d_logits.dtype == dtype
+    # Each exponential and each difference is rounded in the dtype; the sums are in double precision.
+    assert loss == pytest.approx(expected, rel=4 * ROUNDING[dtype], abs=4 * ROUNDING[dtype])
+    bound = 8 * ROUNDING[dtype] * max(1, scale) / N
+    np.testing.assert_allclose(d_logits, d_expected, rtol=0, atol=bound)
+
+
+def test_cross_entropy_equals_torch(dtype):
+    torch = pytest.importorskip("torch")
+    logits, targets = drawn((4, 6, 9), dtype), np.random.default_rng(1).integers(0, 9, (4, 6))
+    targets[1, 2:] = -100
+    tensor = torch.from_numpy(logits.copy()).requires_grad_()
+    expected = torch.nn.functional.cross_entropy(tensor.reshape(-1, 9), torch.from_numpy(targets).reshape(-1))
+    expected.backward()
+    loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets)
+    assert loss == pytest.approx(expected.item(), rel=1e-6)
+    np.testing.assert_allclose(d_logits, tensor.grad.numpy(), rtol=0, atol=10 * ROUNDING[dtype])
+
+
+def test_rows_that_do_not_count():
+    logits, targets = drawn((5, 4), np.float64), np.array([1, 7, 0, 7, 3])
+    loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets, ignore_index=7)
+    counted = [0, 2, 4]
+    expected, d_expected = fastrnn.softmax_cross_entropy(logits[counted], targets[counted])
+    assert loss == pytest.approx(expected, rel=1e-15) and not d_logits[[1, 3]].any()
+    assert d_logits[counted].tobytes() == d_expected.tobytes()
+    nothing, d_nothing = fastrnn.softmax_cross_entropy(logits, np.full(5, -100))
+    assert math.isnan(nothing) and not d_nothing.any()
+    empty, d_empty = fastrnn.softmax_cross_entropy(np.zeros((0, 4)), np.zeros(0, int))
+    assert math.isnan(empty) and d_empty.shape == (0, 4)
+
+
+def test_extreme_logits(dtype):
+    huge = np.finfo(dtype).max / 4
+    loss, d_logits = fastrnn.softmax_cross_entropy(np.array([[huge, -huge], [-huge, -huge]], dtype), [0, 1])
+    assert loss == pytest.approx(math.log(2) / 2) and np.allclose(d_logits, [[0, 0], [0.25, -0.25]])
+    loss, d_logits = fastrnn.softmax_cross_entropy(np.array([[0, -np.inf, 1]], dtype), [0])
+    assert loss == pytest.approx(math.log1p(math.e)) and d_logits[0, 1] == 0
+    loss, d_logits = fastrnn.softmax_cross_entropy(np.array([[0, np.nan, 1]], dtype), [0])
+    assert math.isnan(loss) and np.isnan(d_logits).all()
+
+
+def test_gradient_of_the_cross_entropy_by_finite_differences():
+    logits, targets, step = drawn((3, 4), np.float64), np.array([0, 3, 1]), 1e-4
+    _, d_logits = fastrnn.softmax_cross_entropy(logits, targets)
+    for k in range(logits.size):
+        sides = []
+        for sign in (1, -1):
+            moved = logits.copy()
+            moved.flat[k] += sign * step
+            sides.append(fastrnn.softmax_cross_entropy(moved, targets)[0])
+        np.testing.assert_allclose(d_logits.flat[k], (sides[0] - sides[1]) / (2 * step), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 5), (17,), (40_000,), (0, 3)])
+def test_squared_error_equals_numpy_in_higher_precision(shape, dtype, isa):
+    p, t = drawn(shape, dtype), drawn(shape, dtype, 1)
+    p, t = np.asarray(p, dtype), np.asarray(t, dtype)
+    loss, d = fastrnn.mean_squared_error(p, t)
+    assert type(loss) is float and d.dtype == dtype and d.shape == shape
+    if p.size == 0:
+        assert math.isnan(loss)
+        return
+    difference = p.astype(np.longdouble) - t
+    assert loss == pytest.approx(float(np.mean(difference**2)), rel=4 * ROUNDING[dtype])
+    np.testing.assert_allclose(d, (2 * difference / p.size).astype(float), rtol=4 * ROUNDING[dtype], atol=0)
+
+
+def test_squared_error_equals_torch():
+    torch = pytest.importorskip("torch")
+    p, t = drawn((4, 3), np.float64), drawn((4, 3), np.float64, 1)
+    tensor = torch.from_numpy(p.copy()).requires_grad_()
+    expected = torch.nn.functional.mse_loss(tensor, torch.from_numpy(t))
+    expected.backward()
+    loss, d = fastrnn.mean_squared_error(p, t)
+    assert loss == pytest.approx(expected.item(), rel=1e-14)
+    np.testing.assert_allclose(d, tensor.grad.numpy(), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("N, C", [(5, 7), (3000, 65), (20, 40_000)])
+def test_bits_do_not_depend_on_threads_and_instruction_sets(N, C, dtype, threads, every_isa):
+    logits, targets = drawn((N, C), dtype), np.random.default_rng(1).integers(0, C, N)
+    found = set()
+    for name in every_isa():
+        if name != "generic":
+            for count in (1, 2, 3):
+                threads(count)
+                loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets)
+                error, d_error = fastrnn.mean_squared_error(logits, logits[::-1])
+                found.add((loss, d_logits.tobytes(), error, d_error.tobytes()))
+    assert len(found) <= 1
+
+
+@pytest.mark.parametrize(
+    "error, message, logits, targets",
+    [
+        (TypeError, "logits: expected float32 or float64, got int64", np.zeros((2, 3), np.int64), [0, 1]),
+        (ValueError, r"logits: expected \(..., C\)", 1.0, 0),
+        (ValueError, r"logits: expected \(..., C\)", np.zeros((2, 0)), [0, 1]),
+        (TypeError, "targets: expected integers, got float64", np.zeros((2, 3)), [0.0, 1.0]),
+        (ValueError, r"targets: expected \(2,\), got \(3,\) with logits \(2, 3\)", np.zeros((2, 3)), [0, 1, 2]),
+        (ValueError, r"targets: expected \(2,\), got \(2, 3\)", np.zeros((2, 3)), np.zeros((2, 3), int)),
+        (ValueError, "targets: expected 0 to 2, or ignore_index=-100, got 3", np.zeros((2, 3)), [0, 3]),
+        (ValueError, "targets: expected 0 to 2, or ignore_index=-100, got -1", np.zeros((2, 3)), [0, -1]),
+    ],
+)
+def test_invalid_logits_and_targets(error, message, logits, targets):
+    with pytest.raises(error, match=f"^{message}"):
+        fastrnn.softmax_cross_entropy(logits, targets)
+
+
+def test_invalid_predictions():
+    with pytest.raises(TypeError, match="^prediction: expected float32 or float64, got int64"):
+        fastrnn.mean_squared_error(np.zeros(3, np.int64), np.zeros(3))
+    with pytest.raises(ValueError, match=r"^target: expected \(3,\), got \(3, 1\) with prediction \(3,\)"):
+        fastrnn.mean_squared_error(np.zeros(3), np.zeros((3, 1)))
+    with pytest.raises(TypeError, match="^target: cannot be cast from complex128"):
+        fastrnn.mean_squared_error(np.zeros(3), np.zeros(3, complex))
+
+
+def test_a_network_has_the_same_bits_everywhere(threads, every_isa):
+    """Layer, head, loss, clipping and optimizer together."""
+    rng = np.random.default_rng(0)
+    x, targets = rng.standard_normal((12, 5, 7)).astype(np.float32), rng.integers(0, 9, (12, 5))
+    found = set()
+    for name in every_isa():
+        if name != "generic":
+            for count in (1, 2):
+                threads(count)
+                layer, head = fastrnn.LSTM(7, 16, rng=0), fastrnn.Linear(16, 9, rng=1)
+                optimizer = fastrnn.optim.AdamW([layer.params, head.params], lr=1e-2)
+                losses = []
+                for _ in range(4):
+                    output, _, tape = layer.forward(x)
+                    logits, head_tape = head.forward(output)
+                    loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets)
+                    d_output, d_head = head.backward(head_tape, d_logits)
+                    gradients = [layer.backward(tape, d_output)[2], d_head]
+                    fastrnn.optim.clip_by_global_norm(gradients, 0.1)
+                    optimizer.step(gradients)
+                    losses.append(loss)
+                assert losses[-1] < losses[0]
+                found.add((*losses, layer.params.flat.tobytes(), head.params.flat.tobytes()))
+    assert len(found) <= 1
