@@ -26,7 +26,6 @@ from fastrnn._threads import get_num_threads, set_num_threads
 from fastrnn._version import __version__
 from fastrnn.cells import *  # noqa: F403
 from fastrnn.layers import *  # noqa: F403
-from fastrnn.onnx import from_onnx, to_onnx
 from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
@@ -36,6 +35,7 @@ if _TYPE_CHECKING:
     from fastrnn.linear import Linear
     from fastrnn.losses import mean_squared_error, softmax_cross_entropy
     from fastrnn.masking import masked
+    from fastrnn.onnx import from_onnx, to_onnx
     from fastrnn.sequences import pad, unpad
     from fastrnn.tensors import load_tensors
     from fastrnn.weights import from_state_dict, from_weights
@@ -72,6 +72,7 @@ __all__ += cells.__all__
 # Names and the modules in which they stand, or which they are, imported at the first use.
 _ON_DEMAND = {
     "from_keras": "keras",
+    "from_onnx": "onnx",
     "from_state_dict": "weights",
     "from_weights": "weights",
     "Linear": "linear",
@@ -81,6 +82,7 @@ _ON_DEMAND = {
     "optim": "optim",
     "pad": "sequences",
     "softmax_cross_entropy": "losses",
+    "to_onnx": "onnx",
     "unpad": "sequences",
 }
 

@@ -26,6 +26,8 @@ DOMAINS = ("", "ai.onnx")
 LEAST_BYTES = 1 << 26
 MOST_TIMES_FILE = 32
 
+MOST_AXES = 64  # of NumPy; the reference implementation may take memory for an axis of any number
+
 MOST_NAMES_SHOWN = 8
 
 
@@ -93,6 +95,13 @@ class Graph:
                 return graph.values[name]
             graph = graph.outer
         raise ValueError(f"{short(name)}: is not defined in the graph")
+
+    def declared_shape(self, name: str) -> list[int]:
+        """The shape that the file states for a value, with 0 for a dimension of any size; [] if it states none."""
+        for one in (*self.proto.input, *self.proto.output, *self.proto.value_info):
+            if one.name == name and one.type.HasField("tensor_type"):
+                return [dimension.dim_value for dimension in one.type.tensor_type.shape.dim]
+        return []
 
     def walk(self) -> Iterator[tuple[Graph, Any]]:
         """Each node with its graph, here and in the graphs inside nodes."""
@@ -231,6 +240,7 @@ class Constants:
         self.folder = model.folder
         self.bytes_left = LEAST_BYTES + MOST_TIMES_FILE * model.proto.ByteSize()
         self.known: dict[tuple[int, str], Array] = {}
+        self.repeating_left = MOST_REPEATING
 
     def array(self, graph: Graph, name: str) -> Array:
         """The value called `name` in the graph."""
@@ -251,6 +261,37 @@ class Constants:
                 begun.add(key)
                 todo += missing
         return self.known[self._key(wanted)]
+
+    def for_any_batch(self, graph: Graph, name: str, axis: int) -> Array:
+        """The value of three axes, of which `axis` counts sequences and is 1 if the value is the same for all of them.
+
+        A constant, or one that the model repeats for as many sequences as there are. A value that is the same number
+        everywhere has no axes. Raises NotConstant for others.
+        """
+        try:
+            return self.array(graph, name)
+        except NotConstant:
+            value = graph.find(name)
+            graph, node = value.graph, value.node
+            self.repeating_left -= 1
+            if node is None or node.domain not in DOMAINS or node.op_type not in REPEATING or self.repeating_left < 0:
+                raise
+        if node.op_type == "ConstantOfShape":
+            return self._from_tensor(node.attribute[0].t).reshape(()) if node.attribute else np.zeros((), np.float32)
+        sources = dict.fromkeys(node.input if node.op_type == "Concat" else node.input[:1])
+        arrays = [self.for_any_batch(graph, source, axis) for source in sources]
+        first = arrays[0].ravel()[:1].reshape(())
+        if all((array == first).all() for array in arrays):
+            return first
+        repeated = node.op_type == "Expand" and arrays[0].ndim == 3 and arrays[0].shape[axis] == 1
+        if node.op_type == "Identity" or repeated:
+            return arrays[0]
+        cut = node.op_type == "Slice" and len(node.input) > 3
+        axes = self.array(graph, node.input[3]).ravel().tolist() if cut else [axis]
+        if axis in axes or axis - 3 in axes:
+            raise NotConstant(f"{short(name)} is computed by {node.op_type} {short(label(node))}")
+        others = {name: self.array(graph, name) for name in node.input[1:] if name}
+        return self._outputs(node, graph.opset, {node.input[0]: arrays[0]} | others)[0]
 
     def _key(self, value):
         return id(value.graph), value.name
@@ -273,20 +314,24 @@ class Constants:
             return
         node, graph = value.node, value.graph
         inputs = {name: self.known[self._key(graph.find(name))] for name in node.input if name}
+        arrays = self._outputs(node, graph.opset, inputs)
+        for name, array in zip(node.output, arrays):
+            if name:
+                self.known[id(graph), name] = array
+
+    def _outputs(self, node, opset, inputs):
+        """The outputs of a node; a ValueError if it cannot be computed."""
         try:
-            arrays = self._run(node, graph.opset, inputs)
+            arrays = self._run(node, opset, inputs)
             if len(arrays) != len(node.output) or not all(isinstance(array, np.ndarray) for array in arrays):
                 raise ValueError(f"expected {len(node.output)} arrays")
         except MemoryError:
             raise
         except Exception as error:  # of any kind, of operators whose inputs do not fit
             raise ValueError(f"{node.op_type} {short(label(node))} cannot be computed: {error}") from error
-        for name, array in zip(node.output, arrays):
-            if name:
-                self.known[id(graph), name] = array
+        return arrays
 
     def _run(self, node, opset, inputs):
-        """The outputs of a node."""
         if node.op_type == "Constant":
             return [self._constant(node)]
         helper = self.onnx.helper
@@ -296,6 +341,8 @@ class Constants:
                 self._from_tensor(value)
             elif not isinstance(value, (int, float)) and not all(isinstance(n, (int, float)) for n in value):
                 raise ValueError(f"{short(name)}: expected numbers")
+            elif name in ("axis", "axes", "perm") and np.abs(value).max(initial=0) > MOST_AXES:
+                raise ValueError(f"{name}: {short(value)}, where arrays have at most {MOST_AXES} axes")
         given = [inputs.get(name) for name in node.input]
         widest = 8 if node.op_type in CONVERTING else max(array.itemsize for array in inputs.values())
         self._reserve(int(SIZES[node.op_type](attributes, len(node.output), *given)) * widest)
@@ -352,6 +399,7 @@ class Constants:
         other = self.onnx.TensorProto()
         other.CopyFrom(tensor)
         load_external_data_for_tensor(other, folder)
+        other.data_location = self.onnx.TensorProto.DEFAULT
         self.bytes_left += MOST_TIMES_FILE * len(other.raw_data)
         return other
 
@@ -442,19 +490,38 @@ SIZES: dict[str, Callable[..., int]] = {
     "Unsqueeze": _as_many,
 }
 
+# The operators that repeat or move numbers: a state of which all numbers are the same keeps this. At most so many are
+# followed.
+REPEATING = (
+    "Concat",
+    "ConstantOfShape",
+    "Expand",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+)
+MOST_REPEATING = 100
+
 # The operators whose outputs may have a wider type than their inputs.
 CONVERTING = ("Cast", "ConstantOfShape", "DequantizeLinear")
 
 
 # Messages
 
+SHORT = reprlib.Repr()
+SHORT.maxstring = 200  # of paths
+
 
 def short(value: Any) -> str:
     """A short representation of a value from a file."""
-    return reprlib.repr(value)
+    return SHORT.repr(value)
 
 
 def listed(names: list[str]) -> str:
     """Names from a file, the first of them if there are many."""
     more = f" and {len(names) - MOST_NAMES_SHOWN} more" if len(names) > MOST_NAMES_SHOWN else ""
-    return ", ".join(map(repr, names[:MOST_NAMES_SHOWN])) + more
+    return ", ".join(map(short, names[:MOST_NAMES_SHOWN])) + more

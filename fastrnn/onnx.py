@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 
 from fastrnn._layouts import variants
+from fastrnn._onnx_axes import BETWEEN, Axes
 from fastrnn._onnx_graph import (
     DOMAINS,
     Constants,
@@ -43,8 +44,7 @@ NONLINEARITIES = {"tanh": "Tanh", "relu": "Relu"}
 HARD_SIGMOID = (0.2, 0.5)  # alpha and beta by default
 HARD_SIGMOIDS = {"hard_sigmoid_fifth": np.float32(0.2), "hard_sigmoid_sixth": np.float32(1 / 6)}  # their alpha
 
-# Operators that keep the numbers of a sequence and may stand between two layers.
-BETWEEN = ("Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+# Operators between two layers, and layers of a stack: at most so many.
 MOST_BETWEEN = 64
 MOST_LAYERS = 256
 
@@ -94,7 +94,8 @@ def from_onnx(model: Any, node: str | Sequence[str] | None = None, *, with_argum
         taken over, because a model for inference has none.
     arguments : dict, only with `with_arguments`
         ``layer(x, **arguments)`` computes the same as the node: "state" and "lengths", as far as the model has them as
-        constants. States and lengths that are inputs of the model, or that it computes, are the caller's to give.
+        constants; a state that it repeats for all sequences has one, (num_layers*D, 1, H). States and lengths that are
+        inputs of the model, or that it computes from them, are the caller's to give.
 
     Raises
     ------
@@ -176,6 +177,8 @@ class Reader:
         for one in nodes:
             with named_node(one.path):
                 read.append(self._read(one))
+                if not with_arguments:
+                    self._refuse_constants(read[-1])
         try:
             for before, after, of_before, of_after in zip(nodes, nodes[1:], read, read[1:]):
                 with named_node(after.path):
@@ -185,7 +188,7 @@ class Reader:
                 raise self._several(error) from error
             raise
         with named_node(nodes[0].path):
-            arguments = self._arguments(nodes, read, with_arguments)
+            arguments = self._arguments(read)
             layer = self._layer(read, self._is_batch_first(nodes[0]))
         return (layer, arguments) if with_arguments else layer
 
@@ -290,12 +293,18 @@ class Reader:
             and np.array_equal(of_before.lengths, of_after.lengths)
         ):
             raise ValueError(f"sequence_lens: not the same as of {short(before.path)}, so they are no stack")
-        axes = Axes(of_before, self.constants)
+        options = of_before.options
+        axes = Axes(
+            before.graph,
+            before.node,
+            of_before.D,
+            of_before.H,
+            options["batch_first"],
+            options["dtype"],
+            self.constants,
+        )
         for graph, node in between:
-            try:
-                axes.apply(graph, node)
-            except (IndexError, KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"X: {node.op_type} {short(label(node))} does not keep the axes: {error}") from error
+            axes.apply(graph, node)
         if axes.axes != axes.expected:
             raise ValueError(f"X: Y of {short(before.path)} comes as {axes}, expected {Axes.text(axes.expected)}")
         columns = of_after.weights["W"].shape[2]
@@ -362,12 +371,10 @@ class Reader:
         number = len(DEFAULT_ACTIVATIONS[kind])
         if len(names) != number * D:
             raise ValueError(f"activations: expected {number * D} names for direction and cell, got {listed(names)}")
-        gates = {} if kind == "RNN" else {"sigmoid": "sigmoid", "hardsigmoid": None}
         found = []
         for position, name in enumerate(names):
             is_gate = kind != "RNN" and position % number == 0
-            known = [*gates] if is_gate else [*NONLINEARITIES]
-            if name.lower() not in known:
+            if name.lower() not in (("sigmoid", "hardsigmoid") if is_gate else NONLINEARITIES):
                 place = "the gates" if is_gate else "the output" if kind == "RNN" else "the new values"
                 raise ValueError(
                     f"activations: {short(name)} for {place} is not supported, but "
@@ -470,13 +477,18 @@ class Reader:
 
     def _initial(self, recurrent, name, D, H, batch_first):
         """An initial state as in `Read`."""
+        given = optional(recurrent.node, INPUTS.index(name))
+        if not given:
+            return None
         try:
-            array = self._constant(recurrent, name)
+            array = self.constants.for_any_batch(recurrent.graph, given, 0 if batch_first else 1)
         except NotConstant:
             return NotConstant
-        if array is None:
-            return None
-        if batch_first and array.ndim == 3:
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        if array.ndim == 0:
+            array = np.broadcast_to(array, (D, 1, H))
+        elif batch_first and array.ndim == 3:
             array = array.transpose(1, 0, 2)
         if array.ndim != 3 or (array.shape[0], array.shape[2]) != (D, H):
             raise ValueError(f"{name}: expected ({D}, B, {H}), got {array.shape}")
@@ -497,16 +509,16 @@ class Reader:
             )
         return array
 
-    def _arguments(self, nodes, read, with_arguments):
+    def _refuse_constants(self, read):
+        """An error for states and lengths that are constants."""
+        for name, value in zip(("sequence_lens", "initial_h", "initial_c"), (read.lengths, *read.state)):
+            if isinstance(value, np.ndarray):
+                constant = "a constant" if name == "sequence_lens" else "a constant other than zero"
+                raise ValueError(f"{name}: is {constant}; with_arguments=True returns it beside the layer")
+
+    def _arguments(self, read):
         """The arguments of a call that are constants of the model."""
         arguments: dict[str, Any] = {}
-        for one, of_one in zip(nodes, read):
-            for name, value in zip(("sequence_lens", "initial_h", "initial_c"), (of_one.lengths, *of_one.state)):
-                if isinstance(value, np.ndarray) and not with_arguments:
-                    constant = "a constant" if name == "sequence_lens" else "a constant other than zero"
-                    raise ValueError(
-                        f"{name} of {short(one.path)}: is {constant}; with_arguments=True returns it beside the layer"
-                    )
         members = [
             self._stacked(name, member)
             for name, member in zip(("initial_h", "initial_c"), zip(*(one.state for one in read)))
@@ -583,112 +595,6 @@ def zero_or_one(attributes: Mapping[str, Any], name: str) -> int:
     if value not in (0, 1):
         raise ValueError(f"{name}: expected 0 or 1, got {value}")
     return value
-
-
-# Between two layers
-
-
-class Axes:
-    """The axes of Y on its way to the next node: of each, the letters of T, D, B and H that it runs over, in order.
-
-    D is left out if it is 1. T and B have any size, so that only steps which are right for all of them are allowed.
-    """
-
-    def __init__(self, read: Read, constants: Constants) -> None:
-        self.sizes = {"D": read.D, "H": read.H}
-        self.constants, self.dtype = constants, read.options["dtype"]
-        D = "D" if read.D == 2 else ""
-        batch_first = read.options["batch_first"]
-        self.axes = ["B", "T", D, "H"] if batch_first else ["T", D, "B", "H"]
-        self.expected = ["B", "T", D + "H"] if batch_first else ["T", "B", D + "H"]
-
-    @staticmethod
-    def text(axes: Sequence[str]) -> str:
-        return f"({', '.join('*'.join(axis) or '1' for axis in axes)})"
-
-    def __str__(self):
-        return self.text(self.axes)
-
-    def apply(self, graph: Graph, node: Any) -> None:
-        """The axes after one more operator; a ValueError if they cannot be told for all T and B."""
-        onnx = self.constants.onnx
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        getattr(self, f"_{node.op_type.lower()}")(graph, node, attributes)
-
-    def _identity(self, graph, node, attributes):
-        pass
-
-    def _cast(self, graph, node, attributes):
-        to = self.constants.onnx.helper.tensor_dtype_to_np_dtype(attributes.get("to", 0))
-        if to != self.dtype:
-            raise ValueError(f"to {to}, where the layers are {self.dtype}")
-
-    def _dropout(self, graph, node, attributes):
-        is_trained = graph.opset < 7 and not attributes.get("is_test", 0)
-        if optional(node, 2):
-            is_trained = bool(self.constants.array(graph, node.input[2]).any())
-        if is_trained:
-            raise ValueError("in training")
-
-    def _transpose(self, graph, node, attributes):
-        perm = attributes.get("perm", range(len(self.axes))[::-1])
-        if sorted(perm) != [*range(len(self.axes))]:
-            raise ValueError(f"perm {list(perm)} of {self}")
-        self.axes = [self.axes[k] for k in perm]
-
-    def _given_axes(self, graph, node, attributes, rank):
-        axes = attributes.get("axes")
-        if optional(node, 1):
-            axes = self.constants.array(graph, node.input[1]).ravel().tolist()
-        if axes is None or not all(-rank <= axis < rank for axis in axes):
-            raise ValueError(f"axes {axes} of {self}")
-        return sorted({axis % rank for axis in axes})
-
-    def _squeeze(self, graph, node, attributes):
-        axes = self._given_axes(graph, node, attributes, len(self.axes))
-        if any(self.axes[axis] for axis in axes):
-            raise ValueError(f"axes {axes} of {self}")
-        self.axes = [axis for k, axis in enumerate(self.axes) if k not in axes]
-
-    def _unsqueeze(self, graph, node, attributes):
-        number = len(attributes.get("axes", ())) or self.constants.array(graph, node.input[1]).size
-        for axis in self._given_axes(graph, node, attributes, len(self.axes) + number):
-            self.axes.insert(axis, "")
-
-    def _reshape(self, graph, node, attributes):
-        shape = self.constants.array(graph, node.input[1]).ravel().tolist()
-        if attributes.get("allowzero", 0) and 0 in shape:
-            raise ValueError(f"to {short(shape)} with allowzero")
-        letters, front, back = "".join(self.axes), [], []
-        cut = shape.index(-1) if -1 in shape else len(shape)
-        for k, n in enumerate(shape[:cut]):
-            front.append(self._taken(n, k, letters, 1))
-            letters = letters[len(front[-1]) :]
-        for k, n in reversed([*enumerate(shape)][cut + 1 :]):
-            back.append(self._taken(n, k, letters, -1))
-            letters = letters[: len(letters) - len(back[-1])]
-        if cut < len(shape):
-            front.append(letters)
-        elif letters:
-            raise ValueError(f"{self} to {short(shape)}")
-        self.axes = front + back[::-1]
-
-    def _taken(self, n, k, letters, order):
-        """The letters of axis k of a new shape, of n numbers: at the beginning, or with order -1 at the end."""
-        letters = letters[::order]
-        if n == 0:
-            taken = self.axes[k][::order] if k < len(self.axes) else "no such axis"
-            fits = letters.startswith(taken)
-        else:
-            taken, product = "", 1
-            for letter in letters:
-                if letter not in self.sizes or product * self.sizes[letter] > n:
-                    break
-                taken, product = taken + letter, product * self.sizes[letter]
-            fits = product == n
-        if not fits:
-            raise ValueError(f"{self} to an axis of {n}")
-        return taken[::order]
 
 
 # Models

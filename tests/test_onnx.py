@@ -18,7 +18,6 @@ from depth import DEPTH
 from layer_cases import members
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnx.reference")
 from onnx import TensorProto, helper, numpy_helper
 
 TOLERANCE = 3e-6  # of float32, relative to the largest number of an array, or to 1
@@ -143,7 +142,7 @@ NODE_CASES = node_cases()
 def test_the_vectors_of_the_onnx_project_are_known():
     """None is refused; a newer onnx may add cases, which then are tested, too."""
     names = {name for name, *_ in NODE_CASES}
-    variants = ("batchwise", "bidirectional", "defaults", "with_initial_bias", "reverse")
+    variants = ("batchwise", "defaults", "with_initial_bias")
     assert names >= {f"test_{kind}_{variant}" for kind in ("lstm", "gru", "simple_rnn") for variant in variants}
     assert names >= {"test_lstm_with_peepholes", "test_gru_seq_length", "test_rnn_seq_length"}
 
@@ -237,25 +236,21 @@ def test_every_attribute_against_onnx_runtime(case, opset):
 
 @pytest.mark.parametrize("kind", GATES)
 def test_batch_first_is_layout_1(kind):
-    """ONNX Runtime has no layout=1, so against the reference implementation of the package onnx."""
-    from onnx.reference import ReferenceEvaluator
-
+    """ONNX Runtime has no layout=1, so against the same node with layout 0; the vectors above have nodes of both."""
     arrays = arrays_of(kind, initial_h=True, initial_c=True)
     turned = arrays | {n: arrays[n].transpose(1, 0, 2) for n in ("X", "initial_h", "initial_c") if n in arrays}
+    model = single(kind, arrays)
+    expected = run(model, **{one.name: arrays[one.name] for one in model.graph.input})
     for constant in (CONSTANT, [name for name in arrays if name != "X"]):
-        model = single(kind, turned, constant, layout=1)
-        layer, arguments = fastrnn.from_onnx(model, with_arguments=True)
+        layer, arguments = fastrnn.from_onnx(single(kind, turned, constant, layout=1), with_arguments=True)
         assert layer.batch_first
         if constant is CONSTANT:
             state = arrays["initial_h"], arrays.get("initial_c")
             arguments = {"state": state if kind == "LSTM" else state[0]}
         output, state_n = layer(turned["X"], **arguments)
-        inputs = {name: array for name, array in turned.items() if name not in constant}
-        expected = dict(zip(model.graph.node[0].output, ReferenceEvaluator(model).run(None, inputs)))
-        for name, array in zip(("Y", "Y_h", "Y_c"), (output, *members(state_n))):
-            wanted = expected[name]
-            # The reference gives Y as (B, T, D, H), which the specification says.
-            assert_close(array, wanted[:, :, 0] if name == "Y" else wanted.transpose(1, 0, 2))
+        assert_close(output.transpose(1, 0, 2), joined(expected["Y"]))
+        for name, array in zip(("Y_h", "Y_c"), members(state_n)):
+            assert_close(array, expected[name])
 
 
 @pytest.mark.parametrize("kind", GATES)
@@ -537,6 +532,15 @@ def test_nodes_with_the_same_name():
     assert fastrnn.from_onnx(model, "b_Y_h").params == fastrnn.from_onnx(single("RNN", second)).params
 
 
+def test_long_names_are_shown_as_far_as_they_help():
+    path = "/encoder/layers/encoder/layers.0/recurrent/LSTM"
+    with pytest.raises(ValueError, match=f"^model: node '{path}': clip: "):
+        fastrnn.from_onnx(single("RNN", ARRAYS["RNN"], name=path, clip=0.0))
+    with pytest.raises(ValueError, match=r"^model: node 'x+\.\.\.x+': clip: ") as raised:
+        fastrnn.from_onnx(single("RNN", ARRAYS["RNN"], name="x" * 10**6, clip=0.0))
+    assert len(str(raised.value)) < 300
+
+
 def test_a_node_without_a_name_is_called_as_its_output():
     model = single("RNN", ARRAYS["RNN"])
     model.graph.node[0].ClearField("name")
@@ -699,7 +703,47 @@ def through(*operators):
     return join
 
 
+def computed(*parts):
+    """A Reshape to a shape that is computed from that of Y: of each dimension the axes of which it is the product."""
+
+    def join(y, x):
+        nodes = [
+            helper.make_node("Transpose", [y], [f"{x}_t"], perm=[0, 2, 1, 3]),
+            helper.make_node("Shape", [f"{x}_t"], [f"{x}_s"]),
+            ints(f"{x}_flat", -1),
+        ]
+        names = []
+        for part in parts:
+            factors = []
+            for k in part if isinstance(part, tuple) else (part,):
+                factors.append(f"{x}_{part}_{k}")
+                if k % 2:
+                    nodes += [
+                        ints(f"{x}_{part}_{k}_i", k),
+                        helper.make_node("Gather", [f"{x}_s", f"{x}_{part}_{k}_i"], factors[-1:]),
+                    ]
+                else:
+                    nodes += [
+                        ints(f"{x}_{part}_{k}_i", k),
+                        ints(f"{x}_{part}_{k}_j", k + 1),
+                        helper.make_node("Slice", [f"{x}_s", f"{x}_{part}_{k}_i", f"{x}_{part}_{k}_j"], factors[-1:]),
+                    ]
+            names.append(factors[0])
+            if len(factors) == 2:
+                names[-1] = f"{x}_{part}"
+                nodes += [
+                    helper.make_node("Mul", factors, [f"{x}_{part}_p"]),
+                    helper.make_node("Reshape", [f"{x}_{part}_p", f"{x}_flat"], names[-1:]),
+                ]
+        nodes.append(helper.make_node("Concat", names, [f"{x}_c"], axis=0))
+        return [*nodes, helper.make_node("Reshape", [f"{x}_t", f"{x}_c"], [x])]
+
+    return join
+
+
 RIGHT = {
+    "a shape from that of Y": (2, computed(0, 1, (2, 3))),
+    "a shape from that of Y, of one direction": (1, computed(0, 1, (2, 3))),
     "0, 0, -1": (2, reshaped(0, 0, -1)),
     "0, 0, 12": (2, reshaped(0, 0, 2 * H)),
     "0, -1, 12": (2, reshaped(0, -1, 2 * H)),
@@ -738,13 +782,23 @@ WRONG = {
     "a squeeze of all ones": (
         1,
         lambda y, x: [helper.make_node("Squeeze", [y], [x])],
-        "Squeeze 'x1' does not keep the axes: axes None",
+        "Squeeze 'x1' does not keep the axes: axes .. of",
     ),
     "a computed shape": (
         2,
-        lambda y, x: [helper.make_node("Shape", [y], [f"{x}_s"]), helper.make_node("Reshape", [y, f"{x}_s"], [x])],
-        "'x1_s' is computed by Shape",
+        lambda y, x: [
+            helper.make_node("Shape", [y], [f"{x}_s"]),
+            helper.make_node("Abs", [f"{x}_s"], [f"{x}_u"]),
+            helper.make_node("Reshape", [y, f"{x}_u"], [x]),
+        ],
+        "the shape 'x1_u' is computed by Abs 'x1_u'",
     ),
+    "the shape of X": (
+        2,
+        lambda y, x: [helper.make_node("Shape", ["X"], [f"{x}_s"]), helper.make_node("Reshape", [y, f"{x}_s"], [x])],
+        "the shape 'x1_s' is that of 'X'",
+    ),
+    "the shape of Y with two axes swapped": (2, computed((0, 2), (1,), 3), "Reshape 'x1' does not keep the axes: "),
     "another operator": (1, through(("Relu", {})), "it comes from Relu 'x1'|do not take the output of another"),
     "a rounding": (
         1,
@@ -776,6 +830,29 @@ def test_what_does_not_join_layers_is_refused(way):
     with pytest.raises(ValueError, match="^model: node 'layer_1': X: "):
         fastrnn.from_onnx(model, ["layer_0", "layer_1"])
     assert fastrnn.from_onnx(model, "layer_0").num_layers == 1
+
+
+@pytest.mark.parametrize("D", [1, 2])
+@pytest.mark.parametrize(("T", "B"), [(5, 3), (3, 3), (1, 3), (3, 1), (1, 1), (5, None), (None, 3)])
+@pytest.mark.parametrize("stated", ["X", "Y"])
+def test_joins_for_one_size_alone(D, T, B, stated):
+    """As torch writes models of fixed sizes: the Reshape has them, and the model states them."""
+    model, all_arrays = stack("GRU", D, 2, reshaped(T or -1, B or -1, D * H))
+    with pytest.raises(ValueError, match="node 'layer_1': X: Reshape 'x1' does not keep the axes: .* to an axis of"):
+        fastrnn.from_onnx(model)
+    if stated == "X":
+        model.graph.input[0].CopyFrom(info("X", shape=[T, B, I]))
+    else:
+        model.graph.value_info.append(info("l0_Y", shape=[T, D, B, H]))
+    layer = fastrnn.from_onnx(model)
+    x = np.resize(all_arrays[0]["X"], (T or 4, B or 4, I))
+    assert_close(layer(x)[0], joined(run(model, X=x)["l1_Y"]))
+    # Two sizes that are stated the other way round.
+    if T != B:
+        model.graph.input[0].CopyFrom(info("X", shape=[B, T, I]))
+        del model.graph.value_info[:]
+        with pytest.raises(ValueError, match="node 'layer_1': X: "):
+            fastrnn.from_onnx(model)
 
 
 def test_dropout_in_training_is_no_inference():
@@ -832,7 +909,9 @@ def test_lengths_and_states_of_a_stack():
         if node.op_type == "LSTM":
             node.input.extend(["lengths", "h_0" if node.name == "layer_1" else ""])
     model.graph.initializer.extend([numpy_helper.from_array(lengths, "lengths"), numpy_helper.from_array(h_0, "h_0")])
-    with pytest.raises(ValueError, match="sequence_lens of 'layer_0': is a constant; with_arguments=True returns it"):
+    with pytest.raises(
+        ValueError, match="node 'layer_0': sequence_lens: is a constant; with_arguments=True returns it"
+    ):
         fastrnn.from_onnx(model)
     layer, arguments = fastrnn.from_onnx(model, with_arguments=True)
     np.testing.assert_array_equal(arguments["lengths"], lengths)
@@ -851,8 +930,90 @@ def test_zeros_are_no_arguments():
     zeros = {name: np.zeros_like(arrays[name]) for name in ("initial_h", "initial_c")}
     layer, arguments = fastrnn.from_onnx(single("LSTM", arrays | zeros, list(arrays)[1:]), with_arguments=True)
     assert arguments == {} and layer.params == fastrnn.from_onnx(single("LSTM", arrays)).params
-    with pytest.raises(ValueError, match="initial_c of 'net': is a constant other than zero; with_arguments=True"):
+    with pytest.raises(ValueError, match="node 'net': initial_c: is a constant other than zero; with_arguments=True"):
         fastrnn.from_onnx(single("LSTM", arrays | {"initial_h": zeros["initial_h"]}, list(arrays)[1:]))
+
+
+def test_states_that_the_model_computes_are_the_callers():
+    arrays = arrays_of("GRU")
+    before = [
+        helper.make_node("ReduceMax", ["X"], ["m"], keepdims=1),
+        helper.make_node("Mul", ["m", "ones"], ["initial_h"]),
+    ]
+    constants = {n: arrays[n] for n in ("W", "R", "B")} | {"ones": np.ones((1, B, H), np.float32)}
+    model = model_of([*before, node_of("GRU", arrays | {"initial_h": 0})], constants)
+    layer, arguments = fastrnn.from_onnx(model, with_arguments=True)
+    assert arguments == {}
+    given = arrays | {"initial_h": np.full((1, B, H), arrays["X"].max())}
+    assert_as_runtime("GRU", given, model, fastrnn.from_onnx(model))
+
+
+def for_the_batch(value, *slices):
+    """Nodes that compute initial_h (1, B, H): a value expanded to the batch of X, and cut."""
+    expanded = "expanded" if slices else "initial_h"
+    nodes = [
+        ints("one", 1), ints("layers", 2 if slices else 1), ints("units", H),
+        helper.make_node("Shape", ["X"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["batch"]),
+        helper.make_node("Concat", ["layers", "batch", "units"], ["sizes"], axis=0),
+        helper.make_node("Expand", ["value", "sizes"], [expanded]),
+    ]  # fmt: skip
+    if slices:
+        nodes += [ints(name, n) for name, n in zip(("start", "end", "axis"), slices)]
+        nodes.append(helper.make_node("Slice", ["expanded", "start", "end", "axis"], ["initial_h"]))
+    return nodes, {"value": np.asarray(value, np.float32)}
+
+
+LEARNED = draw(np.random.default_rng(5), 2, 1, H)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        (for_the_batch(0.0), None),
+        (for_the_batch(0.0, 1, 2, 0), None),
+        (for_the_batch(np.zeros((1, 1, H))), None),
+        (for_the_batch(0.5), np.full((1, 1, H), 0.5)),
+        (for_the_batch(LEARNED[:1]), LEARNED[:1]),
+        (for_the_batch(LEARNED, 1, 2, 0), LEARNED[1:]),
+        (for_the_batch(LEARNED, -2, -1, -3), LEARNED[:1]),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_learned_states_for_any_batch(nodes, expected, batch):
+    """A constant that is expanded to the batch is a state of one sequence for all."""
+    before, constants = nodes
+    arrays = arrays_of("GRU")
+    constants = constants | {n: arrays[n] for n in ("W", "R", "B")}
+    model = model_of([*before, node_of("GRU", arrays | {"initial_h": 0})], constants)
+    layer, arguments = fastrnn.from_onnx(model, with_arguments=True)
+    assert list(arguments) == ([] if expected is None else ["state"])
+    if expected is not None:
+        np.testing.assert_array_equal(arguments["state"], expected.astype(np.float32))
+        with pytest.raises(ValueError, match="^model: node 'net': initial_h: is a constant other than zero; with_arg"):
+            fastrnn.from_onnx(model)
+    x = np.resize(arrays["X"], (T, batch, I))
+    assert_close(layer(x, **arguments)[0], joined(run(model, X=x)["Y"]))
+
+
+def test_states_for_any_batch_with_layout_1():
+    arrays = arrays_of("GRU")
+    x = arrays["X"].transpose(1, 0, 2)
+    nodes = [
+        helper.make_node("Shape", ["X"], ["shape"]), ints("zero", 0), ints("rest", 1, H),
+        helper.make_node("Gather", ["shape", "zero"], ["batch"]),
+        helper.make_node("Concat", ["batch", "rest"], ["sizes"], axis=0),
+        helper.make_node("Expand", ["value", "sizes"], ["initial_h"]),
+    ]  # fmt: skip
+    constants = {n: arrays[n] for n in ("W", "R", "B")} | {"value": LEARNED[:1]}
+    model = model_of([*nodes, node_of("GRU", arrays | {"initial_h": 0}, layout=1)], constants)
+    layer, arguments = fastrnn.from_onnx(model, with_arguments=True)
+    np.testing.assert_array_equal(arguments["state"], LEARNED[:1])
+    given = arrays | {"initial_h": np.repeat(LEARNED[:1], B, axis=1)}
+    (expected,) = run(
+        model_of([node_of("GRU", given)], {n: a for n, a in given.items() if n != "X"}), X=arrays["X"]
+    ).values()
+    assert_close(layer(x, **arguments)[0].transpose(1, 0, 2), joined(expected))
 
 
 # Models of torch
@@ -875,6 +1036,22 @@ def test_models_that_torch_has_written(tmp_path, kind, num_layers, options):
     layer = fastrnn.from_onnx(path)
     options.pop("batch_first", None)  # torch transposes x before the node
     expected = getattr(fastrnn, kind)(I, H, num_layers, **options)
+    expected.load_state_dict(module.state_dict())
+    assert repr(layer) == repr(expected) and layer.params == expected.params
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.filterwarnings("ignore")
+def test_models_of_the_newer_exporter_of_torch(tmp_path, dynamic):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    module = torch.nn.LSTM(I, H, 2, bidirectional=True, batch_first=True).eval()
+    path = tmp_path / "net.onnx"
+    shapes = ({0: "B"},) if dynamic else None
+    torch.onnx.export(module, (torch.rand(B, T, I),), path, dynamo=True, dynamic_shapes=shapes, verbose=False)
+    layer = fastrnn.from_onnx(path)
+    expected = fastrnn.LSTM(I, H, 2, bidirectional=True)
     expected.load_state_dict(module.state_dict())
     assert repr(layer) == repr(expected) and layer.params == expected.params
 
@@ -1188,6 +1365,7 @@ HOSTILE = {
     "ConstantOfShape, negative": ([ints("s", -1, -HUGE), helper.make_node("ConstantOfShape", ["s"], ["W"])], {}),
     "Expand": ([ints("s", HUGE, 4), helper.make_node("Expand", ["w", "s"], ["W"])], VECTOR),
     "Concat": (doubling(), {"w0": np.ones(4, np.float32)}),
+    "Concat at no axis": ([helper.make_node("Concat", ["w", "w"], ["W"], axis=HUGE)], VECTOR),
     "Gather": (
         [helper.make_node("Gather", [f"w{k}", "i"], [f"w{k + 1}"], axis=0) for k in range(9)]
         + [helper.make_node("Identity", ["w9"], ["W"])],
@@ -1284,6 +1462,19 @@ def test_a_long_chain_is_no_deep_recursion():
     assert fastrnn.from_onnx(model).params == fastrnn.from_onnx(single("GRU", ARRAYS["GRU"])).params
 
 
+def test_states_that_double_are_no_long_computation():
+    arrays = ARRAYS["GRU"]
+    nodes = [helper.make_node("Expand", ["zero", "X"], ["s0"]), helper.make_node("Identity", ["s90"], ["initial_h"])]
+    for k in range(90):
+        nodes.append(helper.make_node("Identity", [f"s{k}"], [f"t{k}"]))
+        nodes.append(helper.make_node("Concat", [f"s{k}", f"t{k}"], [f"s{k + 1}"], axis=0))
+    model = model_of(
+        [*nodes, node_of("GRU", arrays | {"initial_h": 0})],
+        {n: arrays[n] for n in ("W", "R", "B")} | {"zero": np.float32(0)},
+    )
+    assert fastrnn.from_onnx(model, with_arguments=True)[1] == {}
+
+
 def test_a_cycle_of_layers():
     nodes = []
     constants = {}
@@ -1295,3 +1486,75 @@ def test_a_cycle_of_layers():
         constants |= {f"{b}_{name}": arrays[name] for name in ("W", "R", "B")}
     with pytest.raises(ValueError, match="2 recurrent nodes: 'net_b', 'net_a'; .*each takes the output of another"):
         fastrnn.from_onnx(model_of(nodes, constants, outputs=["a_Y"]))
+
+
+# Models that are changed
+
+
+def change(model, generator):
+    """One change of a model: another input, operator, attribute, dimension or type."""
+    nodes, tensors = list(model.graph.node), list(model.graph.initializer)
+    names = [name for node in nodes for name in node.output] + [tensor.name for tensor in tensors] + ["X", ""]
+    node, tensor = generator.choice(nodes), generator.choice(tensors)
+    numbers = [0, -1, 1, 2, H, 2**40]
+    kind = generator.randrange(6)
+    if kind == 0 and node.input:
+        node.input[generator.randrange(len(node.input))] = generator.choice(names)
+    elif kind == 1:
+        node.op_type = generator.choice(
+            ["LSTM", "GRU", "Identity", "Squeeze", "Reshape", "Transpose", "Slice", "Concat"]
+        )
+    elif kind == 2 and node.attribute:
+        attribute = generator.choice(list(node.attribute))
+        if attribute.ints:
+            attribute.ints[generator.randrange(len(attribute.ints))] = generator.choice(numbers)
+        elif attribute.type == onnx.AttributeProto.INT:
+            attribute.i = generator.choice(numbers)
+        elif attribute.t.dims:
+            values = numpy_helper.to_array(attribute.t).copy()
+            values.flat[generator.randrange(values.size)] = generator.choice(numbers[:5])
+            attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
+    elif kind == 3 and tensor.dims:
+        tensor.dims[generator.randrange(len(tensor.dims))] = generator.choice(numbers)
+    elif kind == 4:
+        tensor.data_type = generator.randrange(24)
+    elif kind == 5 and node.input:
+        del node.input[-1]
+
+
+@pytest.mark.filterwarnings("ignore")  # of numbers that overflow in the type that a change makes of them
+def test_changed_models_are_refused_or_computed():
+    """Each is refused with a ValueError, or the layer agrees with the reference implementation, if that runs the model.
+
+    ONNX Runtime may crash on such models.
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    generator = random.Random(0)
+    models = [stack("LSTM", D, 2, join)[0] for D, join in RIGHT.values()]
+    for before, constants in behind_operators(ARRAYS["LSTM"]["W"]).values():
+        others = {name: ARRAYS["LSTM"][name] for name in ("R", "B")}
+        models.append(model_of([*before, node_of("LSTM", ARRAYS["LSTM"])], constants | others))
+    x = ARRAYS["LSTM"]["X"]
+    refused = compared = 0
+    for _ in range(1500 * DEPTH):
+        model = onnx.ModelProto()
+        model.CopyFrom(generator.choice(models))
+        for _ in range(generator.randint(1, 2)):
+            change(model, generator)
+        layer = outcome(model.SerializeToString())
+        if layer is None or layer.input_size != I or layer.batch_first:
+            refused += layer is None
+            continue
+        first, *_, last = [node for node in model.graph.node if node.op_type in GATES] * 2
+        if first.input[0] != "X":
+            continue
+        del model.graph.output[:]
+        model.graph.output.append(info(last.output[0]))
+        try:
+            (expected,) = ReferenceEvaluator(model).run(None, {"X": x})
+        except Exception:
+            continue  # of any kind: the model is not valid
+        compared += 1
+        assert_close(layer(x)[0], joined(expected))
+    assert refused > 300 and compared > 100
