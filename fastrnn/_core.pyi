@@ -52,10 +52,12 @@ def pack(
 
 @disjoint_base
 class KnownWeights:
-    def add(self, kind: tuple[Any, ...], weights: tuple[Any, ...], stack: Any) -> None: ...
+    def add(self, spec: Any, options: tuple[Any, ...], reverse: Any, weights: tuple[Any, ...], stack: Any) -> None: ...
     def pack(
         self,
-        kind: tuple[Any, ...],
+        spec: Any,
+        options: tuple[Any, ...],
+        reverse: Any,
         weights: tuple[Any, ...],
         training: bool,
         num_threads: int,

@@ -22,7 +22,6 @@ from fastrnn._engine import pool, stack
 from fastrnn._engine.arguments import (
     as_state_tuple,
     check_members,
-    checked_options,
     checked_output_gradients,
     function_inputs,
     state_symbols,
@@ -65,8 +64,7 @@ __all__ = [
 ]
 
 
-# The functions of all cells. Weights are tuples in the order of the cell's specification, options tuples of
-# (name, value).
+# The functions of all cells. Weights and options are tuples in the order of the cell's specification.
 
 
 class Tape(EngineTape):
@@ -80,9 +78,9 @@ class Tape(EngineTape):
         return f"<functional.{type(self).__name__} {text} {sizes.dtype}>"
 
 
-def _infer(spec, x, state, weights, lengths, resets, reverse, options=()):
+def _infer(spec, x, state, weights, options, lengths, resets, reverse):
     """output and state_n of a function that keeps nothing."""
-    inputs, packed, _ = function_inputs(spec, x, state, weights, lengths, resets, reverse, options, False)
+    inputs, packed, _ = function_inputs(spec, x, state, weights, options, lengths, resets, reverse, False)
     state_n = empty_states(inputs.state_0)
     output = stack.infer_one(inputs, packed, state_n)
     POOL.give_back_all(packed)
@@ -92,9 +90,9 @@ def _infer(spec, x, state, weights, lengths, resets, reverse, options=()):
     return output, state_n[0] if len(state_n) == 1 else tuple(state_n)
 
 
-def _forward(kind, x, state, weights, lengths, resets, reverse, options=()):
+def _forward(kind, x, state, weights, options, lengths, resets, reverse):
     """output, state_n and a tape of that kind."""
-    inputs, for_forward, packed = function_inputs(kind.spec, x, state, weights, lengths, resets, reverse, options, True)
+    inputs, for_forward, packed = function_inputs(kind.spec, x, state, weights, options, lengths, resets, reverse, True)
     tape = kind(inputs, packed)
     output, state_n = tape.run(for_forward, packed)
     POOL.give_back_all(for_forward)
@@ -220,8 +218,8 @@ def lstm(
        architectures for large vocabulary speech recognition", arXiv:1402.1128, 2014.
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    options = checked_options(LSTM, recurrent_activation=recurrent_activation, activation=activation, clip=clip)
-    return _infer(LSTM, x, state, weights, lengths, resets, reverse, options)
+    options = recurrent_activation, activation, clip
+    return _infer(LSTM, x, state, weights, options, lengths, resets, reverse)
 
 
 @names_arguments
@@ -264,8 +262,8 @@ def lstm_forward(
         As in `lstm`.
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    options = checked_options(LSTM, recurrent_activation=recurrent_activation, activation=activation, clip=clip)
-    return _forward(LSTMTape, x, state, weights, lengths, resets, reverse, options)
+    options = recurrent_activation, activation, clip
+    return _forward(LSTMTape, x, state, weights, options, lengths, resets, reverse)
 
 
 def lstm_backward(
@@ -407,10 +405,9 @@ def gru(
     .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
        translation", EMNLP 2014.
     """
-    options = checked_options(
-        GRU, reset_after=reset_after, recurrent_activation=recurrent_activation, activation=activation, clip=clip
-    )
-    return _infer(GRU, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    options = reset_after, recurrent_activation, activation, clip
+    return _infer(GRU, x, state, weights, options, lengths, resets, reverse)
 
 
 @names_arguments
@@ -451,10 +448,9 @@ def gru_forward(
     TypeError, ValueError
         As in `gru`.
     """
-    options = checked_options(
-        GRU, reset_after=reset_after, recurrent_activation=recurrent_activation, activation=activation, clip=clip
-    )
-    return _forward(GRUTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    options = reset_after, recurrent_activation, activation, clip
+    return _forward(GRUTape, x, state, weights, options, lengths, resets, reverse)
 
 
 def gru_backward(
@@ -575,8 +571,9 @@ def rnn(
 
     .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
     """
-    options = checked_options(RNN, nonlinearity=nonlinearity, clip=clip)
-    return _infer(RNN, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    options = nonlinearity, clip
+    return _infer(RNN, x, state, weights, options, lengths, resets, reverse)
 
 
 @names_arguments
@@ -614,8 +611,9 @@ def rnn_forward(
     TypeError, ValueError
         As in `rnn`.
     """
-    options = checked_options(RNN, nonlinearity=nonlinearity, clip=clip)
-    return _forward(RNNTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    options = nonlinearity, clip
+    return _forward(RNNTape, x, state, weights, options, lengths, resets, reverse)
 
 
 def rnn_backward(
@@ -748,7 +746,8 @@ def slstm(
 
     .. [1] M. Beck and others, "xLSTM: Extended Long Short-Term Memory", arXiv:2405.04517, 2024.
     """
-    return _infer(SLSTM, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse)
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    return _infer(SLSTM, x, state, weights, (), lengths, resets, reverse)
 
 
 @names_arguments
@@ -784,7 +783,8 @@ def slstm_forward(
     TypeError, ValueError
         As in `slstm`.
     """
-    return _forward(SLSTMTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse)
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    return _forward(SLSTMTape, x, state, weights, (), lengths, resets, reverse)
 
 
 def slstm_backward(

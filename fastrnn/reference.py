@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._engine import spec
-from fastrnn._engine.arguments import checked_arguments, checked_options, checked_output_gradients
+from fastrnn._engine.arguments import checked_arguments, checked_output_gradients
 from fastrnn._validation import (
     Array,
     FourStates,
@@ -140,11 +140,12 @@ def functions(
     return names_arguments(infer), names_arguments(forward)
 
 
-def call(tape, cell, x, state, weights, lengths, resets, reverse, activations, **options):
+def call(tape, cell, x, state, weights, options, lengths, resets, reverse, activations):
     """The checked Arguments; `activations` maps the checked options of the cell to those of its steps."""
-    checked = checked_options(cell.spec, **options)
-    x, *others = checked_arguments(cell.spec, x, state, weights, lengths, resets, reverse, checked)
-    return Arguments(tape, cell, activations(**dict(checked)), x, *others)
+    x, state, weights, checked, *others = checked_arguments(
+        cell.spec, x, state, weights, options, lengths, resets, reverse
+    )
+    return Arguments(tape, cell, activations(**dict(checked)), x, state, weights, *others)
 
 
 def as_state(members):
@@ -391,10 +392,8 @@ def lstm_arguments(
     reverse: bool = False,
 ) -> Arguments[tuple[Array, Array], LSTMTape]:
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    return call(
-        LSTMTape, LSTM, x, state, weights, lengths, resets, reverse, lstm_activations,
-        recurrent_activation=recurrent_activation, activation=activation, clip=clip,
-    )  # fmt: skip
+    options = recurrent_activation, activation, clip
+    return call(LSTMTape, LSTM, x, state, weights, options, lengths, resets, reverse, lstm_activations)
 
 
 lstm, lstm_forward = functions("lstm", lstm_arguments)
@@ -525,11 +524,9 @@ def gru_arguments(
     resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> Arguments[Array, GRUTape]:
-    return call(
-        GRUTape, GRU if reset_after else GRU_BEFORE, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths,
-        resets, reverse, gru_activations, reset_after=reset_after, recurrent_activation=recurrent_activation,
-        activation=activation, clip=clip,
-    )  # fmt: skip
+    cell, weights = GRU if reset_after else GRU_BEFORE, (weight_ih, weight_hh, bias_ih, bias_hh)
+    options = reset_after, recurrent_activation, activation, clip
+    return call(GRUTape, cell, x, state, weights, options, lengths, resets, reverse, gru_activations)
 
 
 gru, gru_forward = functions("gru", gru_arguments)
@@ -595,10 +592,8 @@ def rnn_arguments(
     resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> Arguments[Array, RNNTape]:
-    return call(
-        RNNTape, RNN, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, rnn_activation,
-        nonlinearity=nonlinearity, clip=clip,
-    )  # fmt: skip
+    weights, options = (weight_ih, weight_hh, bias_ih, bias_hh), (nonlinearity, clip)
+    return call(RNNTape, RNN, x, state, weights, options, lengths, resets, reverse, rnn_activation)
 
 
 rnn, rnn_forward = functions("rnn", rnn_arguments)
@@ -725,7 +720,8 @@ def slstm_arguments(
     resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> Arguments[FourArrays, SLSTMTape]:
-    return call(SLSTMTape, SLSTM, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, dict)
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    return call(SLSTMTape, SLSTM, x, state, weights, (), lengths, resets, reverse, dict)
 
 
 slstm, slstm_forward = functions("slstm", slstm_arguments)
