@@ -31,6 +31,7 @@ from fastrnn._engine.pool import POOL
 from fastrnn._engine.spec import GRU, LSTM, RNN, SLSTM, CellSpec
 from fastrnn._engine.tape import Tape as EngineTape
 from fastrnn._validation import (
+    Arguments,
     Array,
     FourStates,
     Nonlinearity,
@@ -44,6 +45,7 @@ from fastrnn._validation import (
     names_arguments,
     over_sequences,
     shape_error,
+    takes,
 )
 
 __all__ = [
@@ -64,7 +66,8 @@ __all__ = [
 ]
 
 
-# The functions of all cells. Weights and options are tuples in the order of the cell's specification.
+# The functions of all cells. `arguments` is a tuple (x, state, weights, options, lengths, resets, reverse) as callers
+# give them, with weights and options as tuples in the order of the cell's specification.
 
 
 class Tape(EngineTape):
@@ -78,9 +81,9 @@ class Tape(EngineTape):
         return f"<functional.{type(self).__name__} {text} {sizes.dtype}>"
 
 
-def _infer(spec, x, state, weights, options, lengths, resets, reverse):
+def _infer(spec, arguments):
     """output and state_n of a function that keeps nothing."""
-    inputs, packed, _ = function_inputs(spec, x, state, weights, options, lengths, resets, reverse, False)
+    inputs, packed, _ = function_inputs(spec, arguments, False)
     state_n = empty_states(inputs.state_0)
     output = stack.infer_one(inputs, packed, state_n)
     POOL.give_back_all(packed)
@@ -90,9 +93,9 @@ def _infer(spec, x, state, weights, options, lengths, resets, reverse):
     return output, state_n[0] if len(state_n) == 1 else tuple(state_n)
 
 
-def _forward(kind, x, state, weights, options, lengths, resets, reverse):
+def _forward(kind, arguments):
     """output, state_n and a tape of that kind."""
-    inputs, for_forward, packed = function_inputs(kind.spec, x, state, weights, options, lengths, resets, reverse, True)
+    inputs, for_forward, packed = function_inputs(kind.spec, arguments, True)
     tape = kind(inputs, packed)
     output, state_n = tape.run(for_forward, packed)
     POOL.give_back_all(for_forward)
@@ -121,8 +124,7 @@ class LSTMTape(Tape):
     spec = LSTM
 
 
-@names_arguments
-def lstm(
+def lstm_arguments(
     x: ArrayLike,
     state: State | None,
     weight_ih: ArrayLike,
@@ -138,7 +140,15 @@ def lstm(
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[Array, tuple[Array, Array]]:
+) -> Arguments:
+    """The arguments of `lstm` and `lstm_forward`."""
+    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
+    options = recurrent_activation, activation, clip
+    return x, state, weights, options, lengths, resets, reverse
+
+
+@takes(lstm_arguments)
+def lstm(arguments: Arguments) -> tuple[Array, tuple[Array, Array]]:
     """Run an LSTM over a sequence and keep nothing for a backward pass.
 
     With rows of the weights in the order i, f, g, o of the gates, step t computes ::
@@ -217,29 +227,11 @@ def lstm(
     .. [4] H. Sak, A. Senior and F. Beaufays, "Long short-term memory based recurrent neural network
        architectures for large vocabulary speech recognition", arXiv:1402.1128, 2014.
     """
-    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    options = recurrent_activation, activation, clip
-    return _infer(LSTM, x, state, weights, options, lengths, resets, reverse)
+    return _infer(LSTM, arguments)
 
 
-@names_arguments
-def lstm_forward(
-    x: ArrayLike,
-    state: State | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    weight_hr: ArrayLike | None = None,
-    weight_peephole: ArrayLike | None = None,
-    recurrent_activation: RecurrentActivation = "sigmoid",
-    activation: Nonlinearity = "tanh",
-    clip: float | None = None,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> tuple[Array, tuple[Array, Array], LSTMTape]:
+@takes(lstm_arguments)
+def lstm_forward(arguments: Arguments) -> tuple[Array, tuple[Array, Array], LSTMTape]:
     """Run an LSTM over a sequence and keep a tape for `lstm_backward`.
 
     Parameters
@@ -261,9 +253,7 @@ def lstm_forward(
     TypeError, ValueError
         As in `lstm`.
     """
-    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    options = recurrent_activation, activation, clip
-    return _forward(LSTMTape, x, state, weights, options, lengths, resets, reverse)
+    return _forward(LSTMTape, arguments)
 
 
 def lstm_backward(
@@ -315,8 +305,7 @@ class GRUTape(Tape):
     spec = GRU
 
 
-@names_arguments
-def gru(
+def gru_arguments(
     x: ArrayLike,
     state: ArrayLike | None,
     weight_ih: ArrayLike,
@@ -331,7 +320,15 @@ def gru(
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[Array, Array]:
+) -> Arguments:
+    """The arguments of `gru` and `gru_forward`."""
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    options = reset_after, recurrent_activation, activation, clip
+    return x, state, weights, options, lengths, resets, reverse
+
+
+@takes(gru_arguments)
+def gru(arguments: Arguments) -> tuple[Array, Array]:
     """Run a GRU over a sequence and keep nothing for a backward pass.
 
     With rows of the weights in the order r, z, n, and a and b for the products of the input and of the state, step t
@@ -405,28 +402,11 @@ def gru(
     .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
        translation", EMNLP 2014.
     """
-    weights = weight_ih, weight_hh, bias_ih, bias_hh
-    options = reset_after, recurrent_activation, activation, clip
-    return _infer(GRU, x, state, weights, options, lengths, resets, reverse)
+    return _infer(GRU, arguments)
 
 
-@names_arguments
-def gru_forward(
-    x: ArrayLike,
-    state: ArrayLike | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    reset_after: bool = True,
-    recurrent_activation: RecurrentActivation = "sigmoid",
-    activation: Nonlinearity = "tanh",
-    clip: float | None = None,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> tuple[Array, Array, GRUTape]:
+@takes(gru_arguments)
+def gru_forward(arguments: Arguments) -> tuple[Array, Array, GRUTape]:
     """Run a GRU over a sequence and keep a tape for `gru_backward`.
 
     Parameters
@@ -448,9 +428,7 @@ def gru_forward(
     TypeError, ValueError
         As in `gru`.
     """
-    weights = weight_ih, weight_hh, bias_ih, bias_hh
-    options = reset_after, recurrent_activation, activation, clip
-    return _forward(GRUTape, x, state, weights, options, lengths, resets, reverse)
+    return _forward(GRUTape, arguments)
 
 
 def gru_backward(
@@ -502,8 +480,7 @@ class RNNTape(Tape):
     spec = RNN
 
 
-@names_arguments
-def rnn(
+def rnn_arguments(
     x: ArrayLike,
     state: ArrayLike | None,
     weight_ih: ArrayLike,
@@ -516,7 +493,15 @@ def rnn(
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[Array, Array]:
+) -> Arguments:
+    """The arguments of `rnn` and `rnn_forward`."""
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    options = nonlinearity, clip
+    return x, state, weights, options, lengths, resets, reverse
+
+
+@takes(rnn_arguments)
+def rnn(arguments: Arguments) -> tuple[Array, Array]:
     """Run a plain recurrent network over a sequence and keep nothing for a backward pass.
 
     Step t computes, with the rectifier max(0, z) in place of tanh if asked for ::
@@ -571,26 +556,11 @@ def rnn(
 
     .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
     """
-    weights = weight_ih, weight_hh, bias_ih, bias_hh
-    options = nonlinearity, clip
-    return _infer(RNN, x, state, weights, options, lengths, resets, reverse)
+    return _infer(RNN, arguments)
 
 
-@names_arguments
-def rnn_forward(
-    x: ArrayLike,
-    state: ArrayLike | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    nonlinearity: Nonlinearity = "tanh",
-    clip: float | None = None,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> tuple[Array, Array, RNNTape]:
+@takes(rnn_arguments)
+def rnn_forward(arguments: Arguments) -> tuple[Array, Array, RNNTape]:
     """Run a plain recurrent network over a sequence and keep a tape for `rnn_backward`.
 
     Parameters
@@ -611,9 +581,7 @@ def rnn_forward(
     TypeError, ValueError
         As in `rnn`.
     """
-    weights = weight_ih, weight_hh, bias_ih, bias_hh
-    options = nonlinearity, clip
-    return _forward(RNNTape, x, state, weights, options, lengths, resets, reverse)
+    return _forward(RNNTape, arguments)
 
 
 def rnn_backward(
@@ -665,8 +633,7 @@ class SLSTMTape(Tape):
     spec = SLSTM
 
 
-@names_arguments
-def slstm(
+def slstm_arguments(
     x: ArrayLike,
     state: FourStates | None,
     weight_ih: ArrayLike,
@@ -677,7 +644,14 @@ def slstm(
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+) -> Arguments:
+    """The arguments of `slstm` and `slstm_forward`."""
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    return x, state, weights, (), lengths, resets, reverse
+
+
+@takes(slstm_arguments)
+def slstm(arguments: Arguments) -> tuple[Array, tuple[Array, Array, Array, Array]]:
     """Run an sLSTM over a sequence and keep nothing for a backward pass.
 
     The sLSTM is an LSTM whose input gate is an exponential. With rows of the weights in the order i, f, z, o, step t
@@ -746,23 +720,11 @@ def slstm(
 
     .. [1] M. Beck and others, "xLSTM: Extended Long Short-Term Memory", arXiv:2405.04517, 2024.
     """
-    weights = weight_ih, weight_hh, bias_ih, bias_hh
-    return _infer(SLSTM, x, state, weights, (), lengths, resets, reverse)
+    return _infer(SLSTM, arguments)
 
 
-@names_arguments
-def slstm_forward(
-    x: ArrayLike,
-    state: FourStates | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> tuple[Array, tuple[Array, Array, Array, Array], SLSTMTape]:
+@takes(slstm_arguments)
+def slstm_forward(arguments: Arguments) -> tuple[Array, tuple[Array, Array, Array, Array], SLSTMTape]:
     """Run an sLSTM over a sequence and keep a tape for `slstm_backward`.
 
     Parameters
@@ -783,8 +745,7 @@ def slstm_forward(
     TypeError, ValueError
         As in `slstm`.
     """
-    weights = weight_ih, weight_hh, bias_ih, bias_hh
-    return _forward(SLSTMTape, x, state, weights, (), lengths, resets, reverse)
+    return _forward(SLSTMTape, arguments)
 
 
 def slstm_backward(

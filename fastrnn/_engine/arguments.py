@@ -171,7 +171,7 @@ def _checked_call(stack, x, given, lengths, resets):
     return layout_of(T, B, checked_lengths(lengths, T, B), checked_resets(resets, T, B))
 
 
-def checked_arguments(spec, x, state, weights, options, lengths, resets, reverse):
+def checked_arguments(spec, arguments):
     """The checked arguments of a function of one layer and one direction, not yet in the layout of kernels.
 
     Parameters are those of `function_inputs`.
@@ -189,6 +189,7 @@ def checked_arguments(spec, x, state, weights, options, lengths, resets, reverse
     resets : ndarray of bool, (T, B), or None
     reverse : bool
     """
+    x, state, weights, options, lengths, resets, reverse = arguments
     options, reverse = checked_options(spec, options), flag("reverse", reverse)
     stack, weights = checked_weights(spec, weights, options, reverse)
     x = as_x(x)
@@ -215,18 +216,19 @@ def state_symbols(stack):
     return symbols
 
 
-def function_inputs(spec, x, state, weights, options, lengths, resets, reverse, training):
+def function_inputs(spec, arguments, training):
     """The inputs of a function of one layer and one direction, and its weights packed for forward and backward.
 
     Parameters
     ----------
     spec : CellSpec
-    x, state, weights, options, lengths, resets, reverse
+    arguments : tuple (x, state, weights, options, lengths, resets, reverse)
         As callers give them, weights and options as tuples in the order of spec.weights and spec.options.
     training : bool
         Whether weights are packed for backward, too, and the state is in memory that the caller does not share.
     """
     threads, isa = most_threads(), instruction_set()
+    x, state, weights, options, lengths, resets, reverse = arguments
     if state is None and lengths is None and resets is None:
         found = _KNOWN.pack(spec, options, reverse, weights, training, threads, isa, POOL, x, padded)
         if found is not None:
