@@ -512,8 +512,34 @@ cdef class KnownWeights:
         if size and len(self.known) < MOST_KNOWN:
             self.known[(<char *>numbers)[:size]] = stack, spec, options, reverse
 
-    def pack(self, spec, tuple options not None, reverse, tuple weights not None, bint training, int num_threads,
-             str isa not None, Pool pool, x=None, padded=None):
+    def infer(self, spec, tuple arguments not None, int num_threads, str isa not None, Pool pool not None,
+              padded not None):
+        """The results of a function for plain arrays whose shapes are known, without a state, lengths and resets.
+
+        Parameters
+        ----------
+        arguments : tuple (x, state, weights, options, lengths, resets, reverse)
+            As callers give them.
+
+        Returns
+        -------
+        results : tuple or None
+            output, (T, B, P), and state_n: an array (B, n), or a tuple of several. None for other arguments.
+        """
+        x, state, weights, options, lengths, resets, reverse = arguments
+        if state is not None or lengths is not None or resets is not None or reverse is not False:
+            return None
+        found = self.pack(spec, options, reverse, weights, False, num_threads, isa, pool, x, padded)
+        if found is None:
+            return None
+        cdef Inputs inputs = found[0]
+        cdef list states = empty_states(inputs.state_0)
+        output = infer(inputs, found[1][0], states, num_threads)
+        pool.give_back_all(found[1])
+        return output, states[0] if len(states) == 1 else tuple(states)
+
+    cpdef tuple pack(self, spec, tuple options, reverse, tuple weights, bint training, int num_threads, str isa,
+                     Pool pool, x=None, padded=None):
         """Pack plain arrays whose shapes are known, one direction of one layer, without a conversion or a check.
 
         The shapes and pointers are read without running Python code in between, so that no view is needed.
@@ -1234,6 +1260,21 @@ def backward(list calls not None, bint stacked, int num_threads):
         status = fastrnn_backward(args, count, stacked, workspace.pointer, interruption, num_threads)
     workspace.in_use = False
     workspace.check(status)
+
+
+def infer(Inputs inputs not None, Packed packed not None, list state_n not None, int num_threads):
+    """Inference of one layer that reads sequences of one length from their beginnings.
+
+    Writes state_n, a list of ndarray like inputs.state_0; returns the output, (T, B, P), in new memory.
+    """
+    cdef cnp.npy_intp shape[3]
+    shape[0], shape[1], shape[2] = inputs.x.shape[0], inputs.x.shape[1], packed.P
+    cdef cnp.ndarray output = cnp.PyArray_EMPTY(3, shape, packed.type_number, 0)
+    cdef ForwardCall call = ForwardCall(
+        packed, 0, inputs.x, None, inputs.state_0, state_n, output, None, inputs.layout.resets
+    )
+    forward([call], False, num_threads)
+    return output
 
 
 cdef class Steps:

@@ -126,7 +126,7 @@ def _stack_of(spec, dtype, shapes, options, reverse):
 
 
 # The stacks of checked weights and options.
-_KNOWN = KnownWeights()
+KNOWN_WEIGHTS = KnownWeights()
 
 
 def checked_weights(spec, weights, options=(), reverse=False):
@@ -230,7 +230,7 @@ def function_inputs(spec, arguments, training):
     threads, isa = most_threads(), instruction_set()
     x, state, weights, options, lengths, resets, reverse = arguments
     if state is None and lengths is None and resets is None:
-        found = _KNOWN.pack(spec, options, reverse, weights, training, threads, isa, POOL, x, padded)
+        found = KNOWN_WEIGHTS.pack(spec, options, reverse, weights, training, threads, isa, POOL, x, padded)
         if found is not None:
             return found
     checked, reverse = checked_options(spec, options), flag("reverse", reverse)
@@ -238,10 +238,10 @@ def function_inputs(spec, arguments, training):
     given = None if state is None else as_states(spec, "state", "{}_0", state, 2)
     lengths = None if lengths is None else as_lengths(lengths)
     resets = None if resets is None else as_array("resets", resets)
-    found = _KNOWN.pack(spec, options, reverse, weights, training, threads, isa, POOL)
+    found = KNOWN_WEIGHTS.pack(spec, options, reverse, weights, training, threads, isa, POOL)
     if found is None:
         stack, arrays = checked_weights(spec, weights, checked, reverse)
-        _KNOWN.add(spec, options, reverse, arrays, stack)
+        KNOWN_WEIGHTS.add(spec, options, reverse, arrays, stack)
         for_forward, for_backward = stack.pack([arrays], False), stack.pack([arrays], True) if training else None
     else:
         stack, for_forward, for_backward = found
