@@ -62,7 +62,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fastrnn_tape:
         size_t bytes, gates
         size_t states[FASTRNN_MOST_STATES]
-        size_t extra
+        size_t intermediate
     ctypedef struct fastrnn_interruption:
         int (*should_cancel)(void *) noexcept
         void *context
