@@ -125,7 +125,7 @@ typedef struct {
     size_t bytes;                       /* SIZE_MAX: more than a size_t can hold */
     size_t gates;                       /* (N, G): the gates after their activation, see fastrnn_gate_columns */
     size_t states[FASTRNN_MOST_STATES]; /* (N, P) of h, (N, H) of the others */
-    size_t extra;                       /* (N, H): a further array of the cell */
+    size_t intermediate;                /* (N, H): a further result of a step that the backward of the cell needs */
 } fastrnn_tape;
 fastrnn_tape fastrnn_tape_layout(fastrnn_dtype, fastrnn_cell, ptrdiff_t N, ptrdiff_t H,
                                  ptrdiff_t projection); /* P, or 0 for none */

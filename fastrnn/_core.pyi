@@ -52,10 +52,21 @@ def pack(
 
 @disjoint_base
 class KnownWeights:
-    def add(self, kind: tuple[Any, ...], weights: tuple[Any, ...], stack: Any) -> None: ...
+    def add(self, spec: Any, options: tuple[Any, ...], reverse: Any, weights: tuple[Any, ...], stack: Any) -> None: ...
+    def infer(
+        self,
+        spec: Any,
+        arguments: tuple[Any, ...],
+        num_threads: int,
+        isa: str,
+        pool: Pool,
+        padded: Callable[[int, int], Any],
+    ) -> tuple[NDArray[Any], Any] | None: ...
     def pack(
         self,
-        kind: tuple[Any, ...],
+        spec: Any,
+        options: tuple[Any, ...],
+        reverse: Any,
         weights: tuple[Any, ...],
         training: bool,
         num_threads: int,
@@ -246,6 +257,7 @@ class Chain:
     def saved(self) -> list[NDArray[np.uint8]]: ...
     def __init__(self, layout: Any, inputs: list[Any], state_0: _States, saved: list[NDArray[np.uint8]]) -> None: ...
 
+def infer(inputs: Inputs, packed: Packed, state_n: _States, num_threads: int) -> NDArray[Any]: ...
 def forward(calls: list[ForwardCall], stacked: bool, num_threads: int) -> None: ...
 def backward(calls: list[BackwardCall], stacked: bool, num_threads: int) -> None: ...
 

@@ -62,7 +62,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fastrnn_tape:
         size_t bytes, gates
         size_t states[FASTRNN_MOST_STATES]
-        size_t extra
+        size_t intermediate
     ctypedef struct fastrnn_interruption:
         int (*should_cancel)(void *) noexcept
         void *context
@@ -248,14 +248,14 @@ def team_policy(str policy not None):
     fastrnn_team_policy(_policies[policy])
 
 
+cdef dict _isa_indices = {name: index for index, name in enumerate(instruction_sets())}
+
+
 cdef const fastrnn_isa *_find(str name) except NULL:
-    cdef bytes wanted = name.encode()
-    cdef int index = 0
-    while fastrnn_isa_at(index) != NULL:
-        if fastrnn_isa_name(fastrnn_isa_at(index)) == wanted:
-            return fastrnn_isa_at(index)
-        index += 1
-    raise ValueError(f"isa: no instruction set is named {name!r}")
+    index = _isa_indices.get(name)
+    if index is None:
+        raise ValueError(f"isa: no instruction set is named {name!r}")
+    return fastrnn_isa_at(index)
 
 
 cdef fastrnn_cell _cell(str name) except -1:
@@ -464,17 +464,25 @@ def pack(Kernel kernel not None, list weights not None, bint backward, int num_t
 
 
 cdef enum:
+    MOST_OPTIONS = 8
     MOST_NUMBERS = 64
 
 
-cdef int _shapes_key(tuple arrays, cnp.npy_intp *key) except -1:
-    """Write a key of the type and the shapes of arrays that a kernel can read in place; None may be among them.
+cdef int _weights_key(spec, tuple options, reverse, tuple weights, cnp.npy_intp *key) except -1:
+    """Write a key of the addresses of the specification and of its options, and of the type and shapes of weights.
 
-    Returns how many numbers were written to `key`, at most MOST_NUMBERS; 0 for any other argument.
+    Returns how many numbers were written to `key`, at most MOST_NUMBERS; 0 for weights that a kernel cannot read in
+    place. None may be among them.
     """
-    cdef int type_number = -1, k, ndim, n = 1
+    cdef int type_number = -1, k, ndim, n = 3
     cdef cnp.ndarray array
-    for one in arrays:
+    if len(options) > MOST_OPTIONS:
+        return 0
+    key[0], key[1] = <cnp.npy_intp><void *>spec, <cnp.npy_intp><void *>reverse
+    for option in options:
+        key[n] = <cnp.npy_intp><void *>option
+        n += 1
+    for one in weights:
         if one is None:
             if n == MOST_NUMBERS:
                 return 0
@@ -498,47 +506,79 @@ cdef int _shapes_key(tuple arrays, cnp.npy_intp *key) except -1:
         for k in range(ndim):
             key[n + 1 + k] = cnp.PyArray_DIMS(array)[k]
         n += 1 + ndim
-    key[0] = type_number
+    key[2] = type_number
     return n
 
 
 cdef class KnownWeights:
-    """The stacks of weights that have been checked, by a kind and by the type and shapes of the arrays.
+    """The stacks of weights and options that have been checked, of functions of one direction of one layer.
 
-    A kind is a hashable tuple. At most MOST_KNOWN stacks are remembered.
+    A stack is found by the type and shapes of the weights, and by the options themselves: the same objects, which are
+    immutable, so nothing is compared, and no code of a caller runs. At most MOST_KNOWN stacks are remembered.
     """
-    cdef dict known
-    cdef tuple last  # (kind, key, stack) of the latest find
+    cdef dict known  # key to (stack, the objects whose addresses are in the key)
+    cdef tuple last  # (key, stack) of the latest find
 
     def __cinit__(self):
         self.known = {}
 
-    cdef object find(self, tuple kind, tuple weights):
+    cdef object find(self, spec, tuple options, reverse, tuple weights):
         """The stack, or None if the weights are not plain arrays or not known."""
         cdef cnp.npy_intp numbers[MOST_NUMBERS]
         cdef tuple last = self.last
         cdef bytes key
-        cdef size_t size = _shapes_key(weights, numbers) * sizeof(cnp.npy_intp)
-        if last is not None and <size_t>len(<bytes>last[1]) == size and last[0] == kind:
-            if memcmp(<const char *><bytes>last[1], numbers, size) == 0:
-                return last[2]
+        cdef size_t size = _weights_key(spec, options, reverse, weights, numbers) * sizeof(cnp.npy_intp)
         if size == 0:
             return None
+        if last is not None:
+            key = <bytes>last[0]
+            if <size_t>len(key) == size and memcmp(<const char *>key, numbers, size) == 0:
+                return last[1]
         key = (<char *>numbers)[:size]
-        stack = self.known.get((kind, key))
-        if stack is not None:
-            self.last = kind, key, stack
-        return stack
+        found = self.known.get(key)
+        if found is None:
+            return None
+        self.last = key, found[0]
+        return found[0]
 
-    def add(self, tuple kind not None, tuple weights not None, stack):
-        """Remember the stack of checked weights."""
+    def add(self, spec, tuple options not None, reverse, tuple weights not None, stack):
+        """Remember the stack of checked weights and options, the latter as callers gave them."""
         cdef cnp.npy_intp numbers[MOST_NUMBERS]
-        cdef size_t size = _shapes_key(weights, numbers) * sizeof(cnp.npy_intp)
+        cdef size_t size = _weights_key(spec, options, reverse, weights, numbers) * sizeof(cnp.npy_intp)
+        for option in (*options, reverse):
+            if option is not None and type(option) not in (bool, int, float, str):
+                return  # it may change
         if size and len(self.known) < MOST_KNOWN:
-            self.known[kind, (<char *>numbers)[:size]] = stack
+            self.known[(<char *>numbers)[:size]] = stack, spec, options, reverse
 
-    def pack(self, tuple kind not None, tuple weights not None, bint training, int num_threads, str isa not None,
-             Pool pool, x=None, padded=None):
+    def infer(self, spec, tuple arguments not None, int num_threads, str isa not None, Pool pool not None,
+              padded not None):
+        """The results of a function for plain arrays whose shapes are known, without a state, lengths and resets.
+
+        Parameters
+        ----------
+        arguments : tuple (x, state, weights, options, lengths, resets, reverse)
+            As callers give them.
+
+        Returns
+        -------
+        results : tuple or None
+            output, (T, B, P), and state_n: an array (B, n), or a tuple of several. None for other arguments.
+        """
+        x, state, weights, options, lengths, resets, reverse = arguments
+        if state is not None or lengths is not None or resets is not None or reverse is not False:
+            return None
+        found = self.pack(spec, options, reverse, weights, False, num_threads, isa, pool, x, padded)
+        if found is None:
+            return None
+        cdef Inputs inputs = found[0]
+        cdef list states = empty_states(inputs.state_0)
+        output = infer(inputs, found[1][0], states, num_threads)
+        pool.give_back_all(found[1])
+        return output, states[0] if len(states) == 1 else tuple(states)
+
+    cpdef tuple pack(self, spec, tuple options, reverse, tuple weights, bint training, int num_threads, str isa,
+                     Pool pool, x=None, padded=None):
         """Pack plain arrays whose shapes are known, one direction of one layer, without a conversion or a check.
 
         The shapes and pointers are read without running Python code in between, so that no view is needed.
@@ -554,7 +594,7 @@ cdef class KnownWeights:
             The Inputs, or without x the Stack; the weights packed for forward; and with `training` those packed for
             backward, else None; each a list of one. None if the arrays are not plain or not known.
         """
-        stack = self.find(kind, weights)
+        stack = self.find(spec, options, reverse, weights)
         if stack is None:
             return None
         cdef fastrnn_weights w
@@ -1259,6 +1299,21 @@ def backward(list calls not None, bint stacked, int num_threads):
         status = fastrnn_backward(args, count, stacked, workspace.pointer, interruption, num_threads)
     workspace.in_use = False
     workspace.check(status)
+
+
+def infer(Inputs inputs not None, Packed packed not None, list state_n not None, int num_threads):
+    """Inference of one layer that reads sequences of one length from their beginnings.
+
+    Writes state_n, a list of ndarray like inputs.state_0; returns the output, (T, B, P), in new memory.
+    """
+    cdef cnp.npy_intp shape[3]
+    shape[0], shape[1], shape[2] = inputs.x.shape[0], inputs.x.shape[1], packed.P
+    cdef cnp.ndarray output = cnp.PyArray_EMPTY(3, shape, packed.type_number, 0)
+    cdef ForwardCall call = ForwardCall(
+        packed, 0, inputs.x, None, inputs.state_0, state_n, output, None, inputs.layout.resets
+    )
+    forward([call], False, num_threads)
+    return output
 
 
 cdef class Steps:

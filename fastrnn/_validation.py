@@ -12,11 +12,13 @@ every view in NumPy.
 from __future__ import annotations
 
 import functools
+import inspect
 import numbers
 import operator
 import sys
+import types
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -225,6 +227,9 @@ ALIASES = {
 }  # fmt: skip
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+A = ParamSpec("A")
+R = TypeVar("R")
+Arguments = tuple[Any, ...]
 
 
 def names_arguments(function: Function) -> Function:
@@ -235,14 +240,48 @@ def names_arguments(function: Function) -> Function:
         try:
             return function(*args, **kwargs)
         except TypeError:
-            import inspect
-
-            for name in kwargs:
-                if ALIASES.get(name) in inspect.signature(function).parameters:
-                    raise TypeError(f"{name}: is called {ALIASES[name]} here") from None
+            refuse_aliases(function, kwargs)
             raise
 
     return call  # type: ignore[return-value]
+
+
+def refuse_aliases(function, kwargs):
+    """Raise a TypeError for an argument under another library's name."""
+    for name in kwargs:
+        if ALIASES.get(name) in inspect.signature(function).parameters:
+            raise TypeError(f"{name}: is called {ALIASES[name]} here") from None
+
+
+def takes(arguments: Callable[A, Arguments]) -> Callable[[Callable[[Arguments], R]], Callable[A, R]]:
+    """A decorator that gives a function of a tuple the signature of `arguments`, which returns that tuple.
+
+    Messages and `inspect.signature` show the name and the result of the decorated function, as if the signature stood
+    there. An argument under another library's name raises a TypeError, as with `names_arguments`.
+    """
+    assert isinstance(arguments, types.FunctionType)
+
+    def decorate(function):
+        collect = types.FunctionType(
+            arguments.__code__, arguments.__globals__, function.__name__, arguments.__defaults__, arguments.__closure__
+        )
+        collect.__kwdefaults__ = arguments.__kwdefaults__
+        collect.__annotations__ = arguments.__annotations__ | {"return": function.__annotations__["return"]}
+        for name in ("__module__", "__qualname__", "__doc__"):
+            setattr(collect, name, getattr(function, name))
+
+        @functools.wraps(collect)
+        def call(*args, **kwargs):
+            try:
+                given = collect(*args, **kwargs)
+            except TypeError:
+                refuse_aliases(collect, kwargs)
+                raise
+            return function(given)
+
+        return call
+
+    return decorate
 
 
 # Constructor arguments

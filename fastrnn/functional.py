@@ -17,21 +17,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastrnn._config import instruction_set
 from fastrnn._core import ALIGNMENT, Gradients, empty_states, native
 from fastrnn._engine import pool, stack
 from fastrnn._engine.arguments import (
+    KNOWN_WEIGHTS,
     as_state_tuple,
     check_members,
-    checked_options,
     checked_output_gradients,
     function_inputs,
     state_symbols,
     stateless_call,
 )
 from fastrnn._engine.pool import POOL
+from fastrnn._engine.ragged import padded
 from fastrnn._engine.spec import GRU, LSTM, RNN, SLSTM, CellSpec
 from fastrnn._engine.tape import Tape as EngineTape
+from fastrnn._threads import most_threads
 from fastrnn._validation import (
+    Arguments,
     Array,
     FourStates,
     Nonlinearity,
@@ -45,6 +49,7 @@ from fastrnn._validation import (
     names_arguments,
     over_sequences,
     shape_error,
+    takes,
 )
 
 __all__ = [
@@ -65,8 +70,8 @@ __all__ = [
 ]
 
 
-# The functions of all cells. Weights are tuples in the order of the cell's specification, options tuples of
-# (name, value).
+# The functions of all cells. `arguments` is a tuple (x, state, weights, options, lengths, resets, reverse) as callers
+# give them, with weights and options as tuples in the order of the cell's specification.
 
 
 class Tape(EngineTape):
@@ -80,9 +85,12 @@ class Tape(EngineTape):
         return f"<functional.{type(self).__name__} {text} {sizes.dtype}>"
 
 
-def _infer(spec, x, state, weights, lengths, resets, reverse, options=()):
+def _infer(spec, arguments):
     """output and state_n of a function that keeps nothing."""
-    inputs, packed, _ = function_inputs(spec, x, state, weights, lengths, resets, reverse, options, False)
+    results = KNOWN_WEIGHTS.infer(spec, arguments, most_threads(), instruction_set(), POOL, padded)
+    if results is not None:
+        return results
+    inputs, packed, _ = function_inputs(spec, arguments, False)
     state_n = empty_states(inputs.state_0)
     output = stack.infer_one(inputs, packed, state_n)
     POOL.give_back_all(packed)
@@ -92,9 +100,9 @@ def _infer(spec, x, state, weights, lengths, resets, reverse, options=()):
     return output, state_n[0] if len(state_n) == 1 else tuple(state_n)
 
 
-def _forward(kind, x, state, weights, lengths, resets, reverse, options=()):
+def _forward(kind, arguments):
     """output, state_n and a tape of that kind."""
-    inputs, for_forward, packed = function_inputs(kind.spec, x, state, weights, lengths, resets, reverse, options, True)
+    inputs, for_forward, packed = function_inputs(kind.spec, arguments, True)
     tape = kind(inputs, packed)
     output, state_n = tape.run(for_forward, packed)
     POOL.give_back_all(for_forward)
@@ -123,8 +131,7 @@ class LSTMTape(Tape):
     spec = LSTM
 
 
-@names_arguments
-def lstm(
+def lstm_arguments(
     x: ArrayLike,
     state: State | None,
     weight_ih: ArrayLike,
@@ -140,7 +147,15 @@ def lstm(
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[Array, tuple[Array, Array]]:
+) -> Arguments:
+    """The arguments of `lstm` and `lstm_forward`."""
+    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
+    options = recurrent_activation, activation, clip
+    return x, state, weights, options, lengths, resets, reverse
+
+
+@takes(lstm_arguments)
+def lstm(arguments: Arguments) -> tuple[Array, tuple[Array, Array]]:
     """Run an LSTM over a sequence and keep nothing for a backward pass.
 
     With rows of the weights in the order i, f, g, o of the gates, step t computes ::
@@ -219,29 +234,11 @@ def lstm(
     .. [4] H. Sak, A. Senior and F. Beaufays, "Long short-term memory based recurrent neural network
        architectures for large vocabulary speech recognition", arXiv:1402.1128, 2014.
     """
-    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    options = checked_options(LSTM, recurrent_activation=recurrent_activation, activation=activation, clip=clip)
-    return _infer(LSTM, x, state, weights, lengths, resets, reverse, options)
+    return _infer(LSTM, arguments)
 
 
-@names_arguments
-def lstm_forward(
-    x: ArrayLike,
-    state: State | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    weight_hr: ArrayLike | None = None,
-    weight_peephole: ArrayLike | None = None,
-    recurrent_activation: RecurrentActivation = "sigmoid",
-    activation: Nonlinearity = "tanh",
-    clip: float | None = None,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> tuple[Array, tuple[Array, Array], LSTMTape]:
+@takes(lstm_arguments)
+def lstm_forward(arguments: Arguments) -> tuple[Array, tuple[Array, Array], LSTMTape]:
     """Run an LSTM over a sequence and keep a tape for `lstm_backward`.
 
     Parameters
@@ -263,9 +260,7 @@ def lstm_forward(
     TypeError, ValueError
         As in `lstm`.
     """
-    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    options = checked_options(LSTM, recurrent_activation=recurrent_activation, activation=activation, clip=clip)
-    return _forward(LSTMTape, x, state, weights, lengths, resets, reverse, options)
+    return _forward(LSTMTape, arguments)
 
 
 def lstm_backward(
@@ -317,8 +312,7 @@ class GRUTape(Tape):
     spec = GRU
 
 
-@names_arguments
-def gru(
+def gru_arguments(
     x: ArrayLike,
     state: ArrayLike | None,
     weight_ih: ArrayLike,
@@ -333,7 +327,15 @@ def gru(
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[Array, Array]:
+) -> Arguments:
+    """The arguments of `gru` and `gru_forward`."""
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    options = reset_after, recurrent_activation, activation, clip
+    return x, state, weights, options, lengths, resets, reverse
+
+
+@takes(gru_arguments)
+def gru(arguments: Arguments) -> tuple[Array, Array]:
     """Run a GRU over a sequence and keep nothing for a backward pass.
 
     With rows of the weights in the order r, z, n, and a and b for the products of the input and of the state, step t
@@ -407,29 +409,11 @@ def gru(
     .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
        translation", EMNLP 2014.
     """
-    options = checked_options(
-        GRU, reset_after=reset_after, recurrent_activation=recurrent_activation, activation=activation, clip=clip
-    )
-    return _infer(GRU, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
+    return _infer(GRU, arguments)
 
 
-@names_arguments
-def gru_forward(
-    x: ArrayLike,
-    state: ArrayLike | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    reset_after: bool = True,
-    recurrent_activation: RecurrentActivation = "sigmoid",
-    activation: Nonlinearity = "tanh",
-    clip: float | None = None,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> tuple[Array, Array, GRUTape]:
+@takes(gru_arguments)
+def gru_forward(arguments: Arguments) -> tuple[Array, Array, GRUTape]:
     """Run a GRU over a sequence and keep a tape for `gru_backward`.
 
     Parameters
@@ -451,10 +435,7 @@ def gru_forward(
     TypeError, ValueError
         As in `gru`.
     """
-    options = checked_options(
-        GRU, reset_after=reset_after, recurrent_activation=recurrent_activation, activation=activation, clip=clip
-    )
-    return _forward(GRUTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
+    return _forward(GRUTape, arguments)
 
 
 def gru_backward(
@@ -506,8 +487,7 @@ class RNNTape(Tape):
     spec = RNN
 
 
-@names_arguments
-def rnn(
+def rnn_arguments(
     x: ArrayLike,
     state: ArrayLike | None,
     weight_ih: ArrayLike,
@@ -520,7 +500,15 @@ def rnn(
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[Array, Array]:
+) -> Arguments:
+    """The arguments of `rnn` and `rnn_forward`."""
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    options = nonlinearity, clip
+    return x, state, weights, options, lengths, resets, reverse
+
+
+@takes(rnn_arguments)
+def rnn(arguments: Arguments) -> tuple[Array, Array]:
     """Run a plain recurrent network over a sequence and keep nothing for a backward pass.
 
     Step t computes, with the rectifier max(0, z) in place of tanh if asked for ::
@@ -575,25 +563,11 @@ def rnn(
 
     .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
     """
-    options = checked_options(RNN, nonlinearity=nonlinearity, clip=clip)
-    return _infer(RNN, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
+    return _infer(RNN, arguments)
 
 
-@names_arguments
-def rnn_forward(
-    x: ArrayLike,
-    state: ArrayLike | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    nonlinearity: Nonlinearity = "tanh",
-    clip: float | None = None,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> tuple[Array, Array, RNNTape]:
+@takes(rnn_arguments)
+def rnn_forward(arguments: Arguments) -> tuple[Array, Array, RNNTape]:
     """Run a plain recurrent network over a sequence and keep a tape for `rnn_backward`.
 
     Parameters
@@ -614,8 +588,7 @@ def rnn_forward(
     TypeError, ValueError
         As in `rnn`.
     """
-    options = checked_options(RNN, nonlinearity=nonlinearity, clip=clip)
-    return _forward(RNNTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, options)
+    return _forward(RNNTape, arguments)
 
 
 def rnn_backward(
@@ -667,8 +640,7 @@ class SLSTMTape(Tape):
     spec = SLSTM
 
 
-@names_arguments
-def slstm(
+def slstm_arguments(
     x: ArrayLike,
     state: FourStates | None,
     weight_ih: ArrayLike,
@@ -679,7 +651,14 @@ def slstm(
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
-) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+) -> Arguments:
+    """The arguments of `slstm` and `slstm_forward`."""
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    return x, state, weights, (), lengths, resets, reverse
+
+
+@takes(slstm_arguments)
+def slstm(arguments: Arguments) -> tuple[Array, tuple[Array, Array, Array, Array]]:
     """Run an sLSTM over a sequence and keep nothing for a backward pass.
 
     The sLSTM is an LSTM whose input gate is an exponential. With rows of the weights in the order i, f, z, o, step t
@@ -748,22 +727,11 @@ def slstm(
 
     .. [1] M. Beck and others, "xLSTM: Extended Long Short-Term Memory", arXiv:2405.04517, 2024.
     """
-    return _infer(SLSTM, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse)
+    return _infer(SLSTM, arguments)
 
 
-@names_arguments
-def slstm_forward(
-    x: ArrayLike,
-    state: FourStates | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> tuple[Array, tuple[Array, Array, Array, Array], SLSTMTape]:
+@takes(slstm_arguments)
+def slstm_forward(arguments: Arguments) -> tuple[Array, tuple[Array, Array, Array, Array], SLSTMTape]:
     """Run an sLSTM over a sequence and keep a tape for `slstm_backward`.
 
     Parameters
@@ -784,7 +752,7 @@ def slstm_forward(
     TypeError, ValueError
         As in `slstm`.
     """
-    return _forward(SLSTMTape, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse)
+    return _forward(SLSTMTape, arguments)
 
 
 def slstm_backward(

@@ -7,7 +7,7 @@ Notation: T steps, B sequences, I inputs, H hidden units, P numbers of a project
 projection); `d_a` is the gradient of the loss with respect to `a` and has a's shape. First come the parts
 that the cells share: the time loop with ragged batches and resets, the products with the weights, and the
 activations. Then come the cells. A cell is a step forward, the same step backward, whose parts carry the
-numbers of the forward parts that they undo, and a signature. In a step, B counts the sequences that have
+numbers of the forward parts that they undo, and its functions. In a step, B counts the sequences that have
 not ended yet.
 """
 
@@ -15,25 +15,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastrnn import functional
 from fastrnn._engine import spec
-from fastrnn._engine.arguments import checked_arguments, checked_options, checked_output_gradients
+from fastrnn._engine.arguments import checked_arguments, checked_output_gradients
 from fastrnn._validation import (
+    Arguments,
     Array,
     FourStates,
-    Nonlinearity,
-    RecurrentActivation,
     State,
     check_tape,
     initial_state,
     is_shared,
-    names_arguments,
     over_sequences,
+    takes,
 )
 
 __all__ = [
@@ -66,13 +65,14 @@ class Cell(NamedTuple):
     of states after it, and to the tuple that the backward step needs: x_t, the arrays that decide its branches, and
     the rest.
     ``step_backward(weights, d_weights, saved, d_state_t, **options)`` maps that tuple and the gradient of the states
-    after the step to d_x_t and the gradient of the states before it. It adds to `d_weights`. The options are those of
-    the call, the names of activations replaced by `Activation`s.
+    after the step to d_x_t and the gradient of the states before it. It adds to `d_weights`. Their options are the
+    result of ``activations(**options)``, of the checked options of the call: `Activation`s in place of names.
     """
 
     spec: spec.CellSpec
     step: Callable[..., Any]
     step_backward: Callable[..., Any]
+    activations: Callable[..., dict[str, Any]]
 
 
 class Tape:
@@ -104,52 +104,6 @@ class Tape:
         return f"<reference.{type(self).__name__} T={T} B={B} I={I} H={H} {self.dtype}>"
 
 
-A = ParamSpec("A")
-S = TypeVar("S")  # a state as the caller sees it: of one member the member itself, else a tuple
-K = TypeVar("K", bound=Tape)
-
-
-@dataclass(frozen=True, slots=True)
-class Arguments(Generic[S, K]):
-    """The checked arguments of a forward pass, and the cell that computes it."""
-
-    tape: type[K]
-    cell: Cell
-    options: dict[str, Any]
-    x: Array
-    state: list[Array | None]
-    weights: tuple[Array | None, ...]
-    lengths: Array | None
-    resets: Array | None
-    reverse: bool
-
-
-def functions(
-    name: str, arguments: Callable[A, Arguments[S, K]]
-) -> tuple[Callable[A, tuple[Array, S]], Callable[A, tuple[Array, S, K]]]:
-    """The functions `name` and `name`_forward, whose signature is that of the function that checks their arguments."""
-    arguments.__qualname__ = name  # for Python's own messages
-
-    def infer(*args: A.args, **kwargs: A.kwargs) -> tuple[Array, S]:
-        return run_forward(arguments(*args, **kwargs))[:2]
-
-    def forward(*args: A.args, **kwargs: A.kwargs) -> tuple[Array, S, K]:
-        return run_forward(arguments(*args, **kwargs))
-
-    for function, full_name in ((infer, name), (forward, f"{name}_forward")):
-        function.__name__ = function.__qualname__ = full_name
-        function.__doc__ = f"The same as `fastrnn.functional.{full_name}`, in plain NumPy."
-        function.__wrapped__ = arguments  # type: ignore[union-attr]
-    return names_arguments(infer), names_arguments(forward)
-
-
-def call(tape, cell, x, state, weights, lengths, resets, reverse, activations, **options):
-    """The checked Arguments; `activations` maps the checked options of the cell to those of its steps."""
-    checked = checked_options(cell.spec, **options)
-    x, *others = checked_arguments(cell.spec, x, state, weights, lengths, resets, reverse, checked)
-    return Arguments(tape, cell, activations(**dict(checked)), x, *others)
-
-
 def as_state(members):
     """The members of a state as the caller sees them."""
     return tuple(members) if len(members) > 1 else members[0]
@@ -173,19 +127,20 @@ def steps(T, B, lengths, resets, reverse):
         yield t, b, cut
 
 
-def run_forward(arguments):
+def run_forward(tape_type, cell, arguments):
     """All the steps: output, state_n and the tape."""
-    a = arguments
-    tape = a.tape(a.cell, a.options, a.x, a.state, a.weights)
+    x, state_0, weights, checked, lengths, resets, reverse = checked_arguments(cell.spec, arguments)
+    options = cell.activations(**dict(checked))
+    tape = tape_type(cell, options, x, state_0, weights)
     T, B, _, _ = tape.sizes
-    state = [initial_state(s, (B, n), tape.dtype, private=True) for s, (_, n) in zip(a.state, tape.widths, strict=True)]
+    state = [initial_state(s, (B, n), tape.dtype, private=True) for s, (_, n) in zip(state_0, tape.widths, strict=True)]
     output = np.zeros((T, B, state[0].shape[1]), tape.dtype)
-    for t, b, cut in steps(T, B, a.lengths, a.resets, a.reverse):
-        x_t = a.x[t, b].astype(tape.dtype, copy=False)
+    for t, b, cut in steps(T, B, lengths, resets, reverse):
+        x_t = x[t, b].astype(tape.dtype, copy=False)
         state_prev = [s[b] for s in state]
         for s_prev in state_prev:
             s_prev[cut] = 0
-        state_t, saved = a.cell.step(tape.weights, x_t, state_prev, **a.options)
+        state_t, saved = cell.step(tape.weights, x_t, state_prev, **options)
         output[t, b] = state_t[0]
         for s, s_t in zip(state, state_t, strict=True):
             s[b] = s_t
@@ -362,12 +317,12 @@ def lstm_step_backward(
     return d_x_t, [d_h_prev, d_c_prev]
 
 
-LSTM = Cell(spec.LSTM, lstm_step, lstm_step_backward)
-
-
 def lstm_activations(recurrent_activation, activation, clip):
     """The three activations of an LSTM, of which clip bounds the first two."""
     return activations(recurrent_activation, activation, clip) | {"output_activation": Activation(activation)}
+
+
+LSTM = Cell(spec.LSTM, lstm_step, lstm_step_backward, lstm_activations)
 
 
 class LSTMTape(Tape):
@@ -376,31 +331,16 @@ class LSTMTape(Tape):
     __slots__ = ()
 
 
-def lstm_arguments(
-    x: ArrayLike,
-    state: State | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    weight_hr: ArrayLike | None = None,
-    weight_peephole: ArrayLike | None = None,
-    recurrent_activation: RecurrentActivation = "sigmoid",
-    activation: Nonlinearity = "tanh",
-    clip: float | None = None,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> Arguments[tuple[Array, Array], LSTMTape]:
-    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole
-    return call(
-        LSTMTape, LSTM, x, state, weights, lengths, resets, reverse, lstm_activations,
-        recurrent_activation=recurrent_activation, activation=activation, clip=clip,
-    )  # fmt: skip
+@takes(functional.lstm_arguments)
+def lstm(arguments: Arguments) -> tuple[Array, tuple[Array, Array]]:
+    """The same as `fastrnn.functional.lstm`, in plain NumPy."""
+    return run_forward(LSTMTape, LSTM, arguments)[:2]
 
 
-lstm, lstm_forward = functions("lstm", lstm_arguments)
+@takes(functional.lstm_arguments)
+def lstm_forward(arguments: Arguments) -> tuple[Array, tuple[Array, Array], LSTMTape]:
+    """The same as `fastrnn.functional.lstm_forward`, in plain NumPy."""
+    return run_forward(LSTMTape, LSTM, arguments)
 
 
 def lstm_backward(
@@ -497,13 +437,19 @@ def gru_before_step_backward(weights, d_weights, saved, d_state_t, *, recurrent_
     return d_x_t, [d_h_prev]
 
 
-GRU = Cell(spec.GRU, gru_step, gru_step_backward)
-GRU_BEFORE = Cell(spec.GRU, gru_before_step, gru_before_step_backward)
-
-
 def gru_activations(reset_after, **options):
     """The two activations of a GRU's gates; `reset_after` has chosen the cell."""
     return activations(**options)
+
+
+GRU = Cell(spec.GRU, gru_step, gru_step_backward, gru_activations)
+GRU_BEFORE = Cell(spec.GRU, gru_before_step, gru_before_step_backward, gru_activations)
+
+
+def gru_cell(arguments):
+    """The cell that `reset_after`, the first option, chooses."""
+    _, _, _, (reset_after, *_), _, _, _ = arguments
+    return GRU if reset_after else GRU_BEFORE
 
 
 class GRUTape(Tape):
@@ -512,30 +458,16 @@ class GRUTape(Tape):
     __slots__ = ()
 
 
-def gru_arguments(
-    x: ArrayLike,
-    state: ArrayLike | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    reset_after: bool = True,
-    recurrent_activation: RecurrentActivation = "sigmoid",
-    activation: Nonlinearity = "tanh",
-    clip: float | None = None,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> Arguments[Array, GRUTape]:
-    return call(
-        GRUTape, GRU if reset_after else GRU_BEFORE, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths,
-        resets, reverse, gru_activations, reset_after=reset_after, recurrent_activation=recurrent_activation,
-        activation=activation, clip=clip,
-    )  # fmt: skip
+@takes(functional.gru_arguments)
+def gru(arguments: Arguments) -> tuple[Array, Array]:
+    """The same as `fastrnn.functional.gru`, in plain NumPy."""
+    return run_forward(GRUTape, gru_cell(arguments), arguments)[:2]
 
 
-gru, gru_forward = functions("gru", gru_arguments)
+@takes(functional.gru_arguments)
+def gru_forward(arguments: Arguments) -> tuple[Array, Array, GRUTape]:
+    """The same as `fastrnn.functional.gru_forward`, in plain NumPy."""
+    return run_forward(GRUTape, gru_cell(arguments), arguments)
 
 
 def gru_backward(
@@ -570,12 +502,12 @@ def rnn_step_backward(weights, d_weights, saved, d_state_t, *, nonlinearity):
     return d_x_t, [d_h_prev]
 
 
-RNN = Cell(spec.RNN, rnn_step, rnn_step_backward)
-
-
 def rnn_activation(nonlinearity, clip):
     """The activation of an RNN."""
     return {"nonlinearity": Activation(nonlinearity, clip)}
+
+
+RNN = Cell(spec.RNN, rnn_step, rnn_step_backward, rnn_activation)
 
 
 class RNNTape(Tape):
@@ -584,27 +516,16 @@ class RNNTape(Tape):
     __slots__ = ()
 
 
-def rnn_arguments(
-    x: ArrayLike,
-    state: ArrayLike | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    nonlinearity: Nonlinearity = "tanh",
-    clip: float | None = None,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> Arguments[Array, RNNTape]:
-    return call(
-        RNNTape, RNN, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, rnn_activation,
-        nonlinearity=nonlinearity, clip=clip,
-    )  # fmt: skip
+@takes(functional.rnn_arguments)
+def rnn(arguments: Arguments) -> tuple[Array, Array]:
+    """The same as `fastrnn.functional.rnn`, in plain NumPy."""
+    return run_forward(RNNTape, RNN, arguments)[:2]
 
 
-rnn, rnn_forward = functions("rnn", rnn_arguments)
+@takes(functional.rnn_arguments)
+def rnn_forward(arguments: Arguments) -> tuple[Array, Array, RNNTape]:
+    """The same as `fastrnn.functional.rnn_forward`, in plain NumPy."""
+    return run_forward(RNNTape, RNN, arguments)
 
 
 def rnn_backward(
@@ -707,7 +628,7 @@ def by_heads(weight_hh, h):
     return weight_hh.reshape(4, K, S, S), h.reshape(-1, K, S)
 
 
-SLSTM = Cell(spec.SLSTM, slstm_step, slstm_step_backward)
+SLSTM = Cell(spec.SLSTM, slstm_step, slstm_step_backward, dict)
 
 
 class SLSTMTape(Tape):
@@ -716,22 +637,16 @@ class SLSTMTape(Tape):
     __slots__ = ()
 
 
-def slstm_arguments(
-    x: ArrayLike,
-    state: FourStates | None,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias_ih: ArrayLike | None = None,
-    bias_hh: ArrayLike | None = None,
-    *,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reverse: bool = False,
-) -> Arguments[FourArrays, SLSTMTape]:
-    return call(SLSTMTape, SLSTM, x, state, (weight_ih, weight_hh, bias_ih, bias_hh), lengths, resets, reverse, dict)
+@takes(functional.slstm_arguments)
+def slstm(arguments: Arguments) -> tuple[Array, FourArrays]:
+    """The same as `fastrnn.functional.slstm`, in plain NumPy."""
+    return run_forward(SLSTMTape, SLSTM, arguments)[:2]
 
 
-slstm, slstm_forward = functions("slstm", slstm_arguments)
+@takes(functional.slstm_arguments)
+def slstm_forward(arguments: Arguments) -> tuple[Array, FourArrays, SLSTMTape]:
+    """The same as `fastrnn.functional.slstm_forward`, in plain NumPy."""
+    return run_forward(SLSTMTape, SLSTM, arguments)
 
 
 def slstm_backward(

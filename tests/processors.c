@@ -238,7 +238,7 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
         part_of_tape("gates", k, tape, at.gates, N, G, e);
         for (int n = properties.states - 1; n >= 0; n--)
             part_of_tape(label("tape_%s", names[n]), k, tape, at.states[n], N, n ? H : P, e);
-        part_of_tape("extra", k, tape, at.extra, N, H, e);
+        part_of_tape("intermediate", k, tape, at.intermediate, N, H, e);
 
         inference[k].output = room("inferred_output", k, N, P, e);
         for (int n = 0; n < properties.states; n++)

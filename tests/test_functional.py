@@ -1,26 +1,23 @@
-"""The functions of fastrnn.functional against the reference, and their guarantees to the last bit."""
+"""The functions of fastrnn.functional against the reference.
+
+Their guarantees to the last bit are tested in test_contract.py.
+"""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fastrnn
 from depth import DEPTH
 from fastrnn import functional, reference
 from recurrent_cases import (
     BIASES,
     GATES,
-    STATES,
-    alone,
-    as_tuple,
     cases,
     draw,
     infer,
-    of_cell,
     run,
     turned,
-    with_beyond,
 )
 
 # Relative to the largest number of an array, or to one.
@@ -149,58 +146,6 @@ def test_any_options(case, dtype):
     assert_close(converted(case, dtype))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("cell", "options"), CASES, ids=str)
-def test_bits_of_threads_and_instruction_sets(every_isa, cell, options, dtype):
-    for sizes in [(7, 5, 9, 40), (12, 19, 40, 72)]:
-        case = drawn(cell, *sizes, dtype=dtype, **options)
-        results = []
-        for isa in every_isa():
-            for n in (1, 2, 3):
-                fastrnn.set_num_threads(n)
-                results.append((isa, run(functional, case)))
-        expected = {isa == "generic": result for isa, result in reversed(results)}
-        for isa, actual in results:
-            assert_same(actual, expected[isa == "generic"])
-
-
-@pytest.mark.parametrize(("cell", "options"), CASES, ids=str)
-def test_bits_of_inference_and_training(cell, options):
-    case = drawn(cell, 9, 6, 5, 36, **options)
-    trained = list(run(functional, case).items())
-    results = {name: array for name, array in trained if name == "output" or name.endswith("_n")}
-    assert_same(dict(zip(results, infer(functional, case), strict=True)), results)
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("cell", GATES)
-def test_a_ragged_sequence_alone(cell, reverse):
-    """Each sequence has the same bits as alone."""
-    case = drawn(cell, 11, 9, 6, 33, lengths="drawn", reverse=reverse)
-    results = run(functional, case)
-    for b, length in enumerate(case.options["lengths"]):
-        expected = run(functional, alone(case, b))
-        for name in ("output", "d_x"):
-            assert results[name][:length, b].tobytes() == expected[name].tobytes(), name
-            assert not results[name][length:, b].any()
-        for state in STATES[cell]:
-            for name in (f"{state}_n", f"d_{state}_0"):
-                assert results[name][b].tobytes() == expected[name].tobytes(), name
-
-
-@pytest.mark.parametrize("cell", GATES)
-def test_ragged_is_padded(cell):
-    """Lengths that are all T change no bit; the values of the padding change no bit."""
-    case = drawn(cell, 6, 5, 4, 20)
-    full = case._replace(options=case.options | {"lengths": [6] * 5})
-    assert_same(run(functional, full), run(functional, case))
-    case = drawn(cell, 6, 5, 4, 20, lengths="drawn")
-    expected = run(functional, case)
-    for value in (np.nan, np.inf, -0.0):
-        beyond = case._replace(x=with_beyond(case, case.x, value), d_output=with_beyond(case, case.d_output, value))
-        assert_same(run(functional, beyond), expected)
-
-
 @pytest.mark.parametrize("lengths", [None, "drawn"])
 @pytest.mark.parametrize("cell", GATES)
 def test_reverse_is_the_turned_input(cell, lengths):
@@ -211,44 +156,6 @@ def test_reverse_is_the_turned_input(cell, lengths):
     expected = run(functional, there)
     expected |= {name: turned(case, expected[name]) for name in ("output", "d_x")}
     assert_same(run(functional, case), expected)
-
-
-@pytest.mark.parametrize("cell", GATES)
-def test_the_rest_of_a_batch_does_not_matter(cell):
-    case = drawn(cell, 5, 23, 6, 33)
-    results = run(functional, case)
-    for b in (0, 7, 22):
-        expected = run(functional, alone(case, b))
-        for name in ("output", "d_x"):
-            assert results[name][:, b : b + 1].tobytes() == expected[name].tobytes()
-
-
-@pytest.mark.parametrize(("cell", "options"), CASES, ids=str)
-def test_time_may_be_cut(cell, options):
-    options = {name: value for name, value in options.items() if name not in ("lengths", "reverse", "resets")}
-    case = drawn(cell, 11, 4, 6, 33, **options)
-    output, *state_n = infer(functional, case)
-    cuts = [slice(0, 1), slice(1, 4), slice(4, 11)]
-    state, parts = case.state, []
-    for cut in cuts:
-        y, *state = infer(functional, case._replace(x=case.x[cut], state=tuple(state)))
-        parts.append(y)
-    assert np.concatenate(parts).tobytes() == output.tobytes()
-    assert [s.tobytes() for s in state] == [s.tobytes() for s in state_n]
-
-    forward, backward = (getattr(functional, f"{cell}_{direction}") for direction in ("forward", "backward"))
-    state, tapes, parts = of_cell(case, case.state), [], []
-    for cut in cuts:
-        _, state, tape = forward(case.x[cut], state, **case.weights, **case.options)
-        tapes.append(tape)
-    d_state = of_cell(case, case.d_state_n)
-    for cut, tape in zip(cuts[::-1], tapes[::-1]):
-        d_x, d_state, _ = backward(tape, case.d_output[cut], d_state)
-        parts.insert(0, d_x)
-    whole = run(functional, case)
-    assert np.concatenate(parts).tobytes() == whole["d_x"].tobytes()
-    for name, d in zip(("d_h_0", "d_c_0"), as_tuple(d_state)):
-        assert d.tobytes() == whole[name].tobytes(), name
 
 
 def test_a_rectifier_passes_a_nan():

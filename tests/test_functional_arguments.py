@@ -178,6 +178,18 @@ def test_refused_arguments(module, function):
         assert snapshot(arguments) == before, message
 
 
+def test_options_that_equal_earlier_ones_are_checked_too(module):
+    x, weights = zeros(T, B, I), (zeros(3 * H, I), zeros(3 * H, H))
+    expected, _ = module.gru(x, None, *weights, reset_after=True, clip=1.0)
+    output, _ = module.gru(x, None, *weights, reset_after=np.bool_(True), clip=float("1"), reverse=np.bool_(False))
+    assert output.tobytes() == expected.tobytes()
+    for name in ("reset_after", "reverse"):
+        with pytest.raises(TypeError, match=f"^{name}: expected True or False, got 1"):
+            module.gru(x, None, *weights, **{name: 1})
+    with pytest.raises(TypeError, match="^clip: expected None or a positive number, got True"):
+        module.gru(x, None, *weights, clip=True)
+
+
 def test_refused_gradients(module):
     *_, tape = module.lstm_forward(**good_arguments())
     expected = gradient_bytes(module.lstm_backward(tape, **good_gradients()))

@@ -1,6 +1,6 @@
 """The sLSTM: its equations at all sizes and extremes, its heads, and its arguments.
 
-Its promises to the last bit are tested with those of the other cells, in test_functional.py and test_options.py.
+Its promises to the last bit are tested with those of the other cells, in test_contract.py and test_options.py.
 """
 
 import re
@@ -164,20 +164,6 @@ def test_an_empty_state(dtype, isa):
         np.testing.assert_array_equal(actual[name], array, err_msg=name)  # zeros of either sign
     for name in ("d_c_0", "d_n_0", "d_m_0"):
         assert not actual[name][[1, 3]].any() and actual[name][[0, 2, 4]].all()
-
-
-def test_backward_may_be_cut_in_time(isa, dtype, threads):
-    case = drawn(11, 6, 5, 48, dtype=dtype, num_heads=3)
-    threads(2)
-    whole = run(functional, case)
-    for cut in (0, 1, 5, 10, 11):
-        _, state, first = functional.slstm_forward(case.x[:cut], case.state, **case.weights)
-        _, _, second = functional.slstm_forward(case.x[cut:], state, **case.weights)
-        d_x_2, d_state, _ = functional.slstm_backward(second, case.d_output[cut:], case.d_state_n)
-        d_x_1, d_state_0, _ = functional.slstm_backward(first, case.d_output[:cut], d_state)
-        assert np.concatenate([d_x_1, d_x_2]).tobytes() == whole["d_x"].tobytes()
-        for name, d in zip("hcnm", d_state_0, strict=True):
-            assert d.tobytes() == whole[f"d_{name}_0"].tobytes(), name
 
 
 # Heads

@@ -17,10 +17,10 @@ INLINE ptrdiff_t NAME(panel_of_block)(int gates, int block, ptrdiff_t H, ptrdiff
 }
 
 /* The column of hidden unit j and the first gate, within the part, and the stride to the column of the next gate. */
-INLINE ptrdiff_t NAME(gate_column)(const int gates, const int block, ptrdiff_t H, ptrdiff_t j, ptrdiff_t *apart)
+INLINE ptrdiff_t NAME(gate_column)(const int gates, const int block, ptrdiff_t H, ptrdiff_t j, ptrdiff_t *gate_stride)
 {
     const ptrdiff_t first = j / block * block;
-    *apart = H - first < block ? H - first : block;
+    *gate_stride = H - first < block ? H - first : block;
     return gates * first + (j - first);
 }
 
@@ -37,9 +37,9 @@ static void NAME(gate_columns)(const NAME(cell) * cell, ptrdiff_t H, ptrdiff_t *
     for (int g = 0; g < cell->gates; g++) {
         const int part = g >= cell->parts[0], before = NAME(gates_before)(cell, part);
         for (ptrdiff_t j = 0; j < H; j++) {
-            ptrdiff_t apart;
-            const ptrdiff_t column = NAME(gate_column)(cell->parts[part], cell->block, H, j, &apart);
-            columns[g * H + j] = before * H + column + (g - before) * apart;
+            ptrdiff_t gate_stride;
+            const ptrdiff_t column = NAME(gate_column)(cell->parts[part], cell->block, H, j, &gate_stride);
+            columns[g * H + j] = before * H + column + (g - before) * gate_stride;
         }
     }
 }

@@ -21,24 +21,25 @@ INLINE void NAME(end_sum)(sum_start start, real *sum, vec s, int lanes)
 }
 
 /* A vector of hidden units of one sequence, of which the first `lanes` exist. The pointers are those of NAME(step) at
- * these units: gates and recurrent at the first gate of part 0, gates_1 and recurrent_1 at that of part 1. `apart` is
- * the stride from a gate to the next gate of the same part; the stride of peepholes and d_gates is H. */
+ * these units: gates and recurrent at the first gate of part 0, gates_1 and recurrent_1 at that of part 1.
+ * `gate_stride` is the stride from a gate to the next gate of the same part; the stride of peepholes and d_gates is H.
+ */
 typedef struct {
-    ptrdiff_t H, apart;
+    ptrdiff_t H, gate_stride;
     const fastrnn_options *options;
     int lanes, keep;
     real *gates, *gates_1;
     const real *recurrent, *recurrent_1, *peephole, *h_prev;
     const real *state_prev[FASTRNN_MOST_STATES];
     real *state[FASTRNN_MOST_STATES];
-    real *gated, *kept_h, *extra, *h, *h_next;
+    real *gated, *kept_h, *intermediate, *h, *h_next;
 } NAME(units);
 
 typedef struct {
-    ptrdiff_t H, apart;
+    ptrdiff_t H, gate_stride;
     const fastrnn_options *options;
     int lanes;
-    const real *gates, *gates_1, *kept_h, *extra, *peephole, *h_prev, *d_output, *sum;
+    const real *gates, *gates_1, *kept_h, *intermediate, *peephole, *h_prev, *d_output, *sum;
     const real *state[FASTRNN_MOST_STATES], *state_prev[FASTRNN_MOST_STATES];
     real *d_state[FASTRNN_MOST_STATES], *d_gates, *h;
 } NAME(units_back);
@@ -96,9 +97,9 @@ INLINE void NAME(step_forward)(const NAME(step) * s, const int has_options, cons
                          .lanes = H - j < VL ? (int)(H - j) : VL,
                          .keep = s->keep};
                     const ptrdiff_t gates_0 = part ? before : gates, k = r * H + j;
-                    const ptrdiff_t at = r * G + NAME(gate_column)((int)gates_0, block, H, j, &u.apart);
+                    const ptrdiff_t at = r * G + NAME(gate_column)((int)gates_0, block, H, j, &u.gate_stride);
                     const ptrdiff_t at_1 =
-                        r * G + gates_0 * H + NAME(gate_column)(all_gates - (int)gates_0, block, H, j, &u.apart);
+                        r * G + gates_0 * H + NAME(gate_column)(all_gates - (int)gates_0, block, H, j, &u.gate_stride);
                     u.gates = s->gates + at;
                     u.gates_1 = s->gates + at_1;
                     u.recurrent = s->recurrent ? s->recurrent + at : NULL;
@@ -112,7 +113,7 @@ INLINE void NAME(step_forward)(const NAME(step) * s, const int has_options, cons
                     }
                     u.gated = s->gated ? s->gated + r * s->gated_row + j : NULL;
                     u.kept_h = s->kept_h ? s->kept_h + k : NULL;
-                    u.extra = s->extra ? s->extra + k : NULL;
+                    u.intermediate = s->intermediate ? s->intermediate + k : NULL;
                     u.h = s->h + r * s->h_row + j;
                     u.h_next = s->h_next ? s->h_next + r * s->h_next_row + j : NULL;
                     if (pass == 1)
@@ -145,9 +146,9 @@ INLINE void NAME(step_backward)(const NAME(step_back) * s, const int has_options
                 NAME(units_back)
                 u = {.H = H, .options = has_options ? s->options : NULL, .lanes = H - j < VL ? (int)(H - j) : VL};
                 const ptrdiff_t k = r * H + j;
-                const ptrdiff_t at = r * G + NAME(gate_column)(gates_0, block, H, j, &u.apart);
+                const ptrdiff_t at = r * G + NAME(gate_column)(gates_0, block, H, j, &u.gate_stride);
                 const ptrdiff_t at_1 =
-                    r * G + gates_0 * H + NAME(gate_column)(all_gates - gates_0, block, H, j, &u.apart);
+                    r * G + gates_0 * H + NAME(gate_column)(all_gates - gates_0, block, H, j, &u.gate_stride);
                 u.gates = s->gates ? s->gates + at : NULL;
                 u.gates_1 = s->gates ? s->gates + at_1 : NULL;
                 UNROLL for (int n = 1; n < FASTRNN_MOST_STATES; n++)
@@ -161,7 +162,7 @@ INLINE void NAME(step_backward)(const NAME(step_back) * s, const int has_options
                 }
                 u.kept_h = s->kept_h ? s->kept_h + k : NULL;
                 u.h_prev = s->h_prev ? s->h_prev + k : NULL;
-                u.extra = s->extra ? s->extra + k : NULL;
+                u.intermediate = s->intermediate ? s->intermediate + k : NULL;
                 u.peephole = s->peephole ? s->peephole + j : NULL;
                 u.d_output = s->d_output ? s->d_output + k : NULL;
                 u.sum = s->sum + k;

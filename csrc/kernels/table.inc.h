@@ -18,9 +18,9 @@ typedef struct {
     real *gated;     /* (B, H), rows gated_row apart: the first part's result, which the product of the second reads */
     real *state[FASTRNN_MOST_STATES]; /* (B, H) written; may be state_prev */
     real *kept_h;                     /* (B, H) written: h_t; or NULL */
-    real *extra;                      /* (B, H) written; or NULL */
-    real *h;      /* (B, H) written, rows h_row apart: h_t, or the hidden units before a recurrent projection */
-    real *h_next; /* the same, rows h_next_row apart: for the product of the next step; or NULL */
+    real *intermediate; /* (B, H) written: a further result that the backward of the cell needs; or NULL */
+    real *h;            /* (B, H) written, rows h_row apart: h_t, or the hidden units before a recurrent projection */
+    real *h_next;       /* the same, rows h_next_row apart: for the product of the next step; or NULL */
     ptrdiff_t h_prev_row, gated_row, h_row, h_next_row;
     int keep;
 } NAME(step);
@@ -38,7 +38,7 @@ typedef struct {
     const uint8_t
         *no_product;      /* (B) or NULL: 1 if the product counts as zeros: the states are reset before the next step */
     const real *peephole; /* (peepholes, H), or NULL */
-    const real *gates, *kept_h, *extra;          /* (B, G) and (B, H) of this step, from the tape */
+    const real *gates, *kept_h, *intermediate;   /* (B, G) and (B, H) of this step, from the tape */
     const real *state[FASTRNN_MOST_STATES];      /* (B, H) of this step */
     const real *h_prev;                          /* (B, H), if the tape has h: h_{t-1} */
     const real *state_prev[FASTRNN_MOST_STATES]; /* (B, H) of the step before */
@@ -64,8 +64,8 @@ typedef struct {
     int peepholes; /* rows of peephole weights, or 0 */
     int saves_gates; /* whether the tape has the gates, and h; it has all other states */
     int saves_h;
-    int saves_extra; /* whether a step has a further array (B, H) for its backward */
-    int bypass;      /* whether the gradient of h_t reaches h_{t-1} on a path that bypasses W_hh */
+    int saves_intermediate; /* whether the tape has a further result (B, H) of a step, for its backward */
+    int bypass;             /* whether the gradient of h_t reaches h_{t-1} on a path that bypasses W_hh */
     /* One part of a step, for rows [r0, r1): forward, blocks [b0, b1) of hidden units; backward, panels [p0, p1). */
     void (*step)(const NAME(step) *, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1);
     void (*step_back)(const NAME(step_back) *, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0, ptrdiff_t p1);

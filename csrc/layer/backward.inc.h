@@ -18,7 +18,7 @@ struct NAME(backward) {
     real *panels_x, *panels_h, *panels_m, *panels_g; /* packed rows of x, h_prev, m and gated: [panel][up to
                                                         BLOCK_ROWS][width] */
     const real *gates, *states[FASTRNN_MOST_STATES],
-        *extra;                             /* in the tape: (N, G), (N, P) h, (N, H); NULL: not saved */
+        *intermediate;                      /* in the tape: (N, G), (N, P) h, (N, H); NULL: not saved */
     real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states of the step before, zeros where reset */
     real *scratch;                          /* scratch_size numbers for each member, for outer_product */
     ptrdiff_t scratch_size;
@@ -326,7 +326,7 @@ static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_m
         .peephole = packed->peephole,
         .gates = b->gates ? b->gates + at * G : NULL,
         .kept_h = h ? h + at * H : NULL,
-        .extra = b->extra ? b->extra + at * H : NULL,
+        .intermediate = b->intermediate ? b->intermediate + at * H : NULL,
         .h_prev = !h || packed->has_projection ? NULL
                   : t                          ? h + first_row(&b->steps, t - 1) * H
                                                : args->state_0[0],
@@ -709,7 +709,7 @@ static void NAME(place_backward)(struct NAME(backward) * b, char *memory)
                                                 packed->H, packed->has_projection ? packed->P : 0);
     b->gates = fastrnn_in_tape(b->args->tape, at.gates);
     for (int n = 0; n < b->cell->states; n++) b->states[n] = fastrnn_in_tape(b->args->tape, at.states[n]);
-    b->extra = fastrnn_in_tape(b->args->tape, at.extra);
+    b->intermediate = fastrnn_in_tape(b->args->tape, at.intermediate);
 }
 
 /* Writes the first values of d_hidden and d_state, and d_state_0 of sequences without a step. If no sequence has a

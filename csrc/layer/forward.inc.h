@@ -7,8 +7,8 @@ struct NAME(forward) {
     const NAME(kernels) * kernel;
     const NAME(cell) * cell;
     steps steps;
-    real *gates;                             /* (rows of a chunk, G), or (N, G) in the tape */
-    real *kept[FASTRNN_MOST_STATES], *extra; /* in the tape: (N, P) h, (N, H) other states; NULL: not saved */
+    real *gates;                                    /* (rows of a chunk, G), or (N, G) in the tape */
+    real *kept[FASTRNN_MOST_STATES], *intermediate; /* in the tape: (N, P) h, (N, H) other states; NULL: not saved */
     real *state[FASTRNN_MOST_STATES]; /* without a tape, (B, H): the states of step t except h. Not state_n, which
                                          may share a cache line with that of a call on another core */
     real *x_rows;    /* (rows of a chunk, x_row): a copy of the chunk's x if its rows collide in the cache, else NULL */
@@ -86,7 +86,7 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         .gated = f->gated,
         .gated_row = f->unit_row,
         .kept_h = f->kept[0] && !f->m ? f->kept[0] + at * H : NULL,
-        .extra = f->extra ? f->extra + at * H : NULL,
+        .intermediate = f->intermediate ? f->intermediate + at * H : NULL,
         .h = f->m ? f->m : (real *)args->output + at * P,
         .h_row = f->m ? f->unit_row : P,
         .h_next = f->m ? NULL : f->hidden + (t + 1) % 2 * B * f->h_row,
@@ -341,7 +341,7 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
         const fastrnn_tape at = fastrnn_tape_layout(packed->dtype, packed->cell, N, packed->H, projection);
         if (f->cell->saves_gates) f->gates = fastrnn_in_tape(f->args->tape, at.gates);
         for (int n = 0; n < f->cell->states; n++) f->kept[n] = fastrnn_in_tape(f->args->tape, at.states[n]);
-        f->extra = fastrnn_in_tape(f->args->tape, at.extra);
+        f->intermediate = fastrnn_in_tape(f->args->tape, at.intermediate);
         fastrnn_clear_gaps(f->args->tape, packed->dtype, packed->cell, N, packed->H, projection);
     } else
         for (int n = 1; n < f->cell->states; n++) f->state[n] = (real *)(memory + f->at_state[n]);

@@ -34,7 +34,8 @@ void fastrnn_gate_columns(fastrnn_dtype dtype, fastrnn_cell cell, ptrdiff_t H, p
 fastrnn_tape_columns fastrnn_columns_of_tape(fastrnn_cell cell, ptrdiff_t H, ptrdiff_t projection)
 {
     const cell_f32 *s = specification(cell);
-    fastrnn_tape_columns columns = {.gates = s->saves_gates ? s->gates * H : 0, .extra = s->saves_extra ? H : 0};
+    fastrnn_tape_columns columns = {.gates = s->saves_gates ? s->gates * H : 0,
+                                    .intermediate = s->saves_intermediate ? H : 0};
     columns.states[0] = projection ? projection : s->saves_h ? H : 0;
     for (int n = 1; n < s->states; n++) columns.states[n] = H;
     return columns;
@@ -53,7 +54,7 @@ fastrnn_tape fastrnn_tape_layout(fastrnn_dtype dtype, fastrnn_cell cell, ptrdiff
     fastrnn_tape tape;
     tape.gates = reserve_array(&layout, dtype, N, columns.gates);
     for (int n = 0; n < FASTRNN_MOST_STATES; n++) tape.states[n] = reserve_array(&layout, dtype, N, columns.states[n]);
-    tape.extra = reserve_array(&layout, dtype, N, columns.extra);
+    tape.intermediate = reserve_array(&layout, dtype, N, columns.intermediate);
     tape.bytes = layout.overflow ? SIZE_MAX : layout.size;
     return tape;
 }
@@ -74,5 +75,5 @@ void fastrnn_clear_gaps(void *tape, fastrnn_dtype dtype, fastrnn_cell cell, ptrd
     const fastrnn_tape at = fastrnn_tape_layout(dtype, cell, N, H, projection);
     clear_gap(tape, at.gates, dtype, N, columns.gates);
     for (int n = 0; n < FASTRNN_MOST_STATES; n++) clear_gap(tape, at.states[n], dtype, N, columns.states[n]);
-    clear_gap(tape, at.extra, dtype, N, columns.extra);
+    clear_gap(tape, at.intermediate, dtype, N, columns.intermediate);
 }

@@ -6,7 +6,7 @@
 
 /* The columns of the arrays, each (N, columns); 0 for an array that the cell does not save. */
 typedef struct {
-    ptrdiff_t gates, states[FASTRNN_MOST_STATES], extra;
+    ptrdiff_t gates, states[FASTRNN_MOST_STATES], intermediate;
 } fastrnn_tape_columns;
 fastrnn_tape_columns fastrnn_columns_of_tape(fastrnn_cell, ptrdiff_t H, ptrdiff_t projection);
 

@@ -109,11 +109,11 @@ def initial_states(stack, layout, given, private):
 # Functions of one layer and one direction
 
 
-def checked_options(spec, **options):
-    """The options of a cell, all of spec.options, checked: ((name, value), ...)."""
-    for name, default in spec.defaults:
-        if options[name] is not default:
-            return tuple([(name, OPTIONS[name].check(name, options[name])) for name in spec.options])
+def checked_options(spec, options):
+    """The options of a cell, given as a tuple in the order of spec.options, checked: ((name, value), ...)."""
+    for value, (_, default) in zip(options, spec.defaults):
+        if value is not default:
+            return tuple([(name, OPTIONS[name].check(name, value)) for name, value in zip(spec.options, options)])
     return spec.defaults
 
 
@@ -125,8 +125,8 @@ def _stack_of(spec, dtype, shapes, options, reverse):
     return Stack(spec, spec.kernel_of(by_name), dtype, sizes, directions=(reverse,), weight_shapes=shapes)
 
 
-# The stacks of checked weights, by (spec, options, reverse).
-_KNOWN = KnownWeights()
+# The stacks of checked weights and options.
+KNOWN_WEIGHTS = KnownWeights()
 
 
 def checked_weights(spec, weights, options=(), reverse=False):
@@ -171,7 +171,7 @@ def _checked_call(stack, x, given, lengths, resets):
     return layout_of(T, B, checked_lengths(lengths, T, B), checked_resets(resets, T, B))
 
 
-def checked_arguments(spec, x, state, weights, lengths, resets, reverse, options):
+def checked_arguments(spec, arguments):
     """The checked arguments of a function of one layer and one direction, not yet in the layout of kernels.
 
     Parameters are those of `function_inputs`.
@@ -184,11 +184,13 @@ def checked_arguments(spec, x, state, weights, lengths, resets, reverse, options
         Not yet cast.
     weights : tuple of ndarray or None
         Native.
+    options : tuple of (name, value)
     lengths : ndarray of intp, (B,), or None
     resets : ndarray of bool, (T, B), or None
     reverse : bool
     """
-    reverse = flag("reverse", reverse)
+    x, state, weights, options, lengths, resets, reverse = arguments
+    options, reverse = checked_options(spec, options), flag("reverse", reverse)
     stack, weights = checked_weights(spec, weights, options, reverse)
     x = as_x(x)
     given = as_states(spec, "state", "{}_0", state, 2)
@@ -198,6 +200,7 @@ def checked_arguments(spec, x, state, weights, lengths, resets, reverse, options
         x,
         given,
         weights,
+        options,
         checked_lengths(lengths, layout.T, layout.B),
         checked_resets(resets, layout.T, layout.B),
         reverse,
@@ -213,34 +216,32 @@ def state_symbols(stack):
     return symbols
 
 
-def function_inputs(spec, x, state, weights, lengths, resets, reverse, options, training):
+def function_inputs(spec, arguments, training):
     """The inputs of a function of one layer and one direction, and its weights packed for forward and backward.
 
     Parameters
     ----------
     spec : CellSpec
-    x, state, weights, lengths, resets, reverse
-        As callers give them, the weights as a tuple in the order of spec.weights.
-    options : tuple of (name, value)
-        Other options of the cell, checked.
+    arguments : tuple (x, state, weights, options, lengths, resets, reverse)
+        As callers give them, weights and options as tuples in the order of spec.weights and spec.options.
     training : bool
         Whether weights are packed for backward, too, and the state is in memory that the caller does not share.
     """
-    if type(reverse) is not bool:
-        reverse = flag("reverse", reverse)
-    threads, isa, kind = most_threads(), instruction_set(), (spec, options, reverse)
+    threads, isa = most_threads(), instruction_set()
+    x, state, weights, options, lengths, resets, reverse = arguments
     if state is None and lengths is None and resets is None:
-        found = _KNOWN.pack(kind, weights, training, threads, isa, POOL, x, padded)
+        found = KNOWN_WEIGHTS.pack(spec, options, reverse, weights, training, threads, isa, POOL, x, padded)
         if found is not None:
             return found
+    checked, reverse = checked_options(spec, options), flag("reverse", reverse)
     x = x.view() if type(x) is np.ndarray else as_x(x)
     given = None if state is None else as_states(spec, "state", "{}_0", state, 2)
     lengths = None if lengths is None else as_lengths(lengths)
     resets = None if resets is None else as_array("resets", resets)
-    found = _KNOWN.pack(kind, weights, training, threads, isa, POOL)
+    found = KNOWN_WEIGHTS.pack(spec, options, reverse, weights, training, threads, isa, POOL)
     if found is None:
-        stack, arrays = checked_weights(spec, weights, options, reverse)
-        _KNOWN.add(kind, arrays, stack)
+        stack, arrays = checked_weights(spec, weights, checked, reverse)
+        KNOWN_WEIGHTS.add(spec, options, reverse, arrays, stack)
         for_forward, for_backward = stack.pack([arrays], False), stack.pack([arrays], True) if training else None
     else:
         stack, for_forward, for_backward = found
@@ -323,7 +324,7 @@ def stateless_call(kind, x, state, weights, lengths, resets, bidirectional, drop
     if reverse and bidirectional:
         raise ValueError("reverse: not with bidirectional=True, which has both directions")
     dropout, seed = probability("dropout", dropout), size("seed", seed, minimum=0)
-    checked = checked_options(spec, **given_options)
+    checked = checked_options(spec, tuple([given_options[name] for name in spec.options]))
     arrays = _weights_by_name(spec, weights)
     x, lengths, resets = as_x(x), as_lengths(lengths), array_or_none("resets", resets)
     given = None if state is None else as_state_tuple(spec, "state", "{}_0", state)

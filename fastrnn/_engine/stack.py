@@ -202,17 +202,13 @@ def infer_one(inputs, packed, state_n):
     """`infer` of one layer in one direction."""
     stack, layout, x = inputs.stack, inputs.layout, inputs.x
     (reverse,) = stack.directions
-    is_plain = not reverse and layout.offsets is None
-    if is_plain:
-        output = np.empty((layout.T, layout.B, stack.P), stack.dtype)
-    else:
-        output = new_array(layout, stack.P, stack.dtype, reverse)
-        x = layout.reversed(x) if reverse else x
-    resets = layout.resets if layout.resets is None else layout.of_direction(reverse).resets
+    if not reverse and layout.offsets is None:
+        return _core.infer(inputs, packed[0], state_n, most_threads())
+    output = new_array(layout, stack.P, stack.dtype, reverse)
+    x = layout.reversed(x) if reverse else x
+    resets = layout.of_direction(reverse).resets
     call = ForwardCall(packed[0], 0, x, layout.offsets, inputs.state_0, state_n, output, None, resets)
     _core.forward([call], False, most_threads())
-    if is_plain:
-        return output
     if reverse:
         POOL.give_back(x)
     return as_returned(layout, output, reverse)

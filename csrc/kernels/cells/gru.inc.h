@@ -5,20 +5,21 @@
  *   3  h_t = n + z (h_{t-1} - n) */
 INLINE void NAME(gru_first)(const NAME(units) * u)
 {
-    const ptrdiff_t apart = u->apart;
+    const ptrdiff_t gate_stride = u->gate_stride;
     STORE(u->gates, NAME(gate)(u->options, v_add(LOAD(u->gates), LOAD(u->recurrent)))); /* 1 */
-    STORE(u->gates + apart, NAME(gate)(u->options, v_add(LOAD(u->gates + apart), LOAD(u->recurrent + apart))));
+    STORE(u->gates + gate_stride,
+          NAME(gate)(u->options, v_add(LOAD(u->gates + gate_stride), LOAD(u->recurrent + gate_stride))));
 }
 INLINE void NAME(gru_second)(const NAME(units) * u)
 {
-    const ptrdiff_t apart = u->apart;
-    vec h_n = LOAD(u->recurrent + 2 * apart);
-    vec n = NAME(activation)(u->options, v_fma(LOAD(u->gates), h_n, LOAD(u->gates + 2 * apart))); /* 2 */
-    vec h = v_fma(LOAD(u->gates + apart), v_sub(LOAD(u->h_prev), n), n);                          /* 3 */
+    const ptrdiff_t gate_stride = u->gate_stride;
+    vec h_n = LOAD(u->recurrent + 2 * gate_stride);
+    vec n = NAME(activation)(u->options, v_fma(LOAD(u->gates), h_n, LOAD(u->gates + 2 * gate_stride))); /* 2 */
+    vec h = v_fma(LOAD(u->gates + gate_stride), v_sub(LOAD(u->h_prev), n), n);                          /* 3 */
     NAME(store_h)(u, h);
     if (u->keep) {
-        STORE(u->gates + 2 * apart, n);
-        STORE(u->extra, h_n);
+        STORE(u->gates + 2 * gate_stride, n);
+        STORE(u->intermediate, h_n);
     }
 }
 
@@ -29,9 +30,9 @@ INLINE void NAME(gru_second)(const NAME(units) * u)
  *   1  d_x_r = d_r r (1 - r), d_x_z = d_z z (1 - z) */
 INLINE void NAME(gru_back)(const NAME(units_back) * u)
 {
-    const ptrdiff_t apart = u->apart, H = u->H;
+    const ptrdiff_t gate_stride = u->gate_stride, H = u->H;
 
-    vec r = LOAD(u->gates), z = LOAD(u->gates + apart), n = LOAD(u->gates + 2 * apart);
+    vec r = LOAD(u->gates), z = LOAD(u->gates + gate_stride), n = LOAD(u->gates + 2 * gate_stride);
     /* In this order: if time is cut here, the last two terms arrive as one. */
     vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), v_add(LOAD(u->sum), LOAD(u->d_state[0])));
 
@@ -39,7 +40,7 @@ INLINE void NAME(gru_back)(const NAME(units_back) * u)
     vec d_z = v_mul(d_h, v_sub(LOAD(u->h_prev), n));
     vec d_n = v_fnma(d_h, z, d_h);
     vec d_x_n = NAME(activation_back)(u->options, n, d_n); /* 2 */
-    vec d_r = v_mul(d_x_n, LOAD(u->extra));
+    vec d_r = v_mul(d_x_n, LOAD(u->intermediate));
     STORE(u->d_gates, v_mul(d_x_n, r));
     STORE(u->d_gates + H, NAME(gate_back)(u->options, r, d_r)); /* 1 */
     STORE(u->d_gates + 2 * H, NAME(gate_back)(u->options, z, d_z));
@@ -49,5 +50,5 @@ INLINE void NAME(gru_back)(const NAME(units_back) * u)
 enum { NAME(GRU_BLOCK) = 128 / sizeof(real) };
 /* clang-format off */
 DEFINE_CELL(gru, 3, 0, NAME(GRU_BLOCK), NAME(gru_first), NAME(gru_second), NULL, NAME(gru_back), NULL,
-    .states = 1, .recurrent = 1, .d_gates = 4, .saves_gates = 1, .saves_h = 1, .saves_extra = 1, .bypass = 1)
+    .states = 1, .recurrent = 1, .d_gates = 4, .saves_gates = 1, .saves_h = 1, .saves_intermediate = 1, .bypass = 1)
 /* clang-format on */

@@ -4,8 +4,8 @@
  * z_n being that of q 3  h_t = n + z (h_{t-1} - n) */
 INLINE void NAME(gru_reset_before_gates)(const NAME(units) * u)
 {
-    vec r = NAME(gate)(u->options, LOAD(u->gates)), z = NAME(gate)(u->options, LOAD(u->gates + u->apart)); /* 1 */
-    STORE(u->gates + u->apart, z);
+    vec r = NAME(gate)(u->options, LOAD(u->gates)), z = NAME(gate)(u->options, LOAD(u->gates + u->gate_stride)); /* 1 */
+    STORE(u->gates + u->gate_stride, z);
     STORE(u->gated, v_mul(r, LOAD(u->h_prev)));
     if (u->keep) STORE(u->gates, r);
 }
@@ -13,7 +13,7 @@ INLINE void NAME(gru_reset_before_h)(const NAME(units) * u)
 {
     vec n = NAME(activation)(u->options, LOAD(u->gates_1)); /* 2 */
     if (u->keep) STORE(u->gates_1, n);
-    NAME(store_h)(u, v_fma(LOAD(u->gates + u->apart), v_sub(LOAD(u->h_prev), n), n)); /* 3 */
+    NAME(store_h)(u, v_fma(LOAD(u->gates + u->gate_stride), v_sub(LOAD(u->h_prev), n), n)); /* 3 */
 }
 
 /* d_x stands for the gradient of the loss with respect to x; numbers as above.
@@ -22,7 +22,7 @@ INLINE void NAME(gru_reset_before_h)(const NAME(units) * u)
  *   1  d_r = d_q h_{t-1}, d_h_{t-1} += d_q r;  d_z_r = d_r r (1 - r), d_z_z = d_z z (1 - z) */
 INLINE void NAME(gru_reset_before_back_h)(const NAME(units_back) * u)
 {
-    vec z = LOAD(u->gates + u->apart), n = LOAD(u->gates_1);
+    vec z = LOAD(u->gates + u->gate_stride), n = LOAD(u->gates_1);
     vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), v_add(LOAD(u->sum), LOAD(u->d_state[0])));
     STORE(u->d_state[0], v_mul(d_h, z)); /* 3 */
     vec d_z = v_mul(d_h, v_sub(LOAD(u->h_prev), n)), d_n = v_fnma(d_h, z, d_h);

@@ -8,27 +8,29 @@
 INLINE void NAME(lstm_first)(const NAME(units) * u)
 {
     real *gates = u->gates;
-    const ptrdiff_t apart = u->apart, H = u->H;
-    vec z_i = LOAD(gates), z_f = LOAD(gates + apart), z_o = LOAD(gates + 3 * apart), c_prev = LOAD(u->state_prev[1]);
+    const ptrdiff_t gate_stride = u->gate_stride, H = u->H;
+    vec z_i = LOAD(gates), z_f = LOAD(gates + gate_stride), z_o = LOAD(gates + 3 * gate_stride),
+        c_prev = LOAD(u->state_prev[1]);
     if (u->peephole) {
         z_i = v_fma(LOAD(u->peephole), c_prev, z_i);
         z_f = v_fma(LOAD(u->peephole + H), c_prev, z_f);
     }
     vec i = NAME(gate)(u->options, z_i), f = NAME(gate)(u->options, z_f),
-        g = NAME(activation)(u->options, LOAD(gates + 2 * apart)); /* 1 */
-    vec c = v_fma(f, c_prev, v_mul(i, g));                         /* 2 */
+        g = NAME(activation)(u->options, LOAD(gates + 2 * gate_stride)); /* 1 */
+    vec c = v_fma(f, c_prev, v_mul(i, g));                               /* 2 */
     STORE(u->state[1], c);
     if (u->peephole) z_o = v_fma(LOAD(u->peephole + 2 * H), c, z_o);
-    STORE(gates + 3 * apart, NAME(gate)(u->options, z_o)); /* 3 */
+    STORE(gates + 3 * gate_stride, NAME(gate)(u->options, z_o)); /* 3 */
     if (u->keep) {
         STORE(gates, i);
-        STORE(gates + apart, f);
-        STORE(gates + 2 * apart, g);
+        STORE(gates + gate_stride, f);
+        STORE(gates + 2 * gate_stride, g);
     }
 }
 INLINE void NAME(lstm_second)(const NAME(units) * u)
 {
-    vec h = v_mul(LOAD(u->gates + 3 * u->apart), NAME(unclipped_activation)(u->options, LOAD(u->state[1]))); /* 4 */
+    vec h =
+        v_mul(LOAD(u->gates + 3 * u->gate_stride), NAME(unclipped_activation)(u->options, LOAD(u->state[1]))); /* 4 */
     NAME(store_h)(u, h);
 }
 
@@ -39,9 +41,10 @@ INLINE void NAME(lstm_second)(const NAME(units) * u)
  *   1  d_z_i = d_i i (1 - i), d_z_f = d_f f (1 - f), d_z_g = d_g (1 - g^2),  d_c_{t-1} += d_z_i p_i + d_z_f p_f */
 INLINE void NAME(lstm_back)(const NAME(units_back) * u)
 {
-    const ptrdiff_t apart = u->apart, H = u->H;
+    const ptrdiff_t gate_stride = u->gate_stride, H = u->H;
 
-    vec i = LOAD(u->gates), f = LOAD(u->gates + apart), g = LOAD(u->gates + 2 * apart), o = LOAD(u->gates + 3 * apart);
+    vec i = LOAD(u->gates), f = LOAD(u->gates + gate_stride), g = LOAD(u->gates + 2 * gate_stride),
+        o = LOAD(u->gates + 3 * gate_stride);
     vec tanh_c = NAME(unclipped_activation)(u->options, LOAD(u->state[1]));
     vec d_h = NAME(d_h)(u);
     if (u->h) STORE(u->h, v_mul(o, tanh_c));
@@ -70,7 +73,7 @@ static void NAME(lstm_recover_h)(ptrdiff_t n, ptrdiff_t H, const fastrnn_options
     for (ptrdiff_t r = 0; r < n; r++)
         for (ptrdiff_t j = 0; j < H; j += VL) {
             NAME(units) u = {.H = H, .options = options, .lanes = H - j < VL ? (int)(H - j) : VL, .h = h + r * H + j};
-            u.gates = (real *)gates + r * 4 * H + NAME(gate_column)(4, NAME(LSTM_BLOCK), H, j, &u.apart);
+            u.gates = (real *)gates + r * 4 * H + NAME(gate_column)(4, NAME(LSTM_BLOCK), H, j, &u.gate_stride);
             u.state[1] = (real *)states[1] + r * H + j;
             NAME(lstm_second)(&u);
         }

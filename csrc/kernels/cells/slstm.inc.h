@@ -1,29 +1,33 @@
 /* The sLSTM cell (Beck et al. 2024, "xLSTM", section 2.2), forward and backward. Its states are h, the cell state c,
- * the normalizer n and the stabilizer m; c and n are those of the paper times exp(-m), which cancels in c / n. 1  a =
- * log(sigmoid(z_f)) + m_{t-1}, g = tanh(z_z), o = sigmoid(z_o) 2  m_t = a if a > z_i and n_{t-1} is not 0, else z_i 3
- * i = exp(z_i - m_t), f = exp(a - m_t), or 0 if n_{t-1} is 0: the state is empty 4  c_t = f c_{t-1} + i g, n_t = f
- * n_{t-1} + i 5  h_t = o (c_t / n_t) Kept for backward: i, f, g, o and, in `extra`, sigmoid(-z_f), negative where m_t =
- * a. Until 3, the gates have a in the place of f. */
+ * the normalizer n and the stabilizer m; c and n are those of the paper times exp(-m), which cancels in c / n.
+ *   1  a = log(sigmoid(z_f)) + m_{t-1}, g = tanh(z_z), o = sigmoid(z_o)
+ *   2  m_t = a if a > z_i and n_{t-1} is not 0, else z_i
+ *   3  i = exp(z_i - m_t), f = exp(a - m_t), or 0 if n_{t-1} is 0: the state is empty
+ *   4  c_t = f c_{t-1} + i g, n_t = f n_{t-1} + i
+ *   5  h_t = o (c_t / n_t)
+ * Saved for backward: i, f, g, o and, as `intermediate`, sigmoid(-z_f), negative where m_t = a. Until 3, the gates have
+ * a in the place of f. */
 INLINE void NAME(slstm_first)(const NAME(units) * u)
 {
-    const ptrdiff_t apart = u->apart;
+    const ptrdiff_t gate_stride = u->gate_stride;
     real *gates = u->gates;
-    vec z_f = LOAD(gates + apart), e, one = v_set1(1);
+    vec z_f = LOAD(gates + gate_stride), e, one = v_set1(1);
     vec log_f = NAME(log_sigmoid_exp)(z_f, &e);
-    STORE(gates + apart, v_add(log_f, LOAD(u->state_prev[3]))); /* 1 */
-    STORE(gates + 2 * apart, NAME(tanh)(LOAD(gates + 2 * apart)));
-    STORE(gates + 3 * apart, NAME(sigmoid)(LOAD(gates + 3 * apart)));
+    STORE(gates + gate_stride, v_add(log_f, LOAD(u->state_prev[3]))); /* 1 */
+    STORE(gates + 2 * gate_stride, NAME(tanh)(LOAD(gates + 2 * gate_stride)));
+    STORE(gates + 3 * gate_stride, NAME(sigmoid)(LOAD(gates + 3 * gate_stride)));
     if (u->keep) {
         vec q = v_div(e, v_add(one, e));
-        STORE(u->extra, v_if_negative(z_f, v_sub(one, q), q));
+        STORE(u->intermediate, v_if_negative(z_f, v_sub(one, q), q));
     }
 }
 INLINE vec NAME(slstm_h)(vec o, vec c, vec n) { return v_mul(o, v_div(c, n)); } /* 5 */
 INLINE void NAME(slstm_second)(const NAME(units) * u)
 {
-    const ptrdiff_t apart = u->apart;
+    const ptrdiff_t gate_stride = u->gate_stride;
     real *gates = u->gates;
-    vec z_i = LOAD(gates), a = LOAD(gates + apart), g = LOAD(gates + 2 * apart), o = LOAD(gates + 3 * apart);
+    vec z_i = LOAD(gates), a = LOAD(gates + gate_stride), g = LOAD(gates + 2 * gate_stride),
+        o = LOAD(gates + 3 * gate_stride);
     vec n_prev = LOAD(u->state_prev[2]), zero = v_set1(0);
     /* Negative where n_prev is 0, but not for a NaN. */
     vec least = v_set1(sizeof(real) == sizeof(float) ? (real)FLT_MIN : (real)DBL_MIN);
@@ -37,22 +41,24 @@ INLINE void NAME(slstm_second)(const NAME(units) * u)
     NAME(store_h)(u, NAME(slstm_h)(o, c, n));
     if (u->keep) {
         STORE(gates, i);
-        STORE(gates + apart, f);
-        STORE(u->extra, v_copysign(LOAD(u->extra), v_if_negative(kept, v_set1(-1), v_set1(1))));
+        STORE(gates + gate_stride, f);
+        STORE(u->intermediate, v_copysign(LOAD(u->intermediate), v_if_negative(kept, v_set1(-1), v_set1(1))));
     }
 }
 
 /* d_x stands for the gradient of the loss with respect to x; numbers as above. 2 and 3 are taken together: where m_t =
- * a, f is 1, and what reaches f and m_t through it cancels; else that is so for i. 5  d_o = d_h c_t / n_t, d_c += d_h o
- * / n_t, d_n -= d_h o c_t / n_t^2 4  d_i = d_c g + d_n, d_f = d_c c_{t-1} + d_n n_{t-1}, d_g = d_c i,  d_c_{t-1} = d_c
- * f, d_n_{t-1} = d_n f 3  where m_t = a: d_z_i = d_i i, d_a = d_m - d_i i; else d_a = d_f f, d_z_i = d_m - d_f f 1
- * d_z_f = d_a sigmoid(-z_f), d_m_{t-1} = d_a, d_z_z = d_g (1 - g^2), d_z_o = d_o o (1 - o) */
+ * a, f is 1, and what reaches f and m_t through it cancels; else that is so for i.
+ *   5  d_o = d_h c_t / n_t, d_c += d_h o / n_t, d_n -= d_h o c_t / n_t^2
+ *   4  d_i = d_c g + d_n, d_f = d_c c_{t-1} + d_n n_{t-1}, d_g = d_c i,  d_c_{t-1} = d_c f, d_n_{t-1} = d_n f
+ *   3  where m_t = a: d_z_i = d_i i, d_a = d_m - d_i i; else d_a = d_f f, d_z_i = d_m - d_f f
+ *   1  d_z_f = d_a sigmoid(-z_f), d_m_{t-1} = d_a, d_z_z = d_g (1 - g^2), d_z_o = d_o o (1 - o) */
 INLINE void NAME(slstm_back)(const NAME(units_back) * u)
 {
-    const ptrdiff_t apart = u->apart, H = u->H;
+    const ptrdiff_t gate_stride = u->gate_stride, H = u->H;
     vec one = v_set1(1);
-    vec i = LOAD(u->gates), f = LOAD(u->gates + apart), g = LOAD(u->gates + 2 * apart), o = LOAD(u->gates + 3 * apart);
-    vec c = LOAD(u->state[1]), n = LOAD(u->state[2]), extra = LOAD(u->extra), d_h = NAME(d_h)(u);
+    vec i = LOAD(u->gates), f = LOAD(u->gates + gate_stride), g = LOAD(u->gates + 2 * gate_stride),
+        o = LOAD(u->gates + 3 * gate_stride);
+    vec c = LOAD(u->state[1]), n = LOAD(u->state[2]), slope = LOAD(u->intermediate), d_h = NAME(d_h)(u);
     if (u->h) STORE(u->h, NAME(slstm_h)(o, c, n));
 
     vec ratio = v_div(c, n), d_ratio = v_div(v_mul(d_h, o), n); /* 5 */
@@ -62,11 +68,11 @@ INLINE void NAME(slstm_back)(const NAME(units_back) * u)
     vec d_f = v_fma(d_c, LOAD(u->state_prev[1]), v_mul(d_n, LOAD(u->state_prev[2])));
     STORE(u->d_state[1], v_mul(d_c, f));
     STORE(u->d_state[2], v_mul(d_n, f));
-    vec kept = v_copysign(one, extra), of_i = v_mul(d_i, i), of_f = v_mul(d_f, f); /* 3 */
+    vec kept = v_copysign(one, slope), of_i = v_mul(d_i, i), of_f = v_mul(d_f, f); /* 3 */
     vec d_a = v_if_negative(kept, v_sub(d_m, of_i), of_f);
     STORE(u->d_state[3], d_a);
     STORE(u->d_gates, v_if_negative(kept, of_i, v_sub(d_m, of_f)));
-    STORE(u->d_gates + H, v_mul(d_a, v_copysign(extra, one))); /* 1 */
+    STORE(u->d_gates + H, v_mul(d_a, v_copysign(slope, one))); /* 1 */
     STORE(u->d_gates + 2 * H, v_mul(v_mul(d_c, i), v_fnma(g, g, one)));
     STORE(u->d_gates + 3 * H, d_z_o);
 }
@@ -81,9 +87,10 @@ static void NAME(slstm_recover_h)(ptrdiff_t rows, ptrdiff_t H, const fastrnn_opt
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t j = 0; j < H; j += VL) {
             const int lanes = H - j < VL ? (int)(H - j) : VL;
-            ptrdiff_t apart;
-            const real *at = gates + r * 4 * H + NAME(gate_column)(4, NAME(SLSTM_BLOCK), H, j, &apart);
-            const vec o = NAME(load_lanes)(at + 3 * apart, lanes), c = NAME(load_lanes)(states[1] + r * H + j, lanes),
+            ptrdiff_t gate_stride;
+            const real *at = gates + r * 4 * H + NAME(gate_column)(4, NAME(SLSTM_BLOCK), H, j, &gate_stride);
+            const vec o = NAME(load_lanes)(at + 3 * gate_stride, lanes),
+                      c = NAME(load_lanes)(states[1] + r * H + j, lanes),
                       n = NAME(load_lanes)(states[2] + r * H + j, lanes);
             NAME(store_lanes)(h + r * H + j, NAME(slstm_h)(o, c, n), lanes);
         }
@@ -91,5 +98,5 @@ static void NAME(slstm_recover_h)(ptrdiff_t rows, ptrdiff_t H, const fastrnn_opt
 
 /* clang-format off */
 DEFINE_CELL(slstm, 4, 0, NAME(SLSTM_BLOCK), NAME(slstm_first), NAME(slstm_second), NULL, NAME(slstm_back), NULL,
-    .states = 4, .d_gates = 4, .saves_gates = 1, .saves_extra = 1, .recover_h = NAME(slstm_recover_h))
+    .states = 4, .d_gates = 4, .saves_gates = 1, .saves_intermediate = 1, .recover_h = NAME(slstm_recover_h))
 /* clang-format on */
