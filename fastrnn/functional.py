@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._config import instruction_set
-from fastrnn._core import ALIGNMENT, Gradients, empty_states, native
-from fastrnn._engine import pool, stack
+from fastrnn._core import empty_states, native
+from fastrnn._engine import stack, stateless
 from fastrnn._engine.arguments import (
     KNOWN_WEIGHTS,
     as_state_tuple,
@@ -883,11 +883,8 @@ def forward(
     """
     call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options)
     inputs = call.inputs
-    packed = inputs.stack.pack(call.weights, False)
-    reserve = pool.aligned_bytes(inputs.stack.reserve_bytes(packed, inputs.layout))
-    state_n = empty_states(inputs.state_0)
-    output, _ = stack.forward(inputs, packed, state_n, reserve, call.dropout)
-    POOL.give_back_all([*packed, inputs.x])
+    output, state_n, reserve = stateless.forward(inputs, call.weights, call.dropout)
+    POOL.give_back(inputs.x)
     return output, tuple(inputs.layout.unsort(state_n)), reserve
 
 
@@ -964,10 +961,8 @@ def backward(
     kept = _checked_reserve(kept, sizes.reserve_bytes(packed, layout))
     d_rows = None if d_y is None else layout.pack(d_y, sizes.dtype)
     d_after = [None if d is None else native(d, sizes.dtype) for d in layout.sort(d_after)]
-    d_state_0 = empty_states(inputs.state_0)
-    d_weights = [tuple([None if w is None else np.empty(w.shape, w.dtype) for w in one]) for one in call.weights]
-    d_x = stack.backward(inputs, packed, kept, Gradients(d_rows, d_after, d_state_0, d_weights), call.dropout)
-    POOL.give_back_all([*packed, inputs.x, d_rows])
+    d_x, d_state_0, d_weights = stateless.backward(inputs, packed, call.weights, kept, d_rows, d_after, call.dropout)
+    POOL.give_back_all([inputs.x, d_rows])
     d_state = layout.unsort(d_state_0)
     d_state = tuple([over_sequences(d) if shared else d for d, shared in zip(d_state, inputs.shared)])
     names = sizes.spec.weight_names
@@ -980,8 +975,4 @@ def _checked_reserve(reserve, size):
         raise TypeError(f"reserve: expected an array of uint8, got {reserve.dtype}")
     if reserve.shape != (size,):
         raise shape_error("reserve", ("bytes",), (size,), reserve.shape, "; it belongs to a forward of other shapes")
-    if reserve.ctypes.data % ALIGNMENT or not reserve.flags.c_contiguous:
-        aligned = pool.aligned_bytes(size)
-        aligned[...] = reserve
-        return aligned
-    return reserve
+    return stateless.aligned(reserve)

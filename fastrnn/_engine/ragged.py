@@ -197,3 +197,43 @@ class Segment(Layout):
 def segments(layout, every):
     """The layout cut into segments of so many steps, the last of which may be shorter."""
     return [Segment(layout, t0, min(t0 + every, layout.steps)) for t0 in range(0, layout.steps, every)]
+
+
+class PackedRows(Layout):
+    """The layout of a batch whose arrays the caller has in packed layout, as PyTorch's PackedSequence.
+
+    Arrays (N, n) come and go without a step of padding, and the states are in the order of the layout.
+
+    Parameters
+    ----------
+    batch_sizes : ndarray of int, (T,)
+        The sequences of each step: positive, and none larger than the one before.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, batch_sizes):
+        T, B = len(batch_sizes), int(batch_sizes[0])
+        self.T, self.B, self.steps, self.first, self.resets = T, B, T, 0, None
+        self._lengths = self._padded_resets = None
+        self.offsets = np.zeros(T + 1, np.intp)
+        np.cumsum(batch_sizes, out=self.offsets[1:])
+        self.rows = int(self.offsets[-1])
+        self.shape = (self.rows,)
+        self._sorted_indices = np.arange(B)
+        ends = batch_sizes - np.append(batch_sizes[1:], 0)  # the sequences that end with each step
+        lengths = np.repeat(np.arange(T, 0, -1), ends[::-1])
+        self._sequences = PackedSequences(T, self.offsets, self._sorted_indices, lengths)
+
+    def pack(self, array, dtype):
+        return native(array, dtype)
+
+    def pad(self, rows):
+        """A copy, in memory of the caller."""
+        return rows.copy()
+
+    def sort(self, states):
+        return states
+
+    def unsort(self, states):
+        return states

@@ -1,0 +1,528 @@
+"""The kernels inside PyTorch models: `LSTM`, `GRU` and `RNN` are modules with the autograd of PyTorch.
+
+They are subclasses of their namesakes in `torch.nn`, with the same parameters, arguments and results; `replace` turns
+the recurrent modules of a model into them, and `restore` turns them back. Between PyTorch and the kernels lies the
+stateless form of `fastrnn.functional`: arrays, and one array of bytes for the backward pass.
+
+In eager mode a call is one `torch.autograd.Function`. Where PyTorch traces (torch.compile, torch.export), it is one
+operator, ``torch.ops.fastrnn.forward``, or ``torch.ops.fastrnn.infer`` if no gradient is needed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastrnn._config import instruction_set
+from fastrnn._core import Inputs, empty_states, native, padded_bytes, saved_bytes, zero_states
+from fastrnn._engine import stack as engine
+from fastrnn._engine import stateless
+from fastrnn._engine.pool import POOL
+from fastrnn._engine.ragged import Layout, PackedRows, padded
+from fastrnn._engine.spec import SPECS
+from fastrnn._engine.stack import Dropout, Stack
+
+try:
+    import torch
+    from torch.autograd import forward_ad
+    from torch.nn.utils.rnn import PackedSequence
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ImportError("fastrnn.torch needs the package torch: pip install 'fastrnn[torch]'") from error
+
+__all__ = ["GRU", "LSTM", "RNN", "Replaced", "replace", "restore"]
+
+NUMPY_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+TORCH_KERNELS = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
+PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
+
+
+# Between tensors and the engine
+
+
+class Arrangement(NamedTuple):
+    """The layers of a module, as the engine and PyTorch's own kernels need them."""
+
+    stack: Stack
+    mode: str
+    bias: bool
+    shapes: list[tuple[int, ...]]  # of the flat weights
+    per_direction: int
+
+    def grouped(self, flat):
+        """A tuple of weights for each direction of each layer, in the order of the cell's specification."""
+        n = self.per_direction
+        groups = [tuple(flat[k : k + n]) for k in range(0, len(flat), n)]
+        return groups if self.bias else [(*one[:2], None, None, *one[2:]) for one in groups]
+
+    def states_of(self, B):
+        """The shapes of the states."""
+        return [(self.stack.count, B, width) for width in self.stack.widths]
+
+
+@lru_cache(maxsize=256)
+def _arrangement(mode, input_size, hidden_size, proj_size, num_layers, bidirectional, bias, dtype):
+    """The Arrangement of a module with these attributes."""
+    spec = SPECS[mode.partition("_")[0].lower()]
+    options = dict(spec.defaults)
+    if mode == "RNN_RELU":
+        options["nonlinearity"] = "relu"
+    D, P, gates = 1 + bidirectional, proj_size or hidden_size, len(spec.gates)
+    sizes = {"I": input_size, "H": hidden_size, "P": P}
+    directions = (False, True) if bidirectional else (False,)
+    stack = Stack(spec, spec.kernel_of(options), NUMPY_DTYPES[dtype], sizes, num_layers, directions, True)
+    shapes: list[tuple[int, ...]] = []
+    for layer in range(num_layers):
+        for _ in directions:
+            shapes += [(gates * hidden_size, D * P if layer else input_size), (gates * hidden_size, P)]
+            shapes += [(gates * hidden_size,)] * 2 if bias else []
+            shapes += [(proj_size, hidden_size)] if proj_size else []
+    return Arrangement(stack, mode, bias, shapes, len(shapes) // stack.count)
+
+
+def _array(tensor, dtype):
+    """A tensor of the CPU as an array that the kernels can read, if possible its own memory."""
+    return native(tensor.numpy(force=True), dtype)
+
+
+def _layout(x, batch_sizes):
+    """The layout of x, (T, B, I), or (N, I) with batch_sizes."""
+    return padded(*x.shape[:2]) if batch_sizes is None else PackedRows(batch_sizes.numpy())
+
+
+def _inputs(arrangement, x, batch_sizes, states):
+    """The Inputs of a pass; zeros for absent states."""
+    stack, layout = arrangement.stack, _layout(x, batch_sizes)
+    dtype = stack.dtype
+    if states:
+        state_0 = [_array(state, dtype) for state in states]
+    else:
+        state_0 = zero_states(stack.count, layout.B, stack.widths, dtype)
+    return Inputs(stack, layout, _array(x, dtype), False, state_0, None, True)
+
+
+def _weights(arrangement, tensors):
+    return arrangement.grouped([_array(w, arrangement.stack.dtype) for w in tensors])
+
+
+def _forward(arrangement, x, batch_sizes, states, weights, dropout):
+    """output, state_n and reserve, as arrays."""
+    inputs = _inputs(arrangement, x, batch_sizes, states)
+    return stateless.forward(inputs, _weights(arrangement, weights), dropout)
+
+
+def _infer(arrangement, x, batch_sizes, states, packed):
+    """output and state_n, as arrays."""
+    inputs = _inputs(arrangement, x, batch_sizes, states)
+    state_n = empty_states(inputs.state_0)
+    return engine.infer(inputs, packed, state_n), state_n
+
+
+def _backward(arrangement, reserve, x, batch_sizes, states, weights, dropout, d_output, d_state_n):
+    """d_x, d_state_0 and the gradients of the flat weights, as arrays."""
+    stack, dtype = arrangement.stack, arrangement.stack.dtype
+    inputs, arrays = _inputs(arrangement, x, batch_sizes, states), _weights(arrangement, weights)
+    packed = stack.pack(arrays, True)
+    kept = stateless.aligned(reserve.numpy())[: stack.reserve_bytes(packed, inputs.layout)]
+    d_rows, *d_after = [None if d is None else _array(d, dtype) for d in (d_output, *d_state_n)]
+    d_x, d_state_0, d_weights = stateless.backward(inputs, packed, arrays, kept, d_rows, d_after, dropout)
+    return d_x, d_state_0, [d for one in d_weights for d in one if d is not None]
+
+
+# The computation of PyTorch itself, for derivatives of derivatives
+
+
+def _by_torch(arrangement, x, batch_sizes, states, weights, dropout):
+    """output and state_n, as PyTorch computes them, with the masks of this dropout."""
+    bidirectional = len(arrangement.stack.directions) == 2
+    kernel, is_lstm = TORCH_KERNELS[arrangement.mode], arrangement.mode == "LSTM"
+    rows = (x,) if batch_sizes is None else (x, batch_sizes)
+    last = () if batch_sizes is not None else (False,)
+
+    def run(rows, states, weights, num_layers):
+        given = tuple(states) if is_lstm else states[0]
+        return kernel(*rows, given, weights, arrangement.bias, num_layers, 0.0, False, bidirectional, *last)
+
+    if dropout is None:
+        return run(rows, states, list(weights), arrangement.stack.num_layers)
+    D, n, after = 1 + bidirectional, arrangement.per_direction, []
+    for layer in range(arrangement.stack.num_layers):
+        if layer:
+            rows = (rows[0] * torch.from_numpy(dropout.mask(layer, 0, rows[0])) * dropout.scale, *rows[1:])
+        one = [s[D * layer : D * (layer + 1)] for s in states]
+        output, *state_n = run(rows, one, list(weights[D * n * layer : D * n * (layer + 1)]), 1)
+        rows = (output, *rows[1:])
+        after.append(state_n)
+    return (rows[0], *[torch.cat(of_layers) for of_layers in zip(*after)])
+
+
+def _differentiable_backward(arrangement, batch_sizes, dropout, needed, tensors, states, gradients):
+    """The gradients with respect to the tensors (x, states, weights) that are needed, with a graph of their own."""
+    x, *others = tensors
+    given, weights = others[:states], others[states:]
+    if not given:
+        B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+        given = [x.new_zeros(shape) for shape in arrangement.states_of(B)]
+    results = _by_torch(arrangement, x, batch_sizes, given, weights, dropout)
+    pairs = [(result, d) for result, d in zip(results, gradients) if d is not None and result.requires_grad]
+    wanted = [tensor for tensor, need in zip(tensors, needed) if need]
+    outputs, d_outputs = zip(*pairs)
+    found = iter(torch.autograd.grad(outputs, wanted, d_outputs, create_graph=True, allow_unused=True))
+    return [next(found) if need else None for need in needed]
+
+
+# Eager mode
+
+
+class Layers(torch.autograd.Function):
+    """All layers of a module over a batch in order of time, (T, B, I), or over the rows of a PackedSequence."""
+
+    @staticmethod
+    def forward(ctx, arrangement, batch_sizes, dropout, states, x, *tensors):
+        output, state_n, reserve = _forward(
+            arrangement, x, batch_sizes, tensors[:states], tensors[states:], dropout
+        )
+        ctx.arrangement, ctx.batch_sizes, ctx.dropout, ctx.states = arrangement, batch_sizes, dropout, states
+        ctx.save_for_backward(torch.from_numpy(reserve), x, *tensors)
+        ctx.set_materialize_grads(False)
+        return (torch.from_numpy(output), *[torch.from_numpy(s) for s in state_n])
+
+    @staticmethod
+    def backward(ctx, d_output, *d_state_n):
+        reserve, *tensors = ctx.saved_tensors
+        needed, states = ctx.needs_input_grad[4:], ctx.states
+        gradients = d_output, *d_state_n
+        if all(d is None for d in gradients):
+            return (None,) * (4 + len(needed))
+        if torch.is_grad_enabled():
+            found = _differentiable_backward(
+                ctx.arrangement, ctx.batch_sizes, ctx.dropout, needed, tensors, states, gradients
+            )
+            return (None, None, None, None, *found)
+        x, others = tensors[0], tensors[1:]
+        d_x, d_state_0, d_weights = _backward(
+            ctx.arrangement, reserve, x, ctx.batch_sizes, others[:states], others[states:], ctx.dropout, d_output,
+            d_state_n,
+        )  # fmt: skip
+        found = [d_x, *d_state_0[:states], *d_weights]
+        return (None, None, None, None, *[torch.from_numpy(d) if need else None for d, need in zip(found, needed)])
+
+
+class Kept(NamedTuple):
+    """The packed weights of a module between calls."""
+
+    key: Any
+    packed: list[Any]
+
+
+def _key(tensors):
+    """What distinguishes the values of weights without reading all of them; None if nothing does.
+
+    PyTorch counts the changes of a tensor, but not those through `.data` or through an array of NumPy that shares its
+    memory. So the key has some of the elements, too.
+    """
+    if any(w.is_inference() for w in tensors):
+        return None
+    key = [instruction_set()]
+    for w in tensors:
+        flat = w.numpy(force=True).reshape(-1)
+        key += [w.data_ptr(), w._version, flat[:: max(1, flat.size // MOST_SAMPLES)].tobytes()]
+    return key
+
+
+MOST_SAMPLES = 64
+
+
+# The modules
+
+_warned: set[str] = set()
+
+
+def _warn_once(reason):
+    """Say why torch.nn computes, at the first call for this reason."""
+    if reason not in _warned:
+        _warned.add(reason)
+        warnings.warn(f"fastrnn.torch: torch.nn computes this module: {reason}", stacklevel=4)
+
+
+def _is_traced():
+    """Whether PyTorch records the operators that run."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def _reason(tensors, traced):
+    """Why the kernels cannot compute with these tensors, or None."""
+    for tensor in tensors:
+        if tensor.device.type != "cpu":
+            return f"it has tensors on {tensor.device.type}"
+        if tensor.dtype not in NUMPY_DTYPES:
+            return f"it has tensors of {tensor.dtype}"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is enabled"
+    if traced:
+        return None
+    for tensor in tensors:
+        if type(tensor) not in PLAIN_TENSORS:
+            return f"it has a {type(tensor).__name__}"
+    if torch.jit.is_tracing():
+        return "torch.jit.trace records it"
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func is active"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation is active"
+    return None
+
+
+def _valid_batch_sizes(batch_sizes, rows):
+    """Whether batch_sizes describe so many rows."""
+    sizes = batch_sizes.numpy()
+    return len(sizes) > 0 and sizes[-1] > 0 and (np.diff(sizes) <= 0).all() and int(sizes.sum()) == rows
+
+
+class Recurrent(torch.nn.RNNBase):
+    """The base of the modules: a forward that calls the kernels, or that of torch.nn."""
+
+    def forward(self, input, hx=None):
+        """Run all layers, as the namesake in torch.nn."""
+        self._update_flat_weights()
+        given = self._given(input, hx)
+        if given is None:
+            return super().forward(input, hx)
+        x, batch_sizes, states = given
+        batched = batch_sizes is not None or x.dim() == 3
+        if not batched:
+            x, states = x.unsqueeze(1), [s.unsqueeze(1) for s in states]
+        elif batch_sizes is None and self.batch_first:
+            x = x.transpose(0, 1)
+        elif batch_sizes is not None and input.sorted_indices is not None:
+            states = [s.index_select(1, input.sorted_indices) for s in states]
+        output, *state_n = self._run(x, batch_sizes, states)
+        if not batched:
+            output, state_n = output.squeeze(1), [s.squeeze(1) for s in state_n]
+        elif batch_sizes is not None:
+            output = PackedSequence(output, batch_sizes, input.sorted_indices, input.unsorted_indices)
+            if input.unsorted_indices is not None:
+                state_n = [s.index_select(1, input.unsorted_indices) for s in state_n]
+        elif self.batch_first:
+            output = output.transpose(0, 1)
+        return output, tuple(state_n) if self.mode == "LSTM" else state_n[0]
+
+    def _given(self, input, hx):
+        """x, batch_sizes and the states as a list, or None for torch.nn to compute or to refuse them."""
+        is_packed = isinstance(input, PackedSequence)
+        x, batch_sizes = (input.data, input.batch_sizes) if is_packed else (input, None)
+        if hx is None:
+            states = []
+        elif self.mode == "LSTM":
+            states = list(hx) if isinstance(hx, (tuple, list)) else [hx]
+        else:
+            states = [hx]
+        tensors, traced = [x, *states, *self._flat_weights], _is_traced()
+        if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+            return None
+        reason = _reason(tensors, traced)
+        if reason is not None:
+            if not torch.compiler.is_compiling():
+                _warn_once(reason)
+            return None
+        if any(tensor.dtype != x.dtype for tensor in tensors):
+            return None
+        arrangement = self._arrangement(x.dtype)
+        if [tuple(w.shape) for w in self._flat_weights] != arrangement.shapes:
+            return None
+        if x.dim() not in ((2,) if is_packed else (2, 3)) or x.shape[-1] != self.input_size:
+            return None
+        if not traced and x.numel() == 0:
+            return None
+        if is_packed and not traced and not _valid_batch_sizes(batch_sizes, x.shape[0]):
+            return None
+        if states and not self._fit(arrangement, x, batch_sizes, states):
+            return None
+        return x, batch_sizes, states
+
+    def _fit(self, arrangement, x, batch_sizes, states):
+        """Whether the shapes of the states are those that x needs."""
+        if batch_sizes is not None:
+            expected = arrangement.states_of(int(batch_sizes[0]))
+        elif x.dim() == 3:
+            expected = arrangement.states_of(x.shape[0 if self.batch_first else 1])
+        else:
+            expected = [(L, width) for L, _, width in arrangement.states_of(1)]
+        return len(states) == len(expected) and all(tuple(s.shape) == e for s, e in zip(states, expected))
+
+    def _arrangement(self, dtype):
+        proj_size, L, D = self.proj_size, self.num_layers, bool(self.bidirectional)
+        return _arrangement(self.mode, self.input_size, self.hidden_size, proj_size, L, D, bool(self.bias), dtype)
+
+    def _run(self, x, batch_sizes, states):
+        """output and the states after, of x in order of time."""
+        weights = self._flat_weights
+        dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
+        needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *states, *weights))
+        arrangement = self._arrangement(x.dtype)
+        noise = Dropout(dropout, int(_seed())) if dropout else None
+        if needs_grad:
+            return Layers.apply(arrangement, batch_sizes, noise, len(states), x, *states, *weights)
+        if noise is not None:
+            output, state_n, _ = _forward(arrangement, x, batch_sizes, states, weights, noise)
+        else:
+            packed = self._packed(arrangement)
+            output, state_n = _infer(arrangement, x, batch_sizes, states, packed.packed)
+            if packed.key is None:
+                POOL.give_back_all(packed.packed)
+        return [torch.from_numpy(array) for array in (output, *state_n)]
+
+    def _packed(self, arrangement):
+        """The weights packed for forward: those of the call before if they are the same; in eval mode kept for the next one."""
+        key = None if self.training else _key(self._flat_weights)
+        kept = self.__dict__.get("_kept")
+        if kept is None or key is None or kept.key != key:
+            kept = Kept(key, arrangement.stack.pack(_weights(arrangement, self._flat_weights), False))
+            if key is None:
+                self.__dict__.pop("_kept", None)
+            else:
+                self.__dict__["_kept"] = kept
+        return kept
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        state.pop("_kept", None)
+        return state
+
+
+def _seed():
+    """A seed of dropout from PyTorch's generator."""
+    return torch.randint(0, 2**63 - 1, ())
+
+
+class LSTM(Recurrent, torch.nn.LSTM):
+    """torch.nn.LSTM, computed by the kernels of fastrnn."""
+
+
+class GRU(Recurrent, torch.nn.GRU):
+    """torch.nn.GRU, computed by the kernels of fastrnn."""
+
+
+class RNN(Recurrent, torch.nn.RNN):
+    """torch.nn.RNN, computed by the kernels of fastrnn."""
+
+
+FAST = {torch.nn.LSTM: LSTM, torch.nn.GRU: GRU, torch.nn.RNN: RNN}
+ORIGINAL = {fast: original for original, fast in FAST.items()}
+
+
+class Replaced(NamedTuple):
+    """The result of `replace`.
+
+    Parameters
+    ----------
+    replaced : list of str
+        The names of the modules that are now of fastrnn.torch; "" is the model itself.
+    left : dict of str to str
+        The names of the other recurrent modules, and why they are as they were.
+    """
+
+    replaced: list[str]
+    left: dict[str, str]
+
+
+def replace(model: torch.nn.Module) -> Replaced:
+    """Turn the recurrent modules of a model into modules of fastrnn.torch, in place.
+
+    Only the class of a module changes: the module, its parameters, hooks and attributes stay the same objects, and so
+    do optimizers and the keys of its state_dict. Subclasses of torch.nn.LSTM, GRU and RNN, and modules that are not
+    on the CPU in float32 or float64, are left as they are.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        It may be a recurrent module itself.
+
+    Returns
+    -------
+    replaced : Replaced
+        The names of the modules that were replaced, and of those that were left, with the reason.
+
+    Raises
+    ------
+    TypeError
+        If `model` is no torch.nn.Module.
+
+    See Also
+    --------
+    restore
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LSTM(4, 5))
+    >>> fastrnn.torch.replace(model)
+    Replaced(replaced=['1'], left={})
+    >>> type(model[1])
+    <class 'fastrnn.torch.LSTM'>
+    """
+    replaced, left = [], {}
+    for name, module in _modules(model):
+        if not isinstance(module, torch.nn.RNNBase) or type(module) in ORIGINAL:
+            continue
+        if type(module) not in FAST:
+            left[name] = f"{type(module).__name__} is a subclass"
+            continue
+        unfit = _unfit(module)
+        if unfit is not None:
+            left[name] = unfit
+            continue
+        module.__class__ = FAST[type(module)]
+        replaced.append(name)
+    return Replaced(replaced, left)
+
+
+def restore(model: torch.nn.Module) -> list[str]:
+    """Turn the modules of fastrnn.torch in a model into their namesakes of torch.nn, in place.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        It may be a module of fastrnn.torch itself.
+
+    Returns
+    -------
+    restored : list of str
+        The names of the modules that were turned back.
+
+    Raises
+    ------
+    TypeError
+        If `model` is no torch.nn.Module.
+
+    See Also
+    --------
+    replace
+    """
+    restored = []
+    for name, module in _modules(model):
+        if type(module) in ORIGINAL:
+            module.__dict__.pop("_kept", None)
+            module.__class__ = ORIGINAL[type(module)]
+            restored.append(name)
+    return restored
+
+
+def _modules(model):
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    return list(model.named_modules())
+
+
+def _unfit(module):
+    """Why a module's parameters do not fit the kernels, or None."""
+    for parameter in module.parameters():
+        if parameter.device.type != "cpu":
+            return f"its parameters are on {parameter.device.type}"
+        if parameter.dtype not in NUMPY_DTYPES:
+            return f"its parameters are of {parameter.dtype}"
+    return None
