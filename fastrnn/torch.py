@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn._config import instruction_set
-from fastrnn._core import Inputs, empty_states, native, padded_bytes, saved_bytes, zero_states
+from fastrnn._core import Inputs, empty_states, native, zero_states
 from fastrnn._engine import stack as engine
 from fastrnn._engine import stateless
 from fastrnn._engine.pool import POOL
-from fastrnn._engine.ragged import Layout, PackedRows, padded
+from fastrnn._engine.ragged import PackedRows, padded
 from fastrnn._engine.spec import SPECS
 from fastrnn._engine.stack import Dropout, Stack
 
@@ -58,10 +58,6 @@ class Arrangement(NamedTuple):
         n = self.per_direction
         groups = [tuple(flat[k : k + n]) for k in range(0, len(flat), n)]
         return groups if self.bias else [(*one[:2], None, None, *one[2:]) for one in groups]
-
-    def states_of(self, B):
-        """The shapes of the states."""
-        return [(self.stack.count, B, width) for width in self.stack.widths]
 
 
 @lru_cache(maxsize=256)
@@ -166,7 +162,7 @@ def _differentiable_backward(arrangement, batch_sizes, dropout, needed, tensors,
     given, weights = others[:states], others[states:]
     if not given:
         B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
-        given = [x.new_zeros(shape) for shape in arrangement.states_of(B)]
+        given = [x.new_zeros(arrangement.stack.count, B, width) for width in arrangement.stack.widths]
     results = _by_torch(arrangement, x, batch_sizes, given, weights, dropout)
     pairs = [(result, d) for result, d in zip(results, gradients) if d is not None and result.requires_grad]
     wanted = [tensor for tensor, need in zip(tensors, needed) if need]
@@ -210,6 +206,167 @@ class Layers(torch.autograd.Function):
         )  # fmt: skip
         found = [d_x, *d_state_0[:states], *d_weights]
         return (None, None, None, None, *[torch.from_numpy(d) if need else None for d, need in zip(found, needed)])
+
+
+# Operators, for what traces
+
+
+ARGUMENTS = (
+    "Tensor x, Tensor? batch_sizes, Tensor[] state, Tensor[] weights, str mode, int num_layers, bool bidirectional, "
+    "float dropout, Tensor? seed"
+)
+GROUP_ROWS = 16  # the bytes of a reserve are proportional to the rows if these are a multiple of it
+
+
+def _arrangement_of(x, state, weights, mode, num_layers, bidirectional):
+    """The Arrangement of an operator's arguments, after a check of all shapes but those of x and batch_sizes."""
+    if mode not in TORCH_KERNELS:
+        raise ValueError(f"mode: expected one of {', '.join(TORCH_KERNELS)}, got {mode!r}")
+    count = num_layers * (1 + bidirectional)
+    per_direction = len(weights) // count if count > 0 else 0
+    if per_direction not in (2, 3, 4, 5) or len(weights) != per_direction * count:
+        raise ValueError(f"weights: {len(weights)} tensors are not those of {count} directions of layers")
+    gates = len(SPECS[mode.partition("_")[0].lower()].gates)
+    H, P = int(weights[0].shape[0]) // gates, int(weights[1].shape[-1])
+    proj_size = P if per_direction % 2 else 0
+    sizes = mode, int(x.shape[-1]), H, proj_size, num_layers, bidirectional, per_direction >= 4, weights[0].dtype
+    arrangement = _arrangement(*sizes)
+    found = [tuple(int(n) for n in w.shape) for w in weights]
+    if found != arrangement.shapes:
+        raise ValueError(f"weights: expected the shapes {arrangement.shapes}, got {found}")
+    if len(state) != len(arrangement.stack.widths):
+        raise ValueError(f"state: expected {len(arrangement.stack.widths)} tensors, got {len(state)}")
+    return arrangement
+
+
+def _check_batch(arrangement, x, batch_sizes, state):
+    """Refuse shapes and dtypes that the kernels would not see."""
+    if x.dim() != (3 if batch_sizes is None else 2):
+        raise ValueError(f"x: expected {3 if batch_sizes is None else 2} axes, got {x.dim()}")
+    if batch_sizes is not None and not _valid_batch_sizes(batch_sizes, x.shape[0]):
+        raise ValueError("batch_sizes: expected positive numbers that never increase and whose sum is the rows of x")
+    B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+    for tensor, width in zip(state, arrangement.stack.widths):
+        if tuple(tensor.shape) != (arrangement.stack.count, B, width):
+            expected = arrangement.stack.count, B, width
+            raise ValueError(f"state: expected {expected}, got {tuple(tensor.shape)}")
+    if any(tensor.dtype != x.dtype for tensor in state) or NUMPY_DTYPES.get(x.dtype) != arrangement.stack.dtype:
+        raise TypeError("x, state, weights: expected the same dtype, float32 or float64")
+
+
+def _checked(x, batch_sizes, state, weights, mode, num_layers, bidirectional, dropout, seed):
+    """The Arrangement and the Dropout of an operator's arguments."""
+    arrangement = _arrangement_of(x, state, weights, mode, num_layers, bidirectional)
+    _check_batch(arrangement, x, batch_sizes, state)
+    return arrangement, Dropout(dropout, int(seed)) if dropout and num_layers > 1 else None
+
+
+@lru_cache(maxsize=256)
+def _group_bytes(sizes, mode, bias, num_layers, bidirectional, dtype):
+    """The bytes of the reserve of GROUP_ROWS rows."""
+    arrangement = _arrangement(mode, *sizes, num_layers, bidirectional, bias, dtype)
+    weights = arrangement.grouped([np.zeros(shape, arrangement.stack.dtype) for shape in arrangement.shapes])
+    return arrangement.stack.reserve_bytes(arrangement.stack.pack(weights, False), padded(GROUP_ROWS, 1))
+
+
+def _reserve_bytes(arrangement, rows):
+    """The bytes of the reserve of an operator, which is a formula of the rows: symbols while PyTorch traces."""
+    stack = arrangement.stack
+    dtype = torch.float32 if stack.dtype == np.float32 else torch.float64
+    proj_size = stack.P if arrangement.per_direction % 2 else 0
+    sizes, bidirectional = (stack.I, stack.H, proj_size), len(stack.directions) == 2
+    one = _group_bytes(sizes, arrangement.mode, arrangement.bias, stack.num_layers, bidirectional, dtype)
+    return (rows + GROUP_ROWS - 1) // GROUP_ROWS * one
+
+
+def _results(arrangement, output, state_n):
+    """output, h_n and c_n as tensors, the last without elements where the cell has none."""
+    absent = [np.empty(0, arrangement.stack.dtype)] * (2 - len(state_n))
+    return [torch.from_numpy(array) for array in (output, *state_n, *absent)]
+
+
+def _operator_forward(x, batch_sizes, state, weights, *options):
+    arrangement, dropout = _checked(x, batch_sizes, state, weights, *options)
+    output, state_n, exact = _forward(arrangement, x, batch_sizes, state, weights, dropout)
+    rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
+    reserve = np.zeros(_reserve_bytes(arrangement, rows), np.uint8)
+    reserve[: exact.size] = exact
+    return (*_results(arrangement, output, state_n), torch.from_numpy(reserve))
+
+
+def _operator_infer(x, batch_sizes, state, weights, *options):
+    arrangement, dropout = _checked(x, batch_sizes, state, weights, *options)
+    if dropout is not None:
+        output, state_n, _ = _forward(arrangement, x, batch_sizes, state, weights, dropout)
+    else:
+        packed = arrangement.stack.pack(_weights(arrangement, weights), False)
+        output, state_n = _infer(arrangement, x, batch_sizes, state, packed)
+        POOL.give_back_all(packed)
+    return tuple(_results(arrangement, output, state_n))
+
+
+def _operator_backward(reserve, d_output, d_h_n, d_c_n, x, batch_sizes, state, weights, *options):
+    arrangement, dropout = _checked(x, batch_sizes, state, weights, *options)
+    d_state_n = (d_h_n, d_c_n)[: len(state)]
+    found = _backward(
+        arrangement, reserve, x, batch_sizes, state, weights, dropout, d_output, d_state_n
+    )
+    d_x, d_state_0, d_weights = found
+    return [torch.from_numpy(d) for d in (d_x, *d_state_0, *d_weights)]
+
+
+def _fake_infer(x, batch_sizes, state, weights, mode, num_layers, bidirectional, dropout, seed):
+    width = (1 + bidirectional) * state[0].shape[-1]
+    after = [torch.empty_like(s, memory_format=torch.contiguous_format) for s in state]
+    return (x.new_empty(*x.shape[:-1], width), *after, *[x.new_empty(0)] * (2 - len(state)))
+
+
+def _fake_forward(x, batch_sizes, state, weights, mode, num_layers, bidirectional, dropout, seed):
+    arrangement = _arrangement_of(x, state, weights, mode, num_layers, bidirectional)
+    rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
+    results = _fake_infer(x, batch_sizes, state, weights, mode, num_layers, bidirectional, dropout, seed)
+    return (*results, x.new_empty(_reserve_bytes(arrangement, rows), dtype=torch.uint8))
+
+
+def _fake_backward(reserve, d_output, d_h_n, d_c_n, x, batch_sizes, state, weights, *options):
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, *state, *weights)]
+
+
+def _keep_for_operator(ctx, inputs, output):
+    x, batch_sizes, state, weights, *ctx.options, seed = inputs
+    ctx.states = len(state)
+    ctx.save_for_backward(output[-1], x, batch_sizes, seed, *state, *weights)
+
+
+def _operator_gradient(ctx, d_output, d_h_n, d_c_n, d_reserve):
+    reserve, x, batch_sizes, seed, *others = ctx.saved_tensors
+    state, weights = others[: ctx.states], others[ctx.states :]
+    given = d_output, d_h_n, d_c_n if ctx.states == 2 else None
+    d_x, *found = torch.ops.fastrnn.backward(reserve, *given, x, batch_sizes, state, weights, *ctx.options, seed)
+    return (d_x, None, found[: ctx.states], found[ctx.states :], None, None, None, None, None)
+
+
+def _operator(name, function, fake, schema):
+    """Register an operator of the CPU."""
+    operator = torch.library.custom_op(
+        f"fastrnn::{name}", function, mutates_args=(), device_types="cpu", schema=schema
+    )
+    operator.register_fake(fake)
+    return operator
+
+
+_operator("infer", _operator_infer, _fake_infer, f"({ARGUMENTS}) -> (Tensor, Tensor, Tensor)")
+_operator("forward", _operator_forward, _fake_forward, f"({ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)")
+_operator(
+    "backward",
+    _operator_backward,
+    _fake_backward,
+    f"(Tensor reserve, Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, {ARGUMENTS}) -> Tensor[]",
+)
+torch.library.register_autograd("fastrnn::forward", _operator_gradient, setup_context=_keep_for_operator)
+
+
+# Packed weights between calls
 
 
 class Kept(NamedTuple):
@@ -331,28 +488,36 @@ class Recurrent(torch.nn.RNNBase):
             return None
         if any(tensor.dtype != x.dtype for tensor in tensors):
             return None
-        arrangement = self._arrangement(x.dtype)
-        if [tuple(w.shape) for w in self._flat_weights] != arrangement.shapes:
-            return None
         if x.dim() not in ((2,) if is_packed else (2, 3)) or x.shape[-1] != self.input_size:
             return None
-        if not traced and x.numel() == 0:
+        if states and not self._fit(x, batch_sizes, states):
             return None
-        if is_packed and not traced and not _valid_batch_sizes(batch_sizes, x.shape[0]):
+        if traced:
+            return x, batch_sizes, states
+        if x.numel() == 0 or is_packed and not _valid_batch_sizes(batch_sizes, x.shape[0]):
             return None
-        if states and not self._fit(arrangement, x, batch_sizes, states):
+        if [tuple(w.shape) for w in self._flat_weights] != self._arrangement(x.dtype).shapes:
             return None
         return x, batch_sizes, states
 
-    def _fit(self, arrangement, x, batch_sizes, states):
+    def _fit(self, x, batch_sizes, states):
         """Whether the shapes of the states are those that x needs."""
-        if batch_sizes is not None:
-            expected = arrangement.states_of(int(batch_sizes[0]))
-        elif x.dim() == 3:
-            expected = arrangement.states_of(x.shape[0 if self.batch_first else 1])
+        if batch_sizes is None and x.dim() == 2:
+            expected = [(L, width) for L, _, width in self._state_shapes(1)]
         else:
-            expected = [(L, width) for L, _, width in arrangement.states_of(1)]
+            expected = self._state_shapes(self._sequences(x, batch_sizes, self.batch_first))
         return len(states) == len(expected) and all(tuple(s.shape) == e for s, e in zip(states, expected))
+
+    @staticmethod
+    def _sequences(x, batch_sizes, batch_first):
+        """The number of sequences of x, which has three axes or batch_sizes."""
+        return x.shape[0 if batch_first else 1] if batch_sizes is None else int(batch_sizes[0])
+
+    def _state_shapes(self, B):
+        """The shapes of the states of so many sequences."""
+        L = self.num_layers * (2 if self.bidirectional else 1)
+        shapes = [(L, B, self.proj_size or self.hidden_size)]
+        return [*shapes, (L, B, self.hidden_size)] if self.mode == "LSTM" else shapes
 
     def _arrangement(self, dtype):
         proj_size, L, D = self.proj_size, self.num_layers, bool(self.bidirectional)
@@ -363,6 +528,8 @@ class Recurrent(torch.nn.RNNBase):
         weights = self._flat_weights
         dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
         needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *states, *weights))
+        if _is_traced():
+            return self._run_operator(x, batch_sizes, states, dropout, needs_grad)
         arrangement = self._arrangement(x.dtype)
         noise = Dropout(dropout, int(_seed())) if dropout else None
         if needs_grad:
@@ -375,6 +542,15 @@ class Recurrent(torch.nn.RNNBase):
             if packed.key is None:
                 POOL.give_back_all(packed.packed)
         return [torch.from_numpy(array) for array in (output, *state_n)]
+
+    def _run_operator(self, x, batch_sizes, states, dropout, needs_grad):
+        """`_run` by an operator, which PyTorch records."""
+        if not states:
+            states = [x.new_zeros(shape) for shape in self._state_shapes(self._sequences(x, batch_sizes, False))]
+        operator = torch.ops.fastrnn.forward if needs_grad else torch.ops.fastrnn.infer
+        sizes = self.mode, self.num_layers, bool(self.bidirectional), dropout
+        results = operator(x, batch_sizes, states, self._flat_weights, *sizes, _seed() if dropout else None)
+        return results[: 1 + len(states)]
 
     def _packed(self, arrangement):
         """The weights packed for forward: those of the call before if they are the same; in eval mode kept for the next one."""
