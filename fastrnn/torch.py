@@ -445,8 +445,8 @@ class Recurrent(torch.nn.RNNBase):
 
     def forward(self, input, hx=None):
         """Run all layers, as the namesake in torch.nn."""
-        self._update_flat_weights()
-        given = self._given(input, hx)
+        weights = [getattr(self, name, None) for name in self._flat_weights_names]
+        given = self._given(input, hx, weights)
         if given is None:
             return super().forward(input, hx)
         x, batch_sizes, states = given
@@ -457,7 +457,7 @@ class Recurrent(torch.nn.RNNBase):
             x = x.transpose(0, 1)
         elif batch_sizes is not None and input.sorted_indices is not None:
             states = [s.index_select(1, input.sorted_indices) for s in states]
-        output, *state_n = self._run(x, batch_sizes, states)
+        output, *state_n = self._run(x, batch_sizes, states, weights)
         if not batched:
             output, state_n = output.squeeze(1), [s.squeeze(1) for s in state_n]
         elif batch_sizes is not None:
@@ -468,7 +468,7 @@ class Recurrent(torch.nn.RNNBase):
             output = output.transpose(0, 1)
         return output, tuple(state_n) if self.mode == "LSTM" else state_n[0]
 
-    def _given(self, input, hx):
+    def _given(self, input, hx, weights):
         """x, batch_sizes and the states as a list, or None for torch.nn to compute or to refuse them."""
         is_packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if is_packed else (input, None)
@@ -478,7 +478,7 @@ class Recurrent(torch.nn.RNNBase):
             states = list(hx) if isinstance(hx, (tuple, list)) else [hx]
         else:
             states = [hx]
-        tensors, traced = [x, *states, *self._flat_weights], _is_traced()
+        tensors, traced = [x, *states, *weights], _is_traced()
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
             return None
         reason = _reason(tensors, traced)
@@ -496,7 +496,7 @@ class Recurrent(torch.nn.RNNBase):
             return x, batch_sizes, states
         if x.numel() == 0 or is_packed and not _valid_batch_sizes(batch_sizes, x.shape[0]):
             return None
-        if [tuple(w.shape) for w in self._flat_weights] != self._arrangement(x.dtype).shapes:
+        if [tuple(w.shape) for w in weights] != self._arrangement(x.dtype).shapes:
             return None
         return x, batch_sizes, states
 
@@ -523,13 +523,12 @@ class Recurrent(torch.nn.RNNBase):
         proj_size, L, D = self.proj_size, self.num_layers, bool(self.bidirectional)
         return _arrangement(self.mode, self.input_size, self.hidden_size, proj_size, L, D, bool(self.bias), dtype)
 
-    def _run(self, x, batch_sizes, states):
+    def _run(self, x, batch_sizes, states, weights):
         """output and the states after, of x in order of time."""
-        weights = self._flat_weights
         dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
         needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *states, *weights))
         if _is_traced():
-            return self._run_operator(x, batch_sizes, states, dropout, needs_grad)
+            return self._run_operator(x, batch_sizes, states, weights, dropout, needs_grad)
         arrangement = self._arrangement(x.dtype)
         noise = Dropout(dropout, int(_seed())) if dropout else None
         if needs_grad:
@@ -537,27 +536,27 @@ class Recurrent(torch.nn.RNNBase):
         if noise is not None:
             output, state_n, _ = _forward(arrangement, x, batch_sizes, states, weights, noise)
         else:
-            packed = self._packed(arrangement)
+            packed = self._packed(arrangement, weights)
             output, state_n = _infer(arrangement, x, batch_sizes, states, packed.packed)
             if packed.key is None:
                 POOL.give_back_all(packed.packed)
         return [torch.from_numpy(array) for array in (output, *state_n)]
 
-    def _run_operator(self, x, batch_sizes, states, dropout, needs_grad):
+    def _run_operator(self, x, batch_sizes, states, weights, dropout, needs_grad):
         """`_run` by an operator, which PyTorch records."""
         if not states:
             states = [x.new_zeros(shape) for shape in self._state_shapes(self._sequences(x, batch_sizes, False))]
         operator = torch.ops.fastrnn.forward if needs_grad else torch.ops.fastrnn.infer
         sizes = self.mode, self.num_layers, bool(self.bidirectional), dropout
-        results = operator(x, batch_sizes, states, self._flat_weights, *sizes, _seed() if dropout else None)
+        results = operator(x, batch_sizes, states, weights, *sizes, _seed() if dropout else None)
         return results[: 1 + len(states)]
 
-    def _packed(self, arrangement):
+    def _packed(self, arrangement, weights):
         """The weights packed for forward: those of the call before if they are the same; in eval mode kept for the next one."""
-        key = None if self.training else _key(self._flat_weights)
+        key = None if self.training else _key(weights)
         kept = self.__dict__.get("_kept")
         if kept is None or key is None or kept.key != key:
-            kept = Kept(key, arrangement.stack.pack(_weights(arrangement, self._flat_weights), False))
+            kept = Kept(key, arrangement.stack.pack(_weights(arrangement, weights), False))
             if key is None:
                 self.__dict__.pop("_kept", None)
             else:
