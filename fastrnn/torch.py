@@ -11,8 +11,9 @@ operator, ``torch.ops.fastrnn.forward``, or ``torch.ops.fastrnn.infer`` if no gr
 from __future__ import annotations
 
 import warnings
+import weakref
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Arrangement(NamedTuple):
     stack: Stack
     mode: str
     bias: bool
-    shapes: list[tuple[int, ...]]  # of the flat weights
+    shapes: tuple[tuple[int, ...], ...]  # of the flat weights
     per_direction: int
 
     def grouped(self, flat):
@@ -77,7 +78,7 @@ def _arrangement(mode, input_size, hidden_size, proj_size, num_layers, bidirecti
             shapes += [(gates * hidden_size, D * P if layer else input_size), (gates * hidden_size, P)]
             shapes += [(gates * hidden_size,)] * 2 if bias else []
             shapes += [(proj_size, hidden_size)] if proj_size else []
-    return Arrangement(stack, mode, bias, shapes, len(shapes) // stack.count)
+    return Arrangement(stack, mode, bias, tuple(shapes), len(shapes) // stack.count)
 
 
 def _array(tensor, dtype):
@@ -158,8 +159,9 @@ def _by_torch(arrangement, x, batch_sizes, states, weights, dropout):
 
 def _differentiable_backward(arrangement, batch_sizes, dropout, needed, tensors, states, gradients):
     """The gradients with respect to the tensors (x, states, weights) that are needed, with a graph of their own."""
-    x, *others = tensors
-    given, weights = others[:states], others[states:]
+    # Views: a tensor that is given twice has two gradients.
+    tensors = [tensor.view_as(tensor) for tensor in tensors]
+    x, given, weights = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
     if not given:
         B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
         given = [x.new_zeros(arrangement.stack.count, B, width) for width in arrangement.stack.widths]
@@ -179,9 +181,7 @@ class Layers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, arrangement, batch_sizes, dropout, states, x, *tensors):
-        output, state_n, reserve = _forward(
-            arrangement, x, batch_sizes, tensors[:states], tensors[states:], dropout
-        )
+        output, state_n, reserve = _forward(arrangement, x, batch_sizes, tensors[:states], tensors[states:], dropout)
         ctx.arrangement, ctx.batch_sizes, ctx.dropout, ctx.states = arrangement, batch_sizes, dropout, states
         ctx.save_for_backward(torch.from_numpy(reserve), x, *tensors)
         ctx.set_materialize_grads(False)
@@ -231,7 +231,7 @@ def _arrangement_of(x, state, weights, mode, num_layers, bidirectional):
     proj_size = P if per_direction % 2 else 0
     sizes = mode, int(x.shape[-1]), H, proj_size, num_layers, bidirectional, per_direction >= 4, weights[0].dtype
     arrangement = _arrangement(*sizes)
-    found = [tuple(int(n) for n in w.shape) for w in weights]
+    found = tuple([tuple([int(n) for n in w.shape]) for w in weights])
     if found != arrangement.shapes:
         raise ValueError(f"weights: expected the shapes {arrangement.shapes}, got {found}")
     if len(state) != len(arrangement.stack.widths):
@@ -262,21 +262,21 @@ def _checked(x, batch_sizes, state, weights, mode, num_layers, bidirectional, dr
 
 
 @lru_cache(maxsize=256)
-def _group_bytes(sizes, mode, bias, num_layers, bidirectional, dtype):
+def _group_bytes(arrangement):
     """The bytes of the reserve of GROUP_ROWS rows."""
-    arrangement = _arrangement(mode, *sizes, num_layers, bidirectional, bias, dtype)
-    weights = arrangement.grouped([np.zeros(shape, arrangement.stack.dtype) for shape in arrangement.shapes])
-    return arrangement.stack.reserve_bytes(arrangement.stack.pack(weights, False), padded(GROUP_ROWS, 1))
+    stack = arrangement.stack
+    weights = arrangement.grouped([np.zeros(shape, stack.dtype) for shape in arrangement.shapes])
+    return stack.reserve_bytes(stack.pack(weights, False), padded(GROUP_ROWS, 1))
 
 
 def _reserve_bytes(arrangement, rows):
-    """The bytes of the reserve of an operator, which is a formula of the rows: symbols while PyTorch traces."""
-    stack = arrangement.stack
-    dtype = torch.float32 if stack.dtype == np.float32 else torch.float64
-    proj_size = stack.P if arrangement.per_direction % 2 else 0
-    sizes, bidirectional = (stack.I, stack.H, proj_size), len(stack.directions) == 2
-    one = _group_bytes(sizes, arrangement.mode, arrangement.bias, stack.num_layers, bidirectional, dtype)
-    return (rows + GROUP_ROWS - 1) // GROUP_ROWS * one
+    """The bytes of the reserve of an operator: a formula of the rows, which may be a symbol."""
+    return (rows + GROUP_ROWS - 1) // GROUP_ROWS * _group_bytes(arrangement)
+
+
+def _rows(x, batch_sizes):
+    """The rows of x: its time steps of all sequences."""
+    return x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
 
 
 def _results(arrangement, output, state_n):
@@ -288,8 +288,7 @@ def _results(arrangement, output, state_n):
 def _operator_forward(x, batch_sizes, state, weights, *options):
     arrangement, dropout = _checked(x, batch_sizes, state, weights, *options)
     output, state_n, exact = _forward(arrangement, x, batch_sizes, state, weights, dropout)
-    rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
-    reserve = np.zeros(_reserve_bytes(arrangement, rows), np.uint8)
+    reserve = np.zeros(_reserve_bytes(arrangement, _rows(x, batch_sizes)), np.uint8)
     reserve[: exact.size] = exact
     return (*_results(arrangement, output, state_n), torch.from_numpy(reserve))
 
@@ -308,9 +307,7 @@ def _operator_infer(x, batch_sizes, state, weights, *options):
 def _operator_backward(reserve, d_output, d_h_n, d_c_n, x, batch_sizes, state, weights, *options):
     arrangement, dropout = _checked(x, batch_sizes, state, weights, *options)
     d_state_n = (d_h_n, d_c_n)[: len(state)]
-    found = _backward(
-        arrangement, reserve, x, batch_sizes, state, weights, dropout, d_output, d_state_n
-    )
+    found = _backward(arrangement, reserve, x, batch_sizes, state, weights, dropout, d_output, d_state_n)
     d_x, d_state_0, d_weights = found
     return [torch.from_numpy(d) for d in (d_x, *d_state_0, *d_weights)]
 
@@ -323,9 +320,8 @@ def _fake_infer(x, batch_sizes, state, weights, mode, num_layers, bidirectional,
 
 def _fake_forward(x, batch_sizes, state, weights, mode, num_layers, bidirectional, dropout, seed):
     arrangement = _arrangement_of(x, state, weights, mode, num_layers, bidirectional)
-    rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
     results = _fake_infer(x, batch_sizes, state, weights, mode, num_layers, bidirectional, dropout, seed)
-    return (*results, x.new_empty(_reserve_bytes(arrangement, rows), dtype=torch.uint8))
+    return (*results, x.new_empty(_reserve_bytes(arrangement, _rows(x, batch_sizes)), dtype=torch.uint8))
 
 
 def _fake_backward(reserve, d_output, d_h_n, d_c_n, x, batch_sizes, state, weights, *options):
@@ -348,9 +344,7 @@ def _operator_gradient(ctx, d_output, d_h_n, d_c_n, d_reserve):
 
 def _operator(name, function, fake, schema):
     """Register an operator of the CPU."""
-    operator = torch.library.custom_op(
-        f"fastrnn::{name}", function, mutates_args=(), device_types="cpu", schema=schema
-    )
+    operator = torch.library.custom_op(f"fastrnn::{name}", function, mutates_args=(), device_types="cpu", schema=schema)
     operator.register_fake(fake)
     return operator
 
@@ -369,29 +363,40 @@ torch.library.register_autograd("fastrnn::forward", _operator_gradient, setup_co
 # Packed weights between calls
 
 
-class Kept(NamedTuple):
-    """The packed weights of a module between calls."""
-
-    key: Any
-    packed: list[Any]
+MOST_SAMPLES = 64  # at least so many elements of each weight are compared
 
 
-def _key(tensors):
-    """What distinguishes the values of weights without reading all of them; None if nothing does.
+class Kept:
+    """The packed weights of a module between calls, and what these weights are.
 
-    PyTorch counts the changes of a tensor, but not those through `.data` or through an array of NumPy that shares its
-    memory. So the key has some of the elements, too.
+    PyTorch counts the changes of a parameter, but not those through `.data` or through an array of NumPy that shares
+    its memory: therefore some of the elements are compared, too.
     """
-    if any(w.is_inference() for w in tensors):
-        return None
-    key = [instruction_set()]
-    for w in tensors:
-        flat = w.numpy(force=True).reshape(-1)
-        key += [w.data_ptr(), w._version, flat[:: max(1, flat.size // MOST_SAMPLES)].tobytes()]
-    return key
 
+    __slots__ = ("packed", "weights", "values")
 
-MOST_SAMPLES = 64
+    def __init__(self, packed, weights):
+        self.packed = packed
+        self.weights = [weakref.ref(w) for w in weights]
+        self.values = self.fingerprint(weights)
+
+    def is_of(self, weights):
+        """Whether the module still has these weights with these values."""
+        same = all(known() is w for known, w in zip(self.weights, weights))
+        return same and self.values == self.fingerprint(weights)
+
+    @staticmethod
+    def fingerprint(weights):
+        found = [instruction_set()]
+        for w in weights:
+            flat = w.numpy(force=True).reshape(-1)
+            found += [w.data_ptr(), w._version, flat[:: max(1, flat.size // MOST_SAMPLES)].tobytes()]
+        return found
+
+    @staticmethod
+    def possible(weights):
+        """Whether changes of all weights are counted; those that a parametrization computes are new in each call."""
+        return all(type(w) is torch.nn.Parameter and not w.is_inference() for w in weights)
 
 
 # The modules
@@ -403,7 +408,7 @@ def _warn_once(reason):
     """Say why torch.nn computes, at the first call for this reason."""
     if reason not in _warned:
         _warned.add(reason)
-        warnings.warn(f"fastrnn.torch: torch.nn computes this module: {reason}", stacklevel=4)
+        warnings.warn(f"fastrnn.torch: torch.nn computes this module: {reason}", stacklevel=6)
 
 
 def _is_traced():
@@ -412,14 +417,12 @@ def _is_traced():
 
 
 def _reason(tensors, traced):
-    """Why the kernels cannot compute with these tensors, or None."""
+    """Why the kernels cannot compute with these tensors of one dtype, or None."""
     for tensor in tensors:
-        if tensor.device.type != "cpu":
+        if not tensor.is_cpu:
             return f"it has tensors on {tensor.device.type}"
-        if tensor.dtype not in NUMPY_DTYPES:
-            return f"it has tensors of {tensor.dtype}"
-    if torch.is_autocast_enabled("cpu"):
-        return "autocast is enabled"
+    if tensors[0].dtype not in NUMPY_DTYPES:
+        return f"it has tensors of {tensors[0].dtype}"
     if traced:
         return None
     for tensor in tensors:
@@ -481,12 +484,13 @@ class Recurrent(torch.nn.RNNBase):
         tensors, traced = [x, *states, *weights], _is_traced()
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
             return None
-        reason = _reason(tensors, traced)
+        autocast = torch.is_autocast_enabled("cpu")
+        if not autocast and any(tensor.dtype != x.dtype for tensor in tensors):
+            return None
+        reason = "autocast is enabled" if autocast else _reason(tensors, traced)
         if reason is not None:
             if not torch.compiler.is_compiling():
                 _warn_once(reason)
-            return None
-        if any(tensor.dtype != x.dtype for tensor in tensors):
             return None
         if x.dim() not in ((2,) if is_packed else (2, 3)) or x.shape[-1] != self.input_size:
             return None
@@ -496,7 +500,7 @@ class Recurrent(torch.nn.RNNBase):
             return x, batch_sizes, states
         if x.numel() == 0 or is_packed and not _valid_batch_sizes(batch_sizes, x.shape[0]):
             return None
-        if [tuple(w.shape) for w in weights] != self._arrangement(x.dtype).shapes:
+        if tuple([w.shape for w in weights]) != self._arrangement(x.dtype).shapes:
             return None
         return x, batch_sizes, states
 
@@ -536,10 +540,10 @@ class Recurrent(torch.nn.RNNBase):
         if noise is not None:
             output, state_n, _ = _forward(arrangement, x, batch_sizes, states, weights, noise)
         else:
-            packed = self._packed(arrangement, weights)
-            output, state_n = _infer(arrangement, x, batch_sizes, states, packed.packed)
-            if packed.key is None:
-                POOL.give_back_all(packed.packed)
+            packed, is_kept = self._packed(arrangement, weights)
+            output, state_n = _infer(arrangement, x, batch_sizes, states, packed)
+            if not is_kept:
+                POOL.give_back_all(packed)
         return [torch.from_numpy(array) for array in (output, *state_n)]
 
     def _run_operator(self, x, batch_sizes, states, weights, dropout, needs_grad):
@@ -552,16 +556,24 @@ class Recurrent(torch.nn.RNNBase):
         return results[: 1 + len(states)]
 
     def _packed(self, arrangement, weights):
-        """The weights packed for forward: those of the call before if they are the same; in eval mode kept for the next one."""
-        key = None if self.training else _key(weights)
-        kept = self.__dict__.get("_kept")
-        if kept is None or key is None or kept.key != key:
-            kept = Kept(key, arrangement.stack.pack(_weights(arrangement, weights), False))
-            if key is None:
-                self.__dict__.pop("_kept", None)
-            else:
-                self.__dict__["_kept"] = kept
-        return kept
+        """The weights packed for forward, and whether they are kept: in eval mode, while they are the same."""
+        kept = None if self.training else self.__dict__.get("_kept")
+        if kept is not None and kept.is_of(weights):
+            return kept.packed, True
+        packed = arrangement.stack.pack(_weights(arrangement, weights), False)
+        if self.training or not Kept.possible(weights):
+            return packed, False
+        self.__dict__["_kept"] = Kept(packed, weights)
+        return packed, True
+
+    def _forget(self):
+        """Drop the packed weights."""
+        self.__dict__.pop("_kept", None)
+
+    def train(self, mode=True):
+        """Set training mode, or eval mode, in which packed weights are kept between calls without gradients."""
+        self._forget()
+        return super().train(mode)
 
     def __getstate__(self):
         state = super().__getstate__()
@@ -571,7 +583,7 @@ class Recurrent(torch.nn.RNNBase):
 
 def _seed():
     """A seed of dropout from PyTorch's generator."""
-    return torch.randint(0, 2**63 - 1, ())
+    return torch.randint(0, 2**63 - 1, (), device="cpu")
 
 
 class LSTM(Recurrent, torch.nn.LSTM):
@@ -681,7 +693,7 @@ def restore(model: torch.nn.Module) -> list[str]:
     restored = []
     for name, module in _modules(model):
         if type(module) in ORIGINAL:
-            module.__dict__.pop("_kept", None)
+            module._forget()
             module.__class__ = ORIGINAL[type(module)]
             restored.append(name)
     return restored

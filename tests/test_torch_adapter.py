@@ -1,0 +1,703 @@
+"""fastrnn.torch: the results, gradients and errors of torch.nn, in every way in which PyTorch runs a module."""
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.utils.checkpoint import checkpoint
+
+import fastrnn.torch as fast
+from fastrnn import _config
+from fastrnn._engine.ragged import padded
+
+NAMES = ["LSTM", "GRU", "RNN"]
+I, H = 3, 4
+# Exceptions and warnings of other code than ours, which PyTorch's own tests have, too.
+quiet_jit = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def _seeded(monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(fast, "_warned", set())
+
+
+def pair(name, *args, dtype=torch.float64, **options):
+    """A module of torch.nn and one of fastrnn.torch with the same weights."""
+    original = getattr(torch.nn, name)(*(args or (I, H)), dtype=dtype, **options)
+    module = getattr(fast, name)(*(args or (I, H)), dtype=dtype, **options)
+    module.load_state_dict(original.state_dict())
+    return original, module
+
+
+def tensors_of(results):
+    """The tensors of a module's results, however they are nested."""
+    if isinstance(results, PackedSequence):
+        return [results.data]
+    return [results] if isinstance(results, torch.Tensor) else [t for one in results for t in tensors_of(one)]
+
+
+def loss_of(results):
+    """A sum of the results with different weights."""
+    generator = torch.Generator().manual_seed(5)
+    return sum((t * torch.randn(t.shape, dtype=t.dtype, generator=generator)).sum() for t in tensors_of(results))
+
+
+def random(*shape, dtype=torch.float64):
+    return torch.randn(*shape, dtype=dtype)
+
+
+def same(found, expected, bound=1e-10):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other, rtol=0, atol=bound)
+
+
+# Results and gradients
+
+
+@st.composite
+def configurations(draw):
+    name = draw(st.sampled_from(NAMES))
+    options = {
+        "num_layers": draw(st.integers(1, 3)),
+        "bias": draw(st.booleans()),
+        "batch_first": draw(st.booleans()),
+        "bidirectional": draw(st.booleans()),
+    }
+    if name == "LSTM":
+        options["proj_size"] = draw(st.sampled_from([0, 2]))
+    if name == "RNN":
+        options["nonlinearity"] = draw(st.sampled_from(["tanh", "relu"]))
+    return name, options
+
+
+def batch(kind, batch_first, T, lengths):
+    """An input of that kind, and the tensors in it that need gradients."""
+    B = len(lengths)
+    if kind == "packed":
+        sequences = [random(n, I).requires_grad_() for n in lengths]
+        return pack_sequence(sequences, enforce_sorted=False), sequences
+    x = random(T, I) if kind == "unbatched" else random(B, T, I) if batch_first else random(T, B, I)
+    if kind == "strided":
+        x = torch.randn(*x.shape[:-1], 2 * I, dtype=x.dtype)
+    x.requires_grad_()
+    return x if kind != "strided" else x[..., ::2], [x]
+
+
+def initial(module, kind, B):
+    shapes = module._state_shapes(B)
+    state = [random(L, width) if kind == "unbatched" else random(L, B, width) for L, B, width in shapes]
+    return [s.requires_grad_() for s in state]
+
+
+@given(configuration=configurations(), data=st.data())
+@settings(max_examples=200)
+def test_equals_torch_nn(configuration, data):
+    name, options = configuration
+    torch.manual_seed(data.draw(st.integers(0, 1000)))
+    original, module = pair(name, **options)
+    kind = data.draw(st.sampled_from(["padded", "strided", "packed", "unbatched"]))
+    T, lengths = data.draw(st.integers(1, 6)), data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    x, leaves = batch(kind, options["batch_first"], T, lengths)
+    state = None
+    if data.draw(st.booleans()):
+        leaves += (state := initial(module, kind, len(lengths)))
+        state = tuple(state) if name == "LSTM" else state[0]
+    for one, other in zip(module.parameters(), original.parameters()):
+        needed = data.draw(st.booleans())
+        one.requires_grad_(needed), other.requires_grad_(needed)
+    expected, found = original(x, state), module(x, state)
+    same(tensors_of(found), tensors_of(expected))
+    if kind == "packed":
+        assert all(a is b for a, b in zip(found[0][1:], x[1:]))
+    wanted = [[*leaves, *[p for p in m.parameters() if p.requires_grad]] for m in (module, original)]
+    results = (torch.autograd.grad(loss_of(r), w) for r, w in zip((found, expected), wanted))
+    same(*results)
+    with torch.inference_mode():
+        assert all(torch.equal(a, b) for a, b in zip(tensors_of(module.eval()(x, state)), tensors_of(found)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float32(name):
+    original, module = pair(name, 40, 70, num_layers=2, dtype=torch.float32)
+    x = random(20, 5, 40, dtype=torch.float32).requires_grad_()
+    gradients = [torch.autograd.grad(loss_of(m(x)), [x, *m.parameters()]) for m in (module, original)]
+    same(tensors_of(module(x)), tensors_of(original(x)), 1e-5)
+    for found, expected in zip(*gradients):
+        assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+CASES = [
+    ("LSTM", {"num_layers": 2, "proj_size": 2, "dropout": 0.4}),
+    ("GRU", {"num_layers": 3, "bidirectional": True, "dropout": 0.5}),
+    ("RNN", {"num_layers": 2, "bias": False}),
+]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("name, options", CASES)
+def test_gradcheck(name, options, packed):
+    module = getattr(fast, name)(I, H, dtype=torch.float64, **options)
+    sizes = torch.tensor([2, 1, 1])
+
+    def run(x, *others):
+        torch.manual_seed(3)  # of dropout
+        return tuple(tensors_of(module(PackedSequence(x, sizes) if packed else x)))
+
+    x = random(4, I) if packed else random(3, 2, I)
+    arguments = x.requires_grad_(), *module.parameters()
+    assert torch.autograd.gradcheck(run, arguments)
+    assert torch.autograd.gradgradcheck(run, arguments[:3])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_second_derivatives_with_tied_weights(name):
+    original, module = pair(name, H, H, num_layers=2)
+    x = random(3, 2, H).requires_grad_()
+
+    def second(m):
+        m.weight_hh_l1 = m.weight_hh_l0
+        (d_x, d_weight) = torch.autograd.grad(loss_of(m(x)), [x, m.weight_hh_l0], create_graph=True)
+        return torch.autograd.grad((d_x**2).sum() + (d_weight**3).sum(), [x, *m.parameters()])
+
+    same(second(module), second(original))
+
+
+@pytest.mark.parametrize("results", ["output", "state"])
+def test_a_gradient_of_some_results(results):
+    original, module = pair("LSTM", bidirectional=True)
+    x = random(5, 2, I).requires_grad_()
+    pick = (lambda r: r[0][1:3]) if results == "output" else (lambda r: r[1][1])
+    same(*[torch.autograd.grad(loss_of(pick(m(x))), [x, *m.parameters()]) for m in (module, original)])
+
+
+def outcome(function):
+    """The results, or the type and the message of the exception."""
+    try:
+        return [t.tolist() for t in tensors_of(function())]
+    except Exception as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "x, state",
+    [
+        (torch.zeros(0, 2, I), None),
+        (torch.zeros(2, 0, I), None),
+        (torch.zeros(2, 2, I + 1), None),
+        (torch.zeros(I), None),
+        (torch.zeros(2, 2, 2, I), None),
+        (torch.zeros(2, 2, I, dtype=torch.float64), None),
+        (torch.zeros(2, 2, I, dtype=torch.int64), None),
+        (torch.zeros(2, 2, I), (1, 3, H)),
+        (torch.zeros(2, 2, I), (2, H)),
+        (torch.zeros(2, 2, I), (1, 2, H + 1)),
+        (torch.zeros(2, I), (1, 1, H)),
+        (PackedSequence(torch.zeros(3, I), torch.tensor([2, 1])), (1, 1, H)),
+    ],
+)
+def test_empty_and_wrong_arguments_are_those_of_torch_nn(name, x, state):
+    original, module = pair(name, dtype=torch.float32)
+    if state is not None:
+        state = (torch.zeros(state),) * 2 if name == "LSTM" else torch.zeros(state)
+    assert outcome(lambda: module(x, state)) == outcome(lambda: original(x, state))
+
+
+@pytest.mark.parametrize("sizes", [[1, 2], [2, 2], [2, 0, 1], [3, 1]])
+def test_wrong_batch_sizes_never_reach_a_kernel(sizes, monkeypatch):
+    module = fast.GRU(I, H)
+    monkeypatch.setattr(fast, "_inputs", None)
+    monkeypatch.setattr(torch.nn.GRU, "forward", lambda *args: "torch.nn")
+    assert module(PackedSequence(torch.zeros(3, I), torch.tensor(sizes))) == "torch.nn"
+
+
+def test_an_input_that_changes_before_backward():
+    module = fast.LSTM(I, H)
+    x = torch.zeros(3, 2, I)
+    output, _ = module(x)
+    x += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout(name):
+    original, module = pair(name, num_layers=2, dropout=0.5)
+    x = random(5, 2, I)
+
+    def run():
+        return tensors_of(module(x))[0]
+
+    torch.manual_seed(1)
+    first, second = run(), run()
+    torch.manual_seed(1)
+    assert torch.equal(run(), first) and not torch.equal(first, second)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        assert torch.equal(run(), first)
+    original.dropout = module.dropout = 1.0
+    same(tensors_of(module(x)), tensors_of(original(x)))
+    same(tensors_of(module.eval()(x)), tensors_of(original.eval()(x)))
+
+
+def test_how_much_dropout_keeps():
+    module = fast.RNN(1, 1000, num_layers=2, nonlinearity="relu", dropout=0.3, bias=False)
+    for name, weight in module.named_parameters():
+        torch.nn.init.eye_(weight) if name == "weight_ih_l1" else torch.nn.init.zeros_(weight)
+    module.weight_ih_l0.data += 1
+    output, _ = module(torch.ones(1, 50, 1))
+    assert torch.equal(output.unique(), torch.tensor([0, 1 / (1 - 0.3)]))
+    assert abs((output > 0).double().mean() - 0.7) < 0.01
+
+
+# In a model
+
+
+class Tagger(torch.nn.Module):
+    def __init__(self, name="LSTM", **options):
+        super().__init__()
+        self.rnn = getattr(torch.nn, name)(I, H, dtype=torch.float64, **options)
+        self.head = torch.nn.Linear(H * (1 + self.rnn.bidirectional), 2, dtype=torch.float64)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+class Mine(torch.nn.LSTM):
+    pass
+
+
+def test_replace_and_restore():
+    model = torch.nn.ModuleDict(
+        {"a": Tagger(), "b": torch.nn.ModuleList([torch.nn.GRU(I, H), torch.nn.RNN(I, H), Mine(I, H)])}
+    )
+    model["same"], model["half"], model["meta"] = (
+        model["b"][0],
+        torch.nn.GRU(I, H).half(),
+        torch.nn.GRU(I, H).to("meta"),
+    )
+    model["cell"] = torch.nn.LSTMCell(I, H)
+    modules, parameters, keys = list(model.modules()), list(model.parameters()), list(model.state_dict())
+    replaced, left = fast.replace(model)
+    assert replaced == ["a.rnn", "b.0", "b.1"]
+    assert left == {
+        "b.2": "Mine is a subclass",
+        "half": "its parameters are of torch.float16",
+        "meta": "its parameters are on meta",
+    }
+    assert [type(m) for m in (model["a"].rnn, *model["b"])] == [fast.LSTM, fast.GRU, fast.RNN, Mine]
+    assert all(a is b for a, b in zip(model.modules(), modules, strict=True))
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert list(model.state_dict()) == keys and fast.replace(model).replaced == []
+    assert repr(model["b"][0]) == "GRU(3, 4)"
+    assert fast.restore(model) == replaced and fast.restore(model) == []
+    assert type(model["a"].rnn) is torch.nn.LSTM and type(model["b"][2]) is Mine
+    alone = torch.nn.LSTM(I, H)
+    assert fast.replace(alone) == ([""], {}) and type(alone) is fast.LSTM
+
+
+@pytest.mark.parametrize("function", [fast.replace, fast.restore])
+def test_replace_of_no_module(function):
+    with pytest.raises(TypeError, match="^model: expected a torch.nn.Module, got list"):
+        function([torch.nn.LSTM(I, H)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_goes_on_after_replace(name):
+    x, losses, calls = random(5, 2, I), {}, []
+    for replaced in (False, True):
+        torch.manual_seed(1)
+        model = Tagger(name)
+        model.rnn.register_forward_hook(lambda module, *_: calls.append(type(module)))
+        model.rnn.weight_hh_l0.register_hook(lambda d: 2 * d)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        losses[replaced] = []
+        for step in range(6):
+            if replaced and step == 2:
+                fast.replace(model)
+            if replaced and step == 4:
+                fast.restore(model)
+            optimizer.zero_grad()
+            loss = loss_of(model(x))
+            loss.backward()
+            optimizer.step()
+            losses[replaced].append(loss.item())
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-9)
+    original, fast_class = getattr(torch.nn, name), getattr(fast, name)
+    assert calls == [original] * 8 + [fast_class] * 2 + [original] * 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_and_pickles(name):
+    model, x = Tagger(name), random(5, 2, I)
+    fast.replace(model)
+    model.eval()
+    with torch.no_grad():
+        expected = model(x)
+        assert "_kept" in model.rnn.__dict__
+        file = io.BytesIO()
+        torch.save(model, file)
+        file.seek(0)
+        for one in (
+            copy.deepcopy(model),
+            pickle.loads(pickle.dumps(model)),
+            torch.load(file, weights_only=False),
+        ):
+            assert type(one.rnn) is getattr(fast, name) and "_kept" not in one.rnn.__dict__
+            assert torch.equal(one(x), expected)
+            one.rnn.weight_hh_l0.zero_()
+            assert not torch.equal(one(x), expected)
+        assert torch.equal(model(x), expected)
+
+
+def test_weights_of_others():
+    original, module = pair("LSTM")
+    x = random(3, 2, I)
+    others = {name: 2 * w.detach() for name, w in module.named_parameters()}
+    same(*[tensors_of(torch.func.functional_call(m, others, (x,))) for m in (module, original)])
+    same(tensors_of(module(x)), tensors_of(original(x)))
+    torch.nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
+    torch.nn.utils.parametrizations.weight_norm(original, "weight_hh_l0")
+    for m in (module, original):
+        m.eval().parametrizations.weight_hh_l0.original0.data *= 2
+    with torch.no_grad():
+        same(tensors_of(module(x)), tensors_of(original(x)))
+    assert "_kept" not in module.__dict__
+
+
+# Packed weights between calls
+
+
+def scale(module):
+    with torch.no_grad():
+        module.weight_ih_l0.mul_(2)
+
+
+def through_data(module):
+    module.weight_ih_l0.data.mul_(2)
+
+
+def through_numpy(module):
+    module.weight_ih_l0.detach().numpy()[...] *= 2
+
+
+def other_parameter(module):
+    module.weight_ih_l0 = torch.nn.Parameter(2 * module.weight_ih_l0.detach())
+
+
+def other_data(module):
+    module.weight_ih_l0.data = 2 * module.weight_ih_l0.data
+
+
+def loaded(module):
+    module.load_state_dict({name: 2 * w for name, w in module.state_dict().items()})
+
+
+@pytest.mark.parametrize("change", [scale, through_data, through_numpy, other_parameter, other_data, loaded])
+def test_kept_weights_are_those_of_the_module(change):
+    original, module = pair("LSTM", 10, 50)
+    x = random(3, 2, 10)
+    module.eval()
+    with torch.no_grad():
+        module(x)
+        kept = module._kept
+        module(x)
+        assert module._kept is kept
+        change(module), change(original)
+        same(tensors_of(module(x)), tensors_of(original(x)))
+        assert module._kept is not kept
+    module.train()
+    with torch.no_grad():
+        module(x)
+    assert "_kept" not in module.__dict__
+
+
+def test_kept_weights_and_instruction_sets():
+    module = fast.GRU(I, H).eval()
+    with torch.no_grad():
+        for name in _config.runnable():
+            with _config.using(name):
+                output, _ = module(torch.ones(3, 2, I))
+                kept = module._kept
+                assert torch.equal(module(torch.ones(3, 2, I))[0], output) and module._kept is kept
+        assert kept.values[0] == name
+
+
+def test_inference_mode_parameters_are_not_kept():
+    with torch.inference_mode():
+        module = fast.GRU(I, H).eval()
+        before = module(torch.ones(3, 2, I))[0]
+        module.weight_ih_l0[5, 1] += 1
+        assert not torch.equal(module(torch.ones(3, 2, I))[0], before)
+    assert "_kept" not in module.__dict__
+
+
+# What torch.nn computes
+
+
+class Tensor(torch.Tensor):
+    pass
+
+
+def in_bfloat16(name, x):
+    module = getattr(fast, name)(I, H, dtype=torch.bfloat16)
+    return module, lambda m: m(x.bfloat16())
+
+
+def on_meta(name, x):
+    return getattr(fast, name)(I, H, device="meta"), lambda m: [t.shape for t in tensors_of(m(x.to("meta")))]
+
+
+def with_autocast(name, x):
+    def run(m):
+        with torch.autocast("cpu", torch.bfloat16):
+            return m(x)
+
+    return getattr(fast, name)(I, H), run
+
+
+def with_a_subclass(name, x):
+    return getattr(fast, name)(I, H), lambda m: m(x.as_subclass(Tensor))
+
+
+def traced(name, x):
+    return getattr(fast, name)(I, H), lambda m: torch.jit.trace(m, x, check_trace=False)(2 * x)
+
+
+def with_func(name, x):
+    return getattr(fast, name)(I, H), lambda m: torch.func.grad(lambda x: m(x)[0].sum())(x)
+
+
+def with_forward_mode(name, x):
+    from torch.autograd import forward_ad
+
+    def run(m):
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(m(forward_ad.make_dual(x, torch.ones_like(x)))[0]).tangent
+
+    return getattr(fast, name)(I, H), run
+
+
+@quiet_jit
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "case, reason",
+    [
+        (in_bfloat16, "it has tensors of torch.bfloat16"),
+        (on_meta, "it has tensors on meta"),
+        (with_autocast, "autocast is enabled"),
+        (with_a_subclass, "it has a Tensor"),
+        (traced, "torch.jit.trace records it"),
+        (with_func, "a transform of torch.func is active"),
+        (with_forward_mode, "forward-mode differentiation is active"),
+    ],
+)
+def test_torch_nn_computes_with_one_warning(name, case, reason):
+    module, run = case(name, torch.randn(3, 2, I))
+    with pytest.warns(UserWarning, match=f"^fastrnn.torch: torch.nn computes this module: {reason}$") as caught:
+        found = run(module)
+    assert caught[0].filename == __file__ or case in (traced, with_func)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert str(run(module)) == str(found)
+    fast.restore(module)
+    assert str(run(module)) == str(found)
+
+
+# Where PyTorch runs the module otherwise
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("name, options", CASES)
+def test_checkpoint(name, options, use_reentrant):
+    module, x = getattr(fast, name)(I, H, **options), torch.randn(5, 2, I).requires_grad_()
+
+    def gradients(run):
+        torch.manual_seed(2)
+        return torch.autograd.grad(loss_of(run()), [x, *module.parameters()], allow_unused=True)
+
+    def run_all(x):
+        return tensors_of(module(x))[0]
+
+    module.zero_grad()
+    expected = gradients(lambda: run_all(x))
+    if use_reentrant:  # which has backward alone
+        torch.manual_seed(2)
+        loss_of(checkpoint(run_all, x, use_reentrant=True)).backward()
+        found = [x.grad, *[p.grad for p in module.parameters()]]
+    else:
+        found = gradients(lambda: checkpoint(run_all, x, use_reentrant=False))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_saved_tensors_pass_through_hooks():
+    module, x = fast.LSTM(I, H), torch.randn(5, 2, I).requires_grad_()
+    expected = torch.autograd.grad(loss_of(module(x)), [x, *module.parameters()])
+    packed = []
+
+    def pack(tensor):
+        packed.append(tensor)
+        return tensor.clone().tolist(), tensor.dtype
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: torch.tensor(kept[0], dtype=kept[1])):
+        results = module(x)
+    found = torch.autograd.grad(loss_of(results), [x, *module.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+    assert sum(t.dtype == torch.uint8 for t in packed) == 1
+
+
+def operator_arguments(name, options, packed, dtype=torch.float64):
+    module = getattr(fast, name)(I, H, dtype=dtype, **{**options, "dropout": 0.0})
+    x, sizes = random(5, 2, I, dtype=dtype), None
+    if packed:
+        x, sizes = random(6, I, dtype=dtype), torch.tensor([2, 2, 1, 1])
+    state = [random(*shape, dtype=dtype).requires_grad_() for shape in module._state_shapes(2)]
+    dropout = options.get("dropout", 0.0)
+    weights = list(module.parameters())
+    seed = torch.tensor(7) if dropout else None
+    rest = module.mode, module.num_layers, module.bidirectional, dropout, seed
+    return (x.requires_grad_(), sizes, state, weights, *rest)
+
+
+def detached(arguments):
+    def of(a):
+        return [of(b) for b in a] if isinstance(a, list) else a.detach() if isinstance(a, torch.Tensor) else a
+
+    return tuple(of(a) for a in arguments)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("name, options", CASES)
+def test_opcheck(name, options, packed):
+    arguments = operator_arguments(name, options, packed)
+    operators = torch.ops.fastrnn
+    torch.library.opcheck(operators.forward.default, arguments)
+    torch.library.opcheck(operators.infer.default, detached(arguments))
+    output, h_n, c_n, reserve = operators.forward(*detached(arguments))
+    gradients = torch.ones_like(output), None, torch.ones_like(c_n) if name == "LSTM" else None
+    torch.library.opcheck(operators.backward.default, (reserve, *gradients, *detached(arguments)))
+
+
+@pytest.mark.parametrize("name, options", CASES)
+def test_operators_have_the_bits_of_eager_mode(name, options):
+    x, sizes, state, weights, *rest = operator_arguments(name, {**options, "dropout": 0.0}, False)
+    module = getattr(fast, name)(I, H, dtype=x.dtype, **{**options, "dropout": 0.0})
+    module.load_state_dict(dict(zip(module.state_dict(), weights)))
+    expected = module(x, tuple(state) if name == "LSTM" else state[0])
+    found = torch.ops.fastrnn.forward(x, sizes, state, weights, *rest)[: 1 + len(state)]
+    assert all(torch.equal(a, b) for a, b in zip(found, tensors_of(expected), strict=True))
+    wanted = torch.autograd.grad(loss_of(expected), [x, *state, *module.parameters()])
+    gradients = torch.autograd.grad(loss_of(found), [x, *state, *weights])
+    assert all(torch.equal(a, b) for a, b in zip(gradients, wanted))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("mode", fast.TORCH_KERNELS)
+def test_the_bytes_of_an_operator_are_enough(mode, dtype):
+    for H, proj_size, L, bidirectional in [(1, 0, 1, False), (17, 0, 2, True), (33, 3, 3, False), (16, 5, 2, True)]:
+        proj_size = proj_size if mode == "LSTM" else 0
+        arrangement = fast._arrangement(mode, 3, H, proj_size, L, bidirectional, True, dtype)
+        stack = arrangement.stack
+        weights = arrangement.grouped([np.zeros(shape, stack.dtype) for shape in arrangement.shapes])
+        packed = stack.pack(weights, False)
+        for rows in [*range(70), 1000, 12345]:
+            exact, bound = stack.reserve_bytes(packed, padded(rows, 1)), fast._reserve_bytes(arrangement, rows)
+            assert exact <= bound and (rows % fast.GROUP_ROWS or exact == bound)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({0: torch.zeros(5, I)}, "x: expected 3 axes"),
+        ({1: torch.tensor([3, 2])}, "x: expected 2 axes"),
+        ({0: torch.zeros(5, I), 1: torch.tensor([2, 4])}, "batch_sizes: expected positive numbers"),
+        ({0: torch.zeros(5, 3, I)}, "state: expected"),
+        ({0: torch.zeros(5, 2, I, dtype=torch.float64)}, "x, state, weights: expected the same dtype"),
+        ({0: torch.zeros(5, 2, I + 1)}, "weights: expected the shapes"),
+        ({2: []}, "state: expected 1 tensors, got 0"),
+        ({3: []}, "weights: 0 tensors are not those"),
+        ({4: "CELL"}, "mode: expected one of LSTM, GRU"),
+        ({5: 2}, "weights: 4 tensors are not those of 2|weights: expected the shapes"),
+    ],
+)
+def test_operators_refuse(change, message):
+    arguments = detached(operator_arguments("GRU", {}, False, torch.float32))
+    arguments = [change.get(k, argument) for k, argument in enumerate(arguments)]
+    with pytest.raises((TypeError, ValueError), match="^" + message):
+        torch.ops.fastrnn.infer(*arguments)
+
+
+@pytest.fixture
+def dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compile_without_graph_breaks(name, dynamo):
+    bidirectional = name == "GRU"
+    model = Tagger(name, num_layers=2, bidirectional=bidirectional, batch_first=True, dropout=0.5).eval()
+    fast.replace(model)
+    with torch._dynamo.config.patch(allow_rnn=True):
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        for B, T in ((2, 5), (3, 4), (4, 7)):
+            x = random(B, T, I).requires_grad_()
+            found, expected = compiled(x), model(x)
+            assert torch.equal(found, expected)
+            gradients = [torch.autograd.grad(loss_of(y), [x, *model.parameters()]) for y in (found, expected)]
+            same(*gradients, bound=1e-12)
+        with torch.no_grad():
+            assert torch.equal(compiled(x), model(x))
+        model.train()
+        assert not torch.equal(compiled(x), compiled(x))
+
+
+def test_compile_with_graph_breaks(dynamo):
+    model, x = Tagger(), random(5, 2, I).requires_grad_()
+    fast.replace(model)
+    compiled = torch.compile(model, backend="aot_eager")
+    results = [torch.autograd.grad(loss_of(run(x)), [x, *model.parameters()]) for run in (compiled, model)]
+    same(*results, bound=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_export(name):
+    model = Tagger(name, num_layers=2, batch_first=True).eval()
+    fast.replace(model)
+    axes = {"x": {0: torch.export.Dim("B"), 1: torch.export.Dim("T")}}
+    for with_grad, operator in ((True, "forward"), (False, "infer")):
+        with torch.set_grad_enabled(with_grad):
+            program = torch.export.export(model, (random(2, 5, I),), dynamic_shapes=axes)
+        assert f"torch.ops.fastrnn.{operator}.default" in program.graph_module.code
+        file = io.BytesIO()
+        torch.export.save(program, file)
+        file.seek(0)
+        program = torch.export.load(file)
+        for B, T in ((3, 9), (6, 2)):
+            x = random(B, T, I)
+            same([program.module()(x)], [model(x)], 1e-12)
+
+
+def test_without_torch():
+    code = "import sys; sys.modules['torch'] = None; import fastrnn.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr.rstrip().endswith(
+        "ImportError: fastrnn.torch needs the package torch: pip install 'fastrnn[torch]'"
+    )
