@@ -28,6 +28,8 @@ from fastrnn._engine.stack import Dropout, Stack
 
 try:
     import torch
+    from torch._C._dynamo.eval_frame import get_eval_frame_callback
+    from torch._compile import _disable_dynamo
     from torch.autograd import forward_ad
     from torch.nn.utils.rnn import PackedSequence
 except ModuleNotFoundError as error:
@@ -443,14 +445,27 @@ def _valid_batch_sizes(batch_sizes, rows):
     return len(sizes) > 0 and sizes[-1] > 0 and (np.diff(sizes) <= 0).all() and int(sizes.sum()) == rows
 
 
+@_disable_dynamo  # torch.compiler.disable, which imports Dynamo only when it is called
+def _outside_of_graphs(module, input, hx):
+    """The forward of a module in eager mode, between two graphs of torch.compile."""
+    return module.forward(input, hx)
+
+
 class Recurrent(torch.nn.RNNBase):
     """The base of the modules: a forward that calls the kernels, or that of torch.nn."""
 
     def forward(self, input, hx=None):
         """Run all layers, as the namesake in torch.nn."""
+        if torch.compiler.is_dynamo_compiling():
+            if isinstance(input, PackedSequence):
+                return _outside_of_graphs(self, input, hx)  # the number of its sequences is a value of a tensor
+        elif get_eval_frame_callback() is not None:  # Dynamo refuses this module and would trace what it calls
+            return _outside_of_graphs(self, input, hx)
         weights = [getattr(self, name, None) for name in self._flat_weights_names]
         given = self._given(input, hx, weights)
         if given is None:
+            if torch.compiler.is_dynamo_compiling():
+                return _outside_of_graphs(self, input, hx)
             return super().forward(input, hx)
         x, batch_sizes, states = given
         batched = batch_sizes is not None or x.dim() == 3

@@ -670,12 +670,43 @@ def test_compile_without_graph_breaks(name, dynamo):
         assert not torch.equal(compiled(x), compiled(x))
 
 
-def test_compile_with_graph_breaks(dynamo):
-    model, x = Tagger(), random(5, 2, I).requires_grad_()
-    fast.replace(model)
-    compiled = torch.compile(model, backend="aot_eager")
-    results = [torch.autograd.grad(loss_of(run(x)), [x, *model.parameters()]) for run in (compiled, model)]
-    same(*results, bound=1e-12)
+# Of Dynamo, which looks at the .grad of the results between two graphs.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("allow_rnn", [False, True])
+def test_compile_with_graph_breaks(allow_rnn, packed, dynamo, monkeypatch):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = fast.GRU(I, H)
+
+        def forward(self, x):
+            return tensors_of(self.rnn(x))[0].relu()
+
+    model = Model()
+    sequences = [random(n, I, dtype=torch.float32) for n in (4, 2)]
+    x = pack_sequence(sequences) if packed else sequences[0][:, None]
+    expected = torch.autograd.grad(loss_of(model(x)), list(model.parameters()))
+    forward, callers = fast._forward, []
+
+    def noted(*arguments):
+        callers.append(sys._getframe(1).f_code.co_qualname)
+        return forward(*arguments)
+
+    monkeypatch.setattr(fast, "_forward", noted)
+    with torch._dynamo.config.patch(allow_rnn=allow_rnn):
+        compiled = torch.compile(model, backend="aot_eager")
+        found = torch.autograd.grad(loss_of(compiled(x)), list(model.parameters()))
+    same(found, expected, 0)
+    assert callers == ["_operator_forward" if allow_rnn and not packed else "Layers.forward"]
+
+
+def test_compile_of_what_torch_nn_computes(dynamo):
+    original, module = pair("GRU", dtype=torch.bfloat16)
+    x = torch.ones(5, 2, I, dtype=torch.bfloat16)
+    with torch._dynamo.config.patch(allow_rnn=True), pytest.warns(UserWarning, match="tensors of torch.bfloat16"):
+        found = torch.compile(module, backend="aot_eager")(x)
+    same(tensors_of(found), tensors_of(original(x)), 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -694,6 +725,11 @@ def test_export(name):
         for B, T in ((3, 9), (6, 2)):
             x = random(B, T, I)
             same([program.module()(x)], [model(x)], 1e-12)
+
+
+def test_import_leaves_dynamo_alone():
+    code = "import sys, torch, fastrnn.torch; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
 def test_without_torch():
