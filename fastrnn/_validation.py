@@ -30,6 +30,7 @@ Array = NDArray[Any]
 State = tuple[ArrayLike | None, ArrayLike | None] | list[ArrayLike | None]
 FourStates = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None] | list[ArrayLike | None]
 Nonlinearity = Literal["tanh", "relu"]
+RNNNonlinearity = Literal["tanh", "relu", "sigmoid"]
 RecurrentActivation = Literal["sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"]
 
 FLOAT32 = np.dtype(np.float32)

@@ -24,6 +24,7 @@ from fastrnn._core import Kernel
 from fastrnn._validation import choice, flag, float_dtype, probability, shape_error, size
 
 NONLINEARITIES = ("tanh", "relu")
+RNN_NONLINEARITIES = ("tanh", "relu", "sigmoid")
 ACTIVATION_OPTIONS = ("recurrent_activation", "activation", "clip")
 RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
 
@@ -102,7 +103,7 @@ OPTIONS = {
         Option("input_size", size),
         Option("hidden_size", size),
         Option("num_layers", size, 1),
-        Option("nonlinearity", partial(choice, options=NONLINEARITIES), "tanh", choices=NONLINEARITIES),
+        Option("nonlinearity", partial(choice, options=RNN_NONLINEARITIES), "tanh", choices=RNN_NONLINEARITIES),
         Option("reset_after", flag, True, since=2, choices=(True, False)),
         Option("recurrent_activation", _recurrent_activation, "sigmoid", since=2, choices=RECURRENT_ACTIVATIONS),
         Option("activation", partial(choice, options=NONLINEARITIES), "tanh", since=2, choices=NONLINEARITIES),
