@@ -287,7 +287,7 @@ def _forget_bias(spec: CellSpec, layout: str | None, given: float | None) -> flo
     if given is None:
         return 1.0 if layout == "tf1" and spec.name == "lstm" else 0.0
     is_number = isinstance(given, numbers.Real) and not isinstance(given, (bool, np.bool_))
-    if not is_number or not abs(given) <= sys.float_info.max:  # type: ignore[operator]  # mypy knows no order of Real
+    if not is_number or not abs(given) <= sys.float_info.max:
         raise TypeError(f"forget_bias: expected a finite number, got {_short(given)}")
     if given and spec.name != "lstm":
         raise ValueError("forget_bias: only an LSTM has a forget gate")
