@@ -870,7 +870,9 @@ def _layers_by_names(group, owner):
     layers: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for path in parents:
         found = _direction_of(path)
-        layers.setdefault(path if found is None else path[: found[0]], []).append(path)
+        # Before the name of a direction stands that of its Bidirectional; without one it is a layer of a model.
+        is_direction = found is not None and found[0] > 0
+        layers.setdefault(path[: found[0]] if is_direction else path, []).append(path)
     for key, paths in layers.items():
         if len(paths) == 2:
             paths = _forward_first(paths)

@@ -460,6 +460,21 @@ def test_weights_alone_of_other_shapes(tmp_path):
     refused("reset_after: the weights of a GRU without bias do not show it", *weights_of("GRU", use_bias=False))
 
 
+def test_layers_of_an_inner_model_that_are_called_forward_and_backward(tmp_path):
+    """Two layers, of which the names in weights alone begin as those of the directions of a Bidirectional."""
+    arrays = {name: weights_of("LSTM", seed) for seed, name in enumerate(("forward_lstm", "backward_lstm"))}
+    inner = {}
+    for name, weights in arrays.items():
+        inner |= named(weights, f"{name}/lstm_cell/")
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        write_weights(file, {"inner": inner})
+    with pytest.raises(ValueError, match="there is more than one recurrent layer"):
+        fastrnn.from_keras(tmp_path / "weights.h5", **SAID)
+    for name, weights in arrays.items():
+        ours = fastrnn.from_keras(tmp_path / "weights.h5", name, **SAID)
+        assert repr(ours) == "LSTM(5, 4, batch_first=True)" and ours.params == of_keras("LSTM", weights).params
+
+
 def test_go_backwards_of_weights_alone(tmp_path):
     weights = weights_of("LSTM")
     with h5py.File(tmp_path / "weights.h5", "w") as file:
