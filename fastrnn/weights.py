@@ -124,7 +124,8 @@ def from_weights(
     ========= ============================================================================= =======================
 
     The reset gate of a GRU comes after the recurrent product (`reset_after=True`) by default. It comes before in
-    layout "tf1", in "onnx", whose default is linear_before_reset=0, and in "keras" with a bias of one axis.
+    layout "tf1", in "onnx", whose default is linear_before_reset=0, in "keras" with a bias of one axis, and with `fused`,
+    because a product of [x_t, r * h_(t-1)] has it before.
 
     Examples
     --------
@@ -164,7 +165,7 @@ def from_weights(
             label = "arrays" if position is None else f"arrays[{position}]"
             named, variant = _named(one, candidates, label)
             if spec.name == "gru":
-                options["reset_after"] = _reset_after(layout, named, options.get("reset_after"))
+                options["reset_after"] = _reset_after(layout, fused, named, options.get("reset_after"))
             ends = {name: f"{label}[{name!r}]" for name in named}
             of_directions = variant.directions(spec, named, ends)
             found += of_directions
@@ -362,7 +363,7 @@ def _floats(name: str, value: Any) -> Array:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _reset_after(layout: str | None, named: Mapping[str, Array], given: bool | None) -> bool:
+def _reset_after(layout: str | None, fused: str | None, named: Mapping[str, Array], given: bool | None) -> bool:
     """Whether the reset gate comes after the product, from the option and from what the layout shows."""
     shown = None
     if layout == "keras" and "bias" in named:
@@ -374,7 +375,7 @@ def _reset_after(layout: str | None, named: Mapping[str, Array], given: bool | N
     if given is None:
         if layout == "keras" and shown is None:
             raise ValueError("reset_after: a GRU of Keras without bias does not show it; give it")
-        return layout != "onnx" if shown is None else shown
+        return layout != "onnx" and fused is None if shown is None else shown
     if shown is not None and flag("reset_after", given) != shown:
         raise ValueError(f"reset_after: {given} does not agree with the arrays, in which it is {shown}")
     return given
