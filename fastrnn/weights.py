@@ -124,8 +124,8 @@ def from_weights(
     ========= ============================================================================= =======================
 
     The reset gate of a GRU comes after the recurrent product (`reset_after=True`) by default. It comes before in
-    layout "tf1", in "onnx", whose default is linear_before_reset=0, in "keras" with a bias of one axis, and with `fused`,
-    because a product of [x_t, r * h_(t-1)] has it before.
+    layout "tf1", in "onnx", whose default is linear_before_reset=0, in "keras" with a bias of one axis, and with
+    `fused`, because a product of [x_t, r * h_(t-1)] has it before.
 
     Examples
     --------
@@ -303,7 +303,7 @@ def _from_buffer(spec, buffer, options):
     if missing:
         raise ValueError(f"{', '.join(missing)}: needed to divide the buffer of cuDNN")
     if spec.name == "gru":
-        options["reset_after"] = _reset_after("cudnn", {}, options.get("reset_after"))
+        options["reset_after"] = _reset_after("cudnn", None, {}, options.get("reset_after"))
     if options.get("proj_size"):
         raise ValueError("proj_size: a buffer of cuDNN with projections is not supported")
     I, H, L = (size(name, options.get(name, 1)) for name in ("input_size", "hidden_size", "num_layers"))

@@ -227,6 +227,22 @@ def test_tf1_lstm(projected, forget_bias, rng):
     check(layer, expected, x)
 
 
+def test_a_fused_gru_has_its_reset_gate_before_the_product(rng):
+    """As in Olah's text: the candidate sees [r * h, x], and z weighs the new state."""
+    W, b = drawn(rng, 3 * H, H + I), drawn(rng, 3 * H)
+
+    def step(x_t, h):
+        hx = np.concatenate([h, x_t], axis=1)
+        r, z = (sigmoid(hx @ W[k * H : k * H + H].T + b[k * H : k * H + H]) for k in range(2))
+        new = np.tanh(np.concatenate([r * h, x_t], axis=1) @ W[2 * H :].T + b[2 * H :])
+        return ((1 - z) * h + z * new,)
+
+    x = drawn(rng, T, B, I)
+    layer = fastrnn.from_weights("gru", [W, b], gates="rzh", fused="hx", update_gate="new")
+    assert not layer.reset_after
+    check(layer, unrolled(step, x, *zeros(1)), x)
+
+
 def test_tf1_gru(rng):
     arrays = {
         "gates_kernel": drawn(rng, I + H, 2 * H),
