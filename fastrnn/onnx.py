@@ -139,6 +139,8 @@ def from_onnx(model: Any, node: str | Sequence[str] | None = None, *, with_argum
             raise TypeError(f"node: expected a name or a sequence of names, got {node!r}")
         if not node:
             raise ValueError("node: is empty")
+        if len(node) > MOST_LAYERS:
+            raise ValueError(f"node: {len(node)} names, where a stack has at most {MOST_LAYERS} layers")
     parsed = read_model(model)
     return named_file(parsed.name, lambda: Reader(parsed).layer(node, with_arguments))
 
@@ -219,11 +221,13 @@ class Reader:
         if found:
             outputs = [next(filter(None, one.node.output), "") for one in found]
             paths = listed([one.path for one in found])
-            raise ValueError(f"node: {name!r} names {len(found)} nodes: {paths}, with the outputs {listed(outputs)}")
+            raise ValueError(
+                f"node: {short(name)} names {len(found)} nodes: {paths}, with the outputs {listed(outputs)}"
+            )
         for path, description in self.model.others.items():
             if name == path or name == path.rpartition("/")[2]:
                 raise ValueError(f"node {name!r}: {description} is not supported, but LSTM, GRU and RNN of ai.onnx")
-        raise ValueError(f"node: no recurrent node or output is called {name!r}; there are: {self._names()}")
+        raise ValueError(f"node: no recurrent node or output is called {short(name)}; there are: {self._names()}")
 
     def _names(self):
         return (listed([one.path for one in self.model.recurrent]) or "none") + self._and_others()

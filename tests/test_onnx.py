@@ -605,6 +605,13 @@ def test_arguments(tmp_path):
         fastrnn.from_onnx(tmp_path / "none")
     with pytest.raises(ValueError, match="not a file$"):
         fastrnn.from_onnx(tmp_path)
+    with pytest.raises(ValueError, match="^node: 1000000 names"):
+        fastrnn.from_onnx(b"", ["LSTM_0"] * 10**6)
+    fastrnn.to_onnx(fastrnn.RNN(2, 3), tmp_path / "rnn.onnx")
+    with pytest.raises(ValueError, match=r"called 'x+\.\.\.x+'; there are: 'RNN_0'$"):
+        fastrnn.from_onnx(tmp_path / "rnn.onnx", "x" * 10**6)
+    with pytest.raises(ValueError, match="^model: has a null character"):
+        fastrnn.from_onnx("a\0b")
     with pytest.raises(ValueError, match="^model: is empty"):
         fastrnn.from_onnx("")
     with pytest.raises(ValueError, match="^model: damaged, or not an ONNX model: it has no graph"):

@@ -90,7 +90,10 @@ def _clip(name, value):
         return None
     if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected None or a positive number, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # of an int
+        number = math.inf
     if not 0 < number < math.inf:
         raise ValueError(f"{name}: expected None or a positive finite number, got {value!r}")
     return number
