@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._engine.spec import NONLINEARITIES, OPTIONS
+from fastrnn._engine.spec import NONLINEARITIES, OPTIONS, RNN_NONLINEARITIES
 from fastrnn._hdf5 import SIGNATURE, File, Weight, attribute, child, dataset_in, has_names, names_in
 from fastrnn._validation import choice, flag
 from fastrnn.layers import GRU, LSTM, RNN
@@ -172,7 +172,7 @@ def from_keras(
     if recurrent_activation is not None:
         OPTIONS["recurrent_activation"].check("recurrent_activation", recurrent_activation)
     if activation is not None:
-        choice("activation", activation, NONLINEARITIES)
+        choice("activation", activation, RNN_NONLINEARITIES)
     if layer is not None and not isinstance(layer, str):
         raise TypeError(f"layer: expected the name of one layer, got {_short(layer)}")
     if not isinstance(source, (str, bytes, os.PathLike)):
@@ -482,7 +482,7 @@ def _settings(class_name, config, version, said):
         kind=kind,
         units=units,
         use_bias=_flag("use_bias", config.get("use_bias")),
-        activation=_activation(config.get("activation")),
+        activation=_activation(config.get("activation"), kind),
         recurrent_activation=None
         if kind == "rnn"
         else _gate_activation(config.get("recurrent_activation"), version, said["recurrent_activation"]),
@@ -510,10 +510,11 @@ def _function_name(name, value):
     return value
 
 
-def _activation(value):
+def _activation(value, kind):
     value = _function_name("activation", value)
-    if value not in NONLINEARITIES:
-        raise ValueError(f"activation: {_short(value)} has no equivalent, only 'tanh' and 'relu'")
+    allowed = RNN_NONLINEARITIES if kind == "rnn" else NONLINEARITIES
+    if value not in allowed:
+        raise ValueError(f"activation: {_short(value)} has no equivalent, only {' and '.join(map(repr, allowed))}")
     return value
 
 
