@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import functional
-from fastrnn._engine import pool
+from fastrnn._core import Inputs
+from fastrnn._engine import pool, stateless
+from fastrnn._engine.ragged import PackedRows
 from layer_cases import draw, layers, members, state_like
 
 T, B = 7, 4
@@ -101,6 +103,28 @@ def test_one_layer_read_from_the_ends(name, lengths, dtype):
     d_last = tuple(s[0] for s in state_n) if len(state_n) > 1 else state_n[0][0]
     expected = getattr(functional, f"{name}_backward")(tape, d_output, d_last)
     assert flat(*found[:2]) == flat(output, last) and flat(*found[3:]) == flat(*expected)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_sizes", [[4, 3, 3, 2, 2, 2, 2], [4, 4], [1, 1, 1], [3]])
+def test_rows_that_are_packed_already(batch_sizes, bidirectional, dtype):
+    batch_sizes = np.array(batch_sizes)
+    T, B = len(batch_sizes), int(batch_sizes[0])
+    lengths = (batch_sizes[:, None] > np.arange(B)).sum(axis=0)
+    valid = np.arange(T)[:, None] < lengths
+    layer = fastrnn.GRU(5, 6, num_layers=2, bidirectional=bidirectional, dtype=dtype, rng=1)
+    x, d_output = draw(0, T, B, 5, dtype=dtype), draw(1, T, B, 6 * (1 + bidirectional), dtype=dtype)
+    state, d_state_n = state_like(layer, B, 1), state_like(layer, B, 2)
+    output, state_n, tape = layer.forward(x, state, lengths)
+    d_x, d_state, d_params = layer.backward(tape, d_output, d_state_n)
+
+    weights = [tuple(one.values()) for one in weights_of(layer)]
+    inputs = Inputs(layer._stack, PackedRows(batch_sizes), x[valid], False, [state], None, True)
+    found, after, reserve = stateless.forward(inputs, weights)
+    assert flat(found, after) == flat(output[valid], state_n)
+    packed = layer._stack.pack(weights, True)
+    found = stateless.backward(inputs, packed, weights, reserve, d_output[valid], [d_state_n])
+    assert flat(*found) == flat(d_x[valid], d_state) + d_params.flat.tobytes()
 
 
 # A layer of each kind, some of them with options that have memory of their own, and sizes that leave paddings.
