@@ -377,10 +377,10 @@ class Kept:
 
     __slots__ = ("packed", "weights", "values")
 
-    def __init__(self, packed, weights):
-        self.packed = packed
+    def __init__(self, arrangement, weights):
         self.weights = [weakref.ref(w) for w in weights]
-        self.values = self.fingerprint(weights)
+        self.values = self.fingerprint(weights)  # first: another thread may change them
+        self.packed = arrangement.stack.pack(_weights(arrangement, weights), False)
 
     def is_of(self, weights):
         """Whether the module still has these weights with these values."""
@@ -575,11 +575,10 @@ class Recurrent(torch.nn.RNNBase):
         kept = None if self.training else self.__dict__.get("_kept")
         if kept is not None and kept.is_of(weights):
             return kept.packed, True
-        packed = arrangement.stack.pack(_weights(arrangement, weights), False)
         if self.training or not Kept.possible(weights):
-            return packed, False
-        self.__dict__["_kept"] = Kept(packed, weights)
-        return packed, True
+            return arrangement.stack.pack(_weights(arrangement, weights), False), False
+        kept = self.__dict__["_kept"] = Kept(arrangement, weights)
+        return kept.packed, True
 
     def _forget(self):
         """Drop the packed weights."""
