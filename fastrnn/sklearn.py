@@ -11,6 +11,7 @@ import math
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -76,6 +77,18 @@ class Sequences:
         return np.full(len(self), self.x.shape[1]) if self.lengths is None else self.lengths
 
 
+@dataclass
+class Data:
+    """What a network is trained with: weights (n,) of mean 1 over all sequences, None if all are 1."""
+
+    sequences: Sequences
+    targets: Array
+    weights: Array | None
+
+    def __getitem__(self, at):
+        return Data(self.sequences[at], self.targets[at], None if self.weights is None else self.weights[at])
+
+
 def ragged(X):
     """Arrays (T_b, I) or (T_b,) of a list as `Sequences`; None if X is one array, or a list of equal rows."""
     is_objects = isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
@@ -107,7 +120,7 @@ def positive_weights(sample_weight, n):
     if weights.shape != (n,):
         raise ValueError(f"sample_weight: expected shape ({n},), got {weights.shape}")
     if (weights < 0).any():
-        raise ValueError("sample_weight: expected weights of at least 0; Negative values in data passed")
+        raise ValueError(f"sample_weight: expected at least 0, got {weights.min():g}")
     if not weights.any():
         raise ValueError("sample_weight: expected at least one non-zero weight, got zeros only")
     return weights
@@ -149,6 +162,22 @@ class Progress:
 class SequenceEstimator(BaseEstimator):
     """The base of both estimators: everything but targets, loss and score."""
 
+    layer_: LSTM | GRU | RNN
+    head_: Linear
+    x_mean_: Array
+    x_scale_: Array
+    n_features_in_: int
+    n_iter_: int
+    loss_: float
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+
+    _rng: np.random.Generator
+    _is_table: bool
+    _readout: str
+    _optimizer_state: dict[str, Any] | None
+
     def __init__(
         self,
         *,
@@ -160,10 +189,10 @@ class SequenceEstimator(BaseEstimator):
         dropout: float = 0.0,
         noise: float = 0.0,
         standardize: bool = True,
-        alpha: float = 1e-4,
+        alpha: float = 0.03,
         batch_size: int | str = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.003,
+        learning_rate: str = "linear",
+        learning_rate_init: float = 0.01,
         clip_norm: float | None = 1.0,
         max_iter: int = 50,
         shuffle: bool = True,
@@ -219,13 +248,14 @@ class SequenceEstimator(BaseEstimator):
             float_dtype("dtype", self.dtype)
         if probability("dropout", self.dropout) == 1:
             raise ValueError("dropout: expected less than 1, got 1")
-        if not 0 < probability("validation_fraction", self.validation_fraction) < 1:
-            raise ValueError(f"validation_fraction: expected more than 0 and less than 1, got {self.validation_fraction}")
+        if probability("validation_fraction", self.validation_fraction) in (0, 1):
+            raise ValueError(f"validation_fraction: expected between 0 and 1, got {self.validation_fraction}")
         return SimpleNamespace(
             noise=number("noise", self.noise),
             standardize=flag("standardize", self.standardize),
             alpha=number("alpha", self.alpha),
             batch_size=64 if self.batch_size == "auto" else size("batch_size", self.batch_size),
+            learning_rate=self.learning_rate,
             rate=number("learning_rate_init", self.learning_rate_init),
             clip_norm=math.inf if self.clip_norm is None else number("clip_norm", self.clip_norm),
             max_iter=size("max_iter", self.max_iter),
@@ -241,24 +271,22 @@ class SequenceEstimator(BaseEstimator):
         """X as `Sequences`; the first time its sizes are stored, later they are checked."""
         found = ragged(X)
         if found is None and getattr(X, "ndim", None) == 3:
-            if X.shape[1] == 0:
-                raise ValueError(f"X: expected at least one step, got {X.shape}")
+            if 0 in X.shape[1:]:
+                raise ValueError(f"X: expected at least one step and one feature, got {X.shape}")
             found = Sequences(check_array(X, dtype=[np.float64, np.float32], allow_nd=True, input_name="X"))
         if found is None:
-            # One number a step. The length is checked, as scikit-learn expects, if the first X was such an array, too.
-            is_checked = is_first or self._is_table
-            options = {"reset": is_first} if is_checked else {"reset": False, "skip_check_array": False}
-            if is_checked:
-                X = validate_data(self, X, dtype=[np.float64, np.float32], **options)
+            # Columns of a table count as features in scikit-learn: their number is checked, but not after ragged X.
+            if is_first or self._is_table:
+                X = validate_data(self, X, dtype=[np.float64, np.float32], reset=is_first)
+                self._is_table = True
             else:
                 X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
             found = Sequences(X[:, :, None])
-            if is_first:
-                self._is_table = True
         elif is_first:
             self._is_table = False
             self.n_features_in_ = found.x.shape[2]
-            vars(self).pop("feature_names_in_", None)
+            if hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
         if not is_first and found.x.shape[2] != self.layer_.input_size:
             raise ValueError(
                 f"X: expected {self.layer_.input_size} features of each step, as in fit, got {found.x.shape[2]}"
@@ -290,25 +318,25 @@ class SequenceEstimator(BaseEstimator):
         """
         settings = self._settings()
         is_first = not (settings.warm_start and hasattr(self, "layer_"))
-        return self._fit(settings, X, y, sample_weight, is_first, None)
+        return self._fit(settings, X, y, sample_weight, is_first)
 
-    def _fit(self, settings, X, y, sample_weight, is_first, epochs):
-        """Train for a number of epochs, or with None until the loss or the validation score stops to improve."""
+    def _fit(self, settings, X, y, sample_weight, is_first, is_partial=False, classes=None):
+        """Train for one epoch, if `is_partial`, or until the loss or the validation score stops improving."""
         sequences = self._sequences(X, is_first)
         if y is None:
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
-        targets = self._targets(y, is_first)
+        targets = self._targets(y, is_first, classes)
         check_consistent_length(sequences.x, targets)
         frequency = positive_weights(sample_weight, len(sequences))
-        weights = self._with_class_weights(frequency, targets, epochs is not None)
+        weights = self._with_class_weights(frequency, targets, is_partial)
         rows = np.flatnonzero(weights)
         if is_first:
             self._rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
-            self.loss_curve_: list[float] = []
-            self.validation_scores_: list[float] | None = [] if settings.early_stopping else None
-            self.best_validation_score_: float | None = None
+            self.loss_curve_ = []
+            self.validation_scores_ = None
+            self.best_validation_score_ = None
         validation = None
-        if epochs is None and settings.early_stopping:
+        if settings.early_stopping:
             rows, held_out = train_test_split(
                 rows,
                 test_size=self.validation_fraction,
@@ -320,13 +348,22 @@ class SequenceEstimator(BaseEstimator):
         if is_first:
             self._begin(settings, sequences, targets, frequency)
         is_weighted = (weights != weights[0]).any()
-        data = (
+        data = Data(
             self._standardized(sequences),
             self._scaled(targets),
             weights / weights.mean() if is_weighted else None,
         )
-        settings.weight_decay = settings.alpha / min(settings.batch_size, frequency.sum())
-        self._train(settings, data, validation, epochs)
+        decay = settings.alpha / min(settings.batch_size, frequency.sum())
+        optimizer = Adam([self.layer_.params, self.head_.params], settings.rate, weight_decay=decay)
+        if self._optimizer_state:
+            optimizer.load_state_dict(self._optimizer_state)
+        if is_partial:
+            self.loss_curve_.append(self._epoch(settings, data, optimizer))
+            self.n_iter_ = len(self.loss_curve_)
+        else:
+            self._train(settings, data, validation, optimizer)
+        self.loss_ = self.loss_curve_[-1]
+        self._optimizer_state = optimizer.state_dict()
         return self
 
     def _begin(self, settings, sequences, targets, frequency):
@@ -353,65 +390,52 @@ class SequenceEstimator(BaseEstimator):
         self.head_ = Linear(width, self._outputs(targets), dtype=dtype, rng=seeds[1])
         self._readout, self._optimizer_state = self.readout, None
 
-    def _train(self, settings, data, validation, epochs):
-        optimizer = Adam([self.layer_.params, self.head_.params], settings.rate, weight_decay=settings.weight_decay)
-        if self._optimizer_state:
-            optimizer.load_state_dict(self._optimizer_state)
-        progress = Progress(epochs or settings.max_iter) if settings.verbose else None
-        best, best_params, waited, is_converged = -math.inf, None, 0, False
-        self.n_iter_ = 0
-        try:
-            for epoch in range(1, (epochs or settings.max_iter) + 1):
-                if epochs is None and self.learning_rate == "linear":
-                    optimizer.lr = settings.rate * (1 - (epoch - 1) / settings.max_iter)
-                loss = self._epoch(settings, data, optimizer)
-                self.loss_curve_.append(loss)
-                self.n_iter_ = epoch
-                score = None
-                if validation is not None:
-                    score = float(self._score(*validation))
-                    self.validation_scores_.append(score)
-                if progress:
-                    progress.show(epoch, loss, score)
-                if epochs is not None:
-                    continue
-                value = -loss if score is None else score
-                waited = 0 if value > best + settings.tol else waited + 1
-                if value > best:
-                    best = value
-                    if validation is not None:
-                        best_params = self.layer_.state_dict(), self.head_.state_dict()
-                if waited >= settings.patience:
-                    is_converged = True
-                    break
-        finally:
+    def _train(self, settings, data, validation, optimizer):
+        """Epochs until the loss or the validation score stops improving; sets the parameters of the best score."""
+        progress = Progress(settings.max_iter) if settings.verbose else None
+        best, best_params, waited = -math.inf, None, 0
+        for self.n_iter_ in range(1, settings.max_iter + 1):
+            if settings.learning_rate == "linear":
+                optimizer.lr = settings.rate * (1 - (self.n_iter_ - 1) / settings.max_iter)
+            loss = self._epoch(settings, data, optimizer)
+            self.loss_curve_.append(loss)
+            score = None
+            if validation is not None:
+                score = float(self._score(*validation))
+                self.validation_scores_ = [*(self.validation_scores_ or ()), score]
             if progress:
-                progress.close()
-        self._optimizer_state = optimizer.state_dict()
-        self.loss_ = self.loss_curve_[-1]
+                progress.show(self.n_iter_, loss, score)
+            value = -loss if score is None else score
+            waited = 0 if value > best + settings.tol else waited + 1
+            if value > best:
+                best = value
+                if validation is not None:
+                    best_params = self.layer_.state_dict(), self.head_.state_dict()
+            if waited >= settings.patience:
+                break
+        else:
+            if settings.learning_rate == "constant" and settings.patience < settings.max_iter:
+                warnings.warn(
+                    f"max_iter: the training has not converged in {settings.max_iter} epochs",
+                    ConvergenceWarning,
+                    stacklevel=4,
+                )
+        if progress:
+            progress.close()
         if best_params is not None:
             self.layer_.load_state_dict(best_params[0])
             self.head_.load_state_dict(best_params[1])
             self.best_validation_score_ = best
-        if epochs is None and not is_converged and settings.patience < settings.max_iter:
-            warnings.warn(
-                f"max_iter: {settings.max_iter} epochs were run, and the training has not converged yet",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
 
     def _epoch(self, settings, data, optimizer):
         """One pass over the sequences; returns the mean loss."""
-        sequences, targets, weights = data
-        n = len(sequences)
+        n = len(data.targets)
         size_of_batch = min(settings.batch_size, n)
         order = self._rng.permutation(n) if settings.shuffle and size_of_batch < n else np.arange(n)
         total = 0.0
         for start in range(0, n, size_of_batch):
             at = order[start : start + size_of_batch]
-            loss, gradients = self._gradients(
-                settings, sequences[at], targets[at], None if weights is None else weights[at]
-            )
+            loss, gradients = self._gradients(settings, data[at])
             if not math.isfinite(loss):
                 raise ValueError(f"the loss is {loss}: lower learning_rate_init, or set standardize=True")
             if settings.clip_norm < math.inf:
@@ -420,25 +444,24 @@ class SequenceEstimator(BaseEstimator):
             total += loss * len(at)
         return total / n
 
-    def _gradients(self, settings, batch, targets, weights):
+    def _gradients(self, settings, data):
         """The loss of a batch, and its gradient with respect to the parameters of layer and head."""
-        dtype = self.layer_.dtype
+        batch, weights, dtype = data.sequences, data.weights, self.layer_.dtype
         x = np.ascontiguousarray(batch.x.swapaxes(0, 1))
         if settings.noise:
             x += dtype.type(settings.noise) * self._rng.standard_normal(x.shape, dtype=dtype)
         output, state_n, tape = self.layer_.forward(x, lengths=batch.lengths)
         vectors = self._read(output, state_n, batch)
-        mask = None
         if self.dropout:
-            mask = (self._rng.random(vectors.shape) >= self.dropout) / dtype.type(1 - self.dropout)
-            vectors = vectors * mask.astype(dtype)
+            mask = ((self._rng.random(vectors.shape) >= self.dropout) / (1 - self.dropout)).astype(dtype)
+            vectors = vectors * mask
         scores, head_tape = self.head_.forward(vectors)
-        loss, d_scores = self._loss(scores, targets, weights)
+        loss, d_scores = self._loss(scores, data.targets, weights)
         if weights is not None:  # of the mean weight 1 over all sequences, so that batches count by their weights
             loss, d_scores = loss * weights.mean(), d_scores * dtype.type(weights.mean())
         d_vectors, d_head = self.head_.backward(head_tape, d_scores)
-        if mask is not None:
-            d_vectors = d_vectors * mask.astype(dtype)
+        if self.dropout:
+            d_vectors *= mask
         _, _, d_layer = self.layer_.backward(tape, *self._d_read(d_vectors, output, state_n, batch))
         return loss, [d_layer, d_head]
 
@@ -485,6 +508,111 @@ class SequenceEstimator(BaseEstimator):
 
 
 class SequenceClassifier(ClassifierMixin, SequenceEstimator):
+    """A classifier of sequences: a recurrent layer and a linear head, trained on the cross-entropy with Adam.
+
+    Parameters
+    ----------
+    cell : {"lstm", "gru", "rnn"}, default "lstm"
+        The recurrent layer, `fastrnn.LSTM`, `fastrnn.GRU` or `fastrnn.RNN`.
+    hidden_size : int, default 64
+        The number of hidden units of each layer and direction.
+    num_layers : int, default 1
+        The number of stacked layers.
+    bidirectional : bool, default False
+        Whether each layer also reads the sequences from their ends.
+    readout : {"last", "mean"}, default "last"
+        The vector that the linear head sees: the state after the last step (of each direction its own), or the mean of
+        the outputs over the steps of a sequence.
+    dropout : float, default 0.0
+        The probability with which a number of the readout, or between two layers, is set to zero in training.
+    noise : float, default 0.0
+        The deviation of normal noise that is added to the inputs in training, in units of the standardized features.
+    standardize : bool, default True
+        Whether each feature is standardized by its mean and deviation over all steps of the training sequences.
+    class_weight : dict, "balanced" or None, default None
+        Factors of the sample weights by class, 1 for a class that the dict lacks; "balanced" makes the sums of the
+        weights of all classes equal.
+    alpha : float, default 0.03
+        The strength of the L2 term: alpha / batch size times a parameter is added to its gradient.
+    batch_size : int or "auto", default "auto"
+        Sequences per step of the optimizer; "auto" is 64. Never more than there are sequences.
+    learning_rate : {"linear", "constant"}, default "linear"
+        The schedule of `fit`: a linear decrease from `learning_rate_init` to 0 over `max_iter` epochs, or none.
+        `partial_fit` always uses `learning_rate_init`.
+    learning_rate_init : float, default 0.01
+        The learning rate of Adam.
+    clip_norm : float or None, default 1.0
+        The largest norm of the gradient of a step; None for no limit.
+    max_iter : int, default 50
+        The largest number of epochs, passes over all sequences.
+    shuffle : bool, default True
+        Whether each epoch has a new order of sequences. One batch of all sequences keeps their order.
+    random_state : int, RandomState or None, default None
+        The source of initial parameters, orders, noise, dropout and the validation set. An int gives the same bits on
+        each run, for any number of threads.
+    tol : float, default 1e-4
+        The least improvement of the loss, or of the validation score with `early_stopping`.
+    verbose : bool, default False
+        Whether to show a progress bar with loss and score on stderr.
+    warm_start : bool, default False
+        Whether `fit` continues from the parameters of the last `fit`. Sizes, standardization and classes stay.
+    early_stopping : bool, default False
+        Whether to hold out a validation set and to end with the parameters of its best score (accuracy).
+    validation_fraction : float, default 0.1
+        The part of the sequences in the validation set, which has the classes in the same proportions.
+    n_iter_no_change : int, default 10
+        The number of epochs without an improvement of `tol` after which the training ends.
+    dtype : dtype_like or None, default None
+        float32 or float64, in which the network computes; None is that of X if it is float32, else float64.
+        float32 is faster.
+
+    Attributes
+    ----------
+    classes_ : ndarray, (K,)
+        The classes, sorted.
+    layer_ : fastrnn.LSTM, fastrnn.GRU or fastrnn.RNN
+        The recurrent layer, for example for `fastrnn.save` or `fastrnn.to_onnx`. It takes standardized inputs.
+    head_ : fastrnn.Linear
+        The linear head.
+    x_mean_, x_scale_ : ndarray, (I,)
+        The layer takes ``(x - x_mean_) / x_scale_``.
+    n_features_in_ : int
+        T of an (n, T) array, else I.
+    feature_names_in_ : ndarray, (n_features_in_,)
+        The names of the columns if X was a data frame.
+    n_iter_ : int
+        The number of epochs of the last `fit`, or the number of calls of `partial_fit`.
+    loss_ : float
+        The last item of `loss_curve_`.
+    loss_curve_ : list of float
+        The mean loss of each epoch in nats, without the L2 term.
+    validation_scores_ : list of float, or None without `early_stopping`
+        The score of the validation set after each epoch.
+    best_validation_score_ : float, or None without `early_stopping`
+        The largest of them.
+
+    See Also
+    --------
+    SequenceRegressor
+
+    Notes
+    -----
+    A sequence of weight w counts as w equal sequences of weight 1, but for the composition of batches. The prediction
+    for a sequence does not depend, to the last bit, on the other sequences.
+
+    Examples
+    --------
+    >>> from fastrnn.sklearn import SequenceClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> X = [rng.standard_normal((T, 2)) for T in rng.integers(5, 12, 200)]
+    >>> y = ["rising" if x[-1, 0] > x[0, 0] else "falling" for x in X]
+    >>> model = SequenceClassifier(random_state=0).fit(X, y)
+    >>> model.score(X, y) > 0.95
+    True
+    >>> model.predict_proba(X[:5]).shape
+    (5, 2)
+    """
+
     def __init__(
         self,
         *,
@@ -497,10 +625,10 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         noise: float = 0.0,
         standardize: bool = True,
         class_weight: Any = None,
-        alpha: float = 1e-4,
+        alpha: float = 0.03,
         batch_size: int | str = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.003,
+        learning_rate: str = "linear",
+        learning_rate_init: float = 0.01,
         clip_norm: float | None = 1.0,
         max_iter: int = 50,
         shuffle: bool = True,
@@ -513,7 +641,9 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         n_iter_no_change: int = 10,
         dtype: DTypeLike | None = None,
     ) -> None:
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "class_weight", "__class__")}
+        arguments = dict(locals())
+        for name in ("self", "class_weight", "__class__"):
+            del arguments[name]
         super().__init__(**arguments)
         self.class_weight = class_weight
 
@@ -546,21 +676,15 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         known = None if classes is None else unique_labels(classes)
         if known is not None and not is_first and not np.array_equal(known, self.classes_):
             raise ValueError(f"classes: expected {self.classes_}, as in the first call, got {known}")
-        if is_first:
-            self._classes_given = known
-        return self._fit(settings, X, y, sample_weight, is_first, 1)
+        return self._fit(settings, X, y, sample_weight, is_first, is_partial=True, classes=known)
 
-    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
-        self._classes_given = None
-        return super().fit(X, y, sample_weight)
-
-    def _targets(self, y, is_first):
+    def _targets(self, y, is_first, classes):
         y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         found = np.unique(y)
         if is_first:
-            self.classes_ = found if self._classes_given is None else self._classes_given
+            self.classes_ = found if classes is None else classes
         if not np.isin(found, self.classes_).all():
             raise ValueError(f"y: has classes that are not in {self.classes_}")
         return np.searchsorted(self.classes_, y)
@@ -569,9 +693,8 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         if self.class_weight is None:
             return frequency
         K = len(self.classes_)
-        if isinstance(self.class_weight, str):
-            if self.class_weight != "balanced":
-                raise ValueError(f"class_weight: expected None, 'balanced' or a dict, got {self.class_weight!r}")
+        if not isinstance(self.class_weight, Mapping):
+            one_of("class_weight", self.class_weight, ("balanced",))
             if is_partial:
                 raise ValueError("class_weight: 'balanced' needs all sequences at once, not those of a partial_fit")
             counts = np.bincount(targets, frequency, K)
@@ -660,6 +783,104 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
 
 
 class SequenceRegressor(RegressorMixin, SequenceEstimator):
+    """A regressor of sequences: a recurrent layer and a linear head, trained on the squared error with Adam.
+
+    Parameters
+    ----------
+    cell : {"lstm", "gru", "rnn"}, default "lstm"
+        The recurrent layer, `fastrnn.LSTM`, `fastrnn.GRU` or `fastrnn.RNN`.
+    hidden_size : int, default 64
+        The number of hidden units of each layer and direction.
+    num_layers : int, default 1
+        The number of stacked layers.
+    bidirectional : bool, default False
+        Whether each layer also reads the sequences from their ends.
+    readout : {"last", "mean"}, default "last"
+        The vector that the linear head sees: the state after the last step (of each direction its own), or the mean of
+        the outputs over the steps of a sequence.
+    dropout : float, default 0.0
+        The probability with which a number of the readout, or between two layers, is set to zero in training.
+    noise : float, default 0.0
+        The deviation of normal noise that is added to the inputs in training, in units of the standardized features.
+    standardize : bool, default True
+        Whether each feature is standardized by its mean and deviation over all steps of the training sequences,
+        and each target by those of the training targets.
+    alpha : float, default 0.03
+        The strength of the L2 term: alpha / batch size times a parameter is added to its gradient.
+    batch_size : int or "auto", default "auto"
+        Sequences per step of the optimizer; "auto" is 64. Never more than there are sequences.
+    learning_rate : {"linear", "constant"}, default "linear"
+        The schedule of `fit`: a linear decrease from `learning_rate_init` to 0 over `max_iter` epochs, or none.
+        `partial_fit` always uses `learning_rate_init`.
+    learning_rate_init : float, default 0.01
+        The learning rate of Adam.
+    clip_norm : float or None, default 1.0
+        The largest norm of the gradient of a step; None for no limit.
+    max_iter : int, default 50
+        The largest number of epochs, passes over all sequences.
+    shuffle : bool, default True
+        Whether each epoch has a new order of sequences. One batch of all sequences keeps their order.
+    random_state : int, RandomState or None, default None
+        The source of initial parameters, orders, noise, dropout and the validation set. An int gives the same bits on
+        each run, for any number of threads.
+    tol : float, default 1e-4
+        The least improvement of the loss, or of the validation score with `early_stopping`.
+    verbose : bool, default False
+        Whether to show a progress bar with loss and score on stderr.
+    warm_start : bool, default False
+        Whether `fit` continues from the parameters of the last `fit`. Sizes, standardization and classes stay.
+    early_stopping : bool, default False
+        Whether to hold out a validation set and to end with the parameters of its best score (R^2).
+    validation_fraction : float, default 0.1
+        The part of the sequences in the validation set.
+    n_iter_no_change : int, default 10
+        The number of epochs without an improvement of `tol` after which the training ends.
+    dtype : dtype_like or None, default None
+        float32 or float64, in which the network computes; None is that of X if it is float32, else float64.
+        float32 is faster.
+
+    Attributes
+    ----------
+    layer_ : fastrnn.LSTM, fastrnn.GRU or fastrnn.RNN
+        The recurrent layer, for example for `fastrnn.save` or `fastrnn.to_onnx`. It takes standardized inputs.
+    head_ : fastrnn.Linear
+        The linear head.
+    x_mean_, x_scale_ : ndarray, (I,)
+        The layer takes ``(x - x_mean_) / x_scale_``.
+    y_mean_, y_scale_ : ndarray, (K,)
+        The predictions are the results of the head times `y_scale_` plus `y_mean_`.
+    n_features_in_ : int
+        T of an (n, T) array, else I.
+    feature_names_in_ : ndarray, (n_features_in_,)
+        The names of the columns if X was a data frame.
+    n_iter_ : int
+        The number of epochs of the last `fit`, or the number of calls of `partial_fit`.
+    loss_ : float
+        The last item of `loss_curve_`.
+    loss_curve_ : list of float
+        The mean loss of each epoch, the squared error of the standardized targets, without the L2 term.
+    validation_scores_ : list of float, or None without `early_stopping`
+        The score of the validation set after each epoch.
+    best_validation_score_ : float, or None without `early_stopping`
+        The largest of them.
+
+    See Also
+    --------
+    SequenceClassifier
+
+    Notes
+    -----
+    As for `SequenceClassifier`.
+
+    Examples
+    --------
+    >>> from fastrnn.sklearn import SequenceRegressor
+    >>> X = np.random.default_rng(0).standard_normal((200, 8, 1))
+    >>> y = X[:, :, 0].sum(axis=1)
+    >>> SequenceRegressor(random_state=0).fit(X, y).score(X, y) > 0.95
+    True
+    """
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
@@ -685,18 +906,17 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         """
         settings = self._settings()
         refuse_early_stopping(settings)
-        return self._fit(settings, X, y, sample_weight, not hasattr(self, "layer_"), 1)
+        return self._fit(settings, X, y, sample_weight, not hasattr(self, "layer_"), is_partial=True)
 
-    def _targets(self, y, is_first):
+    def _targets(self, y, is_first, classes):
         y = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
         if y.ndim not in (1, 2):
             raise ValueError(f"y: expected (n,) or (n, K), got {y.shape}")
         if is_first:
-            self._is_single = y.ndim == 1
-        rows = y.reshape(len(y), -1)
-        if not is_first and (y.ndim == 1) != self._is_single or not is_first and rows.shape[1] != len(self.y_mean_):
-            raise ValueError(f"y: expected {len(self.y_mean_)} targets, as in the first call, got {y.shape}")
-        return rows
+            self._shape = y.shape[1:]
+        if y.shape[1:] != self._shape:
+            raise ValueError(f"y: expected {('n', *self._shape)}, as in the first call, got {y.shape}")
+        return y.reshape(len(y), -1)
 
     def _with_class_weights(self, frequency, targets, is_partial):
         return frequency
@@ -738,7 +958,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         y : ndarray, (n,) or (n, K), as the y of `fit`
         """
         y = self._unscaled(self._predicted(X))
-        return y[:, 0] if self._is_single else y
+        return y.reshape(len(y), *self._shape)
 
 
 # Arguments --------------------------------------------------------------------------------------
