@@ -182,7 +182,7 @@ class SequenceEstimator(BaseEstimator):
         self,
         *,
         cell: str = "lstm",
-        hidden_size: int = 64,
+        hidden_size: int = 128,
         num_layers: int = 1,
         bidirectional: bool = False,
         readout: str = "last",
@@ -514,7 +514,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     ----------
     cell : {"lstm", "gru", "rnn"}, default "lstm"
         The recurrent layer, `fastrnn.LSTM`, `fastrnn.GRU` or `fastrnn.RNN`.
-    hidden_size : int, default 64
+    hidden_size : int, default 128
         The number of hidden units of each layer and direction.
     num_layers : int, default 1
         The number of stacked layers.
@@ -617,7 +617,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         self,
         *,
         cell: str = "lstm",
-        hidden_size: int = 64,
+        hidden_size: int = 128,
         num_layers: int = 1,
         bidirectional: bool = False,
         readout: str = "last",
@@ -789,7 +789,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
     ----------
     cell : {"lstm", "gru", "rnn"}, default "lstm"
         The recurrent layer, `fastrnn.LSTM`, `fastrnn.GRU` or `fastrnn.RNN`.
-    hidden_size : int, default 64
+    hidden_size : int, default 128
         The number of hidden units of each layer and direction.
     num_layers : int, default 1
         The number of stacked layers.
