@@ -24,19 +24,17 @@ try:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import accuracy_score, r2_score
     from sklearn.model_selection import train_test_split
-    from sklearn.utils import assert_all_finite, check_array, check_consistent_length, check_random_state, column_or_1d
+    from sklearn.utils import (
+        assert_all_finite,
+        check_array,
+        check_consistent_length,
+        check_random_state,
+        column_or_1d,
+        validation,
+    )
     from sklearn.utils.multiclass import check_classification_targets, unique_labels
-    from sklearn.utils.validation import check_is_fitted
 except ImportError as _error:
     raise ImportError("fastrnn.sklearn needs the package scikit-learn: pip install 'fastrnn[sklearn]'") from _error
-
-try:
-    from sklearn.utils.validation import validate_data
-except ImportError:  # before scikit-learn 1.6 it is a method
-
-    def validate_data(estimator, X, **options):
-        return estimator._validate_data(X, **options)
-
 
 from fastrnn._validation import Array, flag, float_dtype, probability, size
 from fastrnn.layers import GRU, LSTM, RNN
@@ -110,6 +108,14 @@ def ragged(X):
     x = np.zeros((len(arrays), lengths.max(), steps.shape[1]), steps.dtype)
     x[np.arange(x.shape[1]) < lengths[:, None]] = steps
     return Sequences(x, lengths)
+
+
+def table(estimator, X, is_first):
+    """X (n, T) as an array; the first time its columns are stored in the estimator, later they are checked."""
+    options = {"dtype": [np.float64, np.float32], "reset": is_first}
+    if hasattr(validation, "validate_data"):
+        return validation.validate_data(estimator, X, **options)
+    return estimator._validate_data(X, **options)  # before scikit-learn 1.6
 
 
 def positive_weights(sample_weight, n):
@@ -277,7 +283,7 @@ class SequenceEstimator(BaseEstimator):
         if found is None:
             # Columns of a table count as features in scikit-learn: their number is checked, but not after ragged X.
             if is_first or self._is_table:
-                X = validate_data(self, X, dtype=[np.float64, np.float32], reset=is_first)
+                X = table(self, X, is_first)
                 self._is_table = True
             else:
                 X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
@@ -353,7 +359,7 @@ class SequenceEstimator(BaseEstimator):
             self._scaled(targets),
             weights / weights.mean() if is_weighted else None,
         )
-        decay = settings.alpha / min(settings.batch_size, frequency.sum())
+        decay = settings.alpha / settings.batch_size
         optimizer = Adam([self.layer_.params, self.head_.params], settings.rate, weight_decay=decay)
         if self._optimizer_state:
             optimizer.load_state_dict(self._optimizer_state)
@@ -495,7 +501,7 @@ class SequenceEstimator(BaseEstimator):
 
     def _predicted(self, X):
         """The results of the head (n, K) of a caller's X."""
-        check_is_fitted(self, "layer_")
+        validation.check_is_fitted(self, "layer_")
         return self._head_of(self._sequences(X, False))
 
     def _head_of(self, sequences):
@@ -533,9 +539,9 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         Factors of the sample weights by class, 1 for a class that the dict lacks; "balanced" makes the sums of the
         weights of all classes equal.
     alpha : float, default 0.03
-        The strength of the L2 term: alpha / batch size times a parameter is added to its gradient.
+        The strength of the L2 term: alpha / batch_size times a parameter is added to its gradient.
     batch_size : int or "auto", default "auto"
-        Sequences per step of the optimizer; "auto" is 64. Never more than there are sequences.
+        Sequences per step of the optimizer, if there are as many; "auto" is 64.
     learning_rate : {"linear", "constant"}, default "linear"
         The schedule of `fit`: a linear decrease from `learning_rate_init` to 0 over `max_iter` epochs, or none.
         `partial_fit` always uses `learning_rate_init`.
@@ -806,9 +812,9 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         Whether each feature is standardized by its mean and deviation over all steps of the training sequences,
         and each target by those of the training targets.
     alpha : float, default 0.03
-        The strength of the L2 term: alpha / batch size times a parameter is added to its gradient.
+        The strength of the L2 term: alpha / batch_size times a parameter is added to its gradient.
     batch_size : int or "auto", default "auto"
-        Sequences per step of the optimizer; "auto" is 64. Never more than there are sequences.
+        Sequences per step of the optimizer, if there are as many; "auto" is 64.
     learning_rate : {"linear", "constant"}, default "linear"
         The schedule of `fit`: a linear decrease from `learning_rate_init` to 0 over `max_iter` epochs, or none.
         `partial_fit` always uses `learning_rate_init`.
@@ -885,6 +891,9 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+    def _more_tags(self) -> Any:
+        return {"multioutput": True}  # before scikit-learn 1.6
 
     def partial_fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
         """Train for one pass over some sequences, without forgetting earlier calls.

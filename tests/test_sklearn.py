@@ -216,7 +216,7 @@ def test_weights_are_relative(estimator):
     x, y = sums()
     y = targets(estimator, y)
     weights = np.random.default_rng(1).integers(1, 5, 60).astype(float)
-    options = {"batch_size": 16, "alpha": 0}
+    options = {"batch_size": 16}
     model = small(estimator, **options).fit(x, y, weights)
     assert bits(small(estimator, **options).fit(x, y, 4 * weights), x) == bits(model, x)
     assert bits(small(estimator, **options).fit(x, y), x) != bits(model, x)
@@ -241,14 +241,13 @@ def test_class_weights_are_sample_weights():
     x, y = sums()
     label = np.digitize(y, [-2.0, 2.0])
     factors = {0: 3.0, 1: 1.0, 2: 0.5}
-    by_class = small(SequenceClassifier, class_weight=factors, standardize=False, alpha=0).fit(x, label)
-    by_sample = small(SequenceClassifier, standardize=False, alpha=0).fit(x, label, [factors[k] for k in label])
+    by_class = small(SequenceClassifier, class_weight=factors, standardize=False).fit(x, label)
+    by_sample = small(SequenceClassifier, standardize=False).fit(x, label, [factors[k] for k in label])
     assert bits(by_class, x) == bits(by_sample, x)
-    balanced = small(SequenceClassifier, class_weight="balanced")
-    equal = balanced._with_class_weights
-    balanced.classes_ = np.arange(3)
-    weights = equal(np.arange(1.0, 61), label, False)
+    balanced = small(SequenceClassifier, class_weight="balanced").fit(x, label)
+    weights = balanced._with_class_weights(np.arange(1.0, 61), label, False)
     np.testing.assert_allclose(np.bincount(label, weights), weights.sum() / 3)
+    assert bits(balanced, x) != bits(small(SequenceClassifier).fit(x, label), x)
     with pytest.raises(ValueError, match="class_weight: 'balanced' needs all"):
         balanced.partial_fit(x, label, classes=[0, 1, 2])
 
@@ -386,7 +385,7 @@ def test_probabilities_and_scores():
     assert small(SequenceClassifier).fit(x, ["one"] * 100).predict_proba(x).tolist() == [[1.0]] * 100
 
 
-def test_the_progress_bar(capsys):
+def test_the_progress_bar(capsys, monkeypatch):
     x, y = sums()
     small(SequenceClassifier, verbose=True, early_stopping=True).fit(x, y > 0)
     shown = capsys.readouterr()
@@ -396,6 +395,10 @@ def test_the_progress_bar(capsys):
     assert lines[2].startswith("[####################] epoch 3/3")
     small(SequenceClassifier).fit(x, y > 0)
     assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    small(SequenceRegressor, verbose=True).fit(x, y)
+    shown = capsys.readouterr().err
+    assert shown.count("\r") == 3 and shown.count("\n") == 1 and shown.endswith(" s\n")
 
 
 # In scikit-learn --------------------------------------------------------------------------------
@@ -441,7 +444,6 @@ def test_digits_as_rows_against_the_perceptron():
         for name, noise in ("defaults", 0.0), ("noise", 0.3):
             model = SequenceClassifier(noise=noise, random_state=seed, dtype="float32").fit(a_rows, a)
             found[name].append(model.score(b_rows, b))
-    print(found)
     assert np.mean(found["defaults"]) >= np.mean(found["perceptron"])
     assert (np.array(found["noise"]) >= found["perceptron"]).all()
 
@@ -458,5 +460,4 @@ def test_japanese_vowels_within_two_per_cent_of_the_literature():
     for seed in range(3):
         model = SequenceClassifier(random_state=seed, dtype="float32").fit(X["train"], y["train"])
         scores.append(accuracy_score(y["test"], model.predict(X["test"])))
-    print(scores)
     assert np.mean(scores) >= 0.997 - 0.02
