@@ -318,13 +318,13 @@ def cudnn_buffer(spec: CellSpec, flat: Array, I: int, H: int, num_layers: int, D
     Raises a ValueError if the buffer does not have as many numbers as parameters with two biases.
     """
     G = len(spec.gates)
-    inputs = [I if k < D else D * H for k in range(num_layers * D)]
-    expected = sum(G * H * (n + H + 2) for n in inputs)
+    expected = D * G * H * (I + H + 2 + (num_layers - 1) * (D * H + H + 2))
     if flat.size != expected:
         raise ValueError(
             f"arrays: expected the ({expected},) numbers of input_size={I}, hidden_size={H}, num_layers={num_layers}, "
             f"bidirectional={D == 2}, got {flat.shape}"
         )
+    inputs = [I if k < D else D * H for k in range(num_layers * D)]
     start = 0
 
     def take(*shape):

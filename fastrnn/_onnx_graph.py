@@ -199,6 +199,8 @@ def read_model(model: Any) -> Model:
     path = os.fsdecode(model)
     if not path:
         raise ValueError("model: is empty")
+    if "\0" in path:
+        raise ValueError(f"model: has a null character, {short(path)}")
     # A directory cannot be read, a pipe or a device perhaps without end.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{path}: not a file")

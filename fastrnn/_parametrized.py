@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from fastrnn import _core  # type: ignore[attr-defined]  # a submodule
 from fastrnn._engine.spec import FORMAT_VERSION, OPTIONS, REQUIRED, CellSpec
 from fastrnn._engine.stack import Stack
-from fastrnn._validation import Array, as_array, detached
+from fastrnn._validation import Array, as_array, detached, item_of
 from fastrnn.parameters import Parameters, check_values, checked_version
 
 # A state as callers may give it and as it is returned: (h, c) of an LSTM, h of the others.
@@ -249,7 +249,7 @@ class Parametrized:
             raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}") from None
         given, unusable = {}, {}
         for name in names:
-            value = mapping[name]
+            value = item_of(mapping, name)
             try:
                 given[name] = as_array(name, detached(value)) if name in self._params else None
             except (TypeError, ValueError) as error:

@@ -30,6 +30,7 @@ Array = NDArray[Any]
 State = tuple[ArrayLike | None, ArrayLike | None] | list[ArrayLike | None]
 FourStates = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None] | list[ArrayLike | None]
 Nonlinearity = Literal["tanh", "relu"]
+RNNNonlinearity = Literal["tanh", "relu", "sigmoid"]
 RecurrentActivation = Literal["sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"]
 
 FLOAT32 = np.dtype(np.float32)
@@ -71,10 +72,12 @@ def converted(name, value):
         )
     try:
         array = np.asarray(value).view()
+    except MemoryError:
+        raise
     except ValueError as error:
         remedy = RAGGED if name == "x" and "inhomogeneous" in str(error) else ""
         raise ValueError(f"{name}: not an array: {error}{remedy}") from error
-    except (TypeError, RuntimeError) as error:
+    except Exception as error:  # of any kind, of an object's own __array__
         remedy = "; give its .float()" if str(getattr(value, "dtype", "")) == "torch.bfloat16" else ""
         raise TypeError(f"{name}: not an array: {error}{remedy}") from error
     if array.dtype == object and hasattr(value, "to_numpy"):
@@ -115,6 +118,14 @@ def x_hint(array):
 def requires_grad(value):
     """Whether the value is a torch tensor that requires grad, which torch does not convert to an array."""
     return getattr(value, "requires_grad", False) is True
+
+
+def item_of(mapping, name):
+    """The value under a name; a mapping may lack one of its keys."""
+    try:
+        return mapping[name]
+    except LookupError as error:
+        raise ValueError(f"mapping: {name!r} is among the keys, but has no value") from error
 
 
 def detached(value):

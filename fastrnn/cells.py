@@ -19,6 +19,7 @@ from fastrnn._validation import (
     Array,
     Nonlinearity,
     RecurrentActivation,
+    RNNNonlinearity,
     State,
     as_array,
     check_array,
@@ -325,7 +326,7 @@ class RNNCell(Cell[ArrayLike, Array], Clipped, spec=spec.RNN):
     ----------
     input_size, hidden_size, bias, dtype, rng
         As for `LSTMCell`.
-    nonlinearity : {"tanh", "relu"}, default "tanh"
+    nonlinearity : {"tanh", "relu", "sigmoid"}, default "tanh"
         The activation; the argument comes after `bias`.
     clip : float, optional
         Bounds the input of the activation to [-clip, clip]. Default: no bound.
@@ -354,7 +355,7 @@ class RNNCell(Cell[ArrayLike, Array], Clipped, spec=spec.RNN):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        nonlinearity: Nonlinearity = "tanh",
+        nonlinearity: RNNNonlinearity = "tanh",
         *,
         clip: float | None = None,
         dtype: DTypeLike = np.float32,

@@ -40,6 +40,7 @@ from fastrnn._validation import (
     FourStates,
     Nonlinearity,
     RecurrentActivation,
+    RNNNonlinearity,
     State,
     array_or_none,
     as_array,
@@ -495,7 +496,7 @@ def rnn_arguments(
     bias_ih: ArrayLike | None = None,
     bias_hh: ArrayLike | None = None,
     *,
-    nonlinearity: Nonlinearity = "tanh",
+    nonlinearity: RNNNonlinearity = "tanh",
     clip: float | None = None,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
@@ -526,7 +527,7 @@ def rnn(arguments: Arguments) -> tuple[Array, Array]:
     weight_hh : array_like, (H, H)
     bias_ih, bias_hh : array_like, (H,), optional
         Default: no bias.
-    nonlinearity : {"tanh", "relu"}, default "tanh"
+    nonlinearity : {"tanh", "relu", "sigmoid"}, default "tanh"
     clip : float, optional
         Bounds the input of the activation to [-clip, clip], as ONNX does. No gradient passes where the bound is
         reached. Default: no bound.

@@ -19,17 +19,18 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from fastrnn._engine.spec import NONLINEARITIES, OPTIONS
+from fastrnn._engine.spec import NONLINEARITIES, OPTIONS, RNN_NONLINEARITIES
 from fastrnn._hdf5 import SIGNATURE, File, Weight, attribute, child, dataset_in, has_names, names_in
-from fastrnn._validation import choice
+from fastrnn._validation import choice, flag
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.serialization import _from_json, _path, _short
 from fastrnn.weights import from_weights
@@ -68,20 +69,6 @@ MODELS = ("Sequential", "Functional", "Model")
 LIVE_PACKAGES = ("keras", "tf_keras")
 PACKAGES = (*LIVE_PACKAGES, "tensorflow")
 
-# The names of the groups of .weights.h5: that of a layer or a model follows from its class.
-GROUPS = {
-    "Sequential": "sequential",
-    "Functional": "functional",
-    "Model": "functional",
-    "LSTM": "lstm",
-    "GRU": "gru",
-    "SimpleRNN": "simple_rnn",
-    "CuDNNLSTM": "cu_dnnlstm",
-    "CuDNNGRU": "cu_dnngru",
-    "RNN": "rnn",
-    "Bidirectional": "bidirectional",
-}
-
 # Keys of a configuration that do not change the function from inputs and state to outputs at every step: what is
 # returned of them, how they are computed, names, and what matters only while training.
 WITHOUT_EFFECT = frozenset(
@@ -111,6 +98,7 @@ def from_keras(
     *,
     recurrent_activation: str | None = None,
     activation: str | None = None,
+    go_backwards: bool | None = None,
 ) -> LSTM | GRU | RNN:
     """A new layer with the weights and the settings of a recurrent layer of Keras.
 
@@ -130,6 +118,9 @@ def from_keras(
     activation : {"tanh", "relu"}, optional
         The activation of new values and outputs. Default: that of the layer; "tanh", the default of every Keras, for a
         file of weights alone. Weights of CuDNNLSTM and CuDNNGRU have "sigmoid" and "tanh".
+    go_backwards : bool, optional
+        Whether the layer is of the reverse direction alone. Default: that of the layer; False for a file of weights
+        alone, which does not say it.
 
     Returns
     -------
@@ -176,11 +167,12 @@ def from_keras(
     said = {
         "recurrent_activation": recurrent_activation,
         "activation": activation,
+        "go_backwards": None if go_backwards is None else flag("go_backwards", go_backwards),
     }
     if recurrent_activation is not None:
         OPTIONS["recurrent_activation"].check("recurrent_activation", recurrent_activation)
     if activation is not None:
-        choice("activation", activation, NONLINEARITIES)
+        choice("activation", activation, RNN_NONLINEARITIES)
     if layer is not None and not isinstance(layer, str):
         raise TypeError(f"layer: expected the name of one layer, got {_short(layer)}")
     if not isinstance(source, (str, bytes, os.PathLike)):
@@ -268,7 +260,7 @@ class Settings:
     time_major: bool = False
 
 
-def _translated(candidate: Candidate, said: dict[str, str | None]) -> LSTM | GRU | RNN:
+def _translated(candidate: Candidate, said: dict[str, Any]) -> LSTM | GRU | RNN:
     try:
         return _translate(candidate, said)
     except ValueError as error:
@@ -280,7 +272,7 @@ def _translate(candidate, said):
         directions = candidate.weights()
         both = [_inferred(weights) for weights in directions]
         _check_equal(both)
-        settings = both[0]
+        settings = replace(both[0], go_backwards=bool(said["go_backwards"]))
     else:
         both = _settings_of_directions(candidate.class_name, candidate.config, candidate.version, said)
         settings = both[0]
@@ -291,7 +283,11 @@ def _translate(candidate, said):
     for weights in directions:
         I = _check_shapes(settings, weights, I)
     options: dict[str, Any] = {"batch_first": not settings.time_major}
+    if said["go_backwards"] not in (None, settings.go_backwards):
+        raise ValueError(f"go_backwards: {said['go_backwards']} is given, and the layer has {settings.go_backwards}")
     if len(directions) == 2:
+        if settings.go_backwards:
+            raise ValueError("go_backwards: True is given, and the layer has both directions")
         options["bidirectional"] = True
     elif settings.go_backwards:
         options["reverse"] = True
@@ -396,10 +392,25 @@ def _class_name(described):
     """The class of a serialized object of Keras; "" for one of another package, or for something else."""
     if not isinstance(described, dict) or not isinstance(described.get("class_name"), str):
         return ""
-    module = described.get("module")
+    module, registered = described.get("module"), described.get("registered_name")
     if module is not None and (not isinstance(module, str) or module.partition(".")[0] not in PACKAGES):
         return ""
+    # Keras registers its own classes without a package; a class registered by others may have no module.
+    if isinstance(registered, str) and ">" in registered:
+        return ""
     return described["class_name"]
+
+
+def _group_name(described):
+    """The name of the group of a layer in .weights.h5, less its number: the class in lower case with underscores."""
+    class_name = described.get("class_name") if isinstance(described, dict) else None
+    if not isinstance(class_name, str):
+        return ""
+    if _class_name(described) == "Model":  # the name that Keras 2 has for Functional
+        return "functional"
+    name = re.sub(r"\W", "", class_name.rpartition(">")[2])
+    # An underscore before each capital letter that begins a word: simple_rnn, cu_dnnlstm.
+    return re.sub(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def _config(described):
@@ -471,7 +482,7 @@ def _settings(class_name, config, version, said):
         kind=kind,
         units=units,
         use_bias=_flag("use_bias", config.get("use_bias")),
-        activation=_activation(config.get("activation")),
+        activation=_activation(config.get("activation"), kind),
         recurrent_activation=None
         if kind == "rnn"
         else _gate_activation(config.get("recurrent_activation"), version, said["recurrent_activation"]),
@@ -499,10 +510,11 @@ def _function_name(name, value):
     return value
 
 
-def _activation(value):
+def _activation(value, kind):
     value = _function_name("activation", value)
-    if value not in NONLINEARITIES:
-        raise ValueError(f"activation: {_short(value)} has no equivalent, only 'tanh' and 'relu'")
+    allowed = RNN_NONLINEARITIES if kind == "rnn" else NONLINEARITIES
+    if value not in allowed:
+        raise ValueError(f"activation: {_short(value)} has no equivalent, only {' and '.join(map(repr, allowed))}")
     return value
 
 
@@ -559,6 +571,10 @@ def _places(config, names=(), group=""):
         return
     used: dict[str, int] = {}
     for described in layers:
+        # Layers of other packages have groups, too, which may have the same names.
+        base = _group_name(described)
+        number = used[base] = used.get(base, -1) + 1
+        here = f"{group}layers/{base}" + (f"_{number}" if number else "")
         class_name = _class_name(described)
         if not class_name:
             continue
@@ -566,9 +582,6 @@ def _places(config, names=(), group=""):
         name = (own.get("name") if isinstance(own, dict) else None) or described.get("name")
         if not isinstance(name, str):
             name = class_name
-        base = GROUPS.get(class_name, "")
-        number = used[base] = used.get(base, -1) + 1
-        here = f"{group}layers/{base}" + (f"_{number}" if number else "")
         if class_name in MODELS:
             yield from _places(own, (*names, name), here + "/")
         elif class_name in RECURRENT or class_name in NO_EQUIVALENT:
@@ -858,7 +871,9 @@ def _layers_by_names(group, owner):
     layers: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for path in parents:
         found = _direction_of(path)
-        layers.setdefault(path if found is None else path[: found[0]], []).append(path)
+        # Before the name of a direction stands that of its Bidirectional; without one it is a layer of a model.
+        is_direction = found is not None and found[0] > 0
+        layers.setdefault(path[: found[0]] if is_direction else path, []).append(path)
     for key, paths in layers.items():
         if len(paths) == 2:
             paths = _forward_first(paths)
@@ -882,7 +897,8 @@ def _live(source):
     """The candidates of a layer or a model of Keras that is in this process."""
     base = _keras_class(source)
     if base is None:
-        raise TypeError(f"source: expected a path, or a layer or a model of Keras, got {type(source).__name__}")
+        hint = "; arrays of get_weights() are for fastrnn.from_weights" if isinstance(source, (list, tuple)) else ""
+        raise TypeError(f"source: expected a path, or a layer or a model of Keras, got {type(source).__name__}{hint}")
     if base.__name__ in RECURRENT or base.__name__ in NO_EQUIVALENT:
         return [_live_candidate(source, source.name)]
     found = list(_live_layers(source, ()))

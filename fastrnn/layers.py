@@ -21,6 +21,7 @@ from fastrnn._validation import (
     FourStates,
     Nonlinearity,
     RecurrentActivation,
+    RNNNonlinearity,
     State,
     as_array,
     as_lengths,
@@ -636,7 +637,7 @@ class RNN(Recurrent[ArrayLike, Array], Clipped, spec=spec.RNN):
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
         As for `LSTM`.
-    nonlinearity : {"tanh", "relu"}, default "tanh"
+    nonlinearity : {"tanh", "relu", "sigmoid"}, default "tanh"
         The activation; the argument comes after `num_layers`.
     clip : float, optional
         Bounds the input of the activation to [-clip, clip]. Default: no bound.
@@ -667,7 +668,7 @@ class RNN(Recurrent[ArrayLike, Array], Clipped, spec=spec.RNN):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: Nonlinearity = "tanh",
+        nonlinearity: RNNNonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,

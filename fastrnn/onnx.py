@@ -41,6 +41,14 @@ DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 # The names of activations in ONNX, which has no difference of upper and lower case there.
 DEFAULT_ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 NONLINEARITIES = {"tanh": "Tanh", "relu": "Relu"}
+RNN_NONLINEARITIES = NONLINEARITIES | {"sigmoid": "Sigmoid"}
+
+# Where an activation acts, for messages, and those that a layer has there.
+PLACES = {
+    "gate": ("the gates", ("Sigmoid", "HardSigmoid")),
+    "other": ("the new values", ("Tanh", "Relu")),
+    "RNN": ("the output", ("Tanh", "Relu", "Sigmoid")),
+}
 HARD_SIGMOID = (0.2, 0.5)  # alpha and beta by default
 HARD_SIGMOIDS = {"hard_sigmoid_fifth": np.float32(0.2), "hard_sigmoid_sixth": np.float32(1 / 6)}  # their alpha
 
@@ -139,6 +147,8 @@ def from_onnx(model: Any, node: str | Sequence[str] | None = None, *, with_argum
             raise TypeError(f"node: expected a name or a sequence of names, got {node!r}")
         if not node:
             raise ValueError("node: is empty")
+        if len(node) > MOST_LAYERS:
+            raise ValueError(f"node: {len(node)} names, where a stack has at most {MOST_LAYERS} layers")
     parsed = read_model(model)
     return named_file(parsed.name, lambda: Reader(parsed).layer(node, with_arguments))
 
@@ -219,11 +229,13 @@ class Reader:
         if found:
             outputs = [next(filter(None, one.node.output), "") for one in found]
             paths = listed([one.path for one in found])
-            raise ValueError(f"node: {name!r} names {len(found)} nodes: {paths}, with the outputs {listed(outputs)}")
+            raise ValueError(
+                f"node: {short(name)} names {len(found)} nodes: {paths}, with the outputs {listed(outputs)}"
+            )
         for path, description in self.model.others.items():
             if name == path or name == path.rpartition("/")[2]:
                 raise ValueError(f"node {name!r}: {description} is not supported, but LSTM, GRU and RNN of ai.onnx")
-        raise ValueError(f"node: no recurrent node or output is called {name!r}; there are: {self._names()}")
+        raise ValueError(f"node: no recurrent node or output is called {short(name)}; there are: {self._names()}")
 
     def _names(self):
         return (listed([one.path for one in self.model.recurrent]) or "none") + self._and_others()
@@ -374,12 +386,9 @@ class Reader:
         found = []
         for position, name in enumerate(names):
             is_gate = kind != "RNN" and position % number == 0
-            if name.lower() not in (("sigmoid", "hardsigmoid") if is_gate else NONLINEARITIES):
-                place = "the gates" if is_gate else "the output" if kind == "RNN" else "the new values"
-                raise ValueError(
-                    f"activations: {short(name)} for {place} is not supported, but "
-                    f"{'Sigmoid or HardSigmoid' if is_gate else 'Tanh or Relu'}"
-                )
+            place, allowed = PLACES["RNN" if kind == "RNN" else "gate" if is_gate else "other"]
+            if name.lower() not in map(str.lower, allowed):
+                raise ValueError(f"activations: {short(name)} for {place} is not supported, but {' or '.join(allowed)}")
             found.append(name.lower())
         for position, parameters in self._hard_sigmoids(found, attributes).items():
             slopes = [option for option, slope in HARD_SIGMOIDS.items() if np.float32(parameters[0]) == slope]
@@ -776,7 +785,7 @@ class Writer:
         direction = "bidirectional" if D == 2 else "reverse" if options["reverse"] else "forward"
         attributes: dict[str, Any] = {"hidden_size": options["hidden_size"], "direction": direction}
         if self.kind == "RNN":
-            names = [NONLINEARITIES[options["nonlinearity"]]]
+            names = [RNN_NONLINEARITIES[options["nonlinearity"]]]
         else:
             other = NONLINEARITIES[options["activation"]]
             alpha = HARD_SIGMOIDS.get(options["recurrent_activation"])

@@ -164,6 +164,8 @@ def _path(path):
         raise TypeError(f"path: {error}") from None
     if not path:
         raise ValueError("path: is empty")
+    if "\0" in path:
+        raise ValueError(f"path: has a null character, {_short(path)}")
     return path
 
 

@@ -222,6 +222,8 @@ def _of_zip(data: bytes, stem: str) -> Iterator[tuple[str, Leaf]]:
         raise ValueError("two records data.pkl")
     if any(name.endswith(".npy") for name in names) or not names:
         return _of_npz(zipped)
+    if any(name.rpartition("/")[2] == "archive_format" for name in names):
+        raise ValueError("an archive of torch.export.save, which is not read; save the state_dict() of the program")
     if any(name.rpartition("/")[2] == "model.json" for name in names):
         raise ValueError("an archive of TorchScript before PyTorch 1.4, which is not read; save its state_dict()")
     if "model.weights.h5" in names:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from fastrnn import _layouts
 from fastrnn._engine.spec import SPECS, CellSpec
 from fastrnn._layouts import Layout, Weights
 from fastrnn._parametrized import LAYERS, Parametrized, generator, no_draws
-from fastrnn._validation import Array, as_array, choice, detached, flag, shape_error, size
+from fastrnn._validation import Array, as_array, choice, detached, flag, item_of, shape_error, size
 from fastrnn.cells import Cell
 from fastrnn.layers import Recurrent
 
@@ -25,7 +25,10 @@ UPDATE_GATES = ("old", "new")
 FUSED = ("xh", "hx")
 
 # A parameter of torch.nn: its name without a suffix, the number of its layer, "" for a cell's, and the direction.
-PARAMETER = re.compile(r"(weight_[a-z]+|bias_[a-z]+)(?:_l(\d+)(_reverse)?)?")
+PARAMETER = re.compile(r"(weight_[a-z]+|bias_[a-z]+)(?:_l([0-9]{1,9})(_reverse)?)?")
+
+# In an archive of TorchScript, a list of the same tensors.
+FLAT = re.compile(r"_flat_weights\.[0-9]+")
 
 MOST_NAMES_SHOWN = 12
 
@@ -121,7 +124,8 @@ def from_weights(
     ========= ============================================================================= =======================
 
     The reset gate of a GRU comes after the recurrent product (`reset_after=True`) by default. It comes before in
-    layout "tf1", in "onnx", whose default is linear_before_reset=0, and in "keras" with a bias of one axis.
+    layout "tf1", in "onnx", whose default is linear_before_reset=0, in "keras" with a bias of one axis, and with
+    `fused`, because a product of [x_t, r * h_(t-1)] has it before.
 
     Examples
     --------
@@ -161,7 +165,7 @@ def from_weights(
             label = "arrays" if position is None else f"arrays[{position}]"
             named, variant = _named(one, candidates, label)
             if spec.name == "gru":
-                options["reset_after"] = _reset_after(layout, named, options.get("reset_after"))
+                options["reset_after"] = _reset_after(layout, fused, named, options.get("reset_after"))
             ends = {name: f"{label}[{name!r}]" for name in named}
             of_directions = variant.directions(spec, named, ends)
             found += of_directions
@@ -224,10 +228,11 @@ def from_state_dict(
     try:
         names = [name for name in mapping.keys() if isinstance(name, str)]
     except AttributeError:
-        raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}") from None
-    prefix = _prefix(names, prefix)
+        hint = "; give its state_dict()" if hasattr(mapping, "state_dict") else ""
+        raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}{hint}") from None
+    prefix = _prefix(mapping, names, prefix)
     parameters = _parameters(names, prefix)
-    arrays = {name: _floats(name, mapping[name]) for name in parameters}
+    arrays = {name: _floats(name, item_of(mapping, name)) for name in parameters}
     suffixes = _suffixes(parameters, prefix)
     directions: list[Weights] = []
     for suffix in suffixes:
@@ -282,8 +287,9 @@ def _forget_bias(spec: CellSpec, layout: str | None, given: float | None) -> flo
     """The number that is added to the bias of f."""
     if given is None:
         return 1.0 if layout == "tf1" and spec.name == "lstm" else 0.0
-    if not isinstance(given, numbers.Real) or isinstance(given, (bool, np.bool_)) or not math.isfinite(given):
-        raise TypeError(f"forget_bias: expected a finite number, got {given!r}")
+    is_number = isinstance(given, numbers.Real) and not isinstance(given, (bool, np.bool_))
+    if not is_number or not abs(given) <= sys.float_info.max:
+        raise TypeError(f"forget_bias: expected a finite number, got {_short(given)}")
     if given and spec.name != "lstm":
         raise ValueError("forget_bias: only an LSTM has a forget gate")
     return float(given)
@@ -296,6 +302,8 @@ def _from_buffer(spec, buffer, options):
     missing = [name for name in ("input_size", "hidden_size") if name not in options]
     if missing:
         raise ValueError(f"{', '.join(missing)}: needed to divide the buffer of cuDNN")
+    if spec.name == "gru":
+        options["reset_after"] = _reset_after("cudnn", None, {}, options.get("reset_after"))
     if options.get("proj_size"):
         raise ValueError("proj_size: a buffer of cuDNN with projections is not supported")
     I, H, L = (size(name, options.get(name, 1)) for name in ("input_size", "hidden_size", "num_layers"))
@@ -343,24 +351,31 @@ def _named(given: Any, candidates: Sequence[Layout], label: str) -> tuple[dict[s
 
 def _floats(name: str, value: Any) -> Array:
     """The value as an array of floating-point numbers."""
-    array = as_array(name, detached(value))
+    value = detached(value)
+    if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # which NumPy lacks
+        value = value.float()
+    array = as_array(name, value)
+    if array.dtype.name == "bfloat16":  # of the package ml_dtypes
+        array = array.astype(np.float32)
     if array.dtype.kind != "f":
         hint = "; dequantize them first" if array.dtype.kind in "iu" else ""
         raise TypeError(f"{name}: expected floating-point numbers, got {array.dtype}{hint}")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _reset_after(layout: str | None, named: Mapping[str, Array], given: bool | None) -> bool:
+def _reset_after(layout: str | None, fused: str | None, named: Mapping[str, Array], given: bool | None) -> bool:
     """Whether the reset gate comes after the product, from the option and from what the layout shows."""
     shown = None
     if layout == "keras" and "bias" in named:
         shown = named["bias"].ndim == 2
+    elif layout == "cudnn":
+        shown = True
     elif layout == "tf1":
         shown = False
     if given is None:
         if layout == "keras" and shown is None:
             raise ValueError("reset_after: a GRU of Keras without bias does not show it; give it")
-        return layout != "onnx" if shown is None else shown
+        return layout != "onnx" and fused is None if shown is None else shown
     if shown is not None and flag("reset_after", given) != shown:
         raise ValueError(f"reset_after: {given} does not agree with the arrays, in which it is {shown}")
     return given
@@ -376,7 +391,7 @@ class Parameter(NamedTuple):
     suffix: str
 
 
-def _prefix(names, prefix):
+def _prefix(mapping, names, prefix):
     """The prefix of the only layer or cell, or the one that is given."""
     found = {name[: -len(end)] for name in names for end in ("weight_ih_l0", "weight_ih") if name.endswith(end)}
     candidates = sorted(one for one in found if not one or one.endswith("."))
@@ -389,6 +404,9 @@ def _prefix(names, prefix):
         raise ValueError(f"prefix: no recurrent layer begins with {prefix!r}; {_found(candidates, names)}")
     if len(candidates) != 1:
         number = "more than one recurrent layer; give its prefix" if candidates else "no recurrent layer"
+        inner = [name for name in names if not candidates and isinstance(item_of(mapping, name), Mapping)]
+        if inner:
+            number += f"; mappings are under {', '.join(map(repr, inner[:MOST_NAMES_SHOWN]))}: give one of them"
         raise ValueError(f"mapping: {number}; {_found(candidates, names)}")
     return candidates[0]
 
@@ -405,7 +423,9 @@ def _parameters(names: Sequence[str], prefix: str) -> dict[str, Parameter]:
     parameters, others = {}, []
     for name in names:
         end = name.removeprefix(prefix)
-        if not name.startswith(prefix) or (not prefix and "." in end):
+        if not name.startswith(prefix) or FLAT.fullmatch(end):
+            continue
+        if not prefix and "." in end and not end.startswith("parametrizations."):
             continue
         match = PARAMETER.fullmatch(end)
         if match:
@@ -490,8 +510,9 @@ def _layer(
     for name, value in seen.items():
         if value and name not in cls._option_names:
             raise ValueError(f"{labels[0]}{cls.__name__} has no {name}, which the arrays have")
-        if name in options and options[name] != value:
-            raise ValueError(f"{name}: {options[name]!r} does not agree with the arrays, in which it is {value!r}")
+        if name in options and not np.array_equal(options[name], value):
+            shown = _short(options[name])
+            raise ValueError(f"{name}: {shown} does not agree with the arrays, in which it is {value!r}")
     widest = np.result_type(*(array.dtype for weights in directions for array in weights.values()))
     arguments = {name: value for name, value in seen.items() if name in cls._option_names}
     arguments |= {"dtype": np.float64 if widest.itemsize > 4 else np.float32} | options

@@ -37,7 +37,7 @@ def layers(draw_one, **fixed):
     if cls is fastrnn.GRU:
         options["reset_after"] = draw_one(st.booleans())
     if cls is fastrnn.RNN:
-        options["nonlinearity"] = draw_one(st.sampled_from(["tanh", "relu"]))
+        options["nonlinearity"] = draw_one(st.sampled_from(["tanh", "sigmoid", "relu"]))
     if cls is fastrnn.SLSTM:
         options["num_heads"] = draw_one(st.integers(1, 3))
         hidden_size *= options["num_heads"]

@@ -47,11 +47,3 @@ def as_float64(case):
         case.d_output.astype(np.float64),
         tuple(a.astype(np.float64) for a in case.d_state_n),
     )
-
-
-def assert_same_bytes(actual, expected):
-    """The same names, shapes and dtypes, and every byte the same."""
-    assert actual.keys() == expected.keys()
-    for name, array in expected.items():
-        assert actual[name].shape == array.shape and actual[name].dtype == array.dtype, name
-        assert actual[name].tobytes() == array.tobytes(), name

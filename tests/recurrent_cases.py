@@ -79,7 +79,7 @@ def cases(draw_one, cells=None, relu=True, features=False, **fixed):
         sizes["P"] = draw_one(st.sampled_from([None, 1, 2, 5]))
         sizes["peephole"] = draw_one(st.booleans())
     if cell == "rnn":
-        sizes["nonlinearity"] = draw_one(st.sampled_from(["tanh", "relu"] if relu else ["tanh"]))
+        sizes["nonlinearity"] = draw_one(st.sampled_from(["tanh", "sigmoid", "relu"][: 2 + relu]))
     if features:
         sizes |= draw_one(drawn_features(cell, sizes))
     return draw(np.random.default_rng(draw_one(st.integers(0, 2**32))), cell, **(sizes | fixed))

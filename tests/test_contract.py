@@ -31,6 +31,7 @@ KINDS = {
         "gru", {"reset_after": False, "recurrent_activation": "hard_sigmoid_sixth", "clip": 0.7}
     ),
     "rnn": ("rnn", {}),
+    "rnn, sigmoid": ("rnn", {"nonlinearity": "sigmoid", "clip": 0.7, "biases": BIASES}),
     "rnn, relu": ("rnn", {"nonlinearity": "relu", "clip": 0.6, "biases": BIASES[1:]}),
     "slstm": ("slstm", {}),
     "slstm, heads": ("slstm", {"num_heads": 3, "empty": [0]}),

@@ -54,6 +54,8 @@ OF_CELL = {
         {"clip": 0.6},
         {"clip": 0.6, "nonlinearity": "relu", "resets": "drawn"},
         {"nonlinearity": "relu"},
+        {"nonlinearity": "sigmoid"},
+        {"nonlinearity": "sigmoid", "clip": 0.4},
         {"nonlinearity": "relu", "lengths": "drawn", "reverse": True},
     ],
     "slstm": [

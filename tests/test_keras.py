@@ -45,7 +45,8 @@ def built(layer):
 def descriptions(draw):
     """The name of a class, its form, and its options."""
     name = draw(st.sampled_from(["LSTM", "GRU", "SimpleRNN"]))
-    options = {"use_bias": draw(st.booleans()), "activation": draw(st.sampled_from(["tanh", "relu"]))}
+    activations = ["tanh", "relu", "sigmoid"][: 3 if name == "SimpleRNN" else 2]
+    options = {"use_bias": draw(st.booleans()), "activation": draw(st.sampled_from(activations))}
     if name != "SimpleRNN":
         options["recurrent_activation"] = draw(st.sampled_from(["sigmoid", "hard_sigmoid"]))
     if name == "GRU":

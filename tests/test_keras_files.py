@@ -326,6 +326,25 @@ def test_archives_of_keras_2(tmp_path, container):
             fastrnn.from_keras(path, "two")
 
 
+def test_groups_of_other_packages_are_counted(tmp_path):
+    """A class of others whose name in lower case is that of a class of Keras takes a number of its groups."""
+    arrays = [weights_of("LSTM", seed) for seed in (1, 2)]
+    groups = {"layers/lstm/cell": arrays[0], "layers/lstm_1/cell": arrays[1]}
+    others = [
+        {"class_name": "Lstm", "module": "mine", "registered_name": "Lstm"},
+        {"class_name": "Lstm", "module": None, "registered_name": "mine>Lstm"},
+        {"class_name": "LSTM", "module": None, "registered_name": "mine>LSTM"},
+        {"class_name": "LSTM", "module": "mine", "registered_name": "LSTM"},
+        {"class_name": "mine>LSTM"},
+    ]
+    for number, other in enumerate(others):
+        layers = [config_of("LSTM", "first") | other, config_of("LSTM", "second")]
+        path = write_archive(tmp_path / f"{number}.keras", layers, groups, "3.0.0")
+        assert fastrnn.from_keras(path).params == of_keras("LSTM", arrays[1]).params
+        with pytest.raises(ValueError, match="no recurrent layer has the name 'first'"):
+            fastrnn.from_keras(path, "first")
+
+
 def test_an_archive_of_a_cudnn_layer(tmp_path):
     weights = weights_of("CuDNNLSTM")
     path = write_archive(tmp_path / "a.keras", [config_of("CuDNNLSTM")], {"layers/cu_dnnlstm": weights}, "2.15.0")
@@ -439,6 +458,47 @@ def test_weights_alone_of_other_shapes(tmp_path):
     refused(r"recurrent_kernel:0: expected \(H, G\*H\), got \(4, 15\)", kernel, recurrent[:, :15], bias)
     refused(r"bias:0: expected \(16,\), got \(15,\)", kernel, recurrent, bias[:15])
     refused("reset_after: the weights of a GRU without bias do not show it", *weights_of("GRU", use_bias=False))
+
+
+def test_layers_of_an_inner_model_that_are_called_forward_and_backward(tmp_path):
+    """Two layers, of which the names in weights alone begin as those of the directions of a Bidirectional."""
+    arrays = {name: weights_of("LSTM", seed) for seed, name in enumerate(("forward_lstm", "backward_lstm"))}
+    inner = {}
+    for name, weights in arrays.items():
+        inner |= named(weights, f"{name}/lstm_cell/")
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        write_weights(file, {"inner": inner})
+    with pytest.raises(ValueError, match="there is more than one recurrent layer"):
+        fastrnn.from_keras(tmp_path / "weights.h5", **SAID)
+    for name, weights in arrays.items():
+        ours = fastrnn.from_keras(tmp_path / "weights.h5", name, **SAID)
+        assert repr(ours) == "LSTM(5, 4, batch_first=True)" and ours.params == of_keras("LSTM", weights).params
+
+
+def test_go_backwards_of_weights_alone(tmp_path):
+    weights = weights_of("LSTM")
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        write_weights(file, {"one": named(weights)})
+    path = tmp_path / "weights.h5"
+    ours = fastrnn.from_keras(path, **SAID, go_backwards=True)
+    assert ours.reverse and ours.params.flat.tobytes() == of_keras("LSTM", weights).params.flat.tobytes()
+    assert not fastrnn.from_keras(path, **SAID, go_backwards=False).reverse
+    for given in (0, "True"):
+        with pytest.raises(TypeError, match="^go_backwards: expected True or False"):
+            fastrnn.from_keras(path, **SAID, go_backwards=given)
+
+    whole = write_model(tmp_path / "a.h5", [config_of("LSTM", go_backwards=True)], {"rnn": named(weights)})
+    assert fastrnn.from_keras(whole, go_backwards=True).reverse
+    with pytest.raises(ValueError, match="go_backwards: False is given, and the layer has True"):
+        fastrnn.from_keras(whole, go_backwards=False)
+
+    with h5py.File(tmp_path / "both.weights.h5", "w") as file:
+        for direction in ("forward", "backward"):
+            for k, array in enumerate(weights):
+                file[f"layers/bidirectional/{direction}_layer/cell/vars/{k}"] = array
+    assert fastrnn.from_keras(tmp_path / "both.weights.h5", **SAID, go_backwards=False).bidirectional
+    with pytest.raises(ValueError, match="go_backwards: True is given, and the layer has both directions"):
+        fastrnn.from_keras(tmp_path / "both.weights.h5", **SAID, go_backwards=True)
 
 
 def test_groups_that_never_end(tmp_path):

@@ -374,6 +374,7 @@ def test_other_formats(refused, tmp_path):
     for name, message in (
         ("model.weights.h5", "Keras"),
         ("net/model.json", "TorchScript before"),
+        ("net/archive_format", "torch.export.save"),
         ("a.txt", "without data.pkl"),
     ):
         file = io.BytesIO()

@@ -78,6 +78,17 @@ def test_extreme_logits(dtype):
     assert math.isnan(loss) and np.isnan(d_logits).all()
 
 
+@pytest.mark.parametrize("C", range(1, 36))
+def test_every_class_may_be_far_above_the_others(C, dtype, isa):
+    """The maximum is that of all classes, whatever the width of a vector is."""
+    logits = np.eye(C, dtype=dtype) * 1000
+    loss, d_logits = fastrnn.softmax_cross_entropy(logits, np.arange(C))
+    assert loss == 0 and not d_logits.any()
+    if C > 1:
+        loss, d_logits = fastrnn.softmax_cross_entropy(logits, np.roll(np.arange(C), 1))
+        assert loss == 1000 and np.array_equal(d_logits * C, np.eye(C) - np.roll(np.eye(C), 1, axis=0))
+
+
 def test_gradient_of_the_cross_entropy_by_finite_differences():
     logits, targets, step = drawn((3, 4), np.float64), np.array([0, 3, 1]), 1e-4
     _, d_logits = fastrnn.softmax_cross_entropy(logits, targets)

@@ -90,6 +90,7 @@ PUBLIC = {
     "gru_reset_before": ("gru", {"reset_after": False}),
     "rnn_tanh": ("rnn", {"nonlinearity": "tanh"}),
     "rnn_relu": ("rnn", {"nonlinearity": "relu"}),
+    "rnn_sigmoid": ("rnn", {"nonlinearity": "sigmoid"}),
     "slstm": ("slstm", {}),
 }
 

@@ -273,7 +273,8 @@ def scalar_steps(case, b):
                 h.append((1 - z) * n + z * h_prev[j])
         else:
             zs = [share("ih", j, x_t) + share("hh", j, h) for j in range(H)]
-            h = [math.tanh(z) if case.options["nonlinearity"] == "tanh" else max(z, 0.0) for z in zs]
+            f = {"tanh": math.tanh, "relu": lambda z: max(z, 0.0), "sigmoid": sigma}[case.options["nonlinearity"]]
+            h = [f(z) for z in zs]
         yield t, [h] if c is None else [h, c], zs
 
 

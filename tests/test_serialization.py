@@ -311,9 +311,10 @@ def test_errors_name_the_path_that_was_given(path, layer):
     with pytest.raises(FileNotFoundError) as raised:
         fastrnn.save(missing, layer)
     assert raised.value.filename == str(missing)
-    for call in (lambda: fastrnn.save("", layer), lambda: fastrnn.load("")):
-        with pytest.raises(ValueError, match="^path: is empty"):
-            call()
+    for wrong, message in (("", "is empty"), ("a\0b", "has a null character")):
+        for call in (lambda: fastrnn.save(wrong, layer), lambda: fastrnn.load(wrong)):
+            with pytest.raises(ValueError, match=f"^path: {message}"):
+                call()
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -227,6 +227,22 @@ def test_tf1_lstm(projected, forget_bias, rng):
     check(layer, expected, x)
 
 
+def test_a_fused_gru_has_its_reset_gate_before_the_product(rng):
+    """As in Olah's text: the candidate sees [r * h, x], and z weighs the new state."""
+    W, b = drawn(rng, 3 * H, H + I), drawn(rng, 3 * H)
+
+    def step(x_t, h):
+        hx = np.concatenate([h, x_t], axis=1)
+        r, z = (sigmoid(hx @ W[k * H : k * H + H].T + b[k * H : k * H + H]) for k in range(2))
+        new = np.tanh(np.concatenate([r * h, x_t], axis=1) @ W[2 * H :].T + b[2 * H :])
+        return ((1 - z) * h + z * new,)
+
+    x = drawn(rng, T, B, I)
+    layer = fastrnn.from_weights("gru", [W, b], gates="rzh", fused="hx", update_gate="new")
+    assert not layer.reset_after
+    check(layer, unrolled(step, x, *zeros(1)), x)
+
+
 def test_tf1_gru(rng):
     arrays = {
         "gates_kernel": drawn(rng, I + H, 2 * H),
@@ -483,6 +499,100 @@ def test_arrays_of_wrong_types(arrays):
 def test_forget_bias_of_wrong_types(forget_bias):
     with pytest.raises(TypeError, match="^forget_bias: expected a finite number"):
         fastrnn.from_weights("lstm", FOUR, layout="torch", forget_bias=forget_bias)
+
+
+def test_numbers_that_are_too_large_or_no_numbers(rng):
+    arrays = [drawn(rng, 4 * H, I), drawn(rng, 4 * H, H)]
+    with pytest.raises(TypeError, match="^forget_bias: expected a finite number"):
+        fastrnn.from_weights("lstm", arrays, layout="torch", forget_bias=10**400)
+    with pytest.raises(ValueError, match="^clip: expected None or a positive finite number"):
+        fastrnn.from_weights("lstm", arrays, layout="torch", clip=10**400)
+    with pytest.raises(ValueError, match=r"^hidden_size: array\(\[4, 4\]\) does not agree"):
+        fastrnn.from_weights("lstm", arrays, layout="torch", hidden_size=np.array([H, H]))
+    with pytest.raises(ValueError, match=r"^arrays: expected the \(\d+,\) numbers .* num_layers=1000000000000000000"):
+        fastrnn.from_weights("lstm", np.zeros(9), layout="cudnn", input_size=1, hidden_size=1, num_layers=10**18)
+
+
+def test_cudnn_has_no_gru_with_the_gate_before_the_product(rng):
+    arrays = [drawn(rng, I, 3 * H), drawn(rng, H, 3 * H), drawn(rng, 6 * H)]
+    buffer = drawn(rng, 3 * H * (I + H + 2))
+    for weights, sizes in ((arrays, {}), (buffer, {"input_size": I, "hidden_size": H})):
+        assert fastrnn.from_weights("gru", weights, layout="cudnn", reset_after=True, **sizes).reset_after
+        with pytest.raises(ValueError, match="^reset_after: False does not agree with the arrays"):
+            fastrnn.from_weights("gru", weights, layout="cudnn", reset_after=False, **sizes)
+
+
+@pytest.mark.parametrize("error", [KeyError, IndexError, AttributeError, RuntimeError])
+def test_objects_and_mappings_that_raise(error):
+    class Raising:
+        def __array__(self, *args, **kwargs):
+            raise error("of its own")
+
+    class Lacking(dict):
+        def __getitem__(self, name):
+            raise KeyError(name)
+
+    state_dict = fastrnn.GRU(I, H).state_dict()
+    with pytest.raises(TypeError, match="^bias_hh_l0: not an array: .*of its own"):
+        fastrnn.from_state_dict(state_dict | {"bias_hh_l0": Raising()})
+    with pytest.raises(TypeError, match=r"^arrays\[1\]: not an array: .*of its own"):
+        fastrnn.from_weights("rnn", [np.ones((H, I)), Raising()], layout="torch")
+    for read in (fastrnn.from_state_dict, fastrnn.GRU(I, H).load_state_dict):
+        with pytest.raises(ValueError, match="^mapping: 'weight_ih_l0' is among the keys, but has no value"):
+            read(Lacking(state_dict))
+
+
+def test_bfloat16_is_widened():
+    class Tensor:
+        """As of PyTorch, which NumPy cannot convert."""
+
+        dtype = "torch.bfloat16"
+
+        def __init__(self, array):
+            self.array = array
+
+        def float(self):
+            return self.array
+
+    state_dict = fastrnn.GRU(I, H, rng=0).state_dict()
+    layer = fastrnn.from_state_dict({name: Tensor(array) for name, array in state_dict.items()})
+    assert layer.dtype == np.float32
+    assert all(np.array_equal(layer.params[name], array) for name, array in state_dict.items())
+
+
+def test_bfloat16_of_ml_dtypes():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    state_dict = {name: array.astype(bfloat16) for name, array in fastrnn.GRU(I, H, rng=0).state_dict().items()}
+    layer = fastrnn.from_state_dict(state_dict)
+    assert all(np.array_equal(layer.params[name], array.astype(np.float32)) for name, array in state_dict.items())
+
+
+def test_the_list_of_the_same_tensors_in_torchscript():
+    """load_tensors finds _flat_weights of torch.nn.LSTM in an archive of torch.jit.save."""
+    layer = fastrnn.GRU(I, H, rng=0)
+    for prefix in ("", "0."):
+        names = {prefix + name: array for name, array in layer.state_dict().items()}
+        names |= {f"{prefix}_flat_weights.{k}": array for k, array in enumerate(layer.state_dict().values())}
+        assert fastrnn.from_state_dict(names).params == layer.params
+
+
+def test_parametrizations_without_a_prefix():
+    """Of torch.nn.utils.parametrizations.weight_norm: without these biases the layer would be another."""
+    state_dict = fastrnn.GRU(I, H).state_dict()
+    for name in ("bias_ih_l0", "bias_hh_l0"):
+        state_dict[f"parametrizations.{name}.original"] = state_dict.pop(name)
+    with pytest.raises(ValueError, match="'parametrizations.bias_ih_l0.original', .*not among the parameters"):
+        fastrnn.from_state_dict(state_dict)
+
+
+def test_modules_and_checkpoints_get_a_hint():
+    layer = fastrnn.GRU(I, H)
+    with pytest.raises(TypeError, match="^mapping: expected a mapping of .*, got GRU; give its state_dict"):
+        fastrnn.from_state_dict(layer)
+    with pytest.raises(ValueError, match="^mapping: no recurrent layer; mappings are under 'model': give one of them"):
+        fastrnn.from_state_dict({"epoch": 3, "model": layer.state_dict()})
+    with pytest.raises(ValueError, match="^mapping: 'weight_ih_l9999999999': not among the parameters"):
+        fastrnn.from_state_dict(layer.state_dict() | {"weight_ih_l9999999999": np.ones(3)})
 
 
 def test_unknown_option_is_named():

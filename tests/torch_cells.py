@@ -15,7 +15,7 @@ GATES = {
     # torch.nn.functional.hardsigmoid, whose derivative has the accuracy of a float32 in float64, too.
     "hard_sigmoid_sixth": lambda z: torch.clamp(z / 6 + 0.5, 0, 1),
 }
-OTHERS = {"tanh": torch.tanh, "relu": torch.relu}
+OTHERS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
 
 
 class Unit:

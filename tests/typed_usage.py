@@ -84,7 +84,7 @@ assert_type(fastrnn.unpad(lstm(padded, lengths=padded_lengths)[0], padded_length
 
 
 def mistakes() -> None:
-    fastrnn.RNN(4, 6, nonlinearity="sigmoid")  # type: ignore[arg-type]
+    fastrnn.RNN(4, 6, nonlinearity="gelu")  # type: ignore[arg-type]
     fastrnn.LSTM("4", 6)  # type: ignore[arg-type]
     fastrnn.LSTM(4, 6, True, 0.5)  # type: ignore[arg-type]
     fastrnn.LSTM(4, 6)(x, x)  # type: ignore[arg-type]

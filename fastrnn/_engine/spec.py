@@ -24,6 +24,7 @@ from fastrnn._core import Kernel
 from fastrnn._validation import choice, flag, float_dtype, probability, shape_error, size
 
 NONLINEARITIES = ("tanh", "relu")
+RNN_NONLINEARITIES = ("tanh", "relu", "sigmoid")
 ACTIVATION_OPTIONS = ("recurrent_activation", "activation", "clip")
 RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
 
@@ -89,7 +90,10 @@ def _clip(name, value):
         return None
     if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected None or a positive number, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # of an int
+        number = math.inf
     if not 0 < number < math.inf:
         raise ValueError(f"{name}: expected None or a positive finite number, got {value!r}")
     return number
@@ -102,7 +106,7 @@ OPTIONS = {
         Option("input_size", size),
         Option("hidden_size", size),
         Option("num_layers", size, 1),
-        Option("nonlinearity", partial(choice, options=NONLINEARITIES), "tanh", choices=NONLINEARITIES),
+        Option("nonlinearity", partial(choice, options=RNN_NONLINEARITIES), "tanh", choices=RNN_NONLINEARITIES),
         Option("reset_after", flag, True, since=2, choices=(True, False)),
         Option("recurrent_activation", _recurrent_activation, "sigmoid", since=2, choices=RECURRENT_ACTIVATIONS),
         Option("activation", partial(choice, options=NONLINEARITIES), "tanh", since=2, choices=NONLINEARITIES),

@@ -6,6 +6,11 @@
 #include "kernels/cells/slstm.inc.h"
 
 static const NAME(cell) *const NAME(cells)[FASTRNN_MOST_CELLS] = {
-    &NAME(cell_lstm),  &NAME(cell_gru), &NAME(cell_rnn_tanh), &NAME(cell_rnn_relu), &NAME(cell_gru_reset_before),
+    &NAME(cell_lstm),
+    &NAME(cell_gru),
+    &NAME(cell_rnn_tanh),
+    &NAME(cell_rnn_relu),
+    &NAME(cell_gru_reset_before),
     &NAME(cell_slstm),
+    &NAME(cell_rnn_sigmoid),
 };

@@ -1,4 +1,5 @@
-/* The plain cell (Elman 1990), forward and backward: h_t = tanh(z), or max(0, z). No gates are saved. */
+/* The plain cell (Elman 1990), forward and backward: h_t = tanh(z), max(0, z), or sigmoid(z) as in his paper. No gates
+ * are saved. */
 INLINE void NAME(rnn_tanh)(const NAME(units) * u) { NAME(store_h)(u, NAME(activation)(u->options, LOAD(u->gates))); }
 INLINE void NAME(rnn_tanh_back)(const NAME(units_back) * u)
 {
@@ -16,10 +17,18 @@ INLINE void NAME(rnn_relu_back)(const NAME(units_back) * u)
     STORE(u->d_gates, d_z);
 }
 
+INLINE void NAME(rnn_sigmoid)(const NAME(units) * u) { NAME(store_h)(u, NAME(gate)(u->options, LOAD(u->gates))); }
+INLINE void NAME(rnn_sigmoid_back)(const NAME(units_back) * u)
+{
+    STORE(u->d_gates, NAME(gate_back)(u->options, LOAD(u->kept_h), NAME(d_h)(u)));
+}
+
 enum { NAME(RNN_BLOCK) = 128 / sizeof(real) };
 /* clang-format off */
 DEFINE_CELL(rnn_tanh, 1, 0, NAME(RNN_BLOCK), NULL, NAME(rnn_tanh), NULL, NAME(rnn_tanh_back), NULL,
     .states = 1, .d_gates = 1, .saves_h = 1)
 DEFINE_CELL(rnn_relu, 1, 0, NAME(RNN_BLOCK), NULL, NAME(rnn_relu), NULL, NAME(rnn_relu_back), NULL,
+    .states = 1, .d_gates = 1, .saves_h = 1)
+DEFINE_CELL(rnn_sigmoid, 1, 0, NAME(RNN_BLOCK), NULL, NAME(rnn_sigmoid), NULL, NAME(rnn_sigmoid_back), NULL,
     .states = 1, .d_gates = 1, .saves_h = 1)
 /* clang-format on */
