@@ -48,7 +48,9 @@ def _draw(rng, dtype, shape, spec, everything, options):
     (x, d_output), state, d_state_n = numbers([(T, B, I), (T, B, P)]), numbers(state), numbers(state)
     # A normalizer n is positive; near 0 the quotient h is ill-conditioned.
     state = [1 + np.abs(s) if name == "n" else s for name, s in zip(spec.states, state)]
-    return x, state, dict(zip(weights, numbers(weights.values()))), d_output, d_state_n, options
+    # Larger weights would make the layer amplify the rounding of each step.
+    weights = {name: array / 4 for name, array in zip(weights, numbers(weights.values()))}
+    return x, state, weights, d_output, d_state_n, options
 
 
 def _results(module, spec, dtype, x, state, weights, d_output, d_state_n, options):

@@ -18,7 +18,9 @@ from fastrnn._validation import Array, as_array, integer, shape_error
 __all__ = ["mean_squared_error", "softmax_cross_entropy"]
 
 
-def softmax_cross_entropy(logits: ArrayLike, targets: ArrayLike, *, ignore_index: int = -100) -> tuple[float, Array]:
+def softmax_cross_entropy(
+    logits: ArrayLike, targets: ArrayLike, *, ignore_index: int = -100, weights: ArrayLike | None = None
+) -> tuple[float, Array]:
     """The mean of -log(softmax(logits)[target]) and its gradient, as torch.nn.functional.cross_entropy.
 
     Parameters
@@ -29,20 +31,24 @@ def softmax_cross_entropy(logits: ArrayLike, targets: ArrayLike, *, ignore_index
         The class of each row, 0 to C - 1, or `ignore_index`.
     ignore_index : int, default -100
         The target of rows that do not count, such as padding.
+    weights : array_like, (...), optional
+        The weight of each row, at least 0. Default: 1.
 
     Returns
     -------
     loss : float
-        The mean over the rows that count; NaN if there are none.
+        The mean over the rows that count, weighted: sum(weight * loss of the row) / sum(weight). NaN if no row counts
+        or their weights are all 0.
     d_logits : ndarray, (..., C)
-        The gradient of `loss`: (softmax(logits) - one_hot(target)) / rows that count; zeros in the others.
+        The gradient of `loss`: weight * (softmax(logits) - one_hot(target)) / sum(weight); zeros in rows that do not
+        count.
 
     Raises
     ------
     TypeError
-        If `logits` has no dtype float32 or float64, or `targets` has no integers.
+        If `logits` has no dtype float32 or float64, `targets` has no integers, or `weights` has no real numbers.
     ValueError
-        If the shapes do not fit, or a target is out of range.
+        If the shapes do not fit, a target is out of range, or a weight is negative or not finite.
 
     Examples
     --------
@@ -66,22 +72,30 @@ def softmax_cross_entropy(logits: ArrayLike, targets: ArrayLike, *, ignore_index
     if outside.any():
         wrong = index[outside].flat[0]
         raise ValueError(f"targets: expected 0 to {C - 1}, or ignore_index={ignored}, got {wrong}")
-    number = int(np.count_nonzero(counts))
+    number: float = int(np.count_nonzero(counts))
+    if weights is not None:
+        weighting = np.where(counts, _weights(weights, index.shape, array, "logits"), 0.0)
+        counts, number = weighting > 0, float(weighting.sum())
     rows = np.where(counts, index, -1).astype(np.int64).reshape(-1)
     d_logits, losses = np.empty(array.shape, array.dtype), np.empty(rows.size)
     total = _core.softmax_cross_entropy(
         array.reshape(-1, C),
         rows,
-        1 / number if number else 0.0,
+        _inverse(number),
         d_logits.reshape(-1, C),
         losses,
         _threads.most_threads(),
         _config.instruction_set(),
     )
+    if weights is not None:
+        d_logits *= weighting[..., None].astype(array.dtype)
+        total = float(np.sum(weighting.reshape(-1) * losses))
     return total / number if number else math.nan, d_logits
 
 
-def mean_squared_error(prediction: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
+def mean_squared_error(
+    prediction: ArrayLike, target: ArrayLike, *, weights: ArrayLike | None = None
+) -> tuple[float, Array]:
     """The mean of (prediction - target)^2 and its gradient, as torch.nn.functional.mse_loss.
 
     Parameters
@@ -90,20 +104,23 @@ def mean_squared_error(prediction: ArrayLike, target: ArrayLike) -> tuple[float,
         float32 or float64, of any shape.
     target : array_like
         Of the shape of `prediction`; cast to its dtype by NumPy's "same_kind" rule.
+    weights : array_like, shape of `prediction` without its last axis, optional
+        The weight of each row, at least 0; of each number, if `prediction` has one axis. Default: 1.
 
     Returns
     -------
     loss : float
-        The mean over all numbers; NaN if there are none.
+        The mean over all numbers, weighted: sum(weight * (prediction - target)^2) / sum(weight). NaN if there are no
+        numbers or the weights are all 0.
     d_prediction : ndarray, shape of `prediction`
-        The gradient of `loss`: 2 * (prediction - target) / numbers.
+        The gradient of `loss`: 2 * weight * (prediction - target) / sum(weight).
 
     Raises
     ------
     TypeError
-        If `prediction` has no dtype float32 or float64, or `target` cannot be cast.
+        If `prediction` has no dtype float32 or float64, `target` cannot be cast, or `weights` has no real numbers.
     ValueError
-        If the shapes differ.
+        If the shapes do not fit, or a weight is negative or not finite.
 
     Examples
     --------
@@ -118,16 +135,46 @@ def mean_squared_error(prediction: ArrayLike, target: ArrayLike) -> tuple[float,
         raise TypeError(f"target: cannot be cast from {given.dtype} to {array.dtype} by NumPy's 'same_kind' rule")
     if given.shape != array.shape:
         raise shape_error("target", array.shape, (None,) * array.ndim, given.shape, _of(array, "prediction"))
-    d_prediction = np.empty(array.shape, array.dtype)
+    given = _core.native(given, array.dtype)
+    if weights is None:
+        return _squared_error(array, given, array.size)
+    # weight * error^2 is the squared error of sqrt(weight) * prediction and sqrt(weight) * target.
+    shape = array.shape if array.ndim < 2 else array.shape[:-1]
+    weighting = _weights(weights, shape, array, "prediction").reshape(*shape, *(1,) * (array.ndim - len(shape)))
+    roots = np.sqrt(weighting).astype(array.dtype)
+    number = float(np.broadcast_to(weighting, array.shape).sum())
+    loss, d_prediction = _squared_error(roots * array, roots * given, number)
+    return loss, roots * d_prediction
+
+
+def _squared_error(prediction, target, number):
+    """The sum of squared differences over `number`, NaN if that is 0, and its gradient."""
+    d_prediction = np.empty(prediction.shape, prediction.dtype)
     total = _core.squared_error(
-        array,
-        _core.native(given, array.dtype),
-        1 / array.size if array.size else 0.0,
+        prediction,
+        target,
+        _inverse(number),
         d_prediction,
         _threads.most_threads(),
         _config.instruction_set(),
     )
-    return total / array.size if array.size else math.nan, d_prediction
+    return total / number if number else math.nan, d_prediction
+
+
+def _inverse(number):
+    return 1 / number if number else 0.0
+
+
+def _weights(weights, shape, array, name):
+    """The argument `weights` as an array of float64 of this shape."""
+    given = as_array("weights", weights)
+    if given.dtype.kind not in "biuf":
+        raise TypeError(f"weights: expected real numbers, got {given.dtype}")
+    if given.shape != shape:
+        raise shape_error("weights", shape, (None,) * len(shape), given.shape, _of(array, name))
+    if not (np.isfinite(given) & (given >= 0)).all():
+        raise ValueError("weights: expected finite numbers of at least 0")
+    return given.astype(np.float64)
 
 
 def _of(array, name):

@@ -92,8 +92,13 @@ def test_page_with_other_packages(page, somewhere):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_docstrings(module):
-    needs = {"fastrnn.serialization": "safetensors", "fastrnn.onnx": "onnx", "fastrnn._threadpoolctl": "threadpoolctl"}
-    needs["fastrnn.torch"] = "torch"
+    needs = {
+        "fastrnn.serialization": "safetensors",
+        "fastrnn.onnx": "onnx",
+        "fastrnn.sklearn": "sklearn",
+        "fastrnn.torch": "torch",
+        "fastrnn._threadpoolctl": "threadpoolctl",
+    }
     if module in needs:
         pytest.importorskip(needs[module])
     module = importlib.import_module(module)

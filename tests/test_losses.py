@@ -191,3 +191,72 @@ def test_a_network_has_the_same_bits_everywhere(threads, every_isa):
                 assert losses[-1] < losses[0]
                 found.add((*losses, layer.params.flat.tobytes(), head.params.flat.tobytes()))
     assert len(found) <= 1
+
+
+# Weights of rows --------------------------------------------------------------------------------
+
+
+def test_integer_weights_are_repetitions(dtype, isa):
+    logits, target = drawn((7, 5), dtype), drawn((7, 5), dtype, seed=1)
+    classes, weights = np.arange(7) % 5, np.array([1, 0, 3, 2, 2, 1, 4])
+    start = np.cumsum(weights) - weights
+    for loss, second in (fastrnn.softmax_cross_entropy, classes), (fastrnn.mean_squared_error, target):
+        found, d_found = loss(logits, second, weights=weights)
+        expected, d_repeated = loss(logits.repeat(weights, axis=0), second.repeat(weights, axis=0))
+        if loss is fastrnn.mean_squared_error:
+            assert found == pytest.approx(expected, rel=8 * ROUNDING[dtype])
+        else:
+            assert found == pytest.approx(expected, rel=1e-14)
+        d_expected = [d_repeated[k : k + w].sum(axis=0) for k, w in zip(start, weights)]
+        assert d_found.dtype == dtype and not d_found[1].any()
+        np.testing.assert_allclose(d_found, d_expected, rtol=0, atol=8 * ROUNDING[dtype])
+
+
+def test_weights_are_relative_and_ones_change_nothing():
+    logits, classes = drawn((2, 6, 5), np.float64), np.arange(12).reshape(2, 6) % 5
+    weights = np.random.default_rng(2).uniform(0.5, 2, (2, 6))
+    for loss, second in (fastrnn.softmax_cross_entropy, classes), (fastrnn.mean_squared_error, 2 * logits + 1):
+        found, d_found = loss(logits, second, weights=weights)
+        scaled, d_scaled = loss(logits, second, weights=4 * weights)
+        assert scaled == pytest.approx(found, rel=1e-15)
+        np.testing.assert_allclose(d_scaled, d_found, rtol=1e-14)
+        plain, d_plain = loss(logits, second)
+        ones, d_ones = loss(logits, second, weights=np.ones((2, 6), np.float32))
+        assert ones == pytest.approx(plain, rel=1e-15) and d_ones.tobytes() == d_plain.tobytes()
+
+
+def test_weighted_rows_that_do_not_count():
+    logits = drawn((4, 3), np.float64)
+    logits[2] = [np.inf, 0, np.nan]
+    targets, weights = np.array([0, -100, 1, 2]), np.array([1.0, 7, 0, 3])
+    loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets, weights=weights)
+    expected, d_expected = fastrnn.softmax_cross_entropy(logits[[0, 3]], targets[[0, 3]], weights=weights[[0, 3]])
+    assert loss == expected and d_logits[[0, 3]].tobytes() == d_expected.tobytes() and not d_logits[[1, 2]].any()
+    nothing, d_nothing = fastrnn.softmax_cross_entropy(logits, targets, weights=np.zeros(4))
+    assert math.isnan(nothing) and not d_nothing.any()
+    nothing, d_nothing = fastrnn.mean_squared_error(np.ones((2, 3)), np.zeros((2, 3)), weights=[0, 0])
+    assert math.isnan(nothing) and not d_nothing.any()
+
+
+def test_the_gradient_of_weighted_errors_of_one_axis():
+    loss, d_prediction = fastrnn.mean_squared_error(np.array([1.0, 2.0]), np.array([0.0, 4.0]), weights=[3, 1])
+    assert loss == pytest.approx(7 / 4) and d_prediction == pytest.approx([6 / 4, -4 / 4])
+
+
+@pytest.mark.parametrize(
+    "weights, error, message",
+    [
+        (np.ones(3), ValueError, "weights: expected"),
+        (np.ones((2, 3)), ValueError, "weights: expected"),
+        ([1.0, -1.0], ValueError, "weights: expected finite numbers of at least 0"),
+        ([1.0, np.nan], ValueError, "weights: expected finite numbers of at least 0"),
+        ([1.0, np.inf], ValueError, "weights: expected finite numbers of at least 0"),
+        ([1j, 1.0], TypeError, "weights: expected real numbers, got complex128"),
+        (["a", "b"], TypeError, "weights: expected real numbers"),
+    ],
+)
+def test_bad_weights(weights, error, message):
+    with pytest.raises(error, match=message):
+        fastrnn.softmax_cross_entropy(np.zeros((2, 3)), [0, 1], weights=weights)
+    with pytest.raises(error, match=message):
+        fastrnn.mean_squared_error(np.zeros((2, 3)), np.zeros((2, 3)), weights=weights)
