@@ -65,8 +65,9 @@ static struct {
     atomic_int members;        /* of the last team with helpers */
     atomic_int most;           /* the maximal number of members until paused_until */
     atomic_llong paused_until;
-    atomic_llong pause;  /* the length of the last pause */
-    atomic_llong served; /* the time that helpers have worked since without a loss */
+    atomic_llong long_calls_paused_until; /* the same for a call that has lasted a while, see may_have */
+    atomic_llong pause;                   /* the length of the last pause */
+    atomic_llong served;                  /* the time that helpers have worked since without a loss */
 } company = {.gap = 1000000, .arrival = ARRIVAL};
 
 #define GET(field) atomic_load_explicit(&company.field, memory_order_relaxed)
@@ -104,10 +105,12 @@ static unsigned draw(fastrnn_team *team, unsigned n)
 
 /* Limits teams to `most` members for `pause` ns. A pause of FAIR times the cost of a try bounds the cost of all tries
  * to a twentieth of the time. */
-static void pause_tries(int most, int64_t pause)
+static void pause_tries(int most, int64_t pause, int64_t pause_of_long_calls)
 {
+    const int64_t now = fastrnn_clock();
     SET(most, most > 1 ? most : 1);
-    SET(paused_until, fastrnn_clock() + pause);
+    SET(paused_until, now + pause);
+    SET(long_calls_paused_until, now + pause_of_long_calls);
 }
 enum { FAIR = 20 };
 
@@ -123,7 +126,19 @@ static void pause_longer(int most, int64_t cost)
     if (pause < fair) pause = fair;
     SET(served, 0);
     SET(pause, pause);
-    pause_tries(most, pause);
+    pause_tries(most, pause, fair);
+}
+
+/* The number of members, at most `most`, that a team may have now. During a pause it is less. Short calls wait for the
+ * whole pause, which grows from loss to loss, because one try may cost as much as a call. In a call that has lasted a
+ * while a try costs little, and the other thread may have ended, as those of a BLAS do that spin for 0.1 s after a
+ * product: such a call waits for the fair pause alone. */
+static int may_have(const fastrnn_team *team, int most, int64_t now)
+{
+    const int64_t a_while = 10000000;
+    const int is_long = now - team->opened > a_while;
+    if (now >= (is_long ? GET(long_calls_paused_until) : GET(paused_until))) return most;
+    return most > GET(most) ? GET(most) : most;
 }
 
 /* Counts ns of helpers' work without a loss; after as much as the last pause, the next pause may be shorter. */
@@ -216,8 +231,7 @@ static void look_for_helpers(fastrnn_team *team, int at_once)
     team->operations = 0;
     team->callers = atomic_load_explicit(&fastrnn_callers, memory_order_relaxed);
     team->wanted = team->patient || team->erratic ? team->limit : fair_share(team, now);
-    int most = team->wanted;
-    if (now < GET(paused_until) && most > GET(most)) most = GET(most);
+    const int most = may_have(team, team->wanted, now);
     const int missing = most - team->size - atomic_load_explicit(&fastrnn_helpers_ready, memory_order_relaxed);
     if (missing <= 0 || (team->calling && now - team->called < again)) return;
     if (at_once || team->erratic || worth_calling(team, now)) call_helpers(team, now, missing);
@@ -255,7 +269,7 @@ int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
         if (team->size < team->limit && team->size < most) {
             const int members = most < team->wanted ? most : team->wanted;
             if (team->size < members && atomic_load_explicit(&fastrnn_helpers_ready, memory_order_relaxed) > 0)
-                take_ready(team, fastrnn_clock() < GET(paused_until) && members > GET(most) ? GET(most) : members);
+                take_ready(team, may_have(team, members, fastrnn_clock()));
             else if ((team->operations += operations) > look)
                 look_for_helpers(team, 0);
         }
@@ -285,7 +299,7 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
         if (seat == seat_of(order - 1, HELD) && !team->patient && (waited > begins || at_once) &&
             atomic_compare_exchange_strong(&h->seat, &seat, seat_of(order, RELEASED))) {
             forget(team, index);
-            pause_tries(team->size, FAIR * waited);
+            pause_tries(team->size, FAIR * waited, FAIR * waited);
             return 0;
         }
         if ((waited <= usual || team->patient) && !(at_once && wait.spins > SPINS)) continue;
@@ -331,7 +345,8 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
         atomic_store_explicit(&h->order, ++h->ordered, memory_order_release);
     }
     job(context, &me);
-    const int64_t usual = impatience + (began ? (fastrnn_clock() - began) / 2 : 0);
+    const int64_t half = began ? (fastrnn_clock() - began) / 2 : 0;
+    const int64_t usual = impatience + (half < impatience ? half : impatience);
     for (int k = size - 1; k > 0; k--)
         if (!wait_for(team, k - 1, usual)) {
             me.index = k;
