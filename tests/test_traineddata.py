@@ -49,7 +49,7 @@ def model(tmp_path, inner):
     for part, section in sections.items():
         offsets[part] = 4 + offsets.nbytes + len(data)
         data += section
-    path = tmp_path / "xxx.traineddata"
+    path = tmp_path / "words.traineddata"
     path.write_bytes(struct.pack("<I", len(offsets)) + offsets.tobytes() + data)
     return path
 

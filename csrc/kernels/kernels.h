@@ -49,6 +49,11 @@ static inline ptrdiff_t fastrnn_first_unit(const fastrnn_heads *heads, ptrdiff_t
     return first < heads->units - heads->rows ? first : heads->units - heads->rows;
 }
 
+static inline size_t fastrnn_element_bytes(fastrnn_dtype dtype)
+{
+    return dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
+}
+
 /* The recurrent product of a step has one part or two parts. The second part reads results of the first, so a barrier
  * separates them. */
 enum { MOST_PARTS = 2 };

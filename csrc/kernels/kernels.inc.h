@@ -5,6 +5,7 @@
 #include "kernels/product.inc.h"
 #include "kernels/pack.inc.h"
 #include "kernels/step.inc.h"
+#include "kernels/double_sums.inc.h"
 #include "kernels/optimizer.inc.h"
 #include "kernels/loss.inc.h"
 #include "kernels/cells/cells.inc.h"

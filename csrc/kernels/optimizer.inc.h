@@ -1,4 +1,4 @@
-/* Steps of optimizers, element by element, and the sum of squares. The formulas are those of torch.optim. */
+/* Steps of optimizers, element by element. The formulas are those of torch.optim. */
 
 /* The numbers of the vector at k, of n. */
 INLINE int NAME(lanes_at)(ptrdiff_t n, ptrdiff_t k) { return n - k < VL ? (int)(n - k) : VL; }
@@ -65,34 +65,6 @@ static void NAME(scale)(ptrdiff_t n, double factor, real *a)
         const int lanes = NAME(lanes_at)(n, k);
         SET_LANES(a, v_mul(f, LANES_OF(a)));
     }
-}
-
-/* Sums in double precision, whose order does not depend on the width of a vector: number k is added to sum
- * k % DOUBLE_SUMS, and these sums in pairs. */
-enum { NAME(DOUBLE_SUMS) = 16 };
-static double NAME(sum_of_sums)(double *sums)
-{
-    for (int half = NAME(DOUBLE_SUMS) / 2; half; half /= 2)
-        for (int l = 0; l < half; l++) sums[l] += sums[l + half];
-    return sums[0];
-}
-static double NAME(sum_squares)(ptrdiff_t n, const real *a)
-{
-    double sums[NAME(DOUBLE_SUMS)] = {0};
-    ptrdiff_t k = 0;
-    for (; k + NAME(DOUBLE_SUMS) <= n; k += NAME(DOUBLE_SUMS))
-        for (int l = 0; l < NAME(DOUBLE_SUMS); l++) sums[l] += (double)a[k + l] * (double)a[k + l];
-    for (int l = 0; k + l < n; l++) sums[l] += (double)a[k + l] * (double)a[k + l];
-    return NAME(sum_of_sums)(sums);
-}
-static double NAME(sum_numbers)(ptrdiff_t n, const real *a)
-{
-    double sums[NAME(DOUBLE_SUMS)] = {0};
-    ptrdiff_t k = 0;
-    for (; k + NAME(DOUBLE_SUMS) <= n; k += NAME(DOUBLE_SUMS))
-        for (int l = 0; l < NAME(DOUBLE_SUMS); l++) sums[l] += (double)a[k + l];
-    for (int l = 0; k + l < n; l++) sums[l] += (double)a[k + l];
-    return NAME(sum_of_sums)(sums);
 }
 
 #undef LANES_OF

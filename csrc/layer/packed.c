@@ -55,7 +55,7 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
 {
     const ptrdiff_t I = weights->I, H = weights->H, P = weights->P;
     const int is_float = dtype == FASTRNN_F32, is_forward = pass == FASTRNN_FORWARD;
-    const size_t element = is_float ? sizeof(float) : sizeof(double);
+    const size_t element = fastrnn_element_bytes(dtype);
     const ptrdiff_t width = is_float ? isa->f32->width : isa->f64->width;
     const cell_f32 *cell = isa->f32->cells[weights->cell]; /* that of f64 has the same numbers of gates */
     const ptrdiff_t G = cell->gates * H;                   /* an array of so many rows exists, so no overflow */

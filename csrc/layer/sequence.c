@@ -104,7 +104,7 @@ fastrnn_status fastrnn_backward(const fastrnn_backward_args *args, int count, in
 
 size_t fastrnn_sums_bytes(const fastrnn_packed *packed, ptrdiff_t rows)
 {
-    const size_t element = packed->dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
+    const size_t element = fastrnn_element_bytes(packed->dtype);
     fastrnn_layout layout = {0};
     fastrnn_reserve(&layout, element, fastrnn_sum_levels(rows), gradient_numbers(packed), 1);
     return layout.overflow ? SIZE_MAX : layout.size;

@@ -44,7 +44,7 @@ fastrnn_tape_columns fastrnn_columns_of_tape(fastrnn_cell cell, ptrdiff_t H, ptr
 static size_t reserve_array(fastrnn_layout *layout, fastrnn_dtype dtype, ptrdiff_t N, ptrdiff_t columns)
 {
     if (columns == 0) return SIZE_MAX;
-    return fastrnn_reserve(layout, dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double), N, columns, 1);
+    return fastrnn_reserve(layout, fastrnn_element_bytes(dtype), N, columns, 1);
 }
 
 fastrnn_tape fastrnn_tape_layout(fastrnn_dtype dtype, fastrnn_cell cell, ptrdiff_t N, ptrdiff_t H, ptrdiff_t projection)
@@ -62,7 +62,7 @@ fastrnn_tape fastrnn_tape_layout(fastrnn_dtype dtype, fastrnn_cell cell, ptrdiff
 static void clear_gap(char *tape, size_t offset, fastrnn_dtype dtype, ptrdiff_t N, ptrdiff_t columns)
 {
     if (columns == 0) return;
-    const size_t bytes = (size_t)N * (size_t)columns * (dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double));
+    const size_t bytes = (size_t)N * (size_t)columns * fastrnn_element_bytes(dtype);
     fastrnn_layout layout = {0};
     fastrnn_reserve(&layout, 1, (ptrdiff_t)bytes, 1, 1);
     memset(tape + offset + bytes, 0, layout.size - bytes);

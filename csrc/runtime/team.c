@@ -103,8 +103,8 @@ static unsigned draw(fastrnn_team *team, unsigned n)
     return (team->random >> 16) % n;
 }
 
-/* Limits teams to `most` members for `pause` ns. A pause of FAIR times the cost of a try bounds the cost of all tries
- * to a twentieth of the time. */
+/* Limits teams to `most` members for `pause` ns, those of long calls for pause_of_long_calls. A pause of FAIR times the
+ * cost of a try bounds the cost of all tries to a twentieth of the time. */
 static void pause_tries(int most, int64_t pause, int64_t pause_of_long_calls)
 {
     const int64_t now = fastrnn_clock();

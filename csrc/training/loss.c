@@ -16,14 +16,12 @@ typedef struct {
     double *losses; /* of each row */
 } rows;
 
-static size_t bytes_of(fastrnn_dtype dtype) { return dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double); }
-
 static void cross_entropy_share(const void *context, const fastrnn_member *me)
 {
     const rows *work = context;
     const fastrnn_range share = fastrnn_share(work->N, me);
     for (ptrdiff_t n = share.from; n < share.to; n++) {
-        const size_t at = (size_t)(n * work->C) * bytes_of(work->dtype);
+        const size_t at = (size_t)(n * work->C) * fastrnn_element_bytes(work->dtype);
         const void *z = work->prediction + at;
         void *d = work->d + at;
         work->losses[n] = work->dtype == FASTRNN_F32
@@ -38,7 +36,7 @@ static void squared_error_share(const void *context, const fastrnn_member *me)
     const fastrnn_range share = fastrnn_share(work->N, me);
     for (ptrdiff_t n = share.from; n < share.to; n++) {
         const ptrdiff_t first = n * work->C, count = work->all - first < work->C ? work->all - first : work->C;
-        const size_t at = (size_t)first * bytes_of(work->dtype);
+        const size_t at = (size_t)first * fastrnn_element_bytes(work->dtype);
         const void *p = work->prediction + at, *t = work->target + at;
         void *d = work->d + at;
         work->losses[n] = work->dtype == FASTRNN_F32 ? work->isa->f32->squared_error(count, p, t, work->scale, d)

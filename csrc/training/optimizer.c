@@ -19,8 +19,6 @@ enum { BLOCK = FASTRNN_SQUARES_BLOCK };
 
 static ptrdiff_t blocks_of(ptrdiff_t n) { return n / BLOCK + (n % BLOCK != 0); }
 
-static size_t bytes_of(fastrnn_dtype dtype) { return dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double); }
-
 /* The numbers of a member's share of the blocks. */
 static fastrnn_range numbers_of(const pass *work, fastrnn_range blocks)
 {
@@ -31,7 +29,7 @@ static fastrnn_range numbers_of(const pass *work, fastrnn_range blocks)
 /* Array i from number `from` on; NULL for an absent one. */
 static void *at(const pass *work, int i, ptrdiff_t from)
 {
-    return work->arrays[i] ? work->arrays[i] + (size_t)from * bytes_of(work->dtype) : NULL;
+    return work->arrays[i] ? work->arrays[i] + (size_t)from * fastrnn_element_bytes(work->dtype) : NULL;
 }
 
 static void sgd_share(const void *context, const fastrnn_member *me)
@@ -84,7 +82,7 @@ static void sum_share(const void *context, const fastrnn_member *me)
 static void run(fastrnn_team *team, fastrnn_job *job, const pass *work, int streams, int threads)
 {
     /* A team pays off from some tens of microseconds on. */
-    const double bytes = (double)work->n * (double)bytes_of(work->dtype) * streams;
+    const double bytes = (double)work->n * (double)fastrnn_element_bytes(work->dtype) * streams;
     const double fewest = 1e6, ns = 0.06; /* for each byte */
     threads = bytes < fewest ? 1 : fastrnn_team_threads(threads);
     fastrnn_team_open(team, threads, ns * bytes, NULL);
