@@ -24,9 +24,12 @@ __all__ = ["pad", "unpad"]
 
 
 def pad(
-    sequences: Iterable[ArrayLike], batch_first: bool = False, dtype: DTypeLike | None = None
+    sequences: Iterable[ArrayLike],
+    batch_first: bool = False,
+    dtype: DTypeLike | None = None,
+    padding_value: float = 0,
 ) -> tuple[Array, NDArray[np.int64]]:
-    """Sequences of unequal lengths as one array with zeros beyond each length, and their lengths.
+    """Sequences of unequal lengths as one padded array, and their lengths.
 
     The result is what a layer takes: ``layer(x, lengths=lengths)``.
 
@@ -41,6 +44,9 @@ def pad(
     dtype : dtype_like, optional
         The dtype of `x`; the sequences are cast by NumPy's "same_kind" rule. By default the smallest dtype to which all
         sequences can be cast safely, so that integers stay integers.
+    padding_value : number, default 0
+        The value of `x` beyond each length, such as -100 for the targets of `softmax_cross_entropy`, which ignores it.
+        `x` of integers or booleans has to hold it exactly.
 
     Returns
     -------
@@ -51,9 +57,11 @@ def pad(
     Raises
     ------
     TypeError
-        If a sequence has no numbers, cannot be cast to `dtype`, or requires grad. The message names its index.
+        If a sequence has no numbers, cannot be cast to `dtype`, or requires grad. The message names its index. If
+        `padding_value` is not a number.
     ValueError
         If there is no sequence, which leaves I unknown, or one has no axis of steps, or other axes than the first one.
+        If the dtype of `x` cannot hold `padding_value`.
 
     See Also
     --------
@@ -67,6 +75,9 @@ def pad(
     >>> fastrnn.pad([[1, 2, 3], [4]], batch_first=True)[0]
     array([[1, 2, 3],
            [4, 0, 0]])
+    >>> fastrnn.pad([[1, 2, 3], [4]], batch_first=True, padding_value=-100)[0]
+    array([[   1,    2,    3],
+           [   4, -100, -100]])
     """
     batch_first = flag("batch_first", batch_first)
     wanted = None if dtype is None else _number_dtype("dtype", dtype)
@@ -90,11 +101,14 @@ def pad(
         wanted = np.result_type(*{arrays[b].dtype for b in known}) if known else np.dtype(np.float64)
     for b in known:
         check_cast(f"sequences[{b}]", arrays[b], wanted)
+    padding = _padding("padding_value", padding_value, wanted)
 
     lengths = np.array([len(array) for array in arrays], np.int64)
     T, B = int(lengths.max()), len(arrays)
     check_bytes("sequences", (T, B), int(np.prod(step, dtype=object)), wanted.itemsize)
-    x = np.zeros((B, T, *step) if batch_first else (T, B, *step), wanted)
+    shape = (B, T, *step) if batch_first else (T, B, *step)
+    # Memory of zeros comes from the system without being written to.
+    x = np.full(shape, padding, wanted) if any(padding.tobytes()) else np.zeros(shape, wanted)
     rows = x if batch_first else x.swapaxes(0, 1)
     for b in known:
         rows[b, : lengths[b]] = arrays[b]
@@ -149,6 +163,20 @@ def _sequence(name: str, item: Any) -> Array:
         raise ValueError(f"{name}: expected an array with an axis of steps, got a single {type(item).__name__}")
     _number_dtype(name, array.dtype)
     return array
+
+
+def _padding(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
+    """The value as a scalar of the dtype of x: exactly if it has integers or booleans, else rounded."""
+    given = as_array(name, value)
+    if given.ndim:
+        raise TypeError(f"{name}: expected a number, got an array of shape {given.shape}")
+    _number_dtype(name, given.dtype)
+    if given.dtype.kind != "c" or dtype.kind == "c":
+        with np.errstate(all="ignore"):
+            padding = given.astype(dtype)[()]
+        if padding == given or (dtype.kind in "fc" and (np.isfinite(padding) or not np.isfinite(given))):
+            return padding
+    raise ValueError(f"{name}: {dtype} cannot hold {value!r}")
 
 
 def _number_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:

@@ -14,6 +14,8 @@ from fastrnn._engine.pool import POOL
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+# Each recipe of the cookbook is a program of its own: tests/test_cookbook.py runs them.
+PROSE = [page for page in PAGES if page.parent.name != "cookbook"]
 MODULES = [module.name for module in pkgutil.walk_packages(fastrnn.__path__, "fastrnn.")]
 MODULES.remove("fastrnn.__main__")
 MODULES.append("fastrnn")  # whose classes are defined in the others
@@ -75,14 +77,14 @@ def somewhere(tmp_path, monkeypatch, threads):
     threads(fastrnn.get_num_threads())
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize("page", PROSE, ids=named)
 def test_page(page, somewhere):
     run_page(page)
 
 
 # Keras saves through an __array__ that NumPy 2 warns about.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-@pytest.mark.parametrize("page", [page for page in PAGES if packages_of(page)], ids=named)
+@pytest.mark.parametrize("page", [page for page in PROSE if packages_of(page)], ids=named)
 def test_page_with_other_packages(page, somewhere):
     packages = packages_of(page)
     for package in packages:

@@ -94,6 +94,77 @@ def test_sequences_without_steps():
     assert [sequence.shape for sequence in fastrnn.unpad(x, lengths)] == [(0,), (0,)]
 
 
+@given(batches(), st.booleans(), st.sampled_from([-0.0, 1, True]))
+def test_padding(sequences, batch_first, value):
+    if value is not True and sequences[0].dtype == bool:
+        value = True
+    x, lengths = fastrnn.pad(sequences, batch_first, padding_value=value)
+    assert x.dtype == sequences[0].dtype.newbyteorder("=") and x.flags.owndata and x.flags.c_contiguous
+    expected = np.array(value, x.dtype).tobytes()
+    for b, sequence in enumerate(sequences):
+        row = x[b] if batch_first else x[:, b]
+        assert row[: len(sequence)].tobytes() == sequence.astype(x.dtype).tobytes()
+        assert row[len(sequence) :].tobytes() == expected * row[len(sequence) :].size
+
+
+@pytest.mark.parametrize(
+    "value, dtype, expected",
+    [
+        (-100, np.int64, -100),
+        (-1.0, np.int8, -1),
+        (np.int64(255), np.uint8, 255),
+        (0.1, np.float32, np.float32(0.1)),
+        (1e-300, np.float32, 0),
+        (np.inf, np.float16, np.inf),
+        (np.nan, np.float32, np.nan),
+        (1j, np.complex64, 1j),
+    ],
+)
+def test_values_of_padding(value, dtype, expected):
+    x, _ = fastrnn.pad([np.ones(2, dtype), np.ones(1, dtype)], padding_value=value)
+    assert x.dtype == dtype
+    np.testing.assert_array_equal(x, np.array([[1, 1], [1, expected]], dtype))
+
+
+@pytest.mark.parametrize(
+    "value, dtype, message",
+    [
+        (-100, np.uint8, "uint8 cannot hold -100"),
+        (256, np.uint8, "uint8 cannot hold 256"),
+        (0.5, np.int64, "int64 cannot hold 0.5"),
+        (np.nan, np.int8, "int8 cannot hold nan"),
+        (2, bool, "bool cannot hold 2"),
+        (1e300, np.float32, r"float32 cannot hold 1e\+300"),
+        (0j, np.float64, "float64 cannot hold 0j"),
+    ],
+)
+def test_padding_that_the_dtype_cannot_hold(value, dtype, message):
+    with pytest.raises(ValueError, match=f"^padding_value: {message}$"):
+        fastrnn.pad([np.ones(2, dtype), np.ones(1, dtype)], padding_value=value)
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [("a", "expected numbers, got <U1"), ([0], r"expected a number, got an array of shape \(1,\)"), (None, "expected")],
+)
+def test_padding_is_a_number(value, message):
+    with pytest.raises(TypeError, match=f"^padding_value: {message}"):
+        fastrnn.pad([[1, 2], [3]], padding_value=value)
+
+
+def test_padding_of_ignored_targets():
+    """The targets beyond a sequence's end do not count in the loss."""
+    rng = np.random.default_rng(0)
+    logits, tags = rng.standard_normal((5, 3, 4)), [rng.integers(0, 4, T) for T in (5, 2, 3)]
+    targets, lengths = fastrnn.pad(tags, padding_value=-100)
+    rows = np.concatenate([logits[:T, b] for b, T in enumerate(lengths)])
+    loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets)
+    expected, d_rows = fastrnn.softmax_cross_entropy(rows, np.concatenate(tags))
+    np.testing.assert_allclose(loss, expected, rtol=1e-12)
+    found = np.concatenate([d_logits[:T, b] for b, T in enumerate(lengths)])
+    np.testing.assert_allclose(found, d_rows, rtol=0, atol=1e-15)
+
+
 @pytest.mark.parametrize(
     "error, message, sequences",
     [
