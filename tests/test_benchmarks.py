@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -561,6 +562,21 @@ def python(script, *arguments):
         [sys.executable, str(FOLDER / script), *map(str, arguments)],
         env=environment, capture_output=True, encoding="utf-8", timeout=120,
     )  # fmt: skip
+
+
+def test_scans():
+    for package in ("jax", "keras"):
+        pytest.importorskip(package)
+    result = python("scans.py", "--shapes", "7,3,5,8", "--rounds", "1")
+    assert not result.returncode, result.stderr
+    rows = [line.split(" | ") for line in result.stdout.splitlines() if "7, 3, 5, 8" in line]
+    assert [row[:2] for row in rows] == [
+        [f"| {mode}", kind] for mode in ("forward", "train") for kind in ("lstm", "gru")
+    ]
+    ratio = r"[\d.]+ \([\d.]+-[\d.]+\)"
+    for row in rows:
+        assert re.fullmatch(ratio, row[4])
+        assert re.fullmatch(ratio if row[0] == "| forward" else " *", row[5].removesuffix("|").strip())
 
 
 def test_pictures(tmp_path):
