@@ -3,10 +3,11 @@
     python benchmarks/scans.py                                        # some shapes, LSTM and GRU, some minutes
     python benchmarks/scans.py --kinds gru --shapes 100,1,64,64
 
-JAX runs `jax.jit` of a `lax.scan` over the steps, after one product with the inputs of all steps; training adds `jax.vjp`
-in the same compiled function. Keras, on JAX, runs `predict_on_batch`. Compilation is outside the timing. Each library
-runs in a process of its own, and the processes take turns, see interleaved.py. Results are compared before anything is
-timed. A ratio is the other library's time divided by fastrnn's: the median over the rounds, and the quartiles.
+JAX runs `jax.jit` of a `lax.scan` over the steps, after one product with the inputs of all steps; training adds
+`jax.vjp` in the same compiled function. Keras, on JAX, runs `predict_on_batch`. Compilation is outside the timing. Each
+library runs in a process of its own, and the processes take turns, see interleaved.py. Results are compared before
+anything is timed. A ratio is the other library's time divided by fastrnn's: the median over the rounds, and the
+quartiles.
 """
 
 import argparse
