@@ -9,8 +9,19 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn import _config, _core, _threads
-from fastrnn._parametrized import generator
-from fastrnn._validation import Array, as_array, check_cast, check_tape, detached, flag, float_dtype, shape_error, size
+from fastrnn._parametrized import generator, no_draws
+from fastrnn._validation import (
+    Array,
+    as_array,
+    check_cast,
+    check_tape,
+    detached,
+    flag,
+    float_dtype,
+    item_of,
+    shape_error,
+    size,
+)
 from fastrnn.parameters import Parameters, check_values
 
 __all__ = ["Linear"]
@@ -88,6 +99,67 @@ class Linear:
         bound = 1 / math.sqrt(I)
         for array in self._params.values():
             array[...] = rng.uniform(-bound, bound, array.shape)
+
+    @classmethod
+    def from_state_dict(cls, mapping: Mapping[str, ArrayLike], prefix: str = "") -> Linear:
+        """A new layer from the parameters of a torch.nn.Linear, whose sizes follow from them.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array_like
+            The `state_dict` of a torch.nn.Linear, of a module that contains one or of a `Linear`; or what
+            `load_tensors` returns.
+        prefix : str, default ""
+            The part of the names before "weight" and "bias"; a dot at its end may be left out.
+
+        Returns
+        -------
+        layer : Linear
+            Its parameters are copies. float64 parameters make a layer of float64, others of float32.
+
+        Raises
+        ------
+        TypeError
+            If `mapping` is not a mapping, or an array holds no floating-point numbers.
+        ValueError
+            If the weight is missing (the message names the prefixes found), if a name under the prefix is neither
+            "weight" nor "bias", or if the shapes do not fit.
+
+        See Also
+        --------
+        from_state_dict : the same for recurrent layers.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> model = {f"head.{name}": array for name, array in fastrnn.Linear(16, 3).state_dict().items()}
+        >>> fastrnn.Linear.from_state_dict(model, "head")
+        Linear(16, 3)
+        """
+        from fastrnn.weights import floats, keys
+
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix: expected a string, got {prefix!r}")
+        names = keys(mapping)
+        start = prefix if not prefix or prefix.endswith(".") else f"{prefix}."
+        own = [name for name in names if name.startswith(start) and (start or "." not in name)]
+        given = {name.removeprefix(start): floats(name, item_of(mapping, name)) for name in own}
+        if "weight" not in given:
+            found = sorted(name.removesuffix("weight") for name in names if name.endswith(".weight"))
+            raise ValueError(
+                f"mapping: {start}weight: missing; prefixes found: {', '.join(map(repr, found)) or 'none'}"
+            )
+        unknown = [f"{start}{name}" for name in given if name not in ("weight", "bias")]
+        if unknown:
+            raise ValueError(f"mapping: not of a Linear: {', '.join(unknown)}")
+        weight = given["weight"]
+        if weight.ndim != 2:
+            raise shape_error(f"{start}weight", ("out_features", "in_features"), (None, None), weight.shape)
+        O, I = weight.shape
+        dtype = np.float64 if any(array.dtype == np.float64 for array in given.values()) else np.float32
+        layer = cls(I, O, "bias" in given, dtype=dtype, rng=no_draws())
+        layer.load_state_dict(given)
+        return layer
 
     @property
     def in_features(self) -> int:

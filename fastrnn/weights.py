@@ -225,14 +225,10 @@ def from_state_dict(
     >>> fastrnn.from_state_dict(model)
     GRU(8, 16, num_layers=2)
     """
-    try:
-        names = [name for name in mapping.keys() if isinstance(name, str)]
-    except AttributeError:
-        hint = "; give its state_dict()" if hasattr(mapping, "state_dict") else ""
-        raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}{hint}") from None
+    names = keys(mapping)
     prefix = _prefix(mapping, names, prefix)
     parameters = _parameters(names, prefix)
-    arrays = {name: _floats(name, item_of(mapping, name)) for name in parameters}
+    arrays = {name: floats(name, item_of(mapping, name)) for name in parameters}
     suffixes = _suffixes(parameters, prefix)
     directions: list[Weights] = []
     for suffix in suffixes:
@@ -308,7 +304,7 @@ def _from_buffer(spec, buffer, options):
         raise ValueError("proj_size: a buffer of cuDNN with projections is not supported")
     I, H, L = (size(name, options.get(name, 1)) for name in ("input_size", "hidden_size", "num_layers"))
     D = 1 + flag("bidirectional", options.get("bidirectional", False))
-    return _layouts.cudnn_buffer(spec, _floats("arrays", buffer), I, H, L, D)
+    return _layouts.cudnn_buffer(spec, floats("arrays", buffer), I, H, L, D)
 
 
 def _divided(arrays, layout, options):
@@ -333,13 +329,13 @@ def _divided(arrays, layout, options):
 def _named(given: Any, candidates: Sequence[Layout], label: str) -> tuple[dict[str, Array], Layout]:
     """The arrays by name, and the first variant of the layout that they fit."""
     if isinstance(given, Mapping):
-        named = {name: _floats(f"{label}[{name!r}]", value) for name, value in given.items() if value is not None}
+        named = {name: floats(f"{label}[{name!r}]", value) for name, value in given.items() if value is not None}
         for variant in candidates:
             if variant.fits(named):
                 return named, variant
         described = "{" + ", ".join(f"{_short(name)}: {array.shape}" for name, array in named.items()) + "}"
     else:
-        values = [_floats(f"{label}[{k}]", value) for k, value in enumerate(given)]
+        values = [floats(f"{label}[{k}]", value) for k, value in enumerate(given)]
         for variant in candidates:
             named = dict(zip(variant.names, values))
             if len(values) <= len(variant.names) and variant.fits(named):
@@ -349,7 +345,16 @@ def _named(given: Any, candidates: Sequence[Layout], label: str) -> tuple[dict[s
     raise ValueError(f"{label}: expected {expected}, got {described}")
 
 
-def _floats(name: str, value: Any) -> Array:
+def keys(mapping: Any) -> list[str]:
+    """The names in the argument `mapping`."""
+    try:
+        return [name for name in mapping.keys() if isinstance(name, str)]
+    except AttributeError:
+        hint = "; give its state_dict()" if hasattr(mapping, "state_dict") else ""
+        raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}{hint}") from None
+
+
+def floats(name: str, value: Any) -> Array:
     """The value as an array of floating-point numbers."""
     value = detached(value)
     if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # which NumPy lacks

@@ -177,6 +177,51 @@ def test_invalid_arguments(error, message, call):
         call()
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("prefix, start", [("", ""), ("head", "head."), ("a.head.", "a.head.")])
+def test_from_state_dict(bias, prefix, start, dtype):
+    original = fastrnn.Linear(4, 3, bias, dtype=dtype, rng=0)
+    model = {f"{start}{name}": array for name, array in original.state_dict().items()}
+    model["another.weight"] = np.zeros(5)
+    layer = fastrnn.Linear.from_state_dict(model, prefix)
+    assert repr(layer) == repr(original) and layer.params == original.params
+    model[f"{start}weight"][...] = 0
+    assert layer.params == original.params
+
+
+def test_from_a_state_dict_of_torch():
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2, bias=False)).bfloat16()
+    first, last = (fastrnn.Linear.from_state_dict(model.state_dict(), prefix) for prefix in ("0", "2"))
+    assert repr(first) == "Linear(4, 3)" and repr(last) == "Linear(3, 2, bias=False)"
+    assert np.array_equal(first.params["weight"], model[0].weight.detach().float().numpy())
+    assert np.array_equal(first.params["bias"], model[0].bias.detach().float().numpy())
+
+
+@pytest.mark.parametrize(
+    "error, message, mapping, prefix",
+    [
+        (TypeError, "mapping: expected a mapping of names to arrays, got list$", [1], ""),
+        (TypeError, "mapping: .* got Linear; give its state_dict", LAYER, ""),
+        (TypeError, "prefix: expected a string, got 3", {}, 3),
+        (ValueError, "mapping: weight: missing; prefixes found: none", {"bias": np.zeros(3)}, ""),
+        (
+            ValueError,
+            "mapping: head.weight: missing; prefixes found: 'a.', 'b.'",
+            {"a.weight": 1, "b.weight": 2},
+            "head",
+        ),
+        (ValueError, "mapping: not of a Linear: a.scale", {"a.weight": np.ones((2, 3)), "a.scale": np.ones(2)}, "a"),
+        (ValueError, r"a.weight: expected \(out_features, in_features\), got \(3,\)", {"a.weight": np.ones(3)}, "a"),
+        (ValueError, r"bias: expected \(2,\), got \(3,\)", {"weight": np.ones((2, 3)), "bias": np.ones(3)}, ""),
+        (TypeError, "a.weight: expected floating-point numbers, got int64", {"a.weight": np.ones((2, 3), int)}, "a"),
+    ],
+)
+def test_state_dicts_that_are_not_of_a_linear(error, message, mapping, prefix):
+    with pytest.raises(error, match=f"^{message}"):
+        fastrnn.Linear.from_state_dict(mapping, prefix)
+
+
 def test_gradients_that_do_not_fit():
     layer, other = fastrnn.Linear(3, 2, rng=0), fastrnn.Linear(3, 2, rng=0)
     _, tape = layer.forward(np.zeros((4, 5, 3)))
