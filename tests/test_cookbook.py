@@ -137,4 +137,5 @@ def test_clients_of_the_web_service(service):
         ({}, "'x'"),
     ]:
         assert post(service, json.dumps(wrong)) == (400, {"error": message})
-    assert post(service, "no JSON")[0] == 400
+    for body in ("no JSON", "[1]", "3", '{"x": "a"}'):
+        assert post(service, body)[0] == 400
