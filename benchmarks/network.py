@@ -17,6 +17,7 @@ import numpy as np
 
 from interleaved import Pace, Process, measure
 from libraries import FASTRNN, Fastrnn, Task, Torch
+from report import Ratio, geometric_mean
 from shapes import KINDS, PLAIN, Shape
 from suite import default_threads, parse_shape, processor
 
@@ -106,12 +107,6 @@ class CompiledTorchNetwork(TorchNetwork):
     compiled = True
 
 
-def ratios(seconds, name):
-    """The quartiles of PyTorch's time divided by fastrnn's."""
-    of_rounds = np.array(seconds[name]) / np.array(seconds[FASTRNN])
-    return np.percentile(of_rounds, [25, 50, 75])
-
-
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[PLAIN, "gru"], metavar="KIND")
@@ -139,12 +134,12 @@ def main():
             seconds = measure(processes, "learn", "float32", shape, Pace(rounds=arguments.rounds), kind)
             columns = []
             for name in others:
-                low, median, high = ratios(seconds, name)
+                low, median, high = Ratio.of(seconds[name], seconds[FASTRNN])
                 found[name].append(median)
                 columns.append(f"{median:.2f} ({low:.2f}-{high:.2f})")
             ours = np.median(seconds[FASTRNN]) * 1e6
             print(f"| {kind} | {shape} | {ours:,.0f} | {' | '.join(columns)} |", flush=True)
-        means = " | ".join(f"{np.exp(np.mean(np.log(found[name]))):.2f}" for name in others)
+        means = " | ".join(f"{geometric_mean(found[name]):.2f}" for name in others)
         print(f"| {kind} | geometric mean | | {means} |")
         found = {name: [] for name in others}
     for process in processes:

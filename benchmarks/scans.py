@@ -17,6 +17,7 @@ import numpy as np
 
 from interleaved import Pace, Process, measure
 from libraries import FASTRNN, Fastrnn, Task, named
+from report import Ratio, geometric_mean
 from shapes import PLAIN, Shape
 from suite import default_threads, parse_shape, processor
 
@@ -148,11 +149,6 @@ class Keras:
         return [reordered(weight_ih).T, reordered(weight_hh).T, np.stack([reordered(bias_ih), reordered(bias_hh)])]
 
 
-def ratios(seconds, name):
-    """The quartiles of a library's time divided by fastrnn's."""
-    return np.percentile(np.array(seconds[name]) / np.array(seconds[FASTRNN]), [25, 50, 75])
-
-
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND")
@@ -178,13 +174,15 @@ def main():
                 seconds = measure(takers, mode, "float32", shape, Pace(rounds=arguments.rounds), kind)
                 columns = []
                 for name, medians in found.items():
-                    if name in seconds:
-                        low, median, high = ratios(seconds, name)
-                        medians.append(median)
-                    columns.append(f"{median:.2f} ({low:.2f}-{high:.2f})" if name in seconds else "")
+                    if name not in seconds:
+                        columns.append("")
+                        continue
+                    low, median, high = Ratio.of(seconds[name], seconds[FASTRNN])
+                    medians.append(median)
+                    columns.append(f"{median:.2f} ({low:.2f}-{high:.2f})")
                 ours = np.median(seconds[FASTRNN]) * 1e6
                 print(f"| {mode} | {kind} | {shape} | {ours:,.0f} | {' | '.join(columns)} |", flush=True)
-            means = " | ".join(f"{np.exp(np.mean(np.log(of))):.2f}" if of else "" for of in found.values())
+            means = " | ".join(f"{geometric_mean(of):.2f}" if of else "" for of in found.values())
             print(f"| {mode} | {kind} | geometric mean | | {means} |", flush=True)
     for process in processes:
         process.stop()
