@@ -27,6 +27,7 @@ from fastrnn._version import __version__
 from fastrnn.cells import *  # noqa: F403
 from fastrnn.layers import *  # noqa: F403
 from fastrnn.parameters import Parameters
+from fastrnn.quantization import Comparison, Quantized, QuantizedParameters, compare
 from fastrnn.serialization import load, save
 
 if _TYPE_CHECKING:
@@ -36,7 +37,6 @@ if _TYPE_CHECKING:
     from fastrnn.losses import mean_squared_error, softmax_cross_entropy
     from fastrnn.masking import masked
     from fastrnn.onnx import from_onnx, to_onnx
-    from fastrnn.quantization import Comparison, Quantized, QuantizedParameters, compare
     from fastrnn.sequences import pad, unpad
     from fastrnn.tensors import load_tensors
     from fastrnn.weights import from_state_dict, from_weights
@@ -76,8 +76,6 @@ __all__ += cells.__all__
 
 # Names and the modules in which they stand, or which they are, imported at the first use.
 _ON_DEMAND = {
-    "compare": "quantization",
-    "Comparison": "quantization",
     "from_keras": "keras",
     "from_onnx": "onnx",
     "from_state_dict": "weights",
@@ -88,8 +86,6 @@ _ON_DEMAND = {
     "mean_squared_error": "losses",
     "optim": "optim",
     "pad": "sequences",
-    "Quantized": "quantization",
-    "QuantizedParameters": "quantization",
     "softmax_cross_entropy": "losses",
     "to_onnx": "onnx",
     "unpad": "sequences",

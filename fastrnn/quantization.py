@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 
 from fastrnn._core import WEIGHTS
 from fastrnn._engine.formats import FORMATS, Format
-from fastrnn._engine.spec import MATRICES
+from fastrnn._engine.spec import MATRICES, OPTIONS
 from fastrnn._parametrized import LAYERS, Frozen, Given, Returned, no_draws
-from fastrnn._validation import FLOAT32, Array, choice, names_arguments, number, shape_error
+from fastrnn._validation import FLOAT32, Array, choice, names_arguments, number
 from fastrnn.layers import InferenceLayer, Recurrent
 from fastrnn.parameters import checked_version
 
@@ -127,10 +127,12 @@ class Quantized(InferenceLayer[Given, Returned]):
     >>> output, (h_n, c_n) = q(np.zeros((25, 16, 64)))
     """
 
-    __slots__ = ("_layer_class", "_format")
+    __slots__ = ("_layer_class", "_format", "_layout", "_names")
 
     _layer_class: type[Recurrent[Given, Returned]]
     _format: Format
+    _layout: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]  # the shape and dtype of each array of `params`
+    _names: list[list[str]]
 
     def __init__(self, layer: Recurrent[Given, Returned], format: Literal["int8", "float16", "bfloat16"]) -> None:
         if not isinstance(layer, Recurrent):
@@ -151,29 +153,29 @@ class Quantized(InferenceLayer[Given, Returned]):
                 arrays[_scale_of(name)] = scales
         # A derived class may have a constructor with other arguments.
         public = next(cls for cls in type(layer).__mro__ if cls.__module__ == "fastrnn")
-        self._assemble(public, layer._constructor_arguments(), form, arrays)
+        self._configure(public, layer._constructor_arguments(), form)
+        self._fill(arrays)
 
-    def _assemble(self, layer_class, arguments, form, arrays):
-        """Set all attributes from the class and the arguments of the layer, and the arrays of `params` by name."""
+    def _configure(self, layer_class, arguments, form):
+        """Set all but the parameters, from the class of the layer and the arguments of its constructor."""
+        for name in arguments:
+            if name not in layer_class._option_names:
+                raise TypeError(f"{name}: is not an argument of {layer_class.__name__}")
         layer = object.__new__(layer_class)
-        expected = _layout(layer._configure(arguments, False), form)
-        problems = [f"{name}: missing" for name in expected if name not in arrays]
-        problems += [f"{name}: not a parameter" for name in arrays if name not in expected]
-        for name, (shape, dtype) in expected.items():
-            array = arrays.get(name)
-            if array is not None and array.shape != shape:
-                problems.append(str(shape_error(name, shape, (None,) * len(shape), array.shape)))
-            elif array is not None and array.dtype != dtype:
-                problems.append(f"{name}: expected {dtype}, got {array.dtype}")
-        if problems:
-            raise ValueError("; ".join(problems))
-        self._layer_class, self._format = layer_class, form
-        self._options, self._stack = layer._options, layer._stack
-        self._params = QuantizedParameters({name: arrays[name] for name in expected})
+        defaults = {name: OPTIONS[name].default for name in layer_class._option_names}
+        shapes = layer._configure(defaults | arguments, False)
+        self._layer_class, self._format, self._layout = layer_class, form, _layout(shapes, form)
+        self._options, self._stack, self._names = layer._options, layer._stack, layer._names
+
+    def _fill(self, arrays):
+        """Set the parameters, arrays of our own by name, and pack them."""
+        if {name: (array.shape, array.dtype) for name, array in arrays.items()} != self._layout:
+            raise ValueError(f"the parameters of a pickle do not fit {self!r}")
+        self._params = QuantizedParameters({name: arrays[name] for name in self._layout})
         self._weights = []
-        for first, *_ in layer._names:
+        for first, *_ in self._names:
             suffix = first.removeprefix("weight_ih")
-            self._weights.append(tuple([self._params._arrays.get(name + suffix) for name in KERNEL_WEIGHTS]))
+            self._weights.append(tuple([self._params.get(name + suffix) for name in KERNEL_WEIGHTS]))
         self._params._frozen = Frozen(0, self._stack.pack(self._weights, False))
 
     def __getstate__(self):
@@ -188,7 +190,8 @@ class Quantized(InferenceLayer[Given, Returned]):
 
     def __setstate__(self, state):
         checked_version(state, PICKLE_VERSION, "a pickle of Quantized")
-        self._assemble(LAYERS[state["class"]], state["arguments"], FORMATS[state["format"]], state["params"])
+        self._configure(LAYERS[state["class"]], state["arguments"], FORMATS[state["format"]])
+        self._fill(state["params"])
         self.__dict__.update(state["attributes"])
 
     if not TYPE_CHECKING:  # for a type checker it would be any attribute
