@@ -319,7 +319,7 @@ def compare(
     difference = np.abs(actual - expected)
     if difference.ndim == 3 and layer.batch_first:
         difference = difference.swapaxes(0, 1)
-    parted = np.flatnonzero(~(difference <= tolerance).reshape(len(difference), -1).all(axis=1))
+    parted = np.flatnonzero(~(difference <= tolerance).all(axis=tuple(range(1, difference.ndim))))
     rms, rms_output = (float(np.sqrt(np.square(a).sum() / max(count, 1))) for a in (difference, expected))
     return Comparison(
         float(difference.max(initial=0)),

@@ -687,7 +687,7 @@ def slstm_backward(
 
 def flushed(a):
     """The array with zeros in place of denormal numbers of float32."""
-    return np.where(np.abs(a) < np.finfo(np.float32).tiny, a * 0, a)
+    return np.where(np.abs(a) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), a), a)
 
 
 def fma(a, b, c):
@@ -697,14 +697,13 @@ def fma(a, b, c):
     last bit is even. So the rounding to float32 sees on which side of a tie the exact sum lies (Boldo and Melquiond,
     "Emulation of FMA and correctly rounded sums", 2008).
     """
-    product, c = flushed(a).astype(np.float64) * flushed(b), flushed(c).astype(np.float64)
-    total = product + c
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        product, c = flushed(a).astype(np.float64) * flushed(b), flushed(c).astype(np.float64)
+        total = product + c
         of_c = total - product
         error = (product - (total - of_c)) + (c - of_c)
-    to_odd = np.isfinite(total) & (error != 0) & (total.view(np.int64) % 2 == 0)
-    total = np.where(to_odd, np.nextafter(total, np.copysign(np.inf, error)), total)
-    with np.errstate(over="ignore"):
+        to_odd = np.isfinite(total) & (error != 0) & (total.view(np.int64) % 2 == 0)
+        total = np.where(to_odd, np.nextafter(total, np.copysign(np.inf, error)), total)
         return flushed(total).astype(np.float32)
 
 

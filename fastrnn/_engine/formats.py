@@ -82,10 +82,10 @@ def _round_int8(weight):
     values, scales = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
     for rows in _blocks(weight):
         scales[rows], factors = int8_scales(weight[rows])
+        if np.isnan(scales[rows]).any():
+            raise ValueError("has a number that is not finite, which int8 cannot express")
         integers = weight[rows] * factors[:, None]
         values[rows] = np.rint(integers, out=integers)
-    if np.isnan(scales).any():
-        raise ValueError("has a number that is not finite, which int8 cannot express")
     return values, scales
 
 
