@@ -58,11 +58,11 @@ typedef struct fastrnn_narrow {
                     ptrdiff_t row, const void *start, void *c, ptrdiff_t c_row);
 } fastrnn_narrow;
 
-/* The floats from an operand row of K numbers to the next: the numbers, to whole cache lines, of which the last has
- * the scale as its last float. */
+/* The floats from an operand row of K numbers to the next: the numbers, in vectors of at most 16, to whole cache lines,
+ * of which the last has the scale as its last float. */
 static inline ptrdiff_t fastrnn_operand_row(const fastrnn_narrow *narrow, ptrdiff_t K)
 {
-    const ptrdiff_t lines = (K * (ptrdiff_t)narrow->bytes + 4 + 63) / 64;
+    const ptrdiff_t lines = ((K + 15) / 16 * 16 * (ptrdiff_t)narrow->bytes + 4 + 63) / 64;
     return 16 * (lines + (lines % 16 == 0)); /* not all rows in the same sets of a cache */
 }
 
