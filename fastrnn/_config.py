@@ -17,9 +17,17 @@ def runnable() -> list[str]:
 
 
 def _checked(name: str, source: str) -> str:
-    if name not in runnable():
-        what = "not supported by this processor" if name in _core.instruction_sets() else "unknown"
+    """The name of an instruction set, which may be followed by "+" and instructions for narrow formats."""
+    isa, plus, instructions = name.partition("+")
+    if isa not in runnable():
+        what = "not supported by this processor" if isa in _core.instruction_sets() else "unknown"
         raise ImportError(f"{source}={name!r}: {what}; this machine can run: {', '.join(runnable())}")
+    known = [one for names in _core.narrow_instructions(isa).values() for one in names]
+    if plus and instructions not in known:
+        raise ImportError(
+            f"{source}={name!r}: {instructions!r} is unknown or not supported by this processor; "
+            f"for narrow formats {isa} can use: {', '.join(dict.fromkeys(known))}"
+        )
     return name
 
 
