@@ -134,11 +134,11 @@ def test_rounding_does_not_depend_on_the_rows_around(form):
 
 
 def test_too_many_columns():
-    layer = fastrnn.RNN(133_000, 1, rng=0)
+    layer = fastrnn.RNN(130_000, 1, rng=0)
     layer.quantize("int8")
-    layer = fastrnn.RNN(133_001, 1, rng=0)
+    layer = fastrnn.RNN(130_001, 1, rng=0)
     layer.quantize("float16")
-    with pytest.raises(ValueError, match="^weight_ih_l0: has 133001 columns, and int8 allows 133000$"):
+    with pytest.raises(ValueError, match="^weight_ih_l0: has 130001 columns, and int8 allows 130000$"):
         layer.quantize("int8")
 
 
@@ -264,8 +264,8 @@ def test_calls_check_their_arguments(form):
         q(np.zeros((2, 3, 5)), (None, np.zeros((1, 2, 5))))
     with pytest.raises(ValueError, match="^lengths: expected 0 to T=3, got 4 for sequence 1"):
         q(np.zeros((2, 3, 5)), lengths=[3, 4])
-    with pytest.raises(TypeError, match="^inputs: is called x"):
-        q(inputs=np.zeros((2, 3, 5)))
+    with pytest.raises(TypeError, match="^input: is called x"):
+        q(input=np.zeros((2, 3, 5)))
     with pytest.raises(ValueError, match="^stream: a bidirectional layer"):
         fastrnn.LSTM(5, 6, bidirectional=True, rng=0).quantize(form).stream()
 
@@ -355,11 +355,11 @@ def test_compare():
     layer, x = fastrnn.LSTM(8, 16, rng=0), numbers(30, 4, 8)
     other = layer.quantize("int8")
     expected, actual = (one(x)[0].astype(np.float64) for one in (layer, other))
-    found = fastrnn.compare(layer, other, x, tolerance=0.003)
     error = np.abs(actual - expected)
+    found = fastrnn.compare(layer, other, x, tolerance=error.max() / 2)
     assert found.largest == error.max() and math.isclose(found.rms, np.sqrt((error**2).mean()))
     assert math.isclose(found.relative, found.rms / np.sqrt((expected**2).mean()))
-    assert found.first == np.flatnonzero((error > 0.003).any(axis=(1, 2)))[0] > 0
+    assert found.first == np.flatnonzero((error > error.max() / 2).any(axis=(1, 2)))[0] > 0
     assert fastrnn.compare(layer, layer, x) == (0, 0, 0, None)
     assert fastrnn.compare(layer, other, x, tolerance=error.max()).first is None
     assert fastrnn.compare(layer, other, x[:, 0], tolerance=0).first == 0
@@ -372,10 +372,10 @@ def test_compare_counts_the_steps_of_each_sequence():
     resets = np.zeros((3, 9), bool)
     resets[0, 4] = True
     state = numbers(2, 3, 16, seed=1) / 4
-    pairs = [
-        (one(x[b, :n], state[:, b], resets=resets[b, :n])[0] for one in (layer, other)) for b, n in enumerate(lengths)
-    ]
-    errors = [np.abs(b - a.astype(np.float64)) for a, b in pairs]
+    errors = []
+    for b, n in enumerate(lengths):
+        expected, actual = (one(x[b, :n], state[:, b], resets=resets[b, :n])[0] for one in (layer, other))
+        errors.append(np.abs(actual - expected.astype(np.float64)))
     found = fastrnn.compare(layer, other, x, state, lengths, resets, tolerance=1e-3)
     assert found.largest == max(e.max(initial=0) for e in errors)
     assert math.isclose(found.rms, np.sqrt(sum((e**2).sum() for e in errors) / sum(e.size for e in errors)))

@@ -21,8 +21,8 @@ LARGEST_INT8 = np.float32(127)
 SMALLEST_ROW = np.float32(2.0**-100)
 # The largest magnitude in an operand that is bounded by 1, with the rounding of its activation.
 LARGEST_BOUNDED = np.float32(1.001)
-# 127 * 127 * 133,000 is below 2**31: no sum of so many products overflows an int32.
-MOST_INT8_COLUMNS = 133_000
+# No sum of so many products of two overflows an int32: as FASTRNN_MOST_INT8 of csrc/fastrnn.h.
+MOST_INT8_COLUMNS = 130_000
 
 
 class Format(NamedTuple):
