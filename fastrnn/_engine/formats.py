@@ -6,6 +6,7 @@ products by the same functions.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from fastrnn._validation import Array
 
 # The numbers of a block of rows, which stays in the cache while it is rounded.
-BLOCK = 1 << 15
+BLOCK = 1 << 16
 
 LARGEST_INT8 = np.float32(127)
 # A row of int8 is zeros if all its numbers are smaller: neither a scale nor its product with a factor is denormal.
@@ -28,15 +29,31 @@ MOST_INT8_COLUMNS = 130_000
 class Format(NamedTuple):
     """A format of weights.
 
-    ``round(weight)`` returns the values, and the scale of each row or None. It raises a ValueError, whose message lacks
-    the name of the weight, for numbers that the format cannot express. ``widen(values, scales)`` returns float32.
+    ``round_rows(rows)`` returns the values of rows of a weight, and their scales or None. It raises a ValueError, whose
+    message lacks the name of the weight, for numbers that the format cannot express. ``widen(values, scales)`` returns
+    float32.
     """
 
     name: str
     dtype: np.dtype[Any]  # of the values, in NumPy and for the kernels
     has_scales: bool
-    round: Callable[[Array], tuple[Array, Array | None]]
+    most_columns: int
+    round_rows: Callable[[Array], tuple[Array, Array | None]]
     widen: Callable[[Array, Array | None], Array]
+
+    def round(self, weight: Array) -> tuple[Array, Array | None]:
+        """`round_rows` of a whole weight, in blocks of rows that stay in the cache."""
+        if weight.shape[1] > self.most_columns:
+            raise ValueError(f"has {weight.shape[1]} columns, and {self.name} allows {self.most_columns}")
+        values = np.empty(weight.shape, self.dtype)
+        scales = np.empty(len(weight), np.float32) if self.has_scales else None
+        every = max(1, BLOCK // weight.shape[1])
+        for first in range(0, len(weight), every):
+            rows = slice(first, first + every)
+            values[rows], of_rows = self.round_rows(weight[rows])
+            if scales is not None:
+                scales[rows] = of_rows
+        return values, scales
 
 
 # int8: a row is its scale times integers from -127 to 127
@@ -76,17 +93,12 @@ def int8_rows(rows, is_bounded=False):
     return np.where(np.isfinite(scales)[..., None], integers, np.float32(0)), scales
 
 
-def _round_int8(weight):
-    if weight.shape[1] > MOST_INT8_COLUMNS:
-        raise ValueError(f"has {weight.shape[1]} columns, and int8 allows {MOST_INT8_COLUMNS}")
-    values, scales = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
-    for rows in _blocks(weight):
-        scales[rows], factors = int8_scales(weight[rows])
-        if np.isnan(scales[rows]).any():
-            raise ValueError("has a number that is not finite, which int8 cannot express")
-        integers = weight[rows] * factors[:, None]
-        values[rows] = np.rint(integers, out=integers)
-    return values, scales
+def _round_int8(rows):
+    scales, factors = int8_scales(rows)
+    if np.isnan(scales).any():
+        raise ValueError("has a number that is not finite, which int8 cannot express")
+    integers = rows * factors[:, None]
+    return np.rint(integers, out=integers), scales
 
 
 def _widen_int8(values, scales):
@@ -108,37 +120,28 @@ def widened(bits):
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _round_float16(weight):
+def _round_float16(rows):
     with np.errstate(over="ignore", under="ignore"):
-        return _rounded(weight, np.dtype(np.float16), lambda block: block.astype(np.float16), 0x7C00, "float16"), None
+        return _checked(rows, rows.astype(np.float16), 0x7C00, "float16"), None
 
 
-def _round_bfloat16(weight):
-    return _rounded(weight, np.dtype(np.uint16), bfloat16_of, 0x7F80, "bfloat16"), None
+def _round_bfloat16(rows):
+    return _checked(rows, bfloat16_of(rows), 0x7F80, "bfloat16"), None
 
 
-def _rounded(weight, dtype, rounding, infinity, name):
-    """A weight rounded block by block; `infinity` is the bit pattern of the infinity of the format."""
-    values = np.empty(weight.shape, dtype)
-    for rows in _blocks(weight):
-        values[rows] = rounding(weight[rows])
-        magnitudes = values[rows].view(np.uint16) & 0x7FFF
-        if magnitudes.max(initial=0) >= infinity and (np.isfinite(weight[rows]) & (magnitudes == infinity)).any():
-            raise ValueError(f"has a number that is too large for {name}")
+def _checked(rows, values, infinity, name):
+    """The values, unless one is `infinity`, the bit pattern, of a finite number."""
+    magnitudes = values.view(np.uint16) & 0x7FFF
+    if magnitudes.max(initial=0) >= infinity and (np.isfinite(rows) & (magnitudes == infinity)).any():
+        raise ValueError(f"has a number that is too large for {name}")
     return values
-
-
-def _blocks(weight):
-    """Slices of the rows of a weight."""
-    every = max(1, BLOCK // weight.shape[1])
-    return (slice(first, first + every) for first in range(0, len(weight), every))
 
 
 FORMATS = {
     form.name: form
     for form in (
-        Format("int8", np.dtype(np.int8), True, _round_int8, _widen_int8),
-        Format("float16", np.dtype(np.float16), False, _round_float16, lambda values, _: values.astype(np.float32)),
-        Format("bfloat16", np.dtype(np.uint16), False, _round_bfloat16, lambda values, _: widened(values)),
+        Format("int8", np.dtype(np.int8), True, MOST_INT8_COLUMNS, _round_int8, _widen_int8),
+        Format("float16", np.dtype(np.float16), False, sys.maxsize, _round_float16, lambda w, _: w.astype(np.float32)),
+        Format("bfloat16", np.dtype(np.uint16), False, sys.maxsize, _round_bfloat16, lambda w, _: widened(w)),
     )
 }
