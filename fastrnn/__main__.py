@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _config, _core, functional, reference
+from fastrnn import _config, functional, reference
+from fastrnn._core import narrow_instructions
 from fastrnn._engine.spec import OPTIONS, SPECS, CellSpec
 from fastrnn._version import __version__
 from fastrnn.layers import RNN
@@ -104,14 +105,14 @@ def quantized_check() -> bool:
     """Compare the kernels of quantized layers with the reference, for all instructions, and print a line for each."""
     good = True
     for name in _config.runnable():
-        for form, known in _core.narrow_instructions(name).items():
+        for form, known in narrow_instructions(name).items():
             for instructions in known:
                 rng, worst = np.random.default_rng(1), 0.0
                 for T, B, I, H in SHAPES:
                     # The outputs of rectifiers are the sums themselves, which are defined to the last bit.
                     layer, x = RNN(I, H, nonlinearity="relu", rng=rng), rng.uniform(-1, 1, (T, B, I))
                     with _config.using(f"{name}+{instructions}"):
-                        quantized = layer.quantize(form)
+                        quantized = layer.quantize(form)  # type: ignore[arg-type]
                         actual, _ = quantized(x)
                     expected, _ = reference.quantized(quantized, x)
                     worst = max(worst, np.abs(actual - expected).max() / max(1.0, np.abs(expected).max()))
@@ -119,8 +120,9 @@ def quantized_check() -> bool:
                 right = worst <= (0 if exact else QUANTIZED_TOLERANCE)
                 good &= right
                 allowed = "same bits" if exact else f"allowed {QUANTIZED_TOLERANCE:.0e}"
-                kernel = f"{name:<10} {form:<8} {instructions}"
-                print(f"{kernel:<32} largest error {worst:.1e}, {allowed}   {'ok' if right else 'OFF'}")
+                verdict = "ok" if right else "OFF"
+                kernel = f"{name:<10} {form:<8} {instructions:<12}"
+                print(f"{kernel} largest error {worst:.1e}, {allowed}   {verdict}")
     return good
 
 
@@ -130,8 +132,8 @@ instruction set that this processor can run with the reference. The exit status 
 
 ENVIRONMENT = """\
 environment variables, read when fastrnn is imported:
-  FASTRNN_ISA       the instruction set to use: generic, avx2, avx512 or neon; default: the fastest. Of quantized layers,
-                    also their instructions, as in avx2+avx2
+  FASTRNN_ISA       the instruction set to use: generic, avx2, avx512 or neon; default: the fastest; for
+                    quantized layers with instructions, as in avx2+avx2
   OMP_NUM_THREADS   the number of threads that a call may use; default: the physical cores that its thread may use
   OMP_THREAD_LIMIT  the most threads that a call may use; default: no limit
 """
