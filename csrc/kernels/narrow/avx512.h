@@ -18,6 +18,7 @@ typedef struct {
 #define INSTRUCTIONS "avx512"
 #define RATE 1
 #define ARGUMENT_BYTES 8
+#define NARROW_ROWS 10
 #define NARROW_FEW 1
 typedef pair_f32 group_bf16, argument_bf16;
 INLINE pair_f32 load_bf16(const char *p)
@@ -72,6 +73,7 @@ int fastrnn_bfloat16_is_fused(void)
 #define INSTRUCTIONS "avx512_bf16"
 #define RATE 1.8
 #define ARGUMENT_BYTES 4
+#define NARROW_ROWS 14
 #define NARROW_FEW 3
 typedef __m512i group_vdpbf16, argument_vdpbf16;
 INLINE __m512i load_vdpbf16(const char *p) { return _mm512_loadu_si512(p); }
@@ -96,7 +98,7 @@ TARGET_BEGIN("avx512f,avx512bw")
 #define RATE 1.5
 #define OFFSET 0
 #define ARGUMENT_BYTES 8
-#define NARROW_ROWS 10
+#define NARROW_ROWS 8
 #define NARROW_FEW 1
 /* Pairs of 16 bits, which vpmaddwd multiplies and adds: weights 0 and 2 of a group, and 1 and 3. */
 typedef __m512i sum_i8bw;
@@ -142,7 +144,12 @@ INLINE __m512i no_sums_i8vnni(void) { return _mm512_setzero_si512(); }
 INLINE __m512i load_sums_i8vnni(const int32_t *p) { return _mm512_loadu_si512(p); }
 INLINE __m512i load_i8vnni(const char *p) { return _mm512_loadu_si512(p); }
 INLINE __m512i broadcast_i8vnni(const char *a) { return _mm512_set1_epi32(*(const int *)a); }
-INLINE __m512i dot_i8vnni(__m512i sum, __m512i w, __m512i a) { return _mm512_dpbusd_epi32(sum, a, w); }
+/* With the intrinsic gcc 12 keeps half of the sums in memory. */
+INLINE __m512i dot_i8vnni(__m512i sum, __m512i w, __m512i a)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(w));
+    return sum;
+}
 INLINE vec_f32 floats_i8vnni(__m512i sum) { return _mm512_cvtepi32_ps(sum); }
 INLINE void store_i8vnni(void *row, ptrdiff_t k, vec_f32 x)
 {

@@ -5,7 +5,6 @@
 #define GROUP 2
 #define GROUP_BYTES 4
 #define HAS_SCALES 0
-#define NARROW_ROWS TILE_ROWS
 
 typedef vec N(sum);
 INLINE vec N(begin)(const fastrnn_columns *columns, int v, const float *start, int lanes)

@@ -38,6 +38,7 @@ INLINE vec_f32 v_bfloat16_f32(vec_f32 a)
 #define INSTRUCTIONS "generic"
 #define RATE 1
 #define ARGUMENT_BYTES 8
+#define NARROW_ROWS 4
 #define NARROW_FEW 1
 typedef struct {
     vec_f32 first, second;

@@ -16,6 +16,7 @@ typedef struct {
 #define INSTRUCTIONS "neon"
 #define RATE 1
 #define ARGUMENT_BYTES 8
+#define NARROW_ROWS 8
 #define NARROW_FEW 1
 typedef pair_f32 group_bf16, argument_bf16;
 INLINE pair_f32 load_bf16(const char *p)
