@@ -11,15 +11,16 @@ struct NAME(forward) {
     real *kept[FASTRNN_MOST_STATES], *intermediate; /* in the tape: (N, P) h, (N, H) other states; NULL: not saved */
     real *state[FASTRNN_MOST_STATES]; /* without a tape, (B, H): the states of step t except h. Not state_n, which
                                          may share a cache line with that of a call on another core */
-    const fastrnn_narrow *rounding; /* the format that rounds the operands of all products, or NULL */
-    int whole_h, whole_m;           /* whether the scale of an operand, h or m, depends on all its units */
-    real *x_rows; /* (rows of a chunk, x_row): a copy of the chunk's x, rounded, or if its rows collide in the cache; else
-                     NULL */
+    const fastrnn_narrow *rounding;   /* the format that rounds the operands of all products, or NULL */
+    int bounded;                      /* whether |h_t| <= max(1, |h_{t-1}|), but for rounding */
+    int whole_h, whole_m;             /* whether the scale of an operand, h or m, depends on all its units */
+    real *x_rows; /* (rows of a chunk, x_row): a copy of the chunk's x, rounded, or if its rows collide in the cache;
+                     else NULL */
     real *hidden; /* (2, B, h_row): h_{t-1} and h_t, alternating, as the products read them */
     real *m;      /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
     real *gated;  /* (B, unit_row): the first part's result, of a cell of two parts */
     real *rounded_m, *rounded_gated; /* (B, rounded_row): m and gated as the products read them, if they are rounded */
-    real *recurrent; /* (B, G): the recurrent sums of a step, if the cell keeps them apart */
+    real *recurrent;                 /* (B, G): the recurrent sums of a step, if the cell keeps them apart */
     real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states of the step before except h, zeros where reset */
     ptrdiff_t x_row, h_row, unit_row, rounded_row;
     ptrdiff_t chunk; /* rows whose input projection is one product, at least B */
@@ -87,7 +88,7 @@ static void NAME(round_h)(const struct NAME(forward) * f, ptrdiff_t t, fastrnn_r
     real *to = NAME(h_after)(f, t) + next.from * f->h_row;
     if (resets) resets += next.from;
     if (f->whole_h)
-        f->rounding->round_rows(next.to - next.from, P, f->cell->bounded && !f->m, h, P, resets, to, f->h_row);
+        f->rounding->round_rows(next.to - next.from, P, f->bounded && !f->m, h, P, resets, to, f->h_row);
     else
         f->rounding->round_units(next.to - next.from, columns.from, columns.to, h, P, resets, to, f->h_row);
 }
@@ -171,8 +172,8 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         NAME(round_h)(f, t, now, units);
 }
 
-/* After a part of step t, or after its recurrent projection (part MOST_PARTS): the operands whose scales depend on whole
- * rows, for some sequences. */
+/* After a part of step t, or after its recurrent projection (part MOST_PARTS): the operands whose scales depend on
+ * whole rows, for some sequences. */
 static int NAME(rounds_whole_rows)(const struct NAME(forward) * f, int part)
 {
     if (!f->rounding) return 0;
@@ -191,7 +192,7 @@ static void NAME(round_whole_rows)(const struct NAME(forward) * f, int part, ptr
     }
     const real *from = is_m ? f->m : f->gated;
     real *to = is_m ? f->rounded_m : f->rounded_gated;
-    f->rounding->round_rows(now.to - now.from, H, !is_m && f->cell->bounded, from + now.from * f->unit_row, f->unit_row, NULL,
+    f->rounding->round_rows(now.to - now.from, H, !is_m && f->bounded, from + now.from * f->unit_row, f->unit_row, NULL,
                             to + now.from * f->rounded_row, f->rounded_row);
 }
 
@@ -366,9 +367,9 @@ static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *tea
                                 t) ||
             !NAME(forward_rounding)(f, team, most, 0, t))
             return 0;
-        if (f->packed->parts > 1 && (!fastrnn_team_phase(team, most, recurrent * f->cell->parts[1],
-                                                         NAME(forward_share_of_part_1), &phase, t) ||
-                                     !NAME(forward_rounding)(f, team, most, 1, t)))
+        if (f->packed->parts > 1 &&
+            (!fastrnn_team_phase(team, most, recurrent * f->cell->parts[1], NAME(forward_share_of_part_1), &phase, t) ||
+             !NAME(forward_rounding)(f, team, most, 1, t)))
             return 0;
         if (f->m && (!fastrnn_team_phase(team, most, 2 * now * P * H, NAME(forward_share_of_hidden), &phase, t) ||
                      !NAME(forward_rounding)(f, team, most, MOST_PARTS, t)))
@@ -386,7 +387,7 @@ static void NAME(begin_forward)(const struct NAME(forward) * f)
     const uint8_t *resets = resets_of_step(&f->steps, 0);
     const real *h_0 = f->args->state_0[0];
     if (f->rounding) {
-        f->rounding->round_rows(rows.to, P, f->cell->bounded && !f->m, h_0, P, resets, f->hidden, f->h_row);
+        f->rounding->round_rows(rows.to, P, f->bounded && !f->m, h_0, P, resets, f->hidden, f->h_row);
     } else if (f->steps.resets) {
         for (ptrdiff_t b = 0; b < rows.to; b++) copy_bytes(f->hidden + b * f->h_row, h_0 + b * P, 1, P, sizeof(real));
         clear_rows(f->hidden, f->h_row, resets, rows, columns, sizeof(real));
@@ -443,7 +444,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     const fastrnn_narrow *narrow = packed->narrow, *rounding = narrow && narrow->bytes ? narrow : NULL;
     const int copy_x = rounding || rows_collide(I, sizeof(real));
     const int has_scales = rounding && rounding->begin_rows;
-    const int is_bounded = cell->bounded && packed->options.activation == FASTRNN_TANH;
+    const int bounded = cell->bounded && packed->options.activation == FASTRNN_TANH;
     const ptrdiff_t x_row = rounding ? fastrnn_operand_row(rounding, I) : copy_x ? padded_row(I, sizeof(real)) : I;
     *f = (struct NAME(forward)){
         .args = args,
@@ -452,14 +453,14 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
         .cell = cell,
         .steps = {args->T, B, args->offsets, args->resets},
         .rounding = rounding,
-        .whole_m = has_scales && !is_bounded,
+        .bounded = bounded,
+        .whole_m = has_scales && !bounded,
         .x_row = x_row,
         .h_row = rounding ? fastrnn_operand_row(rounding, P) : padded_row(P, sizeof(real)),
         .unit_row = padded_row(H, sizeof(real)),
         .rounded_row = rounding ? fastrnn_operand_row(rounding, H) : 0,
     };
-    f->whole_h = has_scales &&
-                 (!is_bounded || packed->has_projection || NAME(exceeds_bound)(args->state_0[0], B * P));
+    f->whole_h = has_scales && (!bounded || packed->has_projection || NAME(exceeds_bound)(args->state_0[0], B * P));
     f->chunk = chunk_rows(&f->steps, projection_bytes(I, G, sizeof(real)), G + (copy_x ? x_row : 0), sizeof(real));
     f->at_gates = fastrnn_reserve(layout, sizeof(real), NAME(keeps_gates)(f) ? 0 : f->chunk, G, 1);
     f->at_x_rows = fastrnn_reserve(layout, sizeof(real), copy_x ? f->chunk : 0, x_row, 1);

@@ -32,12 +32,14 @@ typedef struct {
     size_t bias_ih[MOST_PARTS], bias_hh[MOST_PARTS], peephole;
 } offsets;
 
-/* The heads of weight_hh, in a matrix that has the columns of `group_units` units in so many panels. */
+/* The heads of weight_hh, in a matrix that has the columns of `group_units` units in so many panels. Of heads that do
+ * not consist of whole groups of the format every panel has all rows. */
 static fastrnn_heads heads_of(const fastrnn_weights *weights, ptrdiff_t group_units, ptrdiff_t group_panels)
 {
     if (weights->heads <= 1) return (fastrnn_heads){0};
     const ptrdiff_t H = weights->H, head = H / weights->heads;
-    fastrnn_heads heads = {H, head, group_panels, group_units, head};
+    const int aligned = !weights->format || head % fastrnn_layout_of(weights->format).group == 0;
+    fastrnn_heads heads = {H, head, group_panels, group_units, aligned ? head : H};
     for (ptrdiff_t from = 0; from < H; from += group_units) {
         const ptrdiff_t to = from + group_units < H ? from + group_units : H;
         const ptrdiff_t rows = (fastrnn_panels(to, head) - from / head) * head;
@@ -106,13 +108,17 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
             at.weight_ih[k] = reserve_matrix(layout, narrow, element, width, I, rows);
             at.weight_hh[k] = reserve_matrix(layout, narrow, element, width, K_hh[k], rows);
             at.bias_ih[k] = fastrnn_reserve(layout, element, fastrnn_panels(rows, width), width, 1);
-            at.bias_hh[k] = fastrnn_reserve(layout, element, cell->recurrent ? fastrnn_panels(rows, width) : 0, width, 1);
+            at.bias_hh[k] =
+                fastrnn_reserve(layout, element, cell->recurrent ? fastrnn_panels(rows, width) : 0, width, 1);
         } else {
             at.weight_ih[k] = reserve_matrix(layout, narrow, element, width, k ? 0 : G, I);
             at.weight_hh[k] = reserve_matrix(layout, narrow, element, width, K_hh[k], P);
         }
     }
-    at.weight_hr = reserve_matrix(layout, narrow, element, width, is_forward ? H : P, !has_projection ? 0 : is_forward ? P : H);
+    at.weight_hr = reserve_matrix(layout, narrow, element, width, is_forward ? H : P,
+                                  !has_projection ? 0
+                                  : is_forward    ? P
+                                                  : H);
     at.peephole = fastrnn_reserve(layout, element, weights->peephole ? cell->peepholes : 0, H, 1);
 
     fastrnn_packed *to = *packed;
