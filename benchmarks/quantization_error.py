@@ -1,7 +1,7 @@
 """Measures the error of quantized layers, beside ONNX Runtime's int8: the tables of docs/quantization.md.
 
-    python benchmarks/quantization_error.py                               # random layers of every cell
-    python benchmarks/quantization_error.py --char-lm char_lm.npz         # also a model that examples/char_lm.py has trained
+    python benchmarks/quantization_error.py                           # random layers of every cell
+    python benchmarks/quantization_error.py --char-lm char_lm.npz     # also a model of examples/char_lm.py
 
 An error is the root of the mean squared difference from the float32 layer, divided by the root of the mean squared
 output. ONNX Runtime, where onnx and onnxruntime are installed, runs the LSTM after its `quantize_dynamic` with a scale
