@@ -308,6 +308,17 @@ def test_threads_and_runs(case, threads):
     assert len(results) == 1
 
 
+def test_helpers_that_come_and_go(case, threads):
+    q, x, state, resets = case
+    threads(1)
+    expected = bytes_of(q(x, state, resets=resets))
+    _core.team_policy("erratic")  # until the fixture ends
+    for num_threads in (2, 3):
+        threads(num_threads)
+        for _ in range(4):
+            assert bytes_of(q(x, state, resets=resets)) == expected
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_ragged_sequence_alone(kind, form, reverse):
     layer = make(kind, 6, 33, reverse=reverse)
