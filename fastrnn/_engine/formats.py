@@ -111,8 +111,15 @@ def _widen_int8(values, scales):
 def bfloat16_of(a):
     """The bit patterns, uint16, of float32 numbers rounded to bfloat16; a NaN stays one."""
     bits = a.view(np.uint32)
-    rounded = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
-    return np.where(np.isnan(a), np.uint16(0x7FC0), rounded)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    is_nan = np.isnan(a)
+    if is_nan.any():
+        rounded[is_nan] = 0x7FC0
+    return rounded.astype(np.uint16)
 
 
 def widened(bits):
