@@ -284,7 +284,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         if options["reverse"] and options["bidirectional"]:
             raise ValueError("reverse: not with bidirectional, which has both directions")
         if is_new and options["dropout"] and options["num_layers"] == 1:
-            warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=5)
+            warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=6)
 
     def _arrangement(self, options):
         if options["bidirectional"]:
