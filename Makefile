@@ -17,7 +17,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-company build clean FORCE
+.PHONY: help demo study test fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-quantized bench-company build clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -81,6 +81,9 @@ bench-peers: $(VENV)/installed $(VENV)/peers ## beside PyTorch, ONNX Runtime, Op
 
 bench-network: $(VENV)/installed $(VENV)/peers ## a whole training step beside PyTorch (minutes; a large download first)
 	@$(BIN)/python benchmarks/network.py $(ARGS)
+
+bench-quantized: $(VENV)/installed $(VENV)/peers ## int8, float16 and bfloat16 beside other libraries (minutes; a large download first)
+	@$(BIN)/python benchmarks/quantization_speed.py $(ARGS)
 
 bench-company: $(VENV)/installed $(VENV)/peers ## beside NumPy, threads, processes and other libraries (minutes; a large download first)
 	@$(BIN)/python benchmarks/company.py $(ARGS)

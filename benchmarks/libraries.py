@@ -1,4 +1,4 @@
-"""The libraries of the benchmarks: fastrnn, its NumPy reference, PyTorch, ONNX Runtime, OpenVINO.
+"""The libraries of the benchmarks: fastrnn, its NumPy reference, PyTorch, ONNX Runtime, OpenVINO; quantized, too.
 
 A library is a class, instantiated once in its own process with a number of threads (None: its default). It has a method
 for each mode that it supports (forward, train, step; see shapes.py), which sets up a problem and returns a Task, and
@@ -11,6 +11,7 @@ Libraries are imported on first use: the parent process needs none.
 
 import contextlib
 import importlib.util
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from collections.abc import Callable, Sequence
@@ -208,6 +209,26 @@ class FastrnnPadded(Fastrnn):
         alone = [named(*layer(problem.x[:length, b : b + 1])) for b, length in enumerate(problem.lengths)]
         states = {name: np.concatenate([one[name] for one in alone], 1) for name in alone[0] if name != "output"}
         return results | states
+
+
+class FastrnnInt8(Fastrnn):
+    """A quantized layer."""
+
+    format = "int8"
+    dtypes = ("float32",)
+    train = None
+    tolerance = 0.1
+
+    def layer(self, problem, frozen):
+        return super().layer(problem, frozen=False).quantize(self.format)
+
+
+class FastrnnFloat16(FastrnnInt8):
+    format = "float16"
+
+
+class FastrnnBfloat16(FastrnnInt8):
+    format = "bfloat16"
 
 
 class Reference:
@@ -448,6 +469,51 @@ class Torch:
         return Task(partial(step, x[0]), results, self.torch.inference_mode)
 
 
+class TorchInt8(Torch):
+    """Dynamic quantization: int8 weights, x and h rounded with one scale for a whole array. It has no other layers."""
+
+    dtypes = ("float32",)
+    kinds = tuple(
+        name
+        for name in Torch.kinds
+        if KINDS[name].layer in ("LSTM", "GRU") and not KINDS[name].projected and not KINDS[name].ragged
+    )
+    train = step = None
+    engine = "x86"
+    tolerance = 0.1
+
+    def layer(self, problem):
+        torch = self.torch
+        torch.backends.quantized.engine = self.engine
+        layer, _, x = super().layer(problem)
+        with warnings.catch_warnings(action="ignore"):  # deprecated, and torch's only quantized LSTM
+            quantized = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(layer), {type(layer)})[0]
+        return quantized, partial(quantized, x), x
+
+
+class TorchInt8OneDnn(TorchInt8):
+    engine = "onednn"
+
+
+class TorchBfloat16(Torch):
+    """Weights and x of bfloat16, converted outside the timing."""
+
+    dtypes = ("float32",)
+    kinds = tuple(name for name in Torch.kinds if not KINDS[name].ragged and KINDS[name].layer != "SLSTM")
+    train = step = None
+    tolerance = 0.1
+
+    def forward(self, problem):
+        layer, _, x = self.layer(problem)
+        layer, x = layer.to(self.torch.bfloat16).eval(), x.to(self.torch.bfloat16)
+        call = partial(layer, x)
+
+        def results():
+            return {name: tensor.float().numpy() for name, tensor in named(*call()).items()}
+
+        return Task(call, results, self.torch.inference_mode)
+
+
 # ---------------------------------------------------------------------------------------------------
 
 
@@ -627,10 +693,31 @@ class OnnxRuntime(BoundModel):
         return partial(compiled.run_with_iobinding, binding)
 
 
+class OnnxRuntimeInt8(OnnxRuntime):
+    """DynamicQuantizeLSTM with a scale for each row of the weights; there is no other quantized layer."""
+
+    kinds = tuple(name for name in BoundModel.kinds if KINDS[name].layer == "LSTM")
+    tolerance = 0.1
+
+    def compile(self, model):
+        import logging
+        import tempfile
+
+        import onnx
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        logging.getLogger().setLevel(logging.ERROR)  # it advises to prepare the model, which has shapes already
+        with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+            options = {"per_channel": True, "weight_type": QuantType.QInt8, "op_types_to_quantize": ["LSTM"]}
+            quantize_dynamic(onnx.load_from_string(model), file.name, **options)
+            return super().compile(file.read())
+
+
 class OpenVino(BoundModel):
     """A model compiled for latency and for float32 arithmetic, and its request with tensors set."""
 
     modules = ("openvino", "onnx")
+    precision = "f32"  # otherwise bfloat16 where the processor has it
 
     def __init__(self, threads):
         import openvino
@@ -641,8 +728,7 @@ class OpenVino(BoundModel):
         self.settings = {
             **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
             "PERFORMANCE_HINT": "LATENCY",
-            # Otherwise bfloat16 where the processor has it.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": self.precision,
         }
 
     def compile(self, model):
@@ -655,12 +741,26 @@ class OpenVino(BoundModel):
         return partial(request.infer, share_outputs=True)
 
 
+class OpenVinoBfloat16(OpenVino):
+    precision = "bf16"
+    tolerance = 0.1
+
+
 # ---------------------------------------------------------------------------------------------------
 
 FASTRNN, UNFROZEN, PADDED = "fastrnn", "fastrnn unfrozen", "fastrnn padded"
 BASELINE, REFERENCE = "baseline", "reference"
 
 PEERS = {"torch": Torch, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
+# Inference with fewer bits, beside that of float32.
+QUANTIZED = {"fastrnn int8": FastrnnInt8, "fastrnn float16": FastrnnFloat16, "fastrnn bfloat16": FastrnnBfloat16}
+QUANTIZED_PEERS = {
+    "onnxruntime int8": OnnxRuntimeInt8,
+    "torch int8": TorchInt8,
+    "torch int8 onednn": TorchInt8OneDnn,
+    "torch bfloat16": TorchBfloat16,
+    "openvino bfloat16": OpenVinoBfloat16,
+}
 LIBRARIES = {
     FASTRNN: Fastrnn,
     UNFROZEN: FastrnnUnfrozen,
@@ -668,6 +768,8 @@ LIBRARIES = {
     BASELINE: FastrnnBaseline,
     REFERENCE: Reference,
     **PEERS,
+    **QUANTIZED,
+    **QUANTIZED_PEERS,
 }
 
 
@@ -687,7 +789,8 @@ def set_up(library, mode, dtype, shape, kind=PLAIN):
 
 
 def check_agreement(name, expected, actual, dtype):
-    """Stops with an error unless both have the same arrays, equal up to rounding."""
+    """Stops with an error unless both have the same arrays, equal up to rounding of the dtype or of quantization."""
+    tolerance = getattr(LIBRARIES.get(name), "tolerance", TOLERANCE[dtype])
     if actual.keys() != expected.keys():
         raise AssertionError(f"{name} returns {sorted(actual)}, {FASTRNN} {sorted(expected)}")
     for key, value in expected.items():
@@ -695,6 +798,6 @@ def check_agreement(name, expected, actual, dtype):
             actual[key],
             value,
             rtol=0,
-            atol=TOLERANCE[dtype] * max(1, np.abs(value).max(initial=0)),
+            atol=tolerance * max(1, np.abs(value).max(initial=0)),
             err_msg=f"{name} and {FASTRNN} disagree on {key}",
         )

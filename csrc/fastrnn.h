@@ -34,6 +34,16 @@ extern "C" {
 
 typedef enum { FASTRNN_F32 = 0, FASTRNN_F64 = 1 } fastrnn_dtype;
 
+/* How weights are stored. The formats of fewer bits are for forward calls in FASTRNN_F32, whose other arrays are floats:
+ * see kernels/narrow.h. */
+typedef enum {
+    FASTRNN_NATIVE = 0,   /* numbers of the call's precision */
+    FASTRNN_INT8 = 1,     /* int8_t, each row with a scale: scale * number. Sums are exact up to FASTRNN_MOST_INT8 columns */
+    FASTRNN_FLOAT16 = 2,  /* the 16 bits of IEEE 754 binary16 */
+    FASTRNN_BFLOAT16 = 3, /* the first 16 bits of a float */
+} fastrnn_format;
+enum { FASTRNN_FORMATS = 4, FASTRNN_MOST_INT8 = 130000 };
+
 typedef enum {
     FASTRNN_OK = 0,
     FASTRNN_OUT_OF_MEMORY = 1, /* or a size that no memory could hold; nothing was written */
@@ -102,7 +112,15 @@ typedef struct {
     const void *bias_ih, *bias_hh; /* (G), each may be NULL for zeros */
     const void *weight_hr;         /* (P, H); NULL for no recurrent projection, and then P is H */
     const void *peephole;          /* (peepholes, H), the LSTM's of i, f and o; or NULL */
+    fastrnn_format format;         /* of weight_ih, weight_hh and weight_hr; the other arrays are of the call's precision */
+    const float *scale_ih, *scale_hh, *scale_hr; /* (G), (G), (P): of the rows; for FASTRNN_INT8 */
+    const char *instructions;                    /* of fastrnn_narrow_instructions(): to use where the format
+                                                     has them; NULL: the fastest */
 } fastrnn_weights;
+
+/* The instructions that the products of a format may use on this processor, the fastest first; NULL past the last and for
+ * FASTRNN_NATIVE. No result depends on them. */
+const char *fastrnn_narrow_instructions(const fastrnn_isa *, fastrnn_format, int index);
 
 /* Cancellation. should_cancel is polled about every 50 ms, from the calling thread; non-zero cancels the call, which
  * returns FASTRNN_INTERRUPTED with unfinished results. */

@@ -27,6 +27,7 @@ from fastrnn._version import __version__
 from fastrnn.cells import *  # noqa: F403
 from fastrnn.layers import *  # noqa: F403
 from fastrnn.parameters import Parameters
+from fastrnn.quantization import Comparison, Quantized, QuantizedParameters, compare
 from fastrnn.serialization import load, save
 
 if _TYPE_CHECKING:
@@ -41,9 +42,13 @@ if _TYPE_CHECKING:
     from fastrnn.weights import from_state_dict, from_weights
 
 __all__ = [
+    "Comparison",
     "Linear",
     "Parameters",
+    "Quantized",
+    "QuantizedParameters",
     "__version__",
+    "compare",
     "config",
     "from_keras",
     "from_onnx",

@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _config, functional, reference
+from fastrnn._core import narrow_instructions
 from fastrnn._engine.spec import OPTIONS, SPECS, CellSpec
 from fastrnn._version import __version__
+from fastrnn.layers import RNN
 
 # (T, B, I, H): one, odd, and around the widths of the vectors and panels
 SHAPES = [(1, 1, 1, 1), (5, 3, 7, 5), (9, 2, 16, 33), (4, 17, 31, 48), (3, 40, 65, 64)]
 # The largest difference from the reference in float64, relative to the largest number of the array.
 TOLERANCE = {np.float32: 5e-6, np.float64: 1e-14}
+# From the reference of quantized layers, in float32, where the bits are not the same.
+QUANTIZED_TOLERANCE = 5e-6
 
 
 def _cases() -> list[tuple[CellSpec, bool, dict[str, Any]]]:
@@ -97,13 +101,39 @@ def self_check() -> bool:
     return good
 
 
+def quantized_check() -> bool:
+    """Compare the kernels of quantized layers with the reference, for all instructions, and print a line for each."""
+    good = True
+    for name in _config.runnable():
+        for form, known in narrow_instructions(name).items():
+            for instructions in known:
+                rng, worst = np.random.default_rng(1), 0.0
+                for T, B, I, H in SHAPES:
+                    # The outputs of rectifiers are the sums themselves, which are defined to the last bit.
+                    layer, x = RNN(I, H, nonlinearity="relu", rng=rng), rng.uniform(-1, 1, (T, B, I))
+                    with _config.using(f"{name}+{instructions}"):
+                        quantized = layer.quantize(form)  # type: ignore[arg-type]
+                        actual, _ = quantized(x)
+                    expected, _ = reference.quantized(quantized, x)
+                    worst = max(worst, np.abs(actual - expected).max() / max(1.0, np.abs(expected).max()))
+                exact = form != "float16" and name != "generic"
+                right = worst <= (0 if exact else QUANTIZED_TOLERANCE)
+                good &= right
+                allowed = "same bits" if exact else f"allowed {QUANTIZED_TOLERANCE:.0e}"
+                verdict = "ok" if right else "OFF"
+                kernel = f"{name:<10} {form:<8} {instructions:<12}"
+                print(f"{kernel} largest error {worst:.1e}, {allowed}   {verdict}")
+    return good
+
+
 HELP = """\
 Print the version, the compiler, the instruction sets and the number of threads; then compare the kernels of every
 instruction set that this processor can run with the reference. The exit status is 1 if one is off."""
 
 ENVIRONMENT = """\
 environment variables, read when fastrnn is imported:
-  FASTRNN_ISA       the instruction set to use: generic, avx2, avx512 or neon; default: the fastest
+  FASTRNN_ISA       the instruction set to use: generic, avx2, avx512 or neon; default: the fastest; for
+                    quantized layers with instructions, as in avx2+avx2
   OMP_NUM_THREADS   the number of threads that a call may use; default: the physical cores that its thread may use
   OMP_THREAD_LIMIT  the most threads that a call may use; default: no limit
 """
@@ -122,7 +152,8 @@ def main() -> int:
     parser.parse_args()
     _config.show_config()
     print(flush=True)
-    return 0 if self_check() else 1
+    right = [self_check(), quantized_check()]
+    return 0 if all(right) else 1
 
 
 if __name__ == "__main__":

@@ -46,6 +46,9 @@ class Packed:
     @property
     def nbytes(self) -> int: ...
 
+MOST_INT8: int
+
+def narrow_instructions(isa: str) -> dict[str, list[str]]: ...
 def pack(
     kernel: Kernel, weights: Sequence[_Weights], backward: bool, num_threads: int, isa: str, pool: Pool | None = None
 ) -> list[Packed]: ...

@@ -40,6 +40,13 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef enum fastrnn_dtype:
         FASTRNN_F32
         FASTRNN_F64
+    ctypedef enum fastrnn_format:
+        FASTRNN_NATIVE
+        FASTRNN_INT8
+        FASTRNN_FLOAT16
+        FASTRNN_BFLOAT16
+    enum:
+        FASTRNN_MOST_INT8
     ctypedef enum fastrnn_status:
         FASTRNN_OK
         FASTRNN_OUT_OF_MEMORY
@@ -87,6 +94,12 @@ cdef extern from "fastrnn.h" nogil:
         const void *bias_hh
         const void *weight_hr
         const void *peephole
+        fastrnn_format format
+        const float *scale_ih
+        const float *scale_hh
+        const float *scale_hr
+        const char *instructions
+    const char *fastrnn_narrow_instructions(const fastrnn_isa *, fastrnn_format, int index)
     ctypedef struct fastrnn_forward_args:
         Py_ssize_t T, B
         const Py_ssize_t *offsets
@@ -252,10 +265,39 @@ cdef dict _isa_indices = {name: index for index, name in enumerate(instruction_s
 
 
 cdef const fastrnn_isa *_find(str name) except NULL:
+    """An instruction set; its name may be followed by "+" and instructions for narrow formats."""
     index = _isa_indices.get(name)
+    if index is None:
+        index = _isa_indices.get(name.partition("+")[0])
     if index is None:
         raise ValueError(f"isa: no instruction set is named {name!r}")
     return fastrnn_isa_at(index)
+
+
+# Narrow formats: name to format, and the dtype of their weights to format.
+_FORMATS = {"int8": FASTRNN_INT8, "float16": FASTRNN_FLOAT16, "bfloat16": FASTRNN_BFLOAT16}
+cdef dict _formats_of_types = {
+    cnp.NPY_INT8: FASTRNN_INT8, cnp.NPY_FLOAT16: FASTRNN_FLOAT16, cnp.NPY_UINT16: FASTRNN_BFLOAT16,
+}
+MOST_INT8 = FASTRNN_MOST_INT8
+
+
+def narrow_instructions(str isa not None):
+    """The instructions that this processor can use for each narrow format: name to list of str, the fastest first."""
+    cdef const fastrnn_isa *kernels = _find(isa)
+    cdef const char *name
+    cdef dict result = {}
+    cdef int index
+    for format_name, format_number in _FORMATS.items():
+        result[format_name] = []
+        index = 0
+        while True:
+            name = fastrnn_narrow_instructions(kernels, format_number, index)
+            if name == NULL:
+                break
+            result[format_name].append(name.decode())
+            index += 1
+    return result
 
 
 cdef fastrnn_cell _cell(str name) except -1:
@@ -415,18 +457,31 @@ cdef inline cnp.ndarray _weight(tuple weights, Py_ssize_t index):
 
 
 cdef int _weights(fastrnn_weights *w, Kernel kernel, tuple weights) except -1:
-    """Fill w from a tuple of weights; returns the type number."""
+    """Fill w from a tuple of weights; returns the type number of the other arrays of a call."""
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = _weight(weights, 4)
-    cdef int type_number = _type_of(weight_ih)
+    cdef int weight_type = cnp.PyArray_TYPE(weight_ih), type_number
+    w.format = _formats_of_types.get(weight_type, FASTRNN_NATIVE)
+    type_number = cnp.NPY_FLOAT if w.format else _type_of(weight_ih)
+    if not w.format:
+        weight_type = type_number
     w.cell, w.options = kernel.cell, kernel.options
     w.I, w.H = weight_ih.shape[1], weight_ih.shape[0] // fastrnn_cell_at(w.cell).gates
     w.P = w.H if weight_hr is None else weight_hr.shape[0]
     w.heads = w.P // weight_hh.shape[1]
-    w.weight_ih, w.weight_hh = _readable(weight_ih, type_number), _readable(weight_hh, type_number)
+    w.weight_ih, w.weight_hh = _readable(weight_ih, weight_type), _readable(weight_hh, weight_type)
     w.bias_ih = _readable(_weight(weights, 2), type_number)
     w.bias_hh = _readable(_weight(weights, 3), type_number)
-    w.weight_hr = _readable(weight_hr, type_number)
+    w.weight_hr = _readable(weight_hr, weight_type)
     w.peephole = _readable(_weight(weights, 5), type_number)
+    w.scale_ih = <const float *>_readable(_weight(weights, 6), cnp.NPY_FLOAT)
+    w.scale_hh = <const float *>_readable(_weight(weights, 7), cnp.NPY_FLOAT)
+    w.scale_hr = <const float *>_readable(_weight(weights, 8), cnp.NPY_FLOAT)
+    w.instructions = NULL
+    if w.format == FASTRNN_INT8:
+        if w.scale_ih == NULL or w.scale_hh == NULL or (weight_hr is not None and w.scale_hr == NULL):
+            raise ValueError("weights: int8 needs the scales of their rows")
+        if max(w.I, w.P, w.H) > FASTRNN_MOST_INT8:
+            raise ValueError(f"weights: int8 sums are exact up to {FASTRNN_MOST_INT8} columns")
     return type_number
 
 
@@ -452,13 +507,21 @@ cdef Packed _pack(const fastrnn_isa *kernels, const fastrnn_weights *w, int type
 
 def pack(Kernel kernel not None, list weights not None, bint backward, int num_threads, str isa not None,
          Pool pool=None):
-    """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool."""
+    """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool.
+
+    Weights of the dtypes int8 (with scales of their rows), float16 or uint16 (bfloat16) are packed in that format, for
+    forward calls in float32.
+    """
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_weights w
     cdef int type_number
     cdef list result = []
+    cdef bytes instructions = isa.partition("+")[2].encode()
     for one in weights:
         type_number = _weights(&w, kernel, one)
+        w.instructions = <const char *>instructions
+        if w.format and backward:
+            raise ValueError("weights of a narrow format are for inference alone")
         result.append(_pack(kernels, &w, type_number, backward, num_threads, pool))
     return result
 

@@ -71,7 +71,52 @@ class Frozen:
         self.for_backward = None  # until the first `forward`
 
 
-class Parametrized:
+class Configured:
+    """The options of one or more directions of one or more layers of a cell, and the weights of each direction."""
+
+    __slots__ = ("_options", "_params", "_stack", "_weights")
+
+    _options: dict[str, Any]
+    _params: Any  # Parameters, or those of a quantized layer
+    _stack: Stack
+    _weights: list[tuple[Array | None, ...]]
+
+    @property
+    def input_size(self) -> int:
+        """Size of each step's input."""
+        return self._options["input_size"]
+
+    @property
+    def hidden_size(self) -> int:
+        """Size of the state."""
+        return self._options["hidden_size"]
+
+    @property
+    def bias(self) -> bool:
+        """Whether there are biases."""
+        return self._options["bias"]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64."""
+        return self._options["dtype"]
+
+    def _constructor_arguments(self) -> dict[str, Any]:
+        """All arguments that make such an object, less `rng`, as plain Python values."""
+        return {name: OPTIONS[name].plain(value) for name, value in self._options.items()}
+
+    def _call_of(self, name: str) -> str:
+        """The call of the constructor `name` that makes such an object."""
+        parts = []
+        for option, value in self._constructor_arguments().items():
+            if OPTIONS[option].default is REQUIRED:
+                parts.append(repr(value))
+            elif value != OPTIONS[option].default:
+                parts.append(f"{option}={value if option == 'dtype' else repr(value)}")
+        return f"{name}({', '.join(parts)})"
+
+
+class Parametrized(Configured):
     """Parameters of one or more directions of one or more layers of a cell.
 
     A class for users names its cell, ``class GRU(Recurrent, spec=spec.GRU)``, and has a constructor whose arguments are
@@ -79,18 +124,15 @@ class Parametrized:
     follows from their specification.
     """
 
-    __slots__ = ("_options", "_params", "_rng", "_stack", "_names", "_weights")
+    __slots__ = ("_rng", "_names")
 
     _spec: ClassVar[CellSpec]
     _option_names: ClassVar[tuple[str, ...]]
     _states_have_layers: ClassVar[bool] = True
 
-    _options: dict[str, Any]
     _params: Parameters
     _rng: np.random.Generator
-    _stack: Stack
     _names: list[list[str]]
-    _weights: list[tuple[Array | None, ...]]
 
     def __init_subclass__(cls, spec: CellSpec | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -103,13 +145,26 @@ class Parametrized:
 
     def _construct(self, arguments: dict[str, Any]) -> None:
         """Construct the object from the arguments of its constructor, not yet checked, by name."""
-        options = {name: OPTIONS[name].check(name, arguments[name]) for name in self._option_names}
         rng, params = arguments["rng"], None
         if isinstance(rng, Restored):
             params, rng = rng
+        shapes, rng = self._configure(arguments, params is None), generator(rng)
+        options = self._options
+        if params is None:
+            params = Parameters(shapes, options["dtype"])
+            bound = options["hidden_size"] ** -0.5
+            for array in params.values():
+                array[...] = rng.uniform(-bound, bound, array.shape)
+        elif list(params._shapes().items()) != list(shapes.items()) or params.flat.dtype != options["dtype"]:
+            raise ValueError(f"the parameters of a pickle do not fit its arguments: {params!r}")
+        self._rng, self._params = rng, params
+        self._weights = self._split(params._views())
+
+    def _configure(self, arguments: dict[str, Any], is_new: bool) -> dict[str, tuple[int, ...]]:
+        """Set all but the parameters from the arguments of the constructor; returns their shapes by name."""
+        options = {name: OPTIONS[name].check(name, arguments[name]) for name in self._option_names}
         self._spec.check(options)
-        self._check_options(options, params is None)
-        rng = generator(rng)
+        self._check_options(options, is_new)
 
         spec, dtype = self._spec, options["dtype"]
         H, P = options["hidden_size"], options.get("proj_size") or options["hidden_size"]
@@ -129,17 +184,10 @@ class Parametrized:
                 end = suffix.format(k)
                 names.append([name + end for name in spec.weight_names])
                 shapes |= {name + end: shape for name, shape in of_layer[min(k, 1)].items()}
-        if params is None:
-            params = Parameters(shapes, dtype)
-            bound = H**-0.5
-            for array in params.values():
-                array[...] = rng.uniform(-bound, bound, array.shape)
-        elif list(params._shapes().items()) != list(shapes.items()) or params.flat.dtype != dtype:
-            raise ValueError(f"the parameters of a pickle do not fit its arguments: {params!r}")
-        self._options, self._names, self._rng, self._params = options, names, rng, params
+        self._options, self._names = options, names
         kernel = spec.kernel_of(options)
         self._stack = Stack(spec, kernel, dtype, sizes, num_layers, directions, self._states_have_layers)
-        self._weights = self._split(params._views())
+        return shapes
 
     def _check_options(self, options: dict[str, Any], is_new: bool) -> None:
         """Check options together, and warn of those that have no effect if the object is not a copy."""
@@ -180,40 +228,8 @@ class Parametrized:
         if state["frozen"] and not self.frozen:
             self.freeze()
 
-    # Configuration
-
-    @property
-    def input_size(self) -> int:
-        """Size of each step's input."""
-        return self._options["input_size"]
-
-    @property
-    def hidden_size(self) -> int:
-        """Size of the state."""
-        return self._options["hidden_size"]
-
-    @property
-    def bias(self) -> bool:
-        """Whether there are biases."""
-        return self._options["bias"]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """float32 or float64."""
-        return self._options["dtype"]
-
-    def _constructor_arguments(self) -> dict[str, Any]:
-        """All arguments that make such an object, less `rng`, as plain Python values."""
-        return {name: OPTIONS[name].plain(value) for name, value in self._options.items()}
-
     def __repr__(self) -> str:
-        parts = []
-        for name, value in self._constructor_arguments().items():
-            if OPTIONS[name].default is REQUIRED:
-                parts.append(repr(value))
-            elif value != OPTIONS[name].default:
-                parts.append(f"{name}={value if name == 'dtype' else repr(value)}")
-        return f"{type(self).__name__}({', '.join(parts)})"
+        return self._call_of(type(self).__name__)
 
     # Parameters
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import numbers
 import operator
 import sys
@@ -328,6 +329,21 @@ def probability(name, value):
     if not 0 <= value <= 1:  # type: ignore[operator]  # mypy knows no order of Real
         raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
     return float(value)
+
+
+def number(name: str, value: Any, minimum: float = 0.0, below: float = math.inf) -> float:
+    """A finite float of at least `minimum`."""
+    if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    result = float(value)
+    if not minimum <= result < below or not math.isfinite(result):
+        bound = (
+            ""
+            if minimum == -math.inf
+            else f" of at least {minimum:g}" + (f" and less than {below:g}" if below < math.inf else "")
+        )
+        raise ValueError(f"{name}: expected a finite number{bound}, got {value!r}")
+    return result
 
 
 def float_dtype(name, value):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Generic, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -15,7 +15,7 @@ from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import layout_of, padded
 from fastrnn._engine.stack import Dropout, infer
 from fastrnn._engine.tape import Tape
-from fastrnn._parametrized import Activated, Clipped, Given, Parametrized, Returned
+from fastrnn._parametrized import Activated, Clipped, Configured, Given, Parametrized, Returned
 from fastrnn._validation import (
     Array,
     FourStates,
@@ -43,6 +43,9 @@ from fastrnn._validation import (
 from fastrnn.parameters import Parameters
 from fastrnn.stream import Stream
 
+if TYPE_CHECKING:
+    from fastrnn.quantization import Quantized
+
 __all__ = ["GRU", "LSTM", "RNN", "SLSTM"]
 
 
@@ -60,19 +63,8 @@ def output_symbol(stack):
     return "hidden_size" if stack.P == stack.H else "proj_size"
 
 
-class Recurrent(Parametrized, Generic[Given, Returned]):
-    """The base of the layers of all cells: everything but their names and options."""
-
-    def _check_options(self, options, is_new):
-        if options["reverse"] and options["bidirectional"]:
-            raise ValueError("reverse: not with bidirectional, which has both directions")
-        if is_new and options["dropout"] and options["num_layers"] == 1:
-            warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=5)
-
-    def _arrangement(self, options):
-        if options["bidirectional"]:
-            return options["num_layers"], (False, True), ("_l{}", "_l{}_reverse")
-        return options["num_layers"], (options["reverse"],), ("_l{}",)
+class InferenceLayer(Configured, Generic[Given, Returned]):
+    """The base of all layers, quantized ones included: their configuration, a call, a stream."""
 
     # Configuration
 
@@ -195,6 +187,109 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
             POOL.give_back(inputs.x)
             state_n = inputs.layout.unsort(state_n)
         return self._returned(output, state_n, inputs.batched)
+
+    # Between the caller's shapes and (T, B, I), (num_layers * D, B, H)
+
+    def _inputs(self, x, state, lengths, resets, private):
+        """The arguments of a call, converted and checked; with `private`, the state in memory of our own."""
+        if state is None and lengths is None and resets is None and not self._options["batch_first"]:
+            inputs = plain_inputs(self._stack, x, padded)
+            if inputs is not None:
+                return inputs
+        x = x.view() if type(x) is np.ndarray else as_x(x)
+        given = None if state is None else as_states(self._stack.spec, "state", "{}_0", state, x.ndim)
+        lengths = None if lengths is None else as_lengths(lengths)
+        resets = None if resets is None else as_array("resets", resets)
+        stack = self._stack
+        dtype, shape = stack.dtype, x.shape
+        if x.dtype is not dtype:
+            check_cast("x", x, dtype)
+        batched = len(shape) == 3
+        if len(shape) not in (2, 3) or shape[-1] != stack.I:
+            raise self._x_error(shape, x_hint(x))
+        if not batched:
+            x = x[:, None]
+            if lengths is not None:
+                raise ValueError("lengths: expected None for an x without a batch axis")
+        elif self._options["batch_first"]:
+            x = x.transpose(1, 0, 2)
+        T, B, _ = x.shape
+        if (T or 1) * (B or 1) > stack.most_rows:
+            check_bytes("x", (T, B), stack.widest, dtype.itemsize)
+        if lengths is None and resets is None:
+            layout = padded(T, B)
+        else:
+            layout = layout_of(T, B, checked_lengths(lengths, T, B), self._checked_resets(resets, T, B, batched))
+        if given is None:
+            state_0, shared = zero_states(stack.count, B, stack.widths, dtype), None
+        else:
+            check = check_state if batched else check_array
+            given = self._checked_states(stack, "state", "{}_0", given, B, batched, check)
+            state_0, shared = initial_states(stack, layout, given, private)
+        rows = layout.pack(x, dtype)
+        return Inputs(stack, layout, rows, rows is not x, state_0, shared, batched)
+
+    def _checked_resets(self, resets, T, B, batched):
+        """A private array of bool, (T, B), or None."""
+        if resets is None:
+            return None
+        if not batched:
+            check_flags("resets", resets, ("T",), (T,))
+            return resets[:, None].copy()
+        if not self._options["batch_first"]:
+            check_flags("resets", resets, ("T", "B"), (T, B))
+            return resets.copy()
+        check_flags("resets", resets, ("B", "T"), (B, T))
+        return np.ascontiguousarray(resets.T)
+
+    def _x_error(self, given, hint):
+        I = self._stack.I
+        axes = ("B", "T") if self._options["batch_first"] else ("T", "B")
+        if len(given) == 3:
+            return shape_error("x", (*axes, "input_size"), (None, None, I), given)
+        if len(given) == 2:
+            return shape_error("x", ("T", "input_size"), (None, I), given, hint)
+        return ValueError(f"x: expected ({', '.join(axes)}, input_size={I}) or (T, input_size={I}), got {given}{hint}")
+
+    def _checked_states(self, stack, argument, pattern, given, B, batched, check):
+        """Arrays of `as_states`, checked, with an axis of sequences."""
+        axes = slice(0, 3) if batched else slice(0, 3, 2)
+        layers = "num_layers" if len(stack.directions) == 1 else "2*num_layers"
+        symbols, sizes = [], []
+        for k, width in enumerate(stack.widths):
+            symbols.append((layers, "B", "hidden_size" if k else output_symbol(stack))[axes])
+            sizes.append((stack.count, B, width)[axes])
+        check_states(stack.spec, argument, pattern, given, symbols, sizes, stack.dtype, check)
+        return given if batched else [None if array is None else array[:, None] for array in given]
+
+    def _returned(self, output, states, batched):
+        """Time-major results in the caller's axes: an array, and a state."""
+        if not batched:
+            states = [s[:, 0] for s in states]
+        if not batched or self._options["batch_first"]:
+            output = self._as_given(output, batched)
+        return output, states[0] if len(states) == 1 else tuple(states)
+
+    def _as_given(self, array, batched):
+        """(T, B, n) in the caller's axes."""
+        if not batched:
+            return array[:, 0]
+        return array.transpose(1, 0, 2) if self._options["batch_first"] else array
+
+
+class Recurrent(InferenceLayer[Given, Returned], Parametrized):
+    """The base of the layers of all cells: everything but their names and options."""
+
+    def _check_options(self, options, is_new):
+        if options["reverse"] and options["bidirectional"]:
+            raise ValueError("reverse: not with bidirectional, which has both directions")
+        if is_new and options["dropout"] and options["num_layers"] == 1:
+            warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=6)
+
+    def _arrangement(self, options):
+        if options["bidirectional"]:
+            return options["num_layers"], (False, True), ("_l{}", "_l{}_reverse")
+        return options["num_layers"], (options["reverse"],), ("_l{}",)
 
     @overload
     def forward(
@@ -368,79 +463,47 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         d_x, d_state = tape.backward(d_output, given, self._split(d_params._arrays))
         return *self._returned(d_x, d_state, batched), d_params
 
-    # Between the caller's shapes and (T, B, I), (num_layers * D, B, H)
+    def quantize(self, format: Literal["int8", "float16", "bfloat16"]) -> Quantized[Given, Returned]:
+        """Return a layer for inference whose weights have fewer bits.
 
-    def _inputs(self, x, state, lengths, resets, private):
-        """The arguments of a call, converted and checked; with `private`, the state in memory of our own."""
-        if state is None and lengths is None and resets is None and not self._options["batch_first"]:
-            inputs = plain_inputs(self._stack, x, padded)
-            if inputs is not None:
-                return inputs
-        x = x.view() if type(x) is np.ndarray else as_x(x)
-        given = None if state is None else as_states(self._spec, "state", "{}_0", state, x.ndim)
-        lengths = None if lengths is None else as_lengths(lengths)
-        resets = None if resets is None else as_array("resets", resets)
-        stack = self._stack
-        dtype, shape = stack.dtype, x.shape
-        if x.dtype is not dtype:
-            check_cast("x", x, dtype)
-        batched = len(shape) == 3
-        if len(shape) not in (2, 3) or shape[-1] != stack.I:
-            raise self._x_error(shape, x_hint(x))
-        if not batched:
-            x = x[:, None]
-            if lengths is not None:
-                raise ValueError("lengths: expected None for an x without a batch axis")
-        elif self._options["batch_first"]:
-            x = x.transpose(1, 0, 2)
-        T, B, _ = x.shape
-        if (T or 1) * (B or 1) > stack.most_rows:
-            check_bytes("x", (T, B), stack.widest, dtype.itemsize)
-        if lengths is None and resets is None:
-            layout = padded(T, B)
-        else:
-            layout = layout_of(T, B, checked_lengths(lengths, T, B), self._checked_resets(resets, T, B, batched))
-        if given is None:
-            state_0, shared = zero_states(stack.count, B, stack.widths, dtype), None
-        else:
-            check = check_state if batched else check_array
-            given = self._checked_states(stack, "state", "{}_0", given, B, batched, check)
-            state_0, shared = initial_states(stack, layout, given, private)
-        rows = layout.pack(x, dtype)
-        return Inputs(stack, layout, rows, rows is not x, state_0, shared, batched)
+        Biases, peephole weights, sums, activations, states and everything passed in and out stay float32.
+        docs/quantization.md says which numbers are rounded, and how much that changes outputs.
 
-    def _checked_resets(self, resets, T, B, batched):
-        """A private array of bool, (T, B), or None."""
-        if resets is None:
-            return None
-        if not batched:
-            check_flags("resets", resets, ("T",), (T,))
-            return resets[:, None].copy()
-        if not self._options["batch_first"]:
-            check_flags("resets", resets, ("T", "B"), (T, B))
-            return resets.copy()
-        check_flags("resets", resets, ("B", "T"), (B, T))
-        return np.ascontiguousarray(resets.T)
+        Parameters
+        ----------
+        format : {"int8", "float16", "bfloat16"}
+            "int8": weights are integers from -127 to 127 with a scale for each row; so are x and h, with a scale for
+            each sequence and step, which is 1/127 for an h bounded by 1. "float16": weights are rounded, and products
+            are those of float32. "bfloat16": weights, x and h are rounded.
 
-    def _x_error(self, given, hint):
-        I = self._stack.I
-        axes = ("B", "T") if self._options["batch_first"] else ("T", "B")
-        if len(given) == 3:
-            return shape_error("x", (*axes, "input_size"), (None, None, I), given)
-        if len(given) == 2:
-            return shape_error("x", ("T", "input_size"), (None, I), given, hint)
-        return ValueError(f"x: expected ({', '.join(axes)}, input_size={I}) or (T, input_size={I}), got {given}{hint}")
+        Returns
+        -------
+        q : Quantized
+            It has a copy of the weights as they are now.
 
-    def _checked_states(self, stack, argument, pattern, given, B, batched, check):
-        """Arrays of `as_states`, checked, with an axis of sequences."""
-        axes = slice(0, 3) if batched else slice(0, 3, 2)
-        layers = "num_layers" if len(stack.directions) == 1 else "2*num_layers"
-        symbols, sizes = [], []
-        for k, width in enumerate(stack.widths):
-            symbols.append((layers, "B", "hidden_size" if k else output_symbol(stack))[axes])
-            sizes.append((stack.count, B, width)[axes])
-        check_states(self._spec, argument, pattern, given, symbols, sizes, stack.dtype, check)
-        return given if batched else [None if array is None else array[:, None] for array in given]
+        Raises
+        ------
+        TypeError
+            If `format` is not a string.
+        ValueError
+            If `format` is not one of these, if the layer is of float64, or if a weight has a number that the format
+            cannot express: a NaN or an infinity for int8, one beyond 65504 for float16.
+
+        See Also
+        --------
+        fastrnn.compare : how much the outputs change.
+
+        Examples
+        --------
+        >>> layer = fastrnn.LSTM(64, 128, rng=0)
+        >>> q = layer.quantize("int8")
+        >>> output, (h_n, c_n) = q(np.zeros((25, 16, 64)))
+        >>> q
+        LSTM(64, 128).quantize('int8')
+        """
+        from fastrnn.quantization import Quantized
+
+        return Quantized(self, format)
 
     def _output_gradient(self, stack, d_output, T, B, batched):
         """d_output (T, B, D * H_out), checked and not yet native."""
@@ -455,20 +518,6 @@ class Recurrent(Parametrized, Generic[Given, Returned]):
         if not batched:
             return d_output[:, None]
         return d_output.transpose(1, 0, 2) if batch_first else d_output
-
-    def _returned(self, output, states, batched):
-        """Time-major results in the caller's axes: an array, and a state."""
-        if not batched:
-            states = [s[:, 0] for s in states]
-        if not batched or self._options["batch_first"]:
-            output = self._as_given(output, batched)
-        return output, states[0] if len(states) == 1 else tuple(states)
-
-    def _as_given(self, array, batched):
-        """(T, B, n) in the caller's axes."""
-        if not batched:
-            return array[:, 0]
-        return array.transpose(1, 0, 2) if self._options["batch_first"] else array
 
 
 class LSTM(Recurrent[State, tuple[Array, Array]], Activated, spec=spec.LSTM):

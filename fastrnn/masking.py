@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._validation import Array, as_array, as_x, check_flags, flag, names_arguments, x_hint
-from fastrnn.layers import Recurrent
+from fastrnn.layers import InferenceLayer
 
 __all__ = ["masked"]
 
 
 @names_arguments
 def masked(
-    layer: Recurrent[Any, Any],
+    layer: InferenceLayer[Any, Any],
     x: ArrayLike,
     mask: ArrayLike,
     state: Any = None,
@@ -31,7 +31,7 @@ def masked(
 
     Parameters
     ----------
-    layer : LSTM, GRU, RNN or SLSTM
+    layer : LSTM, GRU, RNN, SLSTM or Quantized
         The layer.
     x : array_like, (T, B, I), or (B, T, I) with `batch_first`, or (T, I)
         The input, as for a call of the layer.
@@ -77,8 +77,8 @@ def masked(
     >>> bool((output[0, 0] == 0).all()), bool((output[0, 2] == output[0, 1]).all())
     (True, True)
     """
-    if not isinstance(layer, Recurrent):
-        raise TypeError(f"layer: expected an LSTM, a GRU, an RNN or an SLSTM, got {type(layer).__name__}")
+    if not isinstance(layer, InferenceLayer):
+        raise TypeError(f"layer: expected an LSTM, a GRU, an RNN, an SLSTM or a Quantized, got {type(layer).__name__}")
     return _masked(layer, as_x(x), as_array("mask", mask), state, zero_output_for_mask)
 
 

@@ -29,6 +29,7 @@ from fastrnn._validation import Array, flag
 from fastrnn._version import __version__
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.layers import Recurrent as Layer
+from fastrnn.quantization import Quantized
 from fastrnn.serialization import _path, _write_atomically
 from fastrnn.weights import from_weights
 
@@ -657,7 +658,9 @@ def to_onnx(
     """
     cls = type(layer)
     if cls not in (LSTM, GRU, RNN):
-        raise TypeError(f"layer: expected LSTM, GRU or RNN, which ONNX has, got {cls.__module__}.{cls.__qualname__}")
+        hint = "; its dequantized() is one of float32" if issubclass(cls, Quantized) else ""
+        given = f"{cls.__module__}.{cls.__qualname__}{hint}"
+        raise TypeError(f"layer: expected LSTM, GRU or RNN, which ONNX has, got {given}")
     state, lengths = flag("state", state), flag("lengths", lengths)
     path = _path(path)
     proj_size = getattr(layer, "proj_size", 0)

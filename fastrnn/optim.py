@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn import _config, _core, _threads
-from fastrnn._validation import Array, as_array, check_cast, flag, integer, shape_error
+from fastrnn._validation import Array, as_array, check_cast, flag, integer, number, shape_error
 from fastrnn.parameters import Parameters
 
 __all__ = ["SGD", "Adam", "AdamW", "clip_by_global_norm"]
@@ -39,7 +39,7 @@ class Optimizer:
             if any(np.may_share_memory(array, other) for other in arrays[:k]):
                 raise ValueError(f"{names[k]}: shares memory with one before it, and would be updated twice")
         self._names = names
-        self._lr = _number("lr", lr)
+        self._lr = number("lr", lr)
         self._steps = 0
         self._state = {name: [np.zeros_like(array) for array in arrays] for name in self._state_names}
 
@@ -50,7 +50,7 @@ class Optimizer:
 
     @lr.setter
     def lr(self, value: float) -> None:
-        self._lr = _number("lr", value)
+        self._lr = number("lr", value)
 
     @property
     def steps(self) -> int:
@@ -195,8 +195,8 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        self._momentum, self._weight_decay = _number("momentum", momentum), _number("weight_decay", weight_decay)
-        self._dampening, self._nesterov = _number("dampening", dampening, -math.inf), flag("nesterov", nesterov)
+        self._momentum, self._weight_decay = number("momentum", momentum), number("weight_decay", weight_decay)
+        self._dampening, self._nesterov = number("dampening", dampening, -math.inf), flag("nesterov", nesterov)
         if self._nesterov and (self._momentum == 0 or self._dampening != 0):
             raise ValueError("nesterov: needs a momentum, and a dampening of 0")
         if self._momentum:
@@ -276,8 +276,8 @@ class Adam(Optimizer):
             beta_1, beta_2 = betas
         except (TypeError, ValueError):
             raise TypeError(f"betas: expected a pair of numbers, got {betas!r}") from None
-        self._betas = _number("betas[0]", beta_1, below=1), _number("betas[1]", beta_2, below=1)
-        self._eps, self._weight_decay = _number("eps", eps), _number("weight_decay", weight_decay)
+        self._betas = number("betas[0]", beta_1, below=1), number("betas[1]", beta_2, below=1)
+        self._eps, self._weight_decay = number("eps", eps), number("weight_decay", weight_decay)
         super().__init__(params, lr)
 
     def _update(self, p, g, states, num_threads, isa):
@@ -373,7 +373,7 @@ def clip_by_global_norm(gradients: Parameters | Array | Sequence[Parameters | Ar
     array([0.6, 0.8])
     """
     given, is_single = _several("gradients", gradients)
-    largest = _number("max_norm", max_norm)
+    largest = number("max_norm", max_norm)
     names = _names("gradients", given, is_single)
     arrays = [_parameters(name, one) for name, one in zip(names, given)]
     for k, array in enumerate(arrays):
@@ -437,18 +437,3 @@ def _gradient(name: str, gradient: Any, target: Any, array: Array) -> Array:
             raise shape_error(name, array.shape, (None,) * array.ndim, given.shape)
     check_cast(name, given, array.dtype)
     return _core.native(given, array.dtype)
-
-
-def _number(name: str, value: Any, minimum: float = 0.0, below: float = math.inf) -> float:
-    """A finite float of at least `minimum`."""
-    if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    number = float(value)
-    if not minimum <= number < below or not math.isfinite(number):
-        bound = (
-            ""
-            if minimum == -math.inf
-            else f" of at least {minimum:g}" + (f" and less than {below:g}" if below < math.inf else "")
-        )
-        raise ValueError(f"{name}: expected a finite number{bound}, got {value!r}")
-    return number

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,12 +23,15 @@ from numpy.typing import ArrayLike
 from fastrnn import functional
 from fastrnn._engine import spec
 from fastrnn._engine.arguments import checked_arguments, checked_output_gradients
+from fastrnn._engine.formats import bfloat16_of, int8_rows, widened
 from fastrnn._validation import (
     Arguments,
     Array,
     FourStates,
     State,
+    as_lengths,
     check_tape,
+    checked_lengths,
     initial_state,
     is_shared,
     over_sequences,
@@ -43,6 +46,7 @@ __all__ = [
     "lstm",
     "lstm_backward",
     "lstm_forward",
+    "quantized",
     "rnn",
     "rnn_backward",
     "rnn_forward",
@@ -51,6 +55,9 @@ __all__ = [
     "slstm_backward",
     "slstm_forward",
 ]
+
+if TYPE_CHECKING:
+    from fastrnn.quantization import Quantized
 
 FourArrays = tuple[Array, Array, Array, Array]
 
@@ -132,20 +139,27 @@ def run_forward(tape_type, cell, arguments):
     x, state_0, weights, checked, lengths, resets, reverse = checked_arguments(cell.spec, arguments)
     options = cell.activations(**dict(checked))
     tape = tape_type(cell, options, x, state_0, weights)
-    T, B, _, _ = tape.sizes
+    _, B, _, _ = tape.sizes
     state = [initial_state(s, (B, n), tape.dtype, private=True) for s, (_, n) in zip(state_0, tape.widths, strict=True)]
-    output = np.zeros((T, B, state[0].shape[1]), tape.dtype)
+    output, tape.steps = run_steps(cell, tape.weights, options, x, state, lengths, resets, reverse)
+    return output, as_state(state), tape
+
+
+def run_steps(cell, weights, options, x, state, lengths, resets, reverse):
+    """The output (T, B, P), and t, b, cut and the saved arrays of each step; the states after it replace `state`."""
+    (T, B, _), dtype, saved_steps = x.shape, state[0].dtype, []
+    output = np.zeros((T, B, state[0].shape[1]), dtype)
     for t, b, cut in steps(T, B, lengths, resets, reverse):
-        x_t = x[t, b].astype(tape.dtype, copy=False)
+        x_t = x[t, b].astype(dtype, copy=False)
         state_prev = [s[b] for s in state]
         for s_prev in state_prev:
             s_prev[cut] = 0
-        state_t, saved = cell.step(tape.weights, x_t, state_prev, **options)
+        state_t, saved = cell.step(weights, x_t, state_prev, **options)
         output[t, b] = state_t[0]
         for s, s_t in zip(state, state_t, strict=True):
             s[b] = s_t
-        tape.steps.append((t, b, cut, saved))
-    return output, as_state(state), tape
+        saved_steps.append((t, b, cut, saved))
+    return output, saved_steps
 
 
 def run_backward(tape_type, tape, d_output, d_state_n):
@@ -176,9 +190,20 @@ def run_backward(tape_type, tape, d_output, d_state_n):
 # Shared by the cells: products and activations
 
 
+def product(weights, suffix, a, z):
+    """z plus the product of `a` (B, K) with weight_ih, weight_hh or weight_hr."""
+    weight = weights[f"weight_{suffix}"]
+    return weight.product(a, z) if isinstance(weight, Rounded) else z + a @ weight.T
+
+
 def linear(weights, suffix, a):
     """The product of `a` with weight_ih, weight_hh or weight_hr, plus its bias if it has one."""
-    return a @ weights[f"weight_{suffix}"].T + weights.get(f"bias_{suffix}", 0)
+    return product(weights, suffix, a, weights.get(f"bias_{suffix}", 0))
+
+
+def linear_input(weights, x_t):
+    """The product of x_t with weight_ih, plus both biases: the sum that the product with the state goes on with."""
+    return product(weights, "ih", x_t, weights.get("bias_ih", 0) + weights.get("bias_hh", 0))
 
 
 def linear_backward(weights, d_weights, suffix, a, d_y):
@@ -257,7 +282,7 @@ def lstm_step(weights, x_t, state_prev, *, recurrent_activation, activation, out
     """x_t (B, I), h_prev (B, P), c_prev (B, H) -> h_t (B, P), c_t (B, H)."""
     h_prev, c_prev = state_prev
     # (1) the pre-activations, (B, 4H)
-    z = linear(weights, "ih", x_t) + linear(weights, "hh", h_prev)
+    z = product(weights, "hh", h_prev, linear_input(weights, x_t))
     z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
     # (2) the gates before the cell state; i and f may see the last one
     if "weight_peephole" in weights:
@@ -398,14 +423,13 @@ def gru_before_step(weights, x_t, state_prev, *, recurrent_activation, activatio
     (h_prev,) = state_prev
     H = h_prev.shape[1]
     # (1) the product with the input, (B, 3H), and that of r and z with the state, (B, 2H)
-    x_r, x_z, x_n = np.split(linear(weights, "ih", x_t), 3, axis=1)
-    h_r, h_z = np.split(linear(rows_of(weights, 0, 2 * H), "hh", h_prev), 2, axis=1)
+    x_t_product = linear_input(weights, x_t)
+    z_r, z_z = np.split(product(rows_of(weights, 0, 2 * H), "hh", h_prev, x_t_product[:, : 2 * H]), 2, axis=1)
     # (2) the gates r and z
-    z_r, z_z = x_r + h_r, x_z + h_z
     r, z = recurrent_activation(z_r), recurrent_activation(z_z)
     # (3) the candidate, of a product with the state that r has scaled
     s = r * h_prev
-    z_n = x_n + linear(rows_of(weights, 2 * H, 3 * H), "hh", s)
+    z_n = product(rows_of(weights, 2 * H, 3 * H), "hh", s, x_t_product[:, 2 * H :])
     n = activation(z_n)
     # (4) the output
     h_t = (1 - z) * n + z * h_prev
@@ -484,7 +508,7 @@ def rnn_step(weights, x_t, state_prev, *, nonlinearity):
     """x_t (B, I), h_prev (B, H) -> h_t (B, H)."""
     (h_prev,) = state_prev
     # (1) the pre-activation, (B, H)
-    z = linear(weights, "ih", x_t) + linear(weights, "hh", h_prev)
+    z = product(weights, "hh", h_prev, linear_input(weights, x_t))
     # (2) the output
     h_t = nonlinearity(z)
     return [h_t], (x_t, (z,), h_prev, h_t)
@@ -550,7 +574,7 @@ def slstm_step(weights, x_t, state_prev):
     """x_t (B, I), and h_prev, c_prev, n_prev, m_prev -> h_t, c_t, n_t, m_t, all (B, H)."""
     h_prev, c_prev, n_prev, m_prev = state_prev
     # (1) the pre-activations, (B, 4H)
-    z = linear(weights, "ih", x_t) + heads(weights, h_prev)
+    z = heads(weights, h_prev, linear_input(weights, x_t))
     z_i, z_f, z_z, z_o = np.split(z, 4, axis=1)
     # (2) the stabilizer: the larger of the logarithms of the two gates, i alone where the state is empty
     log_f = log_sigmoid(z_f) + m_prev
@@ -601,13 +625,15 @@ def slstm_step_backward(weights, d_weights, saved, d_state_t):
     return d_x_t, [d_h_prev, d_c_prev, d_n_prev, d_m_prev]
 
 
-def heads(weights, h):
-    """The product of h (B, H) with weight_hh (4*H, H/num_heads), plus bias_hh: (B, 4*H).
+def heads(weights, h, z):
+    """z plus the product of h (B, H) with weight_hh (4*H, H/num_heads): (B, 4*H).
 
     Each head multiplies its own H/num_heads numbers of h with its own rows of each of the gates.
     """
+    if isinstance(weights["weight_hh"], Rounded):  # a block-diagonal matrix
+        return product(weights, "hh", h, z)
     of_heads, h = by_heads(weights["weight_hh"], h)
-    return np.einsum("gkqp,bkp->bgkq", of_heads, h).reshape(len(h), -1) + weights.get("bias_hh", 0)
+    return z + np.einsum("gkqp,bkp->bgkq", of_heads, h).reshape(len(h), -1)
 
 
 def heads_backward(weights, d_weights, h, d_y):
@@ -654,6 +680,125 @@ def slstm_backward(
 ) -> tuple[Array, FourArrays, dict[str, Array]]:
     """The same as `fastrnn.functional.slstm_backward`, in plain NumPy."""
     return run_backward(SLSTMTape, tape, d_output, d_state_n)
+
+
+# Quantized layers: the same steps with other products. Denormal numbers count as zeros.
+
+
+def flushed(a):
+    """The array with zeros in place of denormal numbers of float32."""
+    return np.where(np.abs(a) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), a), a)
+
+
+def fma(a, b, c):
+    """a * b + c in float32, rounded once, with denormal numbers as zeros.
+
+    A product of two float32 numbers is exact in float64. Its sum with c is rounded to odd: towards the error where the
+    last bit is even. So the rounding to float32 sees on which side of a tie the exact sum lies (Boldo and Melquiond,
+    "Emulation of FMA and correctly rounded sums", 2008).
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        product, c = flushed(a).astype(np.float64) * flushed(b), flushed(c).astype(np.float64)
+        total = product + c
+        of_c = total - product
+        error = (product - (total - of_c)) + (c - of_c)
+        to_odd = np.isfinite(total) & (error != 0) & (total.view(np.int64) % 2 == 0)
+        total = np.where(to_odd, np.nextafter(total, np.copysign(np.inf, error)), total)
+        return flushed(total).astype(np.float32)
+
+
+class Rounded:
+    """A weight of a quantized layer and the product with it: int8 with scales (G,), or bfloat16 without.
+
+    `values` (G, K) are float32. `is_bounded` says whether the operand of the product is bounded by 1.
+    """
+
+    def __init__(self, values, scales, is_bounded):
+        self.values, self.scales, self.is_bounded = values, scales, is_bounded
+
+    def __getitem__(self, rows):
+        return Rounded(self.values[rows], None if self.scales is None else self.scales[rows], self.is_bounded)
+
+    def product(self, a, z):
+        """z plus the product with `a` (B, K), whose rows are rounded to the format."""
+        if self.scales is not None:
+            integers, scales = int8_rows(a, self.is_bounded)
+            sums = integers.astype(np.float64) @ self.values.T  # exact
+            return fma(sums.astype(np.float32), flushed(scales[:, None] * self.scales), z)
+        z = np.broadcast_to(z, (len(a), len(self.values)))
+        for w_k, a_k in zip(self.values.T, widened(bfloat16_of(a)).T):
+            z = fma(w_k, a_k[:, None], z)
+        return z
+
+
+def block_diagonal(weight_hh, H):
+    """weight_hh (4*H, H/num_heads) as one matrix (4*H, H)."""
+    of_heads, _ = by_heads(weight_hh, weight_hh[:0])
+    _, K, S, _ = of_heads.shape
+    matrix = np.zeros((4, K, S, K, S), weight_hh.dtype)
+    for k in range(K):
+        matrix[:, k, :, k] = of_heads[:, k]
+    return matrix.reshape(4 * H, H)
+
+
+def rounded_weights(layer, suffix):
+    """The weights of one direction of one layer of a quantized layer, whose names end in `suffix`, by name."""
+    cell, form = layer._stack.spec, layer._format
+    is_bounded = cell is not spec.SLSTM and "relu" not in layer._options.values()
+    weights = {}
+    for name in cell.weight_names:
+        values = layer.params.get(name + suffix)
+        if name in spec.MATRICES and values is not None:
+            scales = layer.params.get(name.replace("weight", "scale") + suffix)
+            values = values.astype(np.float32) if form.has_scales else form.widen(values, None)
+            if cell is spec.SLSTM and name == "weight_hh":
+                values = block_diagonal(values, layer.hidden_size)
+            if form.name != "float16":
+                of_h = name == "weight_hh" and "weight_hr" + suffix not in layer.params
+                values = Rounded(values, scales, is_bounded and (of_h or name == "weight_hr"))
+        if values is not None:
+            weights[name] = values
+    return weights
+
+
+def quantized(
+    layer: Quantized[Any, Any],
+    x: ArrayLike,
+    state: Any = None,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+) -> tuple[Array, Any]:
+    """The same as a call of a quantized layer, in plain NumPy.
+
+    All pre-activations of int8 and bfloat16 have the bits of the kernels if the operands have them. Activations, and
+    sums of float16, agree to rounding.
+    """
+    layer._inputs(x, state, lengths, resets, private=False)  # checks all of them
+    given = layer._inputs(x, state, None, None, private=True)
+    rows, states = given.x, given.state_0  # (T, B, I), and (L*D, B, n) each
+    T, B, _ = rows.shape
+    lengths = checked_lengths(as_lengths(lengths), T, B)
+    if resets is not None:
+        resets = layer._checked_resets(np.asarray(resets), T, B, given.batched)
+    stack = layer._stack
+    cell = KERNELS[stack.kernel.name]
+    options = cell.activations(**{name: layer._options[name] for name in cell.spec.options})
+    states_n: list[list[Array]] = []
+    for k in range(stack.num_layers):
+        outputs: list[Array] = []
+        for reverse in stack.directions:
+            weights = rounded_weights(layer, f"_l{k}_reverse" if len(outputs) else f"_l{k}")
+            state_n = [s[len(states_n)].copy() for s in states]
+            output, _ = run_steps(cell, weights, options, rows, state_n, lengths, resets, reverse)
+            outputs.append(output)
+            states_n.append(state_n)
+        rows = np.concatenate(outputs, axis=-1)
+    return layer._returned(rows, [np.stack(s) for s in zip(*states_n)], given.batched)
+
+
+# The cells by the names of their kernels.
+KERNELS = {"lstm": LSTM, "gru": GRU, "gru_reset_before": GRU_BEFORE, "slstm": SLSTM}
+KERNELS |= {f"rnn_{name}": RNN for name in spec.RNN_NONLINEARITIES}
 
 
 # Optimizers: one step of `fastrnn.optim`

@@ -5,6 +5,7 @@ The parameters lie in the file under their names, as torch.nn has them, little-e
 
     {"format_version": 1, "class": "LSTM", "arguments": {"input_size": 64, ..., "dtype": "float32"}}
 
+Of a quantized layer the object also has "format", "int8" for example; int8 weights have their scales beside them.
 Nothing in a file is executed. Sizes are compared with the length of the file before anything is allocated.
 """
 
@@ -17,22 +18,29 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastrnn._engine.spec import FORMAT_VERSION, OPTIONS
+from fastrnn._engine.formats import FORMATS
+from fastrnn._engine.spec import FORMAT_VERSION, MATRICES, OPTIONS
 from fastrnn._parametrized import LAYERS, no_draws
 from fastrnn._validation import flag, shape_error, size
 from fastrnn.cells import Cell
 from fastrnn.layers import Recurrent
+from fastrnn.quantization import Quantized
 
 __all__ = ["load", "save"]
 
-Layer: TypeAlias = Recurrent[Any, Any] | Cell[Any, Any]
+Layer: TypeAlias = Recurrent[Any, Any] | Cell[Any, Any] | Quantized[Any, Any]
 
 METADATA_KEY = "fastrnn"
+QUANTIZED_VERSION = 3  # the version of files of quantized layers; others remain readable for an older fastrnn
+NEWEST_VERSION = max(FORMAT_VERSION, QUANTIZED_VERSION)
 
-# By the name that stands among the arguments: as safetensors calls it, and as it lies in the file.
+# By the dtype among the arguments, or by the format: as safetensors calls it, and as it lies in the file.
 DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     "float32": ("F32", np.dtype("<f4")),
     "float64": ("F64", np.dtype("<f8")),
+    "int8": ("I8", np.dtype("i1")),
+    "float16": ("F16", np.dtype("<f2")),
+    "bfloat16": ("BF16", np.dtype("<u2")),
 }
 
 # Limits of a file, because a parsed header takes some 30 times its size: enough for 341 layers of the kind with the
@@ -57,7 +65,7 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
         its permissions, and with its owner and group as far as the system allows. If `path` is a symbolic link, the
         link stays and the file it points to is replaced, or made. Other hard links to the file keep the content
         before.
-    layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell or RNNCell
+    layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell, RNNCell or Quantized
         It may be frozen, which the file does not keep. `params` are written bit for bit.
 
     Raises
@@ -86,7 +94,7 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     >>> other, other.params == layer.params
     (LSTM(64, 128, num_layers=2), True)
     """
-    cls = type(layer)
+    cls = layer._layer_class if type(layer) is Quantized else type(layer)
     if LAYERS.get(cls.__name__) is not cls:
         raise TypeError(f"layer: expected a layer ({', '.join(LAYERS)}), got {cls.__module__}.{cls.__qualname__}")
     path = _path(path)
@@ -98,8 +106,11 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     from safetensors.numpy import save as to_bytes
 
     about = {"format_version": FORMAT_VERSION, "class": cls.__name__, "arguments": layer._constructor_arguments()}
+    if isinstance(layer, Quantized):
+        about |= {"format_version": QUANTIZED_VERSION, "format": layer.format}
     arrays = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in layer.params.items()}
-    _write_atomically(path, to_bytes(arrays, {METADATA_KEY: json.dumps(about, allow_nan=False)}))
+    data = to_bytes(arrays, {METADATA_KEY: json.dumps(about, allow_nan=False)})
+    _write_atomically(path, _with_bfloat16(data) if about.get("format") == "bfloat16" else data)
 
 
 def load(path: str | os.PathLike[str]) -> Layer:
@@ -115,7 +126,7 @@ def load(path: str | os.PathLike[str]) -> Layer:
 
     Returns
     -------
-    layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell or RNNCell
+    layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell, RNNCell or Quantized
         Of the saved layer's class, made with the same arguments, with the same bits in `params`; not frozen. It has
         nothing to do with the file any more.
 
@@ -180,6 +191,20 @@ def _import_safetensors():
 
 
 # Writing
+
+
+def _with_bfloat16(data):
+    """The file with U16 of its header, which NumPy has in place of bfloat16, renamed to BF16."""
+    import json
+
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    for name, tensor in header.items():
+        if name != "__metadata__" and tensor["dtype"] == "U16":
+            tensor["dtype"] = "BF16"
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # so that the arrays remain aligned
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _write_atomically(path, data):
@@ -288,16 +313,27 @@ def _from_json(text):
 
 def _build(about, tensors):
     """The layer of which `about` is the description and `tensors` are the parameters."""
-    cls, version, arguments = _parsed(about)
+    cls, version, arguments, form = _parsed(about)
     dtype_name = arguments.get("dtype")
-    if not isinstance(dtype_name, str) or dtype_name not in DTYPES:
-        raise ValueError(f"dtype: expected {' or '.join(map(repr, DTYPES))}, got {_short(dtype_name)}")
-    dtype_in_file, dtype = DTYPES[dtype_name]
-    others = [name for name, tensor in tensors.items() if tensor["dtype"] != dtype_in_file]
-    _raise_if_any([f"{_short(name)}: expected {dtype_in_file}, got {tensors[name]['dtype']}" for name in others])
+    allowed = ("float32", "float64") if form is None else ("float32",)
+    if not isinstance(dtype_name, str) or dtype_name not in allowed:
+        raise ValueError(f"dtype: expected {' or '.join(map(repr, allowed))}, got {_short(dtype_name)}")
+
+    def dtype_of(name):
+        return DTYPES[form.name if form is not None and name.startswith(MATRICES) else dtype_name]
+
+    others = [name for name, tensor in tensors.items() if tensor["dtype"] != dtype_of(name)[0]]
+    _raise_if_any([f"{_short(name)}: expected {dtype_of(name)[0]}, got {tensors[name]['dtype']}" for name in others])
+    itemsize = DTYPES[dtype_name if form is None else form.name][1].itemsize
     try:
-        _check_sizes(arguments, len(tensors), sum(len(t["data"]) for t in tensors.values()) // dtype.itemsize)
-        layer = cls(**arguments, rng=no_draws())
+        _check_sizes(arguments, len(tensors), sum(len(t["data"]) for t in tensors.values()) // itemsize)
+        if form is None:
+            layer = cls(**arguments, rng=no_draws())
+            shapes = {name: array.shape for name, array in layer.params.items()}
+        else:
+            layer = object.__new__(Quantized)
+            layer._configure(cls, arguments, form)
+            shapes = {name: shape for name, (shape, _) in layer._layout.items()}
     except (TypeError, ValueError) as error:
         raise ValueError(f"the arguments of {cls.__name__}: {error}") from error
     # The constructor has let an absent argument be its default, and might take another form of a value for the same.
@@ -309,22 +345,37 @@ def _build(about, tensors):
         raise ValueError(f"the arguments of {cls.__name__}: missing or unclear: {', '.join(names)}")
 
     problems = []
-    for name, array in layer.params.items():
+    for name, shape in shapes.items():
         if name not in tensors:
             problems.append(f"{name}: missing")
-        elif tuple(tensors[name]["shape"]) != array.shape:
-            problems.append(str(shape_error(name, array.shape, (None,) * array.ndim, tuple(tensors[name]["shape"]))))
-    problems += [f"{_short(name)}: not a parameter" for name in tensors if name not in layer.params]
+        elif tuple(tensors[name]["shape"]) != shape:
+            problems.append(str(shape_error(name, shape, (None,) * len(shape), tuple(tensors[name]["shape"]))))
+    problems += [f"{_short(name)}: not a parameter" for name in tensors if name not in shapes]
     _raise_if_any(problems, f"the tensors do not fit {layer!r}: ")
 
-    for name, array in layer.params.items():
-        array[...] = np.frombuffer(tensors[name]["data"], dtype).reshape(array.shape)
-    layer._rng = np.random.default_rng()  # for the masks of dropout
+    arrays = {name: np.frombuffer(tensors[name]["data"], dtype_of(name)[1]).reshape(shapes[name]) for name in shapes}
+    if form is None:
+        for name, array in layer.params.items():
+            array[...] = arrays[name]
+        layer._rng = np.random.default_rng()  # for the masks of dropout
+    else:
+        problems = [f"{name}: {_problem_of(name, array)}" for name, array in arrays.items() if _problem_of(name, array)]
+        _raise_if_any(problems)
+        layer._fill({name: array.astype(array.dtype.newbyteorder("=")) for name, array in arrays.items()})
     return layer
 
 
+def _problem_of(name, array):
+    """The reason why no quantized layer has such an array, or None."""
+    if array.dtype == np.int8 and array.min(initial=0) == -128:
+        return "expected numbers from -127 to 127, got -128"
+    if name.startswith("scale_") and not ((array >= 0) & (array < np.inf)).all():
+        return "expected finite numbers of at least 0"
+    return None
+
+
 def _parsed(about):
-    """The class, the version of the format and the arguments."""
+    """The class, the version of the file, the arguments, and the Format of a quantized layer or None."""
     try:
         about = _from_json(about)
     except (ValueError, RecursionError) as error:
@@ -334,15 +385,22 @@ def _parsed(about):
     version, name, arguments = (about.get(key) for key in ("format_version", "class", "arguments"))
     if type(version) is not int or version < 1:
         raise ValueError(f"format_version: expected an integer of at least 1, got {_short(version)}")
-    if version > FORMAT_VERSION:
+    if version > NEWEST_VERSION:
         raise ValueError(
-            f"format_version: {_short(version)}, from a newer fastrnn; this one reads up to {FORMAT_VERSION}"
+            f"format_version: {_short(version)}, from a newer fastrnn; this one reads up to {NEWEST_VERSION}"
         )
     if not isinstance(name, str) or name not in LAYERS:
         raise ValueError(f"class: expected one of {', '.join(LAYERS)}, got {_short(name)}")
     if not isinstance(arguments, dict):
         raise ValueError(f"arguments: expected a JSON object, got {_short(arguments)}")
-    return LAYERS[name], version, arguments
+    if "format" not in about:
+        return LAYERS[name], version, arguments, None
+    form = about["format"]
+    if not isinstance(form, str) or form not in FORMATS:
+        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {_short(form)}")
+    if not issubclass(LAYERS[name], Recurrent):
+        raise ValueError(f"format: a {name} is not quantized")
+    return LAYERS[name], version, arguments, FORMATS[form]
 
 
 def _check_sizes(arguments, tensors, numbers):

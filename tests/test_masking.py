@@ -114,7 +114,11 @@ def test_messages():
             fastrnn.masked(*arguments, **options)
 
     refused(
-        TypeError, "layer: expected an LSTM, a GRU, an RNN or an SLSTM, got LSTMCell", fastrnn.LSTMCell(I, H), x, mask
+        TypeError,
+        "layer: expected an LSTM, a GRU, an RNN, an SLSTM or a Quantized, got LSTMCell",
+        fastrnn.LSTMCell(I, H),
+        x,
+        mask,
     )
     refused(ValueError, r"x: expected \(T, B, input_size=3\), got \(5, 2, 4\)", layer, np.zeros((5, 2, 4)), mask)
     refused(ValueError, r"x: expected \(T, B, input_size=3\) or", layer, np.zeros(3), mask)

@@ -62,7 +62,8 @@ def test_self_check_passes_and_names_every_set():
     result = python("-m", "fastrnn")
     assert result.returncode == 0, result.stdout + result.stderr
     for name in _config.runnable():
-        assert result.stdout.count(f"\n{name} ") == 2  # a line for each precision
+        instructions = sum(map(len, _core.narrow_instructions(name).values()))
+        assert result.stdout.count(f"\n{name} ") == 2 + instructions  # a line for each precision, and of each format
     assert "OFF" not in result.stdout
 
 
@@ -77,6 +78,19 @@ sys.exit(0 if m.self_check() else 1)
     result = python("-c", code)
     assert result.returncode == 1
     assert "OFF: inference" in result.stdout
+
+
+def test_self_check_notices_a_quantized_kernel_that_is_off():
+    """By one unit in the last place."""
+    code = """
+import sys, numpy as np, fastrnn.__main__ as m
+quantized = m.reference.quantized
+m.reference.quantized = lambda *a: (np.nextafter(quantized(*a)[0], 1, dtype=np.float32), None)
+sys.exit(0 if m.quantized_check() else 1)
+"""
+    result = python("-c", code)
+    assert result.returncode == 1
+    assert "same bits   OFF" in result.stdout or _config.runnable() == ["generic"]
 
 
 def test_show_config_tells_what_is_used(capsys, threads):
@@ -100,10 +114,12 @@ def test_config_is_what_show_config_prints(capsys, threads):
         "instruction_set_forced": bool(os.environ.get("FASTRNN_ISA")),
         "instruction_sets_runnable": _config.runnable(),
         "instruction_sets_built": list(_core.instruction_sets()),
+        "quantized_instructions": dict.fromkeys(("int8", "float16", "bfloat16"), "generic"),
         "threads": 3,
         "helper_threads": _core.has_threads(),
     }
     assert json.loads(json.dumps(config)) == config
+    assert "quantized layers   int8: generic, float16: generic, bfloat16: generic" in shown
     assert config["version"] in shown and config["compiler"] in shown and "threads            3" in shown
     config["instruction_sets_built"].clear()
     assert fastrnn.config()["instruction_sets_built"]

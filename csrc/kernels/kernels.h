@@ -9,7 +9,10 @@
 #include <stdint.h>
 
 #include "fastrnn.h"
+#include "kernels/columns.h"
 #include "kernels/names.h"
+#include "kernels/narrow.h"
+#include "kernels/tiles.h"
 
 #if defined(__FAST_MATH__)
 #error "fast-math would reorder the sums, and flushes denormals in the whole process"
@@ -21,12 +24,6 @@
 enum { BLOCK_ROWS = 512 };
 typedef enum { SUM_FRESH, SUM_ON, SUM_ADDED } sum_start;
 
-/* A packed matrix (K, N), the right-hand side of a GEMM. Only packing and the product depend on the format. */
-typedef enum {
-    FASTRNN_PANELS, /* numbers of the call's precision: panels of `width` columns, each [K][width], the last one
-                       zero-padded to a full vector */
-} fastrnn_format;
-
 /* A block-diagonal matrix: its K rows are some segments of `units` rows each, its N columns belong to the units, too,
  * and only the rows and columns of the same head meet. So many panels, a group, have the columns of so many units; of
  * each segment a panel has `rows` rows only, those of all heads of its group. */
@@ -34,12 +31,36 @@ typedef struct {
     ptrdiff_t units, head; /* of all heads, and of one; head is 0 for a dense matrix */
     ptrdiff_t group_panels, group_units, rows;
 } fastrnn_heads;
-typedef struct {
-    fastrnn_format format;
+/* A packed matrix (K, N), the right-hand side of a product: panels of `width` columns, [K][width] each, the last one
+ * zero-padded to a full vector; or in the layout of a narrow format. Only packing and the product depend on it. */
+typedef struct fastrnn_matrix {
     ptrdiff_t K, N; /* K: the rows of a panel */
     void *panels;
     fastrnn_heads heads;
+    const fastrnn_narrow *narrow; /* NULL: numbers of the call's precision */
+    float *scales;                /* of the columns, padded to panels; or NULL */
+    int32_t *offsets;             /* -128 times the sum of the weights of each column: what a sum begins with where the
+                                     operand has 128 added to its numbers; or NULL */
 } fastrnn_matrix;
+
+/* The bytes of a panel in a narrow format. */
+static inline ptrdiff_t fastrnn_panel_bytes(const fastrnn_matrix *matrix, int width)
+{
+    const fastrnn_narrow_layout layout = fastrnn_layout_of(matrix->narrow->format);
+    const ptrdiff_t depth = (matrix->K + layout.depths - 1) / layout.depths * layout.depths;
+    return depth * width * (ptrdiff_t)layout.element;
+}
+
+/* The scales and offsets of columns from `column` on. */
+typedef struct {
+    const float *scales;
+    const int32_t *offsets;
+} fastrnn_columns;
+static inline fastrnn_columns fastrnn_columns_from(const fastrnn_matrix *matrix, ptrdiff_t column)
+{
+    if (!matrix->scales) return (fastrnn_columns){NULL, NULL};
+    return (fastrnn_columns){matrix->scales + column, matrix->offsets + column};
+}
 
 /* The unit of the first row that a panel has of each segment; 0 for a dense matrix. */
 static inline ptrdiff_t fastrnn_first_unit(const fastrnn_heads *heads, ptrdiff_t panel)
@@ -65,11 +86,17 @@ struct fastrnn_isa {
     const char *name;
     const kernels_f32 *f32;
     const kernels_f64 *f64;
+    const fastrnn_narrow *const *narrow; /* the fastest of each format first, then NULL */
 };
+
+/* The kernels of a format: those with these instructions, or else the fastest that this processor supports; NULL for
+ * FASTRNN_NATIVE. */
+const fastrnn_narrow *fastrnn_find_narrow(const struct fastrnn_isa *, fastrnn_format, const char *instructions);
 
 extern const struct fastrnn_isa fastrnn_isa_generic;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const struct fastrnn_isa fastrnn_isa_avx2, fastrnn_isa_avx512;
+int fastrnn_bfloat16_is_fused(void); /* whether vdpbf16ps of this processor gives the sums of two fma, in order */
 #define FASTRNN_X86_64 1
 #elif defined(__aarch64__)
 extern const struct fastrnn_isa fastrnn_isa_neon;

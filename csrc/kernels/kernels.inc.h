@@ -14,15 +14,15 @@ static void NAME(project)(const NAME(cell) * cell, ptrdiff_t M, ptrdiff_t H, ptr
                           ptrdiff_t x_row, const fastrnn_matrix *weight_ih, const real *const *bias, real *gates)
 {
     for (int part = 0; part < MOST_PARTS && cell->parts[part]; part++)
-        NAME(product)(M, &weight_ih[part], NAME(panel_of_block)(cell->parts[part], cell->block, H, b0),
-                      NAME(panel_of_block)(cell->parts[part], cell->block, H, b1), x, x_row, 1, bias[part],
-                      gates + NAME(gates_before)(cell, part) * H, cell->gates * H);
+        NAME(forward_product)(M, &weight_ih[part], NAME(panel_of_block)(cell->parts[part], cell->block, H, b0),
+                              NAME(panel_of_block)(cell->parts[part], cell->block, H, b1), x, x_row, bias[part],
+                              gates + NAME(gates_before)(cell, part) * H, cell->gates * H);
 }
 
 static void NAME(multiply)(ptrdiff_t M, ptrdiff_t p0, ptrdiff_t p1, const real *a, ptrdiff_t a_row,
                            const fastrnn_matrix *matrix, const real *bias, real *c, ptrdiff_t c_row)
 {
-    NAME(product)(M, matrix, p0, p1, a, a_row, 1, bias ? bias : NAME(zeros), c, c_row);
+    NAME(forward_product)(M, matrix, p0, p1, a, a_row, bias ? bias : NAME(zeros), c, c_row);
 }
 
 /* Some tiles of A are packed together, so that a panel of B is multiplied by all of them while it is in the caches; no
@@ -83,7 +83,6 @@ static const NAME(kernels) NAME(table) = {
     .softmax_cross_entropy = NAME(softmax_cross_entropy),
     .squared_error = NAME(squared_error),
 };
-#undef NR
 #undef LOAD
 #undef STORE
 #undef DEFINE_CELL

@@ -3,24 +3,19 @@
 
 #ifdef FASTRNN_X86_64
 #include <immintrin.h>
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#elif defined(__GNUC__)
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
+
+#include "kernels/target.h"
+TARGET_BEGIN("avx2,fma")
 
 #include "kernels/vec/avx2.h"
 #include "kernels/exponential.h"
 
 #define BOTH "kernels/kernels.inc.h"
 #include "kernels/both.inc.h"
+TARGET_END
 
-const struct fastrnn_isa fastrnn_isa_avx2 = {"avx2", &table_f32, &table_f64};
+#include "kernels/narrow/avx2.h"
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#elif defined(__GNUC__)
-#pragma GCC pop_options
-#endif
+const struct fastrnn_isa fastrnn_isa_avx2 = {"avx2", &table_f32, &table_f64, narrow_avx2};
+
 #endif

@@ -3,24 +3,20 @@
 
 #ifdef FASTRNN_X86_64
 #include <immintrin.h>
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f"))), apply_to = function)
-#elif defined(__GNUC__)
-#pragma GCC push_options
-#pragma GCC target("avx512f")
-#endif
+
+#include "kernels/target.h"
+#include "runtime/float_mode.h"
+TARGET_BEGIN("avx512f")
 
 #include "kernels/vec/avx512.h"
 #include "kernels/exponential.h"
 
 #define BOTH "kernels/kernels.inc.h"
 #include "kernels/both.inc.h"
+TARGET_END
 
-const struct fastrnn_isa fastrnn_isa_avx512 = {"avx512", &table_f32, &table_f64};
+#include "kernels/narrow/avx512.h"
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#elif defined(__GNUC__)
-#pragma GCC pop_options
-#endif
+const struct fastrnn_isa fastrnn_isa_avx512 = {"avx512", &table_f32, &table_f64, narrow_avx512};
+
 #endif

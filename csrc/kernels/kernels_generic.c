@@ -6,5 +6,6 @@
 
 #define BOTH "kernels/kernels.inc.h"
 #include "kernels/both.inc.h"
+#include "kernels/narrow/generic.h"
 
-const struct fastrnn_isa fastrnn_isa_generic = {"generic", &table_f32, &table_f64};
+const struct fastrnn_isa fastrnn_isa_generic = {"generic", &table_f32, &table_f64, narrow_generic};

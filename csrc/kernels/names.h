@@ -23,6 +23,7 @@
 
 #define vec NAME(vec)
 #define VL NAME(VL)
+#define NR (2 * VL) /* the columns of a panel */
 #define v_load NAME(v_load)
 #define v_store NAME(v_store)
 #define v_load_n NAME(v_load_n)
@@ -40,6 +41,8 @@
 #define v_copysign NAME(v_copysign)
 #define v_if_negative NAME(v_if_negative)
 #define v_exp2_rounded NAME(v_exp2_rounded)
+#define v_bfloat16 NAME(v_bfloat16)
+#define v_load_half NAME(v_load_half)
 #define v_transpose NAME(v_transpose)
 
 #endif

@@ -1,9 +1,4 @@
-/* Packing for the forward pass.
- *
- * The columns of a product are the gates of one part, blocked by hidden unit: gate-major within a block of `block`
- * hidden units; the last block may be short. So one range of panels has all gates of its units, and only the very last
- * vector can be less than full. With one gate this is the order of units. A row of gates has the columns of part 0,
- * then those of part 1. */
+/* Packing for the forward pass, in the order of columns.h. */
 
 /* The number of gates of the parts before this one. */
 INLINE int NAME(gates_before)(const NAME(cell) * cell, int part) { return part ? cell->parts[0] : 0; }
@@ -16,29 +11,13 @@ INLINE ptrdiff_t NAME(panel_of_block)(int gates, int block, ptrdiff_t H, ptrdiff
     return (gates * units + NR - 1) / NR;
 }
 
-/* The column of hidden unit j and the first gate, within the part, and the stride to the column of the next gate. */
-INLINE ptrdiff_t NAME(gate_column)(const int gates, const int block, ptrdiff_t H, ptrdiff_t j, ptrdiff_t *gate_stride)
-{
-    const ptrdiff_t first = j / block * block;
-    *gate_stride = H - first < block ? H - first : block;
-    return gates * first + (j - first);
-}
-
-/* The inverse: the row of the weights, within the part, that becomes this column. */
-INLINE ptrdiff_t NAME(row_of_column)(int gates, int block, ptrdiff_t H, ptrdiff_t column)
-{
-    const ptrdiff_t first = column / (gates * block) * block, within = column - gates * first;
-    const ptrdiff_t units = H - first < block ? H - first : block;
-    return within / units * H + first + within % units;
-}
-
 static void NAME(gate_columns)(const NAME(cell) * cell, ptrdiff_t H, ptrdiff_t *columns)
 {
     for (int g = 0; g < cell->gates; g++) {
         const int part = g >= cell->parts[0], before = NAME(gates_before)(cell, part);
         for (ptrdiff_t j = 0; j < H; j++) {
             ptrdiff_t gate_stride;
-            const ptrdiff_t column = NAME(gate_column)(cell->parts[part], cell->block, H, j, &gate_stride);
+            const ptrdiff_t column = fastrnn_gate_column(cell->parts[part], cell->block, H, j, &gate_stride);
             columns[g * H + j] = before * H + column + (g - before) * gate_stride;
         }
     }
@@ -56,7 +35,7 @@ static void NAME(pack_gates)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, pt
         ptrdiff_t heads[VL];
         const int columns = N - j < VL ? (int)(N - j) : VL;
         for (int i = 0; i < columns; i++) {
-            const ptrdiff_t row = NAME(row_of_column)(gates, block, H, j + i);
+            const ptrdiff_t row = fastrnn_row_of_column(gates, block, H, j + i);
             rows[i] = weight + row * depth;
             heads[i] = head ? row % H / head : 0;
         }
@@ -105,7 +84,7 @@ static void NAME(pack_bias)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptr
 {
     const ptrdiff_t N = gates * H;
     for (ptrdiff_t j = p0 * NR; j < p1 * NR; j++) {
-        const ptrdiff_t row = j < N ? NAME(row_of_column)(gates, block, H, j) : 0;
+        const ptrdiff_t row = j < N ? fastrnn_row_of_column(gates, block, H, j) : 0;
         const real ih = bias_ih ? bias_ih[row] : 0, hh = bias_hh ? bias_hh[row] : 0;
         packed[j] = j < N ? ih + hh : 0;
     }

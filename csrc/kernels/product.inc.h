@@ -7,7 +7,6 @@
  * number does not depend on the tile it falls in, and cutting K, with the partial sums stored in C, changes no bit.
  */
 
-#define NR (2 * VL)
 /* Bytes of the part of a panel that is multiplied by all row tiles before the next part: L2 is fast enough for the
  * tiles, and smaller parts would store and load the sums too often. */
 enum { NAME(PANEL_BYTES) = 64 * 1024 };
@@ -81,26 +80,12 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
     {                                                                                                                  \
         NAME(tile)(mr, nv, K, a, a_row, a_k, p, p_panel, start, add, c, c_row, lanes);                                 \
     }
-/* One panel at a time for many rows; several panels for few rows, so that 8 or more sums are independent. */
-/* clang-format off */
-#define TILES_OF_ROWS(X, mr) X(mr, 1) X(mr, 2)
-#define TILES_TO_4(X)                                                                                                  \
-    TILES_OF_ROWS(X, 1) X(1, 3) X(1, 4) X(1, 5) X(1, 6) X(1, 7) X(1, 8)                                                \
-    TILES_OF_ROWS(X, 2) X(2, 3) X(2, 4) TILES_OF_ROWS(X, 3) X(3, 3) X(3, 4) TILES_OF_ROWS(X, 4)
-#define TILES_TO_6(X) TILES_TO_4(X) TILES_OF_ROWS(X, 5) TILES_OF_ROWS(X, 6)
-#define TILES_TO_10(X)                                                                                                 \
-    TILES_TO_6(X) TILES_OF_ROWS(X, 7) TILES_OF_ROWS(X, 8) TILES_OF_ROWS(X, 9) TILES_OF_ROWS(X, 10)
-#define TILES_TO_14(X)                                                                                                 \
-    TILES_TO_10(X) TILES_OF_ROWS(X, 11) TILES_OF_ROWS(X, 12) TILES_OF_ROWS(X, 13) TILES_OF_ROWS(X, 14)
-/* clang-format on */
-#define ALL_TILES JOIN(TILES_TO, TILE_ROWS)
-
-ALL_TILES(TILE)
+TILES_TO(TILE_ROWS)(TILE)
 
 typedef void (*NAME(tile_function))(TILE_PARAMETERS);
 
 #define TILE_ENTRY(mr, nv) [mr][nv] = NAME(tile_##mr##_##nv),
-static const NAME(tile_function) NAME(tiles)[TILE_ROWS + 1][9] = {ALL_TILES(TILE_ENTRY)};
+static const NAME(tile_function) NAME(tiles)[TILE_ROWS + 1][9] = {TILES_TO(TILE_ROWS)(TILE_ENTRY)};
 
 /* The most rows of A that are multiplied together. */
 enum { NAME(SOME_ROWS) = 16 * TILE_ROWS };
@@ -111,13 +96,30 @@ INLINE ptrdiff_t NAME(even_part)(ptrdiff_t rest, ptrdiff_t most) { return rest /
 /* Addresses that stand for a start of zeros, and for a start of zeros with the sum added to C. */
 static const real NAME(zeros)[8 * VL] = {0}, NAME(added)[1] = {0};
 
+/* Panels [q, end) that are multiplied together: at most `most`, before p1, of the same heads. first: the column of A
+ * that meets their first row; lanes: the columns of the last of `vectors` vectors. */
+typedef struct {
+    ptrdiff_t end, first;
+    int vectors, lanes;
+} NAME(some_panels);
+INLINE NAME(some_panels) NAME(panels_from)(const fastrnn_matrix *matrix, ptrdiff_t q, ptrdiff_t p1, ptrdiff_t most)
+{
+    const fastrnn_heads *heads = &matrix->heads;
+    NAME(some_panels) some = {.end = q + NAME(even_part)(p1 - q, most), .first = fastrnn_first_unit(heads, q)};
+    while (heads->head && fastrnn_first_unit(heads, some.end - 1) != some.first) some.end--;
+    const ptrdiff_t columns = (matrix->N < some.end * NR ? matrix->N : some.end * NR) - q * NR;
+    some.vectors = (int)((columns + VL - 1) / VL);
+    some.lanes = (int)(columns - (some.vectors - 1) * VL);
+    return some;
+}
+
 /* C[M x N] = start + A P for panels [p0, p1) of the matrix; start and c point at panel 0. start: a row; or zeros; or
  * NULL for the values of C; or `added`, for which K is one part. a_k = 0: A was packed by pack_tiles. Some rows of A
  * and a part of K are multiplied by all panels before the next part is, because that much of A stays in L2. */
 static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p0, ptrdiff_t p1, const real *a,
                           ptrdiff_t a_row, ptrdiff_t a_k, const real *start, real *c, ptrdiff_t c_row)
 {
-    const ptrdiff_t K = matrix->K, N = matrix->N;
+    const ptrdiff_t K = matrix->K;
     const real *p = matrix->panels;
     const int add = start == NAME(added);
     if (add) start = NAME(zeros);
@@ -132,25 +134,32 @@ static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p
             const ptrdiff_t in_segment = heads->head ? k % segment : k, rest = segment - in_segment;
             const ptrdiff_t column = heads->head ? k / segment * heads->units + in_segment : k; /* of A, dense */
             depth = rest < k_block ? rest : k_block;
-            for (ptrdiff_t q = p0, q1; q < p1; q = q1) {
-                const ptrdiff_t first = fastrnn_first_unit(heads, q);
-                q1 = q + NAME(even_part)(p1 - q, most);
-                while (heads->head && fastrnn_first_unit(heads, q1 - 1) != first) q1--;
-                const ptrdiff_t columns = (N < q1 * NR ? N : q1 * NR) - q * NR, nv = (columns + VL - 1) / VL;
-                const int lanes = (int)(columns - (nv - 1) * VL);
+            for (ptrdiff_t q = p0, next; q < p1; q = next) {
+                const NAME(some_panels) some = NAME(panels_from)(matrix, q, p1, most);
+                next = some.end;
                 const real *row = k > 0 ? NULL : start && start != NAME(zeros) ? start + q * NR : start;
                 for (ptrdiff_t m = m0, mr; m < m1; m += mr) {
                     mr = NAME(even_part)(m1 - m, TILE_ROWS);
-                    const real *tile = a_k ? a + m * a_row + (column + first) * a_k : a + m * K + k * mr;
+                    const real *tile = a_k ? a + m * a_row + (column + some.first) * a_k : a + m * K + k * mr;
                     /* clang-format off */
-                    NAME(tiles)[mr][nv](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr, p + (q * K + k) * NR, K * NR, row,
-                                        add, c + m * c_row + q * NR, c_row, lanes);
+                    NAME(tiles)[mr][some.vectors](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr, p + (q * K + k) * NR,
+                                                  K * NR, row, add, c + m * c_row + q * NR, c_row, some.lanes);
                     /* clang-format on */
                 }
             }
             k += depth;
         } while (k < K);
     }
+}
+
+/* The same for a matrix of any format, whose operand the rows of A are; start is not `added`. */
+static void NAME(forward_product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p0, ptrdiff_t p1, const real *a,
+                                  ptrdiff_t a_row, const real *start, real *c, ptrdiff_t c_row)
+{
+    if (matrix->narrow)
+        matrix->narrow->product(M, matrix, p0, p1, a, a_row, start, c, c_row);
+    else
+        NAME(product)(M, matrix, p0, p1, a, a_row, 1, start, c, c_row);
 }
 
 /* The number of vectors in panel q of N columns, and of columns in its last vector. */
@@ -203,9 +212,3 @@ static void NAME(pack_tiles)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t 
 #undef TILE
 #undef TILE_ENTRY
 #undef TILE_PARAMETERS
-#undef TILES_OF_ROWS
-#undef TILES_TO_4
-#undef TILES_TO_6
-#undef TILES_TO_10
-#undef TILES_TO_14
-#undef ALL_TILES

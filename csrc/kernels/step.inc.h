@@ -80,13 +80,13 @@ INLINE void NAME(step_forward)(const NAME(step) * s, const int has_options, cons
 {
     const ptrdiff_t H = s->H, G = all_gates * H, step = NAME(blocks_at_a_time)(gates * block, r1 - r0);
     real *sums = (s->recurrent ? s->recurrent : s->gates) + before * H;
-    const real *a = part ? s->gated : s->h_prev;
-    const ptrdiff_t a_row = part ? s->gated_row : s->h_prev_row;
+    const real *a = s->operand[part];
+    const ptrdiff_t a_row = s->operand_row[part];
     for (ptrdiff_t b = b0, next; b < b1; b = next) {
         next = b1 - b < step ? b1 : b + step;
-        NAME(product)(r1 - r0, &s->weight_hh[part], NAME(panel_of_block)(gates, block, H, b),
-                      NAME(panel_of_block)(gates, block, H, next), a + r0 * a_row, a_row, 1,
-                      s->recurrent ? s->bias_hh[part] : NULL, sums + r0 * G, G);
+        NAME(forward_product)(r1 - r0, &s->weight_hh[part], NAME(panel_of_block)(gates, block, H, b),
+                              NAME(panel_of_block)(gates, block, H, next), a + r0 * a_row, a_row,
+                              s->recurrent ? s->bias_hh[part] : NULL, sums + r0 * G, G);
         const ptrdiff_t begin = b * block, end = next * block < H ? next * block : H;
         for (int pass = first ? 1 : 2; pass <= 2; pass++)
             for (ptrdiff_t r = r0; r < r1; r++)
@@ -97,9 +97,9 @@ INLINE void NAME(step_forward)(const NAME(step) * s, const int has_options, cons
                          .lanes = H - j < VL ? (int)(H - j) : VL,
                          .keep = s->keep};
                     const ptrdiff_t gates_0 = part ? before : gates, k = r * H + j;
-                    const ptrdiff_t at = r * G + NAME(gate_column)((int)gates_0, block, H, j, &u.gate_stride);
+                    const ptrdiff_t at = r * G + fastrnn_gate_column((int)gates_0, block, H, j, &u.gate_stride);
                     const ptrdiff_t at_1 =
-                        r * G + gates_0 * H + NAME(gate_column)(all_gates - (int)gates_0, block, H, j, &u.gate_stride);
+                        r * G + gates_0 * H + fastrnn_gate_column(all_gates - (int)gates_0, block, H, j, &u.gate_stride);
                     u.gates = s->gates + at;
                     u.gates_1 = s->gates + at_1;
                     u.recurrent = s->recurrent ? s->recurrent + at : NULL;
@@ -146,9 +146,9 @@ INLINE void NAME(step_backward)(const NAME(step_back) * s, const int has_options
                 NAME(units_back)
                 u = {.H = H, .options = has_options ? s->options : NULL, .lanes = H - j < VL ? (int)(H - j) : VL};
                 const ptrdiff_t k = r * H + j;
-                const ptrdiff_t at = r * G + NAME(gate_column)(gates_0, block, H, j, &u.gate_stride);
+                const ptrdiff_t at = r * G + fastrnn_gate_column(gates_0, block, H, j, &u.gate_stride);
                 const ptrdiff_t at_1 =
-                    r * G + gates_0 * H + NAME(gate_column)(all_gates - gates_0, block, H, j, &u.gate_stride);
+                    r * G + gates_0 * H + fastrnn_gate_column(all_gates - gates_0, block, H, j, &u.gate_stride);
                 u.gates = s->gates ? s->gates + at : NULL;
                 u.gates_1 = s->gates ? s->gates + at_1 : NULL;
                 UNROLL for (int n = 1; n < FASTRNN_MOST_STATES; n++)

@@ -11,17 +11,19 @@ typedef struct {
     const fastrnn_matrix *weight_hh;             /* of each part, packed for forward */
     const real *const *bias_hh;                  /* of each part, if the recurrent sums are kept apart */
     const real *peephole;                        /* (peepholes, H), or NULL */
+    const real *operand[MOST_PARTS]; /* (B, P) and (B, H), rows operand_row apart: what the product of each part reads:
+                                        h_prev, or gated; rounded, if the format of weight_hh rounds its operand */
     const real *h_prev;                          /* (B, P), rows h_prev_row apart */
     const real *state_prev[FASTRNN_MOST_STATES]; /* (B, H) */
     real *gates;     /* (B, G) in: bias and input projection; out, if keep: after activation */
     real *recurrent; /* (B, G): scratch for h_{t-1} W_hh^T + b_hh, if the cell keeps it apart from the input's part */
-    real *gated;     /* (B, H), rows gated_row apart: the first part's result, which the product of the second reads */
+    real *gated;     /* (B, H), rows gated_row apart: the first part's result, for the product of the second */
     real *state[FASTRNN_MOST_STATES]; /* (B, H) written; may be state_prev */
     real *kept_h;                     /* (B, H) written: h_t; or NULL */
     real *intermediate; /* (B, H) written: a further result that the backward of the cell needs; or NULL */
     real *h;            /* (B, H) written, rows h_row apart: h_t, or the hidden units before a recurrent projection */
     real *h_next;       /* the same, rows h_next_row apart: for the product of the next step; or NULL */
-    ptrdiff_t h_prev_row, gated_row, h_row, h_next_row;
+    ptrdiff_t operand_row[MOST_PARTS], h_prev_row, gated_row, h_row, h_next_row;
     int keep;
 } NAME(step);
 
@@ -64,6 +66,7 @@ typedef struct {
     int peepholes; /* rows of peephole weights, or 0 */
     int saves_gates; /* whether the tape has the gates, and h; it has all other states */
     int saves_h;
+    int bounded;     /* whether |h_t| <= max(1, |h_{t-1}|) with the activation tanh, but for rounding */
     int saves_intermediate; /* whether the tape has a further result (B, H) of a step, for its backward */
     int bypass;             /* whether the gradient of h_t reaches h_{t-1} on a path that bypasses W_hh */
     /* One part of a step, for rows [r0, r1): forward, blocks [b0, b1) of hidden units; backward, panels [p0, p1). */

@@ -34,7 +34,7 @@ static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn
                                   fastrnn_range columns, ptrdiff_t N, const real *a, ptrdiff_t a_row, real *panels,
                                   NAME(sum) gradient)
 {
-    const fastrnn_matrix matrix = {.format = FASTRNN_PANELS, .K = part.rows, .N = N, .panels = panels};
+    const fastrnn_matrix matrix = {.K = part.rows, .N = N, .panels = panels};
     const ptrdiff_t most = b->kernel->outer_rows;
     for (ptrdiff_t from = columns.from, to; from < columns.to; from = to) {
         to = columns.to - from < most ? columns.to : from + most;
@@ -52,7 +52,7 @@ static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn
 static fastrnn_matrix NAME(rows_of_head)(const struct NAME(backward) * b, ptrdiff_t rows, real *panels, ptrdiff_t head)
 {
     const ptrdiff_t S = b->packed->S, width = b->kernel->width, numbers = fastrnn_panels(S, width) * width * rows;
-    return (fastrnn_matrix){.format = FASTRNN_PANELS, .K = rows, .N = S, .panels = panels + head * numbers};
+    return (fastrnn_matrix){.K = rows, .N = S, .panels = panels + head * numbers};
 }
 
 static void NAME(pack_heads_of)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t rows,
@@ -170,8 +170,8 @@ static void NAME(share_of_packing)(const void *context, const fastrnn_member *me
     const real *x = (const real *)b->args->x + (first_row(&b->steps, phase->t0) + last) * I;
     const fastrnn_range x_panels = fastrnn_share(fastrnn_panels(I, width), me),
                         m_panels = fastrnn_share(fastrnn_panels(H, width), me);
-    const fastrnn_matrix of_x = {.format = FASTRNN_PANELS, .K = rows, .N = I, .panels = b->panels_x},
-                         of_m = {.format = FASTRNN_PANELS, .K = rows, .N = H, .panels = b->panels_m};
+    const fastrnn_matrix of_x = {.K = rows, .N = I, .panels = b->panels_x},
+                         of_m = {.K = rows, .N = H, .panels = b->panels_m};
     kernel->pack_rows(rows, x_panels.from, x_panels.to, x, -I, 0, &of_x);
     NAME(pack_heads_of)(b, me, rows, b->h_prev + last * P, -P, b->panels_h);
     if (b->m) kernel->pack_rows(rows, m_panels.from, m_panels.to, b->m + last * H, -H, 0, &of_m);

@@ -11,16 +11,21 @@ struct NAME(forward) {
     real *kept[FASTRNN_MOST_STATES], *intermediate; /* in the tape: (N, P) h, (N, H) other states; NULL: not saved */
     real *state[FASTRNN_MOST_STATES]; /* without a tape, (B, H): the states of step t except h. Not state_n, which
                                          may share a cache line with that of a call on another core */
-    real *x_rows;    /* (rows of a chunk, x_row): a copy of the chunk's x if its rows collide in the cache, else NULL */
-    real *hidden;    /* (2, B, h_row): h_{t-1} and h_t, alternating */
-    real *m;         /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
-    real *gated;     /* (B, unit_row): the first part's result, of a cell of two parts */
-    real *recurrent; /* (B, G): the recurrent sums of a step, if the cell keeps them apart */
+    const fastrnn_narrow *rounding;   /* the format that rounds the operands of all products, or NULL */
+    int bounded;                      /* whether |h_t| <= max(1, |h_{t-1}|), but for rounding */
+    int whole_h, whole_m;             /* whether the scale of an operand, h or m, depends on all its units */
+    real *x_rows; /* (rows of a chunk, x_row): a copy of the chunk's x, rounded, or if its rows collide in the cache;
+                     else NULL */
+    real *hidden; /* (2, B, h_row): h_{t-1} and h_t, alternating, as the products read them */
+    real *m;      /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
+    real *gated;  /* (B, unit_row): the first part's result, of a cell of two parts */
+    real *rounded_m, *rounded_gated; /* (B, rounded_row): m and gated as the products read them, if they are rounded */
+    real *recurrent;                 /* (B, G): the recurrent sums of a step, if the cell keeps them apart */
     real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states of the step before except h, zeros where reset */
-    ptrdiff_t x_row, h_row, unit_row;
+    ptrdiff_t x_row, h_row, unit_row, rounded_row;
     ptrdiff_t chunk; /* rows whose input projection is one product, at least B */
     size_t at_gates, at_x_rows, at_hidden, at_state[FASTRNN_MOST_STATES], at_reset_state[FASTRNN_MOST_STATES], at_m,
-        at_gated, at_recurrent; /* offsets in the workspace */
+        at_gated, at_rounded, at_recurrent; /* offsets in the workspace */
 };
 
 /* Steps [t0, t1). parts: the phases of their input projection; 1: it is computed in the phase of the first step. */
@@ -45,6 +50,11 @@ static void NAME(copy_x)(const struct NAME(forward) * f, ptrdiff_t t0, fastrnn_r
 {
     const ptrdiff_t I = f->packed->I;
     const real *x = (const real *)f->args->x + first_row(&f->steps, t0) * I;
+    if (f->rounding) {
+        f->rounding->round_rows(rows.to - rows.from, I, 0, x + rows.from * I, I, NULL, f->x_rows + rows.from * f->x_row,
+                                f->x_row);
+        return;
+    }
     for (ptrdiff_t r = rows.from; r < rows.to; r++)
         memcpy(f->x_rows + r * f->x_row, x + r * I, (size_t)I * sizeof(real));
 }
@@ -62,6 +72,37 @@ static void NAME(project_rows)(const struct NAME(forward) * f, const fastrnn_mem
                            (const real *const *)packed->bias_ih, NAME(gates_from)(f, t0) + rows.from * G);
 }
 
+/* h_t as the products of step t + 1 read it, and the flags of the sequences that are reset before. */
+static real *NAME(h_after)(const struct NAME(forward) * f, ptrdiff_t t)
+{
+    return f->hidden + (t + 1) % 2 * f->args->B * f->h_row;
+}
+
+/* Rounds the rows of h_t that step t + 1 reads: some columns, or whole rows. */
+static void NAME(round_h)(const struct NAME(forward) * f, ptrdiff_t t, fastrnn_range rows, fastrnn_range columns)
+{
+    const ptrdiff_t P = f->packed->P;
+    const fastrnn_range next = first_of(rows, rows_of_step(&f->steps, t + 1));
+    const uint8_t *resets = resets_of_step(&f->steps, t + 1);
+    const real *h = (const real *)f->args->output + (first_row(&f->steps, t) + next.from) * P;
+    real *to = NAME(h_after)(f, t) + next.from * f->h_row;
+    if (resets) resets += next.from;
+    if (f->whole_h)
+        f->rounding->round_rows(next.to - next.from, P, f->bounded && !f->m, h, P, resets, to, f->h_row);
+    else
+        f->rounding->round_units(next.to - next.from, columns.from, columns.to, h, P, resets, to, f->h_row);
+}
+
+/* Begins the rows that step t will round in parts. */
+static void NAME(begin_step)(const struct NAME(forward) * f, ptrdiff_t t, fastrnn_range rows)
+{
+    if (!f->rounding || !f->rounding->begin_rows) return;
+    const ptrdiff_t n = rows.to - rows.from, at = rows.from * f->rounded_row;
+    if (!f->whole_h) f->rounding->begin_rows(n, NAME(h_after)(f, t) + rows.from * f->h_row, f->h_row);
+    if (f->gated && !f->whole_h) f->rounding->begin_rows(n, f->rounded_gated + at, f->rounded_row);
+    if (f->m && !f->whole_m) f->rounding->begin_rows(n, f->rounded_m + at, f->rounded_row);
+}
+
 /* One part of step t, whose gates (rows of the step, G) are given, for some sequences and some blocks. */
 static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_member *me, int part, ptrdiff_t t,
                                real *gates, fastrnn_range rows, fastrnn_range blocks)
@@ -72,6 +113,8 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
                         units = {blocks.from * f->cell->block,
                                  blocks.to * f->cell->block < H ? blocks.to * f->cell->block : H};
     const uint8_t *resets = resets_of_step(&f->steps, t);
+    const int copied = f->rounding || t || f->steps.resets; /* whether `hidden` has h_{t-1} */
+    const int as_read = copied && !f->rounding;             /* and in the precision of the call */
     NAME(step)
     step = {
         .H = H,
@@ -79,8 +122,13 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         .weight_hh = f->packed->weight_hh,
         .bias_hh = (const real *const *)f->packed->bias_hh,
         .peephole = f->packed->peephole,
-        .h_prev = t || f->steps.resets ? f->hidden + t % 2 * B * f->h_row : args->state_0[0],
-        .h_prev_row = t || f->steps.resets ? f->h_row : P,
+        .operand = {copied ? f->hidden + t % 2 * B * f->h_row : args->state_0[0],
+                    f->rounding ? f->rounded_gated : f->gated},
+        .operand_row = {copied ? f->h_row : P, f->rounding ? f->rounded_row : f->unit_row},
+        .h_prev = as_read ? f->hidden + t % 2 * B * f->h_row
+                  : t     ? (const real *)args->output + first_row(&f->steps, t - 1) * P
+                          : args->state_0[0],
+        .h_prev_row = as_read ? f->h_row : P,
         .gates = gates,
         .recurrent = f->recurrent,
         .gated = f->gated,
@@ -89,10 +137,14 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         .intermediate = f->intermediate ? f->intermediate + at * H : NULL,
         .h = f->m ? f->m : (real *)args->output + at * P,
         .h_row = f->m ? f->unit_row : P,
-        .h_next = f->m ? NULL : f->hidden + (t + 1) % 2 * B * f->h_row,
+        .h_next = f->m || f->rounding ? NULL : NAME(h_after)(f, t),
         .h_next_row = f->h_row,
         .keep = args->tape != NULL,
     };
+    if (resets && f->rounding && !f->m) {
+        if (part == 0) copy_rows(f->reset_state[0], step.h_prev, H, resets, now, units, sizeof(real));
+        step.h_prev = f->reset_state[0];
+    }
     for (int n = 1; n < f->cell->states; n++) {
         step.state[n] = f->kept[n] ? f->kept[n] + at * H : f->state[n];
         step.state_prev[n] = !t           ? args->state_0[n]
@@ -101,12 +153,47 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         if (resets && part == 0) copy_rows(f->reset_state[n], step.state_prev[n], H, resets, now, units, sizeof(real));
         if (resets) step.state_prev[n] = f->reset_state[n];
     }
+    const int last = part == f->packed->parts - 1;
     const double operations = 2.0 * (now.to - now.from) * f->packed->S * f->cell->parts[part] * f->cell->block;
     for (fastrnn_range piece = fastrnn_no_piece(blocks); fastrnn_next_piece(me, blocks, operations, &piece);)
         f->cell->step(&step, part, now.from, now.to, piece.from, piece.to);
-    if (step.h_next && part == f->packed->parts - 1)
+    if (step.h_next && last)
         clear_rows(step.h_next, f->h_row, resets_of_step(&f->steps, t + 1),
                    first_of(rows, rows_of_step(&f->steps, t + 1)), units, sizeof(real));
+    if (!f->rounding) return;
+    const ptrdiff_t n = now.to - now.from;
+    if (!last && !f->whole_h)
+        f->rounding->round_units(n, units.from, units.to, f->gated + now.from * f->unit_row, f->unit_row, NULL,
+                                 f->rounded_gated + now.from * f->rounded_row, f->rounded_row);
+    else if (last && f->m && !f->whole_m)
+        f->rounding->round_units(n, units.from, units.to, f->m + now.from * f->unit_row, f->unit_row, NULL,
+                                 f->rounded_m + now.from * f->rounded_row, f->rounded_row);
+    else if (last && !f->m && !f->whole_h)
+        NAME(round_h)(f, t, now, units);
+}
+
+/* After a part of step t, or after its recurrent projection (part MOST_PARTS): the operands whose scales depend on
+ * whole rows, for some sequences. */
+static int NAME(rounds_whole_rows)(const struct NAME(forward) * f, int part)
+{
+    if (!f->rounding) return 0;
+    if (part == MOST_PARTS) return f->whole_h;
+    return part == f->packed->parts - 1 ? f->m ? f->whole_m : f->whole_h : f->whole_h;
+}
+static void NAME(round_whole_rows)(const struct NAME(forward) * f, int part, ptrdiff_t t, fastrnn_range rows)
+{
+    const ptrdiff_t H = f->packed->H;
+    const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t));
+    if (!NAME(rounds_whole_rows)(f, part)) return;
+    const int is_last = part >= f->packed->parts - 1, is_m = is_last && f->m && part != MOST_PARTS;
+    if (is_last && !is_m) {
+        NAME(round_h)(f, t, now, (fastrnn_range){0, f->packed->P});
+        return;
+    }
+    const real *from = is_m ? f->m : f->gated;
+    real *to = is_m ? f->rounded_m : f->rounded_gated;
+    f->rounding->round_rows(now.to - now.from, H, !is_m && f->bounded, from + now.from * f->unit_row, f->unit_row, NULL,
+                            to + now.from * f->rounded_row, f->rounded_row);
 }
 
 /* The recurrent projection of step t: h_t = m W_hr^T, for some sequences and some panels of h_t. */
@@ -117,19 +204,27 @@ static void NAME(project_hidden)(const struct NAME(forward) * f, const fastrnn_m
     const ptrdiff_t H = f->packed->H, P = f->packed->P, at = first_row(&f->steps, t);
     const int width = f->kernel->width;
     const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t));
-    real *h_next = f->hidden + (t + 1) % 2 * args->B * f->h_row, *output = args->output;
+    real *output = (real *)args->output + (at + now.from) * P, *h_next = NAME(h_after)(f, t);
+    real *to = f->rounding ? output : h_next + now.from * f->h_row;
+    const real *m = f->rounding ? f->rounded_m : f->m;
+    const ptrdiff_t m_row = f->rounding ? f->rounded_row : f->unit_row, to_row = f->rounding ? P : f->h_row;
     const double operations = 2.0 * (now.to - now.from) * H * width;
     for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
-        f->kernel->multiply(now.to - now.from, piece.from, piece.to, f->m + now.from * f->unit_row, f->unit_row,
-                            &f->packed->weight_hr, NULL, h_next + now.from * f->h_row, f->h_row);
-    const ptrdiff_t from = panels.from * width, to = panels.to * width;
-    const size_t bytes = (size_t)((to < P ? to : P) - from) * sizeof(real);
-    for (ptrdiff_t r = now.from; from < P && r < now.to; r++) {
-        memcpy(output + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
-        if (f->kept[0]) memcpy(f->kept[0] + (at + r) * P + from, h_next + r * f->h_row + from, bytes);
+        f->kernel->multiply(now.to - now.from, piece.from, piece.to, m + now.from * m_row, m_row, &f->packed->weight_hr,
+                            NULL, to, to_row);
+    const ptrdiff_t from = panels.from * width, end = panels.to * width < P ? panels.to * width : P;
+    if (from >= end) return;
+    if (f->rounding) {
+        if (!f->whole_h) NAME(round_h)(f, t, now, (fastrnn_range){from, end});
+        return;
+    }
+    const size_t bytes = (size_t)(end - from) * sizeof(real);
+    for (ptrdiff_t r = 0; r < now.to - now.from; r++) {
+        memcpy(output + r * P + from, to + r * f->h_row + from, bytes);
+        if (f->kept[0]) memcpy(f->kept[0] + (at + now.from + r) * P + from, to + r * f->h_row + from, bytes);
     }
     clear_rows(h_next, f->h_row, resets_of_step(&f->steps, t + 1), first_of(rows, rows_of_step(&f->steps, t + 1)),
-               (fastrnn_range){from, to < P ? to : P}, sizeof(real));
+               (fastrnn_range){from, end}, sizeof(real));
 }
 
 /* Writes state_n of some sequences, after the last step. */
@@ -171,8 +266,15 @@ static void NAME(forward_rows)(const struct NAME(forward) * f, const fastrnn_mem
         NAME(project_rows)(f, me, t0, flat, blocks);
         for (ptrdiff_t t = t0; t < t1; t++) {
             real *gates = NAME(gates_from)(f, t0) + (first_row(&f->steps, t) - first) * G;
-            for (int part = 0; part < f->packed->parts; part++) NAME(forward_step)(f, me, part, t, gates, rows, blocks);
-            if (f->m) NAME(project_hidden)(f, me, t, rows, h_panels);
+            NAME(begin_step)(f, t, rows);
+            for (int part = 0; part < f->packed->parts; part++) {
+                NAME(forward_step)(f, me, part, t, gates, rows, blocks);
+                NAME(round_whole_rows)(f, part, t, rows);
+            }
+            if (f->m) {
+                NAME(project_hidden)(f, me, t, rows, h_panels);
+                NAME(round_whole_rows)(f, MOST_PARTS, t, rows);
+            }
         }
     }
     if (to == f->args->T) NAME(end_forward)(f, rows);
@@ -232,6 +334,21 @@ static void NAME(forward_share_of_hidden)(const void *context, const fastrnn_mem
     NAME(project_hidden)(f, me, me->item, all, fastrnn_share(fastrnn_panels(f->packed->P, f->kernel->width), me));
 }
 
+/* The whole rows of an operand after part `parts` of step `item`. */
+static void NAME(forward_share_of_rounding)(const void *context, const fastrnn_member *me)
+{
+    const NAME(forward_phase) *phase = context;
+    const steps *s = &phase->f->steps;
+    NAME(round_whole_rows)(phase->f, phase->parts, me->item, fastrnn_share(rows_of_step(s, me->item), me));
+}
+static int NAME(forward_rounding)(const struct NAME(forward) * f, fastrnn_team *team, int most, int part, ptrdiff_t t)
+{
+    const NAME(forward_phase) phase = {f, t, t, part};
+    const double numbers = (double)rows_of_step(&f->steps, t) * (double)f->packed->H;
+    return !NAME(rounds_whole_rows)(f, part) ||
+           fastrnn_team_phase(team, most, 4 * numbers, NAME(forward_share_of_rounding), &phase, t);
+}
+
 /* Steps [t0, t1), a chunk, with the hidden units shared by the team. Returns 0 if the call is cancelled. */
 static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *team, int most, ptrdiff_t t0, ptrdiff_t t1)
 {
@@ -245,27 +362,36 @@ static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *tea
     for (ptrdiff_t t = t0; t < t1; t++) {
         const double now = (double)rows_of_step(&f->steps, t);
         const double recurrent = 2 * now * f->packed->S * H, first = t == t0 && phase.parts == 1 ? input : 0;
+        NAME(begin_step)(f, t, (fastrnn_range){0, f->args->B});
         if (!fastrnn_team_phase(team, most, recurrent * f->cell->parts[0] + first, NAME(forward_share_of_step), &phase,
-                                t))
+                                t) ||
+            !NAME(forward_rounding)(f, team, most, 0, t))
             return 0;
         if (f->packed->parts > 1 &&
-            !fastrnn_team_phase(team, most, recurrent * f->cell->parts[1], NAME(forward_share_of_part_1), &phase, t))
+            (!fastrnn_team_phase(team, most, recurrent * f->cell->parts[1], NAME(forward_share_of_part_1), &phase, t) ||
+             !NAME(forward_rounding)(f, team, most, 1, t)))
             return 0;
-        if (f->m && !fastrnn_team_phase(team, most, 2 * now * P * H, NAME(forward_share_of_hidden), &phase, t))
+        if (f->m && (!fastrnn_team_phase(team, most, 2 * now * P * H, NAME(forward_share_of_hidden), &phase, t) ||
+                     !NAME(forward_rounding)(f, team, most, MOST_PARTS, t)))
             return 0;
     }
     return 1;
 }
 
-/* With resets, copies h_0 to `hidden`, with zeros for the sequences that are reset before their first step. */
+/* Copies h_0 to `hidden`, if it is rounded or if there are resets, with zeros for the sequences that are reset before
+ * their first step. */
 static void NAME(begin_forward)(const struct NAME(forward) * f)
 {
     const ptrdiff_t P = f->packed->P;
-    if (!f->steps.resets) return;
     const fastrnn_range rows = {0, rows_of_step(&f->steps, 0)}, columns = {0, P};
+    const uint8_t *resets = resets_of_step(&f->steps, 0);
     const real *h_0 = f->args->state_0[0];
-    for (ptrdiff_t b = 0; b < rows.to; b++) copy_bytes(f->hidden + b * f->h_row, h_0 + b * P, 1, P, sizeof(real));
-    clear_rows(f->hidden, f->h_row, resets_of_step(&f->steps, 0), rows, columns, sizeof(real));
+    if (f->rounding) {
+        f->rounding->round_rows(rows.to, P, f->bounded && !f->m, h_0, P, resets, f->hidden, f->h_row);
+    } else if (f->steps.resets) {
+        for (ptrdiff_t b = 0; b < rows.to; b++) copy_bytes(f->hidden + b * f->h_row, h_0 + b * P, 1, P, sizeof(real));
+        clear_rows(f->hidden, f->h_row, resets, rows, columns, sizeof(real));
+    }
 }
 
 /* One call, run by its plan. Returns 0 if it is cancelled. */
@@ -300,6 +426,14 @@ static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team
     return 1;
 }
 
+/* Whether any of n numbers is beyond the bound of a bounded operand. */
+static int NAME(exceeds_bound)(const real *a, ptrdiff_t n)
+{
+    int exceeds = 0;
+    for (ptrdiff_t k = 0; k < n; k++) exceeds |= a[k] > (real)FASTRNN_BOUND || a[k] < -(real)FASTRNN_BOUND;
+    return exceeds;
+}
+
 /* Fills f, except for pointers into the workspace, for which it reserves memory. */
 static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forward_args *args, fastrnn_layout *layout)
 {
@@ -307,28 +441,38 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
     const ptrdiff_t B = args->B, I = packed->I, H = packed->H, P = packed->P, G = cell->gates * H;
-    const int copy_x = rows_collide(I, sizeof(real));
-    const ptrdiff_t x_row = copy_x ? padded_row(I, sizeof(real)) : I;
+    const fastrnn_narrow *narrow = packed->narrow, *rounding = narrow && narrow->bytes ? narrow : NULL;
+    const int copy_x = rounding || rows_collide(I, sizeof(real));
+    const int has_scales = rounding && rounding->begin_rows;
+    const int bounded = cell->bounded && packed->options.activation == FASTRNN_TANH;
+    const ptrdiff_t x_row = rounding ? fastrnn_operand_row(rounding, I) : copy_x ? padded_row(I, sizeof(real)) : I;
     *f = (struct NAME(forward)){
         .args = args,
         .packed = packed,
         .kernel = kernel,
         .cell = cell,
         .steps = {args->T, B, args->offsets, args->resets},
+        .rounding = rounding,
+        .bounded = bounded,
+        .whole_m = has_scales && !bounded,
         .x_row = x_row,
-        .h_row = padded_row(P, sizeof(real)),
+        .h_row = rounding ? fastrnn_operand_row(rounding, P) : padded_row(P, sizeof(real)),
         .unit_row = padded_row(H, sizeof(real)),
+        .rounded_row = rounding ? fastrnn_operand_row(rounding, H) : 0,
     };
+    f->whole_h = has_scales && (!bounded || packed->has_projection || NAME(exceeds_bound)(args->state_0[0], B * P));
     f->chunk = chunk_rows(&f->steps, projection_bytes(I, G, sizeof(real)), G + (copy_x ? x_row : 0), sizeof(real));
     f->at_gates = fastrnn_reserve(layout, sizeof(real), NAME(keeps_gates)(f) ? 0 : f->chunk, G, 1);
     f->at_x_rows = fastrnn_reserve(layout, sizeof(real), copy_x ? f->chunk : 0, x_row, 1);
     f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, B, f->h_row);
     for (int n = 1; n < cell->states; n++)
         f->at_state[n] = fastrnn_reserve(layout, sizeof(real), args->tape ? 0 : B, H, 1);
-    for (int n = 1; n < cell->states; n++)
+    for (int n = rounding ? 0 : 1; n < cell->states; n++)
         f->at_reset_state[n] = fastrnn_reserve(layout, sizeof(real), args->resets ? B : 0, H, 1);
     f->at_m = fastrnn_reserve(layout, sizeof(real), packed->has_projection ? B : 0, f->unit_row, 1);
     f->at_gated = fastrnn_reserve(layout, sizeof(real), packed->parts > 1 ? B : 0, f->unit_row, 1);
+    f->at_rounded = fastrnn_reserve(layout, sizeof(real), packed->has_projection || packed->parts > 1 ? B : 0,
+                                    f->rounded_row, 1); /* no cell of two parts has a projection */
     f->at_recurrent = fastrnn_reserve(layout, sizeof(real), cell->recurrent ? B : 0, G, 1);
 }
 
@@ -345,12 +489,14 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
         fastrnn_clear_gaps(f->args->tape, packed->dtype, packed->cell, N, packed->H, projection);
     } else
         for (int n = 1; n < f->cell->states; n++) f->state[n] = (real *)(memory + f->at_state[n]);
-    if (rows_collide(packed->I, sizeof(real))) f->x_rows = (real *)(memory + f->at_x_rows);
+    if (f->rounding || rows_collide(packed->I, sizeof(real))) f->x_rows = (real *)(memory + f->at_x_rows);
     f->hidden = (real *)(memory + f->at_hidden);
-    for (int n = 1; n < f->cell->states; n++) f->reset_state[n] = (real *)(memory + f->at_reset_state[n]);
-
+    for (int n = f->rounding ? 0 : 1; n < f->cell->states; n++)
+        f->reset_state[n] = (real *)(memory + f->at_reset_state[n]);
     if (packed->has_projection) f->m = (real *)(memory + f->at_m);
     if (packed->parts > 1) f->gated = (real *)(memory + f->at_gated);
+    if (f->rounding && packed->has_projection) f->rounded_m = (real *)(memory + f->at_rounded);
+    if (f->rounding && packed->parts > 1) f->rounded_gated = (real *)(memory + f->at_rounded);
     if (f->cell->recurrent) f->recurrent = (real *)(memory + f->at_recurrent);
 }
 

@@ -19,23 +19,27 @@ void fastrnn_packed_free(fastrnn_packed *packed) { fastrnn_free(packed); }
 
 size_t fastrnn_packed_bytes(const fastrnn_packed *packed) { return packed ? packed->bytes : 0; }
 
-/* The offset of each matrix in the block of packed weights, and the layout of the block. */
+/* A matrix and the offsets of its arrays in the block of packed weights, 0 for none. */
+typedef struct {
+    fastrnn_matrix matrix;
+    size_t panels, scales, offsets;
+} fastrnn_place;
+
+/* The places of all matrices, and the layout of the block. */
 typedef struct {
     fastrnn_layout layout;
-    size_t weight_ih[MOST_PARTS], weight_hh[MOST_PARTS], weight_hr, bias_ih[MOST_PARTS], bias_hh[MOST_PARTS], peephole;
+    fastrnn_place weight_ih[MOST_PARTS], weight_hh[MOST_PARTS], weight_hr;
+    size_t bias_ih[MOST_PARTS], bias_hh[MOST_PARTS], peephole;
 } offsets;
 
-static fastrnn_matrix matrix_at(char *memory, size_t offset, ptrdiff_t K, ptrdiff_t N)
-{
-    return (fastrnn_matrix){.format = FASTRNN_PANELS, .K = K, .N = N, .panels = memory + offset};
-}
-
-/* The heads of weight_hh, in a matrix that has the columns of `group_units` units in so many panels. */
+/* The heads of weight_hh, in a matrix that has the columns of `group_units` units in so many panels. Of heads that do
+ * not consist of whole groups of the format every panel has all rows. */
 static fastrnn_heads heads_of(const fastrnn_weights *weights, ptrdiff_t group_units, ptrdiff_t group_panels)
 {
     if (weights->heads <= 1) return (fastrnn_heads){0};
     const ptrdiff_t H = weights->H, head = H / weights->heads;
-    fastrnn_heads heads = {H, head, group_panels, group_units, head};
+    const int aligned = !weights->format || head % fastrnn_layout_of(weights->format).group == 0;
+    fastrnn_heads heads = {H, head, group_panels, group_units, aligned ? head : H};
     for (ptrdiff_t from = 0; from < H; from += group_units) {
         const ptrdiff_t to = from + group_units < H ? from + group_units : H;
         const ptrdiff_t rows = (fastrnn_panels(to, head) - from / head) * head;
@@ -44,9 +48,27 @@ static fastrnn_heads heads_of(const fastrnn_weights *weights, ptrdiff_t group_un
     return heads;
 }
 
-static size_t reserve_matrix(fastrnn_layout *layout, size_t element, ptrdiff_t width, ptrdiff_t K, ptrdiff_t N)
+/* Reserves the memory of a matrix (K, N), in a narrow format or else of numbers of `element` bytes. */
+static fastrnn_place reserve_matrix(fastrnn_layout *layout, const fastrnn_narrow *narrow, size_t element, int width,
+                                    ptrdiff_t K, ptrdiff_t N)
 {
-    return fastrnn_reserve(layout, element, fastrnn_panels(N, width), width, K);
+    const ptrdiff_t panels = fastrnn_panels(N, width);
+    fastrnn_matrix matrix = {.K = K, .N = N, .narrow = narrow};
+    if (!narrow) return (fastrnn_place){matrix, fastrnn_reserve(layout, element, panels, width, K), 0, 0};
+    fastrnn_place place = {matrix, fastrnn_reserve(layout, 1, panels, fastrnn_panel_bytes(&matrix, width), 1), 0, 0};
+    if (narrow->format == FASTRNN_INT8) {
+        place.scales = fastrnn_reserve(layout, sizeof(float), panels, width, 1);
+        place.offsets = fastrnn_reserve(layout, sizeof(int32_t), panels, width, 1);
+    }
+    return place;
+}
+
+static fastrnn_matrix matrix_at(char *memory, fastrnn_place place)
+{
+    place.matrix.panels = memory + place.panels;
+    if (place.scales) place.matrix.scales = (float *)(memory + place.scales);
+    if (place.offsets) place.matrix.offsets = (int32_t *)(memory + place.offsets);
+    return place.matrix;
 }
 
 fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_pass pass,
@@ -56,12 +78,14 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
     const ptrdiff_t I = weights->I, H = weights->H, P = weights->P;
     const int is_float = dtype == FASTRNN_F32, is_forward = pass == FASTRNN_FORWARD;
     const size_t element = fastrnn_element_bytes(dtype);
-    const ptrdiff_t width = is_float ? isa->f32->width : isa->f64->width;
+    const int width = is_float ? isa->f32->width : isa->f64->width;
+    const fastrnn_narrow *narrow = fastrnn_find_narrow(isa, weights->format, weights->instructions);
     const cell_f32 *cell = isa->f32->cells[weights->cell]; /* that of f64 has the same numbers of gates */
     const ptrdiff_t G = cell->gates * H;                   /* an array of so many rows exists, so no overflow */
     const int has_projection = weights->weight_hr != NULL, parts = cell->parts[1] ? 2 : 1;
     const ptrdiff_t heads = weights->heads > 1 ? weights->heads : 1, S = P / heads;
     assert(I >= 0 && H > 0 && P > 0 && (P == H || has_projection) && (!weights->peephole || cell->peepholes));
+    assert(!weights->format || (narrow && is_float && is_forward));
     assert(H % heads == 0 && (heads == 1 || !has_projection));
     /* Groups of units are the same for all instruction sets: so a NaN of a head reaches the same others. */
     const int block = is_float ? cell->block : isa->f64->cells[weights->cell]->block;
@@ -81,16 +105,20 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
     for (int k = 0; k < parts; k++) {
         const ptrdiff_t rows = cell->parts[k] * H;
         if (is_forward) {
-            at.weight_ih[k] = reserve_matrix(layout, element, width, I, rows);
-            at.weight_hh[k] = reserve_matrix(layout, element, width, K_hh[k], rows);
-            at.bias_ih[k] = reserve_matrix(layout, element, width, 1, rows);
-            at.bias_hh[k] = reserve_matrix(layout, element, width, cell->recurrent ? 1 : 0, rows);
+            at.weight_ih[k] = reserve_matrix(layout, narrow, element, width, I, rows);
+            at.weight_hh[k] = reserve_matrix(layout, narrow, element, width, K_hh[k], rows);
+            at.bias_ih[k] = fastrnn_reserve(layout, element, fastrnn_panels(rows, width), width, 1);
+            at.bias_hh[k] =
+                fastrnn_reserve(layout, element, cell->recurrent ? fastrnn_panels(rows, width) : 0, width, 1);
         } else {
-            at.weight_ih[k] = reserve_matrix(layout, element, width, k ? 0 : G, I);
-            at.weight_hh[k] = reserve_matrix(layout, element, width, K_hh[k], P);
+            at.weight_ih[k] = reserve_matrix(layout, narrow, element, width, k ? 0 : G, I);
+            at.weight_hh[k] = reserve_matrix(layout, narrow, element, width, K_hh[k], P);
         }
     }
-    at.weight_hr = reserve_matrix(layout, element, width, is_forward ? H : P, !has_projection ? 0 : is_forward ? P : H);
+    at.weight_hr = reserve_matrix(layout, narrow, element, width, is_forward ? H : P,
+                                  !has_projection ? 0
+                                  : is_forward    ? P
+                                                  : H);
     at.peephole = fastrnn_reserve(layout, element, weights->peephole ? cell->peepholes : 0, H, 1);
 
     fastrnn_packed *to = *packed;
@@ -116,18 +144,16 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
                            .S = S,
                            .has_projection = has_projection,
                            .parts = parts,
+                           .narrow = narrow,
                            .bytes = to->bytes};
     for (int k = 0; k < parts; k++) {
-        const ptrdiff_t rows = cell->parts[k] * H;
-        to->weight_ih[k] =
-            is_forward ? matrix_at(memory, at.weight_ih[k], I, rows) : matrix_at(memory, at.weight_ih[k], k ? 0 : G, I);
-        to->weight_hh[k] = matrix_at(memory, at.weight_hh[k], K_hh[k], is_forward ? rows : P);
+        to->weight_ih[k] = matrix_at(memory, at.weight_ih[k]);
+        to->weight_hh[k] = matrix_at(memory, at.weight_hh[k]);
         to->weight_hh[k].heads = of_hh[k];
         to->bias_ih[k] = is_forward ? memory + at.bias_ih[k] : NULL;
         to->bias_hh[k] = is_forward && cell->recurrent ? memory + at.bias_hh[k] : NULL;
     }
-    if (has_projection)
-        to->weight_hr = is_forward ? matrix_at(memory, at.weight_hr, H, P) : matrix_at(memory, at.weight_hr, P, H);
+    if (has_projection) to->weight_hr = matrix_at(memory, at.weight_hr);
     to->peephole = weights->peephole ? memory + at.peephole : NULL;
 
     /* A team pays off from some tens of microseconds on, and more phases, for helpers that start late, from

@@ -1,13 +1,20 @@
 /* Packing, shared by a team. Packing a number counts as so many operations. */
 enum { NAME(OPERATIONS_OF_A_NUMBER) = 20 };
 
-/* Packs panels of the matrix (K, gates * H) from a weight (gates * H, K). */
+/* Packs panels of the matrix (K, gates * H) from rows `first` and on of a weight (.., K), with their scales. */
 static void NAME(pack_transposed)(const NAME(kernels) * kernel, const fastrnn_member *me, int gates, int block,
-                                  ptrdiff_t H, fastrnn_range panels, const real *weight, const fastrnn_matrix *to)
+                                  ptrdiff_t H, fastrnn_range panels, const void *weight, const float *scale,
+                                  ptrdiff_t first, const fastrnn_matrix *to)
 {
     const double operations = NAME(OPERATIONS_OF_A_NUMBER) * (double)kernel->width * (double)to->K;
+    const ptrdiff_t from = first * (to->heads.head ? to->heads.head : to->K);
     for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
-        kernel->pack_gates(gates, block, H, piece.from, piece.to, weight, to);
+        if (to->narrow)
+            fastrnn_pack_narrow(gates, block, H, piece.from, piece.to, kernel->width,
+                                (const char *)weight + from * (ptrdiff_t)fastrnn_layout_of(to->narrow->format).element,
+                                scale ? scale + first : NULL, to);
+        else
+            kernel->pack_gates(gates, block, H, piece.from, piece.to, (const real *)weight + from, to);
 }
 
 /* Packs panels of rows [from, to) of a weight (.., N) into the rows of the matrix from `first` on. */
@@ -32,15 +39,13 @@ static void NAME(pack_part_forward)(const packing *p, const fastrnn_member *me, 
     const fastrnn_packed *to = p->to;
     const NAME(kernels) *kernel = to->isa->SUFFIX;
     const int gates = cell->parts[part], block = cell->block;
-    const ptrdiff_t I = to->I, H = to->H, first = part ? cell->parts[0] * H : 0;
+    const ptrdiff_t H = to->H, first = part ? cell->parts[0] * H : 0;
     const fastrnn_range panels = fastrnn_share_of_item(fastrnn_panels(gates * H, kernel->width), p->items, me);
     const real *bias_ih = w->bias_ih, *bias_hh = w->bias_hh;
     if (bias_ih) bias_ih += first;
     if (bias_hh) bias_hh += first;
-    NAME(pack_transposed)(kernel, me, gates, block, H, panels, (const real *)w->weight_ih + first * I,
-                          &to->weight_ih[part]);
-    NAME(pack_transposed)(kernel, me, gates, block, H, panels, (const real *)w->weight_hh + first * to->S,
-                          &to->weight_hh[part]);
+    NAME(pack_transposed)(kernel, me, gates, block, H, panels, w->weight_ih, w->scale_ih, first, &to->weight_ih[part]);
+    NAME(pack_transposed)(kernel, me, gates, block, H, panels, w->weight_hh, w->scale_hh, first, &to->weight_hh[part]);
     kernel->pack_bias(gates, block, H, panels.from, panels.to, bias_ih, cell->recurrent ? NULL : bias_hh,
                       to->bias_ih[part]);
     if (cell->recurrent) kernel->pack_bias(gates, block, H, panels.from, panels.to, NULL, bias_hh, to->bias_hh[part]);
@@ -60,7 +65,8 @@ static void NAME(pack_share)(const void *context, const fastrnn_member *me)
                         of_H = fastrnn_share_of_item(fastrnn_panels(H, width), p->items, me);
     if (to->pass == FASTRNN_FORWARD) {
         for (int part = 0; part < to->parts; part++) NAME(pack_part_forward)(p, me, cell, part);
-        if (w->weight_hr) NAME(pack_transposed)(kernel, me, 1, cell->block, P, of_P, w->weight_hr, &to->weight_hr);
+        if (w->weight_hr) 
+            NAME(pack_transposed)(kernel, me, 1, cell->block, P, of_P, w->weight_hr, w->scale_hr, 0, &to->weight_hr);
     } else {
         for (int part = 0; part < to->parts; part++) {
             const ptrdiff_t first = part ? cell->parts[0] * H : 0, end = first + cell->parts[part] * H;

@@ -1,4 +1,12 @@
 /* Dispatch: the instruction sets of this build, and those that this processor supports. */
+#if defined(__linux__)
+#define _GNU_SOURCE
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#include <string.h>
+
 #include "fastrnn.h"
 #include "runtime/float_mode.h"
 #include "kernels/kernels.h"
@@ -38,6 +46,68 @@ static int has_avx512(void)
 {
     return has_avx(1u << 5 | 1u << 16, 0xe6); /* AVX2 and AVX512F; also the masks and both halves of ZMM */
 }
+
+/* The instructions of narrow formats. */
+enum { LEAF7_EAX = 0, LEAF7_EBX = 1, LEAF7_ECX = 2, LEAF7_EDX = 3 };
+static int has_bit(unsigned subleaf, int word, int bit)
+{
+    unsigned r[4];
+    cpuid(7, 0, r);
+    if (subleaf > r[0]) return 0;
+    cpuid(7, subleaf, r);
+    return r[word] >> bit & 1;
+}
+static int has_avx512bw(void) { return has_bit(0, LEAF7_EBX, 30); }
+static int has_avx512_vnni(void) { return has_avx512bw() && has_bit(0, LEAF7_ECX, 11); }
+static int has_avx_vnni(void) { return has_bit(1, LEAF7_EAX, 4); }
+static int has_avx512_bf16(void)
+{
+    return has_avx512bw() && has_bit(1, LEAF7_EAX, 5) && fastrnn_bfloat16_is_fused();
+}
+static int has_f16c(void)
+{
+    unsigned leaf1[4];
+    cpuid(1, 0, leaf1);
+    return leaf1[2] >> 29 & 1;
+}
+
+/* Tiles need the permission of Linux: for the process, once. */
+static int has_amx(void)
+{
+#if defined(__linux__)
+    enum { REQUEST = 0x1023, TILE_DATA = 18, UNKNOWN = 0, NO = 1, YES = 2 };
+    static _Atomic int known;
+    if (known == UNKNOWN) {
+        const unsigned long long tiles = 0x60000;
+        const int has = has_avx512_vnni() && has_bit(0, LEAF7_EDX, 24) && has_bit(0, LEAF7_EDX, 25) &&
+                        (enabled_registers() & tiles) == tiles;
+        known = has && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0 ? YES : NO;
+    }
+    return known == YES;
+#else
+    return 0;
+#endif
+}
+
+/* Whether a product of bfloat16 takes less time than two of floats: not on Intel's processors, where it takes twice as
+ * much. */
+static int is_amd(void)
+{
+    unsigned vendor[4];
+    cpuid(0, 0, vendor);
+    return vendor[1] == 0x68747541; /* "Auth" */
+}
+#elif defined(FASTRNN_AARCH64)
+static int has_dotprod(void)
+{
+#if defined(__linux__)
+    return (getauxval(AT_HWCAP) >> 20) & 1;
+#elif defined(__APPLE__)
+    return 1;
+#else
+    return 0;
+#endif
+}
 #endif
 
 static int always(void) { return 1; }
@@ -65,6 +135,56 @@ int fastrnn_isa_is_supported(const fastrnn_isa *isa)
     for (int k = 0; k < BUILT; k++)
         if (built[k].isa == isa) return built[k].is_supported();
     return 0;
+}
+
+/* Instructions that not every processor of a set has; is_fast: NULL where they are always faster than those after them. */
+static const struct {
+    const char *instructions;
+    int (*is_supported)(void), (*is_fast)(void);
+} further[] = {
+#ifdef FASTRNN_X86_64
+    {"amx_int8", has_amx, NULL},
+    {"avx512_vnni", has_avx512_vnni, NULL},
+    {"avx512bw", has_avx512bw, NULL},
+    {"avx512_bf16", has_avx512_bf16, is_amd},
+    {"avx_vnni", has_avx_vnni, NULL},
+    {"f16c", has_f16c, NULL},
+#elif defined(FASTRNN_AARCH64)
+    {"dotprod", has_dotprod, NULL},
+#endif
+    {NULL, NULL, NULL},
+};
+
+/* The position of a format's kernels among those that this processor supports: slow ones last. -1: not supported. */
+static int rank_of(const fastrnn_narrow *narrow)
+{
+    for (int k = 0; further[k].instructions; k++)
+        if (strcmp(narrow->instructions, further[k].instructions) == 0)
+            return !further[k].is_supported() ? -1 : further[k].is_fast && !further[k].is_fast();
+    return 0;
+}
+
+static const fastrnn_narrow *narrow_at(const fastrnn_isa *isa, fastrnn_format format, int index)
+{
+    for (int rank = 0; rank <= 1; rank++)
+        for (int k = 0; isa->narrow[k]; k++)
+            if (isa->narrow[k]->format == format && rank_of(isa->narrow[k]) == rank && index-- == 0)
+                return isa->narrow[k];
+    return NULL;
+}
+
+const char *fastrnn_narrow_instructions(const fastrnn_isa *isa, fastrnn_format format, int index)
+{
+    const fastrnn_narrow *narrow = narrow_at(isa, format, index);
+    return narrow ? narrow->instructions : NULL;
+}
+
+const fastrnn_narrow *fastrnn_find_narrow(const fastrnn_isa *isa, fastrnn_format format, const char *instructions)
+{
+    const fastrnn_narrow *narrow;
+    for (int k = 0; instructions && (narrow = narrow_at(isa, format, k)); k++)
+        if (strcmp(narrow->instructions, instructions) == 0) return narrow;
+    return narrow_at(isa, format, 0);
 }
 
 void fastrnn_activate(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_function function, ptrdiff_t n,

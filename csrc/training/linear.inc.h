@@ -58,7 +58,7 @@ static fastrnn_status NAME(run_linear)(const NAME(kernels) * kernel, const fastr
     const NAME(linear) l = {
         .args = args,
         .kernel = kernel,
-        .weight = {.format = FASTRNN_PANELS, .K = I, .N = O, .panels = memory + at_weight},
+        .weight = {.K = I, .N = O, .panels = memory + at_weight},
         .bias = (real *)(memory + at_bias),
         .split_rows = N >= threads * kernel->tile_rows,
     };
@@ -166,7 +166,7 @@ static fastrnn_status NAME(run_linear_back)(const NAME(kernels) * kernel, const 
         fastrnn_reserve(&layout, sizeof(real), l.sums.levels > 1 ? l.sums.levels - 1 : 0, l.sums.size, 1);
     char *memory = fastrnn_borrow(workspace, &layout);
     if (!memory) return FASTRNN_OUT_OF_MEMORY;
-    l.weight = (fastrnn_matrix){.format = FASTRNN_PANELS, .K = O, .N = I, .panels = memory + at_weight};
+    l.weight = (fastrnn_matrix){.K = O, .N = I, .panels = memory + at_weight};
     l.scratch = (real *)(memory + at_scratch);
     l.sums.groups = (real *)(memory + at_groups); /* blocks are never in parts, so they need no memory of their own */
 
@@ -178,7 +178,7 @@ static fastrnn_status NAME(run_linear_back)(const NAME(kernels) * kernel, const 
              fastrnn_team_phase(&team, threads, operations, NAME(input_of_linear), &l, 0);
     for (l.end = N; go && l.end > 0; l.end -= l.part.rows) {
         l.part = fastrnn_next_part(N - l.end, l.end, N);
-        l.x = (fastrnn_matrix){.format = FASTRNN_PANELS, .K = l.part.rows, .N = I, .panels = memory + at_x};
+        l.x = (fastrnn_matrix){.K = l.part.rows, .N = I, .panels = memory + at_x};
         go = fastrnn_team_phase(&team, threads, 4.0 * (double)l.part.rows * (double)I, NAME(pack_x), &l, 0) &&
              fastrnn_team_phase(&team, threads, operations / N * l.part.rows, NAME(sums_of_linear), &l, 0);
     }

@@ -26,6 +26,8 @@ from fastrnn._validation import choice, flag, float_dtype, probability, shape_er
 NONLINEARITIES = ("tanh", "relu")
 RNN_NONLINEARITIES = ("tanh", "relu", "sigmoid")
 ACTIVATION_OPTIONS = ("recurrent_activation", "activation", "clip")
+# The weights of matrix products, which a quantized layer has in fewer bits.
+MATRICES = ("weight_ih", "weight_hh", "weight_hr")
 RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
 
 

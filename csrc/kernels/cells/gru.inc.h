@@ -50,5 +50,6 @@ INLINE void NAME(gru_back)(const NAME(units_back) * u)
 enum { NAME(GRU_BLOCK) = 128 / sizeof(real) };
 /* clang-format off */
 DEFINE_CELL(gru, 3, 0, NAME(GRU_BLOCK), NAME(gru_first), NAME(gru_second), NULL, NAME(gru_back), NULL,
-    .states = 1, .recurrent = 1, .d_gates = 4, .saves_gates = 1, .saves_h = 1, .saves_intermediate = 1, .bypass = 1)
+    .states = 1, .bounded = 1, .recurrent = 1, .d_gates = 4, .saves_gates = 1, .saves_h = 1, .saves_intermediate = 1,
+    .bypass = 1)
 /* clang-format on */

@@ -40,5 +40,5 @@ INLINE void NAME(gru_reset_before_back_gates)(const NAME(units_back) * u)
 /* clang-format off */
 DEFINE_CELL(gru_reset_before, 2, 1, NAME(GRU_BLOCK), NULL, NAME(gru_reset_before_gates), NAME(gru_reset_before_h),
     NAME(gru_reset_before_back_h), NAME(gru_reset_before_back_gates),
-    .states = 1, .d_gates = 3, .saves_gates = 1, .saves_h = 1, .bypass = 1)
+    .states = 1, .bounded = 1, .d_gates = 3, .saves_gates = 1, .saves_h = 1, .bypass = 1)
 /* clang-format on */

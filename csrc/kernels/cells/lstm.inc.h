@@ -73,7 +73,7 @@ static void NAME(lstm_recover_h)(ptrdiff_t n, ptrdiff_t H, const fastrnn_options
     for (ptrdiff_t r = 0; r < n; r++)
         for (ptrdiff_t j = 0; j < H; j += VL) {
             NAME(units) u = {.H = H, .options = options, .lanes = H - j < VL ? (int)(H - j) : VL, .h = h + r * H + j};
-            u.gates = (real *)gates + r * 4 * H + NAME(gate_column)(4, NAME(LSTM_BLOCK), H, j, &u.gate_stride);
+            u.gates = (real *)gates + r * 4 * H + fastrnn_gate_column(4, NAME(LSTM_BLOCK), H, j, &u.gate_stride);
             u.state[1] = (real *)states[1] + r * H + j;
             NAME(lstm_second)(&u);
         }
@@ -99,6 +99,6 @@ static void NAME(lstm_peephole_gradient)(ptrdiff_t n, ptrdiff_t H, ptrdiff_t j0,
 
 /* clang-format off */
 DEFINE_CELL(lstm, 4, 0, NAME(LSTM_BLOCK), NAME(lstm_first), NAME(lstm_second), NULL, NAME(lstm_back), NULL,
-    .states = 2, .d_gates = 4, .peepholes = 3, .saves_gates = 1,
+    .states = 2, .bounded = 1, .d_gates = 4, .peepholes = 3, .saves_gates = 1,
     .recover_h = NAME(lstm_recover_h), .peephole_gradient = NAME(lstm_peephole_gradient))
 /* clang-format on */

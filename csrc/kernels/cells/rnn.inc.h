@@ -26,9 +26,9 @@ INLINE void NAME(rnn_sigmoid_back)(const NAME(units_back) * u)
 enum { NAME(RNN_BLOCK) = 128 / sizeof(real) };
 /* clang-format off */
 DEFINE_CELL(rnn_tanh, 1, 0, NAME(RNN_BLOCK), NULL, NAME(rnn_tanh), NULL, NAME(rnn_tanh_back), NULL,
-    .states = 1, .d_gates = 1, .saves_h = 1)
+    .states = 1, .bounded = 1, .d_gates = 1, .saves_h = 1)
 DEFINE_CELL(rnn_relu, 1, 0, NAME(RNN_BLOCK), NULL, NAME(rnn_relu), NULL, NAME(rnn_relu_back), NULL,
     .states = 1, .d_gates = 1, .saves_h = 1)
 DEFINE_CELL(rnn_sigmoid, 1, 0, NAME(RNN_BLOCK), NULL, NAME(rnn_sigmoid), NULL, NAME(rnn_sigmoid_back), NULL,
-    .states = 1, .d_gates = 1, .saves_h = 1)
+    .states = 1, .bounded = 1, .d_gates = 1, .saves_h = 1)
 /* clang-format on */

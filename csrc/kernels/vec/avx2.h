@@ -42,6 +42,17 @@ INLINE vec_f32 v_exp2_rounded_f32(vec_f32 t)
     __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(127 << 23)));
 }
+/* Bits 0 to 15 rounded into the others, ties to even. */
+INLINE vec_f32 v_bfloat16_f32(vec_f32 a)
+{
+    const __m256i bits = _mm256_castps_si256(a), one = _mm256_set1_epi32(1);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), one);
+    const __m256i r = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i nan = _mm256_or_si256(bits, _mm256_set1_epi32(1 << 22));
+    const __m256 either =
+        _mm256_blendv_ps(_mm256_castsi256_ps(r), _mm256_castsi256_ps(nan), _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(_mm256_castps_si256(either), 16), 16));
+}
 INLINE void v_transpose_f32(vec_f32 r[8])
 {
     __m256 a[8];

@@ -43,6 +43,15 @@ INLINE vec_f32 v_exp2_rounded_f32(vec_f32 t)
     __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(127 << 23)));
 }
+/* Bits 0 to 15 rounded into the others, ties to even. */
+INLINE vec_f32 v_bfloat16_f32(vec_f32 a)
+{
+    const __m512i bits = _mm512_castps_si512(a), one = _mm512_set1_epi32(1);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+    __m512i r = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), bits, _mm512_set1_epi32(1 << 22));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_srli_epi32(r, 16), 16));
+}
 INLINE void v_transpose_f32(vec_f32 r[16])
 {
     __m512 a[16];

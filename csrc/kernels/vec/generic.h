@@ -10,6 +10,8 @@
  *   v_max(a, b)         a > b ? a : b, so b where either is NaN
  *   v_negabs(a)         -|a|;  v_copysign(m, s)  |m| with the sign of s;  v_if_negative(x, y, n)  x < 0 ? y : n
  *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + n, n from -(exponent bias), which gives 0, to 0
+ *   v_bfloat16(a)       a rounded to 8 bits of precision, ties to even; NaN stays NaN; for S = f32 alone
+ *   v_load_half(p)      VL numbers of IEEE 754 binary16, widened; for S = f32 alone, in kernels/narrow/
  *   v_transpose(r)      a square of VL vectors transposed in place: lane j of r[i] becomes lane i of r[j]
  *   v_prefetch(p)       the cache line of p will be read soon;  v_prefetch_l2(p)  later, so the second cache will do
  */

@@ -49,6 +49,15 @@ INLINE vec_f32 v_exp2_rounded_f32(vec_f32 t)
     uint32x4_t n = vshlq_n_u32(vreinterpretq_u32_f32(t), 23);
     return vreinterpretq_f32_u32(vaddq_u32(n, vdupq_n_u32(127 << 23)));
 }
+/* Bits 0 to 15 rounded into the others, ties to even. */
+INLINE vec_f32 v_bfloat16_f32(vec_f32 a)
+{
+    const uint32x4_t bits = vreinterpretq_u32_f32(a), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t r = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+    const uint32x4_t nan = vorrq_u32(bits, vdupq_n_u32(1 << 22));
+    const uint32x4_t either = vbslq_u32(vceqq_f32(a, a), r, nan);
+    return vreinterpretq_f32_u32(vshlq_n_u32(vshrq_n_u32(either, 16), 16));
+}
 INLINE void v_transpose_f32(vec_f32 r[4])
 {
     /* Each pair of rows one number after the other; then pairs of pairs, two numbers at a time. */

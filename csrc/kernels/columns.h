@@ -1,0 +1,28 @@
+/* The order of the columns of a forward product. The columns are the gates of one part, blocked by hidden unit:
+ * gate-major within a block of `block` hidden units; the last block may be short. So one range of panels has all gates
+ * of its units, and only the very last vector can be less than full. With one gate this is the order of units. A row of
+ * gates has the columns of part 0, then those of part 1. */
+#ifndef FASTRNN_COLUMNS_H
+#define FASTRNN_COLUMNS_H
+
+#include <stddef.h>
+
+#include "kernels/names.h"
+
+/* The column of hidden unit j and the first gate, within the part, and the stride to the column of the next gate. */
+INLINE ptrdiff_t fastrnn_gate_column(const int gates, const int block, ptrdiff_t H, ptrdiff_t j, ptrdiff_t *gate_stride)
+{
+    const ptrdiff_t first = j / block * block;
+    *gate_stride = H - first < block ? H - first : block;
+    return gates * first + (j - first);
+}
+
+/* The inverse: the row of the weights, within the part, that becomes this column. */
+static inline ptrdiff_t fastrnn_row_of_column(int gates, int block, ptrdiff_t H, ptrdiff_t column)
+{
+    const ptrdiff_t first = column / (gates * block) * block, within = column - gates * first;
+    const ptrdiff_t units = H - first < block ? H - first : block;
+    return within / units * H + first + within % units;
+}
+
+#endif

@@ -1,0 +1,75 @@
+/* Narrow formats: weights of fewer bits than a float, for the forward pass in single precision. A product multiplies
+ * them by an operand: rows of activations, which the format may round, too.
+ *
+ *   FASTRNN_FLOAT16   w and sums as in single precision: w is widened in registers. The operand is the float row itself.
+ *   FASTRNN_BFLOAT16  w and operand have 8 bits of precision, their products and the sums 24.
+ *   FASTRNN_INT8      w = s_w q_w with a scale for each column, a = s_a q_a with a scale for each row, all |q| <= 127:
+ *                     z += (s_w s_a) sum_k q_w q_a, with an exact sum and one fma.
+ *
+ * A scale is max|a| / 127, rounded, and q = a (127 / max|a|) to the nearest, ties to even. A row whose max|a| is below
+ * 2^-100 counts as zeros, with the scale 0; one with a NaN or an infinity has the scale NaN. The scale of a bounded
+ * operand, whose numbers are at most 1 but for rounding, is 1/127 where max|a| <= FASTRNN_BOUND: so parts of a row can
+ * be rounded apart. A value of the operand is at most once rounded twice: from the float to q. */
+#ifndef FASTRNN_NARROW_H
+#define FASTRNN_NARROW_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fastrnn.h"
+
+#define FASTRNN_BOUND 1.001f
+#define FASTRNN_LEAST_ROW 0x1p-100f
+
+/* The layout of a panel in memory: [depth / group][width][group] weights of one column each. depth is K rounded up to a
+ * multiple of `depths`, with zeros. */
+typedef struct {
+    size_t element; /* bytes of a weight */
+    int group, depths;
+} fastrnn_narrow_layout;
+
+static inline fastrnn_narrow_layout fastrnn_layout_of(fastrnn_format format)
+{
+    if (format == FASTRNN_INT8) return (fastrnn_narrow_layout){1, 4, 64}; /* the depth of a tile of AMX */
+    if (format == FASTRNN_BFLOAT16) return (fastrnn_narrow_layout){2, 2, 2};
+    return (fastrnn_narrow_layout){2, 1, 1};
+}
+
+struct fastrnn_matrix;
+
+/* The kernels of a format with some instructions. Rows of an operand are `row` floats apart, a multiple of 16; their
+ * layout is that of the instructions. */
+typedef struct fastrnn_narrow {
+    fastrnn_format format;
+    const char *instructions;
+    double rate;        /* of the product, relative to that of single precision, for plans */
+    size_t bytes;       /* of a number of the operand; 0: the operand is the float row itself, and the next three are NULL */
+    /* operand (M, K) written from a (M, K), floats; rows with a flag, if there are flags, count as zeros. round_rows:
+     * whole rows. round_units: columns [k0, k1) of rows of a bounded operand, k0 a multiple of 16; begin_rows, or NULL,
+     * begins these rows, after which several threads may do parts of the same rows at the same time */
+    void (*round_rows)(ptrdiff_t M, ptrdiff_t K, int bounded, const void *a, ptrdiff_t a_row, const uint8_t *zero,
+                       void *operand, ptrdiff_t row);
+    void (*begin_rows)(ptrdiff_t M, void *operand, ptrdiff_t row);
+    void (*round_units)(ptrdiff_t M, ptrdiff_t k0, ptrdiff_t k1, const void *a, ptrdiff_t a_row, const uint8_t *zero,
+                        void *operand, ptrdiff_t row);
+    /* c (M, N) written for panels [p0, p1): start + operand (M, K) times the matrix; start: a row of floats, or NULL
+     * for the values of c */
+    void (*product)(ptrdiff_t M, const struct fastrnn_matrix *, ptrdiff_t p0, ptrdiff_t p1, const void *operand,
+                    ptrdiff_t row, const void *start, void *c, ptrdiff_t c_row);
+} fastrnn_narrow;
+
+/* The floats from an operand row of K numbers to the next: the numbers, in vectors of at most 16, to whole cache lines,
+ * of which the last has the scale as its last float. */
+static inline ptrdiff_t fastrnn_operand_row(const fastrnn_narrow *narrow, ptrdiff_t K)
+{
+    const ptrdiff_t lines = ((K + 15) / 16 * 16 * (ptrdiff_t)narrow->bytes + 4 + 63) / 64;
+    return 16 * (lines + (lines % 16 == 0)); /* not all rows in the same sets of a cache */
+}
+
+/* Panels [p0, p1) of a matrix (K, gates * H) of `width` columns written: weight (gates * H, K) transposed, its columns
+ * in the order of pack.inc.h; the numbers of the format, packed without gaps. scale (gates * H): of each row, for
+ * FASTRNN_INT8. */
+void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, int width, const void *weight,
+                         const float *scale, const struct fastrnn_matrix *);
+
+#endif

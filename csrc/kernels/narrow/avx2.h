@@ -1,0 +1,117 @@
+/* Narrow formats for AVX2. */
+#define real float
+#define SUFFIX f32
+
+TARGET_BEGIN("avx2,fma,f16c")
+INLINE vec_f32 v_load_half_f32(const char *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+
+#define NARROW f16
+#define INSTRUCTIONS "f16c"
+#include "kernels/narrow/float16.inc.h"
+TARGET_END
+
+TARGET_BEGIN("avx2,fma")
+typedef struct {
+    vec_f32 first, second;
+} pair_f32;
+
+#define NARROW bf16
+#define INSTRUCTIONS "avx2"
+#define RATE 1
+#define ARGUMENT_BYTES 8
+#define NARROW_ROWS 5
+#define NARROW_FEW 1
+typedef pair_f32 group_bf16, argument_bf16;
+INLINE pair_f32 load_bf16(const char *p)
+{
+    const __m256i w = _mm256_loadu_si256((const __m256i *)p);
+    return (pair_f32){_mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32(-65536))),
+                      _mm256_castsi256_ps(_mm256_slli_epi32(w, 16))};
+}
+INLINE pair_f32 broadcast_bf16(const char *a)
+{
+    return (pair_f32){_mm256_set1_ps(((const float *)a)[0]), _mm256_set1_ps(((const float *)a)[1])};
+}
+INLINE vec_f32 dot_bf16(vec_f32 sum, pair_f32 w, pair_f32 a)
+{
+    return v_fma_f32(a.second, w.second, v_fma_f32(a.first, w.first, sum));
+}
+INLINE void store_bf16(void *row, ptrdiff_t k, vec_f32 x) { v_store_f32((float *)row + k, x); }
+#include "kernels/narrow/bfloat16.inc.h"
+
+/* x to the nearest, 16 bits each. */
+INLINE __m128i rounded_to_int16(vec_f32 x)
+{
+    const __m256i q = _mm256_cvtps_epi32(x);
+    return _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+}
+
+#define NARROW i8avx2
+#define INSTRUCTIONS "avx2"
+#define RATE 1.5
+#define OFFSET 0
+#define ARGUMENT_BYTES 8
+#define NARROW_ROWS 4
+#define NARROW_FEW 1
+/* Pairs of 16 bits, which vpmaddwd multiplies and adds: weights 0 and 2 of a group, and 1 and 3. */
+typedef __m256i sum_i8avx2;
+typedef struct {
+    __m256i even, odd;
+} group_i8avx2, argument_i8avx2;
+INLINE __m256i no_sums_i8avx2(void) { return _mm256_setzero_si256(); }
+INLINE __m256i load_sums_i8avx2(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE group_i8avx2 load_i8avx2(const char *p)
+{
+    const __m256i w = _mm256_loadu_si256((const __m256i *)p);
+    return (group_i8avx2){_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)};
+}
+INLINE argument_i8avx2 broadcast_i8avx2(const char *a)
+{
+    return (argument_i8avx2){_mm256_set1_epi32(((const int *)a)[0]), _mm256_set1_epi32(((const int *)a)[1])};
+}
+INLINE __m256i dot_i8avx2(__m256i sum, group_i8avx2 w, argument_i8avx2 a)
+{
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w.even, a.even));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(w.odd, a.odd));
+}
+INLINE vec_f32 floats_i8avx2(__m256i sum) { return _mm256_cvtepi32_ps(sum); }
+INLINE void store_i8avx2(void *row, ptrdiff_t k, vec_f32 x)
+{
+    const __m128i q = rounded_to_int16(x);
+    _mm_storeu_si128((__m128i *)((char *)row + 2 * k), _mm_shufflehi_epi16(_mm_shufflelo_epi16(q, 0xd8), 0xd8));
+}
+#include "kernels/narrow/int8.inc.h"
+TARGET_END
+
+TARGET_BEGIN("avx2,fma,avxvnni")
+#define NARROW i8vnni
+#define INSTRUCTIONS "avx_vnni"
+#define RATE 4
+#define OFFSET 128
+#define ARGUMENT_BYTES 4
+#define NARROW_ROWS 6
+#define NARROW_FEW 2
+typedef __m256i sum_i8vnni, group_i8vnni, argument_i8vnni;
+INLINE __m256i no_sums_i8vnni(void) { return _mm256_setzero_si256(); }
+INLINE __m256i load_sums_i8vnni(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE __m256i load_i8vnni(const char *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE __m256i broadcast_i8vnni(const char *a) { return _mm256_set1_epi32(*(const int *)a); }
+/* With the intrinsic gcc 12 keeps half of the sums in memory. */
+INLINE __m256i dot_i8vnni(__m256i sum, __m256i w, __m256i a)
+{
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(w));
+    return sum;
+}
+INLINE vec_f32 floats_i8vnni(__m256i sum) { return _mm256_cvtepi32_ps(sum); }
+INLINE void store_i8vnni(void *row, ptrdiff_t k, vec_f32 x)
+{
+    const __m128i q = rounded_to_int16(x);
+    _mm_storel_epi64((__m128i *)((char *)row + k), _mm_xor_si128(_mm_packs_epi16(q, q), _mm_set1_epi8(-128)));
+}
+#include "kernels/narrow/int8.inc.h"
+TARGET_END
+
+static const fastrnn_narrow *const narrow_avx2[] = {&narrow_i8vnni, &narrow_i8avx2, &narrow_f16, &narrow_bf16, NULL};
+
+#undef real
+#undef SUFFIX

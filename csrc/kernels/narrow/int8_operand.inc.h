@@ -1,0 +1,86 @@
+/* The operand of int8: rows of activations rounded to 8 bits. N(store)(row, k, x) stores numbers k .. k + VL - 1, x to the
+ * nearest, in the layout of the instructions. The numbers after the last one of a row meet weights that are 0. */
+
+/* Several threads may poison a row at the same time. */
+INLINE void N(poison_row)(void *operand, ptrdiff_t row, float scale)
+{
+#if defined(__GNUC__)
+    __atomic_store((float *)operand + row - 1, &scale, __ATOMIC_RELAXED);
+#else
+    ((volatile float *)operand)[row - 1] = scale;
+#endif
+}
+
+/* max |a|; poison: NaN if any number is NaN or infinite, else 0. */
+INLINE float N(largest)(ptrdiff_t K, const float *a, float *poison)
+{
+    vec most = v_set1(0), bad = v_set1(0);
+    for (ptrdiff_t k = 0; k < K; k += VL) {
+        const vec x = NAME(load_lanes)(a + k, K - k < VL ? (int)(K - k) : VL);
+        most = v_max(most, v_sub(v_set1(0), v_negabs(x)));
+        bad = v_fma(x, v_set1(0), bad);
+    }
+    float lanes[VL], bads[VL], result = 0;
+    v_store(lanes, most);
+    v_store(bads, bad);
+    *poison = 0;
+    for (int i = 0; i < VL; i++) {
+        if (lanes[i] > result) result = lanes[i];
+        *poison += bads[i];
+    }
+    return result;
+}
+
+/* Numbers [k0, k1) of a row times a factor. */
+INLINE void N(round)(ptrdiff_t k0, ptrdiff_t k1, const float *a, float factor, void *operand)
+{
+    const vec f = v_set1(factor);
+    for (ptrdiff_t k = k0; k < k1; k += VL)
+        N(store)(operand, k, v_mul(NAME(load_lanes)(a + k, k1 - k < VL ? (int)(k1 - k) : VL), f));
+}
+
+static void N(round_rows)(ptrdiff_t M, ptrdiff_t K, int bounded, const void *a, ptrdiff_t a_row, const uint8_t *zero,
+                          void *operand, ptrdiff_t row)
+{
+    for (ptrdiff_t m = 0; m < M; m++) {
+        const float *from = (const float *)a + m * a_row;
+        float *to = (float *)operand + m * row, poison = 0, factor = 0, scale = 0;
+        const float most = zero && zero[m] ? 0 : N(largest)(K, from, &poison);
+        if (poison != poison)
+            scale = poison;
+        else if (bounded && most <= FASTRNN_BOUND)
+            scale = 1.0f / 127, factor = zero && zero[m] ? 0 : 127;
+        else if (most >= FASTRNN_LEAST_ROW)
+            scale = most / 127, factor = 127 / most;
+        N(round)(0, K, from, factor, to);
+        to[row - 1] = scale;
+    }
+}
+
+static void N(begin_rows)(ptrdiff_t M, void *operand, ptrdiff_t row)
+{
+    for (ptrdiff_t m = 0; m < M; m++) ((float *)operand)[(m + 1) * row - 1] = 1.0f / 127;
+}
+
+static void N(round_units)(ptrdiff_t M, ptrdiff_t k0, ptrdiff_t k1, const void *a, ptrdiff_t a_row, const uint8_t *zero,
+                           void *operand, ptrdiff_t row)
+{
+    const vec f = v_set1(127);
+    for (ptrdiff_t m = 0; m < M; m++) {
+        const float *from = (const float *)a + m * a_row;
+        float *to = (float *)operand + m * row, bads[VL], poison = 0;
+        if (zero && zero[m]) {
+            for (ptrdiff_t k = k0; k < k1; k += VL) N(store)(to, k, v_set1(0));
+            continue;
+        }
+        vec bad = v_set1(0);
+        for (ptrdiff_t k = k0; k < k1; k += VL) {
+            const vec x = NAME(load_lanes)(from + k, k1 - k < VL ? (int)(k1 - k) : VL);
+            bad = v_fma(x, v_set1(0), bad);
+            N(store)(to, k, v_mul(x, f));
+        }
+        v_store(bads, bad);
+        for (int i = 0; i < VL; i++) poison += bads[i];
+        if (poison != poison) N(poison_row)(to, row, poison);
+    }
+}

@@ -1,0 +1,22 @@
+/* The tiles of a product, mr rows by nv vectors, as a list of X(mr, nv): one panel, two vectors, at a time for many rows;
+ * several panels for few rows, so that 8 or more sums are independent. TILES_TO(mr)(X): those of at most mr rows. */
+#ifndef FASTRNN_TILES_H
+#define FASTRNN_TILES_H
+
+#include "kernels/names.h"
+
+/* clang-format off */
+#define TILES_OF_ROWS(X, mr) X(mr, 1) X(mr, 2)
+#define TILES_TO_4(X)                                                                                                  \
+    TILES_OF_ROWS(X, 1) X(1, 3) X(1, 4) X(1, 5) X(1, 6) X(1, 7) X(1, 8)                                                \
+    TILES_OF_ROWS(X, 2) X(2, 3) X(2, 4) TILES_OF_ROWS(X, 3) X(3, 3) X(3, 4) TILES_OF_ROWS(X, 4)
+#define TILES_TO_5(X) TILES_TO_4(X) TILES_OF_ROWS(X, 5)
+#define TILES_TO_6(X) TILES_TO_5(X) TILES_OF_ROWS(X, 6)
+#define TILES_TO_8(X) TILES_TO_6(X) TILES_OF_ROWS(X, 7) TILES_OF_ROWS(X, 8)
+#define TILES_TO_10(X) TILES_TO_8(X) TILES_OF_ROWS(X, 9) TILES_OF_ROWS(X, 10)
+#define TILES_TO_12(X) TILES_TO_10(X) TILES_OF_ROWS(X, 11) TILES_OF_ROWS(X, 12)
+#define TILES_TO_14(X) TILES_TO_12(X) TILES_OF_ROWS(X, 13) TILES_OF_ROWS(X, 14)
+/* clang-format on */
+#define TILES_TO(rows) JOIN(TILES_TO, rows)
+
+#endif

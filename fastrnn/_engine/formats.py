@@ -1,0 +1,154 @@
+"""The formats of weights with fewer bits: how numbers are rounded to them, and back.
+
+Every rounding is to the nearest number, ties to even, in float32 arithmetic. `fastrnn.reference` rounds the operands of
+products by the same functions.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastrnn._validation import Array
+
+# The numbers of a block of rows, which stays in the cache while it is rounded.
+BLOCK = 1 << 16
+
+LARGEST_INT8 = np.float32(127)
+# A row of int8 is zeros if all its numbers are smaller: neither a scale nor its product with a factor is denormal.
+SMALLEST_ROW = np.float32(2.0**-100)
+# The largest magnitude in an operand that is bounded by 1, with the rounding of its activation.
+LARGEST_BOUNDED = np.float32(1.001)
+# No sum of so many products of two overflows an int32: as FASTRNN_MOST_INT8 of csrc/fastrnn.h.
+MOST_INT8_COLUMNS = 130_000
+
+
+class Format(NamedTuple):
+    """A format of weights.
+
+    ``round_rows(rows)`` returns the values of rows of a weight, and their scales or None. It raises a ValueError, whose
+    message lacks the name of the weight, for numbers that the format cannot express. ``widen(values, scales)`` returns
+    float32.
+    """
+
+    name: str
+    dtype: np.dtype[Any]  # of the values, in NumPy and for the kernels
+    has_scales: bool
+    most_columns: int
+    round_rows: Callable[[Array], tuple[Array, Array | None]]
+    widen: Callable[[Array, Array | None], Array]
+
+    def round(self, weight: Array) -> tuple[Array, Array | None]:
+        """`round_rows` of a whole weight, in blocks of rows that stay in the cache."""
+        if weight.shape[1] > self.most_columns:
+            raise ValueError(f"has {weight.shape[1]} columns, and {self.name} allows {self.most_columns}")
+        values = np.empty(weight.shape, self.dtype)
+        scales = np.empty(len(weight), np.float32) if self.has_scales else None
+        every = max(1, BLOCK // weight.shape[1])
+        for first in range(0, len(weight), every):
+            rows = slice(first, first + every)
+            values[rows], of_rows = self.round_rows(weight[rows])
+            if scales is not None:
+                scales[rows] = of_rows
+        return values, scales
+
+
+# int8: a row is its scale times integers from -127 to 127
+
+
+def int8_scales(rows, is_bounded=False):
+    """The scale of each row, and the factor that turns its numbers into multiples of it.
+
+    Parameters
+    ----------
+    rows : ndarray of float32, (..., K)
+    is_bounded : bool
+        Whether the rows are an operand that is bounded by 1: all rows that keep to that have the scale 1/127.
+
+    Returns
+    -------
+    scales, factors : ndarray of float32, (...,)
+        NaN and 0 for a row with a number that is not finite.
+    """
+    largest = np.maximum(rows.max(axis=-1, initial=0), -rows.min(axis=-1, initial=0))
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        scales, factors = largest / LARGEST_INT8, LARGEST_INT8 / largest
+    if is_bounded:
+        is_small, scale, factor = largest <= LARGEST_BOUNDED, 1 / LARGEST_INT8, LARGEST_INT8
+    else:
+        is_small, scale, factor = largest < SMALLEST_ROW, np.float32(0), np.float32(0)
+    is_finite = np.isfinite(largest)
+    scales = np.where(is_finite, np.where(is_small, scale, scales), np.float32(np.nan))
+    return scales, np.where(is_finite, np.where(is_small, factor, factors), np.float32(0))
+
+
+def int8_rows(rows, is_bounded=False):
+    """The integers, as float32, and the scales of the rows (..., K) of an operand."""
+    scales, factors = int8_scales(rows, is_bounded)
+    with np.errstate(invalid="ignore"):
+        integers = np.rint(rows * factors[..., None])
+    return np.where(np.isfinite(scales)[..., None], integers, np.float32(0)), scales
+
+
+def _round_int8(rows):
+    scales, factors = int8_scales(rows)
+    if np.isnan(scales).any():
+        raise ValueError("has a number that is not finite, which int8 cannot express")
+    integers = rows * factors[:, None]
+    return np.rint(integers, out=integers), scales
+
+
+def _widen_int8(values, scales):
+    return values * scales[:, None]
+
+
+# float16 and bfloat16
+
+
+def bfloat16_of(a):
+    """The bit patterns, uint16, of float32 numbers rounded to bfloat16; a NaN stays one."""
+    bits = a.view(np.uint32)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    is_nan = np.isnan(a)
+    if is_nan.any():
+        rounded[is_nan] = 0x7FC0
+    return rounded.astype(np.uint16)
+
+
+def widened(bits):
+    """The float32 numbers of bit patterns of bfloat16."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _round_float16(rows):
+    with np.errstate(over="ignore", under="ignore"):
+        return _checked(rows, rows.astype(np.float16), 0x7C00, "float16"), None
+
+
+def _round_bfloat16(rows):
+    return _checked(rows, bfloat16_of(rows), 0x7F80, "bfloat16"), None
+
+
+def _checked(rows, values, infinity, name):
+    """The values, unless one is `infinity`, the bit pattern, of a finite number."""
+    magnitudes = values.view(np.uint16) & 0x7FFF
+    if magnitudes.max(initial=0) >= infinity and (np.isfinite(rows) & (magnitudes == infinity)).any():
+        raise ValueError(f"has a number that is too large for {name}")
+    return values
+
+
+FORMATS = {
+    form.name: form
+    for form in (
+        Format("int8", np.dtype(np.int8), True, MOST_INT8_COLUMNS, _round_int8, _widen_int8),
+        Format("float16", np.dtype(np.float16), False, sys.maxsize, _round_float16, lambda w, _: w.astype(np.float32)),
+        Format("bfloat16", np.dtype(np.uint16), False, sys.maxsize, _round_bfloat16, lambda w, _: widened(w)),
+    )
+}

@@ -1,0 +1,417 @@
+"""Quantized layers as objects: rounding of weights, attributes, errors, copies, comparisons."""
+
+import copy
+import math
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import reference
+from fastrnn._engine.formats import FORMATS, bfloat16_of, int8_rows, widened
+from quantized_cases import ALL_FORMATS, KINDS, arrays_of, bytes_of, make, state_of
+
+form = pytest.fixture(params=ALL_FORMATS)(lambda request: request.param)
+kind = pytest.fixture(params=KINDS)(lambda request: request.param)
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+# Rounding
+
+
+def rounded(name, weight):
+    return FORMATS[name].round(np.asarray(weight, np.float32))
+
+
+def test_rows_of_int8():
+    """A scale for each row, integers to the nearest, ties to even, and every number within half a scale."""
+    weight = numbers(40, 33) * np.geomspace(1e-20, 1e20, 40, dtype=np.float32)[:, None]
+    values, scales = rounded("int8", weight)
+    assert values.dtype == np.int8 and scales.dtype == np.float32
+    assert (np.abs(values).max(axis=1) == 127).all()
+    assert (scales == np.abs(weight).max(axis=1) / np.float32(127)).all()
+    error = np.abs(values * scales.astype(np.float64)[:, None] - weight)
+    assert (error <= 0.50001 * scales[:, None]).all()
+    assert rounded("int8", [[127, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5]])[0].tolist() == [[127, 0, 2, 2, 0, -2, -126]]
+
+
+def test_rows_of_int8_without_a_scale():
+    """Zeros, denormals, and numbers so small that a scale would be denormal."""
+    values, scales = rounded("int8", [[0, -0.0], [1e-45, -1e-38], [2**-100, -(2**-101)], [2**-101, 2**-149]])
+    assert values.tolist() == [[0, 0], [0, 0], [127, -64], [0, 0]]
+    assert scales.tolist() == [0, 0, np.float32(2**-100) / np.float32(127), 0]
+
+
+def test_operands_of_int8():
+    """The rows of an operand; of a bounded one with the fixed scale up to 1.001."""
+    rows = np.array([[1, -0.5], [1.001, 0.25], [1.5, 0.75], [0, 0], [np.nan, 1], [np.inf, 1]], np.float32)
+    integers, scales = int8_rows(rows, is_bounded=True)
+    assert integers.tolist() == [[127, -64], [127, 32], [127, 64], [0, 0], [0, 0], [0, 0]]
+    fixed, three_halves = np.float32(1) / np.float32(127), np.float32(1.5) / np.float32(127)
+    assert scales[:4].tolist() == [fixed, fixed, three_halves, fixed] and np.isnan(scales[4:]).all()
+    integers, scales = int8_rows(rows)
+    assert integers.tolist() == [[127, -64], [127, 32], [127, 64], [0, 0], [0, 0], [0, 0]]
+    assert scales[:4].tolist() == [fixed, rows[1, 0] / np.float32(127), three_halves, 0] and np.isnan(scales[4:]).all()
+
+
+def test_bfloat16():
+    """The nearer of the two neighbours, and the even one of a tie; NaN, infinities and zeros stay."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 2**32, 100_000, np.uint32)
+    a[:1000] = (a[:1000] & 0xFFFF0000) | 0x8000  # ties
+    a = a.view(np.float32)[np.isfinite(a.view(np.float32)) & (np.abs(a.view(np.float32)) < 3.3e38)]
+    bits = bfloat16_of(a)
+    below = (a.view(np.uint32) >> 16).astype(np.uint16)
+    exact, low, high = a.astype(np.float64), widened(below).astype(np.float64), widened(below + 1).astype(np.float64)
+    is_tie = np.abs(exact - low) == np.abs(high - exact)
+    nearer = np.where(np.abs(exact - low) < np.abs(high - exact), below, below + 1)
+    assert is_tie.sum() >= 900
+    assert (bits == np.where(is_tie, below + (below & 1), nearer)).all()
+    special = np.array([np.inf, -np.inf, 0.0, -0.0, 3.4e38], np.float32)
+    assert widened(bfloat16_of(special)).tolist() == [np.inf, -np.inf, 0.0, -0.0, np.inf]
+    assert np.isnan(
+        widened(bfloat16_of(np.array([0x7F800001, 0xFFFFFFFF, 0x7FC00000], np.uint32).view(np.float32)))
+    ).all()
+
+
+def test_the_fused_multiply_add_of_the_reference():
+    """Against exact fractions, for sums near ties of float32, and cancellation."""
+    rng = np.random.default_rng(1)
+    a, b = numbers(4000, seed=2), numbers(4000, seed=3)
+    c = numbers(4000, seed=4) * np.float32(2.0) ** rng.integers(-40, 40, 4000).astype(np.float32)
+    c[:1000] = -(a[:1000] * b[:1000])  # the exact result is the rounding error of the product
+    half = np.float32(2.0**-24)  # ties of numbers of 1 to 2, with a tail far below
+    a[1000:2000], b[1000:2000], c[1000:2000] = half, 1 + rng.integers(-1, 2, 1000) * np.float32(2.0**-23), c[1000:2000]
+    c[1000:2000] = 1 + rng.integers(0, 2**20, 1000) * np.float32(2.0**-23)
+    for actual, x, y, z in zip(reference.fma(a, b, c), a, b, c):
+        exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+        distance = abs(Fraction(float(actual)) - exact)
+        for other in (np.nextafter(actual, np.float32(np.inf)), np.nextafter(actual, np.float32(-np.inf))):
+            further = abs(Fraction(float(other)) - exact)
+            assert distance < further or distance == further and int(actual.view(np.uint32)) % 2 == 0
+    tiny = np.float32(2.0**-126)
+    assert reference.fma(tiny, np.float32(0.5), np.float32(0)) == 0  # a denormal result
+    assert reference.fma(tiny / 2, np.float32(2), np.float32(0)) == 0  # a denormal factor
+    assert reference.fma(tiny, np.float32(0.5), tiny) == np.float32(1.5 * 2.0**-126)
+    assert np.isnan(reference.fma(np.float32(np.inf), np.float32(1), np.float32(-np.inf)))
+    assert reference.fma(np.float32(3e38), np.float32(2), np.float32(-3e38)) == np.float32(3e38)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_int8_cannot_express(value):
+    layer = fastrnn.LSTM(3, 4, 2, rng=0)
+    layer.params["weight_hh_l1"][5, 2] = value
+    with pytest.raises(ValueError, match="^weight_hh_l1: has a number that is not finite, which int8 cannot express$"):
+        layer.quantize("int8")
+
+
+def test_numbers_that_are_too_large():
+    for name, largest, too_large in (("float16", 65519, 65520), ("bfloat16", 3.3961e38, 3.3962e38)):
+        layer = fastrnn.GRU(3, 4, rng=0)
+        layer.params["weight_ih_l0"][7, 1] = -largest
+        assert np.isfinite(layer.quantize(name).dequantized().params["weight_ih_l0"]).all()
+        layer.params["weight_ih_l0"][7, 1] = -too_large
+        with pytest.raises(ValueError, match=f"^weight_ih_l0: has a number that is too large for {name}$"):
+            layer.quantize(name)
+        layer.params["weight_ih_l0"][7, :2] = np.nan, np.inf
+        values = layer.quantize(name).dequantized().params["weight_ih_l0"][7]
+        assert np.isnan(values[0]) and values[1] == np.inf
+
+
+def test_rounding_does_not_depend_on_the_rows_around(form):
+    """Rows are rounded in blocks."""
+    weight = numbers(300, 517)
+    values, scales = rounded(form, weight)
+    for rows in (slice(0, 1), slice(63, 65), slice(299, 300)):
+        some, some_scales = rounded(form, weight[rows])
+        assert some.tobytes() == values[rows].tobytes()
+        assert scales is None or some_scales.tobytes() == scales[rows].tobytes()
+
+
+def test_too_many_columns():
+    layer = fastrnn.RNN(130_000, 1, rng=0)
+    layer.quantize("int8")
+    layer = fastrnn.RNN(130_001, 1, rng=0)
+    layer.quantize("float16")
+    with pytest.raises(ValueError, match="^weight_ih_l0: has 130001 columns, and int8 allows 130000$"):
+        layer.quantize("int8")
+
+
+# The object
+
+
+def test_the_parameters(form):
+    layer = fastrnn.LSTM(5, 6, 2, bidirectional=True, proj_size=3, peephole=True, rng=0)
+    before = layer.params.copy()
+    q = layer.quantize(form)
+    assert layer.params == before
+    names = [name for name in q.params if not name.startswith("scale_")]
+    assert names == list(layer.params)
+    matrix = {"int8": np.int8, "float16": np.float16, "bfloat16": np.uint16}[form]
+    for name, array in q.params.items():
+        is_matrix = name.startswith(("weight_ih", "weight_hh", "weight_hr"))
+        assert array.dtype == (matrix if is_matrix else np.float32)
+        assert not array.flags.writeable
+        if name in layer.params:
+            assert array.shape == layer.params[name].shape and not np.may_share_memory(array, layer.params[name])
+        if name in layer.params and not is_matrix:
+            assert array.tobytes() == layer.params[name].tobytes()
+    assert q.params.nbytes == q.nbytes == sum(array.nbytes for array in q.params.values())
+    assert ("scale_hr_l1_reverse" in q.params) == (form == "int8")
+    assert repr(q.params).startswith(f"QuantizedParameters({q.nbytes} bytes\n    weight_ih_l0: ")
+    with pytest.raises(KeyError, match="weight: is not among the names weight_ih_l0"):
+        q.params["weight"]
+    with pytest.raises(ValueError, match="read-only"):
+        q.params["bias_ih_l0"][0] = 1
+
+
+def test_later_changes_of_the_layer_do_not_matter(form):
+    layer, x = fastrnn.GRU(4, 5, rng=0), numbers(3, 2, 4)
+    q = layer.quantize(form)
+    before = bytes_of(q(x))
+    layer.params.flat[...] = 0
+    assert bytes_of(q(x)) == before
+
+
+def test_the_weights_in_use(kind, form):
+    layer = make(kind, 7, 12, num_layers=2, bidirectional=True)
+    q = layer.quantize(form)
+    float32 = q.dequantized()
+    assert type(float32) is type(layer) and float32._constructor_arguments() == layer._constructor_arguments()
+    for name, array in float32.params.items():
+        stored = q.params[name]
+        if not name.startswith(("weight_ih", "weight_hh", "weight_hr")):
+            expected = stored
+        elif form == "int8":
+            expected = q.params[name.replace("weight", "scale")][:, None] * stored
+        else:
+            expected = stored.astype(np.float32) if form == "float16" else widened(stored)
+        assert array.tobytes() == np.ascontiguousarray(expected, np.float32).tobytes()
+        bound = {"int8": 0.51 / 127, "float16": 2.0**-11, "bfloat16": 2.0**-8}[form]
+        assert np.abs(array - layer.params[name]).max() <= bound * np.abs(layer.params[name]).max()
+    again = float32.quantize(form)
+    if form != "int8":  # whose scales are rounded once more
+        assert again.params == q.params
+
+
+def test_the_options_are_attributes(form):
+    layer = fastrnn.LSTM(5, 6, 2, batch_first=True, dropout=0.25, reverse=True, proj_size=3, clip=2.0, rng=0)
+    q = layer.quantize(form)
+    for name, value in layer._options.items():
+        assert getattr(q, name) == value
+    assert q.format == form and q.frozen
+    assert repr(q) == (
+        "LSTM(5, 6, num_layers=2, clip=2.0, batch_first=True, dropout=0.25, reverse=True, proj_size=3)"
+        f".quantize({form!r})"
+    )
+    assert q.freeze() is None and q.frozen
+    assert isinstance(q, fastrnn.Quantized) and type(layer)(3, 4).quantize("int8").input_size == 3
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "unfreeze", "load_state_dict", "quantize"])
+def test_training_names_the_remedy(name, form):
+    q = fastrnn.LSTM(5, 6, rng=0).quantize(form)
+    message = (
+        f"^{name}: a quantized layer is for inference: train the float32 layer, or dequantized\\(\\), and quantize"
+    )
+    with pytest.raises(AttributeError, match=message):
+        getattr(q, name)
+    assert not hasattr(q, name)
+    with pytest.raises(AttributeError, match="no attribute 'unheard_of'$"):
+        q.unheard_of  # noqa: B018
+
+
+def test_optimizers_and_exporters_refuse_it(form):
+    pytest.importorskip("onnx")
+    q = fastrnn.LSTM(5, 6, rng=0).quantize(form)
+    for params in (q, q.params):
+        with pytest.raises(TypeError, match="^params: expected Parameters or an ndarray, got Quantized"):
+            fastrnn.optim.SGD(params, lr=0.1)
+    with pytest.raises(TypeError, match=r"got fastrnn.Quantized; its dequantized\(\) is one of float32$"):
+        fastrnn.to_onnx(q, "layer.onnx")
+
+
+def test_arguments():
+    layer = fastrnn.LSTM(5, 6, rng=0)
+    for value, error in (
+        (None, TypeError),
+        (8, TypeError),
+        (np.int8, TypeError),
+        ("int4", ValueError),
+        ("", ValueError),
+    ):
+        with pytest.raises(error, match="^format: expected 'int8' or 'float16' or 'bfloat16', got "):
+            layer.quantize(value)
+    with pytest.raises(ValueError, match=r"^layer: expected float32, got LSTM\(5, 6, dtype=float64\); a "):
+        fastrnn.LSTM(5, 6, dtype=np.float64).quantize("int8")
+    for other in (fastrnn.LSTMCell(5, 6), layer.quantize("int8"), None):
+        with pytest.raises(TypeError, match="^layer: expected an LSTM, a GRU, an RNN or an SLSTM, got "):
+            fastrnn.Quantized(other, "int8")
+    fastrnn.Quantized(layer, "int8")
+
+
+def test_calls_check_their_arguments(form):
+    """By the code of all layers."""
+    q = fastrnn.LSTM(5, 6, batch_first=True, rng=0).quantize(form)
+    with pytest.raises(ValueError, match=r"^x: expected \(B, T, input_size=5\), got \(2, 3, 4\)"):
+        q(np.zeros((2, 3, 4)))
+    with pytest.raises(ValueError, match=r"^state \(c_0\): expected \(num_layers=1, B=2, hidden_size=6\)"):
+        q(np.zeros((2, 3, 5)), (None, np.zeros((1, 2, 5))))
+    with pytest.raises(ValueError, match="^lengths: expected 0 to T=3, got 4 for sequence 1"):
+        q(np.zeros((2, 3, 5)), lengths=[3, 4])
+    with pytest.raises(TypeError, match="^input: is called x"):
+        q(input=np.zeros((2, 3, 5)))
+    with pytest.raises(ValueError, match="^stream: a bidirectional layer"):
+        fastrnn.LSTM(5, 6, bidirectional=True, rng=0).quantize(form).stream()
+
+
+def test_axes_and_kinds_of_input(form):
+    """Without a batch axis, batch_first, float64, empty."""
+    layer, x = fastrnn.LSTM(5, 6, rng=0), numbers(4, 3, 5)
+    q, turned = layer.quantize(form), fastrnn.LSTM(5, 6, batch_first=True, rng=0).quantize(form)
+    output, (h_n, c_n) = q(x)
+    assert output.dtype == np.float32
+    one, (h, c) = q(x[:, 1].astype(np.float64))
+    assert one.tobytes() == output[:, 1].tobytes() and h.tobytes() == h_n[:, 1].tobytes() and c.shape == (1, 6)
+    assert turned(x.swapaxes(0, 1))[0].swapaxes(0, 1).tobytes() == output.tobytes()
+    for shape in ((0, 3, 5), (4, 0, 5), (0, 0, 5), (0, 5)):
+        output, state_n = q(np.zeros(shape))
+        assert output.shape == (*shape[:-1], 6) and not state_n[0].any()
+
+
+def test_dropout_has_no_effect(form):
+    x = numbers(4, 3, 5)
+    with_dropout, without = (fastrnn.LSTM(5, 6, 2, dropout=p, rng=0).quantize(form) for p in (0.5, 0.0))
+    assert bytes_of(with_dropout(x)) == bytes_of(without(x))
+
+
+class Named(fastrnn.GRU):
+    def __init__(self, name):
+        super().__init__(5, 6, rng=0)
+        self.name = name
+
+
+def test_a_derived_class(form):
+    layer, x = Named("a"), numbers(4, 3, 5)
+    q = layer.quantize(form)
+    assert repr(q) == f"GRU(5, 6).quantize({form!r})"
+    assert bytes_of(q(x)) == bytes_of(fastrnn.GRU(5, 6, rng=0).quantize(form)(x))
+    assert type(q.dequantized()) is fastrnn.GRU
+
+
+def test_copies_and_pickles(kind, form):
+    layer = make(kind, 7, 12, num_layers=2, batch_first=True)
+    q, x = layer.quantize(form), numbers(3, 4, 7)
+    q.note = "mine"
+    expected = bytes_of(q(x))
+    for other in (copy.copy(q), copy.deepcopy(q), *(pickle.loads(pickle.dumps(q, p)) for p in range(2, 6))):
+        assert type(other) is fastrnn.Quantized and repr(other) == repr(q) and other.note == "mine"
+        assert other.params == q.params and not any(array.flags.writeable for array in other.params.values())
+        assert bytes_of(other(x)) == expected
+    assert len(pickle.dumps(q)) < q.nbytes + 4000
+
+
+def test_pickles_that_do_not_fit(form):
+    q = fastrnn.LSTM(5, 6, rng=0).quantize(form)
+    state = q.__getstate__()
+    other = object.__new__(fastrnn.Quantized)
+    for changes, message in (
+        ({"version": 2}, "^a pickle of Quantized: version 2, from a newer fastrnn"),
+        ({"version": None}, "^a pickle of Quantized: expected a version of at least 1"),
+        ({"arguments": state["arguments"] | {"hidden_size": 7}}, "^the parameters of a pickle do not fit LSTM"),
+        ({"params": {}}, "^the parameters of a pickle do not fit LSTM"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            other.__setstate__(state | changes)
+    with pytest.raises(AttributeError):
+        object.__new__(fastrnn.Quantized).hidden_size  # noqa: B018
+
+
+def test_parameters_are_equal_by_value(form):
+    one, same = (fastrnn.LSTM(5, 6, rng=0).quantize(form) for _ in range(2))
+    assert one.params == same.params and one.params != fastrnn.LSTM(5, 6, rng=1).quantize(form).params
+    assert one.params != fastrnn.LSTM(5, 6, bias=False, rng=0).quantize(form).params
+    assert one.params != fastrnn.LSTM(5, 6, rng=0).params
+
+
+def test_masked_steps(form):
+    q, x = fastrnn.GRU(4, 5, rng=0).quantize(form), numbers(6, 2, 4)
+    mask = np.array([[1, 0, 1, 1, 0, 1], [0, 1, 1, 0, 0, 1]], bool).T
+    output, h_n = fastrnn.masked(q, x, mask)
+    for b in range(2):
+        alone, h = q(x[mask[:, b], b])
+        assert output[mask[:, b], b].tobytes() == alone.tobytes() and h_n[:, b].tobytes() == h.tobytes()
+
+
+# compare
+
+
+def test_compare():
+    layer, x = fastrnn.LSTM(8, 16, rng=0), numbers(30, 4, 8)
+    other = layer.quantize("int8")
+    expected, actual = (one(x)[0].astype(np.float64) for one in (layer, other))
+    error = np.abs(actual - expected)
+    found = fastrnn.compare(layer, other, x, tolerance=error.max() / 2)
+    assert found.largest == error.max() and math.isclose(found.rms, np.sqrt((error**2).mean()))
+    assert math.isclose(found.relative, found.rms / np.sqrt((expected**2).mean()))
+    assert found.first == np.flatnonzero((error > error.max() / 2).any(axis=(1, 2)))[0] > 0
+    assert fastrnn.compare(layer, layer, x) == (0, 0, 0, None)
+    assert fastrnn.compare(layer, other, x, tolerance=error.max()).first is None
+    assert fastrnn.compare(layer, other, x[:, 0], tolerance=0).first == 0
+
+
+def test_compare_counts_the_steps_of_each_sequence():
+    options = {"batch_first": True, "bidirectional": True, "rng": 0}
+    layer, x, lengths = fastrnn.GRU(8, 16, **options), numbers(3, 9, 8), [9, 2, 0]
+    other = layer.quantize("int8")
+    resets = np.zeros((3, 9), bool)
+    resets[0, 4] = True
+    state = numbers(2, 3, 16, seed=1) / 4
+    errors = []
+    for b, n in enumerate(lengths):
+        expected, actual = (one(x[b, :n], state[:, b], resets=resets[b, :n])[0] for one in (layer, other))
+        errors.append(np.abs(actual - expected.astype(np.float64)))
+    found = fastrnn.compare(layer, other, x, state, lengths, resets, tolerance=1e-3)
+    assert found.largest == max(e.max(initial=0) for e in errors)
+    assert math.isclose(found.rms, np.sqrt(sum((e**2).sum() for e in errors) / sum(e.size for e in errors)))
+    steps = [np.flatnonzero((e > 1e-3).any(axis=1)) for e in errors]
+    assert found.first == min(t[0] for t in steps if t.size)
+
+
+def test_compare_of_nothing_and_of_zeros():
+    layer = fastrnn.LSTM(8, 16, rng=0)
+    assert fastrnn.compare(layer, layer.quantize("int8"), np.zeros((0, 3, 8))) == (0, 0, 0, None)
+    zeros = fastrnn.LSTM(8, 16, bias=False, rng=0)
+    assert fastrnn.compare(zeros, zeros.quantize("int8"), np.zeros((4, 3, 8))) == (0, 0, 0, None)
+    assert fastrnn.compare(zeros, layer, np.zeros((4, 3, 8))).relative == math.inf
+    x = numbers(4, 3, 8)
+    x[2] = np.nan
+    assert fastrnn.compare(layer, layer.quantize("int8"), x).first == 2
+
+
+def test_arguments_of_compare():
+    layer, x = fastrnn.LSTM(8, 16, rng=0), numbers(4, 3, 8)
+    q = layer.quantize("int8")
+    for arguments, name in (((None, q), "layer"), ((layer, fastrnn.LSTMCell(8, 16)), "other")):
+        with pytest.raises(TypeError, match=f"^{name}: expected a layer, got "):
+            fastrnn.compare(*arguments, x)
+    with pytest.raises(ValueError, match=r"^other: its outputs are \(4, 3, 17\), those of layer \(4, 3, 16\)$"):
+        fastrnn.compare(layer, fastrnn.LSTM(8, 17), x)
+    for tolerance, error in ((-1, ValueError), (np.nan, ValueError), ("1", TypeError), (True, TypeError)):
+        with pytest.raises(error, match="^tolerance: expected a "):
+            fastrnn.compare(layer, q, x, tolerance=tolerance)
+    with pytest.raises(ValueError, match="^x: expected"):
+        fastrnn.compare(layer, q, x[..., :5])
+
+
+def test_a_state_is_passed_on(kind, form):
+    """With a state, compare and the layer agree that it matters."""
+    layer, x = make(kind, 7, 12), numbers(2, 3, 7)
+    q, state = layer.quantize(form), state_of(layer, 3)
+    assert fastrnn.compare(layer, q, x, state).largest < 0.1
+    assert any(a.tobytes() != b.tobytes() for a, b in zip(arrays_of(q(x, state)), arrays_of(q(x))))
