@@ -28,7 +28,7 @@ INLINE void amx_configure(int upper, int lower)
 INLINE void amx_panel(const int has_lower, const char *a, ptrdiff_t a_bytes, const char *p, ptrdiff_t blocks,
                       int32_t *sums)
 {
-    enum { PANEL_ROW = 32 * 4, HALF = 16 * 4 };
+    enum { PANEL_ROW = 32 * 4, HALF = 16 * 4, AHEAD = 4 * 16 * PANEL_ROW };
     const char *lower = a + AMX_ROWS * a_bytes;
     _tile_zero(0);
     _tile_zero(1);
@@ -37,6 +37,7 @@ INLINE void amx_panel(const int has_lower, const char *a, ptrdiff_t a_bytes, con
         _tile_zero(3);
     }
     for (ptrdiff_t k = 0; k < blocks; k++, a += 64, lower += 64, p += 16 * PANEL_ROW) {
+        UNROLL for (int line = 0; line < 32; line++) v_prefetch(p + AHEAD + 64 * line);
         _tile_loadd(6, p, PANEL_ROW);
         _tile_loadd(4, a, a_bytes);
         _tile_dpbusd(0, 4, 6);
@@ -56,33 +57,75 @@ INLINE void amx_panel(const int has_lower, const char *a, ptrdiff_t a_bytes, con
     }
 }
 
-/* Rows [m0, m1) of C, two tiles at a time with all panels. */
+/* The sums of some rows and one panel, and where they belong: c = start + scales * sums. */
+typedef struct {
+    fastrnn_columns columns;
+    const float *scale, *start;
+    float *c;
+    ptrdiff_t rows, row, c_row;
+    int vectors, lanes;
+} amx_block;
+INLINE void amx_finish_vectors(const int vectors, const int lanes, const amx_block *block, const int32_t *sums)
+{
+    vec scales[2] = {v_set1(0), v_set1(0)};
+    __m512i offsets[2] = {no_sums_i8vnni(), no_sums_i8vnni()};
+    UNROLL for (int v = 0; v < vectors; v++)
+    {
+        scales[v] = v_load(block->columns.scales + v * VL);
+        offsets[v] = load_sums_i8vnni(block->columns.offsets + v * VL);
+    }
+    float *c = block->c;
+    const float *scale = block->scale, *start = block->start;
+    for (ptrdiff_t i = 0; i < block->rows; i++, c += block->c_row, scale += block->row, sums += NR)
+        UNROLL for (int v = 0; v < vectors; v++)
+        {
+            const int n = v < vectors - 1 ? VL : lanes;
+            const vec from = NAME(load_lanes)(start ? start + v * VL : c + v * VL, n);
+            const __m512i sum = _mm512_add_epi32(load_sums_i8vnni(sums + v * VL), offsets[v]);
+            NAME(store_lanes)(c + v * VL, v_fma(floats_i8vnni(sum), v_mul(scales[v], v_set1(*scale)), from), n);
+        }
+}
+INLINE void amx_finish(const amx_block *block, const int32_t *sums)
+{
+    if (block->lanes < VL)
+        amx_finish_vectors(block->vectors, block->lanes, block, sums);
+    else if (block->vectors == 2)
+        amx_finish_vectors(2, VL, block, sums);
+    else
+        amx_finish_vectors(1, VL, block, sums);
+}
+
+/* Rows [m0, m1) of C, `step` at a time, with all panels. While the tiles of a block are multiplied, the block before is
+ * finished. */
 INLINE void amx_rows(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t step, const fastrnn_matrix *matrix, ptrdiff_t p0,
                      ptrdiff_t p1, const float *operand, ptrdiff_t row, const float *start, float *c, ptrdiff_t c_row)
 {
-    const ptrdiff_t p_panel = fastrnn_panel_bytes(matrix, NR), blocks = (matrix->K + 63) / 64;
-    _Alignas(64) int32_t sums[2 * AMX_ROWS * NR];
+    const ptrdiff_t p_panel = fastrnn_panel_bytes(matrix, NR), depth = (matrix->K + 63) / 64;
+    _Alignas(64) int32_t sums[2][2 * AMX_ROWS * NR];
+    amx_block block, before = {.rows = 0};
+    int next = 0;
     for (ptrdiff_t q = p0; q < p1; q++) {
         const NAME(some_panels) some = NAME(panels_from)(matrix, q, p1, 1);
-        const fastrnn_columns at = fastrnn_columns_from(matrix, q * NR);
         const char *p = (const char *)matrix->panels + q * p_panel;
-        const float *start_q = start && start != NAME(zeros) ? start + q * NR : start;
-        for (ptrdiff_t m = m0; m < m1; m += step) {
+        for (ptrdiff_t m = m0; m < m1; m += step, next = !next, before = block) {
             const float *a = operand + m * row;
+            block = (amx_block){.columns = fastrnn_columns_from(matrix, q * NR),
+                                .scale = a + row - 1,
+                                .start = start && start != NAME(zeros) ? start + q * NR : start,
+                                .c = c + m * c_row + q * NR,
+                                .rows = step,
+                                .row = row,
+                                .c_row = c_row,
+                                .vectors = some.vectors,
+                                .lanes = some.lanes};
             if (step > AMX_ROWS)
-                amx_panel(1, (const char *)a, row * 4, p, blocks, sums);
+                amx_panel(1, (const char *)a, row * 4, p, depth, sums[next]);
             else
-                amx_panel(0, (const char *)a, row * 4, p, blocks, sums);
-            for (ptrdiff_t i = 0; i < step; i++)
-                for (int v = 0; v < some.vectors; v++) {
-                    const int lanes = v < some.vectors - 1 ? VL : some.lanes;
-                    const __m512i sum = _mm512_add_epi32(load_sums_i8vnni(sums + i * NR + v * VL),
-                                                         load_sums_i8vnni(at.offsets + v * VL));
-                    float *to = c + (m + i) * c_row + q * NR + v * VL;
-                    end_i8vnni(&at, v, sum, a[(i + 1) * row - 1], start_q ? start_q + v * VL : to, to, lanes);
-                }
+                amx_panel(0, (const char *)a, row * 4, p, depth, sums[next]);
+            amx_finish(&before, sums[!next]);
         }
     }
+    amx_finish(&before, sums[!next]);
 }
 
 static void product_amx(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p0, ptrdiff_t p1, const void *operand,
