@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._config import instruction_set
-from fastrnn._core import empty_states, native
+from fastrnn._core import aligned, empty_states, native
 from fastrnn._engine import stack, stateless
 from fastrnn._engine.arguments import (
     KNOWN_WEIGHTS,
@@ -884,8 +884,9 @@ def forward(
     """
     call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options)
     inputs = call.inputs
-    output, state_n, reserve = stateless.forward(inputs, call.weights, call.dropout)
-    POOL.give_back(inputs.x)
+    packed = inputs.stack.pack(call.weights, False)
+    output, state_n, reserve = stateless.forward(inputs, packed, call.dropout)
+    POOL.give_back_all([inputs.x, *packed])
     return output, tuple(inputs.layout.unsort(state_n)), reserve
 
 
@@ -904,6 +905,7 @@ def backward(
     bidirectional: bool = False,
     dropout: float = 0.0,
     seed: int = 0,
+    input_gradient: bool = True,
     **options: Any,
 ) -> tuple[Array, tuple[Array, ...], list[dict[str, Array]]]:
     """The gradients of a loss through one `forward`, from its arguments and its reserve.
@@ -958,12 +960,14 @@ def backward(
     symbols = [("L*D", "B", s) for s in state_symbols(sizes)]
     shapes = [(sizes.count, layout.B, width) for width in sizes.widths]
     check_members(sizes.spec, "d_state_n", "d_{}_n", d_after, symbols, shapes, sizes.dtype, check_array)
-    packed = sizes.pack(call.weights, True)
+    packed = sizes.pack(call.weights, True, input_gradient)
     kept = _checked_reserve(kept, sizes.reserve_bytes(packed, layout))
     d_rows = None if d_y is None else layout.pack(d_y, sizes.dtype)
     d_after = [None if d is None else native(d, sizes.dtype) for d in layout.sort(d_after)]
-    d_x, d_state_0, d_weights = stateless.backward(inputs, packed, call.weights, kept, d_rows, d_after, call.dropout)
-    POOL.give_back_all([inputs.x, d_rows])
+    d_x, d_state_0, d_weights = stateless.backward(
+        inputs, packed, call.weights, kept, d_rows, d_after, call.dropout, input_gradient
+    )
+    POOL.give_back_all([inputs.x, d_rows, *packed])
     d_state = layout.unsort(d_state_0)
     d_state = tuple([over_sequences(d) if shared else d for d, shared in zip(d_state, inputs.shared)])
     names = sizes.spec.weight_names
@@ -976,4 +980,4 @@ def _checked_reserve(reserve, size):
         raise TypeError(f"reserve: expected an array of uint8, got {reserve.dtype}")
     if reserve.shape != (size,):
         raise shape_error("reserve", ("bytes",), (size,), reserve.shape, "; it belongs to a forward of other shapes")
-    return stateless.aligned(reserve)
+    return aligned(reserve, POOL)
