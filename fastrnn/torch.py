@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,9 +27,9 @@ from fastrnn._engine.stack import Dropout, Stack
 
 try:
     import torch
+    from torch import from_numpy
     from torch._C._dynamo.eval_frame import get_eval_frame_callback
     from torch._compile import _disable_dynamo
-    from torch import from_numpy
     from torch.autograd import forward_ad
     from torch.nn.utils.rnn import PackedSequence
 except ModuleNotFoundError as error:
@@ -219,7 +219,8 @@ class Packs:
 
     def __init__(self, stamp=None):
         self.stamp, self.is_kept = stamp, False
-        self.fingerprints = self.samples = self._forward = self._backward = None
+        self.fingerprints = self._forward = self._backward = None
+        self.samples: Any = None
 
     def keep(self, weights, exact):
         """Note the values of the weights, before they are packed: another thread may change them."""
@@ -319,14 +320,14 @@ class Layers(torch.autograd.Function):
         weights, packs, batch_sizes, dropout, states = ctx.call
         reserve, x, *others = ctx.saved_tensors
         needed, given, tensors = ctx.needs_input_grad[4:], others[:states], others[states:]
-        if d_output is None and not any([d is not None for d in d_state_n]):
+        if d_output is None and not any(d is not None for d in d_state_n):
             return (None,) * (4 + len(needed))
         if torch.is_grad_enabled():
             found = _differentiable_backward(
                 weights.arrangement, batch_sizes, dropout, needed, [x, *others], states, (d_output, *d_state_n)
             )
             return (None, None, None, None, *found)
-        if not all([a is b for a, b in zip(tensors, weights.tensors)]):  # hooks of saved tensors have made others
+        if not all(a is b for a, b in zip(tensors, weights.tensors)):  # hooks of saved tensors have made others
             weights, packs = Weights(weights.arrangement, tensors), Packs()
         d_x, d_state_0, d_weights = _backward(
             weights, packs, reserve, x, batch_sizes, given, dropout, d_output, d_state_n, needed[0]
@@ -427,12 +428,11 @@ def _operator_infer(x, batch_sizes, state, weights, *options):
 
 
 def _operator_backward(reserve, d_output, d_h_n, d_c_n, x, batch_sizes, state, weights, *options):
-    *options, input_gradient = options
-    arrangement, dropout = _checked(x, batch_sizes, state, weights, *options)
+    arrangement, dropout = _checked(x, batch_sizes, state, weights, *options[:-1])
     d_state_n = (d_h_n, d_c_n)[: len(state)]
     d_x, d_state_0, d_weights = _backward(
         Weights(arrangement, weights), Packs(), reserve, x, batch_sizes, state, dropout, d_output, d_state_n,
-        input_gradient,
+        options[-1],
     )  # fmt: skip
     d_x = np.empty(0, arrangement.stack.dtype) if d_x is None else d_x
     return [from_numpy(d) for d in (d_x, *d_state_0, *d_weights)]
@@ -464,9 +464,11 @@ def _keep_for_operator(ctx, inputs, output):
 def _operator_gradient(ctx, d_output, d_h_n, d_c_n, d_reserve):
     reserve, x, batch_sizes, seed, *others = ctx.saved_tensors
     state, weights = others[: ctx.states], others[ctx.states :]
-    given, options = (d_output, d_h_n, d_c_n if ctx.states == 2 else None), (*ctx.options, seed, ctx.needs_input_grad[0])
+    given, needs_d_x = (d_output, d_h_n, d_c_n if ctx.states == 2 else None), ctx.needs_input_grad[0]
+    options = *ctx.options, seed, needs_d_x
     d_x, *found = torch.ops.fastrnn.backward(reserve, *given, x, batch_sizes, state, weights, *options)
-    return (d_x if ctx.needs_input_grad[0] else None, None, found[: ctx.states], found[ctx.states :], None, None, None, None, None)
+    gradients = d_x if needs_d_x else None, None, found[: ctx.states], found[ctx.states :]
+    return (*gradients, None, None, None, None, None)
 
 
 def _operator(name, function, fake, schema):
@@ -630,10 +632,10 @@ class Recurrent(torch.nn.RNNBase):
     def _is_refused(tensors, traced):
         """Whether torch.nn has to do with these arguments; says why if it computes what a kernel cannot."""
         dtype = getattr(tensors[0], "dtype", None)
-        if not all([isinstance(tensor, torch.Tensor) for tensor in tensors]):
+        if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
             return True
         autocast = torch.is_autocast_enabled("cpu")
-        if not autocast and any([tensor.dtype != dtype for tensor in tensors]):
+        if not autocast and any(tensor.dtype != dtype for tensor in tensors):
             return True
         reason = "autocast is enabled" if autocast else _reason(tensors, traced)
         if reason is not None and not torch.compiler.is_compiling():
@@ -681,7 +683,7 @@ class Recurrent(torch.nn.RNNBase):
         noise = Dropout(dropout, int(_seed())) if dropout else None
         if torch.is_grad_enabled():
             tensors = (x, *states, *weights.tensors)
-            if any([tensor.requires_grad for tensor in tensors]):
+            if any(tensor.requires_grad for tensor in tensors):
                 return Layers.apply(weights, batch_sizes, noise, len(states), *tensors)
         output, state_n = _infer(weights, weights.packs(self.training), x, batch_sizes, states, noise)
         return [from_numpy(array) for array in (output, *state_n)]
@@ -690,7 +692,7 @@ class Recurrent(torch.nn.RNNBase):
         """`_run` by an operator, which PyTorch records."""
         if not states:
             states = [x.new_zeros(shape) for shape in self._state_shapes(self._sequences(x, batch_sizes, False))]
-        needs_grad = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in (x, *states, *weights)])
+        needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *states, *weights))
         operator, dropout = torch.ops.fastrnn.forward if needs_grad else torch.ops.fastrnn.infer, self._dropout()
         sizes = self.mode, self.num_layers, bool(self.bidirectional), dropout
         results = operator(x, batch_sizes, states, weights, *sizes, _seed() if dropout else None)

@@ -121,7 +121,7 @@ def test_rows_that_are_packed_already(batch_sizes, bidirectional, dtype):
 
     weights = [tuple(one.values()) for one in weights_of(layer)]
     inputs = Inputs(layer._stack, PackedRows(batch_sizes), x[valid], False, [state], None, True)
-    found, after, reserve = stateless.forward(inputs, weights)
+    found, after, reserve = stateless.forward(inputs, layer._stack.pack(weights, False))
     assert flat(found, after) == flat(output[valid], state_n)
     packed = layer._stack.pack(weights, True)
     found = stateless.backward(inputs, packed, weights, reserve, d_output[valid], [d_state_n])

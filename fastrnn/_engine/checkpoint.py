@@ -6,6 +6,8 @@ each direction of each layer is a chain of its own: see fastrnn._engine.stack.
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastrnn import _core
 from fastrnn._core import Chain, Gradients, empty_states
 from fastrnn._engine.pool import POOL
@@ -116,7 +118,7 @@ def _backward_both(inputs, for_forward, packed, checkpoints, gradients, dropout,
     for layer in range(stack.num_layers - 1, -1, -1):
         x = checkpoints.layer_inputs[layer]
         d_outputs, read = split_directions(stack, layout, d_output), (x, layout.reversed(x))
-        d_read = None, None
+        d_read: tuple[Any, Any] = None, None
         if layer or input_gradient:
             d_read = new_array(layout, x.shape[-1], stack.dtype), POOL.array(layout.shape, x.shape[-1], stack.dtype)
         for d, k in enumerate((2 * layer, 2 * layer + 1)):

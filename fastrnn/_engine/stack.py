@@ -467,13 +467,14 @@ def backward_chain(
 
 
 def _backward_both(inputs, packed, layer_inputs, saved, gradients, d_x, dropout, masks):
-    """`backward` of a bidirectional stack whose layers read `layer_inputs`: writes d_x if not None, and the gradients."""
+    """`backward` of a bidirectional stack whose layers read `layer_inputs`: writes d_x, if any, and the gradients."""
     stack, layout, d_output = inputs.stack, inputs.layout, gradients.d_output
     for layer in range(stack.num_layers - 1, -1, -1):
         x = layer_inputs[layer]
         d_input = POOL.array(layout.shape, stack.output_width, stack.dtype) if layer else d_x
         d_outputs, read = split_directions(stack, layout, d_output), (x, layout.reversed(x))
-        d_inputs, calls = (d_input, None), []
+        d_inputs: tuple[Any, Any] = d_input, None
+        calls = []
         if d_input is not None:
             d_inputs = d_input, POOL.array(layout.shape, x.shape[-1], stack.dtype)
         for d, k in enumerate((2 * layer, 2 * layer + 1)):
