@@ -24,6 +24,7 @@ from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import PackedRows, padded
 from fastrnn._engine.spec import SPECS
 from fastrnn._engine.stack import Dropout, Stack
+from fastrnn._validation import flag
 
 try:
     import torch
@@ -575,7 +576,7 @@ class Recurrent(torch.nn.RNNBase):
         if weights is None or not self._fit(x, batch_sizes, states, traced):
             if torch.compiler.is_dynamo_compiling():
                 return _outside_of_graphs(self, input, hx)
-            return super().forward(input, hx)
+            return NAMESAKES[self.mode].forward(self, input, hx)
         run = self._run_operator if traced else self._run
         if batch_sizes is not None:
             return self._of_packed(run, input, states, weights)
@@ -734,8 +735,26 @@ class RNN(Recurrent, torch.nn.RNN):
     """torch.nn.RNN, computed by the kernels of fastrnn."""
 
 
+class WholeGraphLSTM(Recurrent):
+    """`LSTM`, but no instance of torch.nn.LSTM: Dynamo refuses to trace these."""
+
+    check_forward_args = torch.nn.LSTM.check_forward_args
+    get_expected_cell_size = torch.nn.LSTM.get_expected_cell_size
+    permute_hidden = torch.nn.LSTM.permute_hidden
+
+
+class WholeGraphGRU(Recurrent):
+    """`GRU`, but no instance of torch.nn.GRU."""
+
+
+class WholeGraphRNN(Recurrent):
+    """`RNN`, but no instance of torch.nn.RNN."""
+
+
+NAMESAKES = {"LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU, "RNN_TANH": torch.nn.RNN, "RNN_RELU": torch.nn.RNN}
 FAST = {torch.nn.LSTM: LSTM, torch.nn.GRU: GRU, torch.nn.RNN: RNN}
-ORIGINAL = {fast: original for original, fast in FAST.items()}
+WHOLE_GRAPH = {torch.nn.LSTM: WholeGraphLSTM, torch.nn.GRU: WholeGraphGRU, torch.nn.RNN: WholeGraphRNN}
+ORIGINAL = {fast: original for classes in (FAST, WHOLE_GRAPH) for original, fast in classes.items()}
 
 
 class Replaced(NamedTuple):
@@ -753,7 +772,7 @@ class Replaced(NamedTuple):
     left: dict[str, str]
 
 
-def replace(model: torch.nn.Module) -> Replaced:
+def replace(model: torch.nn.Module, *, whole_graph: bool = False) -> Replaced:
     """Turn the recurrent modules of a model into modules of fastrnn.torch, in place.
 
     Only the class of a module changes: the module, its parameters, hooks and attributes stay the same objects, and so
@@ -764,6 +783,9 @@ def replace(model: torch.nn.Module) -> Replaced:
     ----------
     model : torch.nn.Module
         It may be a recurrent module itself.
+    whole_graph : bool, default False
+        Whether torch.compile can trace the modules with the rest of the model, as ``fullgraph=True`` needs. Such a module
+        is an instance of torch.nn.RNNBase, but not of torch.nn.LSTM, GRU or RNN, at which Dynamo breaks the graph.
 
     Returns
     -------
@@ -788,18 +810,19 @@ def replace(model: torch.nn.Module) -> Replaced:
     >>> type(model[1])
     <class 'fastrnn.torch.LSTM'>
     """
-    replaced, left = [], {}
+    replaced, left, classes = [], {}, WHOLE_GRAPH if flag("whole_graph", whole_graph) else FAST
     for name, module in _modules(model):
-        if not isinstance(module, torch.nn.RNNBase) or type(module) in ORIGINAL:
+        original = ORIGINAL.get(type(module), type(module))
+        if not isinstance(module, torch.nn.RNNBase) or type(module) is classes.get(original):
             continue
-        if type(module) not in FAST:
+        if original not in classes:
             left[name] = f"{type(module).__name__} is a subclass"
             continue
         unfit = _unfit(module)
         if unfit is not None:
             left[name] = unfit
             continue
-        module.__class__ = FAST[type(module)]
+        module.__class__ = classes[original]
         replaced.append(name)
     return Replaced(replaced, left)
 

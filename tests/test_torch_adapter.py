@@ -693,12 +693,13 @@ def dynamo():
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("whole_graph", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_compile_without_graph_breaks(name, dynamo):
+def test_compile_without_graph_breaks(name, whole_graph, dynamo):
     bidirectional = name == "GRU"
     model = Tagger(name, num_layers=2, bidirectional=bidirectional, batch_first=True, dropout=0.5).eval()
-    fast.replace(model)
-    with torch._dynamo.config.patch(allow_rnn=True):
+    fast.replace(model, whole_graph=whole_graph)
+    with torch._dynamo.config.patch(allow_rnn=not whole_graph):
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         for B, T in ((2, 5), (3, 4), (4, 7)):
             x = random(B, T, I).requires_grad_()
@@ -710,6 +711,39 @@ def test_compile_without_graph_breaks(name, dynamo):
             assert torch.equal(compiled(x), model(x))
         model.train()
         assert not torch.equal(compiled(x), compiled(x))
+
+
+def test_compile_with_dynamic_shapes(dynamo):
+    model = Tagger()
+    fast.replace(model, whole_graph=True)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for T, B in ((5, 2), (4, 3), (9, 7)):
+            x = random(T, B, I)
+            found, expected = compiled(x), model(x)
+            gradients = [torch.autograd.grad(loss_of(y), list(model.parameters())) for y in (found, expected)]
+            same([found, *gradients[0]], [expected, *gradients[1]], 1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_for_whole_graphs(name):
+    original, module = pair(name)
+    assert fast.replace(module, whole_graph=True).replaced == [""]
+    assert fast.replace(module, whole_graph=True).replaced == []
+    assert not isinstance(module, getattr(torch.nn, name)) and isinstance(module, torch.nn.RNNBase)
+    x = random(5, 2, I)
+    same(tensors_of(module(x)), tensors_of(original(x)))
+    for wrong in (x[..., :2], random(5, 2, I, 1)):
+        assert outcome(lambda: module(wrong)) == outcome(lambda: original(wrong))
+    with torch.autocast("cpu", torch.bfloat16), pytest.warns(UserWarning, match="torch.nn computes"):
+        assert outcome(lambda: module(x.float())) == outcome(lambda: original(x.float()))
+    one = pickle.loads(pickle.dumps(module))
+    assert type(one) is type(module) and torch.equal(tensors_of(one(x))[0], tensors_of(module(x))[0])
+    assert fast.replace(module).replaced == [""] and type(module) is getattr(fast, name)
+    fast.replace(module, whole_graph=True)
+    assert fast.restore(module) == [""] and type(module) is getattr(torch.nn, name)
+    with pytest.raises(TypeError, match="^whole_graph: "):
+        fast.replace(module, whole_graph="yes")
 
 
 # Of Dynamo, which looks at the .grad of the results between two graphs.
