@@ -147,7 +147,8 @@ def _backward(weights, packs, reserve, x, batch_sizes, states, dropout, d_output
 # Weights between calls
 
 
-MOST_SAMPLES = 64  # at least so many elements of each weight are compared
+FEWEST_SAMPLES = 64  # at least so many elements of each weight are compared
+MOST_COMPARED_BYTES = 128 << 10  # in training, a weight of at most so many bytes is compared as a whole
 
 
 class Weights:
@@ -176,13 +177,17 @@ class Weights:
                 return False
         return True
 
+    def fingerprints(self):
+        """Of the small weights."""
+        return [fingerprint(array) for array in self.arrays if array.nbytes <= MOST_COMPARED_BYTES]
+
     def packs(self, exact):
         """The Packs of the weights as they are now, kept ones if the weights have not changed.
 
         PyTorch counts the changes of a parameter, but not those through `.data` or through an array of NumPy that
-        shares its memory. With `exact` a fingerprint detects these; then packed weights are kept once two calls have
-        met the same weights, as otherwise the fingerprint would cost more than it saves. Otherwise some of the
-        elements are compared.
+        shares its memory: therefore some of the elements of each weight are compared, too. With `exact`, small weights
+        are compared as a whole, so that finite differences through `.data` are seen, and packed weights are kept once
+        two calls have met the same weights: during training, most calls meet others.
         """
         if not self.are_counted:
             return Packs()
@@ -225,14 +230,14 @@ class Packs:
 
     def keep(self, weights, exact):
         """Note the values of the weights, before they are packed: another thread may change them."""
-        self.is_kept, self.samples = True, Samples(weights.arrays, MOST_SAMPLES)
-        self.fingerprints = [fingerprint(array) for array in weights.arrays] if exact else None
+        self.is_kept, self.samples = True, Samples(weights.arrays, FEWEST_SAMPLES)
+        self.fingerprints = weights.fingerprints() if exact else None
 
     def are_of(self, weights, exact):
         """Whether the weights have the values they had."""
-        if exact:
-            return self.fingerprints == [fingerprint(array) for array in weights.arrays]
-        return not self.samples.have_changed()
+        if self.samples.have_changed():
+            return False
+        return not exact or self.fingerprints == weights.fingerprints()
 
     def forward(self, weights):
         """The weights packed for forward; for `done` after the pass."""
@@ -258,7 +263,7 @@ class Packs:
             POOL.give_back_all(packed)
 
 
-# The computation of PyTorch itself, for derivatives of derivatives
+# The computation of PyTorch itself, for derivatives of derivatives and for batches of gradients
 
 
 def _by_torch(arrangement, x, batch_sizes, states, weights, dropout):
@@ -286,19 +291,28 @@ def _by_torch(arrangement, x, batch_sizes, states, weights, dropout):
 
 
 def _differentiable_backward(arrangement, batch_sizes, dropout, needed, tensors, states, gradients):
-    """The gradients with respect to the tensors (x, states, weights) that are needed, with a graph of their own."""
-    # Views: a tensor that is given twice has two gradients.
-    tensors = [tensor.view_as(tensor) for tensor in tensors]
-    x, given, weights = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
-    if not given:
-        B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
-        given = [x.new_zeros(arrangement.stack.count, B, width) for width in arrangement.stack.widths]
-    results = _by_torch(arrangement, x, batch_sizes, given, weights, dropout)
+    """The gradients with respect to the tensors (x, states, weights) that are needed, by operators of PyTorch."""
+    with torch.enable_grad():
+        # Views: a tensor that is given twice has two gradients.
+        tensors = [tensor.view_as(tensor) for tensor in tensors]
+        x, given, weights = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
+        if not given:
+            B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+            given = [x.new_zeros(arrangement.stack.count, B, width) for width in arrangement.stack.widths]
+        results = _by_torch(arrangement, x, batch_sizes, given, weights, dropout)
     pairs = [(result, d) for result, d in zip(results, gradients) if d is not None and result.requires_grad]
     wanted = [tensor for tensor, need in zip(tensors, needed) if need]
     outputs, d_outputs = zip(*pairs)
-    found = iter(torch.autograd.grad(outputs, wanted, d_outputs, create_graph=True, allow_unused=True))
+    create_graph = torch.is_grad_enabled()
+    found = iter(torch.autograd.grad(outputs, wanted, d_outputs, create_graph=create_graph, allow_unused=True))
     return [next(found) if need else None for need in needed]
+
+
+def _are_batched(gradients):
+    """Whether gradients are batches of gradients, as of vmap over a backward pass."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in gradients)
 
 
 # Eager mode
@@ -323,7 +337,7 @@ class Layers(torch.autograd.Function):
         needed, given, tensors = ctx.needs_input_grad[4:], others[:states], others[states:]
         if d_output is None and not any(d is not None for d in d_state_n):
             return (None,) * (4 + len(needed))
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _are_batched((d_output, *d_state_n)):
             found = _differentiable_backward(
                 weights.arrangement, batch_sizes, dropout, needed, [x, *others], states, (d_output, *d_state_n)
             )

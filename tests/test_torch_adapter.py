@@ -173,6 +173,18 @@ def test_second_derivatives_with_tied_weights(name):
     same(second(module), second(original))
 
 
+@pytest.mark.parametrize("name, options", CASES)
+def test_batches_of_gradients(name, options):
+    module, x = getattr(fast, name)(I, H, dtype=torch.float64, **options), random(3, 2, I).requires_grad_()
+    wanted = [x, *module.parameters()]
+    output, _ = module(x)
+    batch = random(4, *output.shape)
+    expected = [torch.autograd.grad(output, wanted, d, retain_graph=True) for d in batch]
+    expected = [torch.stack(of_one) for of_one in zip(*expected)]
+    same(torch.autograd.grad(output, wanted, batch, is_grads_batched=True, retain_graph=True), expected)
+    same(torch.func.vmap(lambda d: torch.autograd.grad(output, wanted, d, retain_graph=True))(batch), expected)
+
+
 @pytest.mark.parametrize("results", ["output", "state"])
 def test_a_gradient_of_some_results(results):
     original, module = pair("LSTM", bidirectional=True)
