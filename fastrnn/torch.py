@@ -798,8 +798,9 @@ def replace(model: torch.nn.Module, *, whole_graph: bool = False) -> Replaced:
     model : torch.nn.Module
         It may be a recurrent module itself.
     whole_graph : bool, default False
-        Whether torch.compile can trace the modules with the rest of the model, as ``fullgraph=True`` needs. Such a module
-        is an instance of torch.nn.RNNBase, but not of torch.nn.LSTM, GRU or RNN, at which Dynamo breaks the graph.
+        Whether torch.compile can trace the modules with the rest of the model, as ``fullgraph=True`` needs. Such a
+        module is an instance of torch.nn.RNNBase, but not of torch.nn.LSTM, GRU or RNN, at which Dynamo breaks the
+        graph.
 
     Returns
     -------

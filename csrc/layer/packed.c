@@ -133,7 +133,8 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
 
     /* A team pays off from some tens of microseconds on, and more phases, for helpers that start late, from
      * milliseconds on. */
-    const double numbers = (double)G * (double)((weights->weight_ih ? I : 0) + S) + (has_projection ? (double)P * (double)H : 0);
+    const double numbers =
+        (double)G * (double)((weights->weight_ih ? I : 0) + S) + (has_projection ? (double)P * (double)H : 0);
     const double fewest = 100e3, of_an_item = 2e6, operations = 20, ns = 0.3; /* for each number */
     threads = numbers < fewest ? 1 : fastrnn_team_threads(threads);
     const packing p = {weights, to, threads == 1 || numbers < 2 * of_an_item ? 1 : (int)(numbers / of_an_item)};
