@@ -64,7 +64,7 @@ class FastrnnNetwork(Fastrnn):
             logits, head_tape = head.forward(output)
             loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets)
             d_output, d_head = head.backward(head_tape, d_logits)
-            d_layer = layer.backward(tape, d_output)[2]
+            d_layer = layer.backward(tape, d_output, input_gradient=False)[2]
             fastrnn.optim.clip_by_global_norm([d_layer, d_head], MAX_NORM)
             optimizer.step([d_layer, d_head])
             return loss

@@ -106,7 +106,7 @@ typedef struct {
     fastrnn_options options;
     ptrdiff_t I, H, P;
     ptrdiff_t heads;               /* divides H; 1, or 0, with a projection */
-    const void *weight_ih;         /* (G, I) */
+    const void *weight_ih;         /* (G, I); NULL in packing for backward: then its calls have no d_x */
     const void *weight_hh;         /* (G, P / heads): row j of a gate meets the units of h of its own head,
                                       j / (H / heads). So the recurrence is block-diagonal; 0 or 1 head: dense */
     const void *bias_ih, *bias_hh; /* (G), each may be NULL for zeros */

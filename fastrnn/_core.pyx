@@ -16,6 +16,7 @@ cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
     PyThread_type_lock,
@@ -433,6 +434,7 @@ cdef class Packed:
     cdef int type_number
     cdef fastrnn_cell cell
     cdef bint backward
+    cdef bint has_input  # whether weight_ih is packed
     cdef readonly Py_ssize_t I, H, P
     cdef readonly Py_ssize_t projection  # P with a projection, else 0
 
@@ -500,17 +502,18 @@ cdef Packed _pack(const fastrnn_isa *kernels, const fastrnn_weights *w, int type
     workspace.in_use = False
     workspace.check(status)
     packed.cell, packed.isa = w.cell, kernels
-    packed.type_number, packed.backward = type_number, backward
+    packed.type_number, packed.backward, packed.has_input = type_number, backward, w.weight_ih != NULL
     packed.I, packed.H, packed.P, packed.projection = w.I, w.H, w.P, 0 if w.weight_hr == NULL else w.P
     return packed
 
 
 def pack(Kernel kernel not None, list weights not None, bint backward, int num_threads, str isa not None,
-         Pool pool=None):
+         Pool pool=None, int without_input=0):
     """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool.
 
-    Weights of the dtypes int8 (with scales of their rows), float16 or uint16 (bfloat16) are packed in that format, for
-    forward calls in float32.
+    Of the first `without_input` of them, packed for backward, weight_ih is left out, and there is no d_x. Weights of the
+    dtypes int8 (with scales of their rows), float16 or uint16 (bfloat16) are packed in that format, for forward calls in
+    float32.
     """
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_weights w
@@ -522,6 +525,8 @@ def pack(Kernel kernel not None, list weights not None, bint backward, int num_t
         w.instructions = <const char *>instructions
         if w.format and backward:
             raise ValueError("weights of a narrow format are for inference alone")
+        if backward and len(result) < without_input:
+            w.weight_ih = NULL
         result.append(_pack(kernels, &w, type_number, backward, num_threads, pool))
     return result
 
@@ -822,6 +827,7 @@ cdef class Pool:
                 if (
                     packed.isa == isa and packed.I == w.I and packed.H == w.H and packed.P == w.P
                     and packed.type_number == type_number and packed.backward == backward and packed.cell == w.cell
+                    and packed.has_input == (w.weight_ih != NULL)
                 ):
                     found = packed
                     self.nbytes -= self.size_of(found)
@@ -888,6 +894,25 @@ cdef class Pool:
         cdef cnp.npy_intp shape = size
         return self.take(1, &shape, cnp.NPY_UINT8, 1)
 
+    cdef cnp.ndarray _lease(self, int ndim, cnp.npy_intp *shape, int type_number, size_t itemsize):
+        cdef cnp.ndarray array = self.take(ndim, shape, type_number, itemsize)
+        if cnp.PyArray_NBYTES(array) < SMALL_BYTES:
+            return array
+        return _view(TapeMemory([array], self), <char *>cnp.PyArray_DATA(array), ndim, shape, type_number)
+
+    def lease(self, tuple shape not None, cnp.dtype dtype not None):
+        """Take an uninitialised array, of at most three axes, that gives its memory back when it is deallocated.
+
+        It begins at a multiple of ALIGNMENT bytes. Unlike other arrays of the pool, it may be the result of a call.
+        """
+        cdef cnp.npy_intp sizes[3]
+        cdef int k, ndim = <int>len(shape)
+        if ndim > 3:
+            raise ValueError("shape: has too many axes")
+        for k in range(ndim):
+            sizes[k] = shape[k]
+        return self._lease(ndim, sizes, dtype.num, dtype.itemsize)
+
     def give_back(self, buffer):
         """Give back an array that was taken, or packed weights, that are unused; any other object is ignored."""
         cdef size_t size
@@ -930,7 +955,7 @@ cdef enum:
 @cython.no_gc  # it holds arrays and packed weights, which refer to nothing
 @cython.auto_pickle(False)
 cdef class TapeMemory:
-    """The buffers of a tape. When it is deallocated, it gives them back to the pool.
+    """The buffers of a tape or of a lease. When it is deallocated, it gives them back to the pool.
 
     It does so in `__dealloc__`, because Python ignores exceptions of signal handlers that run within `__del__`.
     """
@@ -1297,6 +1322,8 @@ cdef int _fill_backward(fastrnn_backward_args *args, BackwardCall call) except -
     args.B = cnp.PyArray_DIMS(h_0)[cnp.PyArray_NDIM(h_0) - 2]
     args.x, args.tape = _readable(call.x, type_number), _saved(call.packed, call.saved, _rows(call.x))
     args.d_output, args.d_x = _readable(call.d_output, type_number), _writable(call.d_x, type_number)
+    if args.d_x != NULL and not call.packed.has_input:
+        raise ValueError("d_x: these weights were packed without weight_ih")
     for n in range(len(call.state_0)):
         args.state_0[n] = _state(call.state_0[n], call.index, type_number, False)
         args.d_state_n[n] = _state(call.d_state_n[n], call.index, type_number, False)
@@ -1377,6 +1404,55 @@ def infer(Inputs inputs not None, Packed packed not None, list state_n not None,
     )
     forward([call], False, num_threads)
     return output
+
+
+def aligned(cnp.ndarray reserve not None, Pool pool not None):
+    """A reserve in contiguous memory that begins at a multiple of ALIGNMENT bytes: the array itself, or a copy."""
+    if not <size_t>cnp.PyArray_DATA(reserve) % _ALIGNMENT and cnp.PyArray_IS_C_CONTIGUOUS(reserve):
+        return reserve
+    cdef cnp.ndarray copy = pool._lease(1, cnp.PyArray_DIMS(reserve), cnp.NPY_UINT8, 1)
+    copy[...] = reserve
+    return copy
+
+
+def forward_one(Inputs inputs not None, Packed packed not None, int num_threads, Pool pool not None):
+    """The forward pass with a reserve of one layer that reads sequences of one length from their beginnings.
+
+    Returns output (T, B, P), state_n as a list of ndarray like inputs.state_0, and the reserve.
+    """
+    cdef cnp.npy_intp shape[3]
+    shape[0], shape[1], shape[2] = inputs.x.shape[0], inputs.x.shape[1], packed.P
+    cdef cnp.npy_intp bytes = _layout(packed, _rows(inputs.x)).bytes
+    cdef cnp.ndarray output = pool._lease(3, shape, packed.type_number, cnp.PyArray_ITEMSIZE(inputs.x))
+    cdef cnp.ndarray reserve = pool._lease(1, &bytes, cnp.NPY_UINT8, 1)
+    cdef list state_n = empty_states(inputs.state_0)
+    forward([ForwardCall(packed, 0, inputs.x, None, inputs.state_0, state_n, output, reserve)], False, num_threads)
+    return output, state_n, reserve
+
+
+def backward_one(Inputs inputs not None, Packed packed not None, tuple weights not None, cnp.ndarray reserve not None,
+                 cnp.ndarray d_output, list d_state_n not None, bint input_gradient, int num_threads,
+                 Pool pool not None):
+    """The backward pass of `forward_one`.
+
+    Returns d_x (T, B, I), or None without `input_gradient`, d_state_0, and the gradients of the weights.
+    """
+    cdef cnp.ndarray one, d_x = None
+    cdef int itemsize = cnp.PyArray_ITEMSIZE(inputs.x)
+    cdef list d_state_0 = empty_states(inputs.state_0), d_weights = []
+    if input_gradient:
+        d_x = pool._lease(3, cnp.PyArray_DIMS(inputs.x), packed.type_number, itemsize)
+    for one in weights:
+        if one is None:
+            d_weights.append(None)
+        else:
+            d_weights.append(pool._lease(cnp.PyArray_NDIM(one), cnp.PyArray_DIMS(one), packed.type_number, itemsize))
+    cdef tuple gradients = tuple(d_weights)
+    call = BackwardCall(
+        packed, 0, inputs.x, None, inputs.state_0, reserve, d_output, d_state_n, d_x, d_state_0, gradients
+    )
+    backward([call], False, num_threads)
+    return d_x, d_state_0, gradients
 
 
 cdef class Steps:
@@ -1753,6 +1829,48 @@ def sum_squares(cnp.ndarray array not None, int num_threads, str isa not None):
     with nogil:
         result = fastrnn_sum_squares(kernels, _dtype(type_number), n, data, of_blocks, num_threads)
     return result
+
+
+cdef class Samples:
+    """Some of the numbers of arrays, to detect most changes of them in little time.
+
+    Parameters
+    ----------
+    arrays : list of ndarray
+        Float32 or float64, contiguous; kept.
+    count : int
+        Of each array, at least so many numbers at equal distances, or all.
+    """
+    cdef list arrays
+    cdef Py_ssize_t count
+    cdef bytes values
+
+    def __init__(self, list arrays not None, Py_ssize_t count):
+        self.arrays, self.count = arrays, count
+        self.values = self.read()
+
+    cdef bytes read(self):
+        cdef cnp.ndarray array
+        cdef Py_ssize_t k, n, every, element, size = 0
+        for array in self.arrays:
+            _readable(array, _type_of(array))
+            n = cnp.PyArray_SIZE(array)
+            every = max(1, n // self.count)
+            size += (n + every - 1) // every * cnp.PyArray_ITEMSIZE(array)
+        cdef bytes values = PyBytes_FromStringAndSize(NULL, size)
+        cdef char *to = PyBytes_AS_STRING(values)
+        cdef const char *data
+        for array in self.arrays:
+            n, element, data = cnp.PyArray_SIZE(array), cnp.PyArray_ITEMSIZE(array), cnp.PyArray_BYTES(array)
+            every = max(1, n // self.count)
+            for k in range(0, n, every):
+                memcpy(to, data + k * element, element)
+                to += element
+        return values
+
+    def have_changed(self):
+        """Whether one of these numbers is another than at first."""
+        return self.read() != self.values
 
 
 # Drawn once in each process, so that no change goes undetected in all processes.

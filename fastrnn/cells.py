@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic
+from typing import Generic, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -27,6 +27,7 @@ from fastrnn._validation import (
     check_cast,
     check_state,
     check_tape,
+    flag,
     names_arguments,
     shape_error,
 )
@@ -118,7 +119,31 @@ class Cell(Parametrized, Generic[Given, Returned]):
             POOL.give_back_all(for_forward)
         return self._returned(state_n, inputs.batched), tape
 
-    def backward(self, tape: CellTape, d_state: Given | None) -> tuple[Array, Returned, Parameters]:
+    @overload
+    def backward(
+        self,
+        tape: CellTape,
+        d_state: Given | None,
+        *,
+        input_gradient: Literal[True] = True,
+    ) -> tuple[Array, Returned, Parameters]: ...
+
+    @overload
+    def backward(
+        self,
+        tape: CellTape,
+        d_state: Given | None,
+        *,
+        input_gradient: bool,
+    ) -> tuple[Array | None, Returned, Parameters]: ...
+
+    def backward(
+        self,
+        tape: CellTape,
+        d_state: Given | None,
+        *,
+        input_gradient: bool = True,
+    ) -> tuple[Array | None, Returned, Parameters]:
         """The gradients of a loss through one `forward`.
 
         May be called any number of times with one tape; it accumulates nothing. The parameters are taken as they
@@ -131,10 +156,12 @@ class Cell(Parametrized, Generic[Given, Returned]):
         d_state : tuple (d_h, d_c) of array_like, or d_h for a GRU or an RNN
             The gradient with respect to the state that `forward` returned, of its shapes; a member may be None for
             zeros.
+        input_gradient : bool, default True
+            Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
         Returns
         -------
-        d_x : ndarray, shape of `x`
+        d_x : ndarray, shape of `x`, or None without `input_gradient`
         d_state : tuple (d_h, d_c) of ndarray, or d_h for a GRU or an RNN
             The gradient with respect to the state before; of a state (1, H) for all sequences the sum over them,
             (1, H), as in `LSTM.backward`.
@@ -158,8 +185,11 @@ class Cell(Parametrized, Generic[Given, Returned]):
         stack, B = inputs.stack, inputs.layout.B
         given = self._checked_states(stack, "d_state", "d_{}", given, B, inputs.batched, check_array)
         d_params = self._params._like(np.empty)
-        d_x, d_before = tape.backward(None, given, self._split(d_params._arrays))
-        return d_x[0] if inputs.batched else d_x[0, 0], self._returned(d_before, inputs.batched), d_params
+        is_needed = flag("input_gradient", input_gradient)
+        d_x, d_before = tape.backward(None, given, self._split(d_params._arrays), is_needed)
+        if is_needed:
+            d_x = d_x[0] if inputs.batched else d_x[0, 0]
+        return d_x, self._returned(d_before, inputs.batched), d_params
 
     # Between the caller's shapes and (1, B, I), (B, H)
 

@@ -12,13 +12,13 @@ inputs, H hidden units, P numbers in h: H, except for an LSTM with a projection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._config import instruction_set
-from fastrnn._core import empty_states, native
+from fastrnn._core import aligned, empty_states, native
 from fastrnn._engine import stack, stateless
 from fastrnn._engine.arguments import (
     KNOWN_WEIGHTS,
@@ -47,6 +47,7 @@ from fastrnn._validation import (
     check_array,
     check_given,
     check_tape,
+    flag,
     names_arguments,
     over_sequences,
     shape_error,
@@ -110,7 +111,7 @@ def _forward(kind, arguments):
     return output, state_n[0] if len(state_n) == 1 else tuple(state_n), tape
 
 
-def _backward(kind, tape, d_output, d_state_n):
+def _backward(kind, tape, d_output, d_state_n, input_gradient):
     """d_x, d_state and d_params of a tape of that kind."""
     check_tape(tape, kind)
     sizes, layout = tape.inputs.stack, tape.inputs.layout
@@ -118,7 +119,7 @@ def _backward(kind, tape, d_output, d_state_n):
         kind.spec, state_symbols(sizes), layout.T, layout.B, sizes.widths, d_output, d_state_n, sizes.dtype
     )
     d_weights = tuple([None if shape is None else np.empty(shape, sizes.dtype) for shape in sizes.weight_shapes])
-    d_x, d_state = tape.backward(d_output, given, [d_weights])
+    d_x, d_state = tape.backward(d_output, given, [d_weights], flag("input_gradient", input_gradient))
     d_state = d_state[0] if len(d_state) == 1 else tuple(d_state)
     return d_x, d_state, {name: d for name, d in zip(kind.spec.weight_names, d_weights) if d is not None}
 
@@ -264,11 +265,33 @@ def lstm_forward(arguments: Arguments) -> tuple[Array, tuple[Array, Array], LSTM
     return _forward(LSTMTape, arguments)
 
 
+@overload
 def lstm_backward(
     tape: LSTMTape,
     d_output: ArrayLike | None = None,
     d_state_n: State | None = None,
-) -> tuple[Array, tuple[Array, Array], dict[str, Array]]:
+    *,
+    input_gradient: Literal[True] = True,
+) -> tuple[Array, tuple[Array, Array], dict[str, Array]]: ...
+
+
+@overload
+def lstm_backward(
+    tape: LSTMTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: State | None = None,
+    *,
+    input_gradient: bool,
+) -> tuple[Array | None, tuple[Array, Array], dict[str, Array]]: ...
+
+
+def lstm_backward(
+    tape: LSTMTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: State | None = None,
+    *,
+    input_gradient: bool = True,
+) -> tuple[Array | None, tuple[Array, Array], dict[str, Array]]:
     """The gradients of a loss through one `lstm_forward`.
 
     May be called any number of times with one tape, with the same or with other arguments.
@@ -282,10 +305,12 @@ def lstm_backward(
         Default: zeros.
     d_state_n : tuple (d_h_n, d_c_n) of array_like, (B, P) and (B, H), optional
         The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
+    input_gradient : bool, default True
+        Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
     Returns
     -------
-    d_x : ndarray, (T, B, I)
+    d_x : ndarray, (T, B, I), or None without `input_gradient`
         Zero beyond a sequence's length.
     d_state : tuple (d_h_0, d_c_0) of ndarray, (B, P) and (B, H)
         Of a state (1, P) or (1, H) for all sequences the sum over them, of that shape: in float64, from the first to
@@ -301,7 +326,7 @@ def lstm_backward(
     ValueError
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
-    return _backward(LSTMTape, tape, d_output, d_state_n)
+    return _backward(LSTMTape, tape, d_output, d_state_n, input_gradient)
 
 
 # GRU
@@ -439,11 +464,33 @@ def gru_forward(arguments: Arguments) -> tuple[Array, Array, GRUTape]:
     return _forward(GRUTape, arguments)
 
 
+@overload
 def gru_backward(
     tape: GRUTape,
     d_output: ArrayLike | None = None,
     d_state_n: ArrayLike | None = None,
-) -> tuple[Array, Array, dict[str, Array]]:
+    *,
+    input_gradient: Literal[True] = True,
+) -> tuple[Array, Array, dict[str, Array]]: ...
+
+
+@overload
+def gru_backward(
+    tape: GRUTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool,
+) -> tuple[Array | None, Array, dict[str, Array]]: ...
+
+
+def gru_backward(
+    tape: GRUTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool = True,
+) -> tuple[Array | None, Array, dict[str, Array]]:
     """The gradients of a loss through one `gru_forward`.
 
     May be called any number of times with one tape, with the same or with other arguments.
@@ -457,10 +504,12 @@ def gru_backward(
         Default: zeros.
     d_state_n : array_like, (B, H), optional
         The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
+    input_gradient : bool, default True
+        Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
     Returns
     -------
-    d_x : ndarray, (T, B, I)
+    d_x : ndarray, (T, B, I), or None without `input_gradient`
         Zero beyond a sequence's length.
     d_state : ndarray, (B, H)
         Of a state (1, H) for all sequences the sum over them, (1, H): in float64, from the first to the last, then
@@ -476,7 +525,7 @@ def gru_backward(
     ValueError
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
-    return _backward(GRUTape, tape, d_output, d_state_n)
+    return _backward(GRUTape, tape, d_output, d_state_n, input_gradient)
 
 
 # RNN
@@ -592,11 +641,33 @@ def rnn_forward(arguments: Arguments) -> tuple[Array, Array, RNNTape]:
     return _forward(RNNTape, arguments)
 
 
+@overload
 def rnn_backward(
     tape: RNNTape,
     d_output: ArrayLike | None = None,
     d_state_n: ArrayLike | None = None,
-) -> tuple[Array, Array, dict[str, Array]]:
+    *,
+    input_gradient: Literal[True] = True,
+) -> tuple[Array, Array, dict[str, Array]]: ...
+
+
+@overload
+def rnn_backward(
+    tape: RNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool,
+) -> tuple[Array | None, Array, dict[str, Array]]: ...
+
+
+def rnn_backward(
+    tape: RNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool = True,
+) -> tuple[Array | None, Array, dict[str, Array]]:
     """The gradients of a loss through one `rnn_forward`.
 
     May be called any number of times with one tape, with the same or with other arguments.
@@ -610,10 +681,12 @@ def rnn_backward(
         Default: zeros.
     d_state_n : array_like, (B, H), optional
         The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
+    input_gradient : bool, default True
+        Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
     Returns
     -------
-    d_x : ndarray, (T, B, I)
+    d_x : ndarray, (T, B, I), or None without `input_gradient`
         Zero beyond a sequence's length.
     d_state : ndarray, (B, H)
         Of a state (1, H) for all sequences the sum over them, (1, H): in float64, from the first to the last, then
@@ -629,7 +702,7 @@ def rnn_backward(
     ValueError
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
-    return _backward(RNNTape, tape, d_output, d_state_n)
+    return _backward(RNNTape, tape, d_output, d_state_n, input_gradient)
 
 
 # sLSTM
@@ -756,11 +829,33 @@ def slstm_forward(arguments: Arguments) -> tuple[Array, tuple[Array, Array, Arra
     return _forward(SLSTMTape, arguments)
 
 
+@overload
 def slstm_backward(
     tape: SLSTMTape,
     d_output: ArrayLike | None = None,
     d_state_n: FourStates | None = None,
-) -> tuple[Array, tuple[Array, Array, Array, Array], dict[str, Array]]:
+    *,
+    input_gradient: Literal[True] = True,
+) -> tuple[Array, tuple[Array, Array, Array, Array], dict[str, Array]]: ...
+
+
+@overload
+def slstm_backward(
+    tape: SLSTMTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: FourStates | None = None,
+    *,
+    input_gradient: bool,
+) -> tuple[Array | None, tuple[Array, Array, Array, Array], dict[str, Array]]: ...
+
+
+def slstm_backward(
+    tape: SLSTMTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: FourStates | None = None,
+    *,
+    input_gradient: bool = True,
+) -> tuple[Array | None, tuple[Array, Array, Array, Array], dict[str, Array]]:
     """The gradients of a loss through one `slstm_forward`.
 
     They are those of the equations, the stabilizer included: where a_i and l are equal, that of their maximum goes to
@@ -775,10 +870,12 @@ def slstm_backward(
         Default: zeros.
     d_state_n : tuple (d_h_n, d_c_n, d_n_n, d_m_n) of array_like, (B, H) each, optional
         The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
+    input_gradient : bool, default True
+        Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
     Returns
     -------
-    d_x : ndarray, (T, B, I)
+    d_x : ndarray, (T, B, I), or None without `input_gradient`
         Zero beyond a sequence's length.
     d_state : tuple (d_h_0, d_c_0, d_n_0, d_m_0) of ndarray, (B, H) each
         Of a state (1, H) for all sequences the sum over them, (1, H): in float64, from the first to the last, then
@@ -794,7 +891,7 @@ def slstm_backward(
     ValueError
         If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
     """
-    return _backward(SLSTMTape, tape, d_output, d_state_n)
+    return _backward(SLSTMTape, tape, d_output, d_state_n, input_gradient)
 
 
 # Any number of layers and directions, with nothing kept but arrays
@@ -884,9 +981,50 @@ def forward(
     """
     call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options)
     inputs = call.inputs
-    output, state_n, reserve = stateless.forward(inputs, call.weights, call.dropout)
-    POOL.give_back(inputs.x)
+    packed = inputs.stack.pack(call.weights, False)
+    output, state_n, reserve = stateless.forward(inputs, packed, call.dropout)
+    POOL.give_back_all([inputs.x, *packed])
     return output, tuple(inputs.layout.unsort(state_n)), reserve
+
+
+@overload
+def backward(
+    kind: str,
+    reserve: ArrayLike,
+    x: ArrayLike,
+    state: Sequence[ArrayLike | None] | None,
+    weights: Sequence[Mapping[str, ArrayLike]],
+    d_output: ArrayLike | None = None,
+    d_state_n: Sequence[ArrayLike | None] | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    input_gradient: Literal[True] = True,
+    **options: Any,
+) -> tuple[Array, tuple[Array, ...], list[dict[str, Array]]]: ...
+
+
+@overload
+def backward(
+    kind: str,
+    reserve: ArrayLike,
+    x: ArrayLike,
+    state: Sequence[ArrayLike | None] | None,
+    weights: Sequence[Mapping[str, ArrayLike]],
+    d_output: ArrayLike | None = None,
+    d_state_n: Sequence[ArrayLike | None] | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    input_gradient: bool,
+    **options: Any,
+) -> tuple[Array | None, tuple[Array, ...], list[dict[str, Array]]]: ...
 
 
 @names_arguments
@@ -904,8 +1042,9 @@ def backward(
     bidirectional: bool = False,
     dropout: float = 0.0,
     seed: int = 0,
+    input_gradient: bool = True,
     **options: Any,
-) -> tuple[Array, tuple[Array, ...], list[dict[str, Array]]]:
+) -> tuple[Array | None, tuple[Array, ...], list[dict[str, Array]]]:
     """The gradients of a loss through one `forward`, from its arguments and its reserve.
 
     May be called any number of times, in any process; it modifies nothing.
@@ -920,10 +1059,12 @@ def backward(
         The gradient with respect to `output`. Default: zeros.
     d_state_n : tuple of array_like, (L*D, B, P) and (L*D, B, H), optional
         The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
+    input_gradient : bool, default True
+        Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
     Returns
     -------
-    d_x : ndarray, (T, B, I)
+    d_x : ndarray, (T, B, I), or None without `input_gradient`
         Zero beyond a sequence's length.
     d_state : tuple of ndarray, (L*D, B, P) and (L*D, B, H)
         Of a state (L*D, 1, n) for all sequences the sum over them, of that shape.
@@ -947,6 +1088,7 @@ def backward(
         given[2] = as_state_tuple(spec, "d_state_n", "d_{}_n", d_state_n)
 
     call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options, convert)
+    input_gradient = flag("input_gradient", input_gradient)
     kept, d_y, d_after = given
     inputs, sizes, layout = call.inputs, call.inputs.stack, call.inputs.layout
     check_given(d_y, *d_after)
@@ -958,12 +1100,14 @@ def backward(
     symbols = [("L*D", "B", s) for s in state_symbols(sizes)]
     shapes = [(sizes.count, layout.B, width) for width in sizes.widths]
     check_members(sizes.spec, "d_state_n", "d_{}_n", d_after, symbols, shapes, sizes.dtype, check_array)
-    packed = sizes.pack(call.weights, True)
+    packed = sizes.pack(call.weights, True, input_gradient)
     kept = _checked_reserve(kept, sizes.reserve_bytes(packed, layout))
     d_rows = None if d_y is None else layout.pack(d_y, sizes.dtype)
     d_after = [None if d is None else native(d, sizes.dtype) for d in layout.sort(d_after)]
-    d_x, d_state_0, d_weights = stateless.backward(inputs, packed, call.weights, kept, d_rows, d_after, call.dropout)
-    POOL.give_back_all([inputs.x, d_rows])
+    d_x, d_state_0, d_weights = stateless.backward(
+        inputs, packed, call.weights, kept, d_rows, d_after, call.dropout, input_gradient
+    )
+    POOL.give_back_all([inputs.x, d_rows, *packed])
     d_state = layout.unsort(d_state_0)
     d_state = tuple([over_sequences(d) if shared else d for d, shared in zip(d_state, inputs.shared)])
     names = sizes.spec.weight_names
@@ -976,4 +1120,4 @@ def _checked_reserve(reserve, size):
         raise TypeError(f"reserve: expected an array of uint8, got {reserve.dtype}")
     if reserve.shape != (size,):
         raise shape_error("reserve", ("bytes",), (size,), reserve.shape, "; it belongs to a forward of other shapes")
-    return stateless.aligned(reserve)
+    return aligned(reserve, POOL)

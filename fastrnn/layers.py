@@ -271,7 +271,9 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
         return output, states[0] if len(states) == 1 else tuple(states)
 
     def _as_given(self, array, batched):
-        """(T, B, n) in the caller's axes."""
+        """(T, B, n) in the caller's axes; None for None."""
+        if array is None:
+            return None
         if not batched:
             return array[:, 0]
         return array.transpose(1, 0, 2) if self._options["batch_first"] else array
@@ -407,9 +409,34 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             return results
         return *results, [{name: self._as_given(a, inputs.batched) for name, a in one.items()} for one in gates]
 
+    @overload
     def backward(
-        self, tape: LayerTape, d_output: ArrayLike | None = None, d_state_n: Given | None = None
-    ) -> tuple[Array, Returned, Parameters]:
+        self,
+        tape: LayerTape,
+        d_output: ArrayLike | None = None,
+        d_state_n: Given | None = None,
+        *,
+        input_gradient: Literal[True] = True,
+    ) -> tuple[Array, Returned, Parameters]: ...
+
+    @overload
+    def backward(
+        self,
+        tape: LayerTape,
+        d_output: ArrayLike | None = None,
+        d_state_n: Given | None = None,
+        *,
+        input_gradient: bool,
+    ) -> tuple[Array | None, Returned, Parameters]: ...
+
+    def backward(
+        self,
+        tape: LayerTape,
+        d_output: ArrayLike | None = None,
+        d_state_n: Given | None = None,
+        *,
+        input_gradient: bool = True,
+    ) -> tuple[Array | None, Returned, Parameters]:
         """The gradients of a loss through one `forward`.
 
         May be called any number of times with one tape; it accumulates nothing. The gradient is that of
@@ -425,10 +452,12 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         d_state_n : tuple (d_h_n, d_c_n) of array_like, or d_h_n for a GRU or an RNN, optional
             The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros. One gradient
             has to be given.
+        input_gradient : bool, default True
+            Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
         Returns
         -------
-        d_x : ndarray, shape of `x`
+        d_x : ndarray, shape of `x`, or None without `input_gradient`
             Zero beyond a sequence's length.
         d_state : tuple (d_h_0, d_c_0) of ndarray, or d_h_0 for a GRU or an RNN
             Of the shapes of `state_n`; of a state for all sequences the sum over them, (num_layers*D, 1, ...): in
@@ -460,7 +489,8 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         if d_state_n is not None:
             given = self._checked_states(stack, "d_state_n", "d_{}_n", given, B, batched, check_array)
         d_params = self._params._like(np.empty)
-        d_x, d_state = tape.backward(d_output, given, self._split(d_params._arrays))
+        is_needed = input_gradient if input_gradient is True else flag("input_gradient", input_gradient)
+        d_x, d_state = tape.backward(d_output, given, self._split(d_params._arrays), is_needed)
         return *self._returned(d_x, d_state, batched), d_params
 
     def quantize(self, format: Literal["int8", "float16", "bfloat16"]) -> Quantized[Given, Returned]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -236,7 +237,31 @@ class Linear:
         tape = LinearTape(self, x, rows)
         return self._compute(x, rows), tape
 
-    def backward(self, tape: LinearTape, d_y: ArrayLike) -> tuple[Array, Parameters]:
+    @overload
+    def backward(
+        self,
+        tape: LinearTape,
+        d_y: ArrayLike,
+        *,
+        input_gradient: Literal[True] = True,
+    ) -> tuple[Array, Parameters]: ...
+
+    @overload
+    def backward(
+        self,
+        tape: LinearTape,
+        d_y: ArrayLike,
+        *,
+        input_gradient: bool,
+    ) -> tuple[Array | None, Parameters]: ...
+
+    def backward(
+        self,
+        tape: LinearTape,
+        d_y: ArrayLike,
+        *,
+        input_gradient: bool = True,
+    ) -> tuple[Array | None, Parameters]:
         """The gradients of a loss through one `forward`.
 
         Parameters
@@ -245,10 +270,12 @@ class Linear:
             The tape that `forward` of this layer returned. It can be used any number of times.
         d_y : array_like, (..., O)
             The gradient with respect to the result of `forward`.
+        input_gradient : bool, default True
+            Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
         Returns
         -------
-        d_x : ndarray, (..., I)
+        d_x : ndarray, (..., I), or None without `input_gradient`
         d_params : Parameters
             The names and shapes of `params`.
 
@@ -270,12 +297,12 @@ class Linear:
             raise ValueError("x: has been changed since the forward pass")
         d_params = self._params.empty_like()
         gradients = d_params._views()
-        d_x = np.empty(tape._shape, self.dtype)
+        d_x = np.empty(tape._shape, self.dtype) if flag("input_gradient", input_gradient) else None
         _core.linear_backward(
             tape._x,
             tape._weight,
             d_rows,
-            d_x.reshape(-1, self.in_features),
+            None if d_x is None else d_x.reshape(-1, self.in_features),
             gradients["weight"],
             gradients.get("bias"),
             _threads.most_threads(),

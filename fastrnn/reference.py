@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,6 +32,7 @@ from fastrnn._validation import (
     as_lengths,
     check_tape,
     checked_lengths,
+    flag,
     initial_state,
     is_shared,
     over_sequences,
@@ -162,7 +163,7 @@ def run_steps(cell, weights, options, x, state, lengths, resets, reverse):
     return output, saved_steps
 
 
-def run_backward(tape_type, tape, d_output, d_state_n):
+def run_backward(tape_type, tape, d_output, d_state_n, input_gradient):
     """All the steps, the last one first: d_x, d_state_0 and d_params."""
     check_tape(tape, tape_type)
     cell, weights, dtype = tape.cell, tape.weights, tape.dtype
@@ -184,7 +185,7 @@ def run_backward(tape_type, tape, d_output, d_state_n):
             d[b[cut]] = 0
     # The gradient of one state for all sequences is the sum over them.
     d_state_0 = [over_sequences(d) if shared else d for d, shared in zip(d_state, tape.shared)]
-    return d_x, as_state(d_state_0), d_weights
+    return d_x if flag("input_gradient", input_gradient) else None, as_state(d_state_0), d_weights
 
 
 # Shared by the cells: products and activations
@@ -368,11 +369,35 @@ def lstm_forward(arguments: Arguments) -> tuple[Array, tuple[Array, Array], LSTM
     return run_forward(LSTMTape, LSTM, arguments)
 
 
+@overload
 def lstm_backward(
-    tape: LSTMTape, d_output: ArrayLike | None = None, d_state_n: State | None = None
-) -> tuple[Array, tuple[Array, Array], dict[str, Array]]:
+    tape: LSTMTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: State | None = None,
+    *,
+    input_gradient: Literal[True] = True,
+) -> tuple[Array, tuple[Array, Array], dict[str, Array]]: ...
+
+
+@overload
+def lstm_backward(
+    tape: LSTMTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: State | None = None,
+    *,
+    input_gradient: bool,
+) -> tuple[Array | None, tuple[Array, Array], dict[str, Array]]: ...
+
+
+def lstm_backward(
+    tape: LSTMTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: State | None = None,
+    *,
+    input_gradient: bool = True,
+) -> tuple[Array | None, tuple[Array, Array], dict[str, Array]]:
     """The same as `fastrnn.functional.lstm_backward`, in plain NumPy."""
-    return run_backward(LSTMTape, tape, d_output, d_state_n)
+    return run_backward(LSTMTape, tape, d_output, d_state_n, input_gradient)
 
 
 # GRU: the reset gate after the recurrent product, or before it
@@ -494,11 +519,35 @@ def gru_forward(arguments: Arguments) -> tuple[Array, Array, GRUTape]:
     return run_forward(GRUTape, gru_cell(arguments), arguments)
 
 
+@overload
 def gru_backward(
-    tape: GRUTape, d_output: ArrayLike | None = None, d_state_n: ArrayLike | None = None
-) -> tuple[Array, Array, dict[str, Array]]:
+    tape: GRUTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: Literal[True] = True,
+) -> tuple[Array, Array, dict[str, Array]]: ...
+
+
+@overload
+def gru_backward(
+    tape: GRUTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool,
+) -> tuple[Array | None, Array, dict[str, Array]]: ...
+
+
+def gru_backward(
+    tape: GRUTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool = True,
+) -> tuple[Array | None, Array, dict[str, Array]]:
     """The same as `fastrnn.functional.gru_backward`, in plain NumPy."""
-    return run_backward(GRUTape, tape, d_output, d_state_n)
+    return run_backward(GRUTape, tape, d_output, d_state_n, input_gradient)
 
 
 # RNN
@@ -552,11 +601,35 @@ def rnn_forward(arguments: Arguments) -> tuple[Array, Array, RNNTape]:
     return run_forward(RNNTape, RNN, arguments)
 
 
+@overload
 def rnn_backward(
-    tape: RNNTape, d_output: ArrayLike | None = None, d_state_n: ArrayLike | None = None
-) -> tuple[Array, Array, dict[str, Array]]:
+    tape: RNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: Literal[True] = True,
+) -> tuple[Array, Array, dict[str, Array]]: ...
+
+
+@overload
+def rnn_backward(
+    tape: RNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool,
+) -> tuple[Array | None, Array, dict[str, Array]]: ...
+
+
+def rnn_backward(
+    tape: RNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool = True,
+) -> tuple[Array | None, Array, dict[str, Array]]:
     """The same as `fastrnn.functional.rnn_backward`, in plain NumPy."""
-    return run_backward(RNNTape, tape, d_output, d_state_n)
+    return run_backward(RNNTape, tape, d_output, d_state_n, input_gradient)
 
 
 # sLSTM (Beck and others, "xLSTM: Extended Long Short-Term Memory", 2024, section 2.2)
@@ -675,11 +748,35 @@ def slstm_forward(arguments: Arguments) -> tuple[Array, FourArrays, SLSTMTape]:
     return run_forward(SLSTMTape, SLSTM, arguments)
 
 
+@overload
 def slstm_backward(
-    tape: SLSTMTape, d_output: ArrayLike | None = None, d_state_n: FourStates | None = None
-) -> tuple[Array, FourArrays, dict[str, Array]]:
+    tape: SLSTMTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: FourStates | None = None,
+    *,
+    input_gradient: Literal[True] = True,
+) -> tuple[Array, tuple[Array, Array, Array, Array], dict[str, Array]]: ...
+
+
+@overload
+def slstm_backward(
+    tape: SLSTMTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: FourStates | None = None,
+    *,
+    input_gradient: bool,
+) -> tuple[Array | None, tuple[Array, Array, Array, Array], dict[str, Array]]: ...
+
+
+def slstm_backward(
+    tape: SLSTMTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: FourStates | None = None,
+    *,
+    input_gradient: bool = True,
+) -> tuple[Array | None, tuple[Array, Array, Array, Array], dict[str, Array]]:
     """The same as `fastrnn.functional.slstm_backward`, in plain NumPy."""
-    return run_backward(SLSTMTape, tape, d_output, d_state_n)
+    return run_backward(SLSTMTape, tape, d_output, d_state_n, input_gradient)
 
 
 # Quantized layers: the same steps with other products. Denormal numbers count as zeros.

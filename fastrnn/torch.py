@@ -11,23 +11,24 @@ operator, ``torch.ops.fastrnn.forward``, or ``torch.ops.fastrnn.infer`` if no gr
 from __future__ import annotations
 
 import warnings
-import weakref
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn._config import instruction_set
-from fastrnn._core import Inputs, empty_states, native, zero_states
+from fastrnn._core import Inputs, Samples, aligned, empty_states, fingerprint, native, plain_inputs, zero_states
 from fastrnn._engine import stack as engine
 from fastrnn._engine import stateless
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import PackedRows, padded
 from fastrnn._engine.spec import SPECS
 from fastrnn._engine.stack import Dropout, Stack
+from fastrnn._validation import flag
 
 try:
     import torch
+    from torch import from_numpy
     from torch._C._dynamo.eval_frame import get_eval_frame_callback
     from torch._compile import _disable_dynamo
     from torch.autograd import forward_ad
@@ -95,44 +96,174 @@ def _layout(x, batch_sizes):
 
 def _inputs(arrangement, x, batch_sizes, states):
     """The Inputs of a pass; zeros for absent states."""
-    stack, layout = arrangement.stack, _layout(x, batch_sizes)
-    dtype = stack.dtype
+    stack = arrangement.stack
+    dtype, array = stack.dtype, x.numpy(force=True)
+    if not states and batch_sizes is None:
+        inputs = plain_inputs(stack, array, padded)
+        if inputs is not None:
+            return inputs
+    layout = _layout(x, batch_sizes)
     if states:
         state_0 = [_array(state, dtype) for state in states]
     else:
         state_0 = zero_states(stack.count, layout.B, stack.widths, dtype)
-    return Inputs(stack, layout, _array(x, dtype), False, state_0, None, True)
+    return Inputs(stack, layout, native(array, dtype), False, state_0, None, True)
 
 
-def _weights(arrangement, tensors):
-    return arrangement.grouped([_array(w, arrangement.stack.dtype) for w in tensors])
-
-
-def _forward(arrangement, x, batch_sizes, states, weights, dropout):
-    """output, state_n and reserve, as arrays."""
-    inputs = _inputs(arrangement, x, batch_sizes, states)
-    return stateless.forward(inputs, _weights(arrangement, weights), dropout)
-
-
-def _infer(arrangement, x, batch_sizes, states, packed):
+def _infer(weights, packs, x, batch_sizes, states, dropout):
     """output and state_n, as arrays."""
-    inputs = _inputs(arrangement, x, batch_sizes, states)
+    if dropout is not None:
+        return _forward(weights, packs, x, batch_sizes, states, dropout)[:2]
+    packed = packs.forward(weights)
+    inputs = _inputs(weights.arrangement, x, batch_sizes, states)
     state_n = empty_states(inputs.state_0)
-    return engine.infer(inputs, packed, state_n), state_n
+    output = engine.infer(inputs, packed, state_n)
+    packs.done(packed)
+    return output, state_n
 
 
-def _backward(arrangement, reserve, x, batch_sizes, states, weights, dropout, d_output, d_state_n):
-    """d_x, d_state_0 and the gradients of the flat weights, as arrays."""
-    stack, dtype = arrangement.stack, arrangement.stack.dtype
-    inputs, arrays = _inputs(arrangement, x, batch_sizes, states), _weights(arrangement, weights)
-    packed = stack.pack(arrays, True)
-    kept = stateless.aligned(reserve.numpy())[: stack.reserve_bytes(packed, inputs.layout)]
-    d_rows, *d_after = [None if d is None else _array(d, dtype) for d in (d_output, *d_state_n)]
-    d_x, d_state_0, d_weights = stateless.backward(inputs, packed, arrays, kept, d_rows, d_after, dropout)
+def _forward(weights, packs, x, batch_sizes, states, dropout):
+    """output, state_n and reserve, as arrays."""
+    packed = packs.forward(weights)
+    results = stateless.forward(_inputs(weights.arrangement, x, batch_sizes, states), packed, dropout)
+    packs.done(packed)
+    return results
+
+
+def _backward(weights, packs, reserve, x, batch_sizes, states, dropout, d_output, d_state_n, input_gradient):
+    """d_x or None, d_state_0 and the gradients of the flat weights, as arrays."""
+    arrangement = weights.arrangement
+    stack, inputs = arrangement.stack, _inputs(arrangement, x, batch_sizes, states)
+    packed = packs.backward(weights, input_gradient)
+    kept = aligned(reserve.numpy(), POOL)[: stack.reserve_bytes(packed, inputs.layout)]
+    d_rows, *d_after = [None if d is None else _array(d, stack.dtype) for d in (d_output, *d_state_n)]
+    d_x, d_state_0, d_weights = stateless.backward(
+        inputs, packed, weights.groups, kept, d_rows, d_after, dropout, input_gradient
+    )
+    packs.done(packed)
     return d_x, d_state_0, [d for one in d_weights for d in one if d is not None]
 
 
-# The computation of PyTorch itself, for derivatives of derivatives
+# Weights between calls
+
+
+FEWEST_SAMPLES = 64  # at least so many elements of each weight are compared
+MOST_COMPARED_BYTES = 128 << 10  # in training, a weight of at most so many bytes is compared as a whole
+
+
+class Weights:
+    """The weights of a module as the kernels read them, and packed.
+
+    Parameters
+    ----------
+    arrangement : Arrangement
+    tensors : list of Tensor
+        Of its shapes and its dtype, in any layout in memory.
+    """
+
+    __slots__ = ("arrangement", "tensors", "are_counted", "addresses", "arrays", "groups", "latest", "kept")
+
+    def __init__(self, arrangement, tensors):
+        self.arrangement, self.tensors, self.are_counted = arrangement, tensors, _are_counted(tensors)
+        self.addresses = [w.data_ptr() for w in tensors]
+        self.arrays = [_array(w, arrangement.stack.dtype) for w in tensors]
+        self.groups = arrangement.grouped(self.arrays)
+        self.latest = self.kept = None
+
+    def are(self, tensors):
+        """Whether these are the tensors, in the memory that the arrays share with them."""
+        for w, known, address in zip(tensors, self.tensors, self.addresses, strict=True):
+            if w is not known or w.data_ptr() != address or not w.is_contiguous():
+                return False
+        return True
+
+    def fingerprints(self):
+        """Of the small weights."""
+        return [fingerprint(array) for array in self.arrays if array.nbytes <= MOST_COMPARED_BYTES]
+
+    def packs(self, exact):
+        """The Packs of the weights as they are now, kept ones if the weights have not changed.
+
+        PyTorch counts the changes of a parameter, but not those through `.data` or through an array of NumPy that
+        shares its memory: therefore some of the elements of each weight are compared, too. With `exact`, small weights
+        are compared as a whole, so that finite differences through `.data` are seen, and packed weights are kept once
+        two calls have met the same weights: during training, most calls meet others.
+        """
+        if not self.are_counted:
+            return Packs()
+        stamp, kept = [instruction_set(), *[w._version for w in self.tensors]], self.kept
+        if kept is not None and kept.stamp == stamp and kept.are_of(self, exact):
+            return kept
+        packs = Packs(stamp)
+        if not exact or self.latest == stamp:
+            packs.keep(self, exact)
+            self.kept = packs
+        else:
+            self.kept = None
+        self.latest = stamp
+        return packs
+
+
+def _are_counted(tensors):
+    """Whether PyTorch counts the changes of all tensors, which are the same in every call."""
+    for w in tensors:
+        if type(w) is not torch.nn.Parameter or w.is_inference() or not w.is_contiguous():
+            return False
+    return True
+
+
+class Packs:
+    """The packed weights of the passes of one call, or of several calls if they are kept.
+
+    Parameters
+    ----------
+    stamp : list, optional
+        The instruction set and the versions of the weights.
+    """
+
+    __slots__ = ("stamp", "is_kept", "fingerprints", "samples", "_forward", "_backward")
+
+    def __init__(self, stamp=None):
+        self.stamp, self.is_kept = stamp, False
+        self.fingerprints = self._forward = self._backward = None
+        self.samples: Any = None
+
+    def keep(self, weights, exact):
+        """Note the values of the weights, before they are packed: another thread may change them."""
+        self.is_kept, self.samples = True, Samples(weights.arrays, FEWEST_SAMPLES)
+        self.fingerprints = weights.fingerprints() if exact else None
+
+    def are_of(self, weights, exact):
+        """Whether the weights have the values they had."""
+        if self.samples.have_changed():
+            return False
+        return not exact or self.fingerprints == weights.fingerprints()
+
+    def forward(self, weights):
+        """The weights packed for forward; for `done` after the pass."""
+        packed = self._forward
+        if packed is None:
+            packed = weights.arrangement.stack.pack(weights.groups, False)
+            if self.is_kept:
+                self._forward = packed
+        return packed
+
+    def backward(self, weights, input_gradient):
+        """The weights packed for backward, with d_x or without; for `done` after the pass."""
+        packed, has_input = self._backward or (None, False)
+        if packed is None or input_gradient and not has_input:
+            packed = weights.arrangement.stack.pack(weights.groups, True, input_gradient)
+            if self.is_kept:
+                self._backward = packed, input_gradient
+        return packed
+
+    def done(self, packed):
+        """Give the memory of packed weights back that are not kept."""
+        if not self.is_kept:
+            POOL.give_back_all(packed)
+
+
+# The computation of PyTorch itself, for derivatives of derivatives and for batches of gradients
 
 
 def _by_torch(arrangement, x, batch_sizes, states, weights, dropout):
@@ -151,7 +282,7 @@ def _by_torch(arrangement, x, batch_sizes, states, weights, dropout):
     D, n, after = 1 + bidirectional, arrangement.per_direction, []
     for layer in range(arrangement.stack.num_layers):
         if layer:
-            rows = (rows[0] * torch.from_numpy(dropout.mask(layer, 0, rows[0])) * dropout.scale, *rows[1:])
+            rows = (rows[0] * from_numpy(dropout.mask(layer, 0, rows[0])) * dropout.scale, *rows[1:])
         one = [s[D * layer : D * (layer + 1)] for s in states]
         output, *state_n = run(rows, one, list(weights[D * n * layer : D * n * (layer + 1)]), 1)
         rows = (output, *rows[1:])
@@ -160,19 +291,28 @@ def _by_torch(arrangement, x, batch_sizes, states, weights, dropout):
 
 
 def _differentiable_backward(arrangement, batch_sizes, dropout, needed, tensors, states, gradients):
-    """The gradients with respect to the tensors (x, states, weights) that are needed, with a graph of their own."""
-    # Views: a tensor that is given twice has two gradients.
-    tensors = [tensor.view_as(tensor) for tensor in tensors]
-    x, given, weights = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
-    if not given:
-        B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
-        given = [x.new_zeros(arrangement.stack.count, B, width) for width in arrangement.stack.widths]
-    results = _by_torch(arrangement, x, batch_sizes, given, weights, dropout)
+    """The gradients with respect to the tensors (x, states, weights) that are needed, by operators of PyTorch."""
+    with torch.enable_grad():
+        # Views: a tensor that is given twice has two gradients.
+        tensors = [tensor.view_as(tensor) for tensor in tensors]
+        x, given, weights = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
+        if not given:
+            B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+            given = [x.new_zeros(arrangement.stack.count, B, width) for width in arrangement.stack.widths]
+        results = _by_torch(arrangement, x, batch_sizes, given, weights, dropout)
     pairs = [(result, d) for result, d in zip(results, gradients) if d is not None and result.requires_grad]
     wanted = [tensor for tensor, need in zip(tensors, needed) if need]
     outputs, d_outputs = zip(*pairs)
-    found = iter(torch.autograd.grad(outputs, wanted, d_outputs, create_graph=True, allow_unused=True))
+    create_graph = torch.is_grad_enabled()
+    found = iter(torch.autograd.grad(outputs, wanted, d_outputs, create_graph=create_graph, allow_unused=True))
     return [next(found) if need else None for need in needed]
+
+
+def _are_batched(gradients):
+    """Whether gradients are batches of gradients, as of vmap over a backward pass."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in gradients)
 
 
 # Eager mode
@@ -182,32 +322,33 @@ class Layers(torch.autograd.Function):
     """All layers of a module over a batch in order of time, (T, B, I), or over the rows of a PackedSequence."""
 
     @staticmethod
-    def forward(ctx, arrangement, batch_sizes, dropout, states, x, *tensors):
-        output, state_n, reserve = _forward(arrangement, x, batch_sizes, tensors[:states], tensors[states:], dropout)
-        ctx.arrangement, ctx.batch_sizes, ctx.dropout, ctx.states = arrangement, batch_sizes, dropout, states
-        ctx.save_for_backward(torch.from_numpy(reserve), x, *tensors)
+    def forward(ctx, weights, batch_sizes, dropout, states, x, *tensors):
+        packs = weights.packs(True)
+        output, state_n, reserve = _forward(weights, packs, x, batch_sizes, tensors[:states], dropout)
+        ctx.call = weights, packs, batch_sizes, dropout, states
+        ctx.save_for_backward(from_numpy(reserve), x, *tensors)
         ctx.set_materialize_grads(False)
-        return (torch.from_numpy(output), *[torch.from_numpy(s) for s in state_n])
+        return (from_numpy(output), *[from_numpy(s) for s in state_n])
 
     @staticmethod
     def backward(ctx, d_output, *d_state_n):
-        reserve, *tensors = ctx.saved_tensors
-        needed, states = ctx.needs_input_grad[4:], ctx.states
-        gradients = d_output, *d_state_n
-        if all(d is None for d in gradients):
+        weights, packs, batch_sizes, dropout, states = ctx.call
+        reserve, x, *others = ctx.saved_tensors
+        needed, given, tensors = ctx.needs_input_grad[4:], others[:states], others[states:]
+        if d_output is None and not any(d is not None for d in d_state_n):
             return (None,) * (4 + len(needed))
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _are_batched((d_output, *d_state_n)):
             found = _differentiable_backward(
-                ctx.arrangement, ctx.batch_sizes, ctx.dropout, needed, tensors, states, gradients
+                weights.arrangement, batch_sizes, dropout, needed, [x, *others], states, (d_output, *d_state_n)
             )
             return (None, None, None, None, *found)
-        x, others = tensors[0], tensors[1:]
+        if not all(a is b for a, b in zip(tensors, weights.tensors)):  # hooks of saved tensors have made others
+            weights, packs = Weights(weights.arrangement, tensors), Packs()
         d_x, d_state_0, d_weights = _backward(
-            ctx.arrangement, reserve, x, ctx.batch_sizes, others[:states], others[states:], ctx.dropout, d_output,
-            d_state_n,
-        )  # fmt: skip
+            weights, packs, reserve, x, batch_sizes, given, dropout, d_output, d_state_n, needed[0]
+        )
         found = [d_x, *d_state_0[:states], *d_weights]
-        return (None, None, None, None, *[torch.from_numpy(d) if need else None for d, need in zip(found, needed)])
+        return (None, None, None, None, *[from_numpy(d) if need else None for d, need in zip(found, needed)])
 
 
 # Operators, for what traces
@@ -284,34 +425,32 @@ def _rows(x, batch_sizes):
 def _results(arrangement, output, state_n):
     """output, h_n and c_n as tensors, the last without elements where the cell has none."""
     absent = [np.empty(0, arrangement.stack.dtype)] * (2 - len(state_n))
-    return [torch.from_numpy(array) for array in (output, *state_n, *absent)]
+    return [from_numpy(array) for array in (output, *state_n, *absent)]
 
 
 def _operator_forward(x, batch_sizes, state, weights, *options):
     arrangement, dropout = _checked(x, batch_sizes, state, weights, *options)
-    output, state_n, exact = _forward(arrangement, x, batch_sizes, state, weights, dropout)
+    output, state_n, exact = _forward(Weights(arrangement, weights), Packs(), x, batch_sizes, state, dropout)
     reserve = np.zeros(_reserve_bytes(arrangement, _rows(x, batch_sizes)), np.uint8)
     reserve[: exact.size] = exact
-    return (*_results(arrangement, output, state_n), torch.from_numpy(reserve))
+    return (*_results(arrangement, output, state_n), from_numpy(reserve))
 
 
 def _operator_infer(x, batch_sizes, state, weights, *options):
     arrangement, dropout = _checked(x, batch_sizes, state, weights, *options)
-    if dropout is not None:
-        output, state_n, _ = _forward(arrangement, x, batch_sizes, state, weights, dropout)
-    else:
-        packed = arrangement.stack.pack(_weights(arrangement, weights), False)
-        output, state_n = _infer(arrangement, x, batch_sizes, state, packed)
-        POOL.give_back_all(packed)
+    output, state_n = _infer(Weights(arrangement, weights), Packs(), x, batch_sizes, state, dropout)
     return tuple(_results(arrangement, output, state_n))
 
 
 def _operator_backward(reserve, d_output, d_h_n, d_c_n, x, batch_sizes, state, weights, *options):
-    arrangement, dropout = _checked(x, batch_sizes, state, weights, *options)
+    arrangement, dropout = _checked(x, batch_sizes, state, weights, *options[:-1])
     d_state_n = (d_h_n, d_c_n)[: len(state)]
-    found = _backward(arrangement, reserve, x, batch_sizes, state, weights, dropout, d_output, d_state_n)
-    d_x, d_state_0, d_weights = found
-    return [torch.from_numpy(d) for d in (d_x, *d_state_0, *d_weights)]
+    d_x, d_state_0, d_weights = _backward(
+        Weights(arrangement, weights), Packs(), reserve, x, batch_sizes, state, dropout, d_output, d_state_n,
+        options[-1],
+    )  # fmt: skip
+    d_x = np.empty(0, arrangement.stack.dtype) if d_x is None else d_x
+    return [from_numpy(d) for d in (d_x, *d_state_0, *d_weights)]
 
 
 def _fake_infer(x, batch_sizes, state, weights, mode, num_layers, bidirectional, dropout, seed):
@@ -327,7 +466,8 @@ def _fake_forward(x, batch_sizes, state, weights, mode, num_layers, bidirectiona
 
 
 def _fake_backward(reserve, d_output, d_h_n, d_c_n, x, batch_sizes, state, weights, *options):
-    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, *state, *weights)]
+    d_x, *found = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, *state, *weights)]
+    return [d_x if options[-1] else x.new_empty(0), *found]
 
 
 def _keep_for_operator(ctx, inputs, output):
@@ -339,9 +479,11 @@ def _keep_for_operator(ctx, inputs, output):
 def _operator_gradient(ctx, d_output, d_h_n, d_c_n, d_reserve):
     reserve, x, batch_sizes, seed, *others = ctx.saved_tensors
     state, weights = others[: ctx.states], others[ctx.states :]
-    given = d_output, d_h_n, d_c_n if ctx.states == 2 else None
-    d_x, *found = torch.ops.fastrnn.backward(reserve, *given, x, batch_sizes, state, weights, *ctx.options, seed)
-    return (d_x, None, found[: ctx.states], found[ctx.states :], None, None, None, None, None)
+    given, needs_d_x = (d_output, d_h_n, d_c_n if ctx.states == 2 else None), ctx.needs_input_grad[0]
+    options = *ctx.options, seed, needs_d_x
+    d_x, *found = torch.ops.fastrnn.backward(reserve, *given, x, batch_sizes, state, weights, *options)
+    gradients = d_x if needs_d_x else None, None, found[: ctx.states], found[ctx.states :]
+    return (*gradients, None, None, None, None, None)
 
 
 def _operator(name, function, fake, schema):
@@ -357,48 +499,9 @@ _operator(
     "backward",
     _operator_backward,
     _fake_backward,
-    f"(Tensor reserve, Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, {ARGUMENTS}) -> Tensor[]",
+    f"(Tensor reserve, Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, {ARGUMENTS}, bool input_gradient) -> Tensor[]",
 )
 torch.library.register_autograd("fastrnn::forward", _operator_gradient, setup_context=_keep_for_operator)
-
-
-# Packed weights between calls
-
-
-MOST_SAMPLES = 64  # at least so many elements of each weight are compared
-
-
-class Kept:
-    """The packed weights of a module between calls, and what these weights are.
-
-    PyTorch counts the changes of a parameter, but not those through `.data` or through an array of NumPy that shares
-    its memory: therefore some of the elements are compared, too.
-    """
-
-    __slots__ = ("packed", "weights", "values")
-
-    def __init__(self, arrangement, weights):
-        self.weights = [weakref.ref(w) for w in weights]
-        self.values = self.fingerprint(weights)  # first: another thread may change them
-        self.packed = arrangement.stack.pack(_weights(arrangement, weights), False)
-
-    def is_of(self, weights):
-        """Whether the module still has these weights with these values."""
-        same = all(known() is w for known, w in zip(self.weights, weights))
-        return same and self.values == self.fingerprint(weights)
-
-    @staticmethod
-    def fingerprint(weights):
-        found = [instruction_set()]
-        for w in weights:
-            flat = w.numpy(force=True).reshape(-1)
-            found += [w.data_ptr(), w._version, flat[:: max(1, flat.size // MOST_SAMPLES)].tobytes()]
-        return found
-
-    @staticmethod
-    def possible(weights):
-        """Whether changes of all weights are counted; those that a parametrization computes are new in each call."""
-        return all(type(w) is torch.nn.Parameter and not w.is_inference() for w in weights)
 
 
 # The modules
@@ -410,7 +513,20 @@ def _warn_once(reason):
     """Say why torch.nn computes, at the first call for this reason."""
     if reason not in _warned:
         _warned.add(reason)
-        warnings.warn(f"fastrnn.torch: torch.nn computes this module: {reason}", stacklevel=6)
+        warnings.warn(f"fastrnn.torch: torch.nn computes this module: {reason}", stacklevel=7)
+
+
+def _are_usual(tensors, dtype):
+    """Whether tensors are plain ones of the CPU and of this dtype, and no mode of PyTorch is on that needs torch.nn."""
+    for tensor in tensors:
+        if type(tensor) not in PLAIN_TENSORS or tensor.dtype is not dtype or not tensor.is_cpu:
+            return False
+    return not (
+        torch.is_autocast_enabled("cpu")
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 def _is_traced():
@@ -461,33 +577,6 @@ class Recurrent(torch.nn.RNNBase):
                 return _outside_of_graphs(self, input, hx)  # the number of its sequences is a value of a tensor
         elif get_eval_frame_callback() is not None:  # Dynamo refuses this module and would trace what it calls
             return _outside_of_graphs(self, input, hx)
-        weights = [getattr(self, name, None) for name in self._flat_weights_names]
-        given = self._given(input, hx, weights)
-        if given is None:
-            if torch.compiler.is_dynamo_compiling():
-                return _outside_of_graphs(self, input, hx)
-            return super().forward(input, hx)
-        x, batch_sizes, states = given
-        batched = batch_sizes is not None or x.dim() == 3
-        if not batched:
-            x, states = x.unsqueeze(1), [s.unsqueeze(1) for s in states]
-        elif batch_sizes is None and self.batch_first:
-            x = x.transpose(0, 1)
-        elif batch_sizes is not None and input.sorted_indices is not None:
-            states = [s.index_select(1, input.sorted_indices) for s in states]
-        output, *state_n = self._run(x, batch_sizes, states, weights)
-        if not batched:
-            output, state_n = output.squeeze(1), [s.squeeze(1) for s in state_n]
-        elif batch_sizes is not None:
-            output = PackedSequence(output, batch_sizes, input.sorted_indices, input.unsorted_indices)
-            if input.unsorted_indices is not None:
-                state_n = [s.index_select(1, input.unsorted_indices) for s in state_n]
-        elif self.batch_first:
-            output = output.transpose(0, 1)
-        return output, tuple(state_n) if self.mode == "LSTM" else state_n[0]
-
-    def _given(self, input, hx, weights):
-        """x, batch_sizes and the states as a list, or None for torch.nn to compute or to refuse them."""
         is_packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if is_packed else (input, None)
         if hx is None:
@@ -496,36 +585,93 @@ class Recurrent(torch.nn.RNNBase):
             states = list(hx) if isinstance(hx, (tuple, list)) else [hx]
         else:
             states = [hx]
-        tensors, traced = [x, *states, *weights], _is_traced()
-        if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
-            return None
-        autocast = torch.is_autocast_enabled("cpu")
-        if not autocast and any(tensor.dtype != x.dtype for tensor in tensors):
-            return None
-        reason = "autocast is enabled" if autocast else _reason(tensors, traced)
-        if reason is not None:
-            if not torch.compiler.is_compiling():
-                _warn_once(reason)
-            return None
-        if x.dim() not in ((2,) if is_packed else (2, 3)) or x.shape[-1] != self.input_size:
-            return None
-        if states and not self._fit(x, batch_sizes, states):
-            return None
-        if traced:
-            return x, batch_sizes, states
-        if x.numel() == 0 or is_packed and not _valid_batch_sizes(batch_sizes, x.shape[0]):
-            return None
-        if tuple([w.shape for w in weights]) != self._arrangement(x.dtype).shapes:
-            return None
-        return x, batch_sizes, states
-
-    def _fit(self, x, batch_sizes, states):
-        """Whether the shapes of the states are those that x needs."""
-        if batch_sizes is None and x.dim() == 2:
-            expected = [(L, width) for L, _, width in self._state_shapes(1)]
+        traced = _is_traced()
+        weights = self._traced_weights(x, states) if traced else self._weights(x, states)
+        if weights is None or not self._fit(x, batch_sizes, states, traced):
+            if torch.compiler.is_dynamo_compiling():
+                return _outside_of_graphs(self, input, hx)
+            return NAMESAKES[self.mode].forward(self, input, hx)
+        run = self._run_operator if traced else self._run
+        if batch_sizes is not None:
+            return self._of_packed(run, input, states, weights)
+        if x.dim() == 2:
+            output, *state_n = run(x.unsqueeze(1), None, [s.unsqueeze(1) for s in states], weights)
+            output, state_n = output.squeeze(1), [s.squeeze(1) for s in state_n]
+        elif self.batch_first:
+            output, *state_n = run(x.transpose(0, 1), None, states, weights)
+            output = output.transpose(0, 1)
         else:
-            expected = self._state_shapes(self._sequences(x, batch_sizes, self.batch_first))
-        return len(states) == len(expected) and all(tuple(s.shape) == e for s, e in zip(states, expected))
+            output, *state_n = run(x, None, states, weights)
+        return output, tuple(state_n) if self.mode == "LSTM" else state_n[0]
+
+    def _of_packed(self, run, input, states, weights):
+        """The results for a PackedSequence."""
+        x, batch_sizes, order, unsorted = input
+        if order is not None:
+            states = [s.index_select(1, order) for s in states]
+        output, *state_n = run(x, batch_sizes, states, weights)
+        if unsorted is not None:
+            state_n = [s.index_select(1, unsorted) for s in state_n]
+        output = PackedSequence(output, batch_sizes, order, unsorted)
+        return output, tuple(state_n) if self.mode == "LSTM" else state_n[0]
+
+    def _weights(self, x, states):
+        """The Weights of a call in eager mode, or None for torch.nn to compute it or to refuse its arguments."""
+        parameters, names = self._parameters, self._flat_weights_names
+        try:
+            tensors = [parameters[name] for name in names]
+        except KeyError:  # a parametrization
+            tensors = [getattr(self, name, None) for name in names]
+        known = self.__dict__.get("_known")
+        if known is not None:
+            if not known.are(tensors):
+                self._forget()
+            elif _are_usual((x, *states), tensors[0].dtype):
+                return known
+        if self._is_refused([x, *states, *tensors], False):
+            return None
+        arrangement = self._arrangement(x.dtype)
+        if tuple([w.shape for w in tensors]) != arrangement.shapes:
+            return None
+        weights = Weights(arrangement, tensors)
+        if weights.are_counted:
+            self.__dict__["_known"] = weights
+        return weights
+
+    def _traced_weights(self, x, states):
+        """The weights as tensors for an operator, or None as from `_weights`."""
+        tensors = [getattr(self, name, None) for name in self._flat_weights_names]
+        return None if self._is_refused([x, *states, *tensors], True) else tensors
+
+    @staticmethod
+    def _is_refused(tensors, traced):
+        """Whether torch.nn has to do with these arguments; says why if it computes what a kernel cannot."""
+        dtype = getattr(tensors[0], "dtype", None)
+        if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+            return True
+        autocast = torch.is_autocast_enabled("cpu")
+        if not autocast and any(tensor.dtype != dtype for tensor in tensors):
+            return True
+        reason = "autocast is enabled" if autocast else _reason(tensors, traced)
+        if reason is not None and not torch.compiler.is_compiling():
+            _warn_once(reason)
+        return reason is not None
+
+    def _fit(self, x, batch_sizes, states, traced):
+        """Whether the shapes of x, batch_sizes and the states are those that the module needs."""
+        axes, shape = x.dim(), x.shape
+        if axes != 3 and (axes != 2) or batch_sizes is not None and axes != 2 or shape[-1] != self.input_size:
+            return False
+        if states:
+            if batch_sizes is None and axes == 2:
+                expected = [(L, width) for L, _, width in self._state_shapes(1)]
+            else:
+                expected = self._state_shapes(self._sequences(x, batch_sizes, self.batch_first))
+            if [tuple(s.shape) for s in states] != expected:
+                return False
+        if traced:
+            return True
+        return x.numel() > 0 and (batch_sizes is None or _valid_batch_sizes(batch_sizes, shape[0]))
 
     @staticmethod
     def _sequences(x, batch_sizes, batch_first):
@@ -542,56 +688,47 @@ class Recurrent(torch.nn.RNNBase):
         proj_size, L, D = self.proj_size, self.num_layers, bool(self.bidirectional)
         return _arrangement(self.mode, self.input_size, self.hidden_size, proj_size, L, D, bool(self.bias), dtype)
 
+    def _dropout(self):
+        """The probability of dropout in this call."""
+        return self.dropout if self.training and self.num_layers > 1 else 0.0
+
     def _run(self, x, batch_sizes, states, weights):
         """output and the states after, of x in order of time."""
-        dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
-        needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *states, *weights))
-        if _is_traced():
-            return self._run_operator(x, batch_sizes, states, weights, dropout, needs_grad)
-        arrangement = self._arrangement(x.dtype)
+        dropout = self._dropout()
         noise = Dropout(dropout, int(_seed())) if dropout else None
-        if needs_grad:
-            return Layers.apply(arrangement, batch_sizes, noise, len(states), x, *states, *weights)
-        if noise is not None:
-            output, state_n, _ = _forward(arrangement, x, batch_sizes, states, weights, noise)
-        else:
-            packed, is_kept = self._packed(arrangement, weights)
-            output, state_n = _infer(arrangement, x, batch_sizes, states, packed)
-            if not is_kept:
-                POOL.give_back_all(packed)
-        return [torch.from_numpy(array) for array in (output, *state_n)]
+        if torch.is_grad_enabled():
+            tensors = (x, *states, *weights.tensors)
+            if any(tensor.requires_grad for tensor in tensors):
+                return Layers.apply(weights, batch_sizes, noise, len(states), *tensors)
+        output, state_n = _infer(weights, weights.packs(self.training), x, batch_sizes, states, noise)
+        return [from_numpy(array) for array in (output, *state_n)]
 
-    def _run_operator(self, x, batch_sizes, states, weights, dropout, needs_grad):
+    def _run_operator(self, x, batch_sizes, states, weights):
         """`_run` by an operator, which PyTorch records."""
         if not states:
             states = [x.new_zeros(shape) for shape in self._state_shapes(self._sequences(x, batch_sizes, False))]
-        operator = torch.ops.fastrnn.forward if needs_grad else torch.ops.fastrnn.infer
+        needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *states, *weights))
+        operator, dropout = torch.ops.fastrnn.forward if needs_grad else torch.ops.fastrnn.infer, self._dropout()
         sizes = self.mode, self.num_layers, bool(self.bidirectional), dropout
         results = operator(x, batch_sizes, states, weights, *sizes, _seed() if dropout else None)
         return results[: 1 + len(states)]
 
-    def _packed(self, arrangement, weights):
-        """The weights packed for forward, and whether they are kept: in eval mode, while they are the same."""
-        kept = None if self.training else self.__dict__.get("_kept")
-        if kept is not None and kept.is_of(weights):
-            return kept.packed, True
-        if self.training or not Kept.possible(weights):
-            return arrangement.stack.pack(_weights(arrangement, weights), False), False
-        kept = self.__dict__["_kept"] = Kept(arrangement, weights)
-        return kept.packed, True
-
     def _forget(self):
-        """Drop the packed weights."""
-        self.__dict__.pop("_kept", None)
+        """Drop the arrays of the weights and the packed weights."""
+        self.__dict__.pop("_known", None)
+
+    def _apply(self, fn, recurse=True):
+        self._forget()
+        return super()._apply(fn, recurse)
 
     def train(self, mode=True):
-        """Set training mode, or eval mode, in which packed weights are kept between calls without gradients."""
+        """Set training mode, or eval mode; packed weights that are kept between calls are dropped."""
         self._forget()
         return super().train(mode)
 
     def __getstate__(self):
         state = super().__getstate__()
-        state.pop("_kept", None)
+        state.pop("_known", None)
         return state
 
 
@@ -612,8 +749,26 @@ class RNN(Recurrent, torch.nn.RNN):
     """torch.nn.RNN, computed by the kernels of fastrnn."""
 
 
+class WholeGraphLSTM(Recurrent):
+    """`LSTM`, but no instance of torch.nn.LSTM: Dynamo refuses to trace these."""
+
+    check_forward_args = torch.nn.LSTM.check_forward_args
+    get_expected_cell_size = torch.nn.LSTM.get_expected_cell_size
+    permute_hidden = torch.nn.LSTM.permute_hidden
+
+
+class WholeGraphGRU(Recurrent):
+    """`GRU`, but no instance of torch.nn.GRU."""
+
+
+class WholeGraphRNN(Recurrent):
+    """`RNN`, but no instance of torch.nn.RNN."""
+
+
+NAMESAKES = {"LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU, "RNN_TANH": torch.nn.RNN, "RNN_RELU": torch.nn.RNN}
 FAST = {torch.nn.LSTM: LSTM, torch.nn.GRU: GRU, torch.nn.RNN: RNN}
-ORIGINAL = {fast: original for original, fast in FAST.items()}
+WHOLE_GRAPH = {torch.nn.LSTM: WholeGraphLSTM, torch.nn.GRU: WholeGraphGRU, torch.nn.RNN: WholeGraphRNN}
+ORIGINAL = {fast: original for classes in (FAST, WHOLE_GRAPH) for original, fast in classes.items()}
 
 
 class Replaced(NamedTuple):
@@ -631,7 +786,7 @@ class Replaced(NamedTuple):
     left: dict[str, str]
 
 
-def replace(model: torch.nn.Module) -> Replaced:
+def replace(model: torch.nn.Module, *, whole_graph: bool = False) -> Replaced:
     """Turn the recurrent modules of a model into modules of fastrnn.torch, in place.
 
     Only the class of a module changes: the module, its parameters, hooks and attributes stay the same objects, and so
@@ -642,6 +797,10 @@ def replace(model: torch.nn.Module) -> Replaced:
     ----------
     model : torch.nn.Module
         It may be a recurrent module itself.
+    whole_graph : bool, default False
+        Whether torch.compile can trace the modules with the rest of the model, as ``fullgraph=True`` needs. Such a
+        module is an instance of torch.nn.RNNBase, but not of torch.nn.LSTM, GRU or RNN, at which Dynamo breaks the
+        graph.
 
     Returns
     -------
@@ -666,18 +825,19 @@ def replace(model: torch.nn.Module) -> Replaced:
     >>> type(model[1])
     <class 'fastrnn.torch.LSTM'>
     """
-    replaced, left = [], {}
+    replaced, left, classes = [], {}, WHOLE_GRAPH if flag("whole_graph", whole_graph) else FAST
     for name, module in _modules(model):
-        if not isinstance(module, torch.nn.RNNBase) or type(module) in ORIGINAL:
+        original = ORIGINAL.get(type(module), type(module))
+        if not isinstance(module, torch.nn.RNNBase) or type(module) is classes.get(original):
             continue
-        if type(module) not in FAST:
+        if original not in classes:
             left[name] = f"{type(module).__name__} is a subclass"
             continue
         unfit = _unfit(module)
         if unfit is not None:
             left[name] = unfit
             continue
-        module.__class__ = FAST[type(module)]
+        module.__class__ = classes[original]
         replaced.append(name)
     return Replaced(replaced, left)
 

@@ -10,7 +10,7 @@ import pytest
 import fastrnn
 from fastrnn import _core
 from fastrnn._engine import spec
-from fastrnn._engine.pool import POOL, aligned_bytes
+from fastrnn._engine.pool import POOL
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -67,12 +67,25 @@ def test_what_the_pool_has_not_lent_is_ignored(pool):
         small,
         None,
         "text",
-        aligned_bytes(100_000),
+        pool.lease((100_000,), np.dtype(np.uint8)),
     ]
     pool.give_back_all(others)
     assert len(pool) == 0
     pool.give_back(lent)
     pool.give_back(lent)  # not twice
+    assert len(pool) == 1
+
+
+def test_a_lease_ends_with_its_last_view(pool):
+    array = pool.lease((10, 20, 30), FLOAT32)
+    assert array.shape == (10, 20, 30) and array.flags.c_contiguous and array.ctypes.data % _core.ALIGNMENT == 0
+    address, view = array.ctypes.data, array[5:]
+    del array
+    assert len(pool) == 0
+    del view
+    assert len(pool) == 1
+    assert pool.lease((6000,), FLOAT32).ctypes.data == address
+    pool.lease((3,), FLOAT32)  # small ones are not kept
     assert len(pool) == 1
 
 

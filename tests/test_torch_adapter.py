@@ -173,6 +173,18 @@ def test_second_derivatives_with_tied_weights(name):
     same(second(module), second(original))
 
 
+@pytest.mark.parametrize("name, options", CASES)
+def test_batches_of_gradients(name, options):
+    module, x = getattr(fast, name)(I, H, dtype=torch.float64, **options), random(3, 2, I).requires_grad_()
+    wanted = [x, *module.parameters()]
+    output, _ = module(x)
+    batch = random(4, *output.shape)
+    expected = [torch.autograd.grad(output, wanted, d, retain_graph=True) for d in batch]
+    expected = [torch.stack(of_one) for of_one in zip(*expected)]
+    same(torch.autograd.grad(output, wanted, batch, is_grads_batched=True, retain_graph=True), expected)
+    same(torch.func.vmap(lambda d: torch.autograd.grad(output, wanted, d, retain_graph=True))(batch), expected)
+
+
 @pytest.mark.parametrize("results", ["output", "state"])
 def test_a_gradient_of_some_results(results):
     original, module = pair("LSTM", bidirectional=True)
@@ -306,9 +318,9 @@ def test_replace_and_restore():
     assert repr(model["b"][0]) == "GRU(3, 4)"
     with torch.no_grad():
         model["b"][0].eval()(torch.zeros(2, 2, I))
-    assert "_kept" in model["b"][0].__dict__
+    assert "_known" in model["b"][0].__dict__
     assert fast.restore(model) == replaced and fast.restore(model) == []
-    assert "_kept" not in model["b"][0].__dict__
+    assert "_known" not in model["b"][0].__dict__
     assert type(model["a"].rnn) is torch.nn.LSTM and type(model["b"][2]) is Mine
     alone = torch.nn.LSTM(I, H)
     assert fast.replace(alone) == ([""], {}) and type(alone) is fast.LSTM
@@ -352,7 +364,7 @@ def test_copies_and_pickles(name):
     model.eval()
     with torch.no_grad():
         expected = model(x)
-        assert "_kept" in model.rnn.__dict__
+        assert "_known" in model.rnn.__dict__
         file = io.BytesIO()
         torch.save(model, file)
         file.seek(0)
@@ -361,7 +373,7 @@ def test_copies_and_pickles(name):
             pickle.loads(pickle.dumps(model)),
             torch.load(file, weights_only=False),
         ):
-            assert type(one.rnn) is getattr(fast, name) and "_kept" not in one.rnn.__dict__
+            assert type(one.rnn) is getattr(fast, name) and "_known" not in one.rnn.__dict__
             assert torch.equal(one(x), expected)
             one.rnn.weight_hh_l0.zero_()
             assert not torch.equal(one(x), expected)
@@ -380,7 +392,7 @@ def test_weights_of_others():
         m.eval().parametrizations.weight_hh_l0.original0.data *= 2
     with torch.no_grad():
         same(tensors_of(module(x)), tensors_of(original(x)))
-    assert "_kept" not in module.__dict__
+    assert "_known" not in module.__dict__
 
 
 # Packed weights between calls
@@ -398,6 +410,10 @@ def one_element(module):
 
 def through_data(module):
     module.weight_ih_l0.data.mul_(2)
+
+
+def one_element_through_data(module):
+    module.weight_hh_l0.data[31, 41] += 1
 
 
 def through_numpy(module):
@@ -425,16 +441,41 @@ def test_kept_weights_are_those_of_the_module(change):
     module.eval()
     with torch.no_grad():
         module(x)
-        kept = module._kept
+        kept = module._known.kept
         module(x)
-        assert module._kept is kept
+        assert module._known.kept is kept
         change(module), change(original)
         same(tensors_of(module(x)), tensors_of(original(x)))
-        assert module._kept is not kept
+        assert module._known.kept is not kept
     module.train()
-    with torch.no_grad():
-        module(x)
-    assert "_kept" not in module.__dict__
+    assert "_known" not in module.__dict__
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [scale, one_element, one_element_through_data, through_data, through_numpy, other_parameter, other_data, loaded],
+)
+def test_kept_weights_in_training(change, with_gradients):
+    original, module = pair("LSTM", 100, 50)
+    x = random(3, 2, 100)
+
+    def results(m):
+        with torch.set_grad_enabled(with_gradients):
+            found = m(x)
+        if not with_gradients:
+            return tensors_of(found)
+        return [*tensors_of(found), *torch.autograd.grad(loss_of(found), list(m.parameters()))]
+
+    results(module)
+    assert module._known.kept is None  # as weights mostly change between two calls
+    results(module)
+    kept = module._known.kept
+    same(results(module), results(original))
+    assert module._known.kept is kept and kept.is_kept
+    change(module), change(original)
+    same(results(module), results(original))
+    assert module._known.kept is not kept
 
 
 def test_kept_weights_and_instruction_sets():
@@ -443,9 +484,9 @@ def test_kept_weights_and_instruction_sets():
         for name in _config.runnable():
             with _config.using(name):
                 output, _ = module(torch.ones(3, 2, I))
-                kept = module._kept
-                assert torch.equal(module(torch.ones(3, 2, I))[0], output) and module._kept is kept
-        assert kept.values[0] == name
+                kept = module._known.kept
+                assert torch.equal(module(torch.ones(3, 2, I))[0], output) and module._known.kept is kept
+        assert kept.stamp[0] == name
 
 
 def test_inference_mode_parameters_are_not_kept():
@@ -454,7 +495,7 @@ def test_inference_mode_parameters_are_not_kept():
         before = module(torch.ones(3, 2, I))[0]
         module.weight_ih_l0[5, 1] += 1
         assert not torch.equal(module(torch.ones(3, 2, I))[0], before)
-    assert "_kept" not in module.__dict__
+    assert "_known" not in module.__dict__
 
 
 # What torch.nn computes
@@ -603,7 +644,9 @@ def test_opcheck(name, options, packed):
     torch.library.opcheck(operators.infer.default, detached(arguments))
     output, h_n, c_n, reserve = operators.forward(*detached(arguments))
     gradients = torch.ones_like(output), None, torch.ones_like(c_n) if name == "LSTM" else None
-    torch.library.opcheck(operators.backward.default, (reserve, *gradients, *detached(arguments)))
+    for input_gradient in (True, False):
+        arguments_of_backward = reserve, *gradients, *detached(arguments), input_gradient
+        torch.library.opcheck(operators.backward.default, arguments_of_backward)
 
 
 @pytest.mark.parametrize("name, options", CASES)
@@ -662,12 +705,13 @@ def dynamo():
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("whole_graph", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_compile_without_graph_breaks(name, dynamo):
+def test_compile_without_graph_breaks(name, whole_graph, dynamo):
     bidirectional = name == "GRU"
     model = Tagger(name, num_layers=2, bidirectional=bidirectional, batch_first=True, dropout=0.5).eval()
-    fast.replace(model)
-    with torch._dynamo.config.patch(allow_rnn=True):
+    fast.replace(model, whole_graph=whole_graph)
+    with torch._dynamo.config.patch(allow_rnn=not whole_graph):
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         for B, T in ((2, 5), (3, 4), (4, 7)):
             x = random(B, T, I).requires_grad_()
@@ -679,6 +723,39 @@ def test_compile_without_graph_breaks(name, dynamo):
             assert torch.equal(compiled(x), model(x))
         model.train()
         assert not torch.equal(compiled(x), compiled(x))
+
+
+def test_compile_with_dynamic_shapes(dynamo):
+    model = Tagger()
+    fast.replace(model, whole_graph=True)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for T, B in ((5, 2), (4, 3), (9, 7)):
+            x = random(T, B, I)
+            found, expected = compiled(x), model(x)
+            gradients = [torch.autograd.grad(loss_of(y), list(model.parameters())) for y in (found, expected)]
+            same([found, *gradients[0]], [expected, *gradients[1]], 1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_for_whole_graphs(name):
+    original, module = pair(name)
+    assert fast.replace(module, whole_graph=True).replaced == [""]
+    assert fast.replace(module, whole_graph=True).replaced == []
+    assert not isinstance(module, getattr(torch.nn, name)) and isinstance(module, torch.nn.RNNBase)
+    x = random(5, 2, I)
+    same(tensors_of(module(x)), tensors_of(original(x)))
+    for wrong in (x[..., :2], random(5, 2, I, 1)):
+        assert outcome(lambda: module(wrong)) == outcome(lambda: original(wrong))
+    with torch.autocast("cpu", torch.bfloat16), pytest.warns(UserWarning, match="torch.nn computes"):
+        assert outcome(lambda: module(x.float())) == outcome(lambda: original(x.float()))
+    one = pickle.loads(pickle.dumps(module))
+    assert type(one) is type(module) and torch.equal(tensors_of(one(x))[0], tensors_of(module(x))[0])
+    assert fast.replace(module).replaced == [""] and type(module) is getattr(fast, name)
+    fast.replace(module, whole_graph=True)
+    assert fast.restore(module) == [""] and type(module) is getattr(torch.nn, name)
+    with pytest.raises(TypeError, match="^whole_graph: "):
+        fast.replace(module, whole_graph="yes")
 
 
 # Of Dynamo, which looks at the .grad of the results between two graphs.

@@ -34,6 +34,7 @@ for layer in (fastrnn.GRU(4, 6, bidirectional=True), fastrnn.RNN(4, 6, nonlinear
     assert_type(layer(x, np.zeros((2, 3, 6))), tuple[Array, Array])
     output, h_n, tape = layer.forward(x)
     assert_type(layer.backward(tape, output), tuple[Array, Array, fastrnn.Parameters])
+    assert_type(layer.backward(tape, output, input_gradient=False)[0], Array | None)
 
 # That of an sLSTM has four members.
 slstm = fastrnn.SLSTM(4, 6, num_heads=2)
@@ -90,6 +91,6 @@ def mistakes() -> None:
     fastrnn.LSTM(4, 6)(x, x)  # type: ignore[arg-type]
     slstm(x, (h_n, c_n))  # type: ignore[arg-type]
     fastrnn.set_num_threads("2")  # type: ignore[arg-type]
-    functional.gru_backward(functional_tape)  # type: ignore[arg-type]
+    functional.gru_backward(functional_tape)  # type: ignore[call-overload]
     fastrnn.LSTM(4, 6)(x)[1].sum()  # type: ignore[attr-defined]
     fastrnn.GRU(4, 6).hidden_size = 7  # type: ignore[misc]

@@ -84,6 +84,7 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
     const ptrdiff_t G = cell->gates * H;                   /* an array of so many rows exists, so no overflow */
     const int has_projection = weights->weight_hr != NULL, parts = cell->parts[1] ? 2 : 1;
     const ptrdiff_t heads = weights->heads > 1 ? weights->heads : 1, S = P / heads;
+    assert(weights->weight_ih || !is_forward);
     assert(I >= 0 && H > 0 && P > 0 && (P == H || has_projection) && (!weights->peephole || cell->peepholes));
     assert(!weights->format || (narrow && is_float && is_forward));
     assert(H % heads == 0 && (heads == 1 || !has_projection));
@@ -111,7 +112,7 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
             at.bias_hh[k] =
                 fastrnn_reserve(layout, element, cell->recurrent ? fastrnn_panels(rows, width) : 0, width, 1);
         } else {
-            at.weight_ih[k] = reserve_matrix(layout, narrow, element, width, k ? 0 : G, I);
+            at.weight_ih[k] = reserve_matrix(layout, narrow, element, width, k || !weights->weight_ih ? 0 : G, I);
             at.weight_hh[k] = reserve_matrix(layout, narrow, element, width, K_hh[k], P);
         }
     }
@@ -158,7 +159,8 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
 
     /* A team pays off from some tens of microseconds on, and more phases, for helpers that start late, from
      * milliseconds on. */
-    const double numbers = (double)G * (double)(I + S) + (has_projection ? (double)P * (double)H : 0);
+    const double numbers =
+        (double)G * (double)((weights->weight_ih ? I : 0) + S) + (has_projection ? (double)P * (double)H : 0);
     const double fewest = 100e3, of_an_item = 2e6, operations = 20, ns = 0.3; /* for each number */
     threads = numbers < fewest ? 1 : fastrnn_team_threads(threads);
     const packing p = {weights, to, threads == 1 || numbers < 2 * of_an_item ? 1 : (int)(numbers / of_an_item)};

@@ -8,8 +8,8 @@
 /* For forward, weight_ih and weight_hh have a matrix (I, gates * H) and (P, gates * H) for each part of the cell, and
  * weight_hr is (H, P). Biases are in the order of the columns; bias_hh exists if the cell keeps the recurrent sums
  * apart, else it is added to bias_ih. For backward, the matrices are transposed, and weight_ih is one matrix (G, I) of
- * all parts. A cell with more gradients than gates has the last rows of weight_hh first, because they belong to the
- * first gradients. */
+ * all parts, or has no rows if weight_ih was NULL. A cell with more gradients than gates has the last rows of weight_hh
+ * first, because they belong to the first gradients. */
 struct fastrnn_packed {
     const fastrnn_isa *isa;
     fastrnn_dtype dtype;

@@ -73,7 +73,7 @@ static void NAME(pack_share)(const void *context, const fastrnn_member *me)
             NAME(pack_straight)(kernel, me, of_P, w->weight_hh, end - last, end, 0, &to->weight_hh[part]);
             NAME(pack_straight)(kernel, me, of_P, w->weight_hh, first, end - last, last, &to->weight_hh[part]);
         }
-        NAME(pack_straight)(kernel, me, of_I, w->weight_ih, 0, cell->gates * H, 0, &to->weight_ih[0]);
+        if (w->weight_ih) NAME(pack_straight)(kernel, me, of_I, w->weight_ih, 0, cell->gates * H, 0, &to->weight_ih[0]);
         if (w->weight_hr) NAME(pack_straight)(kernel, me, of_H, w->weight_hr, 0, P, 0, &to->weight_hr);
     }
     if (w->peephole && me->index == 0 && me->item == 0)

@@ -6,6 +6,8 @@ each direction of each layer is a chain of its own: see fastrnn._engine.stack.
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastrnn import _core
 from fastrnn._core import Chain, Gradients, empty_states
 from fastrnn._engine.pool import POOL
@@ -90,7 +92,7 @@ def _forward_chain(stack, packed, checkpoints, direction, x, state_0, state_n, o
     checkpoints.states.append(states)
 
 
-def backward(inputs, for_forward, packed, checkpoints, gradients, dropout=None):
+def backward(inputs, for_forward, packed, checkpoints, gradients, dropout=None, input_gradient=True):
     """The gradient of x; writes those of the state before and of the weights.
 
     Parameters and result are those of `fastrnn._engine.stack.backward`, with the checkpoints in place of the reserve,
@@ -98,26 +100,27 @@ def backward(inputs, for_forward, packed, checkpoints, gradients, dropout=None):
     """
     stack, layout, x, d_output = inputs.stack, inputs.layout, inputs.x, gradients.d_output
     if len(stack.directions) == 2:
-        return _backward_both(inputs, for_forward, packed, checkpoints, gradients, dropout)
+        return _backward_both(inputs, for_forward, packed, checkpoints, gradients, dropout, input_gradient)
     (reverse,) = stack.directions
     if reverse:
         x, d_output = layout.reversed(x), None if d_output is None else layout.reversed(d_output)
-    d_x = new_array(layout, stack.I, stack.dtype, reverse)
+    d_x = new_array(layout, stack.I, stack.dtype, reverse) if input_gradient else None
     states = checkpoints.states[0]
     _backward_chain(inputs, for_forward, packed, checkpoints.segments[0], states, x, d_output, gradients, d_x, dropout)
     if reverse:
         POOL.give_back_all([x, d_output])
-    return as_returned(layout, d_x, reverse)
+    return None if d_x is None else as_returned(layout, d_x, reverse)
 
 
-def _backward_both(inputs, for_forward, packed, checkpoints, gradients, dropout):
+def _backward_both(inputs, for_forward, packed, checkpoints, gradients, dropout, input_gradient):
     """`backward` of a bidirectional stack."""
     stack, layout, d_output = inputs.stack, inputs.layout, gradients.d_output
     for layer in range(stack.num_layers - 1, -1, -1):
         x = checkpoints.layer_inputs[layer]
-        d_x = new_array(layout, x.shape[-1], stack.dtype)
         d_outputs, read = split_directions(stack, layout, d_output), (x, layout.reversed(x))
-        d_read = d_x, POOL.array(layout.shape, x.shape[-1], stack.dtype)
+        d_read: tuple[Any, Any] = None, None
+        if layer or input_gradient:
+            d_read = new_array(layout, x.shape[-1], stack.dtype), POOL.array(layout.shape, x.shape[-1], stack.dtype)
         for d, k in enumerate((2 * layer, 2 * layer + 1)):
             of_chain = Gradients(
                 None, rows_of(gradients.d_state_n, k), rows_of(gradients.d_state_0, k), gradients.d_weights[k : k + 1]
@@ -126,16 +129,17 @@ def _backward_both(inputs, for_forward, packed, checkpoints, gradients, dropout)
                 inputs, for_forward[k : k + 1], packed[k : k + 1], checkpoints.segments[d], checkpoints.states[k],
                 read[d], d_outputs[d], of_chain, d_read[d],
             )  # fmt: skip
-        d_x += in_order_of_time(layout, d_read[1])
+        d_output = d_read[0]
+        if d_output is not None:
+            d_output += in_order_of_time(layout, d_read[1])
         POOL.give_back_all([*d_outputs, read[1], d_read[1]])
         if layer and dropout:
-            dropout.apply(dropout.mask(layer, 0, x), d_x)
-        d_output = d_x
-    return as_returned(layout, d_output)
+            dropout.apply(dropout.mask(layer, 0, x), d_output)
+    return None if d_output is None else as_returned(layout, d_output)
 
 
 def _backward_chain(inputs, for_forward, packed, segments, states, x, d_output, gradients, d_x, dropout=None):
-    """Backward of one chain, the last segment first; writes d_x and the gradients of its layers.
+    """Backward of one chain, the last segment first; writes d_x, if it is not None, and the gradients of its layers.
 
     x, d_output and d_x are in the order in which the chain reads; `states` has the state before each segment.
     """
@@ -166,8 +170,8 @@ def _backward_chain(inputs, for_forward, packed, segments, states, x, d_output, 
             d_after.append(d_before[-1].copy())
         backward_chain(
             stack, chain, packed, Gradients(None, d_after, d_before, gradients.d_weights),
-            None if d_output is None else d_output[segment.slice], d_x[segment.slice], threads, dropout, masks,
-            layout.rows - segment.first - segment.rows, sums,
+            None if d_output is None else d_output[segment.slice], None if d_x is None else d_x[segment.slice], threads,
+            dropout, masks, layout.rows - segment.first - segment.rows, sums,
         )  # fmt: skip
     POOL.give_back_all([reserve, output])
 

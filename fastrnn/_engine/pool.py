@@ -7,21 +7,11 @@ it is dropped for newer buffers.
 
 import os
 
-import numpy as np
-
-from fastrnn._core import ALIGNMENT, Pool
+from fastrnn._core import Pool
 
 MOST_BYTES = 256 << 20
 
 POOL = Pool(MOST_BYTES)
-
-
-def aligned_bytes(size):
-    """A new array of uint8 for a caller, outside the pool, that begins at a multiple of ALIGNMENT bytes."""
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size]
-
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=POOL.after_fork)

@@ -49,7 +49,7 @@ class Stack:
     """
 
     __slots__ = (
-        "spec", "kernel", "dtype", "I", "H", "P", "num_layers", "directions", "count", "leading", "widths",
+        "spec", "kernel", "dtype", "I", "H", "P", "num_layers", "directions", "count", "is_one", "leading", "widths",
         "output_width", "widest", "most_rows", "weight_shapes",
     )  # fmt: skip
 
@@ -60,6 +60,7 @@ class Stack:
         self.I, self.H, self.P = sizes["I"], sizes["H"], sizes["P"]
         self.num_layers, self.directions, self.weight_shapes = num_layers, directions, weight_shapes
         self.count = num_layers * len(directions)
+        self.is_one = self.count == 1 and not directions[0]  # one layer that reads sequences from their beginnings
         self.leading = self.count if has_layers else 0  # the first axis of states, 0 for none
         self.widths = spec.widths(self.H, self.P)
         self.output_width = len(directions) * self.P
@@ -67,9 +68,10 @@ class Stack:
         self.widest = max(self.I, len(spec.gates) * self.H, self.output_width)
         self.most_rows = sys.maxsize // (self.widest * dtype.itemsize)
 
-    def pack(self, weights, backward):
-        """The weights packed for one pass, in memory of the pool."""
-        return _core.pack(self.kernel, weights, backward, most_threads(), instruction_set(), POOL)
+    def pack(self, weights, backward, input_gradient=True):
+        """The weights packed for one pass, in memory of the pool; for a backward pass with d_x or without."""
+        without_input = 0 if input_gradient else len(self.directions)
+        return _core.pack(self.kernel, weights, backward, most_threads(), instruction_set(), POOL, without_input)
 
     def pack_for_training(self, weights):
         """The weights packed for forward and those packed for backward, in memory of the pool."""
@@ -387,7 +389,7 @@ def _forward_both(inputs, packed, layer_inputs, saved, state_n, output, dropout,
     return masks
 
 
-def backward(inputs, packed, reserve, gradients, dropout=None, masks=None):
+def backward(inputs, packed, reserve, gradients, dropout=None, masks=None, input_gradient=True):
     """The gradient of x; writes those of the state before and of the weights.
 
     Parameters
@@ -399,10 +401,12 @@ def backward(inputs, packed, reserve, gradients, dropout=None, masks=None):
     gradients : Gradients
     masks : list, optional
         The masks that `forward` returned; made again if not given.
+    input_gradient : bool
+        Whether d_x is computed.
 
     Returns
     -------
-    d_x : ndarray, (T, B, I)
+    d_x : ndarray, (T, B, I), or None
         Padded, in new memory.
     """
     stack, layout, x, d_output = inputs.stack, inputs.layout, inputs.x, gradients.d_output
@@ -412,7 +416,7 @@ def backward(inputs, packed, reserve, gradients, dropout=None, masks=None):
         x, d_output = layout.reversed(x), None if d_output is None else layout.reversed(d_output)
         layout = layout.of_direction(reverse)
     layer_inputs, saved = stack.sections(packed, layout, reserve, x)
-    d_x = new_array(layout, stack.I, stack.dtype, reverse)
+    d_x = new_array(layout, stack.I, stack.dtype, reverse) if input_gradient else None
     if is_chain:
         chain = Chain(layout, layer_inputs, inputs.state_0, saved)
         backward_chain(stack, chain, packed, gradients, d_output, d_x, most_threads(), dropout, masks)
@@ -420,13 +424,13 @@ def backward(inputs, packed, reserve, gradients, dropout=None, masks=None):
             POOL.give_back_all([x, d_output])
     else:
         _backward_both(inputs, packed, layer_inputs, saved, gradients, d_x, dropout, masks)
-    return as_returned(layout, d_x, reverse)
+    return None if d_x is None else as_returned(layout, d_x, reverse)
 
 
 def backward_chain(
     stack, chain, packed, gradients, d_output, d_x, threads, dropout=None, masks=None, rows_after=0, sums=None
 ):
-    """Backward of a chain: writes d_x, (..., I), and the gradients.
+    """Backward of a chain: writes d_x, (..., I), if it is not None, and the gradients.
 
     Parameters
     ----------
@@ -463,13 +467,16 @@ def backward_chain(
 
 
 def _backward_both(inputs, packed, layer_inputs, saved, gradients, d_x, dropout, masks):
-    """`backward` of a bidirectional stack whose layers read `layer_inputs`: writes d_x and the gradients."""
+    """`backward` of a bidirectional stack whose layers read `layer_inputs`: writes d_x, if any, and the gradients."""
     stack, layout, d_output = inputs.stack, inputs.layout, gradients.d_output
     for layer in range(stack.num_layers - 1, -1, -1):
         x = layer_inputs[layer]
         d_input = POOL.array(layout.shape, stack.output_width, stack.dtype) if layer else d_x
         d_outputs, read = split_directions(stack, layout, d_output), (x, layout.reversed(x))
-        d_inputs, calls = (d_input, POOL.array(layout.shape, x.shape[-1], stack.dtype)), []
+        d_inputs: tuple[Any, Any] = d_input, None
+        calls = []
+        if d_input is not None:
+            d_inputs = d_input, POOL.array(layout.shape, x.shape[-1], stack.dtype)
         for d, k in enumerate((2 * layer, 2 * layer + 1)):
             call = BackwardCall(
                 packed[k], k, read[d], layout.offsets, inputs.state_0, saved[k], d_outputs[d], gradients.d_state_n,
@@ -477,7 +484,8 @@ def _backward_both(inputs, packed, layer_inputs, saved, gradients, d_x, dropout,
             )  # fmt: skip
             calls.append(call)
         _core.backward(calls, False, most_threads())
-        d_input += in_order_of_time(layout, d_inputs[1])
+        if d_input is not None:
+            d_input += in_order_of_time(layout, d_inputs[1])
         POOL.give_back_all([*d_outputs, read[1], d_inputs[1]])
         if layer and dropout:
             dropout.apply(masks[layer] if masks else dropout.mask(layer, 0, x), d_input)

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastrnn._core import ALIGNMENT, Gradients, empty_states
-from fastrnn._engine import pool, stack
+from fastrnn import _core
+from fastrnn._core import Gradients, empty_states
+from fastrnn._engine import stack
 from fastrnn._engine.pool import POOL
+from fastrnn._threads import most_threads
+
+BYTE = np.dtype(np.uint8)
 
 
-def forward(inputs, weights, dropout=None):
+def _is_one(inputs):
+    """Whether the pass is a single call: of one layer that reads sequences of one length from their beginnings."""
+    layout = inputs.layout
+    return inputs.stack.is_one and layout.offsets is None and layout.resets is None
+
+
+def forward(inputs, packed, dropout=None):
     """Run a forward pass that keeps a reserve.
 
     Parameters
     ----------
     inputs : Inputs
-    weights : list of tuple of ndarray
-        Native, of each direction of each layer.
+    packed : list of Packed
+        For forward.
     dropout : Dropout, optional
 
     Returns
@@ -27,15 +37,15 @@ def forward(inputs, weights, dropout=None):
     reserve : ndarray of uint8
         In memory that begins at a multiple of ALIGNMENT bytes.
     """
-    packed = inputs.stack.pack(weights, False)
-    reserve = pool.aligned_bytes(inputs.stack.reserve_bytes(packed, inputs.layout))
+    if _is_one(inputs):
+        return _core.forward_one(inputs, packed[0], most_threads(), POOL)
+    reserve = POOL.lease((inputs.stack.reserve_bytes(packed, inputs.layout),), BYTE)
     state_n = empty_states(inputs.state_0)
     output, _ = stack.forward(inputs, packed, state_n, reserve, dropout)
-    POOL.give_back_all(packed)
     return output, state_n, reserve
 
 
-def backward(inputs, packed, weights, reserve, d_rows, d_state_n, dropout=None):
+def backward(inputs, packed, weights, reserve, d_rows, d_state_n, dropout=None, input_gradient=True):
     """Run the backward pass of a forward pass.
 
     Parameters
@@ -43,32 +53,30 @@ def backward(inputs, packed, weights, reserve, d_rows, d_state_n, dropout=None):
     inputs, weights, dropout
         Of the forward pass.
     packed : list of Packed
-        For backward; given back to the pool.
+        For backward.
     reserve : ndarray of uint8
         Aligned.
     d_rows : ndarray, (..., D*P), or None
         The gradient of the output in the layout, native.
     d_state_n : list of ndarray or None, (L*D, B, n)
         Native, in the order of the layout.
+    input_gradient : bool
+        Whether d_x is computed.
 
     Returns
     -------
-    d_x : ndarray, (T, B, I)
+    d_x : ndarray, (T, B, I), or None
     d_state_0 : list of ndarray, (L*D, B, n)
         In the order of the layout.
     d_weights : list of tuple of ndarray or None
     """
+    if _is_one(inputs):
+        d_x, d_state_0, d_one = _core.backward_one(
+            inputs, packed[0], weights[0], reserve, d_rows, d_state_n, input_gradient, most_threads(), POOL
+        )
+        return d_x, d_state_0, [d_one]
     d_state_0 = empty_states(inputs.state_0)
-    d_weights = [tuple([None if w is None else np.empty(w.shape, w.dtype) for w in one]) for one in weights]
-    d_x = stack.backward(inputs, packed, reserve, Gradients(d_rows, d_state_n, d_state_0, d_weights), dropout)
-    POOL.give_back_all(packed)
+    d_weights = [tuple([None if w is None else POOL.lease(w.shape, w.dtype) for w in one]) for one in weights]
+    gradients = Gradients(d_rows, d_state_n, d_state_0, d_weights)
+    d_x = stack.backward(inputs, packed, reserve, gradients, dropout, None, input_gradient)
     return d_x, d_state_0, d_weights
-
-
-def aligned(reserve):
-    """A reserve in contiguous memory that begins at a multiple of ALIGNMENT bytes: the array itself, or a copy."""
-    if reserve.ctypes.data % ALIGNMENT or not reserve.flags.c_contiguous:
-        copy = pool.aligned_bytes(reserve.size)
-        copy[...] = reserve
-        return copy
-    return reserve

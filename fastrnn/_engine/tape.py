@@ -77,7 +77,7 @@ class Tape:
             self.memory = TapeMemory([inputs.x, *owned], POOL)
         return output, state_n if layout.offsets is None else layout.unsort(state_n)
 
-    def backward(self, d_output, d_state_n, d_weights):
+    def backward(self, d_output, d_state_n, d_weights, input_gradient=True):
         """Run a backward pass.
 
         Parameters
@@ -88,10 +88,12 @@ class Tape:
             The same, in the caller's order of sequences.
         d_weights : list of tuple of ndarray
             Written.
+        input_gradient : bool
+            Whether d_x is computed.
 
         Returns
         -------
-        d_x : ndarray, (T, B, I)
+        d_x : ndarray, (T, B, I), or None
         d_state_0 : list of ndarray, (L*D, B, n)
             In the caller's order of sequences; (L*D, 1, n) for a state that was given as one for all sequences.
         """
@@ -106,9 +108,10 @@ class Tape:
         d_state_0 = empty_states(inputs.state_0)
         gradients = Gradients(d_rows, d_after, d_state_0, d_weights)
         if type(self.kept) is checkpoint.Checkpoints:
-            d_x = checkpoint.backward(inputs, self.for_forward, self.packed, self.kept, gradients, self.dropout)
+            passes = self.for_forward, self.packed
+            d_x = checkpoint.backward(inputs, *passes, self.kept, gradients, self.dropout, input_gradient)
         else:
-            d_x = stack.backward(inputs, self.packed, self.kept, gradients, self.dropout, self.masks)
+            d_x = stack.backward(inputs, self.packed, self.kept, gradients, self.dropout, self.masks, input_gradient)
         if layout.offsets is not None:
             POOL.give_back(d_rows)
             d_state_0 = layout.unsort(d_state_0)
