@@ -151,7 +151,7 @@ class Recurrent(keras.layers.RNN):
         """The weights of the cell in the layout of the kernels, by their names there."""
         cell = self.cell
         weights = {"weight_ih": cell.kernel, "weight_hh": cell.recurrent_kernel}
-        weights = {name: self._rows(tensor.value.t()) for name, tensor in weights.items()}
+        weights = {name: self._rows(tensor.value.t().contiguous()) for name, tensor in weights.items()}
         if cell.bias is not None:
             biases = cell.bias.value.reshape(-1, weights["weight_ih"].shape[0])
             weights |= {name: self._rows(bias) for name, bias in zip(("bias_ih", "bias_hh"), biases)}
