@@ -55,8 +55,8 @@ def forward(
     resets : array_like of bool, (T, B), optional
         As in `fastrnn.functional.forward`; they may be traced. Their values are checked when the call runs.
     seed : int, or scalar array of int, default 0
-        Decides the elements that `dropout` sets to zero; it may be traced. From a key of JAX:
-        ``jax.random.randint(key, (), 0, 2**31 - 1)``.
+        Decides the elements that `dropout` sets to zero; it may be traced. It has the bits of JAX's integers, 32 by
+        default. From a key of JAX: ``jax.random.randint(key, (), 0, 2**31 - 1)``.
 
     Returns
     -------
@@ -96,8 +96,8 @@ def forward(
     settings = Settings(kind, bidirectional, dropout, tuple(sorted(options.items())))
     call = _call_of_shapes(settings, (x, state, weights), lengths, resets)
     x, state, weights = jax.tree.map(partial(jnp.asarray, dtype=call.inputs.stack.dtype), (x, state, weights))
-    lengths, resets, seed = jax.tree.map(jnp.asarray, (lengths, resets, seed))
-    return _layers(settings, Arguments(x, state, weights), Constants(lengths, resets, seed))
+    lengths, resets = [None if a is None else jnp.asarray(a) for a in (lengths, resets)]
+    return _layers(settings, Arguments(x, state, weights), Constants(lengths, resets, jnp.asarray(seed)))
 
 
 class Settings(NamedTuple):

@@ -27,6 +27,8 @@ except ModuleNotFoundError as error:
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
 
 def LSTM(
     nO: int | None = None,
@@ -126,7 +128,7 @@ def _model(kind, nO, nI, bi, depth, dropout, init_W, init_b):
         _forward,
         dims={"nO": nO, "nI": nI, "depth": depth, "dirs": dirs},
         attrs={"kind": kind, "dropout_rate": probability("dropout", dropout)},
-        params={name: None for group in _names(kind, depth, dirs) for name in group.values()},
+        params={name: None for group in _names(depth, dirs) for name in group.values()},
         init=partial(_initialize, init_W or glorot_uniform_init, init_b or zero_init),
     )
     return with_padded(layer)
@@ -139,11 +141,10 @@ def _hidden(nO, dirs):
     return nO // dirs
 
 
-def _names(kind, depth, dirs):
+def _names(depth, dirs):
     """For each direction of each layer, the names of its parameters by those of `fastrnn.functional`."""
-    weights = [weight.name for weight in SPECS[kind].weights if weight.name[-2:] in ("ih", "hh")]
     ends = [f"_l{k}{direction}" for k in range(depth) for direction in ("", "_reverse")[:dirs]]
-    return [{name: name + end for name in weights} for end in ends]
+    return [{name: name + end for name in WEIGHTS} for end in ends]
 
 
 def _initialize(init_W, init_b, model, X=None, Y=None):
@@ -156,7 +157,7 @@ def _initialize(init_W, init_b, model, X=None, Y=None):
         model.set_dim("nO", get_width(Y))
     kind, dirs = model.attrs["kind"], model.get_dim("dirs")
     H, gates = _hidden(model.get_dim("nO"), dirs), len(SPECS[kind].gates)
-    for k, names in enumerate(_names(kind, model.get_dim("depth"), dirs)):
+    for k, names in enumerate(_names(model.get_dim("depth"), dirs)):
         n = model.get_dim("nI") if k < dirs else dirs * H
         shapes = {"weight_ih": (H, n), "weight_hh": (H, H), "bias_ih": (H,), "bias_hh": (H,)}
         for name, full in names.items():
@@ -167,7 +168,7 @@ def _initialize(init_W, init_b, model, X=None, Y=None):
 def _forward(model, Xp, is_train):
     """The outputs of a batch, and the function from their gradient to that of the inputs."""
     kind, dirs = model.attrs["kind"], model.get_dim("dirs")
-    names = _names(kind, model.get_dim("depth"), dirs)
+    names = _names(model.get_dim("depth"), dirs)
     weights = [{name: model.get_param(full) for name, full in one.items()} for one in names]
     options = {"lengths": Xp.lengths, "bidirectional": dirs == 2}
     if is_train and model.attrs["dropout_rate"]:
