@@ -840,8 +840,18 @@ def infer(
     """
     call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options)
     inputs = call.inputs
-    output, state_n = stateless.infer(inputs, call.weights, call.dropout)
-    POOL.give_back(inputs.x)
+    if call.dropout is not None:  # the masks belong to a pass that keeps a reserve
+        named: dict[str, Any] = {
+            "lengths": lengths,
+            "resets": resets,
+            "bidirectional": bidirectional,
+            "dropout": dropout,
+            "seed": seed,
+        }
+        return forward(kind, x, state, weights, **named, **options)[:2]
+    packed, state_n = inputs.stack.pack(call.weights, False), empty_states(inputs.state_0)
+    output = stack.infer(inputs, packed, state_n)
+    POOL.give_back_all([*packed, inputs.x])
     return output, tuple(inputs.layout.unsort(state_n))
 
 
