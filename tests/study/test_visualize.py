@@ -56,7 +56,7 @@ def test_the_record_is_one_reading():
     model = char_lm.CharModel(5, 3, 4, layers=2, rng=0)
     ids = np.random.default_rng(0).integers(5, size=23)
     whole, cut = visualize.recorded(model, ids), visualize.recorded(model, ids, window=10)
-    _, (_, c), _, gates = model.lstm.forward(model.ends["embedding"][ids], return_gates=True)
+    _, (_, c), _, gates = model.lstm.forward(model.embed(ids), return_gates=True)
     for name, array in whole.items():
         assert array.tobytes() == cut[name].tobytes()
         expected = np.concatenate([layer[name] for layer in gates], axis=1)
