@@ -30,7 +30,7 @@ from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
 if _TYPE_CHECKING:
-    from fastrnn import optim
+    from fastrnn import distributed, optim
     from fastrnn.keras import from_keras
     from fastrnn.linear import Linear
     from fastrnn.losses import mean_squared_error, softmax_cross_entropy
@@ -45,6 +45,7 @@ __all__ = [
     "Parameters",
     "__version__",
     "config",
+    "distributed",
     "from_keras",
     "from_onnx",
     "from_state_dict",
@@ -71,6 +72,7 @@ __all__ += cells.__all__
 
 # Names and the modules in which they stand, or which they are, imported at the first use.
 _ON_DEMAND = {
+    "distributed": "distributed",
     "from_keras": "keras",
     "from_onnx": "onnx",
     "from_state_dict": "weights",
