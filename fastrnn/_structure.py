@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import numbers
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _core
+from fastrnn._engine.pool import POOL
 from fastrnn._validation import FLOAT32, FLOAT64, Array
 from fastrnn.parameters import ALIGNMENT, Parameters
 
@@ -59,11 +61,15 @@ def flattened(name: str, value: Any) -> tuple[Structure, list[Array]]:
 
 
 class Buffer:
-    """Memory for the leaves of a structure: for each dtype one array, `flats`, of which the `leaves` are views."""
+    """Memory for the leaves of a structure: for each dtype one array, `flats`, of which the `leaves` are views.
+
+    The memory is of the pool; `give_back` returns it, if nothing refers to it any more.
+    """
 
     def __init__(self, structure: Structure) -> None:
         self._structure = structure
         kinds = list(_leaves(structure))
+        self._memory: list[Array] = []
         self.flats: dict[str, Array] = {}
         self.leaves: list[Array] = [np.empty(0)] * len(kinds)
         for dtype in sorted({dtype for dtype, _ in kinds}):
@@ -73,16 +79,19 @@ class Buffer:
     def _allocate(self, dtype, places, sizes):
         # Each leaf begins at a multiple of ALIGNMENT bytes, because that is where those of Parameters do.
         step = ALIGNMENT // dtype.itemsize
-        starts = np.cumsum([0, *[-(-n // step) * step for n in sizes[:-1]]]) if sizes else []
-        total = int(starts[-1]) + sizes[-1]
-        memory = np.empty(total * dtype.itemsize + 2 * ALIGNMENT, np.uint8)
-        first = -memory.__array_interface__["data"][0] % ALIGNMENT
-        flat = self.flats[dtype.name] = np.ndarray(total, dtype, memory, first)
+        starts = list(itertools.accumulate((-(-n // step) * step for n in sizes[:-1]), initial=0))
+        memory = POOL.bytes((starts[-1] + sizes[-1]) * dtype.itemsize)
+        self._memory.append(memory)
+        flat = self.flats[dtype.name] = memory.view(dtype)
         end = 0
         for place, start, n in zip(places, starts, sizes):
             flat[end:start] = 0
             end = start + n
             self.leaves[place] = flat[start:end]
+
+    def give_back(self) -> None:
+        """Give the memory back to the pool."""
+        POOL.give_back_all(self._memory)
 
     def value(self) -> Any:
         """The value, whose arrays are views of this memory."""

@@ -67,7 +67,7 @@ class State:
         from safetensors.numpy import save
 
         about: dict[str, Any] = {"format_version": FORMAT_VERSION, "shards": self._shards, "step": step}
-        tensors = {name: np.ascontiguousarray(array) for name, array in self._arrays.items()}
+        tensors = {name: np.asarray(array, order="C") for name, array in self._arrays.items()}
         if self._optimizer is not None:
             state = self._optimizer.state_dict()
             about["optimizer"] = self._about_optimizer() | {"steps": state.pop("steps"), "lr": self._optimizer.lr}
@@ -92,9 +92,9 @@ class State:
             raise ValueError(f"format_version: expected {FORMAT_VERSION}, got {about['format_version']!r}")
         if about["shards"] != self._shards:
             raise ValueError(f"shards: made with {about['shards']!r} shards, this group has {self._shards}")
-        for name, present in ("optimizer", self._optimizer), ("rng", self._rng):
-            if (name in about) != (present is not None):
-                raise ValueError(f"{name}: " + ("is not in the file" if present is not None else "is in the file"))
+        for name, is_wanted in ("optimizer", self._optimizer is not None), ("rng", self._rng is not None):
+            if (name in about) != is_wanted:
+                raise ValueError(f"{name}: " + ("is not in the file" if is_wanted else "is in the file"))
         expected = dict(self._arrays)
         if self._optimizer is not None:
             kind = self._about_optimizer()["class"]
@@ -104,14 +104,16 @@ class State:
             del state["steps"]
             expected |= {f"optimizer.{name}": array for name, array in state.items()}
         _check_fit(expected, tensors)
-        rng_state = _from_json(self._rng.bit_generator.state, about["rng"]) if self._rng is not None else None
-
+        rng_state: Any = None
         if self._rng is not None:
-            self._rng.bit_generator.state = rng_state
+            rng_state = _from_json(self._rng.bit_generator.state, about["rng"])
+
         if self._optimizer is not None:
             self._optimizer.lr = about["optimizer"]["lr"]
             saved = {name: tensors[f"optimizer.{name}"] for name in state}
             self._optimizer.load_state_dict({"steps": about["optimizer"]["steps"]} | saved)
+        if self._rng is not None:
+            self._rng.bit_generator.state = rng_state
         for name, array in self._arrays.items():
             array[...] = tensors[name]
         return int(about["step"])

@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastrnn import _config, _core, _threads, _training_files, functional, optim
+from fastrnn import _config, _threads, _training_files, functional, optim
+from fastrnn._engine.pool import POOL
 from fastrnn._structure import Buffer, Structure, flattened
 from fastrnn._tree import PartialSums, additions, nodes_of_ranks, run_of
 from fastrnn._validation import Array, size
 from fastrnn._version import __version__
 from fastrnn.losses import softmax_cross_entropy
-from fastrnn.parameters import ALIGNMENT, Parameters
+from fastrnn.parameters import ALIGNMENT
 
 __all__ = ["Group", "Shard", "group"]
 
@@ -131,7 +132,8 @@ def group(shards: int, comm: Any = None) -> Group:
     Notes
     -----
     If the group has more than one rank, an exception that nobody catches ends all ranks (``Comm.Abort``, by
-    ``sys.excepthook``); without that the others would wait for ever. ``python -m mpi4py`` does so for ``sys.exit``, too.
+    ``sys.excepthook``); otherwise the others would wait for ever. ``python -m mpi4py program.py`` ends them after a
+    ``sys.exit`` of one rank, too.
 
     Where neither ``OMP_NUM_THREADS`` nor `fastrnn.set_num_threads` has set the number of threads, and several ranks may
     use the same cores, each of them uses its part of the cores.
@@ -205,7 +207,7 @@ class Group:
 
     def __init__(self, shards: int, comm: Any) -> None:
         self.shards, self.rank, self.size = shards, 0, 1
-        self._comm = None
+        self._comm: Any = None
         if comm is not None:
             self._comm = comm.Dup()
             self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
@@ -281,9 +283,9 @@ class Group:
         ----------
         contributions : iterable
             For each shard of this rank, in the order of `my_shards`: a number, an array of float32 or float64,
-            `Parameters`, or a tuple or list of these. All have the same structure, shapes and dtypes, on all ranks. A
-            generator saves memory: besides the result no more than about log2(S) contributions are kept. Each has arrays
-            of its own, which are not changed before `reduce` returns.
+            `Parameters`, or a tuple or list of these. All have the same structure, shapes and dtypes, on all ranks.
+            Each has arrays of its own, which may not be changed before `reduce` returns. An iterator saves memory: about
+            log2(S) partial sums are kept, instead of all contributions.
         batch : int, optional
             B. Needed if it may be less than the number of shards.
 
@@ -354,20 +356,22 @@ class Group:
         if self.size == 1:
             (root,) = sums.values
             return (root.buffer or _copied(structure, root)).value()
+        for one in sums.values:
+            if one.buffer is None and len(one.leaves) > 1:
+                one.buffer = _copied(structure, one)
         total = Buffer(structure)
         nodes = nodes_of_ranks(self.size, n)
         steps = additions(tuple(node for of_rank in nodes for node in of_rank), n)
+        counts = [len(of_rank) for of_rank in nodes]
         for dtype, flat in total.flats.items():
-            single = len(total.leaves) == 1
-            mine = [
-                one.leaves[0] if single and one.buffer is None else (one.buffer or _copied(structure, one)).flats[dtype]
-                for one in sums.values
-            ]
-            counts = [len(of_rank) for of_rank in nodes]
+            mine = [one.buffer.flats[dtype] if one.buffer else one.leaves[0] for one in sums.values]
             if flat.nbytes * sum(counts) <= SMALL_BYTES:
                 self._add_everything(mine, counts, steps, flat)
             else:
                 self._add_slice(mine, counts, steps, flat)
+        for one in sums.values:
+            if one.buffer:
+                one.buffer.give_back()
         return total.value()
 
     def _add_everything(self, mine, counts, steps, flat):
@@ -390,7 +394,8 @@ class Group:
             parts = [node[part] for part, other in zip(slices, is_other) if other for node in mine]
             sent, places = np.concatenate(parts) if parts else np.empty(0, flat.dtype), _starts(sizes)
         received_sizes = [count * lengths[self.rank] * other for count, other in zip(counts, is_other)]
-        received = np.empty(sum(received_sizes), flat.dtype)
+        memory = POOL.bytes(sum(received_sizes) * flat.dtype.itemsize)
+        received = memory.view(flat.dtype)
         self._comm.Alltoallv([sent, (sizes, places)], [received, (received_sizes, _starts(received_sizes))])
 
         rows = received.reshape(sum(counts) - len(mine), lengths[self.rank])
@@ -398,6 +403,7 @@ class Group:
         nodes = [*rows[:before], *(node[here] for node in mine), *rows[before:]]
         is_own = [before <= place < before + len(mine) for place in range(len(nodes))]
         _add_nodes(nodes, is_own, steps, flat[here])
+        POOL.give_back(memory)
         self._comm.Allgatherv(_in_place(), [flat, (lengths, starts)])
 
     def global_norm(self, gradients: optim.Given) -> float:

@@ -1,0 +1,146 @@
+"""`fastrnn.distributed` on two ranks and more: sums beside MPI.Allreduce, and a training step beside that of one rank.
+
+    mpiexec -n 2 python benchmarks/distributed.py
+    mpiexec -n 2 python benchmarks/distributed.py --hidden 512 --batches 32,64 --shards 2,4
+
+Each rank has one thread. Turns of all ways alternate; the figures are medians. While rank 0 trains alone, the others
+sleep. Printed, too: the constants of the model of the cost in docs/scale.md.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+from mpi4py import MPI
+
+import fastrnn
+from fastrnn.distributed import Group
+
+COMM = MPI.COMM_WORLD
+
+
+def alternating(ways, rounds):
+    """name -> the median seconds of a turn, of which the slowest rank decides."""
+    seconds = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            COMM.Barrier()
+            begin = time.perf_counter()
+            way()
+            elapsed = COMM.allreduce(time.perf_counter() - begin, MPI.MAX)
+            if turn:  # the first warms up
+                seconds[name].append(elapsed)
+    return {name: statistics.median(some) for name, some in seconds.items()}
+
+
+def sleep_until_rank_0_is_done():
+    request = COMM.Ibarrier()
+    while not request.Test():
+        time.sleep(0.001)
+
+
+def report(line):
+    if COMM.rank == 0:
+        print(line, flush=True)
+
+
+def sums(group, rounds):
+    """The reduction of one contribution per rank."""
+    for size in (1, 4096, 2**18, 2**21, 2**23):
+        mine, total = np.full(size, 0.5 + COMM.rank, np.float32), np.empty(size, np.float32)
+        ways = {"Allreduce": lambda: COMM.Allreduce(mine, total), "reduce": lambda: group.reduce([mine])}
+        found = alternating(ways, rounds)
+        ratio = found["reduce"] / found["Allreduce"]
+        texts = [f"{name} {1e6 * seconds:10.1f} us" for name, seconds in found.items()]
+        report(f"sum of {4 * size:>10,} bytes   {'   '.join(texts)}   ratio {ratio:.2f}")
+
+
+class Step:
+    """A training step of a layer and its head, of random data."""
+
+    def __init__(self, T, B, H, classes=96):
+        rng = np.random.default_rng(1)
+        self.layer, self.head = fastrnn.LSTM(64, H, rng=1), fastrnn.Linear(H, classes, rng=1)
+        self.optimizer = fastrnn.optim.Adam([self.layer.params, self.head.params])
+        self.x = rng.standard_normal((T, B, 64), np.float32)
+        self.targets = rng.integers(0, classes, (T, B))
+
+    def gradient(self, shard):
+        output, _, tape = self.layer.forward(self.x[:, shard.rows])
+        logits, head_tape = self.head.forward(output)
+        loss, d_logits = fastrnn.softmax_cross_entropy(logits, self.targets[:, shard.rows])
+        d_logits *= np.float32(shard.fraction)
+        d_output, d_head = self.head.backward(head_tape, d_logits)
+        _, _, d_layer = self.layer.backward(tape, d_output)
+        return shard.fraction * loss, [d_layer, d_head]
+
+    def run(self, group):
+        _, gradients = group.reduce(map(self.gradient, group.my_shards(self.x.shape[1])))
+        self.update(gradients)
+
+    def without_sum(self, group):
+        """Every rank computes its shards and updates the parameters by the gradient of the last one."""
+        for shard in group.my_shards(self.x.shape[1]):
+            _, gradients = self.gradient(shard)
+        self.update(gradients)
+
+    def update(self, gradients):
+        fastrnn.optim.clip_by_global_norm(gradients, 1.0)
+        self.optimizer.step(gradients)
+
+    def alone(self, shards):
+        if COMM.rank == 0:
+            self.run(Group(shards, None))
+            COMM.Ibarrier().Wait()
+        else:
+            sleep_until_rank_0_is_done()
+
+
+def steps(T, batches, H, shards, rounds):
+    for B in batches:
+        step = Step(T, B, H)
+        groups = {S: fastrnn.distributed.group(S) for S in shards if COMM.size <= S <= B}
+        ways = {"1 shard": lambda: step.alone(1)}
+        for S, group in groups.items():
+            ways[f"{S} shards"] = lambda S=S: step.alone(S)
+            ways[f"{S} shards on all"] = lambda group=group: step.run(group)
+            ways[f"{S} shards, no sum"] = lambda group=group: step.without_sum(group)
+            _, gradients = group.reduce(map(step.gradient, group.my_shards(B)))
+        ways["reduction"] = lambda: group.reduce([(1.0, gradients)], batch=COMM.size)
+        ways["clipping and Adam"] = lambda: step.update(gradients)
+        found = alternating(ways, rounds)
+        number = step.layer.params.flat.size + step.head.params.flat.size
+        report(f"\nLSTM(64, {H}), T = {T}, B = {B}, {number:,} parameters, {COMM.size} ranks")
+        for name, seconds in found.items():
+            report(f"  {name:<22}{1e3 * seconds:9.2f} ms")
+        for S in groups:
+            alone, together = found[f"{S} shards"], found[f"{S} shards on all"]
+            cost = alone / found["1 shard"]
+            report(f"  {S} shards: {alone / together:.2f} times one rank; on one rank {cost:.2f} times 1 shard")
+
+
+def main():
+    def numbers(text):
+        return [int(one) for one in text.split(",")]
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=64, help="T (default: %(default)s)")
+    parser.add_argument("--batches", type=numbers, default=[32, 64, 128], help="B (default: 32,64,128)")
+    parser.add_argument("--hidden", type=int, default=256, help="H (default: %(default)s)")
+    parser.add_argument("--shards", type=numbers, default=[2, 4, 8, 16], help="S (default: 2,4,8,16)")
+    parser.add_argument("--rounds", type=int, default=11, help="turns of each way (default: %(default)s)")
+    options = parser.parse_args()
+    if COMM.size == 1:
+        sys.exit("start it with mpiexec -n 2")
+    report(f"{COMM.size} ranks, {MPI.Get_library_version().split(chr(10))[0]}, {fastrnn.config()['instruction_set']}")
+    sums(fastrnn.distributed.group(COMM.size), 3 * options.rounds)
+    steps(options.steps, options.batches, options.hidden, options.shards, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
