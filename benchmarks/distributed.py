@@ -3,8 +3,8 @@
     mpiexec -n 2 python benchmarks/distributed.py
     mpiexec -n 2 python benchmarks/distributed.py --hidden 512 --batches 32,64 --shards 2,4
 
-Each rank has one thread. Turns of all ways alternate; the figures are medians. While rank 0 trains alone, the others
-sleep. Printed, too: the constants of the model of the cost in docs/scale.md.
+Each rank has one thread. Turns of some steps of all ways alternate; the figures are medians. While rank 0 trains alone,
+the others sleep.
 """
 
 import argparse
@@ -38,10 +38,17 @@ def alternating(ways, rounds):
     return {name: statistics.median(some) for name, some in seconds.items()}
 
 
-def sleep_until_rank_0_is_done():
-    request = COMM.Ibarrier()
-    while not request.Test():
-        time.sleep(0.001)
+def on_rank_0(way):
+    """The way, on rank 0 alone while the others sleep."""
+
+    def alone():
+        if COMM.rank == 0:
+            way()
+        request = COMM.Ibarrier()
+        while not request.Test():
+            time.sleep(0.001)
+
+    return alone
 
 
 def report(line):
@@ -93,27 +100,20 @@ class Step:
         fastrnn.optim.clip_by_global_norm(gradients, 1.0)
         self.optimizer.step(gradients)
 
-    def alone(self, shards):
-        if COMM.rank == 0:
-            self.run(Group(shards, None))
-            COMM.Ibarrier().Wait()
-        else:
-            sleep_until_rank_0_is_done()
 
-
-def steps(T, batches, H, shards, rounds):
+def steps(T, batches, H, shards, rounds, calls):
     for B in batches:
         step = Step(T, B, H)
         groups = {S: fastrnn.distributed.group(S) for S in shards if COMM.size <= S <= B}
-        ways = {"1 shard": lambda: step.alone(1)}
+        ways = {"1 shard": turn_alone(step, 1, calls)}
         for S, group in groups.items():
-            ways[f"{S} shards"] = lambda S=S: step.alone(S)
-            ways[f"{S} shards on all"] = lambda group=group: step.run(group)
-            ways[f"{S} shards, no sum"] = lambda group=group: step.without_sum(group)
+            ways[f"{S} shards"] = turn_alone(step, S, calls)
+            ways[f"{S} shards on all"] = lambda group=group: repeat(calls, step.run, group)
+            ways[f"{S} shards, no sum"] = lambda group=group: repeat(calls, step.without_sum, group)
             _, gradients = group.reduce(map(step.gradient, group.my_shards(B)))
-        ways["reduction"] = lambda: group.reduce([(1.0, gradients)], batch=COMM.size)
-        ways["clipping and Adam"] = lambda: step.update(gradients)
-        found = alternating(ways, rounds)
+        ways["reduction"] = lambda: repeat(calls, lambda: group.reduce([(1.0, gradients)], batch=COMM.size))
+        ways["clipping and Adam"] = lambda: repeat(calls, step.update, gradients)
+        found = {name: seconds / calls for name, seconds in alternating(ways, rounds).items()}
         number = step.layer.params.flat.size + step.head.params.flat.size
         report(f"\nLSTM(64, {H}), T = {T}, B = {B}, {number:,} parameters, {COMM.size} ranks")
         for name, seconds in found.items():
@@ -122,6 +122,16 @@ def steps(T, batches, H, shards, rounds):
             alone, together = found[f"{S} shards"], found[f"{S} shards on all"]
             cost = alone / found["1 shard"]
             report(f"  {S} shards: {alone / together:.2f} times one rank; on one rank {cost:.2f} times 1 shard")
+
+
+def repeat(calls, function, *arguments):
+    for _ in range(calls):
+        function(*arguments)
+
+
+def turn_alone(step, shards, calls):
+    group = Group(shards, None)
+    return on_rank_0(lambda: repeat(calls, step.run, group))
 
 
 def main():
@@ -134,12 +144,13 @@ def main():
     parser.add_argument("--hidden", type=int, default=256, help="H (default: %(default)s)")
     parser.add_argument("--shards", type=numbers, default=[2, 4, 8, 16], help="S (default: 2,4,8,16)")
     parser.add_argument("--rounds", type=int, default=11, help="turns of each way (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=8, help="training steps of a turn (default: %(default)s)")
     options = parser.parse_args()
     if COMM.size == 1:
         sys.exit("start it with mpiexec -n 2")
     report(f"{COMM.size} ranks, {MPI.Get_library_version().split(chr(10))[0]}, {fastrnn.config()['instruction_set']}")
     sums(fastrnn.distributed.group(COMM.size), 3 * options.rounds)
-    steps(options.steps, options.batches, options.hidden, options.shards, options.rounds)
+    steps(options.steps, options.batches, options.hidden, options.shards, options.rounds, options.calls)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import hashlib
 import math
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -36,6 +37,9 @@ T = TypeVar("T")
 BLOCK = 16384
 # Up to so many bytes each rank receives all partial sums and adds them itself: one message instead of two.
 SMALL_BYTES = 16384
+
+# mpiexec may lose what a rank has written just before it aborts.
+SECONDS_TO_FORWARD = 0.5
 
 # What a rank tells the others before they exchange numbers.
 HAS_NUMBERS, HAS_NO_SHARDS, HAS_FAILED = range(3)
@@ -83,7 +87,7 @@ class Shard:
         >>> shard, = fastrnn.distributed.group(shards=1).my_shards(8)
         >>> shard.seed(rng, 1, 1000)
         >>> int(rng.integers(10**6))
-        757318
+        830379
         """
         if not isinstance(rng, np.random.Generator):
             raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
@@ -284,8 +288,8 @@ class Group:
         contributions : iterable
             For each shard of this rank, in the order of `my_shards`: a number, an array of float32 or float64,
             `Parameters`, or a tuple or list of these. All have the same structure, shapes and dtypes, on all ranks.
-            Each has arrays of its own, which may not be changed before `reduce` returns. An iterator saves memory: about
-            log2(S) partial sums are kept, instead of all contributions.
+            Each has arrays of its own, which may not be changed before `reduce` returns. An iterator saves memory:
+            about log2(S) partial sums are kept, instead of all contributions.
         batch : int, optional
             B. Needed if it may be less than the number of shards.
 
@@ -709,6 +713,7 @@ def _abort_at_exceptions() -> None:
     def hook(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
         previous(kind, value, traceback)
         sys.stderr.flush()
+        time.sleep(SECONDS_TO_FORWARD)
         MPI.COMM_WORLD.Abort(1)
 
     sys.excepthook = hook
