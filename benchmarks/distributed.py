@@ -8,6 +8,7 @@ the others sleep.
 """
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -101,6 +102,40 @@ class Step:
         self.optimizer.step(gradients)
 
 
+def sizes(T, H, rounds):
+    """What a sequence costs in shards of some sizes, on rank 0 alone."""
+    step, alone = Step(T, 32, H), Group(1, None)
+    seconds = {}
+    for b in (1, 2, 4, 8, 16, 32):
+        (shard,) = alone.my_shards(b)
+        turn = on_rank_0(lambda shard=shard, b=b: repeat(32 // b, step.gradient, shard))
+        seconds[f"{b:2} per shard"] = turn
+    report(f"\nLSTM(64, {H}), T = {T}: the gradient of 32 sequences on one thread")
+    for name, found in alternating(seconds, rounds).items():
+        report(f"  {name:<22}{1e3 * found:9.2f} ms")
+
+
+def constants(rounds):
+    """Of the model of the cost: seconds of a message, bytes per second between two ranks, bytes added per second."""
+    one, many = np.zeros(COMM.size, np.float32), np.zeros(2**21, np.float32)
+    received, gathered = np.empty_like(one), np.empty((COMM.size, many.size), np.float32)
+    ways = {
+        "Alltoall of 4 bytes": lambda: repeat(100, COMM.Alltoall, one, received),
+        "Allgather of 8 MiB": lambda: COMM.Allgather(many, gathered),
+        "addition of 8 MiB": lambda: add_in_blocks(many, gathered[0]),
+    }
+    found = alternating(ways, rounds)
+    exchange, gather, addition = found.values()
+    report(f"a message {1e4 * exchange / (COMM.size - 1):.2f} us")
+    report(f"{many.nbytes * (COMM.size - 1) / gather / 1e9:.2f} GB/s into each rank")
+    report(f"{many.nbytes / addition / 1e9:.2f} GB/s are added")
+
+
+def add_in_blocks(array, out):
+    for start in range(0, array.size, 16384):
+        np.add(out[start : start + 16384], array[start : start + 16384], out=out[start : start + 16384])
+
+
 def steps(T, batches, H, shards, rounds, calls):
     for B in batches:
         step = Step(T, B, H)
@@ -134,6 +169,38 @@ def turn_alone(step, shards, calls):
     return on_rank_0(lambda: repeat(calls, step.run, group))
 
 
+# A call of `reduce`, a message (seconds); exchange between ranks, additions (bytes per second): see docs/scale.md.
+NETWORKS = {
+    "shared memory": (70e-6, 1e-6, 4e9, 10e9),
+    "10 Gbit/s Ethernet": (100e-6, 30e-6, 1.1e9, 10e9),
+    "200 Gbit/s InfiniBand": (100e-6, 2e-6, 20e9, 10e9),
+}
+
+
+# Of LSTM(64, 256), T = 64, on one thread: the gradient of a shard of 4 sequences, clipping and Adam.
+MODEL_PARAMETERS, MODEL_SHARDS = 354_400, 1024
+SHARD_SECONDS, UPDATE_SECONDS = 5e-3, 0.45e-3
+
+
+def reduction_seconds(P, nbytes, call, message, exchange, add):
+    """The model of docs/scale.md."""
+    return call + message * (P - 1 + 2 * math.log2(P)) + 2 * nbytes * (1 - 1 / P) / exchange + nbytes / add
+
+
+def print_model():
+    """A table of the times of a step on 1 to 1,024 ranks."""
+    print("| ranks | " + " | ".join(NETWORKS) + " |")
+    print("|---:|" + "---:|" * len(NETWORKS))
+    one = MODEL_SHARDS * SHARD_SECONDS + UPDATE_SECONDS
+    for P in (1, 8, 16, 32, 64, 128, 256, 512, 1024):
+        cells = []
+        for constants in NETWORKS.values():
+            reduction = reduction_seconds(P, 4 * MODEL_PARAMETERS, *constants) if P > 1 else 0
+            step = MODEL_SHARDS // P * SHARD_SECONDS + UPDATE_SECONDS + reduction
+            cells.append(f"{1e3 * step:,.1f} ms, {one / step:,.0f} times")
+        print(f"| {P:,} | " + " | ".join(cells) + " |")
+
+
 def main():
     def numbers(text):
         return [int(one) for one in text.split(",")]
@@ -145,11 +212,16 @@ def main():
     parser.add_argument("--shards", type=numbers, default=[2, 4, 8, 16], help="S (default: 2,4,8,16)")
     parser.add_argument("--rounds", type=int, default=11, help="turns of each way (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=8, help="training steps of a turn (default: %(default)s)")
+    parser.add_argument("--model", action="store_true", help="print the model of the cost instead")
     options = parser.parse_args()
+    if options.model:
+        return print_model()
     if COMM.size == 1:
         sys.exit("start it with mpiexec -n 2")
     report(f"{COMM.size} ranks, {MPI.Get_library_version().split(chr(10))[0]}, {fastrnn.config()['instruction_set']}")
+    constants(options.rounds)
     sums(fastrnn.distributed.group(COMM.size), 3 * options.rounds)
+    sizes(options.steps, options.hidden, options.rounds)
     steps(options.steps, options.batches, options.hidden, options.shards, options.rounds, options.calls)
 
 

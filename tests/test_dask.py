@@ -38,10 +38,9 @@ def client():
             yield one
 
 
-@pytest.fixture(scope="module", params=["layer", "stack in both directions"])
-def layer(request):
-    options = {} if request.param == "layer" else {"num_layers": 2, "bidirectional": True}
-    layer = fastrnn.LSTM(I, H, batch_first=True, **options, rng=1)
+@pytest.fixture(scope="module")
+def layer():
+    layer = fastrnn.LSTM(I, H, 2, batch_first=True, bidirectional=True, rng=1)
     layer.freeze()
     return layer
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,11 @@ def python(*arguments, prefix=(), **environment):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
-def mpi(number, *arguments, **environment):
-    """The finished mpiexec of ranks.py."""
+def mpi(number, *arguments, program=Path(ranks.__file__), **environment):
+    """The finished mpiexec of a program."""
     pytest.importorskip("mpi4py")
     assert MPIEXEC, "mpi4py is installed, but no mpiexec"
-    return python(str(Path(ranks.__file__)), *arguments, prefix=(MPIEXEC, "-n", str(number)), **environment)
+    return python(str(program), *arguments, prefix=(MPIEXEC, "-n", str(number)), **environment)
 
 
 def result(number, *arguments, **environment):
@@ -99,6 +100,19 @@ def test_sum_of_a_group_of_one(shards, n, dtype):
     while len(arrays) > 1:
         arrays = [sum(arrays[k + 1 : k + 2], arrays[k]) for k in range(0, len(arrays), 2)]
     assert total.dtype == dtype and total.tobytes() == arrays[0].tobytes()
+
+
+def test_shards_may_be_computed_by_threads():
+    layer, x = fastrnn.LSTM(4, 24, rng=1), np.random.default_rng(1).standard_normal((30, 16, 4), np.float32)
+
+    def gradient(shard):
+        output, _, tape = layer.forward(x[:, shard.rows])
+        return layer.backward(tape, output)[2]
+
+    group = distributed.group(8)
+    expected = group.reduce(map(gradient, group.my_shards(16)))
+    with ThreadPoolExecutor(3) as pool:
+        assert group.reduce(pool.map(gradient, group.my_shards(16))).flat.tobytes() == expected.flat.tobytes()
 
 
 def test_sums_keep_the_structure():
@@ -183,6 +197,7 @@ def test_instruction_sets_may_be_mixed_if_their_bits_are_the_same():
 
 
 def test_training_goes_on_after_a_rank_was_killed_on_another_number_of_ranks(tmp_path):
+    pytest.importorskip("safetensors")
     whole, path = tmp_path / "whole.safetensors", tmp_path / "training.safetensors"
     expected = ranks.resumed(whole, 8, 0)
     failed(2, "resumed", str(path), "8", "5")  # of step 3 there is a checkpoint
@@ -194,7 +209,7 @@ def test_training_goes_on_after_a_rank_was_killed_on_another_number_of_ranks(tmp
 
 def test_ranks_share_the_cores():
     alone = int(python("-c", "import fastrnn; print(fastrnn.get_num_threads())", OMP_NUM_THREADS="").stdout)
-    assert result(2, "threads", OMP_NUM_THREADS="") == [max(1, alone // 2)] * 4
+    assert max(result(2, "threads", OMP_NUM_THREADS="")) <= max(1, alone // 2)
     assert result(2, "threads", OMP_NUM_THREADS="1") == [1] * 4
 
 
@@ -218,10 +233,19 @@ def test_one_rank_that_fails_ends_all(program, message):
 
 
 def test_errors_of_files_reach_all_ranks(tmp_path):
+    pytest.importorskip("safetensors")
     assert result(2, "error_of_a_file", str(tmp_path / "missing" / "file")) == [True] * 4
     output = failed(2, "parameters_that_differ", str(tmp_path / "file"))
     assert "RuntimeError: checkpoint: the state of rank 1 differs from that of rank 0" in output
     assert os.listdir(tmp_path) == []
+
+
+def test_the_benchmark_runs():
+    program = Path(__file__).parent.parent / "benchmarks" / "distributed.py"
+    sizes = "--steps 3 --batches 4 --hidden 8 --shards 2,4 --rounds 1 --calls 1".split()
+    finished = mpi(2, *sizes, program=program)
+    assert finished.returncode == 0, finished.stderr
+    assert "4 shards: " in finished.stdout and "ratio" in finished.stdout
 
 
 def test_a_process_of_another_mpi_is_noticed():
