@@ -57,9 +57,9 @@ def report(line):
         print(line, flush=True)
 
 
-def sums(group, rounds):
+def sums(group, numbers, rounds):
     """The reduction of one contribution per rank."""
-    for size in (1, 4096, 2**18, 2**21, 2**23):
+    for size in numbers:
         mine, total = np.full(size, 0.5 + COMM.rank, np.float32), np.empty(size, np.float32)
         ways = {"Allreduce": lambda: COMM.Allreduce(mine, total), "reduce": lambda: group.reduce([mine])}
         found = alternating(ways, rounds)
@@ -210,6 +210,9 @@ def main():
     parser.add_argument("--batches", type=numbers, default=[32, 64, 128], help="B (default: 32,64,128)")
     parser.add_argument("--hidden", type=int, default=256, help="H (default: %(default)s)")
     parser.add_argument("--shards", type=numbers, default=[2, 4, 8, 16], help="S (default: 2,4,8,16)")
+    parser.add_argument(
+        "--numbers", type=numbers, default=[1, 2**12, 2**18, 2**21, 2**23], help="of a sum (default: 1 to 8,388,608)"
+    )
     parser.add_argument("--rounds", type=int, default=11, help="turns of each way (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=8, help="training steps of a turn (default: %(default)s)")
     parser.add_argument("--model", action="store_true", help="print the model of the cost instead")
@@ -220,7 +223,7 @@ def main():
         sys.exit("start it with mpiexec -n 2")
     report(f"{COMM.size} ranks, {MPI.Get_library_version().split(chr(10))[0]}, {fastrnn.config()['instruction_set']}")
     constants(options.rounds)
-    sums(fastrnn.distributed.group(COMM.size), 3 * options.rounds)
+    sums(fastrnn.distributed.group(COMM.size), options.numbers, 3 * options.rounds)
     sizes(options.steps, options.hidden, options.rounds)
     steps(options.steps, options.batches, options.hidden, options.shards, options.rounds, options.calls)
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -494,6 +494,26 @@ class Group:
         self._agree("values", Structure("list"), error)
         return [value for of_rank in self._comm.allgather(mine) for value in of_rank]
 
+    def abort(self, status: int = 1) -> NoReturn:
+        """End all ranks at once, where `sys.exit` of one rank would let the others wait for ever.
+
+        Parameters
+        ----------
+        status : int, default 1
+            The exit status, from 1 to 255. The group of one raises SystemExit with it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `status` is no integer, or out of range.
+        """
+        number = size("status", status)
+        if number > 255:
+            raise ValueError(f"status: expected 1 to 255, got {number}")
+        if self._comm is None:
+            sys.exit(number)
+        _abort(number)
+
     # Files
 
     def checkpoint(
@@ -703,18 +723,24 @@ def _in_place():
     return MPI.IN_PLACE
 
 
+def _abort(status: int) -> NoReturn:
+    from mpi4py import MPI
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(SECONDS_TO_FORWARD)
+    MPI.COMM_WORLD.Abort(status)
+    raise AssertionError("MPI_Abort has returned")
+
+
 @functools.cache
 def _abort_at_exceptions() -> None:
     """From now on an exception that nobody catches ends all ranks."""
-    from mpi4py import MPI
-
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
         previous(kind, value, traceback)
-        sys.stderr.flush()
-        time.sleep(SECONDS_TO_FORWARD)
-        MPI.COMM_WORLD.Abort(1)
+        _abort(1)
 
     sys.excepthook = hook
 

@@ -157,6 +157,14 @@ def error_elsewhere():
     group.reduce([1.0] * 2)
 
 
+def abort():
+    group = distributed.group(4)
+    if RANK == 1:
+        print("rank 1 ends all", flush=True)
+        group.abort(3)
+    group.reduce([1.0] * 2)
+
+
 def error_of_a_file(path):
     group, layer = distributed.group(4), fastrnn.GRU(2, 3, rng=0)
     try:

@@ -226,6 +226,7 @@ def test_ranks_share_the_cores():
         ("float_formats_of_parameters", "ValueError: params: expected the same shapes and dtypes on all ranks"),
         ("error_in_a_contribution", "ZeroDivisionError: in the second shard"),
         ("error_elsewhere", "ZeroDivisionError: outside of the group"),
+        ("abort", "rank 1 ends all"),
     ],
 )
 def test_one_rank_that_fails_ends_all(program, message):
@@ -242,7 +243,7 @@ def test_errors_of_files_reach_all_ranks(tmp_path):
 
 def test_the_benchmark_runs():
     program = Path(__file__).parent.parent / "benchmarks" / "distributed.py"
-    sizes = "--steps 3 --batches 4 --hidden 8 --shards 2,4 --rounds 1 --calls 1".split()
+    sizes = "--steps 3 --batches 4 --hidden 8 --shards 2,4 --numbers 1,9999 --rounds 1 --calls 1".split()
     finished = mpi(2, *sizes, program=program)
     assert finished.returncode == 0, finished.stderr
     assert "4 shards: " in finished.stdout and "ratio" in finished.stdout
@@ -252,6 +253,12 @@ def test_a_process_of_another_mpi_is_noticed():
     pytest.importorskip("mpi4py")
     finished = python("-c", "import fastrnn; fastrnn.distributed.group(2)", OMPI_COMM_WORLD_SIZE="2")
     assert finished.returncode != 0 and "mpi4py finds one" in finished.stderr
+
+
+def test_a_group_of_one_aborts_by_its_exit_status():
+    with pytest.raises(SystemExit) as caught:
+        distributed.group(2).abort(7)
+    assert caught.value.code == 7
 
 
 def test_without_mpi4py():
@@ -299,6 +306,8 @@ ONES = np.ones(3)
         (lambda g: g.reduce([ONES, np.ones(4)]), ValueError, "contributions: expected float64 (3,) for each shard"),
         (lambda g: g.reduce([ONES, np.ones(3, np.float32)]), ValueError, "contributions: expected float64 (3,) for"),
         (lambda g: g.reduce([(1.0,), [1.0]]), ValueError, "contributions: expected a tuple of a number for each shard"),
+        (lambda g: g.abort(0), ValueError, "status: expected at least 1"),
+        (lambda g: g.abort(256), ValueError, "status: expected 1 to 255"),
         (lambda g: g.gather([1]), ValueError, "values: expected 2"),
         (lambda g: g.broadcast([ONES, ONES]), ValueError, "params[1]: shares memory"),
         (lambda g: g.broadcast(ONES[::2]), ValueError, "params: not C-contiguous"),
