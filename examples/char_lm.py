@@ -4,10 +4,13 @@
     python examples/char_lm.py --text book.txt --layers 2 --hidden 384 --iterations 10000
     python examples/char_lm.py --resume                 # go on from the checkpoint, bit for bit
 
-Each character is an embedding, the LSTM reads the embeddings, and a linear head scores the next character. The text is
-cut into B streams, read in parallel in windows of T characters; the state is carried from window to window while
-gradients stop at a window's edge (truncated backpropagation through time). The last twentieth of the text is held out
-for evaluation.
+Each character is an embedding, the LSTM reads the embeddings, and a linear head scores the next character. Every number
+of a training step is computed by fastrnn, so that a run has the same bits on any number of threads and with any
+instruction set, and no BLAS competes for the cores.
+
+The text is cut into B streams, read in parallel in windows of T characters; the state is carried from window to window
+while gradients stop at a window's edge (truncated backpropagation through time). The last twentieth of the text is held
+out for evaluation.
 
 Sizes: T steps, B streams, N = T*B, V distinct characters, E embedding, H hidden, L layers.
 A gradient is named after its array: d_logits, d_embedding.
@@ -27,17 +30,10 @@ import statistics
 import sys
 import time
 import zipfile
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from training import (  # first, because NumPy's threads are set there
-    DIVERGING,
-    Adam,
-    Failure,
-    add_by_symbol,
-    clip_scale,
-    cross_entropy,
-)
+from training import Failure  # first, because NumPy's threads are set there
 import numpy as np
 from tqdm import tqdm
 
@@ -105,81 +101,53 @@ def read_text(path, T, B):
 
 
 class CharModel:
-    """Embedding, LSTM layers, linear head, softmax cross-entropy. `ends` are the embedding and the head."""
+    """Embedding, LSTM layers, linear head, softmax cross-entropy.
 
-    ROWS = 512  # of the head at a time
+    The embedding is a linear layer without bias on the one-hot vectors of the characters. So its gradient is a product
+    of the kernels, too, with one order of its sums.
+    """
 
     def __init__(self, V, E, H, layers=1, *, dtype=np.float32, rng=None):
         rng = np.random.default_rng(rng)
         self.lstm = fastrnn.LSTM(E, H, layers, dtype=dtype, rng=rng)
-        shapes = {"embedding": (V, E), "head_weight": (V, H), "head_bias": (V,)}
-        self.ends = fastrnn.Parameters(shapes, dtype)
-        self.ends["embedding"][...] = rng.normal(size=(V, E))
-        self.ends["head_weight"][...] = rng.uniform(-1, 1, size=(V, H)) / math.sqrt(H)
-        self.pool = ThreadPoolExecutor(fastrnn.get_num_threads())
+        self.embedding = fastrnn.Linear(V, E, bias=False, dtype=dtype, rng=0)
+        self.embedding.params["weight"][...] = rng.normal(size=(V, E)).T
+        self.head = fastrnn.Linear(H, V, dtype=dtype, rng=0)
+        self.head.params["weight"][...] = rng.uniform(-1, 1, size=(V, H)) / math.sqrt(H)
+        self.head.params["bias"][...] = 0
+        self.one_hot = np.eye(V, dtype=dtype)
 
     @property
-    def flats(self):
-        """Every parameter, in two flat arrays."""
-        return self.ends.flat, self.lstm.params.flat
+    def params(self):
+        """Every parameter, of the embedding, the LSTM and the head."""
+        return [self.embedding.params, self.lstm.params, self.head.params]
 
     def gradient(self, inputs, targets, state):
-        """inputs, targets (T, B), state (h, c) -> mean loss in nats, state, its gradient by `flats`."""
-        ends, d_ends = self.ends, self.ends.zeros_like()
+        """inputs, targets (T, B), state (h, c) -> mean loss in nats, state, its gradient by `params`."""
         # 1. embed                                                        x      (T, B, E)
-        x = ends["embedding"][inputs]
+        x, embedding_tape = self.embedding.forward(self.one_hot[inputs])
         # 2. read                                                         output (T, B, H)
         output, state, tape = self.lstm.forward(x, state)
-        # 3. score and 4. compare, forward and backward
-        rows = output.reshape(targets.size, -1)
-        loss, d_rows = self.head_gradient(rows, targets.ravel(), d_ends)
+        # 3. score                                                        logits (T, B, V)
+        logits, head_tape = self.head.forward(output)
+        # 4. compare, forward and backward
+        loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets)
+        # 3. the head
+        d_output, d_head = self.head.backward(head_tape, d_logits)
         # 2. the LSTM
-        d_x, _, d_lstm = self.lstm.backward(tape, d_rows.reshape(output.shape))
-        # 1. each character's row sums the gradients at its positions
-        add_by_symbol(d_ends["embedding"], inputs, d_x)
-        return loss, state, (d_ends.flat, d_lstm.flat)
+        d_x, _, d_lstm = self.lstm.backward(tape, d_output)
+        # 1. each character's embedding sums the gradients at its positions
+        _, d_embedding = self.embedding.backward(embedding_tape, d_x)
+        return loss, state, [d_embedding, d_lstm, d_head]
 
-    def head_gradient(self, rows, targets, d_ends):
-        """rows (N, H), targets (N,) -> mean loss, d_rows (N, H); adds to head_weight, head_bias.
-
-        The rows are independent: each thread computes blocks forward and backward while they are in the cache. The sum
-        over the blocks does not depend on the number of threads.
-        """
-        N, weight = len(rows), self.ends["head_weight"]
-        d_rows = np.empty_like(rows)
-
-        def block(start):
-            here = slice(start, start + self.ROWS)
-            # 3. score                                                    logits (ROWS, V)
-            logits = self.score(rows[here])
-            # 4. compare
-            with np.errstate(**DIVERGING):
-                losses, d_logits = cross_entropy(logits, targets[here])
-            # 4. softmax and mean cross-entropy: (softmax - one_hot) / N
-            d_logits[np.arange(len(losses)), targets[here]] -= 1
-            d_logits *= 1 / N
-            # 3. logits = rows @ weight.T + bias
-            np.matmul(d_logits, weight, out=d_rows[here])
-            return losses.sum(dtype=np.float64), d_logits.T @ rows[here], d_logits.sum(axis=0)
-
-        total = 0.0
-        for losses, d_weight, d_bias in self.pool.map(block, range(0, N, self.ROWS)):
-            total += losses
-            d_ends["head_weight"] += d_weight
-            d_ends["head_bias"] += d_bias
-        return float(total) / N, d_rows
-
-    def score(self, rows):
-        """rows (N, H) of the LSTM's output -> logits (N, V)."""
-        logits = rows @ self.ends["head_weight"].T
-        logits += self.ends["head_bias"]
-        return logits
+    def embed(self, inputs):
+        """inputs (...) -> their embeddings (..., E)."""
+        return np.ascontiguousarray(self.embedding.params["weight"].T)[inputs]
 
     def predict(self, inputs, state):
         """inputs (T, B) -> the logits of the next characters (T, B, V), state."""
-        output, state = self.lstm(self.ends["embedding"][inputs], state)
-        T, B, H = output.shape
-        return self.score(output.reshape(T * B, H)).reshape(T, B, -1), state
+        output, state = self.lstm(self.embed(inputs), state)
+        return self.head(output), state
 
 
 # Training ---------------------------------------------------------------------------------------
@@ -191,7 +159,7 @@ class Training:
     iteration, and no random generator is used after the initial weights."""
 
     model: CharModel
-    adam: Adam
+    optimizer: fastrnn.optim.Adam
     state: tuple  # h, c, each (L, B, H)
     iteration: int = 0
 
@@ -200,26 +168,26 @@ class Training:
         rng = np.random.default_rng(o.seed)
         try:
             model = CharModel(V, o.embedding, o.hidden, o.layers, rng=rng)
-            adam = Adam(model.flats)
+            optimizer = fastrnn.optim.Adam(model.params)
             state = tuple(np.zeros((2, o.layers, o.batch, o.hidden), np.float32))
         except ValueError as error:
             raise Failure(f"no model of this size: {error}") from None
-        return cls(model, adam, state)
+        return cls(model, optimizer, state)
 
     def step(self, text, o):
         """One window of the text; returns its mean loss in nats, before the step."""
         inputs, targets, first = text.window(self.iteration, o.unroll, o.batch)
         if first:
             self.state = tuple(np.zeros_like(part) for part in self.state)
-        loss, state, d_flats = self.model.gradient(inputs, targets, self.state)
+        loss, state, gradient = self.model.gradient(inputs, targets, self.state)
         if not math.isfinite(loss):
             found = f"the loss is {loss} at iteration {self.iteration}"
             raise Failure(f"{found}: lower --learning-rate")
         t = self.iteration + 1
         # a function of the iteration alone, so that no run depends on where it was meant to end
-        rate = o.learning_rate * min(1, t / o.warm_up) / (1 + t / o.decay)
-        scale = clip_scale(d_flats, o.clip)
-        self.adam.step(self.model.flats, d_flats, rate, t, scale)
+        self.optimizer.lr = o.learning_rate * min(1, t / o.warm_up) / (1 + t / o.decay)
+        fastrnn.optim.clip_by_global_norm(gradient, o.clip)
+        self.optimizer.step(gradient)
         self.state, self.iteration = state, t
         return loss
 
@@ -256,7 +224,7 @@ def train(training, text, o):
         mininterval=0.2 if sys.stderr.isatty() else 10,
         dynamic_ncols=True,
     )
-    with bar, Interruption() as interruption, np.errstate(**DIVERGING):
+    with bar, Interruption() as interruption:
         while training.iteration < o.iterations and not interruption.received:
             if o.seconds and time.perf_counter() - begin > o.seconds:
                 break
@@ -294,9 +262,8 @@ def bits_per_character(model, ids, shortest=16384):
     total, state = 0.0, None
     for start in range(0, len(inputs), T):
         logits, state = model.predict(inputs[start : start + T], state)
-        wanted = targets[start : start + T].ravel()
-        losses, _ = cross_entropy(logits.reshape(len(wanted), -1), wanted)
-        total += float(losses.sum(dtype=np.float64))
+        loss, _ = fastrnn.softmax_cross_entropy(logits, targets[start : start + T])
+        total += loss * logits[..., 0].size
     return total / targets.size * BITS
 
 
@@ -319,7 +286,8 @@ def sample(model, prompt, samples, length, temperature, rng):
 # Checkpoints ------------------------------------------------------------------------------------
 # An .npz file with its own SHA-256 at the end: np.load reads it, and no damage goes unnoticed.
 
-FORMAT = "fastrnn char_lm 1"
+FORMAT = "fastrnn char_lm 2"
+ADAM = "adam."  # before the names of the optimizer's state
 HYPERPARAMETERS = (
     "embedding", "hidden", "layers", "batch", "unroll", "learning_rate", "warm_up", "decay",
     "clip", "seed",
@@ -335,7 +303,8 @@ def save_checkpoint(path, training, text, o):
         "hyperparameters": {name: getattr(o, name) for name in HYPERPARAMETERS},
     }
     payload = io.BytesIO()
-    np.savez(payload, about=np.array(json.dumps(about)), **checkpoint_arrays(training))
+    state = {ADAM + name: value for name, value in training.optimizer.state_dict().items()}
+    np.savez(payload, about=np.array(json.dumps(about)), **model_arrays(training), **state)
     data = payload.getvalue()
     try:
         write_atomically(path, data + hashlib.sha256(data).digest())
@@ -363,22 +332,21 @@ def load_checkpoint(path, training, text, o):
                     raise Failure(f"{path}: made with {option} {value}, not {getattr(o, name)}")
             if about["text"] != text.sha256:
                 raise Failure(f"{path}: made from another text")
-            for name, array in checkpoint_arrays(training).items():
+            for name, array in model_arrays(training).items():
                 array[...] = saved[name]
+            training.optimizer.load_state_dict(
+                {name.removeprefix(ADAM): saved[name] for name in saved if name.startswith(ADAM)}
+            )
             training.iteration = about["iteration"]
     except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
         raise Failure(f"{path}: no checkpoint of this program") from None
 
 
-def checkpoint_arrays(training):
+def model_arrays(training):
     """Name -> array, the very arrays that training works on."""
+    names = ("embedding", "lstm", "head")
     h, c = training.state
-    arrays = {"h": h, "c": c}
-    for i, name in enumerate(("ends", "lstm")):
-        arrays[name] = training.model.flats[i]
-        arrays[f"{name}_first"] = training.adam.first[i]
-        arrays[f"{name}_second"] = training.adam.second[i]
-    return arrays
+    return {"h": h, "c": c} | {name: params.flat for name, params in zip(names, training.model.params)}
 
 
 def write_atomically(path, data):
@@ -443,7 +411,7 @@ def median_seconds(step, times, limit=5.0):
 
 def reference_seconds(text, o, threads):
     """The loss of the next step on fastrnn.reference, and the median time of such steps."""
-    fastrnn.set_num_threads(threads)  # for the model's own threads
+    fastrnn.set_num_threads(threads)  # for embedding and head
     training = Training.begin(len(text.vocabulary), o)
     load_checkpoint(o.checkpoint, training, text, o)
     training.model.lstm = ReferenceLSTM(training.model.lstm)
@@ -596,7 +564,7 @@ def run(o):
     if os.path.isdir(o.checkpoint) or not os.access(folder, os.W_OK):
         raise Failure(f"--checkpoint {o.checkpoint}: cannot be written")
 
-    size = sum(flat.size for flat in training.model.flats)
+    size = sum(params.flat.size for params in training.model.params)
     print(
         f"{len(text.ids):,} characters, {len(text.vocabulary)} distinct, the last twentieth held out; "
         f"{size:,} parameters: embedding {o.embedding}, {o.layers} x LSTM {o.hidden}; "

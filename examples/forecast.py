@@ -80,7 +80,7 @@ class Forecaster:
 
     def __init__(self, hidden, rng, dtype=np.float32):
         self.lstm = fastrnn.LSTM(1, hidden, dtype=dtype, rng=rng)
-        self.head = training.Linear(hidden, K, rng, dtype)
+        self.head = training.linear(hidden, K, rng, dtype)
         self.parts = [self.lstm, self.head]
 
     def gradient(self, x, targets, scale):
@@ -90,10 +90,11 @@ class Forecaster:
         """
         output, _, tape = self.lstm.forward(x)
         rows = output[WARM_UP:]
-        forecasts = self.head(rows) / scale
-        loss, d_forecasts = training.squared_loss(forecasts, np.broadcast_to(targets, forecasts.shape))
+        scaled, head_tape = self.head.forward(rows)
+        forecasts = scaled / scale
+        loss, d_forecasts = fastrnn.mean_squared_error(forecasts, np.broadcast_to(targets, forecasts.shape))
         d_output = np.zeros_like(output)
-        d_output[WARM_UP:], d_head = self.head.backward(rows, d_forecasts / scale)
+        d_output[WARM_UP:], d_head = self.head.backward(head_tape, d_forecasts / scale)
         _, _, d_lstm = self.lstm.backward(tape, d_output)
         return loss, [d_lstm, d_head]
 
@@ -108,7 +109,7 @@ def network(series, trained, hidden, noise, iterations, widest, seed):
     unit = series[:trained].std()
     z = (series / unit).astype(np.float32)
     model = Forecaster(hidden, rng)
-    optimizer = training.Optimizer(model.parts, RATE, clip=1.0)
+    optimizer = fastrnn.optim.Adam([part.params for part in model.parts], lr=RATE)
     T = trained - K
     targets = np.lib.stride_tricks.sliding_window_view(z[1:trained], K)[WARM_UP:, None]
 
@@ -116,7 +117,9 @@ def network(series, trained, hidden, noise, iterations, widest, seed):
         scale = np.exp(rng.uniform(-1, 1, size=(B, 1)) * np.log(widest)).astype(np.float32)
         x = scale * z[:T, None, None] + noise * rng.standard_normal((T, B, 1), dtype=np.float32)
         loss, gradient = model.gradient(x, targets, scale)
-        optimizer.step(gradient, RATE * (1 - iteration / iterations))
+        fastrnn.optim.clip_by_global_norm(gradient, 1.0)
+        optimizer.lr = RATE * (1 - iteration / iterations)
+        optimizer.step(gradient)
         return loss
 
     training.run(step, iterations, None)

@@ -14,7 +14,6 @@ with gradients clipped to a norm of one it learns at the same rate.
 
 import training  # isort: skip, before NumPy
 
-import math
 
 import numpy as np
 
@@ -29,10 +28,11 @@ REMEMBER = {"RNN": (0.0,), "GRU": (0.0, 5.0), "LSTM": (0.0, 5.0)}  # biases of t
 TITLES = {"RNN": "RNN, dL/dh", "GRU": "GRU, dL/dh", "LSTM": "LSTM, dL/dc"}
 SHADES = ["#a9c4e4", "#6d9bd1", "#2f5fa8", "#152f57"]
 # Rates and limits of plain gradient descent.
+UNLIMITED = 1e30  # a norm that no gradient has
 TRAININGS = {
-    "not clipped": (0.1, math.inf),
+    "not clipped": (0.1, UNLIMITED),
     "clipped to norm 1": (0.1, 1.0),
-    "not clipped, a tenth of the rate": (0.01, math.inf),
+    "not clipped, a tenth of the rate": (0.01, UNLIMITED),
 }
 
 # Backward ----------------------------------------------------------------------------------------
@@ -102,21 +102,19 @@ def learn(rate, clip, seed, iterations, gap=10, radius=1.5, H=64, B=32):
     """
     rng = np.random.default_rng(seed)
     I, O = long_gap.SIZES["order"]
-    layer, head = fastrnn.RNN(I, H, rng=rng), training.Linear(H, O, rng)
+    layer, head = fastrnn.RNN(I, H, rng=rng), training.linear(H, O, rng)
     layer.params["weight_hh_l0"][...] = recurrent_matrix(H, radius, rng)
-    norms = []
+    optimizer, norms = fastrnn.optim.SGD([layer.params, head.params], lr=rate), []
 
     def step(iteration):
         x, targets = long_gap.order(gap, B, rng)
         _, h_n, tape = layer.forward(x)
-        loss, d_logits = training.softmax_loss(head(h_n[0]), targets)
-        d_h, d_head = head.backward(h_n[0], d_logits)
+        logits, head_tape = head.forward(h_n[0])
+        loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets)
+        d_h, d_head = head.backward(head_tape, d_logits)
         _, _, d_layer = layer.backward(tape, None, d_h[None])
-        d_flats = [d_layer.flat, d_head.flat]
-        norms.append(training.gradient_norm(d_flats))
-        scale = training.clip_scale(d_flats, clip)
-        for part, d_flat in zip((layer, head), d_flats):
-            part.params.flat -= rate * scale * d_flat
+        norms.append(fastrnn.optim.clip_by_global_norm([d_layer, d_head], clip))
+        optimizer.step([d_layer, d_head])
         return loss
 
     return training.run(step, iterations, None), norms

@@ -95,22 +95,25 @@ def learn(task, cell, gap, seed, iterations, memory=None, H=64, B=32, every=50):
     """Trains one network; the fraction of a thousand new sequences it gets right, and the iterations it took."""
     rng = np.random.default_rng([seed, gap])
     I, O = SIZES[task]
-    layer, head = CELLS[cell](I, H, rng=rng), training.Linear(H, O, rng)
+    layer, head = CELLS[cell](I, H, rng=rng), training.linear(H, O, rng)
     begin(layer, memory or PRELUDE + gap, rng)
-    optimizer = training.Optimizer([layer, head], RATES[cell], clip=1.0)
+    optimizer = fastrnn.optim.Adam([layer.params, head.params], lr=RATES[cell])
 
     def step(iteration):
         x, targets = TASKS[task](gap, B, rng)
         _, state, tape = layer.forward(x)
         h = (state[0] if cell == "LSTM" else state)[0]
+        outputs, head_tape = head.forward(h)
         if task == "adding":
-            loss, d_outputs = training.squared_loss(head(h), targets[:, None])
+            loss, d_outputs = fastrnn.mean_squared_error(outputs, targets[:, None])
         else:
-            loss, d_outputs = training.softmax_loss(head(h), targets)
-        d_h, d_head = head.backward(h, d_outputs)
+            loss, d_outputs = fastrnn.softmax_cross_entropy(outputs, targets)
+        d_h, d_head = head.backward(head_tape, d_outputs)
         d_state = (d_h[None], None) if cell == "LSTM" else d_h[None]
         _, _, d_layer = layer.backward(tape, None, d_state)
-        optimizer.step([d_layer, d_head])
+        gradient = [d_layer, d_head]
+        fastrnn.optim.clip_by_global_norm(gradient, 1.0)
+        optimizer.step(gradient)
         return loss
 
     def success(x, targets):

@@ -113,14 +113,15 @@ class Labeller:
     def __init__(self, E, hidden, bidirectional, rng, dtype=np.float32):
         self.embedding = training.Embedding(V, E, rng, dtype)
         self.lstm = fastrnn.LSTM(E, hidden, bidirectional=bidirectional, dtype=dtype, rng=rng)
-        self.head = training.Linear(hidden * (1 + bidirectional), len(CLASSES), rng, dtype)
+        self.head = training.linear(hidden * (1 + bidirectional), len(CLASSES), rng, dtype)
         self.parts = [self.embedding, self.lstm, self.head]
 
     def gradient(self, ids, classes):
         """The mean loss in nats of ids and classes (T, B), and its gradient by `parts`."""
         output, _, tape = self.lstm.forward(self.embedding(ids))
-        loss, d_logits = training.softmax_loss(self.head(output), classes)
-        d_output, d_head = self.head.backward(output, d_logits)
+        logits, head_tape = self.head.forward(output)
+        loss, d_logits = fastrnn.softmax_cross_entropy(logits, classes)
+        d_output, d_head = self.head.backward(head_tape, d_logits)
         d_x, _, d_lstm = self.lstm.backward(tape, d_output)
         return loss, [self.embedding.backward(ids, d_x), d_lstm, d_head]
 
@@ -142,13 +143,15 @@ def fit(train, T, B, iterations, bidirectional, seed):
     """A labeller, trained on windows of T characters from anywhere in the sources."""
     rng = np.random.default_rng(seed)
     model = Labeller(E, HIDDEN[bidirectional], bidirectional, rng)
-    optimizer = training.Optimizer(model.parts, RATE, clip=1.0)
+    optimizer = fastrnn.optim.Adam([part.params for part in model.parts], lr=RATE)
     ids, classes = (np.concatenate([getattr(source, of) for source in train]) for of in ("ids", "classes"))
 
     def step(iteration):
         window = rng.integers(len(ids) - T, size=B) + np.arange(T)[:, None]
         loss, gradient = model.gradient(ids[window], classes[window])
-        optimizer.step(gradient, RATE * (1 - iteration / iterations))
+        fastrnn.optim.clip_by_global_norm(gradient, 1.0)
+        optimizer.lr = RATE * (1 - iteration / iterations)
+        optimizer.step(gradient)
         return loss
 
     training.run(step, iterations, None)

@@ -88,26 +88,30 @@ def load_digits():
 # The model --------------------------------------------------------------------------------------
 
 
+IGNORED = -1  # the target of a step that does not count
+
+
 class Classifier:
     """An LSTM and a linear head on its state after the last step."""
 
     def __init__(self, n_in, n_classes, hidden, rng, dtype=np.float32):
         self.lstm = fastrnn.LSTM(n_in, hidden, dtype=dtype, rng=rng)
-        self.head = training.Linear(hidden, n_classes, rng, dtype)
+        self.head = training.linear(hidden, n_classes, rng, dtype)
         self.parts = [self.lstm, self.head]
 
     def gradient(self, x, lengths, labels, always=False):
         """The mean loss in nats, and its gradient by `parts`: of the last step, or of `always` every one."""
         output, (h, _), tape = self.lstm.forward(x, lengths=lengths)
         if always:
-            inside = np.arange(len(x))[:, None] < lengths
-            targets = np.broadcast_to(labels, inside.shape)
-            loss, d_logits = training.softmax_loss(self.head(output), targets, inside)
-            d_output, d_head = self.head.backward(output, d_logits)
+            targets = np.where(np.arange(len(x))[:, None] < lengths, labels, IGNORED)
+            logits, head_tape = self.head.forward(output)
+            loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets, ignore_index=IGNORED)
+            d_output, d_head = self.head.backward(head_tape, d_logits)
             _, _, d_lstm = self.lstm.backward(tape, d_output)
         else:
-            loss, d_logits = training.softmax_loss(self.head(h[-1]), labels)
-            d_h, d_head = self.head.backward(h[-1], d_logits)
+            logits, head_tape = self.head.forward(h[-1])
+            loss, d_logits = fastrnn.softmax_cross_entropy(logits, labels)
+            d_h, d_head = self.head.backward(head_tape, d_logits)
             _, _, d_lstm = self.lstm.backward(tape, None, (d_h[None], None))
         return loss, [d_lstm, d_head]
 
@@ -115,10 +119,7 @@ class Classifier:
         """The probabilities of the classes after each step (T, B, K), those after the end as at the end."""
         output, _ = self.lstm(sequences.x, lengths=sequences.lengths)
         steps = np.minimum(np.arange(len(output))[:, None], sequences.lengths - 1)
-        logits = self.head(output[steps, np.arange(len(sequences))])
-        T, B, K = logits.shape
-        _, softmax = training.cross_entropy(logits.reshape(T * B, K), np.zeros(T * B, int))
-        return softmax.reshape(T, B, K)
+        return training.softmax(self.head(output[steps, np.arange(len(sequences))]))
 
 
 def accuracy(model, sequences):
@@ -132,7 +133,7 @@ def fit(train, hidden, noise, passes, seed, always=False):
     """A classifier, trained with normal noise on its inputs, so that it meets no sequence twice."""
     rng = np.random.default_rng(seed)
     model = Classifier(train.x.shape[2], train.labels.max() + 1, hidden, rng)
-    optimizer = training.Optimizer(model.parts, RATE, clip=1.0)
+    optimizer = fastrnn.optim.Adam([part.params for part in model.parts], lr=RATE)
     drawn = training.batches(len(train), BATCH, rng)
     iterations = passes * (len(train) // BATCH)
 
@@ -140,7 +141,9 @@ def fit(train, hidden, noise, passes, seed, always=False):
         batch = train[next(drawn)]
         x = batch.x + noise * rng.standard_normal(batch.x.shape, dtype=np.float32)
         loss, gradient = model.gradient(x, batch.lengths, batch.labels, always)
-        optimizer.step(gradient, RATE * (1 - iteration / iterations))
+        fastrnn.optim.clip_by_global_norm(gradient, 1.0)
+        optimizer.lr = RATE * (1 - iteration / iterations)
+        optimizer.step(gradient)
         return loss
 
     training.run(step, iterations, None)

@@ -267,8 +267,8 @@ def trial(variant, task, H, rate, seed):
     rng = np.random.default_rng(seed)
     make = VARIANTS[variant][1]
     block = make(task.test[0].shape[-1], H, rng)
-    head = training.Linear(H, task.train.labels.max() + 1, rng)
-    optimizer = training.Optimizer([block, head], rate, clip=1.0)
+    head = training.linear(H, task.train.labels.max() + 1, rng)
+    optimizer = fastrnn.optim.Adam([block.params, head.params], lr=rate)
     batches = windows(task, rng)
     best = math.inf, math.inf
 
@@ -279,9 +279,12 @@ def trial(variant, task, H, rate, seed):
     def step(_):
         x, speakers = next(batches)
         output, tape = block.forward(x)
-        loss, d_logits = training.softmax_loss(head(output), speakers)
-        d_output, d_head = head.backward(output, d_logits)
-        optimizer.step([block.backward(tape, d_output), d_head])
+        logits, head_tape = head.forward(output)
+        loss, d_logits = fastrnn.softmax_cross_entropy(logits, speakers)
+        d_output, d_head = head.backward(head_tape, d_logits)
+        gradient = [block.backward(tape, d_output), d_head]
+        fastrnn.optim.clip_by_global_norm(gradient, 1.0)
+        optimizer.step(gradient)
         return loss
 
     def check(update):

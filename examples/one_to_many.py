@@ -62,14 +62,17 @@ def variants(images, copies, rng):
 # The models -------------------------------------------------------------------------------------
 
 
+IGNORED = -1  # the target of a step that does not count
+
+
 class Writer:
     """An image encoder, an LSTM that reads the encoded image and then characters, and a head that scores characters."""
 
     def __init__(self, E, H, rng, dtype=np.float32):
-        self.eye = training.Linear(64, E, rng, dtype)
+        self.eye = training.linear(64, E, rng, dtype)
         self.characters = training.Embedding(len(ALPHABET), E, rng, dtype)
         self.lstm = fastrnn.LSTM(E, H, dtype=dtype, rng=rng)
-        self.head = training.Linear(H, len(ALPHABET), rng, dtype)
+        self.head = training.linear(H, len(ALPHABET), rng, dtype)
         self.parts = [self.eye, self.characters, self.lstm, self.head]
 
     def gradient(self, images, labels):
@@ -78,18 +81,20 @@ class Writer:
         T = lengths.max()
         targets = SPELLED[labels, :T].T
         # 1. encode the image, then embed the previous characters             x      (T, B, E)
-        seen = np.maximum(self.eye(images), 0)
+        scores, eye_tape = self.eye.forward(images)
+        seen = np.maximum(scores, 0)
         x = np.concatenate([seen[None], self.characters(targets[:-1])])
         # 2. the LSTM                                                         output (T, B, H)
         output, _, tape = self.lstm.forward(x, lengths=lengths)
         # 3. score the next characters, up to each name's end mark
-        inside = np.arange(T)[:, None] < lengths
-        loss, d_logits = training.softmax_loss(self.head(output), targets, inside)
+        counted = np.where(np.arange(T)[:, None] < lengths, targets, IGNORED)
+        logits, head_tape = self.head.forward(output)
+        loss, d_logits = fastrnn.softmax_cross_entropy(logits, counted, ignore_index=IGNORED)
 
-        d_output, d_head = self.head.backward(output, d_logits)  # 3.
+        d_output, d_head = self.head.backward(head_tape, d_logits)  # 3.
         d_x, _, d_lstm = self.lstm.backward(tape, d_output)  # 2.
         d_characters = self.characters.backward(targets[:-1], d_x[1:])  # 1.
-        _, d_eye = self.eye.backward(images, d_x[0] * (seen > 0))
+        _, d_eye = self.eye.backward(eye_tape, d_x[0] * (seen > 0))
         return loss, [d_eye, d_characters, d_lstm, d_head]
 
     def write(self, images, steps=8):
@@ -126,18 +131,21 @@ class Classifier:
     """The same image encoder, and a head that scores the ten classes."""
 
     def __init__(self, E, H, rng, dtype=np.float32):
-        self.eye = training.Linear(64, E, rng, dtype)
-        self.inner = training.Linear(E, H, rng, dtype)
-        self.head = training.Linear(H, len(NAMES), rng, dtype)
+        self.eye = training.linear(64, E, rng, dtype)
+        self.inner = training.linear(E, H, rng, dtype)
+        self.head = training.linear(H, len(NAMES), rng, dtype)
         self.parts = [self.eye, self.inner, self.head]
 
     def gradient(self, images, labels):
-        seen = np.maximum(self.eye(images), 0)
-        hidden = np.maximum(self.inner(seen), 0)
-        loss, d_logits = training.softmax_loss(self.head(hidden), labels)
-        d_hidden, d_head = self.head.backward(hidden, d_logits)
-        d_seen, d_inner = self.inner.backward(seen, d_hidden * (hidden > 0))
-        _, d_eye = self.eye.backward(images, d_seen * (seen > 0))
+        scores, eye_tape = self.eye.forward(images)
+        seen = np.maximum(scores, 0)
+        scores, inner_tape = self.inner.forward(seen)
+        hidden = np.maximum(scores, 0)
+        logits, head_tape = self.head.forward(hidden)
+        loss, d_logits = fastrnn.softmax_cross_entropy(logits, labels)
+        d_hidden, d_head = self.head.backward(head_tape, d_logits)
+        d_seen, d_inner = self.inner.backward(inner_tape, d_hidden * (hidden > 0))
+        _, d_eye = self.eye.backward(eye_tape, d_seen * (seen > 0))
         return loss, [d_eye, d_inner, d_head]
 
     def accuracy(self, images, labels):
@@ -153,7 +161,7 @@ def fit(kind, images, labels, passes, seed):
     """A model of a kind, trained on variants (copies, N, 8, 8) of the images with added normal noise."""
     rng = np.random.default_rng(seed)
     model = kind(E, H, rng)
-    optimizer = training.Optimizer(model.parts, RATE, clip=1.0)
+    optimizer = fastrnn.optim.Adam([part.params for part in model.parts], lr=RATE)
     drawn = training.batches(len(labels), BATCH, rng)
     iterations = passes * (len(labels) // BATCH)
 
@@ -162,7 +170,9 @@ def fit(kind, images, labels, passes, seed):
         batch = images[rng.integers(len(images), size=BATCH), at].reshape(BATCH, -1)
         batch += NOISE * rng.standard_normal(batch.shape, dtype=np.float32)
         loss, gradient = model.gradient(batch, labels[at])
-        optimizer.step(gradient, RATE * (1 - iteration / iterations))
+        fastrnn.optim.clip_by_global_norm(gradient, 1.0)
+        optimizer.lr = RATE * (1 - iteration / iterations)
+        optimizer.step(gradient)
         return loss
 
     training.run(step, iterations, None)

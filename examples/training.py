@@ -1,16 +1,18 @@
-"""Training code of the examples: embeddings and linear heads, losses, Adam, clipping, batches and the training loop.
+"""Training code of the examples: heads that begin as those of the study, embeddings, batches and the training loop.
 
-Import it before NumPy. Gradients are named after their arrays, d_logits or d_rows, and a model is a list of parts, each
-with its `params`: an `Embedding`, a `Linear`, a fastrnn layer.
+Import it before NumPy. The parts of a model are fastrnn layers, heads of `linear` and `Embedding`s; losses, clipping
+and optimizers are those of fastrnn. Gradients are named after their arrays, d_logits or d_rows.
 
-    lstm, head = fastrnn.LSTM(I, H, rng=rng), training.Linear(H, V, rng)
-    optimizer = training.Optimizer([lstm, head], rate=0.003, clip=1.0)
+    lstm, head = fastrnn.LSTM(I, H, rng=rng), training.linear(H, V, rng)
+    optimizer = fastrnn.optim.Adam([lstm.params, head.params], lr=0.003)
 
     def step(iteration):
         output, (h, _), tape = lstm.forward(x)
-        loss, d_logits = training.softmax_loss(head(h[-1]), targets)
-        d_h, d_head = head.backward(h[-1], d_logits)
+        logits, head_tape = head.forward(h[-1])
+        loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets)
+        d_h, d_head = head.backward(head_tape, d_logits)
         _, _, d_lstm = lstm.backward(tape, None, (d_h[None], None))
+        fastrnn.optim.clip_by_global_norm([d_lstm, d_head], 1.0)
         optimizer.step([d_lstm, d_head])
         return loss
 
@@ -41,9 +43,6 @@ except ImportError:
     print("error: the examples need tqdm: pip install '.[demo]'", file=sys.stderr)
     raise SystemExit(2) from None
 
-# `run` checks the loss for divergence; NumPy's warnings before that are suppressed.
-DIVERGING = {"over": "ignore", "invalid": "ignore"}
-
 
 class Failure(Exception):
     """An error that the user can correct: one line on stderr, exit status 2."""
@@ -52,23 +51,12 @@ class Failure(Exception):
 # Parts of a model -------------------------------------------------------------------------------
 
 
-class Linear:
-    """logits = rows @ weight.T + bias, for rows (..., n_in)."""
-
-    def __init__(self, n_in, n_out, rng, dtype=np.float32):
-        self.params = fastrnn.Parameters({"weight": (n_out, n_in), "bias": (n_out,)}, dtype)
-        self.params["weight"][...] = rng.uniform(-1, 1, size=(n_out, n_in)) / math.sqrt(n_in)
-
-    def __call__(self, rows):
-        return rows @ self.params["weight"].T + self.params["bias"]
-
-    def backward(self, rows, d_logits):
-        """d_rows (..., n_in), and the gradient of `params`."""
-        d_params = self.params.empty_like()
-        d_flat = d_logits.reshape(-1, d_logits.shape[-1])
-        np.matmul(d_flat.T, rows.reshape(-1, rows.shape[-1]), out=d_params["weight"])
-        np.sum(d_flat, axis=0, out=d_params["bias"])
-        return d_logits @ self.params["weight"], d_params
+def linear(n_in, n_out, rng, dtype=np.float32):
+    """A fastrnn.Linear whose bias begins at zero."""
+    part = fastrnn.Linear(n_in, n_out, dtype=dtype, rng=0)
+    part.params["weight"][...] = rng.uniform(-1, 1, size=(n_out, n_in)) / math.sqrt(n_in)
+    part.params["bias"][...] = 0
+    return part
 
 
 class Embedding:
@@ -99,20 +87,6 @@ def add_by_symbol(d_embedding, ids, d_vectors):
     d_embedding[present] += np.add.reduceat(d_places, starts, axis=0)
 
 
-# Losses -----------------------------------------------------------------------------------------
-
-
-def cross_entropy(logits, targets):
-    """logits (N, V), targets (N,) -> -log softmax(logits)[target] in nats (N,), and the softmax, computed in place of
-    logits."""
-    logits -= logits.max(axis=1, keepdims=True)
-    wanted = logits[np.arange(len(targets)), targets]
-    np.exp(logits, out=logits)
-    total = logits.sum(axis=1, keepdims=True)
-    logits /= total
-    return np.log(total[:, 0]) - wanted, logits
-
-
 def softmax(scores):
     """The softmax of scores along the last axis, in place; -inf becomes 0."""
     scores -= scores.max(axis=-1, keepdims=True)
@@ -121,92 +95,7 @@ def softmax(scores):
     return scores
 
 
-def softmax_loss(logits, targets, mask=None):
-    """The mean cross-entropy in nats, and its gradient d_logits.
-
-    logits (..., V), targets (...), and an optional mask (...) of the counted positions. Overwrites logits.
-    """
-    V = logits.shape[-1]
-    with np.errstate(**DIVERGING):
-        losses, d_logits = cross_entropy(logits.reshape(-1, V), targets.ravel())
-    d_logits[np.arange(targets.size), targets.ravel()] -= 1
-    if mask is None:
-        d_logits *= 1 / targets.size
-        loss = losses.mean(dtype=np.float64)
-    else:
-        weights = mask.ravel() / max(1, np.count_nonzero(mask))
-        d_logits *= weights[:, None]
-        loss = losses @ weights
-    return float(loss), d_logits.reshape(logits.shape)
-
-
-def squared_loss(outputs, targets):
-    """The mean squared error, and its gradient d_outputs."""
-    error = outputs - targets
-    return float(np.mean(error * error, dtype=np.float64)), error * error.dtype.type(2 / error.size)
-
-
-# Optimization -----------------------------------------------------------------------------------
-
-
-class Adam:
-    """Kingma and Ba 2015, on flat arrays, in blocks that stay in the cache."""
-
-    BLOCK = 1 << 14
-
-    def __init__(self, flats, beta1=0.9, beta2=0.999, epsilon=1e-8):
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.first = [np.zeros_like(flat) for flat in flats]  # running mean of the gradient
-        self.second = [np.zeros_like(flat) for flat in flats]  # and of its square
-
-    def step(self, flats, d_flats, rate, t, scale=1.0):
-        """The t-th step, t = 1, 2, ..., along scale * d_flats; overwrites d_flats."""
-        beta1, beta2 = self.beta1, self.beta2
-        correction = math.sqrt(1 - beta2**t)
-        rate *= correction / (1 - beta1**t)
-        epsilon = self.epsilon * correction
-        for whole in zip(flats, d_flats, self.first, self.second):
-            for start in range(0, len(whole[0]), self.BLOCK):
-                p, g, m, v = (array[start : start + self.BLOCK] for array in whole)
-                m *= beta1
-                m += np.multiply(g, (1 - beta1) * scale)
-                v *= beta2
-                g *= g
-                g *= (1 - beta2) * scale**2
-                v += g
-                np.sqrt(v, out=g)
-                g += epsilon
-                np.divide(m, g, out=g)
-                g *= rate
-                p -= g
-
-
-def gradient_norm(d_flats):
-    """The norm of the whole gradient."""
-    return math.sqrt(sum(float(np.dot(d_flat, d_flat)) for d_flat in d_flats))
-
-
-def clip_scale(d_flats, limit):
-    """The factor that reduces a gradient's global norm to at most `limit` (Pascanu 2013)."""
-    norm = gradient_norm(d_flats)
-    return min(1.0, limit / norm) if norm else 1.0
-
-
-class Optimizer:
-    """Adam on the parts of a model, the whole gradient clipped by its norm."""
-
-    def __init__(self, parts, rate, clip=math.inf):
-        self.flats = [part.params.flat for part in parts]
-        self.adam = Adam(self.flats)
-        self.rate, self.clip, self.t = rate, clip, 0
-
-    def step(self, d_params, rate=None):
-        """One step along the gradients of the parts, in their order; overwrites them. `rate` applies to this step
-        only."""
-        d_flats = [d.flat for d in d_params]
-        self.t += 1
-        scale = clip_scale(d_flats, self.clip)
-        self.adam.step(self.flats, d_flats, self.rate if rate is None else rate, self.t, scale)
+# Training ---------------------------------------------------------------------------------------
 
 
 def batches(n, size, rng):

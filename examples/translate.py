@@ -147,13 +147,14 @@ class Attention:
     """
 
     def __init__(self, H, M, rng, dtype=np.float32):
-        self.ask = training.Linear(H, M, rng, dtype)
+        self.ask = training.linear(H, M, rng, dtype)
         self.params = self.ask.params
 
     def __call__(self, queries, read, lengths):
-        """The means (T, B, M) and the weights (B, T, S)."""
+        """The means (T, B, M), the weights (B, T, S), and a tape for `backward`."""
         # 1. map the queries to the encoder's space                           asked   (B, T, M)
-        asked = self.ask(queries).transpose(1, 0, 2)
+        asked, ask_tape = self.ask.forward(queries)
+        asked = asked.transpose(1, 0, 2)
         # 2. score each input position                                        scores  (B, T, S)
         scores = asked @ read.transpose(1, 2, 0)
         beyond = np.arange(len(read)) >= lengths[:, None]
@@ -162,10 +163,11 @@ class Attention:
         weights = training.softmax(scores)
         # 4. the weighted means                                               means   (T, B, M)
         means = (weights @ read.transpose(1, 0, 2)).transpose(1, 0, 2)
-        return means, weights
+        return means, weights, (ask_tape, asked, read, weights)
 
-    def backward(self, queries, read, weights, d_means):
+    def backward(self, tape, d_means):
         """d_queries, d_read, and the gradient of `params`."""
+        ask_tape, asked, read, weights = tape
         by_sequence, d_means = read.transpose(1, 0, 2), d_means.transpose(1, 0, 2)
         # 4.
         d_weights = d_means @ by_sequence.transpose(0, 2, 1)
@@ -173,11 +175,10 @@ class Attention:
         # 3.
         d_scores = weights * (d_weights - np.sum(weights * d_weights, axis=2, keepdims=True))
         # 2.
-        asked = self.ask(queries).transpose(1, 0, 2)
         d_asked = d_scores @ by_sequence
         d_read += d_scores.transpose(0, 2, 1) @ asked
         # 1.
-        d_queries, d_params = self.ask.backward(queries, d_asked.transpose(1, 0, 2))
+        d_queries, d_params = self.ask.backward(ask_tape, d_asked.transpose(1, 0, 2))
         return d_queries, d_read.transpose(1, 0, 2), d_params
 
 
@@ -191,20 +192,23 @@ class Translator:
     def __init__(self, E, H, attention, rng, dtype=np.float32):
         self.letters = training.Embedding(128, E, rng, dtype)
         self.reader = fastrnn.LSTM(E, H, bidirectional=True, dtype=dtype, rng=rng)
-        self.bridge = training.Linear(2 * H, 2 * H, rng, dtype)
+        self.bridge = training.linear(2 * H, 2 * H, rng, dtype)
         self.symbols = training.Embedding(len(SYMBOLS) + 1, E, rng, dtype)
         self.writer = fastrnn.LSTM(E, H, dtype=dtype, rng=rng)
         self.attention = Attention(H, 2 * H, rng, dtype) if attention else None
-        self.combine = training.Linear(3 * H if attention else H, H, rng, dtype)
-        self.head = training.Linear(H, len(SYMBOLS), rng, dtype)
+        self.combine = training.linear(3 * H if attention else H, H, rng, dtype)
+        self.head = training.linear(H, len(SYMBOLS), rng, dtype)
         parts = [self.letters, self.reader, self.bridge, self.symbols, self.writer, self.combine, self.head]
         self.parts = [*parts, self.attention] if attention else parts
 
     def begin(self, h):
-        """The decoder's initial state (h, c), (1, B, H) each, from the encoder's last h (2, B, H)."""
-        ends = np.concatenate([h[0], h[1]], axis=1)
-        first = np.tanh(self.bridge(ends))
-        return ends, first, [half[None] for half in np.split(first, 2, axis=1)]
+        """The decoder's initial state (h, c), (1, B, H) each, from the encoder's last h (2, B, H).
+
+        Returns the tape of the bridge, both as one array (B, 2H), and both.
+        """
+        bridged, tape = self.bridge.forward(np.concatenate([h[0], h[1]], axis=1))
+        first = np.tanh(bridged)
+        return tape, first, [half[None] for half in np.split(first, 2, axis=1)]
 
     def gradient(self, pairs):
         """The mean loss in nats, and its gradient by `parts`."""
@@ -212,32 +216,34 @@ class Translator:
         x = self.letters(pairs.x)
         read, (h, _), reader_tape = self.reader.forward(x, lengths=pairs.lengths)
         # 2. write, each symbol after the right one                           queries (T, B, H)
-        ends, first, state = self.begin(h)
+        bridge_tape, first, state = self.begin(h)
         last = np.concatenate([np.full_like(pairs.targets[:1], START), pairs.targets[:-1]])
         queries, _, writer_tape = self.writer.forward(self.symbols(last), state)
         # 3. attend                                                           seen    (T, B, 3H)
         seen = queries
         if self.attention:
-            means, weights = self.attention(queries, read, pairs.lengths)
+            means, _, attention_tape = self.attention(queries, read, pairs.lengths)
             seen = np.concatenate([queries, means], axis=2)
         # 4. combine and score                                                hidden  (T, B, H)
-        hidden = np.tanh(self.combine(seen))
-        loss, d_logits = training.softmax_loss(self.head(hidden), pairs.targets)
+        combined, combine_tape = self.combine.forward(seen)
+        hidden = np.tanh(combined)
+        logits, head_tape = self.head.forward(hidden)
+        loss, d_logits = fastrnn.softmax_cross_entropy(logits, pairs.targets)
 
         # 4.
-        d_hidden, d_head = self.head.backward(hidden, d_logits)
-        d_seen, d_combine = self.combine.backward(seen, d_hidden * (1 - hidden**2))
+        d_hidden, d_head = self.head.backward(head_tape, d_logits)
+        d_seen, d_combine = self.combine.backward(combine_tape, d_hidden * (1 - hidden**2))
         # 3.
         d_queries, d_read = d_seen, None
         if self.attention:
             d_queries, d_means = np.split(d_seen, [queries.shape[2]], axis=2)
-            d_asking, d_read, d_attention = self.attention.backward(queries, read, weights, d_means)
+            d_asking, d_read, d_attention = self.attention.backward(attention_tape, d_means)
             d_queries = d_queries + d_asking
         # 2.
         d_last, d_state, d_writer = self.writer.backward(writer_tape, d_queries)
         d_symbols = self.symbols.backward(last, d_last)
         d_first = np.concatenate([d[0] for d in d_state], axis=1)
-        d_ends, d_bridge = self.bridge.backward(ends, d_first * (1 - first**2))
+        d_ends, d_bridge = self.bridge.backward(bridge_tape, d_first * (1 - first**2))
         # 1.
         d_h = np.stack(np.split(d_ends, 2, axis=1))
         d_x, _, d_reader = self.reader.backward(reader_tape, d_read, (d_h, None))
@@ -254,7 +260,7 @@ class Translator:
         for _ in pairs.targets:
             seen = stream.step(self.symbols(written[-1]))
             if self.attention:
-                means, weights = self.attention(seen[None], read, pairs.lengths)
+                means, weights, _ = self.attention(seen[None], read, pairs.lengths)
                 seen = np.concatenate([seen, means[0]], axis=1)
                 looked.append(weights)
             hidden = np.tanh(self.combine(seen))
@@ -274,14 +280,16 @@ def fit(sizes, rate, attention, train, test, iterations, seed):
     """A trained translator, and its test accuracies during training: (iterations, share) each."""
     rng = np.random.default_rng(seed)
     model = Translator(*sizes, attention, rng)
-    optimizer = training.Optimizer(model.parts, rate, clip=1.0)
+    optimizer = fastrnn.optim.Adam([part.params for part in model.parts], lr=rate)
     drawn = training.batches(len(train), BATCH, rng)
     points = set(np.geomspace(20, iterations, CURVE).astype(int))
     curve = []
 
     def step(iteration):
         loss, gradient = model.gradient(train[next(drawn)])
-        optimizer.step(gradient, rate * (1 - iteration / iterations))
+        fastrnn.optim.clip_by_global_norm(gradient, 1.0)
+        optimizer.lr = rate * (1 - iteration / iterations)
+        optimizer.step(gradient)
         if iteration + 1 in points:
             curve.append((iteration + 1, float(model.exact(test).mean())))
         return loss

@@ -116,7 +116,7 @@ def recorded(model, ids, window=2000):
     record, state = {name: np.empty(shape, np.float32) for name in (*GATES, "c")}, None
     for start in range(0, len(ids), window):
         here = slice(start, start + window)
-        x = model.ends["embedding"][ids[here]]
+        x = model.embed(ids[here])
         _, state, _, gates = model.lstm.forward(x, state, return_gates=True)
         for name, array in record.items():
             np.concatenate([layer[name] for layer in gates], axis=1, out=array[here])

@@ -33,6 +33,7 @@ from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import padded
 from fastrnn._engine.spec import GRU, LSTM, RNN, SLSTM, CellSpec
 from fastrnn._engine.tape import Tape as EngineTape
+from fastrnn._parametrized import Parametrized
 from fastrnn._threads import most_threads
 from fastrnn._validation import (
     Arguments,
@@ -59,6 +60,7 @@ __all__ = [
     "gru",
     "gru_backward",
     "gru_forward",
+    "infer",
     "lstm",
     "lstm_backward",
     "lstm_forward",
@@ -68,6 +70,7 @@ __all__ = [
     "slstm",
     "slstm_backward",
     "slstm_forward",
+    "weights_of",
 ]
 
 
@@ -801,6 +804,48 @@ def slstm_backward(
 
 
 @names_arguments
+def infer(
+    kind: str,
+    x: ArrayLike,
+    state: Sequence[ArrayLike | None] | None,
+    weights: Sequence[Mapping[str, ArrayLike]],
+    *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[Array, tuple[Array, ...]]:
+    """Run layers over a sequence and keep nothing for a backward pass: the stateless form of inference.
+
+    Parameters
+    ----------
+    kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, **options
+        As in `forward`.
+
+    Returns
+    -------
+    output, state_n
+        As from `forward`, the same bits.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `forward`.
+
+    See Also
+    --------
+    forward
+    """
+    call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options)
+    inputs = call.inputs
+    output, state_n = stateless.infer(inputs, call.weights, call.dropout)
+    POOL.give_back(inputs.x)
+    return output, tuple(inputs.layout.unsort(state_n))
+
+
+@names_arguments
 def forward(
     kind: str,
     x: ArrayLike,
@@ -968,6 +1013,40 @@ def backward(
     d_state = tuple([over_sequences(d) if shared else d for d, shared in zip(d_state, inputs.shared)])
     names = sizes.spec.weight_names
     return d_x, d_state, [{name: d for name, d in zip(names, one) if d is not None} for one in d_weights]
+
+
+def weights_of(layer: Parametrized) -> list[dict[str, Array]]:
+    """The weights of a layer or cell in the form that `forward` takes.
+
+    `fastrnn.from_weights` with ``layout="torch"`` makes a layer of such weights.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell or RNNCell
+
+    Returns
+    -------
+    weights : list of dict of ndarray
+        For each direction of each layer the arrays of ``layer.params``, not copies, under their names without suffixes.
+
+    Raises
+    ------
+    TypeError
+        If `layer` is neither a layer nor a cell.
+
+    Examples
+    --------
+    >>> layer = fastrnn.GRU(2, 3, num_layers=2, rng=0)
+    >>> [one["weight_ih"].shape for one in fastrnn.functional.weights_of(layer)]
+    [(9, 2), (9, 3)]
+    """
+    if not isinstance(layer, Parametrized):
+        raise TypeError(f"layer: expected a layer or a cell, got {type(layer).__name__}")
+    params = layer.params
+    return [
+        {short: params[name] for short, name in zip(layer._spec.weight_names, names) if name in params}
+        for names in layer._names
+    ]
 
 
 def _checked_reserve(reserve, size):

@@ -68,6 +68,7 @@ NO_EQUIVALENT = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 MODELS = ("Sequential", "Functional", "Model")
 LIVE_PACKAGES = ("keras", "tf_keras")
 PACKAGES = (*LIVE_PACKAGES, "tensorflow")
+OWN_LAYERS = "fastrnn.keras_layers"  # whose classes have the settings and weights of their namesakes in Keras
 
 # Keys of a configuration that do not change the function from inputs and state to outputs at every step: what is
 # returned of them, how they are computed, names, and what matters only while training.
@@ -316,6 +317,19 @@ def _activations(settings, said):
     return options
 
 
+def options_of(class_name: str, config: dict[str, Any], version: str) -> tuple[str, dict[str, Any]]:
+    """The kind of a layer of Keras, not a Bidirectional, and its options for the functions of `fastrnn.functional`.
+
+    Raises ValueError for a setting that has no equivalent.
+    """
+    nothing_said = {"activation": None, "recurrent_activation": None, "go_backwards": None}
+    settings = _settings(class_name, config, version, nothing_said)
+    options = _activations(settings, nothing_said)
+    if settings.kind == "gru":
+        options["reset_after"] = settings.reset_after
+    return settings.kind, options
+
+
 def _check_equal(both):
     """Refuse two directions that differ in more than the direction."""
     if len(both) == 2:
@@ -393,6 +407,8 @@ def _class_name(described):
     if not isinstance(described, dict) or not isinstance(described.get("class_name"), str):
         return ""
     module, registered = described.get("module"), described.get("registered_name")
+    if module == OWN_LAYERS:
+        return described["class_name"]
     if module is not None and (not isinstance(module, str) or module.partition(".")[0] not in PACKAGES):
         return ""
     # Keras registers its own classes without a package; a class registered by others may have no module.
@@ -945,7 +961,7 @@ def _live_description(layer, package):
     An activation keeps its name only if it is the function of Keras that has this name.
     """
     base = _keras_class(layer)
-    if base is not type(layer):
+    if base is not type(layer) and type(layer).__module__ != OWN_LAYERS:
         return {"class_name": f"{type(layer).__module__}.{type(layer).__qualname__}", "config": {}}
     config: dict[str, Any] = {}
     if base.__name__ == "RNN":

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from adapters import skip_without_packages
 from fastrnn._engine.pool import POOL
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -24,7 +25,8 @@ FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 def blocks_of(text):
     """(line, packages, code) of each block marked python.
 
-    The words after "python" on the line that opens a block are the packages that the block needs and fastrnn does not.
+    The words after "python" on the line that opens a block are the packages that the block needs and fastrnn does not,
+    or the adapter of fastrnn that needs them.
     """
     for fence in FENCE.finditer(text):
         language, *packages = fence[1].split() or [""]
@@ -86,7 +88,10 @@ def test_page(page, somewhere):
 def test_page_with_other_packages(page, somewhere):
     packages = packages_of(page)
     for package in packages:
-        pytest.importorskip(package)
+        if package.startswith("fastrnn."):
+            skip_without_packages(package)
+        else:
+            pytest.importorskip(package)
     run_page(page, packages)
 
 
@@ -96,12 +101,11 @@ def test_docstrings(module):
         "fastrnn.distributed": "safetensors",
         "fastrnn.serialization": "safetensors",
         "fastrnn.onnx": "onnx",
-        "fastrnn.sklearn": "sklearn",
-        "fastrnn.torch": "torch",
         "fastrnn._threadpoolctl": "threadpoolctl",
     }
     if module in needs:
         pytest.importorskip(needs[module])
+    skip_without_packages(module)
     module = importlib.import_module(module)
     for test in doctest.DocTestFinder().find(module, extraglobs={"np": np, "fastrnn": fastrnn}):
         run_doctest(test)

@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-import importlib.util
+import importlib
 import os
 import pkgutil
 import signal
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from adapters import missing_packages
 from fastrnn import _config, _core
 from fastrnn._core import ForwardCall
 
@@ -208,9 +209,7 @@ def test_no_alarm_is_lost_in_a_training_loop():
 
 def test_no_class_has_a_finalizer_in_python():
     names = [module.name for module in pkgutil.walk_packages(fastrnn.__path__, "fastrnn.")]
-    for package in ("sklearn", "torch"):  # adapters need their packages
-        if not importlib.util.find_spec(package):
-            names.remove(f"fastrnn.{package}")
+    names = [name for name in names if not missing_packages(name)]
     modules = [importlib.import_module(name) for name in names]
     classes = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
     classes = [cls for cls in classes if cls.__module__.startswith("fastrnn")]

@@ -19,23 +19,13 @@ from layer_cases import draw, layers, members, state_like
 T, B = 7, 4
 
 
-def weights_of(layer):
-    """The weights of each direction of each layer, by name without a suffix."""
-    found = []
-    for k in range(layer.num_layers):
-        for direction in ("", "_reverse")[: 1 + layer.bidirectional]:
-            end = f"_l{k}{direction}"
-            found.append({name.removesuffix(end): w for name, w in layer.params.items() if name.endswith(end)})
-    return found
-
-
 def arguments_of(layer, x, state, lengths):
     """The positional and the keyword arguments of `functional.forward` that make it this layer."""
     options = {"lengths": lengths, "bidirectional": layer.bidirectional, "dropout": layer.dropout}
     options["seed"] = int(copy.deepcopy(layer._rng).integers(2**63)) if layer.dropout else 0
     options |= {name: layer._options[name] for name in layer._spec.options}
     kind = type(layer).__name__.lower()
-    return (kind, x, None if state is None else members(state), weights_of(layer)), options
+    return (kind, x, None if state is None else members(state), functional.weights_of(layer)), options
 
 
 def flat(*arrays):
@@ -59,12 +49,26 @@ def check(layer, x, state, lengths, d_output, d_state_n):
     arguments, options = arguments_of(layer, x, state, lengths)
     given = None if d_state_n is None else members(d_state_n)
     output, state_n, _, d_x, d_state, d_weights = run(arguments, options, d_output, given)
+    assert flat(*functional.infer(*arguments, **options)) == flat(output, state_n)
     e_output, e_state_n, tape = layer.forward(x, state, lengths)
     e_x, e_state, e_params = layer.backward(tape, d_output, d_state_n)
     assert flat(output, state_n) == flat(e_output, members(e_state_n))
     assert flat(d_x, d_state) == flat(e_x, members(e_state))
     assert flat(d_weights) == e_params.flat.tobytes()
     assert [list(one) for one in d_weights] == [list(one) for one in arguments[3]]
+
+
+def test_weights_of_are_the_parameters_themselves():
+    layer = fastrnn.LSTM(2, 3, num_layers=2, bidirectional=True, proj_size=2, bias=False, rng=0)
+    weights = functional.weights_of(layer)
+    assert [list(one) for one in weights] == [["weight_ih", "weight_hh", "weight_hr"]] * 4
+    assert sum(w.size for one in weights for w in one.values()) == layer.params.flat.size
+    weights[3]["weight_hr"][...] = 7
+    assert (layer.params["weight_hr_l1_reverse"] == 7).all()
+    assert list(functional.weights_of(fastrnn.GRUCell(2, 3))[0]) == ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+    assert fastrnn.from_weights("lstm", weights, layout="torch", bidirectional=True).params == layer.params
+    with pytest.raises(TypeError, match="^layer: expected a layer or a cell, got dict"):
+        functional.weights_of({})
 
 
 @given(layer=layers(batch_first=False), data=st.data())
@@ -96,7 +100,7 @@ def test_more_layers_than_run_together(dtype):
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "slstm"])
 def test_one_layer_read_from_the_ends(name, lengths, dtype):
     layer = getattr(fastrnn, name.upper())(5, 6, dtype=dtype, rng=1)
-    x, d_output, (weights,) = draw(0, T, B, 5, dtype=dtype), draw(1, T, B, 6, dtype=dtype), weights_of(layer)
+    x, d_output, (weights,) = draw(0, T, B, 5, dtype=dtype), draw(1, T, B, 6, dtype=dtype), functional.weights_of(layer)
     state_n, options = members(state_like(layer, B, 2)), {"lengths": lengths, "reverse": True}
     found = run((name, x, None, [weights]), options, d_output, state_n)
     output, last, tape = getattr(functional, f"{name}_forward")(x, None, **weights, **options)
@@ -118,7 +122,7 @@ def test_rows_that_are_packed_already(batch_sizes, bidirectional, dtype):
     output, state_n, tape = layer.forward(x, state, lengths)
     d_x, d_state, d_params = layer.backward(tape, d_output, d_state_n)
 
-    weights = [tuple(one.values()) for one in weights_of(layer)]
+    weights = [tuple(one.values()) for one in functional.weights_of(layer)]
     inputs = Inputs(layer._stack, PackedRows(batch_sizes), x[valid], False, [state], None, True)
     found, after, reserve = stateless.forward(inputs, weights)
     assert flat(found, after) == flat(output[valid], state_n)

@@ -9,6 +9,28 @@ from fastrnn._engine import pool, stack
 from fastrnn._engine.pool import POOL
 
 
+def infer(inputs, weights, dropout=None):
+    """Run a forward pass that keeps nothing.
+
+    Parameters
+    ----------
+    inputs, weights, dropout
+        As in `forward`.
+
+    Returns
+    -------
+    output : ndarray, (T, B, D*P)
+    state_n : list of ndarray, (L*D, B, n)
+        In the order of the layout.
+    """
+    if dropout is not None:
+        return forward(inputs, weights, dropout)[:2]
+    packed, state_n = inputs.stack.pack(weights, False), empty_states(inputs.state_0)
+    output = stack.infer(inputs, packed, state_n)
+    POOL.give_back_all(packed)
+    return output, state_n
+
+
 def forward(inputs, weights, dropout=None):
     """Run a forward pass that keeps a reserve.
 

@@ -1,4 +1,4 @@
-"""examples/training.py: its gradients by finite differences, its optimizer, its loop."""
+"""examples/training.py: how its heads begin, its embeddings, its loop."""
 
 import math
 
@@ -26,59 +26,27 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_gradients_of_a_linear_head_and_the_softmax_loss(rng, masked):
-    head = training.Linear(3, 4, rng, np.float64)
-    head.params["bias"][...] = rng.normal(size=4)
-    rows, targets = rng.normal(size=(5, 2, 3)), rng.integers(4, size=(5, 2))
-    mask = np.arange(5)[:, None] < [3, 5] if masked else None
-    loss, d_logits = training.softmax_loss(head(rows), targets, mask)
-    d_rows, d_params = head.backward(rows, d_logits)
-
-    p = np.exp(head(rows)) / np.exp(head(rows)).sum(axis=-1, keepdims=True)
-    losses = -np.log(np.take_along_axis(p, targets[..., None], axis=-1))[..., 0]
-    assert loss == pytest.approx(losses[mask].mean() if masked else losses.mean(), rel=1e-12)
-
-    def value():
-        return training.softmax_loss(head(rows), targets, mask)[0]
-
-    np.testing.assert_allclose(d_params.flat, finite_differences(head.params.flat, value), rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(d_rows.ravel(), finite_differences(rows.reshape(-1), value), rtol=1e-6, atol=1e-9)
+def test_a_head_begins_with_the_draws_of_its_weights_alone(rng):
+    head = training.linear(3, 4, rng, np.float64)
+    drawn = np.random.default_rng(0).uniform(-1, 1, size=(4, 3)) / math.sqrt(3)
+    np.testing.assert_array_equal(head.params["weight"], drawn)
+    assert not head.params["bias"].any() and head.dtype == np.float64
 
 
-def test_nothing_counts_is_a_loss_of_zero(rng):
-    loss, d_logits = training.softmax_loss(rng.normal(size=(2, 3)), np.array([0, 1]), np.zeros(2, bool))
-    assert loss == 0 and not d_logits.any()
-
-
-def test_gradients_of_an_embedding_and_the_squared_loss(rng):
+def test_gradients_of_an_embedding(rng):
     embedding = training.Embedding(5, 3, rng, np.float64)
     ids, targets = np.array([[4, 0, 4], [1, 4, 0]]), rng.normal(size=(2, 3, 3))
-    loss, d_vectors = training.squared_loss(embedding(ids), targets)
-    assert loss == pytest.approx(np.mean((embedding(ids) - targets) ** 2))
+    _, d_vectors = fastrnn.mean_squared_error(embedding(ids), targets)
     d_params = embedding.backward(ids, d_vectors)
-    expected = finite_differences(embedding.params.flat, lambda: training.squared_loss(embedding(ids), targets)[0])
+    expected = finite_differences(embedding.params.flat, lambda: np.mean((embedding(ids) - targets) ** 2))
     np.testing.assert_allclose(d_params.flat, expected, rtol=1e-6, atol=1e-9)
     assert not embedding.backward(np.zeros((0, 2), int), np.zeros((0, 2, 3))).flat.any()
 
 
-def test_all_computes_in_single_precision(rng):
-    head, embedding = training.Linear(3, 4, rng), training.Embedding(5, 3, rng)
-    ids = np.array([1, 2, 2])
-    rows = embedding(ids)
-    logits = head(rows)
-    _, d_logits = training.softmax_loss(logits.copy(), np.array([0, 1, 3]))
-    d_rows, d_head = head.backward(rows, d_logits)
-    _, d_outputs = training.squared_loss(logits, np.zeros_like(logits))
-    arrays = rows, logits, d_logits, d_rows, d_head.flat, d_outputs, embedding.backward(ids, d_rows).flat
-    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
-
-
-def test_cross_entropy_of_extreme_scores():
-    logits = np.array([[1000.0, 0, -1000], [0, 0, 0]], np.float32)
-    losses, softmax = training.cross_entropy(logits, np.array([1, 2]))
-    np.testing.assert_allclose(losses, [1000, math.log(3)], rtol=1e-6)
-    np.testing.assert_allclose(softmax, [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
+def test_embeddings_compute_in_single_precision(rng):
+    embedding, ids = training.Embedding(5, 3, rng), np.array([1, 2, 2])
+    vectors = embedding(ids)
+    assert vectors.dtype == embedding.backward(ids, vectors).flat.dtype == np.float32
 
 
 def test_softmax_of_extreme_scores_and_of_what_does_not_count():
@@ -86,47 +54,6 @@ def test_softmax_of_extreme_scores_and_of_what_does_not_count():
     result = training.softmax(scores)
     assert result is scores
     np.testing.assert_array_equal(result, [[[0.5, 0.5], [0, 1], [0, 1]]])
-
-
-def test_adam_follows_the_paper(monkeypatch):
-    monkeypatch.setattr(training.Adam, "BLOCK", 4)  # several blocks, the last one shorter
-    rng = np.random.default_rng(0)
-    flats = [rng.normal(size=11), rng.normal(size=3)]
-    expected = [flat.copy() for flat in flats]
-    adam = training.Adam(flats)
-    m, v = np.zeros((2, 14))
-    for t in range(1, 6):
-        d_flats = [rng.normal(size=11), rng.normal(size=3)]
-        g = 0.3 * np.concatenate(d_flats)
-        m = 0.9 * m + 0.1 * g
-        v = 0.999 * v + 0.001 * g * g
-        step = 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        expected = [expected[0] - step[:11], expected[1] - step[11:]]
-        adam.step(flats, d_flats, rate=0.01, t=t, scale=0.3)
-    np.testing.assert_allclose(np.concatenate(flats), np.concatenate(expected), rtol=1e-12)
-
-
-def test_clipping_limits_the_norm_of_the_whole_gradient():
-    d_flats = [np.array([3.0, 0]), np.array([4.0])]
-    assert training.clip_scale(d_flats, 1.0) == pytest.approx(1 / 5)
-    assert training.clip_scale(d_flats, 6.0) == 1
-    assert training.clip_scale([np.zeros(2)], 1.0) == 1
-
-
-def test_the_optimizer_clips_the_gradient_of_all_parts_together(rng):
-    parts = [training.Linear(2, 1, rng, np.float64), training.Linear(1, 1, rng, np.float64)]
-    before = [part.params.copy() for part in parts]
-    twin = [part.copy() for part in before]
-    optimizer = training.Optimizer(parts, rate=0.1, clip=1.0)
-    d = [part.params.zeros_like() for part in parts]
-    d[0].flat[...], d[1].flat[...] = 3, 4
-    scale = training.clip_scale([one.flat for one in d], 1.0)
-    training.Adam([one.flat for one in twin]).step(
-        [one.flat for one in twin], [one.flat.copy() for one in d], 0.1, 1, scale
-    )
-    optimizer.step(d)
-    for part, expected, start in zip(parts, twin, before, strict=True):
-        assert part.params == expected and part.params != start
 
 
 def test_batches_show_every_example_once_a_pass(rng):
