@@ -171,15 +171,15 @@ def turn_alone(step, shards, calls):
 
 # A call of `reduce`, a message (seconds); exchange between ranks, additions (bytes per second): see docs/scale.md.
 NETWORKS = {
-    "shared memory": (70e-6, 1e-6, 4e9, 10e9),
-    "10 Gbit/s Ethernet": (100e-6, 30e-6, 1.1e9, 10e9),
-    "200 Gbit/s InfiniBand": (100e-6, 2e-6, 20e9, 10e9),
+    "shared memory": (60e-6, 2.9e-6, 4.8e9, 14.4e9),
+    "10 Gbit/s Ethernet": (60e-6, 30e-6, 1.1e9, 14.4e9),
+    "200 Gbit/s InfiniBand": (60e-6, 2e-6, 20e9, 14.4e9),
 }
 
 
 # Of LSTM(64, 256), T = 64, on one thread: the gradient of a shard of 4 sequences, clipping and Adam.
 MODEL_PARAMETERS, MODEL_SHARDS = 354_400, 1024
-SHARD_SECONDS, UPDATE_SECONDS = 5e-3, 0.45e-3
+SHARD_SECONDS, UPDATE_SECONDS = 4.8e-3, 0.36e-3
 
 
 def reduction_seconds(P, nbytes, call, message, exchange, add):
