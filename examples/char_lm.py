@@ -3,6 +3,7 @@
     python examples/char_lm.py                          # the manual of Python, about a minute
     python examples/char_lm.py --text book.txt --layers 2 --hidden 384 --iterations 10000
     python examples/char_lm.py --resume                 # go on from the checkpoint, bit for bit
+    mpiexec -n 4 python examples/char_lm.py --distributed    # on four processes, with the same bits as on one
 
 Each character is an embedding, the LSTM reads the embeddings, and a linear head scores the next character. Every number
 of a training step is computed by fastrnn, so that a run has the same bits on any number of threads and with any
@@ -17,6 +18,7 @@ A gradient is named after its array: d_logits, d_embedding.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
@@ -122,8 +124,11 @@ class CharModel:
         """Every parameter, of the embedding, the LSTM and the head."""
         return [self.embedding.params, self.lstm.params, self.head.params]
 
-    def gradient(self, inputs, targets, state):
-        """inputs, targets (T, B), state (h, c) -> mean loss in nats, state, its gradient by `params`."""
+    def gradient(self, inputs, targets, state, fraction=1.0):
+        """inputs, targets (T, B), state (h, c) -> mean loss in nats, state, its gradient by `params`.
+
+        Loss and gradient are multiplied by `fraction`, the part that the B streams are of all.
+        """
         # 1. embed                                                        x      (T, B, E)
         x, embedding_tape = self.embedding.forward(self.one_hot[inputs])
         # 2. read                                                         output (T, B, H)
@@ -132,13 +137,14 @@ class CharModel:
         logits, head_tape = self.head.forward(output)
         # 4. compare, forward and backward
         loss, d_logits = fastrnn.softmax_cross_entropy(logits, targets)
+        d_logits *= fraction
         # 3. the head
         d_output, d_head = self.head.backward(head_tape, d_logits)
         # 2. the LSTM
         d_x, _, d_lstm = self.lstm.backward(tape, d_output)
         # 1. each character's embedding sums the gradients at its positions
         _, d_embedding = self.embedding.backward(embedding_tape, d_x)
-        return loss, state, [d_embedding, d_lstm, d_head]
+        return fraction * loss, state, [d_embedding, d_lstm, d_head]
 
     def embed(self, inputs):
         """inputs (...) -> their embeddings (..., E)."""
@@ -156,11 +162,13 @@ class CharModel:
 @dataclasses.dataclass
 class Training:
     """The complete state of training, and the content of a checkpoint. The position in the text follows from the
-    iteration, and no random generator is used after the initial weights."""
+    iteration, and no random generator is used after the initial weights. Each rank of `group` trains its shards of the
+    streams."""
 
+    group: fastrnn.distributed.Group
     model: CharModel
     optimizer: fastrnn.optim.Adam
-    state: tuple  # h, c, each (L, B, H)
+    state: tuple  # h, c, each (L, B, H), of which a rank has the streams of its shards
     iteration: int = 0
 
     @classmethod
@@ -172,14 +180,14 @@ class Training:
             state = tuple(np.zeros((2, o.layers, o.batch, o.hidden), np.float32))
         except ValueError as error:
             raise Failure(f"no model of this size: {error}") from None
-        return cls(model, optimizer, state)
+        return cls(fastrnn.distributed.group(o.shards), model, optimizer, state)
 
     def step(self, text, o):
         """One window of the text; returns its mean loss in nats, before the step."""
         inputs, targets, first = text.window(self.iteration, o.unroll, o.batch)
         if first:
             self.state = tuple(np.zeros_like(part) for part in self.state)
-        loss, state, gradient = self.model.gradient(inputs, targets, self.state)
+        loss, state, gradient = self.gradient(inputs, targets)
         if not math.isfinite(loss):
             found = f"the loss is {loss} at iteration {self.iteration}"
             raise Failure(f"{found}: lower --learning-rate")
@@ -190,6 +198,35 @@ class Training:
         self.optimizer.step(gradient)
         self.state, self.iteration = state, t
         return loss
+
+    def gradient(self, inputs, targets):
+        """As the model's, over the shards of all ranks."""
+        B, state_n = inputs.shape[1], tuple(np.zeros_like(part) for part in self.state)
+
+        def contribution(shard):
+            here = shard.rows
+            state = tuple(part[:, here] for part in self.state)
+            loss, state, gradient = self.model.gradient(inputs[:, here], targets[:, here], state, shard.fraction)
+            for whole, part in zip(state_n, state):
+                whole[:, here] = part
+            return loss, gradient
+
+        loss, gradient = self.group.reduce(map(contribution, self.group.my_shards(B)), batch=B)
+        return loss, state_n, gradient
+
+    def gather_state(self):
+        """Gives each rank the states of all streams."""
+        B = self.state[0].shape[1]
+        mine = [[part[:, shard.rows] for part in self.state] for shard in self.group.my_shards(B)]
+        self.state = tuple(np.concatenate(parts, axis=1) for parts in zip(*self.group.gather(mine, batch=B)))
+
+    def largest(self, number):
+        """The largest of the ranks' numbers."""
+        return max(self.group.gather([number] * len(self.group.my_shards(self.group.shards))))
+
+    def digest(self):
+        """The SHA-256 of the parameters."""
+        return hashlib.sha256(b"".join(params.flat.tobytes() for params in self.model.params)).hexdigest()
 
 
 class Interruption:
@@ -212,7 +249,7 @@ class Interruption:
 
 
 def train(training, text, o):
-    """Trains up to o.iterations, or o.seconds; returns the signal that ended it early, or 0."""
+    """Trains up to o.iterations, or o.seconds; returns the signal that ended it early on any rank, or 0."""
     characters = o.batch * o.unroll  # per iteration
     losses = []  # in bits, since the last report
     begin = reported = time.perf_counter()
@@ -223,15 +260,17 @@ def train(training, text, o):
         unit_scale=True,
         mininterval=0.2 if sys.stderr.isatty() else 10,
         dynamic_ncols=True,
+        disable=training.group.rank > 0,
     )
     with bar, Interruption() as interruption:
-        while training.iteration < o.iterations and not interruption.received:
-            if o.seconds and time.perf_counter() - begin > o.seconds:
+        while training.iteration < o.iterations:
+            is_late = bool(o.seconds) and time.perf_counter() - begin > o.seconds
+            if training.largest(interruption.received or is_late):
                 break
             losses.append(training.step(text, o) * BITS)
             bar.set_postfix_str(f"{losses[-1]:.3g} bits/char", refresh=False)
             bar.update(characters)
-            if training.iteration % o.evaluate_every == 0:
+            if training.iteration % o.evaluate_every == 0 and training.group.rank == 0:
                 now = time.perf_counter()
                 speed = len(losses) * characters / (now - reported)
                 held_out = bits_per_character(training.model, text.held_out)
@@ -245,7 +284,7 @@ def train(training, text, o):
             if training.iteration % o.checkpoint_every == 0:
                 save_checkpoint(o.checkpoint, training, text, o)
         save_checkpoint(o.checkpoint, training, text, o)
-    return interruption.received
+        return training.largest(interruption.received)
 
 
 def bits_per_character(model, ids, shortest=16384):
@@ -290,11 +329,15 @@ FORMAT = "fastrnn char_lm 2"
 ADAM = "adam."  # before the names of the optimizer's state
 HYPERPARAMETERS = (
     "embedding", "hidden", "layers", "batch", "unroll", "learning_rate", "warm_up", "decay",
-    "clip", "seed",
+    "clip", "seed", "shards",
 )  # fmt: skip
 
 
 def save_checkpoint(path, training, text, o):
+    """Writes the state of all ranks, on rank 0."""
+    training.gather_state()
+    if training.group.rank:
+        return
     about = {
         "format": FORMAT,
         "iteration": training.iteration,
@@ -540,6 +583,8 @@ def parse(arguments):
     option("--seconds", "train no longer than this", type=positive, metavar="S")
     option("--evaluate-every", "iterations", type=count, default=500, metavar="N")
     option("--seed", "the same seed, the same run", type=whole(0), default=1)
+    option("--distributed", "train on all processes that mpiexec has started", action="store_true")
+    option("--shards", "parts of the batch, at least the processes, with --distributed", type=count, metavar="S")
     option("--threads", "for fastrnn (default: all cores)", type=whole(1, 1024), metavar="N")
     option("--checkpoint", "replaced if it exists", default="char_lm.npz", metavar="FILE")
     option("--checkpoint-every", "iterations", type=count, default=500, metavar="N")
@@ -549,7 +594,11 @@ def parse(arguments):
     option("--temperature", "below 1 safer, above wilder", type=positive, default=0.6)
     option("--prompt", "what a sample begins with (default: as the text, 4 characters)")
     option("--no-compare", "leave out the timing at the end", action="store_true")
-    return parser.parse_args(arguments)
+    o = parser.parse_args(arguments)
+    if o.shards and not o.distributed:
+        parser.error("--shards: needs --distributed")
+    o.shards = o.shards or (8 if o.distributed else 1)
+    return o
 
 
 def run(o):
@@ -558,6 +607,26 @@ def run(o):
     if o.threads:
         fastrnn.set_num_threads(o.threads)
     training = Training.begin(len(text.vocabulary), o)
+    with failing_together(training.group):
+        return run_training(training, text, prompt, o)
+
+
+@contextlib.contextmanager
+def failing_together(group):
+    """A failure of one rank ends all; ranks other than 0 print nothing else."""
+    try:
+        with contextlib.ExitStack() as stack:
+            if group.rank:
+                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            yield
+    except Failure as failure:
+        if group.size > 1:
+            print(f"error: {failure}", file=sys.stderr)
+            group.abort(2)
+        raise
+
+
+def run_training(training, text, prompt, o):
     if o.resume:
         load_checkpoint(o.checkpoint, training, text, o)
     folder = os.path.dirname(os.path.realpath(o.checkpoint))
@@ -577,15 +646,19 @@ def run(o):
             file=sys.stderr,
         )
         return 128 + received
+    if training.group.rank:
+        return 0
     held_out = bits_per_character(training.model, text.held_out)
     print(f"held-out text after {training.iteration} iterations: {held_out:.3f} bits per character")
+    if o.distributed:
+        print(f"SHA-256 of the parameters: {training.digest()}")
 
     rng = np.random.default_rng([o.seed, training.iteration])
     columns = sample(training.model, prompt, o.samples, o.sample_length, o.temperature, rng).T
     for ids in columns:
         print(f"\n--- a sample at temperature {o.temperature:g} ".ljust(80, "-"))
         print(text.decode(ids))
-    if not o.no_compare:
+    if not o.no_compare and not o.distributed:
         compare(training, text, o)
     return 0
 

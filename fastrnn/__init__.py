@@ -31,7 +31,7 @@ from fastrnn.quantization import Comparison, Quantized, QuantizedParameters, com
 from fastrnn.serialization import load, save
 
 if _TYPE_CHECKING:
-    from fastrnn import optim
+    from fastrnn import distributed, optim
     from fastrnn.keras import from_keras
     from fastrnn.linear import Linear
     from fastrnn.losses import mean_squared_error, softmax_cross_entropy
@@ -50,6 +50,7 @@ __all__ = [
     "__version__",
     "compare",
     "config",
+    "distributed",
     "from_keras",
     "from_onnx",
     "from_state_dict",
@@ -76,6 +77,7 @@ __all__ += cells.__all__
 
 # Names and the modules in which they stand, or which they are, imported at the first use.
 _ON_DEMAND = {
+    "distributed": "distributed",
     "from_keras": "keras",
     "from_onnx": "onnx",
     "from_state_dict": "weights",

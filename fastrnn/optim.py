@@ -32,13 +32,9 @@ class Optimizer:
     _state_names: tuple[str, ...] = ()
 
     def __init__(self, params: Given, lr: float) -> None:
+        arrays = arrays_of("params", params)
         self._targets, self._is_single = _several("params", params)
-        names = _names("params", self._targets, self._is_single)
-        arrays = [_parameters(name, target) for name, target in zip(names, self._targets)]
-        for k, array in enumerate(arrays):
-            if any(np.may_share_memory(array, other) for other in arrays[:k]):
-                raise ValueError(f"{names[k]}: shares memory with one before it, and would be updated twice")
-        self._names = names
+        self._names = _names("params", self._targets, self._is_single)
         self._lr = number("lr", lr)
         self._steps = 0
         self._state = {name: [np.zeros_like(array) for array in arrays] for name in self._state_names}
@@ -372,19 +368,31 @@ def clip_by_global_norm(gradients: Parameters | Array | Sequence[Parameters | Ar
     >>> gradient.round(3)
     array([0.6, 0.8])
     """
-    given, is_single = _several("gradients", gradients)
     largest = number("max_norm", max_norm)
-    names = _names("gradients", given, is_single)
-    arrays = [_parameters(name, one) for name, one in zip(names, given)]
-    for k, array in enumerate(arrays):
-        if any(np.may_share_memory(array, other) for other in arrays[:k]):
-            raise ValueError(f"{names[k]}: shares memory with one before it, and would be scaled twice")
-    num_threads, isa = _threads.most_threads(), _config.instruction_set()
-    norm = math.sqrt(sum(_core.sum_squares(array, num_threads, isa) for array in arrays))
+    arrays = arrays_of("gradients", gradients)
+    norm = norm_of(arrays)
     if largest < norm < math.inf:
+        num_threads, isa = _threads.most_threads(), _config.instruction_set()
         for array in arrays:
             _core.scale(array, min(1.0, largest / (norm + 1e-6)), num_threads, isa)
     return norm
+
+
+def arrays_of(name: str, given: Given) -> list[Array]:
+    """The numbers of all arrays given, to be written in place, none of them twice."""
+    targets, is_single = _several(name, given)
+    names = _names(name, targets, is_single)
+    arrays = [_parameters(one, target) for one, target in zip(names, targets)]
+    for k, array in enumerate(arrays):
+        if any(np.may_share_memory(array, other) for other in arrays[:k]):
+            raise ValueError(f"{names[k]}: shares memory with one before it, and would be written twice")
+    return arrays
+
+
+def norm_of(arrays: Sequence[Array]) -> float:
+    """The root of the sum of the squares of all numbers, added in double precision in an order of the sizes."""
+    num_threads, isa = _threads.most_threads(), _config.instruction_set()
+    return math.sqrt(sum(_core.sum_squares(array, num_threads, isa) for array in arrays))
 
 
 # Arguments

@@ -62,6 +62,13 @@ class Parameters(Mapping[str, Array]):
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
         if not isinstance(shapes, Mapping):
             raise TypeError(f"shapes: expected a mapping of names to shapes, got {type(shapes).__name__}")
+        layout = self._laid_out(shapes)
+        total = sum(stop - start for _, start, stop in layout.values())
+        self._allocate(layout, total, float_dtype("dtype", dtype), np.zeros)
+
+    @staticmethod
+    def _laid_out(shapes):
+        """name -> shape, start and stop in `flat`."""
         layout: dict[str, tuple[tuple[int, ...], int, int]] = {}
         start = 0
         for name, shape in shapes.items():
@@ -71,14 +78,24 @@ class Parameters(Mapping[str, Array]):
             stop = start + math.prod(shape)
             layout[name] = shape, start, stop
             start = stop
-        self._allocate(layout, start, float_dtype("dtype", dtype), np.zeros)
+        return layout
+
+    @classmethod
+    def _over(cls, shapes, flat):
+        """Parameters whose values are the array `flat`, of a whole number of ALIGNMENT from the start of its memory."""
+        other = object.__new__(cls)
+        other._own(cls._laid_out(shapes), flat)
+        return other
 
     def _allocate(self, layout, size, dtype, allocate):
         memory = allocate(size * dtype.itemsize + ALIGNMENT, np.uint8)
         start = -memory.__array_interface__["data"][0] % ALIGNMENT
+        self._own(layout, np.ndarray(size, dtype, memory, start))
+
+    def _own(self, layout, flat):
         self._layout = layout
         self._frozen = None  # the packed weights of a layer that has frozen these, or None
-        self._flat = np.ndarray(size, dtype, memory, start)
+        self._flat = flat
         self._whole = self._flat.view()
         self._arrays = self._views()
         self._displaced = []

@@ -162,7 +162,7 @@ def load(path: str | os.PathLike[str]) -> Layer:
     path = _path(path)
     _import_safetensors()
     try:
-        about, tensors = _read(path)
+        about, tensors = _read(path, METADATA_KEY, "fastrnn.save")
         return _build(about, tensors)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -267,8 +267,8 @@ def _opener_like(path):
 # Reading. `load` puts the path in front of the message of every ValueError.
 
 
-def _read(path):
-    """The text under our key of the metadata, and of each tensor "dtype", "shape" and "data"."""
+def _read(path, key, writer):
+    """The text under a key of the metadata, and of each tensor "dtype", "shape" and "data"."""
     safetensors = _import_safetensors()
     # A directory cannot be read, a pipe or a device perhaps without end.
     if not stat.S_ISREG(os.stat(path).st_mode):
@@ -291,9 +291,9 @@ def _read(path):
         metadata = _from_json(header.decode()).get("__metadata__") or {}
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"damaged, or not a safetensors file: {error}") from error
-    if METADATA_KEY not in metadata:
-        raise ValueError(f"not written by fastrnn.save: the metadata have no {METADATA_KEY!r}")
-    return metadata[METADATA_KEY], tensors
+    if key not in metadata:
+        raise ValueError(f"not written by {writer}: the metadata have no {key!r}")
+    return metadata[key], tensors
 
 
 def _from_json(text):

@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -555,3 +556,30 @@ def test_a_link_to_a_checkpoint_stays_a_link(checkpoint, capsys):
     assert link.is_symlink()
     assert main("--iterations=9", "--checkpoint=whole.npz") == 0
     assert checkpoint.read_bytes() == Path("whole.npz").read_bytes()
+
+
+# Several processes ------------------------------------------------------------------------------
+
+
+def test_ranks_write_the_digest_and_the_checkpoint_of_one_process(folder):
+    pytest.importorskip("mpi4py")
+    mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    options = ["--distributed", "--shards=4", "--iterations=6", "--checkpoint-every=3"]
+    expected = run(*options, "--checkpoint=one.npz").stdout
+    digest = re.search(r"^SHA-256 of the parameters: [0-9a-f]{64}$", expected, re.M)[0]
+    for number in (2, 3):
+        ranks = [mpiexec, "-n", str(number), *command(*options, f"--checkpoint={number}.npz")]
+        done = subprocess.run(ranks, env=environment(), capture_output=True, encoding="utf-8", timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(digest) == 1
+        assert (folder / f"{number}.npz").read_bytes() == (folder / "one.npz").read_bytes()
+    resumed = run(*options[:2], "--iterations=9", "--checkpoint=2.npz", "--resume")
+    whole = run(*options[:2], "--iterations=9", "--checkpoint=one.npz")
+    assert (folder / "2.npz").read_bytes() == (folder / "one.npz").read_bytes()
+    assert held_out(resumed.stdout) == held_out(whole.stdout)
+    failed = subprocess.run([*ranks, "--resume", "--seed=2"], env=environment(), capture_output=True, timeout=60)
+    assert failed.returncode != 0 and b"made with --seed 1, not 2" in failed.stderr
+
+
+def test_shards_need_several_processes(folder, capsys):
+    assert_refused(capsys, main("--shards=4"), "--shards", "--distributed")

@@ -100,6 +100,7 @@ def test_page_with_other_packages(page, somewhere):
 @pytest.mark.parametrize("module", MODULES)
 def test_docstrings(module):
     needs = {
+        "fastrnn.distributed": "safetensors",
         "fastrnn.serialization": "safetensors",
         "fastrnn.onnx": "onnx",
         "fastrnn._threadpoolctl": "threadpoolctl",

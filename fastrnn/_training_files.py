@@ -1,0 +1,174 @@
+"""The state of training in a safetensors file: parameters, optimizer, step, random generator, further arrays.
+
+The metadata hold one key, "fastrnn_training", a JSON object:
+
+    {"format_version": 1, "shards": 16, "step": 100, "optimizer": {"class": "Adam", "steps": 100, "lr": 0.001},
+     "rng": {"bit_generator": "PCG64", ...}}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastrnn import optim, serialization
+from fastrnn._validation import Array
+from fastrnn.parameters import Parameters
+
+METADATA_KEY = "fastrnn_training"
+FORMAT_VERSION = 1
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Replace the file atomically."""
+    serialization._write_atomically(serialization._path(path), data)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
+    """The description and the arrays of a file."""
+    path = serialization._path(path)
+    serialization._import_safetensors()
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        about, _ = serialization._read(path, METADATA_KEY, "Group.checkpoint")
+        with open(path, "rb") as file:
+            return about, load(file.read())
+    except (ValueError, SafetensorError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+class State:
+    """What a file keeps, by name, where training has it: saved from there, and restored to there."""
+
+    def __init__(
+        self,
+        shards: int,
+        params: optim.Given,
+        optimizer: optim.Optimizer | None,
+        rng: np.random.Generator | None,
+        arrays: Mapping[str, Array] | None,
+    ) -> None:
+        if optimizer is not None and not isinstance(optimizer, optim.Optimizer):
+            raise TypeError(f"optimizer: expected an optimizer of fastrnn.optim, got {type(optimizer).__name__}")
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
+        self._shards, self._optimizer, self._rng = shards, optimizer, rng
+        self._arrays = dict(_named_arrays(params)) | _further(arrays)
+
+    def to_bytes(self, step: int) -> bytes:
+        """The content of a file."""
+        serialization._import_safetensors()
+        from safetensors.numpy import save
+
+        about: dict[str, Any] = {"format_version": FORMAT_VERSION, "shards": self._shards, "step": step}
+        tensors = {name: np.asarray(array, order="C") for name, array in self._arrays.items()}
+        if self._optimizer is not None:
+            state = self._optimizer.state_dict()
+            about["optimizer"] = self._about_optimizer() | {"steps": state.pop("steps"), "lr": self._optimizer.lr}
+            tensors |= {f"optimizer.{name}": array for name, array in state.items()}
+        if self._rng is not None:
+            about["rng"] = _to_json(self._rng.bit_generator.state)
+        return save(tensors, {METADATA_KEY: json.dumps(about, allow_nan=False)})
+
+    def _about_optimizer(self):
+        return {"class": type(self._optimizer).__name__}
+
+    def restore(self, path: str | os.PathLike[str], content: tuple[str, dict[str, Array]]) -> int:
+        """Set everything to what the file has, if all of it fits; return the step."""
+        try:
+            return self._restore(*content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{os.fsdecode(path)}: {error}") from error
+
+    def _restore(self, text, tensors):
+        about = serialization._from_json(text)
+        if about["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format_version: expected {FORMAT_VERSION}, got {about['format_version']!r}")
+        if about["shards"] != self._shards:
+            raise ValueError(f"shards: made with {about['shards']!r} shards, this group has {self._shards}")
+        for name, is_wanted in ("optimizer", self._optimizer is not None), ("rng", self._rng is not None):
+            if (name in about) != is_wanted:
+                raise ValueError(f"{name}: " + ("is not in the file" if is_wanted else "is in the file"))
+        expected = dict(self._arrays)
+        if self._optimizer is not None:
+            kind = self._about_optimizer()["class"]
+            if about["optimizer"]["class"] != kind:
+                raise ValueError(f"optimizer: expected {kind}, got {about['optimizer']['class']}")
+            state = self._optimizer.state_dict()
+            del state["steps"]
+            expected |= {f"optimizer.{name}": array for name, array in state.items()}
+        _check_fit(expected, tensors)
+        rng_state: Any = None
+        if self._rng is not None:
+            rng_state = _from_json(self._rng.bit_generator.state, about["rng"])
+
+        if self._optimizer is not None:
+            self._optimizer.lr = about["optimizer"]["lr"]
+            saved = {name: tensors[f"optimizer.{name}"] for name in state}
+            self._optimizer.load_state_dict({"steps": about["optimizer"]["steps"]} | saved)
+        if self._rng is not None:
+            self._rng.bit_generator.state = rng_state
+        for name, array in self._arrays.items():
+            array[...] = tensors[name]
+        return int(about["step"])
+
+
+def _named_arrays(params):
+    """The arrays of parameters: "params", or "params.NAME", with the place before the name if there are several."""
+    targets, is_single = optim._several("params", params)
+    optim.arrays_of("params", params)  # checks
+    for k, target in enumerate(targets):
+        prefix = "params" if is_single else f"params.{k}"
+        if isinstance(target, Parameters):
+            yield from ((f"{prefix}.{name}", array) for name, array in target._views().items())
+        else:
+            yield prefix, target
+
+
+def _further(arrays):
+    if arrays is None:
+        return {}
+    if not isinstance(arrays, Mapping) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise TypeError("arrays: expected a mapping of names to ndarrays")
+    return {f"arrays.{name}": array for name, array in arrays.items()}
+
+
+def _check_fit(expected, found):
+    problems = [f"{name}: missing" for name in expected.keys() - found.keys()]
+    problems += [f"{name}: not expected" for name in found.keys() - expected.keys()]
+    for name in expected.keys() & found.keys():
+        form, wanted = [(array.dtype, array.shape) for array in (found[name], expected[name])]
+        if form != wanted:
+            problems.append(f"{name}: expected {wanted[0]} {wanted[1]}, got {form[0]} {form[1]}")
+        elif not expected[name].flags.writeable:
+            problems.append(f"{name}: read-only")
+    if problems:
+        raise ValueError("the arrays do not fit: " + "; ".join(sorted(problems)[:8]))
+
+
+# The state of a bit generator: a dictionary of integers, of any size, of strings, and of arrays of some kinds
+
+
+def _to_json(value):
+    if isinstance(value, dict):
+        return {name: _to_json(one) for name, one in value.items()}
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _from_json(present, value):
+    """The value in the form of the present state."""
+    if isinstance(present, dict):
+        if not isinstance(value, dict) or present.keys() != value.keys():
+            raise ValueError(f"rng: expected a state of {present.get('bit_generator', 'the same form')}")
+        return {name: _from_json(one, value[name]) for name, one in present.items()}
+    if isinstance(present, np.ndarray):
+        return np.array(value, present.dtype).reshape(present.shape)
+    if type(present) is not type(value) or (isinstance(value, str) and value != present):
+        raise ValueError(f"rng: expected {present!r}, got {value!r}")
+    return value
