@@ -32,12 +32,23 @@
 extern "C" {
 #endif
 
+/* With -fvisibility=hidden -DFASTRNN_SHARED, a shared library exports the functions between these two lines of a header,
+ * and no other. */
+#if defined(FASTRNN_SHARED) && defined(__GNUC__) && !defined(_WIN32)
+#define FASTRNN_PUBLIC_BEGIN _Pragma("GCC visibility push(default)")
+#define FASTRNN_PUBLIC_END _Pragma("GCC visibility pop")
+#else
+#define FASTRNN_PUBLIC_BEGIN
+#define FASTRNN_PUBLIC_END
+#endif
+
 typedef enum { FASTRNN_F32 = 0, FASTRNN_F64 = 1 } fastrnn_dtype;
 
 typedef enum {
     FASTRNN_OK = 0,
     FASTRNN_OUT_OF_MEMORY = 1, /* or a size that no memory could hold; nothing was written */
     FASTRNN_INTERRUPTED = 2,
+    FASTRNN_INVALID = 3, /* of fastrnn_stream_pack: arguments that fit no stream */
 } fastrnn_status;
 
 /* An instruction set: its kernels. All are constants of the library. */

@@ -10,6 +10,7 @@
 
 #include "fastrnn.h"
 #include "kernels/names.h"
+#include "kernels/stream_types.h"
 
 #if defined(__FAST_MATH__)
 #error "fast-math would reorder the sums, and flushes denormals in the whole process"

@@ -69,6 +69,9 @@ typedef struct {
     /* One part of a step, for rows [r0, r1): forward, blocks [b0, b1) of hidden units; backward, panels [p0, p1). */
     void (*step)(const NAME(step) *, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1);
     void (*step_back)(const NAME(step_back) *, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0, ptrdiff_t p1);
+    /* One step of one sequence, from x (I): the state of the layer is updated. numbers: of the stream; scratch:
+     * fastrnn_stream_scratch() numbers */
+    void (*stream)(const fastrnn_stream_layer *, const real *numbers, const real *x, real *state, real *scratch);
     /* h (n, H) written: the hidden units of n rows, from their gates (n, G) and states (n, H) in the tape. NULL: the
      * tape has h. */
     void (*recover_h)(ptrdiff_t n, ptrdiff_t H, const fastrnn_options *, const real *gates, const real *const *states,
@@ -84,6 +87,7 @@ typedef struct {
     int width;      /* columns of a panel */
     int outer_rows; /* a multiple of tile_rows; the scratch of outer_product has outer_rows * K numbers */
     int tile_rows;  /* rows of a register tile */
+    int stream_lanes, stream_vectors; /* VL, and the vectors of a tile, see stream_types.h */
 
     const NAME(cell) *const *cells; /* (FASTRNN_MOST_CELLS), NULL past the last */
 

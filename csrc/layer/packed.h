@@ -26,6 +26,12 @@ struct fastrnn_packed {
     void *peephole; /* (peepholes, H) or NULL */
 };
 
+/* Whether options differ from the defaults. */
+static inline int fastrnn_has_options(const fastrnn_options *o)
+{
+    return o->recurrent_activation != FASTRNN_SIGMOID || o->activation != FASTRNN_TANH || o->clip > 0;
+}
+
 /* The number of panels of `width` columns for n columns: n / width, rounded up. */
 static inline ptrdiff_t fastrnn_panels(ptrdiff_t n, ptrdiff_t width) { return n / width + (n % width != 0); }
 
