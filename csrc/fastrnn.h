@@ -42,6 +42,15 @@ extern "C" {
 #define FASTRNN_PUBLIC_END
 #endif
 
+FASTRNN_PUBLIC_BEGIN
+
+/* The version of the library, and of its binary interface: docs/c.md says what a change of either means. The functions
+ * tell those of the library that runs, which is compatible with a program if the numbers of the ABI are equal. */
+#define FASTRNN_VERSION "0.1.0"
+#define FASTRNN_ABI 1
+const char *fastrnn_version(void);
+int fastrnn_abi(void);
+
 typedef enum { FASTRNN_F32 = 0, FASTRNN_F64 = 1 } fastrnn_dtype;
 
 typedef enum {
@@ -298,6 +307,7 @@ double fastrnn_sum_squares(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t n, cons
 enum { FASTRNN_KEY_WORDS = 129 };
 uint64_t fastrnn_fingerprint(const uint64_t key[FASTRNN_KEY_WORDS], const void *data, size_t bytes);
 
+FASTRNN_PUBLIC_END
 #ifdef __cplusplus
 }
 #endif

@@ -13,8 +13,8 @@
  * and aligned as their numbers. The weights are copied: they may be freed or changed after fastrnn_stream_pack.
  *
  * State. One sequence in progress is one block of memory of fastrnn_stream_state_bytes() bytes, which belongs to the
- * caller; begin it with fastrnn_stream_reset. Aligned to 64 bytes it is fastest, to 8 bytes it works. The block holds no
- * pointer: it may be copied or moved between two steps, which forks or moves the sequence, but only among streams that
+ * caller; begin it with fastrnn_stream_reset. It is aligned as its numbers; alignment to 64 bytes is faster. The block
+ * holds no pointer: it may be copied or moved between two steps, which forks or moves the sequence, but only among streams that
  * were packed from layers of the same sizes for the same instruction set. fastrnn_stream_get_state and _set_state
  * exchange the states in the arrays of other interfaces.
  *

@@ -30,7 +30,8 @@ from fastrnn.parameters import Parameters
 from fastrnn.serialization import load, save
 
 if _TYPE_CHECKING:
-    from fastrnn import optim
+    from fastrnn import capi, optim
+    from fastrnn.capi import get_include
     from fastrnn.keras import from_keras
     from fastrnn.linear import Linear
     from fastrnn.losses import mean_squared_error, softmax_cross_entropy
@@ -44,12 +45,14 @@ __all__ = [
     "Linear",
     "Parameters",
     "__version__",
+    "capi",
     "config",
     "from_keras",
     "from_onnx",
     "from_state_dict",
     "from_weights",
     "functional",
+    "get_include",
     "get_num_threads",
     "load",
     "load_tensors",
@@ -71,10 +74,12 @@ __all__ += cells.__all__
 
 # Names and the modules in which they stand, or which they are, imported at the first use.
 _ON_DEMAND = {
+    "capi": "capi",
     "from_keras": "keras",
     "from_onnx": "onnx",
     "from_state_dict": "weights",
     "from_weights": "weights",
+    "get_include": "capi",
     "Linear": "linear",
     "load_tensors": "tensors",
     "masked": "masking",
