@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 BUILD  ?= build
+PREFIX ?= /usr/local
 ASAN_TESTS ?= tests
 
 STUDY   = unrolled long_gap gradients many_to_one many_to_many one_to_many translate forecast visualize odyssey
@@ -17,7 +18,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-company build clean FORCE
+.PHONY: help demo study test fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-company build install clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -86,6 +87,11 @@ bench-company: $(VENV)/installed $(VENV)/peers ## beside NumPy, threads, process
 	@$(BIN)/python benchmarks/company.py $(ARGS)
 
 build: $(VENV)/installed ## build the extension and install the package, editable, into .venv
+
+install: ## the C library, without Python: PREFIX=/usr/local DESTDIR=... (needs cmake)
+	@cmake -S . -B $(BUILD)/c -DCMAKE_INSTALL_PREFIX=$(abspath $(PREFIX))
+	@cmake --build $(BUILD)/c --parallel
+	@DESTDIR=$(DESTDIR) cmake --install $(BUILD)/c
 
 clean: ## remove everything that was built, .venv included
 	@rm -rf $(BUILD) build dist .venv $(VENV) fastrnn.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache
