@@ -7,6 +7,7 @@ what its arithmetic costs. docs/c.md describes the interface; csrc/fastrnn_strea
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from fastrnn._config import instruction_set
 if TYPE_CHECKING:
     from fastrnn.layers import Recurrent
 
-__all__ = ["PackedStream", "address", "function", "get_include"]
+__all__ = ["PackedStream", "address", "export_c", "function", "get_include"]
 
 
 def get_include() -> str:
@@ -167,3 +168,45 @@ class PackedStream(_core.PackedStream):
         memory = np.zeros(self.state_bytes + 64, np.uint8)
         start = -memory.ctypes.data % 64
         return memory[start : start + self.state_bytes]
+
+
+def export_c(layer: Recurrent[Any, Any], path: str | os.PathLike[str], name: str | None = None) -> None:
+    """Write a layer as one C header that stands alone: for microcontrollers, and wherever no library may be linked.
+
+    The header has the weights as constants, and the kernels in plain C that a step needs. Its comment says how it is
+    used. It computes the bits of the kernels for ``generic``, on any processor with IEEE 754 arithmetic.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU, RNN or SLSTM
+        Of one direction, forward; any number of layers.
+    path : str or path
+        The header, written atomically.
+    name : str, optional
+        The beginning of the names in it, an identifier of C. Default: the stem of `path`.
+
+    Raises
+    ------
+    TypeError
+        If `layer` is no layer of fastrnn.
+    ValueError
+        If it is bidirectional or reverse, or has weights that are not finite; or if `name` is no identifier.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import fastrnn.capi, os, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "amplifier.h")
+    >>> fastrnn.capi.export_c(fastrnn.LSTM(1, 8, rng=0), path)
+    >>> "amplifier_step(amplifier_state *state, const float *x, float *y)" in open(path).read()
+    True
+    >>> folder.cleanup()
+    """
+    from fastrnn._export_c import header
+    from fastrnn.serialization import _path, _write_atomically
+
+    path = _path(path)
+    text = header(layer, Path(path).stem if name is None else name)
+    _write_atomically(path, text.encode())

@@ -13,12 +13,6 @@ INLINE void NAME(end_sum)(sum_start start, real *sum, vec s, int lanes)
     NAME(store_lanes)(sum, start == SUM_ADDED ? v_add(NAME(load_lanes)(sum, lanes), s) : s, lanes);
 }
 
-/* The gradient of h_t from the output and from the next step's product. */
-INLINE vec NAME(d_h)(const NAME(units_back) * u)
-{
-    return v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), LOAD(u->sum));
-}
-
 /* Blocks whose product is computed before the cell's functions run on them: their sums take a few kilobytes, but are at
  * least four panels, which a tile of a single row needs. */
 INLINE ptrdiff_t NAME(blocks_at_a_time)(const int columns, ptrdiff_t rows)

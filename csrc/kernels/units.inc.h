@@ -43,3 +43,9 @@ INLINE void NAME(store_h)(const NAME(units) * u, vec h)
     if (u->h_next) STORE(u->h_next, h);
     if (u->kept_h) STORE(u->kept_h, h);
 }
+
+/* The gradient of h_t from the output and from the next step's product. */
+INLINE vec NAME(d_h)(const NAME(units_back) * u)
+{
+    return v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), LOAD(u->sum));
+}
