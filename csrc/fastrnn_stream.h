@@ -21,7 +21,7 @@
  * Real time. fastrnn_stream_step, _steps, _reset, _get_state and _set_state do not allocate, lock, wait, call the
  * system, write to the memory of the process other than their arguments, or run a number of operations that depends on
  * the numbers: on x86-64 and AArch64, denormal numbers count as zeros, so a state that decays costs no time. They use
- * less than 1 KiB of stack. fastrnn_stream_pack allocates one block; _free frees it.
+ * less than 4 KiB of stack. fastrnn_stream_pack allocates one block; _free frees it.
  *
  * Threads. A stream is constant: any number of threads may step any number of states through it at the same time, each
  * state through one thread at a time. The library starts no thread for a stream.

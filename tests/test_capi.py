@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,6 @@ from fastrnn import capi
 
 HERE = Path(__file__).parent
 CC = os.environ.get("CC", "cc").split()
-needs_compiler = pytest.mark.skipif(shutil.which(CC[0]) is None, reason="needs a C compiler")
 
 LAYERS = [
     lambda **dtype: fastrnn.LSTM(3, 40, num_layers=2, rng=0, **dtype),
@@ -177,8 +177,6 @@ def test_cython_packs_weights_and_calls_forward(client):
 
 def declarations(*names):
     """The headers as cffi reads them: without the preprocessor, comments and inline functions."""
-    import re
-
     text = "".join((Path(capi.get_include()) / name).read_text() for name in names)
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     text = re.sub(r"#if defined\(Py_PYTHON_H\).*?#endif", "", text, flags=re.DOTALL)
@@ -203,15 +201,10 @@ def test_cffi():
 
 def test_numba():
     numba = pytest.importorskip("numba")
-    signature = numba.types.void(*[numba.types.voidptr] * 4)
-    step = numba.types.ExternalFunctionPointer(signature, get_pointer=lambda _: capi.function("stream_step"))
-    assert step is not None
-    function = ctypes.CFUNCTYPE(None, POINTER, POINTER, POINTER, POINTER)(capi.function("stream_step"))
-
     @numba.njit
     def run(stream, state, x, y):
         for t in range(x.shape[0]):
-            function(stream, state.ctypes, x[t:].ctypes, y[t:].ctypes)
+            step(stream, state.ctypes, x[t:].ctypes, y[t:].ctypes)
 
     layer = fastrnn.LSTM(3, 20, rng=0)
     x, packed = inputs(layer), capi.PackedStream(layer)
