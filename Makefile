@@ -48,15 +48,15 @@ models: $(VENV)/installed ## examples/models beside their packages' own runtimes
 lint: $(VENV)/lint ## what .ci/run has to say about style and types (seconds)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/clang-format --dry-run -Werror $(C_FILES) benchmarks/*.c
-	@PATH="$(abspath $(BIN)):$$PATH" cython-lint fastrnn/_core.pyx
+	@$(BIN)/clang-format --dry-run -Werror $(C_FILES) benchmarks/*.c examples/c/*.c tests/c/real_time.c
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint fastrnn/_core.pyx fastrnn/__init__.pxd tests/client/fastrnn_client.pyx
 	@$(BIN)/mypy
 	@$(BIN)/python -m mypy.stubtest fastrnn --allowlist .ci/stubtest-allowlist --mypy-config-file pyproject.toml
 
 format: $(VENV)/lint ## lay Python and C out as `make lint` wants it
 	@$(BIN)/ruff check -q --fix . || true
 	@$(BIN)/ruff format .
-	@$(BIN)/clang-format -i $(C_FILES) benchmarks/*.c
+	@$(BIN)/clang-format -i $(C_FILES) benchmarks/*.c examples/c/*.c tests/c/real_time.c
 
 wheel: $(VENV)/wheel ## a wheel for every CPython here, repaired and tested in a fresh environment, into build/wheels (long)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/wheels.py $(ARGS)
@@ -70,6 +70,10 @@ asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and Undefined
 		--deselect tests/test_faults.py::test_each_allocation_may_fail \
 		--deselect tests/test_faults.py::test_memory_is_flat \
 		--ignore $(CURDIR)/tests/test_benchmarks.py --ignore $(CURDIR)/tests/test_models.py --ignore $(CURDIR)/tests/test_coexistence.py -k "not (test_contract and generic)" $(ARGS)
+	@set -e; for source in examples/c/stream.c examples/c/training.c tests/processors.c; do \
+		program=$(BUILD)/asan/$$(basename $$source .c); echo "$$source"; \
+		gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined $(C_FLAGS) $$source $(BUILD)/asan/temp.*/csrc/*/*.o -lm -o $$program; \
+		$$program > /dev/null; done
 
 tsan: $(BUILD)/tsan/team_threads ## the threads of a call with clang's ThreadSanitizer
 	@$<

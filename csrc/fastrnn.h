@@ -32,8 +32,8 @@
 extern "C" {
 #endif
 
-/* With -fvisibility=hidden -DFASTRNN_SHARED, a shared library exports the functions between these two lines of a header,
- * and no other. */
+/* With -fvisibility=hidden -DFASTRNN_SHARED, a shared library exports the functions between these two lines of a
+ * header, and no other. */
 #if defined(FASTRNN_SHARED) && defined(__GNUC__) && !defined(_WIN32)
 #define FASTRNN_PUBLIC_BEGIN _Pragma("GCC visibility push(default)")
 #define FASTRNN_PUBLIC_END _Pragma("GCC visibility pop")

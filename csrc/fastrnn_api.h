@@ -1,6 +1,6 @@
 /* The functions of the library in one table, for programs that do not link it: extension modules of Python, which find
- * the table in a capsule (fastrnn_import, below), and callers by address (fastrnn.capi.address() in Python: cffi, ctypes,
- * Numba). The functions are those of fastrnn.h and fastrnn_stream.h, whose names continue with "fastrnn_". */
+ * the table in a capsule (fastrnn_import, below), and callers by address (fastrnn.capi.address() in Python: cffi,
+ * ctypes, Numba). The functions are those of fastrnn.h and fastrnn_stream.h, whose names continue with "fastrnn_". */
 #ifndef FASTRNN_API_H
 #define FASTRNN_API_H
 
@@ -58,8 +58,8 @@ FASTRNN_PUBLIC_END
 #if defined(Py_PYTHON_H)
 #define FASTRNN_CAPSULE "fastrnn._core._C_API"
 
-/* The table of the package fastrnn, which is imported. NULL, with a Python exception set, if that fails or if the package
- * has another ABI or an older table. For a source file that includes Python.h first. */
+/* The table of the package fastrnn, which is imported. NULL, with a Python exception set, if that fails or if the
+ * package has another ABI or an older table. For a source file that includes Python.h first. */
 static inline const fastrnn_api *fastrnn_import(void)
 {
     const fastrnn_api *api = (const fastrnn_api *)PyCapsule_Import(FASTRNN_CAPSULE, 0);

@@ -14,9 +14,9 @@
  *
  * State. One sequence in progress is one block of memory of fastrnn_stream_state_bytes() bytes, which belongs to the
  * caller; begin it with fastrnn_stream_reset. It is aligned as its numbers; alignment to 64 bytes is faster. The block
- * holds no pointer: it may be copied or moved between two steps, which forks or moves the sequence, but only among streams that
- * were packed from layers of the same sizes for the same instruction set. fastrnn_stream_get_state and _set_state
- * exchange the states in the arrays of other interfaces.
+ * holds no pointer: it may be copied or moved between two steps, which forks or moves the sequence, but only among
+ * streams that were packed from layers of the same sizes for the same instruction set. fastrnn_stream_get_state and
+ * _set_state exchange the states in the arrays of other interfaces.
  *
  * Real time. fastrnn_stream_step, _steps, _reset, _get_state and _set_state do not allocate, lock, wait, call the
  * system, write to the memory of the process other than their arguments, or run a number of operations that depends on

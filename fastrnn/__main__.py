@@ -116,8 +116,9 @@ def _export_c(arguments: argparse.Namespace) -> int:
     from fastrnn import capi, load
 
     try:
-        capi.export_c(load(arguments.model), arguments.header, arguments.name)
-    except (ImportError, OSError, ValueError) as error:
+        layer: Any = load(arguments.model)
+        capi.export_c(layer, arguments.header, arguments.name)
+    except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"export-c: {error}", file=sys.stderr)
         return 1
     return 0

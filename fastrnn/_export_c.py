@@ -7,6 +7,7 @@ with the plain C operations of `generic`, under names that begin with the model'
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,11 @@ _HEAD = """\
  *     {name}_reset(&state);               zeros, the state before the first step
  *     {name}_step(&state, x, y);          one step: x ({inputs}) in, y ({outputs}) out; y may be x
  *
- * C99 or later, with the C library's headers alone. A step does not allocate, lock or call the system. The weights, {bytes}
- * bytes, are constant; so is the time of a step. A state may be copied. Any number of states may be in progress.
+ * C99 or later, with the headers of the C library alone. A step does not allocate, lock or call the system. The
+ * weights, {bytes} bytes, are constants. A state may be copied. Any number of states may be in progress.
  *
- * Compile with -ffp-contract=off, or -std=c11, for the bits of fastrnn's kernels for `generic`; other compilers may fuse
- * multiplications and additions, which changes the rounding.
+ * Compile with -ffp-contract=off, or -std=c11, for the bits of fastrnn's kernels for `generic`; without it a compiler
+ * may fuse multiplications and additions, which changes the rounding.
  *
  * The kernels are those of fastrnn, whose license is BSD-3-Clause; copyright the fastrnn developers. */
 #ifndef {guard}
@@ -123,9 +124,7 @@ def _kernels(cell: str, is_float: bool, name: str) -> str:
     parts = [_options((public / "fastrnn.h").read_text(encoding="utf-8"))]
     parts += [_read(folder / file) for file in ("stream_types.h", "names.h", "vec/generic.h", "exponential.h")]
     parts.append(f"#define real {'float' if is_float else 'double'}\n#define SUFFIX {precision}\n")
-    parts += [
-        _read(folder / f"{file}.inc.h") for file in ("activation", "options", "units", "stream")
-    ]
+    parts += [_read(folder / f"{file}.inc.h") for file in ("activation", "options", "units", "stream")]
     parts.append(
         "#define DEFINE_CELL(CELL, GATES_0, GATES_1, BLOCK, FIRST, SECOND, THIRD, ...)"
         " DEFINE_STREAM(CELL, GATES_0, GATES_1, FIRST, SECOND, THIRD)\n"
@@ -138,7 +137,7 @@ def _kernels(cell: str, is_float: bool, name: str) -> str:
     return re.sub(rf"(?<![A-Za-z0-9]){precision}\b", name, text)
 
 
-def _read(path) -> str:
+def _read(path: Path) -> str:
     """A source file without its guard, its #include lines and the parts for backward."""
     text = path.read_text(encoding="utf-8")
     text = re.sub(r"^#ifndef FASTRNN_FORWARD_ONLY\n.*?^#endif\n", "", text, flags=re.DOTALL | re.MULTILINE)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import _core
+from fastrnn import _core  # type: ignore[attr-defined]  # a submodule
 from fastrnn._config import instruction_set
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ class PackedStream(_core.PackedStream):
     """
 
     def __init__(self, layer: Recurrent[Any, Any], *, isa: str | None = None) -> None:
+        # isa: the name of an instruction set; default: the one in use.
         from fastrnn.layers import Recurrent
 
         if not isinstance(layer, Recurrent):
@@ -200,7 +201,8 @@ def export_c(layer: Recurrent[Any, Any], path: str | os.PathLike[str], name: str
     >>> folder = tempfile.TemporaryDirectory()
     >>> path = os.path.join(folder.name, "amplifier.h")
     >>> fastrnn.capi.export_c(fastrnn.LSTM(1, 8, rng=0), path)
-    >>> "amplifier_step(amplifier_state *state, const float *x, float *y)" in open(path).read()
+    >>> with open(path) as file:
+    ...     "amplifier_step(amplifier_state *state, const float *x, float *y)" in file.read()
     True
     >>> folder.cleanup()
     """

@@ -201,6 +201,7 @@ def test_cffi():
 
 def test_numba():
     numba = pytest.importorskip("numba")
+
     @numba.njit
     def run(stream, state, x, y):
         for t in range(x.shape[0]):

@@ -1,4 +1,4 @@
-"""`python -m fastrnn export-c`: headers that stand alone compute the bits of the kernels for `generic`, on 32 bits, too."""
+"""`python -m fastrnn export-c`: a header alone computes the bits of the kernels for `generic`, on 32 bits, too."""
 
 import os
 import re
@@ -20,6 +20,10 @@ ARM = "arm-linux-gnueabihf-gcc"
 # Every cell, with projections, peepholes, options and heads. A compiler takes seconds for each.
 CASES = [(LAYERS[k], "float32") for k in (0, 2, 5, 7, 9, 11)] + [(LAYERS[k], "float64") for k in (4, 6)]
 NAMES = [f"model_{k}" for k in range(len(CASES))]
+
+
+def run(*command):
+    return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
 
 
 def all_layers():
@@ -91,15 +95,15 @@ def test_a_header_leaves_no_macro_behind_and_calls_nothing_but_memory_functions(
     source.write_text(
         '#include "model_0.h"\nvoid step(model_0_state *s, const float *x, float *y) { model_0_step(s, x, y); }\n'
     )
-    before = '#include <float.h>\n#include <math.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n'
+    before = "#include <float.h>\n#include <math.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n"
     (headers / "none.c").write_text(before)
-    macros = [
-        set(subprocess.run([*CC, "-dM", "-E", headers / file], check=True, capture_output=True, text=True).stdout.split("\n"))
-        for file in ("none.c", "one.c")
-    ]  # fmt: skip
-    assert [line.split()[1] for line in macros[1] - macros[0]] == ["MODEL_0_H"]
-    subprocess.run([*CC, "-O2", "-std=c11", "-c", source, "-o", headers / "one.o"], check=True)
-    symbols = subprocess.run(["nm", "-u", headers / "one.o"], check=True, capture_output=True, text=True).stdout
+
+    def macros(file):
+        return set(run(*CC, "-dM", "-E", headers / file).split("\n"))
+
+    assert [line.split()[1] for line in macros("one.c") - macros("none.c")] == ["MODEL_0_H"]
+    run(*CC, "-O2", "-std=c11", "-c", source, "-o", headers / "one.o")
+    symbols = run("nm", "-u", headers / "one.o")
     assert set(re.findall(r"\w+$", symbols, re.MULTILINE)) - {"U"} <= {"memcpy", "memset", "_GLOBAL_OFFSET_TABLE_"}
 
 

@@ -1,7 +1,7 @@
-/* One step of one sequence, for streams. Every sum has the order of a layer's call: the bias, then the numbers of x, then
- * those of h, one fma each. What makes a step of a call slow is left out: there is no plan, no team and no tail. The sums
- * of all gates that fit into registers are made at once, over x and h in one loop, and units are padded to whole
- * vectors, so that the gates of a vector of units are whole vectors, too. */
+/* One step of one sequence, for streams. Every sum has the order of a layer's call: the bias, then the numbers of x,
+ * then those of h, one fma each. What makes a step of a call slow is left out: there is no plan, no team and no tail.
+ * The sums of all gates that fit into registers are made at once, over x and h in one loop, and units are padded to
+ * whole vectors, so that the gates of a vector of units are whole vectors, too. */
 
 /* The product of one tile of nv vectors, a constant after inlining. */
 INLINE void NAME(stream_tile)(const int nv, ptrdiff_t K_0, const real *a_0, ptrdiff_t K_1, const real *a_1,
@@ -22,8 +22,7 @@ INLINE void NAME(stream_tile)(const int nv, ptrdiff_t K_0, const real *a_0, ptrd
     UNROLL for (int v = 0; v < nv; v++) v_store(sums + v * VL, sum[v]);
 }
 
-#define STREAM_PARAMETERS                                                                                              \
-    ptrdiff_t K_0, const real *a_0, ptrdiff_t K_1, const real *a_1, const real *rows, real *sums
+#define STREAM_PARAMETERS ptrdiff_t K_0, const real *a_0, ptrdiff_t K_1, const real *a_1, const real *rows, real *sums
 #define STREAM_TILE(nv)                                                                                                \
     static void NAME(stream_tile_##nv)(STREAM_PARAMETERS) { NAME(stream_tile)(nv, K_0, a_0, K_1, a_1, rows, sums); }
 #define STREAM_TILE_ENTRY(nv) [nv] = NAME(stream_tile_##nv),
@@ -112,12 +111,13 @@ INLINE void NAME(stream_step)(const fastrnn_stream_layer *layer, const int has_o
 
 /* Defines NAME(CELL_stream), a step of a cell. */
 #define DEFINE_STREAM(CELL, GATES_0, GATES_1, FIRST, SECOND, THIRD)                                                    \
-    static void NAME(CELL##_stream)(const fastrnn_stream_layer *layer, const real *numbers, const real *x, real *state, real *scratch)       \
+    static void NAME(CELL##_stream)(const fastrnn_stream_layer *layer, const real *numbers, const real *x,             \
+                                    real *state, real *scratch)                                                        \
     {                                                                                                                  \
-        if (layer->has_options)                                                                                            \
-            NAME(stream_step)(layer, 1, GATES_0, GATES_1, FIRST, SECOND, THIRD, numbers, x, state, scratch);                    \
+        if (layer->has_options)                                                                                        \
+            NAME(stream_step)(layer, 1, GATES_0, GATES_1, FIRST, SECOND, THIRD, numbers, x, state, scratch);           \
         else                                                                                                           \
-            NAME(stream_step)(layer, 0, GATES_0, GATES_1, FIRST, SECOND, THIRD, numbers, x, state, scratch);                    \
+            NAME(stream_step)(layer, 0, GATES_0, GATES_1, FIRST, SECOND, THIRD, numbers, x, state, scratch);           \
     }
 
 #undef STREAM_PARAMETERS

@@ -1,13 +1,13 @@
-/* A layer as kernels/stream.inc.h computes it, one step of one sequence at a time. Offsets count numbers, and no field is
- * a pointer, so that the same records may lie in read-only memory. */
+/* A layer as kernels/stream.inc.h computes it, one step of one sequence at a time. Offsets count numbers, and no field
+ * is a pointer, so that the same records may lie in read-only memory. */
 #ifndef FASTRNN_STREAM_TYPES_H
 #define FASTRNN_STREAM_TYPES_H
 
 #include "fastrnn.h"
 
-/* A matrix whose product with a row is a sum for each of `vectors` vectors of columns. A tile is some of the vectors, and
- * lies in memory as (1 + K[0] + K[1], vectors of the tile, VL): the start of the sums, then the weights that meet the
- * numbers of a first and of a second input. Columns past the last one are zeros. */
+/* A matrix whose product with a row is a sum for each of `vectors` vectors of columns. A tile is some of the vectors,
+ * and lies in memory as (1 + K[0] + K[1], vectors of the tile, VL): the start of the sums, then the weights that meet
+ * the numbers of a first and of a second input. Columns past the last one are zeros. */
 typedef struct {
     ptrdiff_t rows; /* where the first tile begins among the numbers of the stream; -1: no such matrix */
     ptrdiff_t vectors, K[2];
@@ -17,8 +17,8 @@ typedef struct {
     ptrdiff_t group_vectors, group_units, head, last;
 } fastrnn_stream_matrix;
 
-/* U is H, and V is P, rounded up to whole vectors. The columns of a part are, for each vector of hidden units, its gates
- * in turn. */
+/* U is H, and V is P, rounded up to whole vectors. The columns of a part are, for each vector of hidden units, its
+ * gates in turn. */
 typedef struct {
     ptrdiff_t U, V, I, H, P;
     int cell, gates, states;

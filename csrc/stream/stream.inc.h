@@ -67,8 +67,8 @@ static fastrnn_stream_layer NAME(layer_of)(const fastrnn_isa *isa, const fastrnn
     return layer;
 }
 
-/* The numbers of a matrix: of so many gates of n units, from row `first` of the weights on. The weights may be NULL where
- * K is 0, the biases for zeros. */
+/* The numbers of a matrix: of so many gates of n units, from row `first` of the weights on. The weights may be NULL
+ * where K is 0, the biases for zeros. */
 typedef struct {
     int gates;
     ptrdiff_t n, first;
@@ -123,7 +123,7 @@ static void NAME(pack_layer)(const fastrnn_stream *stream, const fastrnn_stream_
     }
     if (cell->recurrent) {
         const NAME(source)
-        from = {.gates = cell->gates, .n = H, .bias = {NULL, w->bias_hh}, .weight = {NULL, w->weight_hh}};
+            from = {.gates = cell->gates, .n = H, .bias = {NULL, w->bias_hh}, .weight = {NULL, w->weight_hh}};
         NAME(pack_matrix)(stream, &layer->recurrent, &from);
     }
     if (w->weight_hr) {

@@ -45,7 +45,8 @@ int main(void)
                                      .bias_ih = bias};
 
     fastrnn_stream *stream = NULL;
-    if (fastrnn_stream_pack(NULL, FASTRNN_F32, &weights, 1, &stream) != FASTRNN_OK) return fail("the stream was refused");
+    if (fastrnn_stream_pack(NULL, FASTRNN_F32, &weights, 1, &stream) != FASTRNN_OK)
+        return fail("the stream was refused");
     void *state = malloc(fastrnn_stream_state_bytes(stream)); /* one block for each sequence in progress */
     if (!state) return fail("out of memory");
     fastrnn_stream_reset(stream, state);

@@ -1,7 +1,7 @@
 /* Streams of every cell, stepped where the kernel ends the process at its first system call (seccomp) and where an
  * allocation ends it, too. Linked with the library and with -Wl,--wrap for the functions of malloc. Prints nothing; the
- * exit status is 0, 1 for a test that could not begin, or that of a signal. With the argument "call" it makes a system call
- * itself, and with "allocate" an allocation, so that the test sees what happens then. */
+ * exit status is 0, 1 for a test that could not begin, or that of a signal. With the argument "call" it makes a system
+ * call itself, and with "allocate" an allocation, so that the test sees what happens then. */
 #define _GNU_SOURCE
 #include <linux/audit.h>
 #include <linux/filter.h>

@@ -1,7 +1,8 @@
 """A package that uses fastrnn from Cython."""
 
-import fastrnn
 from setuptools import Extension, setup
+
+import fastrnn
 
 setup(
     name="fastrnn-client",
