@@ -185,10 +185,14 @@ def declarations(*names):
     return text
 
 
-def test_cffi():
-    cffi = pytest.importorskip("cffi")
-    ffi = cffi.FFI()
+@pytest.fixture
+def ffi():
+    ffi = pytest.importorskip("cffi").FFI()
     ffi.cdef(declarations("fastrnn.h", "fastrnn_stream.h", "fastrnn_api.h"))
+    return ffi
+
+
+def test_cffi(ffi):
     api = ffi.cast("fastrnn_api *", capi.address())
     layer = fastrnn.GRU(3, 20, num_layers=2, rng=0)
     x, packed = inputs(layer), capi.PackedStream(layer)
@@ -197,6 +201,33 @@ def test_cffi():
     y = np.empty((len(x), api.stream_outputs(stream)), np.float32)
     api.stream_steps(stream, state, len(x), ffi.from_buffer(x), ffi.from_buffer(y))
     assert y.tobytes() == layer(x)[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [], [{"cell": -1}], [{"cell": 16}], [{"H": 0}], [{"I": -1}], [{"H": 1 << 40, "P": 1 << 40}], [{"P": 5}],
+        [{"heads": 4}], [{"peephole": True}], [{"heads": 2, "weight_hr": True, "P": 4}], [{}, {"I": 3}],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_weights_that_fit_no_stream_are_refused(ffi, wrong):
+    api = ffi.cast("fastrnn_api *", capi.address())
+    numbers = ffi.new("float[]", 1000)
+    good = {"cell": api.find_cell(b"gru"), "I": 6, "H": 6, "P": 6, "weight_ih": numbers, "weight_hh": numbers}
+
+    def pack(changes):
+        layers = ffi.new("fastrnn_weights[]", len(changes) or 1)
+        for layer, change in zip(layers, changes):
+            for field, value in (good | change).items():
+                setattr(layer, field, numbers if value is True else value)
+        stream = ffi.new("fastrnn_stream **")
+        return api.stream_pack(ffi.NULL, ffi.cast("fastrnn_dtype", 0), layers, len(changes), stream), stream[0]
+
+    status, stream = pack([{}] * max(1, len(wrong)))
+    assert status == 0
+    api.stream_free(stream)
+    assert pack(wrong) == (3, ffi.NULL)  # FASTRNN_INVALID
 
 
 def test_numba():

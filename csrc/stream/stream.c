@@ -9,9 +9,9 @@
 #include "runtime/float_mode.h"
 #include "runtime/memory.h"
 
-enum { MOST_SIZE = 1 << 28 }; /* of I, H and P: products of two sizes and a few fit into 64 bits */
+enum { MOST_SIZE = 1 << 24 }; /* of I, H and P: sums of some of them fit into 32 bits */
 
-#define BOTH "stream/stream.inc.h"
+#define BOTH "stream/packing.inc.h"
 #include "kernels/both.inc.h"
 
 static const fastrnn_isa *fastest_isa(void)
