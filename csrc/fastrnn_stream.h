@@ -2,7 +2,7 @@
  *
  *     fastrnn_stream *stream = NULL;                            the weights, packed: constant from here on
  *     if (fastrnn_stream_pack(NULL, FASTRNN_F32, layers, count, &stream) != FASTRNN_OK) ...
- *     void *state = aligned_alloc(64, fastrnn_stream_state_bytes(stream));    or any memory of the caller
+ *     void *state = malloc(fastrnn_stream_state_bytes(stream)); or any other memory of the caller
  *     fastrnn_stream_reset(stream, state);
  *     for (;;) fastrnn_stream_step(stream, state, x, y);        x (I) in, y (P) out
  *     fastrnn_stream_free(stream);
