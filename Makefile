@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 BUILD  ?= build
+PREFIX ?= /usr/local
 ASAN_TESTS ?= tests
 
 STUDY   = unrolled long_gap gradients many_to_one many_to_many one_to_many translate forecast visualize odyssey
@@ -17,7 +18,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-quantized bench-company build clean FORCE
+.PHONY: help demo study test fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-quantized bench-company build install clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -47,15 +48,15 @@ models: $(VENV)/installed ## examples/models beside their packages' own runtimes
 lint: $(VENV)/lint ## what .ci/run has to say about style and types (seconds)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/clang-format --dry-run -Werror $(C_FILES) benchmarks/*.c
-	@PATH="$(abspath $(BIN)):$$PATH" cython-lint fastrnn/_core.pyx
+	@$(BIN)/clang-format --dry-run -Werror $(C_FILES) benchmarks/*.c examples/c/*.c tests/c/real_time.c
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint fastrnn/_core.pyx fastrnn/__init__.pxd tests/client/fastrnn_client.pyx
 	@$(BIN)/mypy
 	@$(BIN)/python -m mypy.stubtest fastrnn --allowlist .ci/stubtest-allowlist --mypy-config-file pyproject.toml
 
 format: $(VENV)/lint ## lay Python and C out as `make lint` wants it
 	@$(BIN)/ruff check -q --fix . || true
 	@$(BIN)/ruff format .
-	@$(BIN)/clang-format -i $(C_FILES) benchmarks/*.c
+	@$(BIN)/clang-format -i $(C_FILES) benchmarks/*.c examples/c/*.c tests/c/real_time.c
 
 wheel: $(VENV)/wheel ## a wheel for every CPython here, repaired and tested in a fresh environment, into build/wheels (long)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/wheels.py $(ARGS)
@@ -69,6 +70,10 @@ asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and Undefined
 		--deselect tests/test_faults.py::test_each_allocation_may_fail \
 		--deselect tests/test_faults.py::test_memory_is_flat \
 		--ignore $(CURDIR)/tests/test_benchmarks.py --ignore $(CURDIR)/tests/test_models.py --ignore $(CURDIR)/tests/test_coexistence.py -k "not (test_contract and generic)" $(ARGS)
+	@set -e; for source in examples/c/stream.c examples/c/training.c tests/processors.c; do \
+		program=$(BUILD)/asan/$$(basename $$source .c); echo "$$source"; \
+		gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined $(C_FLAGS) $$source $(BUILD)/asan/temp.*/csrc/*/*.o -lm -o $$program; \
+		$$program > /dev/null; done
 
 tsan: $(BUILD)/tsan/team_threads ## the threads of a call with clang's ThreadSanitizer
 	@$<
@@ -89,6 +94,11 @@ bench-company: $(VENV)/installed $(VENV)/peers ## beside NumPy, threads, process
 	@$(BIN)/python benchmarks/company.py $(ARGS)
 
 build: $(VENV)/installed ## build the extension and install the package, editable, into .venv
+
+install: ## the C library, without Python: PREFIX=/usr/local DESTDIR=... (needs cmake)
+	@cmake -S . -B $(BUILD)/c -DCMAKE_INSTALL_PREFIX=$(abspath $(PREFIX))
+	@cmake --build $(BUILD)/c --parallel
+	@DESTDIR=$(DESTDIR) cmake --install $(BUILD)/c
 
 clean: ## remove everything that was built, .venv included
 	@rm -rf $(BUILD) build dist .venv $(VENV) fastrnn.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache

@@ -32,13 +32,33 @@
 extern "C" {
 #endif
 
+/* With -fvisibility=hidden -DFASTRNN_SHARED, a shared library exports the functions between these two lines of a
+ * header, and no other. */
+#if defined(FASTRNN_SHARED) && defined(__GNUC__) && !defined(_WIN32)
+#define FASTRNN_PUBLIC_BEGIN _Pragma("GCC visibility push(default)")
+#define FASTRNN_PUBLIC_END _Pragma("GCC visibility pop")
+#else
+#define FASTRNN_PUBLIC_BEGIN
+#define FASTRNN_PUBLIC_END
+#endif
+
+FASTRNN_PUBLIC_BEGIN
+
+/* The version of the library, and of its binary interface: docs/c.md says what a change of either means. The functions
+ * tell those of the library that runs, which is compatible with a program if the numbers of the ABI are equal. */
+#define FASTRNN_VERSION "0.1.0"
+#define FASTRNN_ABI 1
+const char *fastrnn_version(void);
+int fastrnn_abi(void);
+
 typedef enum { FASTRNN_F32 = 0, FASTRNN_F64 = 1 } fastrnn_dtype;
 
-/* How weights are stored. The formats of fewer bits are for forward calls in FASTRNN_F32, whose other arrays are floats:
- * see kernels/narrow.h. */
+/* How weights are stored. The formats of fewer bits are for forward calls in FASTRNN_F32, whose other arrays are
+ * floats: see kernels/narrow.h. */
 typedef enum {
-    FASTRNN_NATIVE = 0,   /* numbers of the call's precision */
-    FASTRNN_INT8 = 1,     /* int8_t, each row with a scale: scale * number. Sums are exact up to FASTRNN_MOST_INT8 columns */
+    FASTRNN_NATIVE = 0, /* numbers of the call's precision */
+    FASTRNN_INT8 =
+        1, /* int8_t, each row with a scale: scale * number. Sums are exact up to FASTRNN_MOST_INT8 columns */
     FASTRNN_FLOAT16 = 2,  /* the 16 bits of IEEE 754 binary16 */
     FASTRNN_BFLOAT16 = 3, /* the first 16 bits of a float */
 } fastrnn_format;
@@ -48,6 +68,7 @@ typedef enum {
     FASTRNN_OK = 0,
     FASTRNN_OUT_OF_MEMORY = 1, /* or a size that no memory could hold; nothing was written */
     FASTRNN_INTERRUPTED = 2,
+    FASTRNN_INVALID = 3, /* of fastrnn_stream_pack: arguments that fit no stream */
 } fastrnn_status;
 
 /* An instruction set: its kernels. All are constants of the library. */
@@ -112,14 +133,14 @@ typedef struct {
     const void *bias_ih, *bias_hh; /* (G), each may be NULL for zeros */
     const void *weight_hr;         /* (P, H); NULL for no recurrent projection, and then P is H */
     const void *peephole;          /* (peepholes, H), the LSTM's of i, f and o; or NULL */
-    fastrnn_format format;         /* of weight_ih, weight_hh and weight_hr; the other arrays are of the call's precision */
+    fastrnn_format format; /* of weight_ih, weight_hh and weight_hr; the other arrays are of the call's precision */
     const float *scale_ih, *scale_hh, *scale_hr; /* (G), (G), (P): of the rows; for FASTRNN_INT8 */
     const char *instructions;                    /* of fastrnn_narrow_instructions(): to use where the format
                                                      has them; NULL: the fastest */
 } fastrnn_weights;
 
-/* The instructions that the products of a format may use on this processor, the fastest first; NULL past the last and for
- * FASTRNN_NATIVE. No result depends on them. */
+/* The instructions that the products of a format may use on this processor, the fastest first; NULL past the last and
+ * for FASTRNN_NATIVE. No result depends on them. */
 const char *fastrnn_narrow_instructions(const fastrnn_isa *, fastrnn_format, int index);
 
 /* Cancellation. should_cancel is polled about every 50 ms, from the calling thread; non-zero cancels the call, which
@@ -305,6 +326,7 @@ double fastrnn_sum_squares(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t n, cons
 enum { FASTRNN_KEY_WORDS = 129 };
 uint64_t fastrnn_fingerprint(const uint64_t key[FASTRNN_KEY_WORDS], const void *data, size_t bytes);
 
+FASTRNN_PUBLIC_END
 #ifdef __cplusplus
 }
 #endif

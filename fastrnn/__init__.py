@@ -31,7 +31,8 @@ from fastrnn.quantization import Comparison, Quantized, QuantizedParameters, com
 from fastrnn.serialization import load, save
 
 if _TYPE_CHECKING:
-    from fastrnn import distributed, optim
+    from fastrnn import capi, distributed, optim
+    from fastrnn.capi import get_include
     from fastrnn.keras import from_keras
     from fastrnn.linear import Linear
     from fastrnn.losses import mean_squared_error, softmax_cross_entropy
@@ -48,6 +49,7 @@ __all__ = [
     "Quantized",
     "QuantizedParameters",
     "__version__",
+    "capi",
     "compare",
     "config",
     "distributed",
@@ -56,6 +58,7 @@ __all__ = [
     "from_state_dict",
     "from_weights",
     "functional",
+    "get_include",
     "get_num_threads",
     "load",
     "load_tensors",
@@ -77,11 +80,13 @@ __all__ += cells.__all__
 
 # Names and the modules in which they stand, or which they are, imported at the first use.
 _ON_DEMAND = {
+    "capi": "capi",
     "distributed": "distributed",
     "from_keras": "keras",
     "from_onnx": "onnx",
     "from_state_dict": "weights",
     "from_weights": "weights",
+    "get_include": "capi",
     "Linear": "linear",
     "load_tensors": "tensors",
     "masked": "masking",

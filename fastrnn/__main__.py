@@ -139,6 +139,21 @@ environment variables, read when fastrnn is imported:
 """
 
 
+EXPORT = "Write a layer as a C header that stands alone, for microcontrollers: weights and the code of a step."
+
+
+def _export_c(arguments: argparse.Namespace) -> int:
+    from fastrnn import capi, load
+
+    try:
+        layer: Any = load(arguments.model)
+        capi.export_c(layer, arguments.header, arguments.name)
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        print(f"export-c: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def main() -> int:
     if hasattr(signal, "SIGPIPE"):  # a closed reader, as of `python -m fastrnn | head -1`, ends the program
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -149,7 +164,14 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.parse_args()
+    commands = parser.add_subparsers(dest="command", metavar="export-c", title="another task")
+    export = commands.add_parser("export-c", help=EXPORT, description=EXPORT)
+    export.add_argument("model", help="a file of fastrnn.save")
+    export.add_argument("header", help="the C header to write")
+    export.add_argument("--name", help="the beginning of all names in the header; default: the stem of its file")
+    arguments = parser.parse_args()
+    if arguments.command == "export-c":
+        return _export_c(arguments)
     _config.show_config()
     print(flush=True)
     right = [self_check(), quantized_check()]

@@ -17,6 +17,8 @@ cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.pycapsule cimport PyCapsule_New
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
     PyThread_type_lock,
@@ -214,6 +216,37 @@ cdef extern from "fastrnn.h" nogil:
         FASTRNN_KEY_WORDS
     uint64_t fastrnn_fingerprint(const uint64_t *key, const void *data, size_t bytes)
 
+
+cdef extern from "fastrnn_api.h" nogil:
+    ctypedef struct fastrnn_api:
+        pass
+    const char *FASTRNN_CAPSULE
+    const fastrnn_api *fastrnn_get_api()
+    ctypedef struct fastrnn_stream
+    fastrnn_status fastrnn_stream_pack(const fastrnn_isa *, fastrnn_dtype, const fastrnn_weights *, int count,
+                                       fastrnn_stream **)
+    void fastrnn_stream_free(fastrnn_stream *)
+    size_t fastrnn_stream_packed_bytes(const fastrnn_stream *)
+    size_t fastrnn_stream_state_bytes(const fastrnn_stream *)
+
+cdef extern from "stream/stream.h" nogil:
+    ctypedef struct fastrnn_stream_matrix:
+        Py_ssize_t rows, vectors
+        Py_ssize_t K[2]
+        Py_ssize_t group_vectors, group_units, head, last
+    ctypedef struct fastrnn_stream_layer:
+        Py_ssize_t U, V, I, H, P
+        int cell, gates, states, has_options
+        fastrnn_options options
+        fastrnn_stream_matrix part[2]
+        fastrnn_stream_matrix recurrent
+        fastrnn_stream_matrix projection
+        Py_ssize_t peephole, state
+    ctypedef struct fastrnn_stream:
+        int count
+        Py_ssize_t numbers_count, states, scratch
+        void *numbers
+        fastrnn_stream_layer *layers
 
 cdef extern from "runtime/processors.h" nogil:
     ctypedef struct fastrnn_processors_count:
@@ -511,9 +544,9 @@ def pack(Kernel kernel not None, list weights not None, bint backward, int num_t
          Pool pool=None, int without_input=0):
     """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool.
 
-    Of the first `without_input` of them, packed for backward, weight_ih is left out, and there is no d_x. Weights of the
-    dtypes int8 (with scales of their rows), float16 or uint16 (bfloat16) are packed in that format, for forward calls in
-    float32.
+    Of the first `without_input` of them, packed for backward, weight_ih is left out, and there is no d_x. Weights of
+    the dtypes int8 (with scales of their rows), float16 or uint16 (bfloat16) are packed in that format, for forward
+    calls in float32.
     """
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_weights w
@@ -1572,6 +1605,88 @@ cdef class Steps:
                 workspace.check(status)
                 count = 0
         return out
+
+
+# The table of functions for other extension modules, see csrc/fastrnn_api.h.
+_C_API = PyCapsule_New(<void *>fastrnn_get_api(), FASTRNN_CAPSULE, NULL)
+
+
+def api_address():
+    """The address of the table of functions, a fastrnn_api."""
+    return <size_t>fastrnn_get_api()
+
+
+cdef class PackedStream:
+    """A stack of layers packed as a fastrnn_stream, the base of `fastrnn.capi.PackedStream`.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    weights : list of tuple
+        Those of each layer, the lowest first.
+    isa : str
+    """
+    cdef fastrnn_stream *pointer
+
+    def __init__(self, Kernel kernel not None, list weights not None, str isa not None):
+        cdef Py_ssize_t k, count = len(weights)
+        cdef int type_number = -1
+        cdef fastrnn_status status
+        cdef const fastrnn_isa *kernels = _find(isa)
+        cdef fastrnn_weights *layers = <fastrnn_weights *>PyMem_Calloc(count, sizeof(fastrnn_weights))
+        if layers == NULL:
+            raise MemoryError
+        if self.pointer != NULL:
+            raise TypeError("a packed stream is constant")
+        try:
+            for k in range(count):
+                type_number = _weights(&layers[k], kernel, weights[k])
+            with nogil:
+                status = fastrnn_stream_pack(kernels, _dtype(type_number), layers, <int>count, &self.pointer)
+        finally:
+            PyMem_Free(layers)
+        if status == FASTRNN_OUT_OF_MEMORY:
+            raise MemoryError
+        if status != FASTRNN_OK:
+            raise ValueError("weights: no stream has these weights")
+
+    def __dealloc__(self):
+        fastrnn_stream_free(self.pointer)
+
+    @property
+    def address(self):
+        """The address of the fastrnn_stream, for C, Cython, cffi, ctypes and Numba; valid as long as this object."""
+        return <size_t>self.pointer
+
+    @property
+    def nbytes(self):
+        """The bytes of the packed weights."""
+        return fastrnn_stream_packed_bytes(self.pointer)
+
+    @property
+    def state_bytes(self):
+        """The bytes of the state of one sequence."""
+        return fastrnn_stream_state_bytes(self.pointer)
+
+    def contents(self):
+        """What a header of export-c consists of.
+
+        Returns
+        -------
+        numbers : bytes
+            The packed weights of all layers.
+        layers : list of dict
+            The fields of each fastrnn_stream_layer.
+        states, scratch : int
+            The numbers of the states and of the scratch memory in a block of state.
+        """
+        cdef fastrnn_stream *s = self.pointer
+        cdef list layers = []
+        cdef size_t size = fastrnn_stream_state_bytes(s) // (s.states + s.scratch)
+        for k in range(s.count):
+            layer = s.layers[k]
+            layers.append(layer)
+        return (<char *>s.numbers)[:s.numbers_count * size], layers, s.states, s.scratch
 
 
 cdef class PackedSequences:

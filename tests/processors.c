@@ -5,7 +5,8 @@
  *   processors --values   the arrays: a line "set problem array rows columns", then the numbers, little-endian doubles
  *
  * The inputs are made of integers. Every array ends at the end of its page of memory, and the next page must not be
- * touched. The caller's rounding mode is upward: it must not affect a result, and must be unchanged afterwards. */
+ * touched. The caller's rounding mode is upward: it must not affect a result, and must be unchanged afterwards. Streams
+ * have to give the bits of the inference calls, step by step. */
 #define _DEFAULT_SOURCE /* mmap */
 #include <fenv.h>
 #include <float.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "fastrnn.h"
+#include "fastrnn_stream.h"
 
 static void die(const char *what, const char *where)
 {
@@ -173,6 +175,43 @@ static const char *label(const char *format, const char *state)
     return text;
 }
 
+/* Every sequence of a call of stacked layers, step by step through a stream, in a block of state that ends at the end
+ * of its page. calls: with their results. */
+static void stream(const fastrnn_isa *isa, fastrnn_dtype dtype, const fastrnn_weights *weights,
+                   const fastrnn_forward_args *calls, int layers, const char *problem)
+{
+    const size_t e = dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double);
+    const fastrnn_forward_args *top = &calls[layers - 1];
+    fastrnn_stream *s = NULL;
+    if (fastrnn_stream_pack(isa, dtype, weights, layers, &s)) die("no stream", problem);
+    const ptrdiff_t I = fastrnn_stream_inputs(s), P = fastrnn_stream_outputs(s);
+    const int states = fastrnn_cell_at(weights->cell).states;
+    char *state = new_block(fastrnn_stream_state_bytes(s)), *y = new_block((size_t)P * e), *end = new_block(1024);
+    for (ptrdiff_t b = 0; b < top->B; b++) {
+        fastrnn_stream_reset(s, state);
+        for (int k = 0; k < layers; k++)
+            for (int n = 0; n < states; n++)
+                fastrnn_stream_set_state(
+                    s, state, k, n, (const char *)calls[k].state_0[n] + (size_t)(b * (n ? weights->H : P)) * e);
+        for (ptrdiff_t t = 0; t < top->T; t++) {
+            if (top->offsets && b >= top->offsets[t + 1] - top->offsets[t]) break;
+            const ptrdiff_t row = (top->offsets ? top->offsets[t] : t * top->B) + b;
+            if (top->resets && top->resets[row]) fastrnn_stream_reset(s, state);
+            fastrnn_stream_step(s, state, (const char *)calls->x + (size_t)(row * I) * e, y);
+            if (memcmp(y, (const char *)top->output + (size_t)(row * P) * e, (size_t)P * e))
+                die("another output of a stream", problem);
+        }
+        for (int k = 0; k < layers; k++)
+            for (int n = 0; n < states; n++) {
+                const size_t bytes = (size_t)(n ? weights->H : P) * e;
+                fastrnn_stream_get_state(s, state, k, n, end);
+                if (memcmp(end, (const char *)calls[k].state_n[n] + (size_t)b * bytes, bytes))
+                    die("another state of a stream", problem);
+            }
+    }
+    fastrnn_stream_free(s);
+}
+
 /* projection: P, or 0 for none. biases: 1 of the input, 2 recurrent, 3 both. */
 static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, shape s, ptrdiff_t projection,
                 int biases, int layers, int options, int values)
@@ -280,6 +319,10 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
         fastrnn_forward(forward, layers, stacked, workspace, NULL, 3) ||
         fastrnn_backward(backward, layers, stacked, workspace, NULL, 3))
         die("no memory", problem);
+    if (stacked)
+        stream(isa, dtype, weights, inference, layers, problem);
+    else
+        for (int k = 0; k < layers; k++) stream(isa, dtype, &weights[k], &inference[k], 1, problem);
     leave_caller(problem);
     for (int k = 0; k < 2 * layers; k++) fastrnn_packed_free(packed[k]);
     fastrnn_workspace_free(workspace);

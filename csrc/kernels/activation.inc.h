@@ -88,6 +88,7 @@ INLINE vec NAME(log_sigmoid)(vec x)
     return NAME(log_sigmoid_exp)(x, &e);
 }
 
+#ifndef FASTRNN_FORWARD_ONLY
 /* y (n) = f(x), for the tests of the functions that the cells use. */
 static void NAME(activate)(fastrnn_function function, ptrdiff_t n, const real *x, real *y)
 {
@@ -100,6 +101,7 @@ static void NAME(activate)(fastrnn_function function, ptrdiff_t n, const real *x
         v_store_n(y + k, f, lanes);
     }
 }
+#endif
 
 #undef LOWEST
 #undef ROUNDER

@@ -12,6 +12,7 @@
 #include "kernels/columns.h"
 #include "kernels/names.h"
 #include "kernels/narrow.h"
+#include "kernels/stream_types.h"
 #include "kernels/tiles.h"
 
 #if defined(__FAST_MATH__)

@@ -5,6 +5,7 @@
 #include "kernels/product.inc.h"
 #include "kernels/pack.inc.h"
 #include "kernels/step.inc.h"
+#include "kernels/stream.inc.h"
 #include "kernels/double_sums.inc.h"
 #include "kernels/optimizer.inc.h"
 #include "kernels/loss.inc.h"
@@ -64,6 +65,8 @@ static const NAME(kernels) NAME(table) = {
     .width = NR,
     .outer_rows = NAME(OUTER_ROWS),
     .tile_rows = TILE_ROWS,
+    .stream_lanes = VL,
+    .stream_vectors = STREAM_VECTORS,
     .cells = NAME(cells),
     .pack_gates = NAME(pack_gates),
     .pack_heads = NAME(pack_heads),
@@ -86,5 +89,6 @@ static const NAME(kernels) NAME(table) = {
 #undef LOAD
 #undef STORE
 #undef DEFINE_CELL
+#undef DEFINE_STREAM
 #undef FORWARD
 #undef BACKWARD

@@ -1,10 +1,10 @@
 /* Narrow formats: weights of fewer bits than a float, for the forward pass in single precision. A product multiplies
  * them by an operand: rows of activations, which the format may round, too.
  *
- *   FASTRNN_FLOAT16   w and sums as in single precision: w is widened in registers. The operand is the float row itself.
- *   FASTRNN_BFLOAT16  w and operand have 8 bits of precision, their products and the sums 24.
- *   FASTRNN_INT8      w = s_w q_w with a scale for each column, a = s_a q_a with a scale for each row, all |q| <= 127:
- *                     z += (s_w s_a) sum_k q_w q_a, with an exact sum and one fma.
+ *   FASTRNN_FLOAT16   w and sums as in single precision: w is widened in registers. The operand is the float row
+ * itself. FASTRNN_BFLOAT16  w and operand have 8 bits of precision, their products and the sums 24. FASTRNN_INT8      w
+ * = s_w q_w with a scale for each column, a = s_a q_a with a scale for each row, all |q| <= 127: z += (s_w s_a) sum_k
+ * q_w q_a, with an exact sum and one fma.
  *
  * A scale is max|a| / 127, rounded, and q = a (127 / max|a|) to the nearest, ties to even. A row whose max|a| is below
  * 2^-100 counts as zeros, with the scale 0; one with a NaN or an infinity has the scale NaN. The scale of a bounded
@@ -42,8 +42,8 @@ struct fastrnn_matrix;
 typedef struct fastrnn_narrow {
     fastrnn_format format;
     const char *instructions;
-    double rate;        /* of the product, relative to that of single precision, for plans */
-    size_t bytes;       /* of a number of the operand; 0: the operand is the float row itself, and the next three are NULL */
+    double rate;  /* of the product, relative to that of single precision, for plans */
+    size_t bytes; /* of a number of the operand; 0: the operand is the float row itself, and the next three are NULL */
     /* operand (M, K) written from a (M, K), floats; rows with a flag, if there are flags, count as zeros. round_rows:
      * whole rows. round_units: columns [k0, k1) of rows of a bounded operand, k0 a multiple of 16; begin_rows, or NULL,
      * begins these rows, after which several threads may do parts of the same rows at the same time */

@@ -6,7 +6,8 @@
 
 /* One column of a panel: the K numbers of a row of weights become those from row `first` of the panel on. to: the
  * column's first group. */
-static void pack_int8(ptrdiff_t K, ptrdiff_t first, const int8_t *from, char *to, ptrdiff_t group_stride, int32_t *offset)
+static void pack_int8(ptrdiff_t K, ptrdiff_t first, const int8_t *from, char *to, ptrdiff_t group_stride,
+                      int32_t *offset)
 {
     int32_t sum = 0;
     for (ptrdiff_t k = 0; k < K; k++) {

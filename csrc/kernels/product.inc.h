@@ -82,7 +82,7 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
     }
 TILES_TO(TILE_ROWS)(TILE)
 
-typedef void (*NAME(tile_function))(TILE_PARAMETERS);
+    typedef void (*NAME(tile_function))(TILE_PARAMETERS);
 
 #define TILE_ENTRY(mr, nv) [mr][nv] = NAME(tile_##mr##_##nv),
 static const NAME(tile_function) NAME(tiles)[TILE_ROWS + 1][9] = {TILES_TO(TILE_ROWS)(TILE_ENTRY)};

@@ -2,14 +2,7 @@
  * that includes nothing: functions forward and backward on a vector of hidden units of one sequence, and its
  * specification, which DEFINE_CELL completes. */
 
-INLINE vec NAME(load_lanes)(const real *p, int lanes) { return lanes == VL ? v_load(p) : v_load_n(p, lanes); }
-INLINE void NAME(store_lanes)(real *p, vec a, int lanes)
-{
-    if (lanes == VL)
-        v_store(p, a);
-    else
-        v_store_n(p, a, lanes);
-}
+#include "kernels/units.inc.h"
 
 INLINE vec NAME(begin_sum)(sum_start start, const real *sum, int lanes)
 {
@@ -18,47 +11,6 @@ INLINE vec NAME(begin_sum)(sum_start start, const real *sum, int lanes)
 INLINE void NAME(end_sum)(sum_start start, real *sum, vec s, int lanes)
 {
     NAME(store_lanes)(sum, start == SUM_ADDED ? v_add(NAME(load_lanes)(sum, lanes), s) : s, lanes);
-}
-
-/* A vector of hidden units of one sequence, of which the first `lanes` exist. The pointers are those of NAME(step) at
- * these units: gates and recurrent at the first gate of part 0, gates_1 and recurrent_1 at that of part 1.
- * `gate_stride` is the stride from a gate to the next gate of the same part; the stride of peepholes and d_gates is H.
- */
-typedef struct {
-    ptrdiff_t H, gate_stride;
-    const fastrnn_options *options;
-    int lanes, keep;
-    real *gates, *gates_1;
-    const real *recurrent, *recurrent_1, *peephole, *h_prev;
-    const real *state_prev[FASTRNN_MOST_STATES];
-    real *state[FASTRNN_MOST_STATES];
-    real *gated, *kept_h, *intermediate, *h, *h_next;
-} NAME(units);
-
-typedef struct {
-    ptrdiff_t H, gate_stride;
-    const fastrnn_options *options;
-    int lanes;
-    const real *gates, *gates_1, *kept_h, *intermediate, *peephole, *h_prev, *d_output, *sum;
-    const real *state[FASTRNN_MOST_STATES], *state_prev[FASTRNN_MOST_STATES];
-    real *d_state[FASTRNN_MOST_STATES], *d_gates, *h;
-} NAME(units_back);
-
-#define LOAD(p) NAME(load_lanes)(p, u->lanes)
-#define STORE(p, a) NAME(store_lanes)(p, a, u->lanes)
-
-/* Stores h_t of these units: in the output, for the next product, in the tape. */
-INLINE void NAME(store_h)(const NAME(units) * u, vec h)
-{
-    STORE(u->h, h);
-    if (u->h_next) STORE(u->h_next, h);
-    if (u->kept_h) STORE(u->kept_h, h);
-}
-
-/* The gradient of h_t from the output and from the next step's product. */
-INLINE vec NAME(d_h)(const NAME(units_back) * u)
-{
-    return v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), LOAD(u->sum));
 }
 
 /* Blocks whose product is computed before the cell's functions run on them: their sums take a few kilobytes, but are at
@@ -98,8 +50,8 @@ INLINE void NAME(step_forward)(const NAME(step) * s, const int has_options, cons
                          .keep = s->keep};
                     const ptrdiff_t gates_0 = part ? before : gates, k = r * H + j;
                     const ptrdiff_t at = r * G + fastrnn_gate_column((int)gates_0, block, H, j, &u.gate_stride);
-                    const ptrdiff_t at_1 =
-                        r * G + gates_0 * H + fastrnn_gate_column(all_gates - (int)gates_0, block, H, j, &u.gate_stride);
+                    const ptrdiff_t at_1 = r * G + gates_0 * H +
+                                           fastrnn_gate_column(all_gates - (int)gates_0, block, H, j, &u.gate_stride);
                     u.gates = s->gates + at;
                     u.gates_1 = s->gates + at_1;
                     u.recurrent = s->recurrent ? s->recurrent + at : NULL;
@@ -206,10 +158,12 @@ INLINE void NAME(step_backward)(const NAME(step_back) * s, const int has_options
         else                                                                                                           \
             BACKWARD(1, GATES_0, (GATES_0) + (GATES_1), BLOCK, BACK_1);                                                \
     }                                                                                                                  \
+    DEFINE_STREAM(CELL, GATES_0, GATES_1, FIRST, SECOND, THIRD)                                                        \
     static const NAME(cell) NAME(cell_##CELL) = {.name = #CELL,                                                        \
                                                  .gates = (GATES_0) + (GATES_1),                                       \
                                                  .parts = {GATES_0, GATES_1},                                          \
                                                  .block = BLOCK,                                                       \
                                                  .step = NAME(CELL##_step),                                            \
                                                  .step_back = NAME(CELL##_step_back),                                  \
+                                                 .stream = NAME(CELL##_stream),                                        \
                                                  __VA_ARGS__};

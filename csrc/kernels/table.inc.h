@@ -7,13 +7,13 @@
  * NAME_row. Pointers that the cell does not use may be NULL. state and state_prev have no h: index 0 is unused. */
 typedef struct {
     ptrdiff_t H;
-    const fastrnn_options *options;              /* NULL for the defaults */
-    const fastrnn_matrix *weight_hh;             /* of each part, packed for forward */
-    const real *const *bias_hh;                  /* of each part, if the recurrent sums are kept apart */
-    const real *peephole;                        /* (peepholes, H), or NULL */
+    const fastrnn_options *options;  /* NULL for the defaults */
+    const fastrnn_matrix *weight_hh; /* of each part, packed for forward */
+    const real *const *bias_hh;      /* of each part, if the recurrent sums are kept apart */
+    const real *peephole;            /* (peepholes, H), or NULL */
     const real *operand[MOST_PARTS]; /* (B, P) and (B, H), rows operand_row apart: what the product of each part reads:
                                         h_prev, or gated; rounded, if the format of weight_hh rounds its operand */
-    const real *h_prev;                          /* (B, P), rows h_prev_row apart */
+    const real *h_prev;              /* (B, P), rows h_prev_row apart */
     const real *state_prev[FASTRNN_MOST_STATES]; /* (B, H) */
     real *gates;     /* (B, G) in: bias and input projection; out, if keep: after activation */
     real *recurrent; /* (B, G): scratch for h_{t-1} W_hh^T + b_hh, if the cell keeps it apart from the input's part */
@@ -66,12 +66,15 @@ typedef struct {
     int peepholes; /* rows of peephole weights, or 0 */
     int saves_gates; /* whether the tape has the gates, and h; it has all other states */
     int saves_h;
-    int bounded;     /* whether |h_t| <= max(1, |h_{t-1}|) with the activation tanh, but for rounding */
+    int bounded;            /* whether |h_t| <= max(1, |h_{t-1}|) with the activation tanh, but for rounding */
     int saves_intermediate; /* whether the tape has a further result (B, H) of a step, for its backward */
     int bypass;             /* whether the gradient of h_t reaches h_{t-1} on a path that bypasses W_hh */
     /* One part of a step, for rows [r0, r1): forward, blocks [b0, b1) of hidden units; backward, panels [p0, p1). */
     void (*step)(const NAME(step) *, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0, ptrdiff_t b1);
     void (*step_back)(const NAME(step_back) *, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0, ptrdiff_t p1);
+    /* One step of one sequence, from x (I): the state of the layer is updated. numbers: of the stream; scratch:
+     * fastrnn_stream_scratch() numbers */
+    void (*stream)(const fastrnn_stream_layer *, const real *numbers, const real *x, real *state, real *scratch);
     /* h (n, H) written: the hidden units of n rows, from their gates (n, G) and states (n, H) in the tape. NULL: the
      * tape has h. */
     void (*recover_h)(ptrdiff_t n, ptrdiff_t H, const fastrnn_options *, const real *gates, const real *const *states,
@@ -87,6 +90,7 @@ typedef struct {
     int width;      /* columns of a panel */
     int outer_rows; /* a multiple of tile_rows; the scratch of outer_product has outer_rows * K numbers */
     int tile_rows;  /* rows of a register tile */
+    int stream_lanes, stream_vectors; /* VL, and the vectors of a tile, see stream_types.h */
 
     const NAME(cell) *const *cells; /* (FASTRNN_MOST_CELLS), NULL past the last */
 

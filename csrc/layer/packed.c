@@ -136,8 +136,7 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
                            .pass = pass,
                            .cell = weights->cell,
                            .options = weights->options,
-                           .has_options = weights->options.recurrent_activation != FASTRNN_SIGMOID ||
-                                          weights->options.activation != FASTRNN_TANH || weights->options.clip > 0,
+                           .has_options = fastrnn_has_options(&weights->options),
                            .I = I,
                            .H = H,
                            .P = P,

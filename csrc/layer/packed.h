@@ -21,11 +21,17 @@ struct fastrnn_packed {
     ptrdiff_t S; /* P / heads: the columns of weight_hh */
     int has_projection, parts;
     const fastrnn_narrow *narrow; /* the kernels of the weights' format, or NULL */
-    size_t bytes; /* of the block of memory that begins with this struct and ends with the panels */
+    size_t bytes;                 /* of the block of memory that begins with this struct and ends with the panels */
     fastrnn_matrix weight_ih[MOST_PARTS], weight_hh[MOST_PARTS], weight_hr;
     void *bias_ih[MOST_PARTS], *bias_hh[MOST_PARTS];
     void *peephole; /* (peepholes, H) or NULL */
 };
+
+/* Whether options differ from the defaults. */
+static inline int fastrnn_has_options(const fastrnn_options *o)
+{
+    return o->recurrent_activation != FASTRNN_SIGMOID || o->activation != FASTRNN_TANH || o->clip > 0;
+}
 
 /* The number of panels of `width` columns for n columns: n / width, rounded up. */
 static inline ptrdiff_t fastrnn_panels(ptrdiff_t n, ptrdiff_t width) { return n / width + (n % width != 0); }

@@ -65,7 +65,7 @@ static void NAME(pack_share)(const void *context, const fastrnn_member *me)
                         of_H = fastrnn_share_of_item(fastrnn_panels(H, width), p->items, me);
     if (to->pass == FASTRNN_FORWARD) {
         for (int part = 0; part < to->parts; part++) NAME(pack_part_forward)(p, me, cell, part);
-        if (w->weight_hr) 
+        if (w->weight_hr)
             NAME(pack_transposed)(kernel, me, 1, cell->block, P, of_P, w->weight_hr, w->scale_hr, 0, &to->weight_hr);
     } else {
         for (int part = 0; part < to->parts; part++) {

@@ -60,10 +60,7 @@ static int has_bit(unsigned subleaf, int word, int bit)
 static int has_avx512bw(void) { return has_bit(0, LEAF7_EBX, 30); }
 static int has_avx512_vnni(void) { return has_avx512bw() && has_bit(0, LEAF7_ECX, 11); }
 static int has_avx_vnni(void) { return has_bit(1, LEAF7_EAX, 4); }
-static int has_avx512_bf16(void)
-{
-    return has_avx512bw() && has_bit(1, LEAF7_EAX, 5) && fastrnn_bfloat16_is_fused();
-}
+static int has_avx512_bf16(void) { return has_avx512bw() && has_bit(1, LEAF7_EAX, 5) && fastrnn_bfloat16_is_fused(); }
 static int has_f16c(void)
 {
     unsigned leaf1[4];
@@ -137,7 +134,8 @@ int fastrnn_isa_is_supported(const fastrnn_isa *isa)
     return 0;
 }
 
-/* Instructions that not every processor of a set has; is_fast: NULL where they are always faster than those after them. */
+/* Instructions that not every processor of a set has; is_fast: NULL where they are always faster than those after them.
+ */
 static const struct {
     const char *instructions;
     int (*is_supported)(void), (*is_fast)(void);

@@ -1,4 +1,5 @@
-/* The cells. A new cell is one file, its #include and its entry here. */
+/* The cells. A new cell is one file, its #include and its entry here. Parts marked FASTRNN_FORWARD_ONLY, which is never
+ * defined here, are left out of the headers that `fastrnn export-c` writes. */
 #include "kernels/cells/gru.inc.h"
 #include "kernels/cells/gru_reset_before.inc.h"
 #include "kernels/cells/lstm.inc.h"

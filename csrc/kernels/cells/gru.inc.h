@@ -23,6 +23,7 @@ INLINE void NAME(gru_second)(const NAME(units) * u)
     }
 }
 
+#ifndef FASTRNN_FORWARD_ONLY
 /* d_x stands for the gradient of the loss with respect to x; numbers as above. d_gates has the gradients of h_n, r, z
  * and n: the first three are those of the recurrent sums, the last three those of the input's sums.
  *   3  d_z = d_h (h_{t-1} - n), d_n = d_h (1 - z),  d_h_{t-1} = d_h z
@@ -46,6 +47,7 @@ INLINE void NAME(gru_back)(const NAME(units_back) * u)
     STORE(u->d_gates + 2 * H, NAME(gate_back)(u->options, z, d_z));
     STORE(u->d_gates + 3 * H, d_x_n);
 }
+#endif
 
 enum { NAME(GRU_BLOCK) = 128 / sizeof(real) };
 /* clang-format off */

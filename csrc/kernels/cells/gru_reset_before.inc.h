@@ -16,6 +16,7 @@ INLINE void NAME(gru_reset_before_h)(const NAME(units) * u)
     NAME(store_h)(u, v_fma(LOAD(u->gates + u->gate_stride), v_sub(LOAD(u->h_prev), n), n)); /* 3 */
 }
 
+#ifndef FASTRNN_FORWARD_ONLY
 /* d_x stands for the gradient of the loss with respect to x; numbers as above.
  *   3  d_z = d_h (h_{t-1} - n), d_n = d_h (1 - z),  d_h_{t-1} = d_h z
  *   2  d_z_n = d_n (1 - n^2);  d_q by the product
@@ -36,6 +37,7 @@ INLINE void NAME(gru_reset_before_back_gates)(const NAME(units_back) * u)
     STORE(u->d_state[0], v_fma(d_q, r, LOAD(u->d_state[0]))); /* 1 */
     STORE(u->d_gates, NAME(gate_back)(u->options, r, v_mul(d_q, h_prev)));
 }
+#endif
 
 /* clang-format off */
 DEFINE_CELL(gru_reset_before, 2, 1, NAME(GRU_BLOCK), NULL, NAME(gru_reset_before_gates), NAME(gru_reset_before_h),

@@ -34,6 +34,7 @@ INLINE void NAME(lstm_second)(const NAME(units) * u)
     NAME(store_h)(u, h);
 }
 
+#ifndef FASTRNN_FORWARD_ONLY
 /* d_x stands for the gradient of the loss with respect to x; numbers as above.
  *   4  d_o = d_h tanh(c_t),  d_c += d_h o (1 - tanh(c_t)^2)
  *   3  d_z_o = d_o o (1 - o),  d_c += d_z_o p_o
@@ -96,6 +97,7 @@ static void NAME(lstm_peephole_gradient)(ptrdiff_t n, ptrdiff_t H, ptrdiff_t j0,
             NAME(end_sum)(start, d_peephole + p * H + j, sum, lanes);
         }
 }
+#endif
 
 /* clang-format off */
 DEFINE_CELL(lstm, 4, 0, NAME(LSTM_BLOCK), NAME(lstm_first), NAME(lstm_second), NULL, NAME(lstm_back), NULL,

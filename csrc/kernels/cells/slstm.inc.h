@@ -46,6 +46,7 @@ INLINE void NAME(slstm_second)(const NAME(units) * u)
     }
 }
 
+#ifndef FASTRNN_FORWARD_ONLY
 /* d_x stands for the gradient of the loss with respect to x; numbers as above. 2 and 3 are taken together: where m_t =
  * a, f is 1, and what reaches f and m_t through it cancels; else that is so for i.
  *   5  d_o = d_h c_t / n_t, d_c += d_h o / n_t, d_n -= d_h o c_t / n_t^2
@@ -95,6 +96,7 @@ static void NAME(slstm_recover_h)(ptrdiff_t rows, ptrdiff_t H, const fastrnn_opt
             NAME(store_lanes)(h + r * H + j, NAME(slstm_h)(o, c, n), lanes);
         }
 }
+#endif
 
 /* clang-format off */
 DEFINE_CELL(slstm, 4, 0, NAME(SLSTM_BLOCK), NAME(slstm_first), NAME(slstm_second), NULL, NAME(slstm_back), NULL,

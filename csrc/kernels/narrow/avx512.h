@@ -50,7 +50,8 @@ int fastrnn_bfloat16_is_fused(void)
         uint32_t bits[3][VL_f32]; /* sums, and pairs of numbers: exponents near each other, or any */
         for (int i = 0; i < 3 * VL_f32; i++) {
             random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-            const uint32_t near = (uint32_t)(random >> 16 & 0x807f807f) | (120 + (random & 15)) << 23 | (120 + (random >> 4 & 15)) << 7;
+            const uint32_t near =
+                (uint32_t)(random >> 16 & 0x807f807f) | (120 + (random & 15)) << 23 | (120 + (random >> 4 & 15)) << 7;
             bits[i / VL_f32][i % VL_f32] = k % 4 ? near : (uint32_t)(random >> 16);
         }
         const __m512i w = _mm512_loadu_si512(bits[1]), a = _mm512_loadu_si512(bits[2]);
@@ -61,7 +62,8 @@ int fastrnn_bfloat16_is_fused(void)
                                  _mm512_castsi512_ps(_mm512_and_si512(a, upper)), sum);
         want = v_fma_f32(_mm512_castsi512_ps(_mm512_slli_epi32(w, 16)), _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)),
                          want);
-        const __mmask16 numbers = _mm512_cmp_ps_mask(want, want, _CMP_ORD_Q), nan = _mm512_cmp_ps_mask(got, got, _CMP_UNORD_Q);
+        const __mmask16 numbers = _mm512_cmp_ps_mask(want, want, _CMP_ORD_Q),
+                        nan = _mm512_cmp_ps_mask(got, got, _CMP_UNORD_Q);
         same = !(nan & numbers) && !((__mmask16)~nan & (__mmask16)~numbers) &&
                _mm512_mask_cmpneq_epi32_mask(numbers, _mm512_castps_si512(got), _mm512_castps_si512(want)) == 0;
     }
@@ -162,7 +164,7 @@ TARGET_END
 #include "kernels/narrow/amx.h"
 
 static const fastrnn_narrow *const narrow_avx512[] = {
-    NARROW_AMX &narrow_i8vnni, &narrow_i8bw, &narrow_f16, &narrow_vdpbf16, &narrow_bf16, NULL,
+    NARROW_AMX & narrow_i8vnni, &narrow_i8bw, &narrow_f16, &narrow_vdpbf16, &narrow_bf16, NULL,
 };
 
 #undef real

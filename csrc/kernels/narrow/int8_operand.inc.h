@@ -1,5 +1,5 @@
-/* The operand of int8: rows of activations rounded to 8 bits. N(store)(row, k, x) stores numbers k .. k + VL - 1, x to the
- * nearest, in the layout of the instructions. The numbers after the last one of a row meet weights that are 0. */
+/* The operand of int8: rows of activations rounded to 8 bits. N(store)(row, k, x) stores numbers k .. k + VL - 1, x to
+ * the nearest, in the layout of the instructions. The numbers after the last one of a row meet weights that are 0. */
 
 /* Several threads may poison a row at the same time. */
 INLINE void N(poison_row)(void *operand, ptrdiff_t row, float scale)

@@ -117,7 +117,7 @@ TARGET_END
 #define NARROW_DOTPROD
 #endif
 
-static const fastrnn_narrow *const narrow_neon[] = {NARROW_DOTPROD &narrow_i8neon, &narrow_f16, &narrow_bf16, NULL};
+static const fastrnn_narrow *const narrow_neon[] = {NARROW_DOTPROD & narrow_i8neon, &narrow_f16, &narrow_bf16, NULL};
 
 #undef real
 #undef SUFFIX

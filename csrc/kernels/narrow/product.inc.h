@@ -1,4 +1,5 @@
-/* The product of a narrow format: C[M x N] = start + A P, as in kernels/product.inc.h, with P in the layout of narrow.h.
+/* The product of a narrow format: C[M x N] = start + A P, as in kernels/product.inc.h, with P in the layout of
+ * narrow.h.
  *
  * One vector of P has a group of consecutive weights for each of VL columns. The instructions define, as N(name),
  *   sum                    the type of VL sums
@@ -11,7 +12,7 @@
  * multiple of GROUP: the weights beyond are 0. */
 
 INLINE void N(tile)(const int mr, const int nv, ptrdiff_t groups, const char *a, ptrdiff_t a_bytes, const char *p,
-                    ptrdiff_t p_panel, const fastrnn_columns * columns, const float *scale, ptrdiff_t row,
+                    ptrdiff_t p_panel, const fastrnn_columns *columns, const float *scale, ptrdiff_t row,
                     const float *start, float *c, ptrdiff_t c_row, int lanes)
 {
     enum { ROWS = NARROW_ROWS, WIDTH = 8, VECTOR = VL * GROUP_BYTES };
@@ -48,13 +49,15 @@ INLINE void N(tile)(const int mr, const int nv, ptrdiff_t groups, const char *a,
     UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++)
     {
         float *to = c + i * c_row + v * VL;
-        N(end)(columns, v, sum[i][v], HAS_SCALES ? scale[i * row] : 0, start ? start + v * VL : to, to, v < nv - 1 ? VL : lanes);
+        N(end)(columns, v, sum[i][v], HAS_SCALES ? scale[i * row] : 0, start ? start + v * VL : to, to,
+               v < nv - 1 ? VL : lanes);
     }
 }
 
 #define TILE_PARAMETERS                                                                                                \
-    ptrdiff_t groups, const char *a, ptrdiff_t a_bytes, const char *p, ptrdiff_t p_panel, const fastrnn_columns * columns,   \
-        const float *scale, ptrdiff_t row, const float *start, float *c, ptrdiff_t c_row, int lanes
+    ptrdiff_t groups, const char *a, ptrdiff_t a_bytes, const char *p, ptrdiff_t p_panel,                              \
+        const fastrnn_columns *columns, const float *scale, ptrdiff_t row, const float *start, float *c,               \
+        ptrdiff_t c_row, int lanes
 #define TILE(mr, nv)                                                                                                   \
     static void N(tile_##mr##_##nv)(TILE_PARAMETERS)                                                                   \
     {                                                                                                                  \
@@ -62,7 +65,7 @@ INLINE void N(tile)(const int mr, const int nv, ptrdiff_t groups, const char *a,
     }
 TILES_TO(NARROW_ROWS)(TILE)
 
-typedef void (*N(tile_function))(TILE_PARAMETERS);
+    typedef void (*N(tile_function))(TILE_PARAMETERS);
 #define TILE_ENTRY(mr, nv) [mr][nv] = N(tile_##mr##_##nv),
 static const N(tile_function) N(tiles)[NARROW_ROWS + 1][9] = {TILES_TO(NARROW_ROWS)(TILE_ENTRY)};
 
@@ -85,9 +88,9 @@ static void N(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p0, 
             for (ptrdiff_t m = m0, mr; m < m1; m += mr) {
                 mr = NAME(even_part)(m1 - m, NARROW_ROWS);
                 N(tiles)
-                [mr][some.vectors](groups, (const char *)(a + m * row) + some.first * ARGUMENT_BYTES / GROUP, a_bytes,
-                                   (const char *)matrix->panels + q * p_panel, p_panel, &at, a + (m + 1) * row - 1, row,
-                                   start && start != NAME(zeros) ? start + q * NR : start, c + m * c_row + q * NR, c_row,
+                [mr][some.vectors](groups, (const char *)(a + m *row) + some.first *ARGUMENT_BYTES / GROUP, a_bytes,
+                                   (const char *)matrix->panels + q *p_panel, p_panel, &at, a + (m + 1) *row - 1, row,
+                                   start &&start != NAME(zeros) ? start + q *NR : start, c + m *c_row + q *NR, c_row,
                                    some.lanes);
             }
         }

@@ -1,0 +1,51 @@
+/* What the functions of a cell see: a vector of hidden units of one sequence. */
+
+INLINE vec NAME(load_lanes)(const real *p, int lanes) { return lanes == VL ? v_load(p) : v_load_n(p, lanes); }
+INLINE void NAME(store_lanes)(real *p, vec a, int lanes)
+{
+    if (lanes == VL)
+        v_store(p, a);
+    else
+        v_store_n(p, a, lanes);
+}
+
+/* A vector of hidden units of one sequence, of which the first `lanes` exist. The pointers are those of NAME(step) at
+ * these units: gates and recurrent at the first gate of part 0, gates_1 and recurrent_1 at that of part 1.
+ * `gate_stride` is the stride from a gate to the next gate of the same part; the stride of peepholes and d_gates is H.
+ */
+typedef struct {
+    ptrdiff_t H, gate_stride;
+    const fastrnn_options *options;
+    int lanes, keep;
+    real *gates, *gates_1;
+    const real *recurrent, *recurrent_1, *peephole, *h_prev;
+    const real *state_prev[FASTRNN_MOST_STATES];
+    real *state[FASTRNN_MOST_STATES];
+    real *gated, *kept_h, *intermediate, *h, *h_next;
+} NAME(units);
+
+typedef struct {
+    ptrdiff_t H, gate_stride;
+    const fastrnn_options *options;
+    int lanes;
+    const real *gates, *gates_1, *kept_h, *intermediate, *peephole, *h_prev, *d_output, *sum;
+    const real *state[FASTRNN_MOST_STATES], *state_prev[FASTRNN_MOST_STATES];
+    real *d_state[FASTRNN_MOST_STATES], *d_gates, *h;
+} NAME(units_back);
+
+#define LOAD(p) NAME(load_lanes)(p, u->lanes)
+#define STORE(p, a) NAME(store_lanes)(p, a, u->lanes)
+
+/* Stores h_t of these units: in the output, for the next product, in the tape. */
+INLINE void NAME(store_h)(const NAME(units) * u, vec h)
+{
+    STORE(u->h, h);
+    if (u->h_next) STORE(u->h_next, h);
+    if (u->kept_h) STORE(u->kept_h, h);
+}
+
+/* The gradient of h_t from the output and from the next step's product. */
+INLINE vec NAME(d_h)(const NAME(units_back) * u)
+{
+    return v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), LOAD(u->sum));
+}

@@ -1,0 +1,217 @@
+"""The C interface from Python: headers, the table of functions, and layers packed for it.
+
+A function of the C library, called from Cython, cffi, ctypes or Numba, does without Python, so a step of a stream costs
+what its arithmetic costs. docs/c.md describes the interface; csrc/fastrnn_stream.h is the manual of streams.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn import _core  # type: ignore[attr-defined]  # a submodule
+from fastrnn._config import instruction_set
+
+if TYPE_CHECKING:
+    from fastrnn.layers import Recurrent
+
+__all__ = ["PackedStream", "address", "export_c", "function", "get_include"]
+
+
+def get_include() -> str:
+    """Return the folder of the headers, for the ``include_dirs`` of an extension module.
+
+    Returns
+    -------
+    folder : str
+        It contains ``fastrnn.h``, ``fastrnn_stream.h`` and ``fastrnn_api.h``.
+
+    Examples
+    --------
+    >>> import os
+    >>> os.path.exists(os.path.join(fastrnn.get_include(), "fastrnn_stream.h"))
+    True
+    """
+    return str(_sources("include", "."))
+
+
+def _sources(installed: str, folder: str) -> Path:
+    """A folder of csrc/: as a part of the package that was installed, or in the source tree."""
+    package = Path(__file__).resolve().parent
+    return package / installed if (package / installed).is_dir() else (package.parent / "csrc" / folder).resolve()
+
+
+# The functions of fastrnn_api in csrc/fastrnn_api.h, which follow two ints.
+_FUNCTIONS = (
+    "isa_at", "isa_name", "isa_is_supported", "find_cell", "cell_at", "pack", "packed_free", "workspace_create",
+    "workspace_free", "tape_layout", "forward", "backward", "stream_pack", "stream_free", "stream_inputs",
+    "stream_outputs", "stream_packed_bytes", "stream_state_bytes", "stream_reset", "stream_step", "stream_steps",
+    "stream_get_state", "stream_set_state",
+)  # fmt: skip
+
+
+class _Table(ctypes.Structure):
+    _fields_ = [("abi", ctypes.c_int), ("version", ctypes.c_int), *((name, ctypes.c_void_p) for name in _FUNCTIONS)]
+
+
+def address() -> int:
+    """Return the address of the table of functions, a constant ``fastrnn_api`` of ``fastrnn_api.h``.
+
+    Examples
+    --------
+    With cffi: ``api = ffi.cast("fastrnn_api *", fastrnn.capi.address())``, then ``api.stream_step(...)``.
+    """
+    return _core.api_address()
+
+
+def function(name: str) -> int:
+    """Return the address of one function of the table.
+
+    Parameters
+    ----------
+    name : str
+        A field of ``fastrnn_api``, ``"stream_step"`` for ``fastrnn_stream_step``.
+
+    Returns
+    -------
+    address : int
+
+    Raises
+    ------
+    ValueError
+        If the table has no such function.
+
+    Examples
+    --------
+    >>> import ctypes, fastrnn.capi
+    >>> abi = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p)(fastrnn.capi.function("isa_name"))
+    >>> abi(ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int)(fastrnn.capi.function("isa_at"))(0))
+    b'generic'
+    """
+    if name not in _FUNCTIONS:
+        raise ValueError(f"name: expected one of {', '.join(_FUNCTIONS)}, got {name!r}")
+    return getattr(_Table.from_address(address()), name)
+
+
+class PackedStream(_core.PackedStream):
+    """The weights of a layer as a ``fastrnn_stream``, for the functions ``fastrnn_stream_*``.
+
+    A constant copy of the weights at this time, which any number of threads may use. A step computes the bits of
+    ``layer.stream().step``.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU, RNN or SLSTM
+        Of one direction, forward; any number of layers.
+
+    Attributes
+    ----------
+    address : int
+        The address of the ``fastrnn_stream``. It is valid as long as this object exists.
+    dtype : dtype
+        Of the weights, of x and of y: float32 or float64.
+    inputs, outputs : int
+        The numbers of x and of y.
+    state_bytes, nbytes : int
+        The bytes of the state of one sequence, and of the packed weights.
+
+    Raises
+    ------
+    TypeError
+        If `layer` is no layer of fastrnn, or a quantized one.
+    ValueError
+        If it is bidirectional or reverse: its output at a step depends on all steps after it.
+
+    Examples
+    --------
+    >>> import fastrnn.capi
+    >>> packed = fastrnn.capi.PackedStream(fastrnn.LSTM(1, 40, rng=0))
+    >>> packed.inputs, packed.outputs
+    (1, 40)
+    >>> packed.new_state().nbytes == packed.state_bytes
+    True
+    """
+
+    def __init__(self, layer: Recurrent[Any, Any], *, isa: str | None = None) -> None:
+        # isa: the name of an instruction set; default: the one in use.
+        from fastrnn.layers import Recurrent
+        from fastrnn.quantization import Quantized
+
+        if isinstance(layer, Quantized):
+            raise TypeError("layer: C has no streams of quantized layers; layer.dequantized() has the same weights")
+        if not isinstance(layer, Recurrent):
+            raise TypeError(f"layer: expected a layer of fastrnn, got {type(layer).__name__}")
+        stack = layer._stack
+        if stack.directions != (False,):
+            kind = "bidirectional" if len(stack.directions) == 2 else "reverse"
+            raise ValueError(f"layer: a {kind} layer has no output before it has seen the last step")
+        super().__init__(stack.kernel, layer._weights, instruction_set() if isa is None else isa)
+        self.dtype = stack.dtype
+        self.inputs, self.outputs = stack.I, stack.P
+        self._layer = repr(layer)
+
+    def __reduce__(self):
+        raise TypeError("a packed stream cannot be copied or pickled; make another from the layer")
+
+    def __repr__(self) -> str:
+        return f"<PackedStream of {self._layer}>"
+
+    def new_state(self) -> NDArray[np.uint8]:
+        """Return memory for the state of one sequence, zeros: the state before the first step.
+
+        Returns
+        -------
+        state : ndarray of uint8, (state_bytes,)
+            Aligned to 64 bytes. ``state.ctypes.data`` is the pointer.
+        """
+        memory = np.zeros(self.state_bytes + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        return memory[start : start + self.state_bytes]
+
+
+def export_c(layer: Recurrent[Any, Any], path: str | os.PathLike[str], name: str | None = None) -> None:
+    """Write a layer as one C header that stands alone: for microcontrollers, and wherever no library may be linked.
+
+    The header has the weights as constants, and the kernels in plain C that a step needs. Its comment says how it is
+    used. It computes the bits of the kernels for ``generic``, on any processor with IEEE 754 arithmetic.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU, RNN or SLSTM
+        Of one direction, forward; any number of layers.
+    path : str or path
+        The header, written atomically.
+    name : str, optional
+        The beginning of the names in it, an identifier of C. Default: the stem of `path`.
+
+    Raises
+    ------
+    TypeError
+        If `layer` is no layer of fastrnn.
+    ValueError
+        If it is bidirectional or reverse, or has weights that are not finite; or if `name` is no identifier.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import fastrnn.capi, os, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "amplifier.h")
+    >>> fastrnn.capi.export_c(fastrnn.LSTM(1, 8, rng=0), path)
+    >>> with open(path) as file:
+    ...     "amplifier_step(amplifier_state *state, const float *x, float *y)" in file.read()
+    True
+    >>> folder.cleanup()
+    """
+    from fastrnn._export_c import header
+    from fastrnn.serialization import _path, _write_atomically
+
+    path = _path(path)
+    text = header(layer, Path(path).stem if name is None else name)
+    _write_atomically(path, text.encode())
