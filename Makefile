@@ -17,7 +17,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-company build clean FORCE
+.PHONY: help demo study test docs fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-company build clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -34,6 +34,10 @@ study: $(VENV)/extras ## all examples of docs/study.md, with their figures, into
 
 test: $(VENV)/extras ## run the tests
 	@$(BIN)/python -m pytest -q tests $(ARGS)
+
+docs: $(VENV)/docs ## the site, into build/docs/index.html (half a minute; ARGS="-b linkcheck" checks links to other sites)
+	@$(BIN)/python -m sphinx -q -W --keep-going $(ARGS) docs $(BUILD)/docs
+	@echo "$(BUILD)/docs/index.html"
 
 fuzz: $(VENV)/extras ## the tests with drawn arguments, at random and 40 times as many cases (an hour and more)
 	@FASTRNN_FUZZ=40 $(BIN)/python -m pytest -q tests -m hypothesis $(ARGS)
@@ -120,7 +124,7 @@ $(VENV)/extras: $(VENV)/installed
 	@touch $@
 
 # By their requirements, which builds nothing.
-$(VENV)/lint $(VENV)/wheel: $(VENV)/%: pyproject.toml | $(VENV)/installed
+$(VENV)/lint $(VENV)/wheel $(VENV)/docs: $(VENV)/%: pyproject.toml | $(VENV)/installed
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$*"], sep="\n")' > $(VENV)/requires.txt
 	@$(BIN)/pip install -q -r $(VENV)/requires.txt
 	@touch $@

@@ -23,7 +23,6 @@ extensions = [
     "repository",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_external_toc",
 ]

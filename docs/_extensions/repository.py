@@ -1,8 +1,8 @@
 """The repository as a site: files outside docs/ become pages, and names in code become links.
 
-Pages of docs/ link to other files of the repository, as `../CONTRIBUTING.md#adding-a-cell` or `../examples/long_gap.py`.
-On the site such a file is a page under sources/, at the path that it has in the repository: Markdown as it is, programs
-with their source. The pages are written before a build and are not part of the repository.
+Pages of docs/ link to other files of the repository: `../CONTRIBUTING.md#adding-a-cell`, `../examples/long_gap.py`. On
+the site such a file is a page under sources/, at its path in the repository. Markdown stays as it is; a program becomes
+a page with its source. These pages are written before a build and are not part of the repository.
 
 An inline literal that is the name of a documented object, with or without `fastrnn.`, becomes a link to it.
 """
@@ -45,7 +45,7 @@ def write_sources(app):
 
 
 def page_of(path):
-    """The page of a file of the repository, or of a folder of programs."""
+    """The page that shows a file of the repository, or a folder of programs."""
     if path.is_relative_to(DOCS):
         return path
     if path == REPOSITORY / "README.md":
@@ -83,8 +83,8 @@ class NamesToLinks(SphinxPostTransform):
             match = NAME.fullmatch(literal.astext())
             found = match and objects.get(f"fastrnn.{match[1]}")
             if found and found.docname != self.env.docname:
-                link = make_refnode(self.app.builder, self.env.docname, found.docname, found.node_id, literal.deepcopy())
-                literal.replace_self(link)
+                where = self.app.builder, self.env.docname, found.docname, found.node_id
+                literal.replace_self(make_refnode(*where, literal.deepcopy()))
 
 
 def setup(app):
