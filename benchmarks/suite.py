@@ -184,7 +184,7 @@ def write(run, prefix):
     if importlib.util.find_spec("matplotlib") is not None:
         import plots
 
-        written += plots.draw(run, prefix)
+        written += plots.draw(plots.lines_of(run), prefix, run if run.get("scaling") else None)
     else:
         say("no pictures: pip install '.[plots]'")
     say(f"written: {', '.join(map(str, written))}")
