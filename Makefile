@@ -32,7 +32,8 @@ demo: $(VENV)/installed ## train a small character-level language model
 study: $(VENV)/extras ## all examples of docs/study.md, with their figures, into build/study (half an hour)
 	@set -e; for name in $(STUDY); do echo "examples/$$name.py"; $(BIN)/python examples/$$name.py $(ARGS); done
 
-test: $(VENV)/extras ## run the tests
+test: $(VENV)/extras ## run the tests (a quarter of an hour; ARGS="-k lstm -x": a part)
+	@echo "about a quarter of an hour on two cores; a part: make test ARGS='-k lstm -x'"
 	@$(BIN)/python -m pytest -q tests $(ARGS)
 
 docs: $(VENV)/docs ## the site, into build/docs/index.html (half a minute; ARGS="-b linkcheck" checks links to other sites)
@@ -77,7 +78,7 @@ asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and Undefined
 tsan: $(BUILD)/tsan/team_threads ## the threads of a call with clang's ThreadSanitizer
 	@$<
 
-bench: $(VENV)/installed ## beside the NumPy reference and the limits of the machine, and how it scales (minutes)
+bench: $(VENV)/installed ## beside the NumPy reference and the limits of the machine, and how it scales (minutes; ARGS=--quick: ten seconds)
 	@$(BIN)/python benchmarks/suite.py --peers reference --scaling $(ARGS)
 
 bench-peers: $(VENV)/installed $(VENV)/peers ## beside PyTorch, ONNX Runtime, OpenVINO (minutes; a large download first)

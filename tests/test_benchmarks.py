@@ -636,6 +636,15 @@ def test_the_suite_from_end_to_end(tmp_path):
     assert prefix.with_suffix(".md").read_text(encoding="utf-8") == report.markdown(run)
 
 
+def test_the_quick_suite(tmp_path):
+    prefix = tmp_path / "results"
+    done = python("suite.py", "--quick", "--scaling", "--peers", "reference", f"--output={prefix}")
+    assert done.returncode == 0, done.stderr
+    run = json.loads(prefix.with_suffix(".json").read_text(encoding="utf-8"))
+    assert len(run["results"]) == 6 and run["limits"] is None and "scaling" not in run
+    assert "| 100, 1, 64, 64 |" in done.stdout
+
+
 def test_the_suite_with_kinds(tmp_path):
     prefix = tmp_path / "results"
     options = ["--shapes=4,3,8,8", "--peers", "reference", "--rounds=1", "--turn=0.001", "--pause=0"]
