@@ -1,7 +1,7 @@
 """Counts the numbers whose bits depend on something that should not matter, for each library.
 
     python benchmarks/bits.py              # a minute; the libraries that are installed
-    python benchmarks/bits.py docs/bits    # writes docs/bits.json and docs/bits.png
+    python benchmarks/bits.py docs/bits    # writes docs/bits.png, and the shares in docs/bits.json
 
 An LSTM of float32 is computed twice, with one difference: a sequence alone or in a batch, whole or in single steps,
 with one thread or two, with the instructions of AVX-512 or of AVX2. The figure is the share of the numbers that differ

@@ -106,6 +106,8 @@ def parse_arguments():
 
     if arguments.quick:
         arguments.shapes = arguments.shapes or QUICKEST
+        if arguments.output == parser.get_default("output"):  # the files of a long run stay
+            arguments.output += "-quick"
         arguments.scaling, arguments.no_cold, arguments.no_limits = False, True, True
         arguments.rounds, arguments.turn, arguments.pause = interleaved.FEWEST_ROUNDS, 0.03, 0.01
     if arguments.peers is None:
