@@ -87,7 +87,13 @@ class NamesToLinks(SphinxPostTransform):
                 literal.replace_self(make_refnode(*where, literal.deepcopy()))
 
 
+def hide_constructor(app, what, name, obj, options, signature, annotation):
+    """No signature for a class whose objects are made by a method."""
+    return ("", "") if name == "fastrnn.stream.Stream" else None
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", hide_constructor)
     app.connect("builder-inited", write_sources)
     app.connect("source-read", link_pages)
     app.add_post_transform(NamesToLinks)
