@@ -598,6 +598,7 @@ def run(o):
 
     size = sum(flat.size for flat in training.model.flats)
     print(
+        f"reading {o.text or 'the manual of Python (pydoc_data.topics)'}: "
         f"{len(text.ids):,} characters, {len(text.vocabulary)} distinct, the last twentieth held out; "
         f"{size:,} parameters: embedding {o.embedding}, {o.layers} x LSTM {o.hidden}; "
         f"{o.batch} x {o.unroll} characters a step; threads: {fastrnn.get_num_threads()}"
@@ -617,6 +618,12 @@ def run(o):
     for ids in columns:
         print(f"\n--- a sample at temperature {o.temperature:g} ".ljust(80, "-"))
         print(text.decode(ids))
+    print(
+        f"\nthe model is saved in {o.checkpoint}; next, as in make demo ARGS='--resume':\n"
+        f"  --resume --iterations {2 * training.iteration}   trains on from here\n"
+        f"  --resume --temperature 0.9   writes other samples\n"
+        f"  --text FILE --checkpoint FILE   learns another text; --help lists the rest"
+    )
     if not o.no_compare:
         compare(training, text, o)
     return 0
