@@ -39,7 +39,8 @@ myst_heading_anchors = 4
 default_role = "literal"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
-autodoc_mock_imports = ["torch"]
+# Of the adapters, whose packages a build does without.
+autodoc_mock_imports = ["autograd", "jax", "mpi4py", "thinc", "torch"]
 autosummary_generate = True
 numpydoc_show_class_members = False
 copybutton_prompt_text = ">>> "

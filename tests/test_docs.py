@@ -144,6 +144,13 @@ def test_the_reference_lists_everything_public():
     assert sorted(listed) == sorted([*public_names(), "fastrnn.stream.Stream"])
 
 
+def test_the_gallery_has_every_example():
+    page = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    for program in (DOCS.parent / "examples").glob("*.py"):
+        if '__name__ == "__main__"' in program.read_text(encoding="utf-8"):
+            assert f"(../examples/{program.name})" in page, program.name
+
+
 def test_the_guide_names_everything_public():
     for name in fastrnn.__all__:
         assert f"`{name}`" in GUIDE or f"`fastrnn.{name}`" in GUIDE, name
