@@ -16,6 +16,7 @@ from fastrnn._engine.pool import POOL
 DOCS = Path(__file__).parent.parent / "docs"
 # Without the pages that a build of the site writes.
 PAGES = sorted(page for page in DOCS.rglob("*.md") if not page.is_relative_to(DOCS / "sources"))
+TEXTS = [DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
 GUIDE = (DOCS / "guide" / "README.md").read_text(encoding="utf-8")
 MODULES = [module.name for module in pkgutil.walk_packages(fastrnn.__path__, "fastrnn.")]
 MODULES.remove("fastrnn.__main__")
@@ -110,11 +111,16 @@ def test_docstrings(module):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_every_prompt_is_run_and_every_link_leads_somewhere(page):
+def test_every_prompt_is_run(page):
     text = page.read_text(encoding="utf-8")
     prompts = len(re.findall(r"^\s*>>> ", text, re.MULTILINE))
     assert prompts == sum(len(doctest.DocTestParser().get_examples(code)) for _, _, code in blocks_of(text))
-    for link in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text)):
+
+
+@pytest.mark.parametrize("page", PAGES + TEXTS, ids=lambda page: page.relative_to(DOCS.parent).as_posix())
+def test_every_link_leads_somewhere(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'<img src="([^"]+)"', text):
         path, _, anchor = link.partition("#")
         if "://" in link:
             continue
