@@ -157,7 +157,7 @@ def ratios(lines, dtype):
         panel.set_yticks(range(len(part)), [line.label for line in part], fontsize=8)
         panel.set_title(f"{title}, {dtype}")
     legend(figure, lines)
-    figure.supxlabel("time of the library / time of fastrnn; the number is the smallest of the row", fontsize=9)
+    figure.supxlabel("time of the library / time of fastrnn; the number is the smallest ratio of the row", fontsize=9)
     return figure
 
 
@@ -190,7 +190,7 @@ def summary(lines):
 
 def as_ratios(panel, shown):
     """A logarithmic axis of ratios with a red area where the other library is faster."""
-    low = min(0.75, 0.8 * min(ratio.median for ratio in shown))
+    low = min(0.65, 0.7 * min(ratio.median for ratio in shown))
     high = max(2.0, 1.15 * max(ratio.median for ratio in shown))
     panel.set_xscale("log")
     panel.set_xlim(low, high)
@@ -217,8 +217,8 @@ def draw_line(panel, line, y):
         )  # fmt: skip
     text, colour = short(smallest), LOSS if smallest < 1 else "#333333"
     panel.annotate(
-        text, (largest, y), (6, 0), textcoords="offset points", va="center", fontsize=7.5, color=colour,
-        fontweight="bold" if smallest < 1 else "normal", annotation_clip=False,
+        text, (0, y), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
+        fontsize=7.5, color=colour, fontweight="bold" if smallest < 1 else "normal",
     )  # fmt: skip
 
 
