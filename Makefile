@@ -94,6 +94,7 @@ build: $(VENV)/installed ## build the extension and install the package, editabl
 
 clean: ## remove everything that was built, .venv included
 	@rm -rf $(BUILD) build dist .venv $(VENV) fastrnn.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache
+	@rm -rf docs/sources docs/reference/generated
 	@rm -f fastrnn/_core.c fastrnn/_core*.so
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

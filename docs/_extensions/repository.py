@@ -65,6 +65,8 @@ def link_pages(app, docname, source):
 
     def linked(match):
         target = Path(os.path.normpath(original.parent / match[1]))
+        if not target.exists():  # code that looks like a link, or a mistake, of which Sphinx warns
+            return match[0]
         return f"]({os.path.relpath(page_of(target), page.parent)}{match[2] or ''})"
 
     source[0] = LINK.sub(linked, source[0])
