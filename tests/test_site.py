@@ -97,7 +97,7 @@ def test_signatures_come_from_the_code(site):
 
 
 def test_names_in_code_and_files_of_the_repository_are_links(site):
-    assert "../reference/generated/fastrnn.save.html#fastrnn.save" in Page(site / "guide" / "files.html").links
+    assert "../reference/generated/fastrnn.save.html#fastrnn.save" in Page(site / "api" / "files.html").links
     assert "sources/CONTRIBUTING.html#adding-a-cell" in Page(site / "design.html").links
     assert "sources/examples/long_gap.py.html" in Page(site / "gallery.html").links
 
