@@ -17,7 +17,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test docs fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-company build clean FORCE
+.PHONY: help demo study test fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-company build clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -36,6 +36,7 @@ test: $(VENV)/extras ## run the tests (a quarter of an hour; ARGS="-k lstm -x": 
 	@echo "about a quarter of an hour on two cores; a part: make test ARGS='-k lstm -x'"
 	@$(BIN)/python -m pytest -q tests $(ARGS)
 
+.PHONY: docs # there is a folder of that name
 docs: $(VENV)/docs ## the site, into build/docs/index.html (half a minute; ARGS="-b linkcheck" checks links to other sites)
 	@$(BIN)/python -m sphinx -q -W --keep-going $(ARGS) docs $(BUILD)/docs
 	@echo "$(BUILD)/docs/index.html"

@@ -26,6 +26,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_external_toc",
 ]
+source_suffix = {".md": "markdown", ".markdown": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_*"]
 templates_path = ["_templates"]
 nitpicky = True

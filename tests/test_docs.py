@@ -14,13 +14,13 @@ import fastrnn
 from fastrnn._engine.pool import POOL
 
 DOCS = Path(__file__).parent.parent / "docs"
-# Without the pages that a build of the site writes.
-PAGES = sorted(page for page in DOCS.rglob("*.md") if not page.is_relative_to(DOCS / "sources"))
-TEXTS = [DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
-GUIDE = (DOCS / "api" / "README.md").read_text(encoding="utf-8")
+PAGES = sorted(DOCS.rglob("*.md"))
 MODULES = [module.name for module in pkgutil.walk_packages(fastrnn.__path__, "fastrnn.")]
 MODULES.remove("fastrnn.__main__")
 MODULES.append("fastrnn")  # whose classes are defined in the others
+
+TEXTS = [DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
+GUIDE = (DOCS / "api" / "README.md").read_text(encoding="utf-8")
 
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 

@@ -2,7 +2,8 @@
 
 Pages of docs/ link to other files of the repository: `../CONTRIBUTING.md#adding-a-cell`, `../examples/long_gap.py`. On
 the site such a file is a page under sources/, at its path in the repository. Markdown stays as it is; a program becomes
-a page with its source. These pages are written before a build and are not part of the repository.
+a page with its source. These pages, with the suffix .markdown, are written before a build and are not part of the
+repository.
 
 An inline literal that is the name of a documented object, with or without `fastrnn.`, becomes a link to it.
 """
@@ -19,6 +20,7 @@ from sphinx.util.nodes import make_refnode
 DOCS = Path(__file__).parent.parent
 REPOSITORY = DOCS.parent
 SOURCES = DOCS / "sources"
+LIST_OF_PROGRAMS = SOURCES / "examples.markdown"
 PROGRAMS = ("examples/*.py", "examples/models/*.py")
 TEXTS = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 
@@ -29,10 +31,9 @@ NAME = re.compile(r"(?:fastrnn\.)?([A-Za-z_][\w.]*)(?:\(.*\))?")
 def write_sources(app):
     """Write the pages under sources/."""
     shutil.rmtree(SOURCES, ignore_errors=True)
+    SOURCES.mkdir()
     for name in TEXTS:
-        page = SOURCES / name
-        page.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(REPOSITORY / name, page)
+        shutil.copyfile(REPOSITORY / name, page_of(REPOSITORY / name))
     programs = sorted(program for pattern in PROGRAMS for program in REPOSITORY.glob(pattern))
     for program in programs:
         page = page_of(program)
@@ -41,7 +42,7 @@ def write_sources(app):
         text = f"---\norphan: true\n---\n\n# {program.name}\n\n```{{literalinclude}} {source}\n:language: python\n```\n"
         page.write_text(text, encoding="utf-8")
     links = [f"- [{p.relative_to(REPOSITORY)}]({page_of(p).relative_to(SOURCES)})\n" for p in programs]
-    (SOURCES / "examples.md").write_text(f"# Programs\n\n{''.join(links)}", encoding="utf-8")
+    LIST_OF_PROGRAMS.write_text(f"# Programs\n\n{''.join(links)}", encoding="utf-8")
 
 
 def page_of(path):
@@ -51,17 +52,17 @@ def page_of(path):
     if path == REPOSITORY / "README.md":
         return DOCS / "index.md"
     if path.is_dir():
-        return SOURCES / "examples.md"
+        return LIST_OF_PROGRAMS
     page = SOURCES / path.relative_to(REPOSITORY)
-    return page if page.suffix == ".md" else page.with_name(f"{page.name}.md")
+    return page.with_name(f"{page.name.removesuffix('.md')}.markdown")
 
 
 def link_pages(app, docname, source):
     """Point the links of a page to the pages of the files that they name."""
     page = Path(app.env.doc2path(docname))
-    original = REPOSITORY / page.relative_to(SOURCES) if page.is_relative_to(SOURCES) else page
-    if page.suffix != ".md" or page == SOURCES / "examples.md":
+    if page.suffix == ".rst" or page == LIST_OF_PROGRAMS:
         return
+    original = REPOSITORY / page.relative_to(SOURCES) if page.is_relative_to(SOURCES) else page
 
     def linked(match):
         target = Path(os.path.normpath(original.parent / match[1]))
