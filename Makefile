@@ -33,8 +33,14 @@ demo: $(VENV)/installed ## train a small character-level language model
 study: $(VENV)/extras ## all examples of docs/study.md, with their figures, into build/study (half an hour)
 	@set -e; for name in $(STUDY); do echo "examples/$$name.py"; $(BIN)/python examples/$$name.py $(ARGS); done
 
-test: $(VENV)/extras ## run the tests
+test: $(VENV)/extras ## run the tests (a quarter of an hour; ARGS="-k lstm -x": a part)
+	@echo "about a quarter of an hour on two cores; a part: make test ARGS='-k lstm -x'"
 	@$(BIN)/python -m pytest -q tests $(ARGS)
+
+.PHONY: docs # there is a folder of that name
+docs: $(VENV)/docs ## the site, into build/docs/index.html (half a minute; ARGS="-b linkcheck" checks links to other sites)
+	@$(BIN)/python -m sphinx -q -W --keep-going $(ARGS) docs $(BUILD)/docs
+	@echo "$(BUILD)/docs/index.html"
 
 fuzz: $(VENV)/extras ## the tests with drawn arguments, at random and 40 times as many cases (an hour and more)
 	@FASTRNN_FUZZ=40 $(BIN)/python -m pytest -q tests -m hypothesis $(ARGS)
@@ -78,7 +84,7 @@ asan: $(BUILD)/asan/built ## the tests with gcc's AddressSanitizer and Undefined
 tsan: $(BUILD)/tsan/team_threads ## the threads of a call with clang's ThreadSanitizer
 	@$<
 
-bench: $(VENV)/installed ## beside the NumPy reference and the limits of the machine, and how it scales (minutes)
+bench: $(VENV)/installed ## beside the NumPy reference and the limits of the machine, and how it scales (minutes; ARGS=--quick: ten seconds)
 	@$(BIN)/python benchmarks/suite.py --peers reference --scaling $(ARGS)
 
 bench-peers: $(VENV)/installed $(VENV)/peers ## beside PyTorch, ONNX Runtime, OpenVINO (minutes; a large download first)
@@ -102,6 +108,7 @@ install: ## the C library, without Python: PREFIX=/usr/local DESTDIR=... (needs 
 
 clean: ## remove everything that was built, .venv included
 	@rm -rf $(BUILD) build dist .venv $(VENV) fastrnn.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache
+	@rm -rf docs/sources docs/reference/generated
 	@rm -f fastrnn/_core.c fastrnn/_core*.so
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -133,7 +140,7 @@ $(VENV)/extras: $(VENV)/installed
 	@touch $@
 
 # By their requirements, which builds nothing.
-$(VENV)/lint $(VENV)/wheel: $(VENV)/%: pyproject.toml | $(VENV)/installed
+$(VENV)/lint $(VENV)/wheel $(VENV)/docs: $(VENV)/%: pyproject.toml | $(VENV)/installed
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$*"], sep="\n")' > $(VENV)/requires.txt
 	@$(BIN)/pip install -q -r $(VENV)/requires.txt
 	@touch $@

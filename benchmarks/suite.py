@@ -2,6 +2,7 @@
 
     python benchmarks/suite.py                            # some of every table, a few minutes
     python benchmarks/suite.py --full                     # all of every table
+    python benchmarks/suite.py --quick                    # two shapes, ten seconds: a first impression
     python benchmarks/suite.py --tables small zaremba --modes forward
     python benchmarks/suite.py --kinds gru lstm-ragged    # the tables, restricted to these kinds
     python benchmarks/suite.py --shapes 25,16,512,512 100,1,64,64 --peers torch --baseline ../before
@@ -36,6 +37,10 @@ from libraries import (
 from shapes import DTYPES, KINDS, MODES, PLAIN, TABLES, Shape, label, select
 
 
+# The shapes of --quick: one sequence, and a batch.
+QUICKEST = [Shape(100, 1, 64, 64), Shape(20, 20, 200, 200)]
+
+
 def processor():
     """The processor's name from Linux, else from Python."""
     try:
@@ -61,6 +66,9 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_argument_group("what is measured")
     what.add_argument("--full", action="store_true", help="all of every table: about half an hour")
+    what.add_argument(
+        "--quick", action="store_true", help="two shapes in few rounds, without limits and scaling: ten seconds"
+    )
     what.add_argument("--tables", nargs="+", choices=TABLES, help="all of these tables")
     what.add_argument("--shapes", nargs="+", type=parse_shape, metavar="T,B,I,H", help="these shapes")
     what.add_argument(
@@ -96,6 +104,12 @@ def parse_arguments():
     then.add_argument("--check", metavar="FILE", help="compare ratios with an earlier .json file, see compare.py")
     arguments = parser.parse_args()
 
+    if arguments.quick:
+        arguments.shapes = arguments.shapes or QUICKEST
+        if arguments.output == parser.get_default("output"):  # the files of a long run stay
+            arguments.output += "-quick"
+        arguments.scaling, arguments.no_cold, arguments.no_limits = False, True, True
+        arguments.rounds, arguments.turn, arguments.pause = interleaved.FEWEST_ROUNDS, 0.03, 0.01
     if arguments.peers is None:
         arguments.peers = [name for name, peer in PEERS.items() if is_installed(peer)]
     for name in arguments.peers:
@@ -184,7 +198,7 @@ def write(run, prefix):
     if importlib.util.find_spec("matplotlib") is not None:
         import plots
 
-        written += plots.draw(run, prefix)
+        written += plots.draw(plots.lines_of(run), prefix, run if run.get("scaling") else None)
     else:
         say("no pictures: pip install '.[plots]'")
     say(f"written: {', '.join(map(str, written))}")

@@ -32,7 +32,8 @@
  *
  * Errors. fastrnn_stream_pack returns FASTRNN_OUT_OF_MEMORY, or FASTRNN_INVALID for an unknown cell, a format other
  * than FASTRNN_NATIVE, a size below its least value, heads that do not divide H, or a layer that does not fit the one
- * below; *stream is then unchanged. The other functions cannot fail. Arguments that break these rules are undefined behaviour.
+ * below; *stream is then unchanged. The other functions cannot fail. Arguments that break these rules are undefined
+ * behaviour.
  *
  * Versions. FASTRNN_STREAM_VERSION grows whenever this interface gets a function; functions keep their meaning as long
  * as FASTRNN_ABI, in fastrnn.h, is the same. */

@@ -635,6 +635,7 @@ def run_training(training, text, prompt, o):
 
     size = sum(params.flat.size for params in training.model.params)
     print(
+        f"reading {o.text or 'the manual of Python (pydoc_data.topics)'}: "
         f"{len(text.ids):,} characters, {len(text.vocabulary)} distinct, the last twentieth held out; "
         f"{size:,} parameters: embedding {o.embedding}, {o.layers} x LSTM {o.hidden}; "
         f"{o.batch} x {o.unroll} characters a step; threads: {fastrnn.get_num_threads()}"
@@ -658,6 +659,12 @@ def run_training(training, text, prompt, o):
     for ids in columns:
         print(f"\n--- a sample at temperature {o.temperature:g} ".ljust(80, "-"))
         print(text.decode(ids))
+    print(
+        f"\nthe model is saved in {o.checkpoint}; next, as in make demo ARGS='--resume':\n"
+        f"  --resume --iterations {2 * training.iteration}   trains on from here\n"
+        f"  --resume --temperature 0.9   writes other samples\n"
+        f"  --text FILE --checkpoint FILE   learns another text; --help lists the rest"
+    )
     if not o.no_compare and not o.distributed:
         compare(training, text, o)
     return 0

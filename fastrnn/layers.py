@@ -70,7 +70,7 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
 
     @property
     def num_layers(self) -> int:
-        """How many layers lie on top of each other."""
+        """The number of stacked layers."""
         return self._options["num_layers"]
 
     @property
@@ -85,12 +85,12 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
 
     @property
     def bidirectional(self) -> bool:
-        """Whether each layer also reads the sequences from their ends."""
+        """Whether each layer also reads the sequences from the end."""
         return self._options["bidirectional"]
 
     @property
     def reverse(self) -> bool:
-        """Whether each layer reads the sequences from their ends only."""
+        """Whether each layer reads the sequences from the end only."""
         return self._options["reverse"]
 
     # Computation
@@ -158,9 +158,8 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
             Steps of each sequence, 0 to T, in any order; values of x beyond them are ignored. The reverse
             direction begins at each sequence's own end. Default: T.
         resets : array_like of bool, (T, B), or (B, T) with `batch_first`, or (T,), optional
-            The steps before which the states of a sequence become zeros, in all layers, as if another sequence began:
-            not the state that is passed in. No gradient passes there. A flag at t separates t from t - 1 in both
-            directions. Default: none.
+            The steps before which the states of a sequence become zeros in all layers, as if another sequence began
+            there. No gradient passes a reset. A flag at t separates t from t - 1 in both directions. Default: none.
 
         Returns
         -------
@@ -347,9 +346,9 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         x, state, lengths, resets
             As for a call of the layer.
         checkpoint_every : int, optional
-            Keep the state at every so many steps only; `backward` then runs forward again in between. That takes memory
-            for T / checkpoint_every + checkpoint_every steps instead of T, and gives the same bits. A bidirectional
-            layer's inner layers keep their inputs, too. Default: keep everything.
+            Keep only the state of every so many steps; `backward` computes the steps in between again. This needs
+            memory for T / checkpoint_every + checkpoint_every steps instead of T, and gives the same bits. The inner
+            layers of a bidirectional stack also keep their inputs. Default: keep everything.
         return_gates : bool, default False
             Whether to return `gates`, too. Not with `checkpoint_every`, which does not keep them.
 
@@ -563,7 +562,7 @@ class LSTM(Recurrent[State, tuple[Array, Array]], Activated, spec=spec.LSTM):
     hidden_size : int
         Size H of the state, at least 1.
     num_layers : int, default 1
-        Layers on top of each other, each taking the output of the one below.
+        The number of stacked layers; each takes the output of the layer below.
     bias : bool, default True
         Whether there are bias_ih and bias_hh.
     batch_first : bool, default False
@@ -572,21 +571,22 @@ class LSTM(Recurrent[State, tuple[Array, Array]], Activated, spec=spec.LSTM):
         The probability with which `forward`, not a call of the layer, sets a number between two layers to zero; the
         others are divided by 1 - dropout.
     bidirectional : bool, default False
-        Whether each layer also has weights that read the sequences from their ends; the outputs stand side by side.
+        Whether each layer also reads the sequences from the end, with weights of its own. The two outputs are
+        concatenated.
     reverse : bool, default False
-        Whether each layer reads the sequences from their ends only. `output` stays in order of time. Not with
+        Whether each layer reads the sequences from the end only. `output` stays in order of time. Not with
         `bidirectional`.
     proj_size : int, default 0
         Size H_out of a projection of each output, less than H; 0 for none, and H_out is H.
     peephole : bool, default False
-        Whether the gates see the cell state: i and f that of the step before, o the new one.
+        Whether the gates depend on the cell state: i and f on that of the step before, o on the new one.
     recurrent_activation, activation, clip
         The activations of the gates and of g and c_t, and a bound of their input: as in `fastrnn.functional.lstm`.
     dtype : data-type, default float32
         float32 or float64: of the parameters, of the computation and of everything returned.
     rng : None, int or numpy.random.Generator, optional
-        Where the initial parameters come from: uniform in [-1/sqrt(H), 1/sqrt(H)); and then the masks of `dropout`.
-        An int is a seed. Default: different at each construction.
+        The source of the initial parameters, uniform in [-1/sqrt(H), 1/sqrt(H)), and of the masks of `dropout`. An int
+        is a seed. Default: different at each construction.
 
     Attributes
     ----------

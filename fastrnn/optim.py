@@ -350,9 +350,9 @@ def clip_by_global_norm(gradients: Parameters | Array | Sequence[Parameters | Ar
     Returns
     -------
     norm : float
-        The norm before. If it is greater than `max_norm`, every number has been multiplied by
-        ``max_norm / (norm + 1e-6)``, as torch.nn.utils.clip_grad_norm_ does. If it is infinite or NaN, nothing has been
-        changed: leave that step out.
+        The norm before clipping. If it is greater than `max_norm`, every number has been multiplied by
+        ``max_norm / (norm + 1e-6)``, as `torch.nn.utils.clip_grad_norm_` does. If it is infinite or NaN, nothing has
+        been changed: skip that step.
 
     Raises
     ------

@@ -584,7 +584,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         The layer takes ``(x - x_mean_) / x_scale_``.
     n_features_in_ : int
         T of an (n, T) array, else I.
-    feature_names_in_ : ndarray, (n_features_in_,)
+    feature_names_in_ : ndarray of str
         The names of the columns if X was a data frame.
     n_iter_ : int
         The number of epochs of the last `fit`, or the number of calls of `partial_fit`.
@@ -857,7 +857,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         The predictions are the results of the head times `y_scale_` plus `y_mean_`.
     n_features_in_ : int
         T of an (n, T) array, else I.
-    feature_names_in_ : ndarray, (n_features_in_,)
+    feature_names_in_ : ndarray of str
         The names of the columns if X was a data frame.
     n_iter_ : int
         The number of epochs of the last `fit`, or the number of calls of `partial_fit`.

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 
 # Before NumPy is imported: the references' products are small, and on a busy machine a BLAS team waits for time slices.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -46,6 +47,20 @@ def threads():
     yield fastrnn.set_num_threads
     _core.team_policy("adaptive")
     _threads._num_threads = before
+
+
+@pytest.fixture
+def browser():
+    """Chromium, if it is installed."""
+    reason = "the page is not opened: no browser (pip install '.[browser]', and Chromium)"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with playwright.sync_playwright() as driver:
+        if not found and not shutil.which(driver.chromium.executable_path):
+            pytest.skip(reason)
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -590,10 +590,49 @@ def test_pictures(tmp_path):
         scaling.point(axis, mode, Shape(4, 2, 8, 8)._replace(**{axis: n} if axis in "TBH" else {}), n, [1e-3 / n])
         for axis in ("T", "B", "H", "threads") for mode in scaling.MODES for n in (1, 2)
     ]  # fmt: skip
-    written = plots.draw(run | {"scaling": {"points": points}}, tmp_path / "results")
-    assert [path.name for path in written] == ["results.png", "results-scaling.png"]
+    scaling_run = run | {"scaling": {"points": points}}
+    written = plots.draw(plots.lines_of(run), tmp_path / "results", scaling_run)
+    assert [path.name for path in written] == ["results.png", "results-summary.png", "results-scaling.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
-    assert plots.draw(run_of(limits=None), tmp_path / "none") == []
+    assert plots.draw(plots.lines_of(run_of()), tmp_path / "none") == []
+
+    # The tables of a page have the same ratios, to the digits that they show.
+    page = plots.lines_of_page(report.markdown(run))
+    assert page == plots.lines_of(run) and page[0].smallest == 2
+    page = (FOLDER.parent / "docs" / "performance.md").read_text(encoding="utf-8")
+    lines = plots.lines_of_page(page)
+    for heading, count in (("Forward, float32", 17), ("Training (forward, backward, all gradients), float64", 13)):
+        table = page[page.index(f"# {heading}\n") :].partition("\n\n")[2].partition("\n\n")[0]
+        title, dtype = heading.rsplit(", ", 1)
+        mode = next(mode for mode, its in report.TITLES.items() if its == title)
+        of_table = [line for line in lines if (line.mode, line.dtype, line.kind) == (mode, dtype, "")]
+        assert len(of_table) == count
+        minimum = re.search(r"\| \*\*minimum\*\* .*\*\*([\d.]+)\*\* \|$", table, re.MULTILINE)
+        assert float(minimum[1]) == min(line.smallest for line in of_table)
+
+
+def test_bits_are_counted():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        import bits
+    a = np.array([0.0, 1.0, np.nan, 2.0], np.float32)
+    assert bits.differing(a, a) == 0 and bits.differing(a, np.float32([-0.0, 1.0, np.nan, 3.0])) == 0.5
+    found = {
+        f"{array} {shape}": np.zeros((2, 4, 1), np.float32) for shape in bits.SHAPES for array in ("output", "alone")
+    }
+    found[f"output {bits.SHAPES[-1]}"][0, bits.SEQUENCE] = 1
+    found |= {name: array[:, :1] for name, array in found.items() if name.startswith("alone")}
+    assert bits.largest(found, found, "output", "alone") == 0.5
+    assert bits.largest(found, found, "gradients") is None and bits.largest(found, None, "output") is None
+
+
+def test_the_bits_of_fastrnn_are_the_same(monkeypatch, threads):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        import bits
+    monkeypatch.setattr(bits, "SHAPES", [Shape(6, 5, 3, 20)])
+    monkeypatch.setattr(bits, "in_a_process", lambda name, count, environment=(): bits.results(name, count))
+    assert set(bits.measured("fastrnn").values()) == {0.0}
 
 
 def test_the_suite_from_end_to_end(tmp_path):
@@ -610,6 +649,15 @@ def test_the_suite_from_end_to_end(tmp_path):
             assert len(rounds) == 2 and min(rounds) > 0
     assert run["versions"]["fastrnn"] == fastrnn.__version__
     assert prefix.with_suffix(".md").read_text(encoding="utf-8") == report.markdown(run)
+
+
+def test_the_quick_suite(tmp_path):
+    prefix = tmp_path / "results"
+    done = python("suite.py", "--quick", "--scaling", "--peers", "reference", f"--output={prefix}")
+    assert done.returncode == 0, done.stderr
+    run = json.loads(prefix.with_suffix(".json").read_text(encoding="utf-8"))
+    assert len(run["results"]) == 6 and run["limits"] is None and "scaling" not in run
+    assert "| 100, 1, 64, 64 |" in done.stdout
 
 
 def test_the_suite_with_kinds(tmp_path):

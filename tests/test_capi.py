@@ -209,7 +209,8 @@ def test_cffi(ffi):
     "wrong",
     [
         [], [{"cell": -1}], [{"cell": 16}], [{"H": 0}], [{"I": -1}], [{"H": 1 << 40, "P": 1 << 40}], [{"P": 5}],
-        [{"heads": 4}], [{"peephole": True}], [{"heads": 2, "weight_hr": True, "P": 4}], [{}, {"I": 3}], [{"format": 1}],
+        [{"heads": 4}], [{"peephole": True}], [{"heads": 2, "weight_hr": True, "P": 4}], [{}, {"I": 3}],
+        [{"format": 1}],
     ],
     ids=str,
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """The pages of docs/ and the docstrings: their examples run unchanged and print the documented output."""
 
+import ast
 import doctest
 import importlib
 import pkgutil
@@ -20,6 +21,9 @@ PROSE = [page for page in PAGES if page.parent.name != "cookbook"]
 MODULES = [module.name for module in pkgutil.walk_packages(fastrnn.__path__, "fastrnn.")]
 MODULES.remove("fastrnn.__main__")
 MODULES.append("fastrnn")  # whose classes are defined in the others
+
+TEXTS = [DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
+GUIDE = (DOCS / "api" / "README.md").read_text(encoding="utf-8")
 
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 
@@ -114,11 +118,16 @@ def test_docstrings(module):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_every_prompt_is_run_and_every_link_leads_somewhere(page):
+def test_every_prompt_is_run(page):
     text = page.read_text(encoding="utf-8")
     prompts = len(re.findall(r"^\s*>>> ", text, re.MULTILINE))
     assert prompts == sum(len(doctest.DocTestParser().get_examples(code)) for _, _, code in blocks_of(text))
-    for link in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text)):
+
+
+@pytest.mark.parametrize("page", PAGES + TEXTS, ids=lambda page: page.relative_to(DOCS.parent).as_posix())
+def test_every_link_leads_somewhere(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'<img src="([^"]+)"', text):
         path, _, anchor = link.partition("#")
         if "://" in link:
             continue
@@ -129,10 +138,35 @@ def test_every_prompt_is_run_and_every_link_leads_somewhere(page):
             assert anchor in [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings], link
 
 
-def test_the_index_names_everything_public():
-    index = (DOCS / "api" / "README.md").read_text(encoding="utf-8")
+def public_names():
+    """The names in __all__ of fastrnn and of the modules that the guide calls public, without importing them."""
+    (paragraph,) = re.findall(r"^The public interface is (.*?)\n\n", GUIDE, re.MULTILINE | re.DOTALL)
+    modules = re.findall(r"`fastrnn\.(\w+)`", paragraph)
+    assert {"functional", "optim", "reference"} <= set(modules)
+    yield from (f"fastrnn.{name}" for name in fastrnn.__all__ if name not in (*modules, "__version__"))
+    for module in modules:
+        source = (Path(fastrnn.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
+                yield from (f"fastrnn.{module}.{name}" for name in ast.literal_eval(node.value))
+
+
+def test_the_reference_lists_everything_public():
+    page = (DOCS / "reference" / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^   (fastrnn\.[\w.]+)$", page, re.MULTILINE)
+    assert sorted(listed) == sorted([*public_names(), "fastrnn.stream.Stream"])
+
+
+def test_the_gallery_has_every_example():
+    page = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    for program in (DOCS.parent / "examples").glob("*.py"):
+        if '__name__ == "__main__"' in program.read_text(encoding="utf-8"):
+            assert f"(../examples/{program.name})" in page, program.name
+
+
+def test_the_guide_names_everything_public():
     for name in fastrnn.__all__:
-        assert f"`{name}`" in index or f"`fastrnn.{name}`" in index, name
+        assert f"`{name}`" in GUIDE or f"`fastrnn.{name}`" in GUIDE, name
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,11 @@ def test_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fastrnn.save("model.safetensors", fastrnn.LSTM(3, 4, 2, rng=0))
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    model, inference, serving, training, more = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    names = {"x": np.zeros((5, 2, 3))}
+    first, model, inference, serving, training, more = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    names = {}
+    exec(first, names)
+    assert names["output"].shape == (100, 16, 128)
+    names |= {"x": np.zeros((5, 2, 3))}
     exec(model, names)
     assert repr(names["layer"]) == "LSTM(3, 4, num_layers=2)" and names["output"].shape == (5, 2, 4)
     exec(inference, names)

@@ -3,7 +3,6 @@
 import base64
 import html.parser
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -154,20 +153,6 @@ def test_the_text_can_be_read_on_every_colour():
     ink = luminance(figures.matplotlib.colors.to_rgb("#1b1f24"))
     for colour in visualize.PALETTE:
         assert (luminance(colour) + 0.05) / (ink + 0.05) > 4.5
-
-
-@pytest.fixture
-def browser():
-    """Chromium, if it is installed."""
-    reason = "the page is not opened: no browser (pip install '.[browser]', and Chromium)"
-    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with playwright.sync_playwright() as driver:
-        if not found and not shutil.which(driver.chromium.executable_path):
-            pytest.skip(reason)
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def test_the_page_in_a_browser(seen, tmp_path, browser):
