@@ -45,7 +45,7 @@ NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", ".*_cache", ".hypothesis",
 @dataclass
 class Mutation:
     name: str
-    file: str  # the name of a file of csrc/ or fastrnn/, without its folder
+    file: str  # a file of csrc/ or fastrnn/: its name, with the folder if others have it, too
     old: str  # stands there once
     new: str
     tests: list[str]  # what pytest is given
