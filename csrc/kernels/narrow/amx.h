@@ -87,12 +87,12 @@ INLINE void amx_finish_vectors(const int vectors, const int lanes, const amx_blo
 }
 INLINE void amx_finish(const amx_block *block, const int32_t *sums)
 {
-    if (block->lanes < VL)
-        amx_finish_vectors(block->vectors, block->lanes, block, sums);
-    else if (block->vectors == 2)
-        amx_finish_vectors(2, VL, block, sums);
+    if (!block->rows) return; /* there is no block before the first one */
+    const int is_full = block->lanes == VL;
+    if (block->vectors == 2)
+        is_full ? amx_finish_vectors(2, VL, block, sums) : amx_finish_vectors(2, block->lanes, block, sums);
     else
-        amx_finish_vectors(1, VL, block, sums);
+        is_full ? amx_finish_vectors(1, VL, block, sums) : amx_finish_vectors(1, block->lanes, block, sums);
 }
 
 /* Rows [m0, m1) of C, `step` at a time, with all panels. While the tiles of a block are multiplied, the block before is
