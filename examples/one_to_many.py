@@ -270,12 +270,15 @@ def main(options):
     numbers["classifier"] = [model.accuracy(test, test_labels) for model in classifiers]
     draw(writers[0], test, test_labels, options.output / "one_to_many.png")
 
+    def spread(values):
+        return training.spread(values, ".2%")
+
     first, parting, rest = np.mean(numbers["bits"], axis=0)
     n = len(test) * len(seeds)
     print(
-        f"{len(train)} images to train on, {len(test)} to test, seeds: {len(seeds)}\n"
-        f"  names written without a fault: {training.spread(numbers['exact'], '.2%')}\n"
-        f"  a classifier with the same eye: {training.spread(numbers['classifier'], '.2%')}\n"
+        f"{len(train)} images to train on, {len(test)} to test, {len(seeds)} seeds\n"
+        f"  names written without a fault: {spread(numbers['exact'])}\n"
+        f"  a classifier with the same eye: {spread(numbers['classifier'])}\n"
         f"  other than one of the ten names: {sum(numbers['no name'])} of {n};"
         f" probability of the ten together {np.mean(numbers['on the ten names']):.5f}\n"
         f"  other than the most probable name: {sum(numbers['greedy is not most probable'])} of {n}\n"
