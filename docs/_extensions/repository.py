@@ -21,7 +21,7 @@ DOCS = Path(__file__).parent.parent
 REPOSITORY = DOCS.parent
 SOURCES = DOCS / "sources"
 LIST_OF_PROGRAMS = SOURCES / "examples.markdown"
-PROGRAMS = ("examples/*.py", "examples/models/*.py", "examples/c/*.c", "csrc/fastrnn*.h")
+PROGRAMS = ("examples/*.py", "examples/answers/*.py", "examples/models/*.py", "examples/c/*.c", "csrc/fastrnn*.h")
 LANGUAGES = {".py": "python", ".c": "c", ".h": "c"}
 TEXTS = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 
