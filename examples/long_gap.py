@@ -174,13 +174,14 @@ def main(options):
             half_open.setdefault(cell, []).append(found[0])
         else:
             runs.setdefault((task, cell, gap), []).append(found)
-    print(f"right, % of 1000 new sequences: mean (least), {len(seeds)} x {iterations} iterations")
+    shown = "one seed" if len(seeds) == 1 else f"mean (least) of {len(seeds)} seeds"
+    print(f"right, % of 1000 new sequences: {shown}, {iterations} iterations")
     print(f"{'gap':14}" + "".join(f"{gap:>15}" for gap in gaps))
     for task in TASKS:
         print(f"{task}, by chance {100 * CHANCE[task]:.0f}%")
         for cell in CELLS:
             rows = [[100 * success for success, _ in runs[task, cell, gap]] for gap in gaps]
-            texts = [f"{np.mean(row):.1f} ({min(row):.1f})" for row in rows]
+            texts = [f"{np.mean(row):.1f}" + (f" ({min(row):.1f})" if len(row) > 1 else "") for row in rows]
             print(f"  {cell:12}" + "".join(f"{text:>15}" for text in texts))
     for cell, row in half_open.items():
         texts = " ".join(f"{100 * success:.1f}" for success in row)

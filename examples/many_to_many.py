@@ -253,8 +253,8 @@ def main(options):
 
     numbers = {"training": sum(map(len, train)), "held out": n, "share": {}}
     print(f"{numbers['training']:,} characters to train on, {n:,} held out; those of them that are wrong, in per cent,")
-    print(f"the mean of {seeds} seeds and the range:")
-    print(f"{'':12}{'share':>7}{'forward':>22}{'both directions':>22}")
+    print("one seed:" if seeds == 1 else f"the mean of {seeds} seeds and the range:")
+    print(f"{'':12}{'share':>7}{'forward':>24}{'both directions':>24}")
     rows = {"all": np.ones(n, bool)}
     rows |= {name: classes[:n] == k for k, name in enumerate(CLASSES)}
     rows |= {"1st of keyword": (classes[:n] == KEYWORD) & (place[:n] == 0)}
@@ -264,7 +264,7 @@ def main(options):
         for way, key in WAYS.items():
             rates = wrong[way][:, chosen].mean(axis=1)
             numbers.setdefault(key, {})[name] = rates.tolist()
-            line += f"{100 * rates.mean():9.2f} ({100 * rates.min():.2f}-{100 * rates.max():.2f})".rjust(22)
+            line += f"{training.spread(100 * rates):>24}"
         print(line)
     return numbers
 

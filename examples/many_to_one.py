@@ -314,7 +314,7 @@ def study_task(name, options):
     for way, key, of_parts in zip(("the last step", "every step"), ("", ", trained always"), growth):
         found = numbers["accuracy" + key]
         print(
-            f"  trained at {way:13}  accuracy {np.mean(found):.2%} ({min(found):.2%} to {max(found):.2%}),"
+            f"  trained at {way:13}  accuracy {training.spread(found, '.2%')},"
             f" probability of the right one after {', '.join(f'{p:.0%}' for p in parts)}:"
             f" {', '.join(f'{c:.2f}' for c in of_parts)}"
         )

@@ -271,7 +271,7 @@ def main(options):
     draw(writers[0], test, test_labels, options.output / "one_to_many.png")
 
     def spread(values):
-        return f"{np.mean(values):.2%}, {min(values):.2%} to {max(values):.2%}"
+        return training.spread(values, ".2%")
 
     first, parting, rest = np.mean(numbers["bits"], axis=0)
     n = len(test) * len(seeds)

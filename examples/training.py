@@ -146,6 +146,12 @@ def side_by_side(function, jobs, description=""):
         return [future.result() for future in futures]
 
 
+def spread(values, form=".2f"):
+    """The mean as text, and the least and the greatest value in brackets if there are several."""
+    mean = format(np.mean(values), form)
+    return mean if len(values) == 1 else f"{mean} ({min(values):{form}} to {max(values):{form}})"
+
+
 # The command line -------------------------------------------------------------------------------
 
 

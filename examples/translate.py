@@ -433,7 +433,7 @@ def main(options):
     draw_maps(translators[0], pairs, options.output / "translate_attention.png")
 
     def spread(shares):
-        return f"{np.mean(shares):7.2%} ({min(shares):.2%} to {max(shares):.2%})"
+        return training.spread(shares, ".2%").rjust(27)
 
     print(f"{len(train)} pairs to train on, {len(SEEN)} formats; {iterations} batches of {BATCH}, {len(seeds)} seeds")
     print(f"without a fault, of {len(test)} unseen dates in these formats, and of {len(unseen)} in unseen ones:")

@@ -309,20 +309,22 @@ def main(options):
     seeds = range(options.seed, options.seed + (1 if options.quick else 4))
     runs = training.side_by_side(of_seed, [(seed, options.quick) for seed in seeds], "models")
     bits = [seen["bits"] for seen in runs]
-    print(f"held-out text: {spread(bits)} bits per character\n")
+    print(f"held-out text: {training.spread(bits)} bits per character\n")
     print(f"{'correlation of a cell with the':36}{'looked for':^20}{'other half':^20}{'untrained, other half':^20}")
     numbers = {"bits": bits}
     for name, title in FEATURES.items():
         found, confirmed = np.transpose([oriented(seen["trained"][name]) for seen in runs])
         _, untrained = np.transpose([oriented(seen["untrained"][name]) for seen in runs])
         numbers[name] = {"found": found.tolist(), "confirmed": confirmed.tolist(), "untrained": untrained.tolist()}
-        print(f"  {title:34}{spread(found):^20}{spread(confirmed):^20}{spread(untrained):^20}")
+        print(
+            f"  {title:34}{training.spread(found):^20}{training.spread(confirmed):^20}{training.spread(untrained):^20}"
+        )
     print(f"\n{'part of the time that a gate is':36}{f'below {SHUT}':^20}{f'above {OPEN}':^20}")
     for gate, title in GATES.items():
         for layer in range(LAYERS):
             shut, opened = ([seen[way][gate][layer].mean() for seen in runs] for way in ("shut", "open"))
             numbers[f"{gate}{layer}"] = {"shut": list(map(float, shut)), "open": list(map(float, opened))}
-            print(f"  {f'{title}, layer {layer}':34}{spread(shut):^20}{spread(opened):^20}")
+            print(f"  {f'{title}, layer {layer}':34}{training.spread(shut):^20}{training.spread(opened):^20}")
     print()
     seen, folder = runs[0], options.output
     draw_gates(seen, folder / "visualize-gates.png")
@@ -330,12 +332,6 @@ def main(options):
     draw_correlations(seen, folder / "visualize-correlations.png")
     write_page(seen, folder / "visualize.html")
     return numbers
-
-
-def spread(values):
-    """The mean, and the minimum and maximum if there are several."""
-    mean = f"{np.mean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

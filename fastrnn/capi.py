@@ -20,7 +20,7 @@ from fastrnn._config import instruction_set
 if TYPE_CHECKING:
     from fastrnn.layers import Recurrent
 
-__all__ = ["PackedStream", "address", "export_c", "function", "get_include"]
+__all__ = ["PackedStream", "address", "export_c", "function"]
 
 
 def get_include() -> str:

@@ -852,7 +852,7 @@ def rounded_weights(layer, suffix):
                 values = block_diagonal(values, layer.hidden_size)
             if form.name != "float16":
                 of_h = name == "weight_hh" and "weight_hr" + suffix not in layer.params
-                values = Rounded(values, scales, is_bounded and (of_h or name == "weight_hr"))
+                values = Rounded(values, scales, is_bounded and of_h)
         if values is not None:
             weights[name] = values
     return weights

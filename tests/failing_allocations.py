@@ -93,6 +93,15 @@ def set_state(layer):
     return action, lambda: flat(stream.state)
 
 
+def quantize(layer, format):
+    """A quantized layer, made and called."""
+    return lambda: flat(layer.quantize(format)(X)), observed(layer)
+
+
+def quantized_step(layer, format):
+    return step(layer.quantize(format))
+
+
 def functional(**options):
     rng = np.random.default_rng(0)
     weights = [rng.standard_normal(shape).astype(np.float32) for shape in [(4 * H, I), (4 * H, H), (4 * H,), (4 * H,)]]
@@ -134,6 +143,10 @@ CASES = {
     "LSTM, state": of(set_state, LSTM, STACKED),
     "LSTM, stacked, call": of(call, LSTM, STACKED),
     "LSTM, stacked, training": of(train, LSTM, STACKED),
+    "LSTM, int8": of(quantize, LSTM, {"num_layers": 2, "proj_size": 20}, format="int8"),
+    "LSTM, int8, step": of(quantized_step, LSTM, STACKED, format="int8"),
+    "GRU, bfloat16": of(quantize, GRU, {"reset_after": False}, format="bfloat16"),
+    "RNN, float16": of(quantize, RNN, BOTH, format="float16"),
     "GRU, directions, call": of(call, GRU, BOTH),
     "GRU, directions, training": of(train, GRU, BOTH, **RAGGED),
     "GRU, step": of(step, GRU, {}),

@@ -6,7 +6,8 @@
  *
  * The inputs are made of integers. Every array ends at the end of its page of memory, and the next page must not be
  * touched. The caller's rounding mode is upward: it must not affect a result, and must be unchanged afterwards. Streams
- * have to give the bits of the inference calls, step by step. */
+ * have to give the bits of the inference calls, step by step, and all instructions of a format of fewer bits the same.
+ */
 #define _DEFAULT_SOURCE /* mmap */
 #include <fenv.h>
 #include <float.h>
@@ -191,8 +192,8 @@ static void stream(const fastrnn_isa *isa, fastrnn_dtype dtype, const fastrnn_we
         fastrnn_stream_reset(s, state);
         for (int k = 0; k < layers; k++)
             for (int n = 0; n < states; n++)
-                fastrnn_stream_set_state(
-                    s, state, k, n, (const char *)calls[k].state_0[n] + (size_t)(b * (n ? weights->H : P)) * e);
+                fastrnn_stream_set_state(s, state, k, n,
+                                         (const char *)calls[k].state_0[n] + (size_t)(b * (n ? weights->H : P)) * e);
         for (ptrdiff_t t = 0; t < top->T; t++) {
             if (top->offsets && b >= top->offsets[t + 1] - top->offsets[t]) break;
             const ptrdiff_t row = (top->offsets ? top->offsets[t] : t * top->B) + b;
@@ -268,8 +269,7 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
             f->state_0[n] = state;
         }
         f->output = room("output", k, N, P, e);
-        for (int n = 0; n < properties.states; n++)
-            f->state_n[n] = room(label("%s_n", names[n]), k, B, n ? H : P, e);
+        for (int n = 0; n < properties.states; n++) f->state_n[n] = room(label("%s_n", names[n]), k, B, n ? H : P, e);
         inference[k] = *f;
         const fastrnn_tape at = fastrnn_tape_layout(dtype, cell, N, H, projection);
         char *tape = new_block(at.bytes);
@@ -328,6 +328,106 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     fastrnn_workspace_free(workspace);
     write_arrays(fastrnn_isa_name(isa), problem, values);
     free_arrays();
+}
+
+/* A weight of a format, of numbers that are not too large for n columns, and the scales of its rows. */
+static void *narrow_weight(fastrnn_format format, ptrdiff_t rows, ptrdiff_t columns, float *scales)
+{
+    const size_t element = format == FASTRNN_INT8 ? 1 : 2;
+    char *data = new_block((size_t)(rows * columns) * element);
+    for (ptrdiff_t k = 0; k < rows * columns; k++) {
+        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        const unsigned bits = (unsigned)(seed >> 40);
+        if (format == FASTRNN_INT8) {
+            ((int8_t *)data)[k] = (int8_t)((int)(bits % 255) - 127);
+            continue;
+        }
+        /* the sign, an exponent from -9 to -2, and the mantissa; in float16 also denormals and zeros */
+        const unsigned exponent = bits >> 16 & 7, is_half = format == FASTRNN_FLOAT16;
+        const unsigned of_half = exponent ? exponent + 6 : 0,
+                       magnitude = is_half ? of_half << 10 | (bits & 0x3ff) : (exponent + 118) << 7 | (bits & 0x7f);
+        ((uint16_t *)data)[k] = (uint16_t)((bits & 0x8000) | magnitude);
+    }
+    for (ptrdiff_t r = 0; r < rows && scales; r++) scales[r] = 0.3f / 127 / (float)(1 + r % 5);
+    return data;
+}
+
+/* Inference with weights of a format, by all instructions that it has here: the same bits. */
+static void narrow(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_format format, shape s, ptrdiff_t projection,
+                   int options, int values)
+{
+    static const char *const formats[FASTRNN_FORMATS] = {"", "int8", "float16", "bfloat16"};
+    static const char *const names[FASTRNN_MOST_STATES] = {"h", "c", "n", "m"};
+    const fastrnn_cell_properties properties = fastrnn_cell_at(cell);
+    const size_t e = sizeof(float);
+    const ptrdiff_t T = s.T, B = s.B, H = s.H, P = projection ? projection : H, G = properties.gates * H;
+    const ptrdiff_t heads = options & HEADS ? 3 : 1;
+    char problem[96];
+    snprintf(problem, sizeof problem, "%s.%s.f32.T%td.B%td.I%td.H%td.P%td%s%s", formats[format], properties.name, T, B,
+             s.I, H, projection, options & RESETS ? ".resets" : "", heads > 1 ? ".heads" : "");
+    seed = 1;
+    uint8_t resets[400] = {0};
+    for (ptrdiff_t r = 0; options & RESETS && r < T * B; r++) resets[r] = r % 3 == 0;
+    const int has_scales = format == FASTRNN_INT8;
+    fastrnn_weights w = {.cell = cell, .I = s.I, .H = H, .P = P, .heads = heads, .format = format};
+    float *scale_ih = has_scales ? (float *)new_array("scale_ih", 0, 1, G, e) : NULL;
+    float *scale_hh = has_scales ? (float *)new_array("scale_hh", 0, 1, G, e) : NULL;
+    float *scale_hr = has_scales && projection ? (float *)new_array("scale_hr", 0, 1, P, e) : NULL;
+    w.weight_ih = narrow_weight(format, G, s.I, scale_ih);
+    w.weight_hh = narrow_weight(format, G, P / heads, scale_hh);
+    w.weight_hr = projection ? narrow_weight(format, P, H, scale_hr) : NULL;
+    w.scale_ih = scale_ih, w.scale_hh = scale_hh, w.scale_hr = scale_hr;
+    w.bias_ih = given("bias_ih", 0, 1, G, e, 0.5);
+    w.bias_hh = given("bias_hh", 0, 1, G, e, 0.5);
+    fastrnn_forward_args args = {.T = T, .B = B, .resets = options & RESETS ? resets : NULL};
+    args.x = given("x", 0, T * B, s.I, e, 1);
+    for (int n = 0; n < properties.states; n++) {
+        char *state = given(label("%s_0", names[n]), 0, B, n ? H : P, e, options & RESETS ? 2 : 1);
+        if (*names[n] == 'n') make_normalizer(state, B, H, e, 1);
+        args.state_0[n] = state;
+    }
+    args.output = room("output", 0, T * B, P, e);
+    for (int n = 0; n < properties.states; n++) args.state_n[n] = room(label("%s_n", names[n]), 0, B, n ? H : P, e);
+    fastrnn_forward_args again = args;
+    again.output = memset(new_block((size_t)(T * B * P) * e), 0xff, (size_t)(T * B * P) * e);
+    fastrnn_workspace *workspace = fastrnn_workspace_create();
+    for (int k = 0; (w.instructions = fastrnn_narrow_instructions(isa, format, k)); k++)
+        for (int threads = 1; threads <= 3; threads += 2) {
+            fastrnn_forward_args *one = k || threads > 1 ? &again : &args;
+            enter_caller();
+            fastrnn_packed *packed = pack(isa, FASTRNN_F32, FASTRNN_FORWARD, &w);
+            one->packed = packed;
+            if (fastrnn_forward(one, 1, 0, workspace, NULL, threads)) die("no memory", problem);
+            leave_caller(problem);
+            if (one == &again && memcmp(args.output, again.output, (size_t)(T * B * P) * e))
+                die(w.instructions, problem);
+            fastrnn_packed_free(packed);
+        }
+    fastrnn_workspace_free(workspace);
+    write_arrays(fastrnn_isa_name(isa), problem, values);
+    free_arrays();
+}
+
+static void narrow_all(const fastrnn_isa *isa, int values)
+{
+    /* Around the groups of a product (2 and 4 columns), the lines of an operand (16 to 64), and the tiles of AMX. */
+    static const shape shapes[] = {
+        {1, 1, 1, 1},   {2, 2, 3, 3},   {2, 3, 5, 4},    {3, 4, 15, 16},  {2, 5, 17, 17},
+        {1, 6, 31, 32}, {2, 9, 33, 31}, {1, 16, 63, 15}, {2, 17, 64, 33}, {1, 33, 65, 40},
+        {2, 1, 0, 20},  {0, 2, 3, 4},   {2, 0, 3, 4},    {1, 1, 130, 70},
+    };
+    enum { SHAPES = sizeof shapes / sizeof shapes[0] };
+    for (fastrnn_format format = FASTRNN_INT8; (int)format < FASTRNN_FORMATS; format++)
+        for (fastrnn_cell cell = 0; fastrnn_cell_at(cell).name; cell++) {
+            for (int k = 0; k < SHAPES; k++) narrow(isa, cell, format, shapes[k], 0, 0, values);
+            narrow(isa, cell, format, (shape){8, 5, 7, 40}, 0, RESETS, values);
+            narrow(isa, cell, format, (shape){3, 3, 5, 6}, 0, HEADS, values);
+            narrow(isa, cell, format, (shape){2, 16, 5, 96}, 0, HEADS, values);
+            if (cell != fastrnn_find_cell("lstm")) continue;
+            narrow(isa, cell, format, (shape){3, 11, 6, 18}, 5, 0, values);
+            narrow(isa, cell, format, (shape){2, 7, 6, 10}, 21, 0, values);
+            narrow(isa, cell, format, (shape){5, 4, 6, 33}, 17, RESETS, values);
+        }
 }
 
 static void activate(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_function function, int values)
@@ -392,7 +492,8 @@ static void optimize(const fastrnn_isa *isa, fastrnn_dtype dtype, int values)
         enter_caller();
         for (int step = 1; step <= 3; step++) {
             const fastrnn_sgd sgd = {0.1, 0.9, 0, 0.01, step == 2, step == 1};
-            const fastrnn_adam adam = {0.1, 0.9, 0.999, 1e-8, 0.01, 0, step}, adamw = {0.1, 0.9, 0.99, 1e-3, 0.1, 1, step};
+            const fastrnn_adam adam = {0.1, 0.9, 0.999, 1e-8, 0.01, 0, step},
+                               adamw = {0.1, 0.9, 0.99, 1e-3, 0.1, 1, step};
             fastrnn_sgd_step(isa, dtype, &sgd, n, p[0], g, buffer, 0);
             fastrnn_adam_step(isa, dtype, &adam, n, p[1], g, state[0], state[1], 0);
             fastrnn_adam_step(isa, dtype, &adamw, n, p[2], g, state[2], state[3], 0);
@@ -408,6 +509,7 @@ static void optimize(const fastrnn_isa *isa, fastrnn_dtype dtype, int values)
 static void run_all(const fastrnn_isa *isa, int values)
 {
     fingerprint(isa, values);
+    narrow_all(isa, values);
     /* Around the widths of vectors (2, 4, 8, 16), panels (4 to 32), blocks (8 to 32) and row tiles (4, 6, 10, 14). */
     static const shape shapes[] = {
         {3, 1, 5, 1},    {2, 2, 4, 2},  {2, 3, 3, 3},    {3, 4, 1, 4},    {2, 5, 7, 5},   {2, 6, 8, 7},
@@ -439,7 +541,8 @@ static void run_all(const fastrnn_isa *isa, int values)
         run(isa, lstm, dtype, (shape){1, 15, 2100, 3}, 0, 3, 1, 0, values); /* parts of a sum: over inputs, */
         run(isa, lstm, dtype, (shape){150, 15, 2, 3}, 0, 3, 1, 0, values);  /* over steps and sequences */
         run(isa, lstm, dtype, (shape){90, 15, 2, 3}, 2, 3, 1, PEEPHOLE | RAGGED, values); /* in blocks, */
-        run(isa, fastrnn_find_cell("rnn_tanh"), dtype, (shape){180, 190, 1, 2}, 0, 3, 1, 0, values);           /* in groups of them */
+        run(isa, fastrnn_find_cell("rnn_tanh"), dtype, (shape){180, 190, 1, 2}, 0, 3, 1, 0,
+            values); /* in groups of them */
         run(isa, lstm, dtype, (shape){3, 11, 6, 18}, 0, 3, 1, PEEPHOLE, values);
         run(isa, lstm, dtype, (shape){3, 11, 6, 18}, 5, 3, 1, 0, values);
         run(isa, lstm, dtype, (shape){3, 7, 6, 10}, 21, 0, 1, PEEPHOLE, values);

@@ -10,7 +10,7 @@ from fastrnn import _core, functional, reference
 from fastrnn._engine import spec
 from fastrnn._engine.pool import POOL
 from layer_cases import draw, layers, members, state_like
-from test_stateless import CASES, case_of, flat, weights_of
+from test_stateless import CASES, case_of, flat
 
 KINDS = "lstm", "gru", "rnn", "slstm"
 
@@ -44,7 +44,7 @@ def test_the_stateless_form(name, lengths, dtype, isa):
 @pytest.mark.parametrize("module", [functional, reference])
 @pytest.mark.parametrize("kind", KINDS)
 def test_functions(module, kind):
-    (weights,), x = weights_of(getattr(fastrnn, kind.upper())(3, 4, rng=0)), draw(0, 5, 2, 3)
+    (weights,), x = functional.weights_of(getattr(fastrnn, kind.upper())(3, 4, rng=0)), draw(0, 5, 2, 3)
     output, _, tape = getattr(module, f"{kind}_forward")(x, None, **weights)
     backward = getattr(module, f"{kind}_backward")
     _, *others = backward(tape, output)

@@ -44,7 +44,7 @@ def site(tmp_path_factory):
     """The folder of the built site; the build writes into a copy of the repository."""
     copy = tmp_path_factory.mktemp("repository")
     unwanted = shutil.ignore_patterns("sources", "generated", "__pycache__")
-    for name in ("docs", "examples"):
+    for name in ("csrc", "docs", "examples"):
         shutil.copytree(REPOSITORY / name, copy / name, ignore=unwanted)
     for name in TEXTS:
         shutil.copyfile(REPOSITORY / name, copy / name)

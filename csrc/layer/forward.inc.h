@@ -100,7 +100,6 @@ static void NAME(begin_step)(const struct NAME(forward) * f, ptrdiff_t t, fastrn
     const ptrdiff_t n = rows.to - rows.from, at = rows.from * f->rounded_row;
     if (!f->whole_h) f->rounding->begin_rows(n, NAME(h_after)(f, t) + rows.from * f->h_row, f->h_row);
     if (f->gated && !f->whole_h) f->rounding->begin_rows(n, f->rounded_gated + at, f->rounded_row);
-    if (f->m && !f->whole_m) f->rounding->begin_rows(n, f->rounded_m + at, f->rounded_row);
 }
 
 /* One part of step t, whose gates (rows of the step, G) are given, for some sequences and some blocks. */
@@ -454,7 +453,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
         .steps = {args->T, B, args->offsets, args->resets},
         .rounding = rounding,
         .bounded = bounded,
-        .whole_m = has_scales && !bounded,
+        .whole_m = has_scales,
         .x_row = x_row,
         .h_row = rounding ? fastrnn_operand_row(rounding, P) : padded_row(P, sizeof(real)),
         .unit_row = padded_row(H, sizeof(real)),

@@ -114,7 +114,9 @@ INLINE vec_f32 floats_i8(sum_i8 sum)
 INLINE void store_i8(void *row, ptrdiff_t k, vec_f32 x)
 {
     for (int l = 0; l < VL; l++) {
-        const float q = x.lane[l] + 0x1.8p23f - 0x1.8p23f; /* to the nearest, ties to even */
+        const float shifted =
+            x.lane[l] + 0x1.8p23f; /* to the nearest, ties to even; a float, even where sums are not */
+        const float q = shifted - 0x1.8p23f;
         ((int8_t *)row)[k + l] = (int8_t)(q > 127 ? 127 : q >= -127 ? q : q < -127 ? -127 : 0);
     }
 }
