@@ -58,3 +58,11 @@ def test_listening_ends_as_a_call(recordings):
 def test_an_unheard_person_is_understood_far_better_than_by_chance(quick):
     found = quick("speech")[0]["accuracy"]["noise, offset, speed"]
     assert found["j"][0] > 0.6 and found["all"][0] > found["j"][0]
+
+
+def test_the_figure_is_drawn_for_any_models(recordings, tmp_path):
+    words, digits, letters = recordings
+    model = speech.Recognizer(words, np.random.default_rng(0), hidden=8)
+    said = {who: np.zeros(500, int) for who in speech.SPEAKERS}
+    speech.draw(dict.fromkeys(speech.SPEAKERS, model), said, words, digits, letters, tmp_path / "speech.png")
+    assert 20_000 < (tmp_path / "speech.png").stat().st_size < 200_000
