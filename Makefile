@@ -7,7 +7,8 @@ BUILD  ?= build
 PREFIX ?= /usr/local
 ASAN_TESTS ?= tests
 
-STUDY   = unrolled long_gap gradients many_to_one many_to_many one_to_many translate forecast visualize odyssey
+STUDY   = unrolled long_gap gradients many_to_one speech many_to_many one_to_many translate forecast visualize precision \
+          odyssey
 
 BIN     = $(VENV)/bin
 C_FILES = $(wildcard csrc/*.h csrc/*/*.[ch] csrc/*/*/*.h)
