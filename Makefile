@@ -19,7 +19,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-quantized bench-company build install clean FORCE
+.PHONY: help demo study test notebooks fuzz mutants models asan tsan lint format wheel bench bench-peers bench-network bench-quantized bench-company build install clean FORCE
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -42,6 +42,9 @@ test: $(VENV)/extras ## run the tests (a quarter of an hour; ARGS="-k lstm -x": 
 docs: $(VENV)/docs ## the site, into build/docs/index.html (half a minute; ARGS="-b linkcheck" checks links to other sites)
 	@$(BIN)/python -m sphinx -q -W --keep-going $(ARGS) docs $(BUILD)/docs
 	@echo "$(BUILD)/docs/index.html"
+
+notebooks: $(VENV)/extras $(VENV)/notebooks ## the examples of docs/study.md as Jupyter notebooks, into build/notebooks (ARGS=--execute: with results)
+	@$(BIN)/python tools/notebooks.py $(ARGS)
 
 fuzz: $(VENV)/extras ## the tests with drawn arguments, at random and 40 times as many cases (an hour and more)
 	@FASTRNN_FUZZ=40 $(BIN)/python -m pytest -q tests -m hypothesis $(ARGS)
@@ -141,7 +144,7 @@ $(VENV)/extras: $(VENV)/installed
 	@touch $@
 
 # By their requirements, which builds nothing.
-$(VENV)/lint $(VENV)/wheel $(VENV)/docs: $(VENV)/%: pyproject.toml | $(VENV)/installed
+$(VENV)/lint $(VENV)/wheel $(VENV)/docs $(VENV)/notebooks: $(VENV)/%: pyproject.toml | $(VENV)/installed
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$*"], sep="\n")' > $(VENV)/requires.txt
 	@$(BIN)/pip install -q -r $(VENV)/requires.txt
 	@touch $@

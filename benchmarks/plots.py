@@ -247,7 +247,7 @@ def scaling(run):
     figure, panels = plt.subplots(
         len(modes),
         len(axes),
-        figsize=(3.1 * len(axes), 2.7 * len(modes) + 0.5),
+        figsize=(3.1 * len(axes), 2.5 * len(modes) + 1.8),
         squeeze=False,
         sharex="col",
         layout="constrained",
@@ -270,12 +270,14 @@ def scaling(run):
                     panel.set_ylim(top=1.12 * peak)
                 panel.set_ylim(bottom=0)
             panel.set_title(f"{MODE_TITLES[mode]}, by {AXIS_TITLES[axis]}")
-            if mode == modes[-1]:
-                panel.set_xlabel(AXIS_TITLES[axis])
             if axis in (axes[0], "threads"):
                 panel.set_ylabel("speed against one thread" if axis == "threads" else "GFLOP/s")
-            title = "T, B, I, H" if axis == "threads" else None
-            panel.legend(fontsize=8, title=title, title_fontsize=8, alignment="left", labelspacing=0.3)
+    for axis, panel in zip(axes, panels[-1], strict=True):  # the curves of a column are of the same shapes
+        panel.set_xlabel(AXIS_TITLES[axis])
+        panel.legend(
+            loc="upper left", bbox_to_anchor=(-0.02, -0.24), borderaxespad=0, fontsize=8, labelspacing=0.3,
+            title="T, B, I, H" if axis == "threads" else None, title_fontsize=8, alignment="left",
+        )  # fmt: skip
     return figure
 
 

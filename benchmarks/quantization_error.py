@@ -106,18 +106,22 @@ def random_layers(sizes):
 def char_lm_rows(checkpoint):
     """Rows of a table: the format, the bits per character on the held-out text, and the difference from float32."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-    import char_lm
+    from char_lm_checkpoint import load_checkpoint
+    from char_lm_model import bits_per_character
+    from char_lm_options import parse
+    from char_lm_text import read_text
+    from char_lm_training import Training
 
-    o = char_lm.parse(["--checkpoint", checkpoint, "--resume"])
-    text = char_lm.read_text(o.text, o.unroll, o.batch)
-    training = char_lm.Training.begin(len(text.vocabulary), o)
-    char_lm.load_checkpoint(checkpoint, training, text, o)
+    o = parse(["--checkpoint", checkpoint, "--resume"])
+    text = read_text(o.text, o.unroll, o.batch)
+    training = Training.begin(len(text.vocabulary), o)
+    load_checkpoint(checkpoint, training, text, o)
     model = training.model
-    layer, whole = model.lstm, char_lm.bits_per_character(model, text.held_out)
+    layer, whole = model.lstm, bits_per_character(model, text.held_out)
     yield "float32", whole, 0.0
     for form in FORMATS:
         model.lstm = layer.quantize(form)
-        bits = char_lm.bits_per_character(model, text.held_out)
+        bits = bits_per_character(model, text.held_out)
         yield form, bits, bits - whole
 
 

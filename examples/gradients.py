@@ -26,7 +26,7 @@ CELLS = {"RNN": fastrnn.RNNCell, "GRU": fastrnn.GRUCell, "LSTM": fastrnn.LSTMCel
 
 REMEMBER = {"RNN": (0.0,), "GRU": (0.0, 5.0), "LSTM": (0.0, 5.0)}  # biases of the gate that keeps
 TITLES = {"RNN": "RNN, dL/dh", "GRU": "GRU, dL/dh", "LSTM": "LSTM, dL/dc"}
-SHADES = ["#a9c4e4", "#6d9bd1", "#2f5fa8", "#152f57"]
+SHADES = ["#86afdd", "#5286c6", "#2f5fa8", "#152f57"]  # of the radii
 # Rates and limits of plain gradient descent.
 UNLIMITED = 1e30  # a norm that no gradient has
 TRAININGS = {
@@ -125,27 +125,28 @@ def learn(rate, clip, seed, iterations, gap=10, radius=1.5, H=64, B=32):
 
 def draw_flow(flows, path):
     """The norm against the way back, on a logarithmic scale: one panel for each cell, one line for each radius."""
-    fig, panels = figures.figure(9.6, 3.6, ncols=len(CELLS), sharey=True)
+    fig, panels = figures.figure(9.6, 3.6, ncols=len(CELLS), sharex=True, sharey=True)
+    low, high = 1e-12, 1e8
     for axes, name in zip(panels, CELLS):
         for radius, colour in zip(RADII, SHADES):
             for remember in REMEMBER[name]:
-                norms = flows[name, radius, remember]
+                norms = flows[name, radius, remember][-1]
                 style = "--" if remember == 0 and name != "RNN" else "-"
-                back = np.arange(norms.shape[-1])
-                axes.plot(back, norms[-1], style, color=colour, linewidth=1.8 if style == "-" else 1.1)
+                axes.plot(norms, style, color=colour, linewidth=1.8 if style == "-" else 1.2)
+            # each line of biases of zero has its radius where it ends
+            norms = flows[name, radius, 0.0][-1]
+            end = np.flatnonzero(~(norms < 10 * low))[-1]
+            label = {"color": colour, "fontsize": 8, "weight": "bold", "va": "center"}
+            axes.text(end + len(norms) / 33, norms[end], f"{radius:g}", **label)
         axes.axhline(1, color=figures.INK, linewidth=0.8)
-        axes.set(title=TITLES[name], xlabel="steps back", yscale="log", ylim=(1e-12, 1e8))
-    for radius, colour in zip(RADII, SHADES):
-        norms = flows["RNN", radius, 0.0][0]
-        at = np.flatnonzero(norms > 1e-11)[-1]
-        label = {"color": colour, "fontsize": 9, "weight": "bold", "va": "center"}
-        panels[0].text(at + len(norms) / 40, norms[at], f"{radius:g}", **label)
-    panels[0].set_xlim(right=1.12 * len(norms))
-    for axes in panels[1:]:
-        note = {"ha": "right", "fontsize": 8, "transform": axes.transAxes}
-        axes.text(0.98, 0.64, "gates that remember", **note)
-        axes.text(0.98, 0.94, "dashed: biases of zero", **note)
-    panels[0].text(0.03, 0.94, "spectral radius", fontsize=8, transform=panels[0].transAxes)
+        axes.set(title=TITLES[name], xlabel="steps back", yscale="log", ylim=(low, high))
+        note = {"fontsize": 8, "transform": axes.transAxes}
+        if name == "RNN":
+            axes.text(0.03, 0.93, "numbers: spectral radius", **note)
+        else:
+            axes.text(0.03, 0.93, "dashed: biases of zero, spectral radius beside", **note)
+            axes.text(0.03, 0.64, "gates that remember, all four radii", **note)
+    panels[0].set_xlim(right=1.13 * len(norms))
     panels[0].set_ylabel("norm of the gradient")
     figures.save(fig, path)
 

@@ -166,67 +166,90 @@ def fit_and_read(train, held_out, *how):
 
 # Figures ----------------------------------------------------------------------------------------
 
-WAYS = {False: "forward", True: "both directions"}
+WAYS = {False: "forward", True: "in both directions"}
 COLOURS = {False: figures.CYCLE[1], True: figures.CYCLE[0]}
 
 
 def draw_errors(wrong, classes, place, path):
-    """wrong[bidirectional] (seeds, n) by class, and by how much of a token has been read."""
-    fig, (left, right) = figures.figure(9, 4, ncols=2, width_ratios=[1.2, 1])
-    rates = {way: np.array([wrong[way][:, classes == k].mean(axis=1) for k in range(len(CLASSES))]) for way in WAYS}
+    """wrong[bidirectional] (seeds, n) by class, and by how much of a token has been read; all axes begin at zero."""
+    fig, axes = figures.pyplot.subplot_mosaic(
+        [["classes", "call"], ["classes", "keyword"]], figsize=(9, 4.6), width_ratios=[1.25, 1]
+    )
+    left = axes["classes"]
+    of_class = [classes == k for k in range(len(CLASSES))]
+    rates = {way: np.array([100 * wrong[way][:, chosen].mean(axis=1) for chosen in of_class]) for way in WAYS}
     order = np.argsort(rates[False].mean(axis=1))
-    for row, k in enumerate(order):
-        left.plot([rates[way][k].mean() for way in WAYS], [row, row], color=figures.GRID, linewidth=4, zorder=1)
-    for way, name in WAYS.items():
-        left.plot(rates[way][order].mean(axis=1), range(len(order)), "o", color=COLOURS[way])
-        left.plot(rates[way][order], range(len(order)), "|", color=COLOURS[way], markersize=9, markeredgewidth=1)
-        left.text(rates[way][CALL].mean(), len(order) - 0.6, name, color=COLOURS[way], ha="center")
-    left.set(xscale="log", yticks=range(len(order)), yticklabels=[CLASSES[k] for k in order])
-    left.set_ylim(-0.5, len(order) - 0.1)
-    left.set_title("Wrong, of the characters of a class")
-    left.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g}%")
+    for way, above in zip(WAYS, (0.2, -0.2)):
+        means = rates[way][order].mean(axis=1)
+        heights = np.arange(len(order)) + above
+        left.barh(heights, means, 0.36, color=COLOURS[way], label=WAYS[way])
+        left.hlines(heights, *np.quantile(rates[way][order], [0, 1], axis=1), color=figures.INK, linewidth=0.9)
+        for height, mean, end in zip(heights, means, rates[way][order].max(axis=1)):
+            left.text(end + 0.5, height, f"{mean:.2f}", color=COLOURS[way], fontsize=7.5, va="center")
+    left.set(yticks=range(len(order)), yticklabels=[CLASSES[k] for k in order], xlim=(0, 41))
+    left.tick_params(axis="y", length=0)
+    left.grid(False, axis="y")
+    left.set_title("Error rate by class, % of the characters")
+    left.legend(loc="center right", title="the network reads", alignment="left")
 
     places = np.arange(6)
-    for k, line in (CALL, "-"), (KEYWORD, "--"):
+    for k in CALL, KEYWORD:
+        axis = axes[CLASSES[k]]
         for way in WAYS:
-            at = [(classes == k) & (place == p) for p in places]
-            rate = np.array([wrong[way][:, of_place].mean() for of_place in at])
-            right.plot(places + 1, rate, line, color=COLOURS[way], marker="o", markersize=3)
-            if way is False:
-                right.text(1.4, 1.25 * rate[0], CLASSES[k], color=COLOURS[way])
-    right.set(xlabel="character of the token", xticks=places + 1, yscale="log", ylim=(1e-3, 1))
-    right.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g}%")
-    right.set_title("Wrong, by the place in the token")
+            at = [of_class[k] & (place == p) for p in places]
+            rate = np.array([100 * wrong[way][:, of_place].mean() for of_place in at])
+            axis.plot(places + 1, rate, color=COLOURS[way], marker="o", markersize=3.5)
+        axis.set(xticks=places + 1, ylim=0)
+        axis.set_title(f"Error rate within a {CLASSES[k]}, %")
+    axes["keyword"].set_xlabel("position of the character in its token")
     figures.save(fig, path)
 
 
-BLUE, _, GREEN, _, PURPLE, GREY = figures.CYCLE
-OF_CLASS = {KEYWORD: BLUE, CALL: "#a3483a", DEFINITION: PURPLE, NUMBER: "#b8860b"}
+# Red and blue are left to the errors.
+PURPLE, BROWN, GREEN, GREY = figures.CYCLE[4], "#8a6100", figures.CYCLE[2], figures.CYCLE[5]
+OF_CLASS = {CALL: PURPLE, DEFINITION: PURPLE, NUMBER: BROWN}
 OF_CLASS |= {STRING: GREEN, DOCSTRING: GREEN, OPERATOR: GREY, COMMENT: GREY}
 BOLD, SLANTED = {KEYWORD, DEFINITION}, {DOCSTRING, COMMENT}
 
 
+def type_of(k):
+    """The keywords of a text of class k."""
+    weight, slope = "bold" if k in BOLD else "normal", "oblique" if k in SLANTED else "normal"
+    return {"color": OF_CLASS.get(k, figures.INK), "fontweight": weight, "fontstyle": slope}
+
+
 def draw_snippet(text, classes, wrong, path):
-    """The text coloured by its classes, and below the characters a stroke for each way that is wrong there."""
+    """The text in the types of its classes, and below the characters a stroke for each way that is wrong there."""
     lines = text.splitlines()
     widest, step = max(map(len, lines)), 1.75
-    fig, axis = figures.figure(9, 0.235 * (len(lines) + 1))
+    fig, axis = figures.figure(9, 0.235 * (len(lines) + 3.6))
+    letter = {"family": "DejaVu Sans Mono", "fontsize": 8.4, "ha": "center", "va": "baseline"}
+    stroke = {"linewidth": 2, "solid_capstyle": "butt"}
     at = 0
     for row, line in enumerate(lines):
         for column, character in enumerate(line):
-            k = classes[at]
-            axis.text(column + 0.5, row * step, character, family="DejaVu Sans Mono", fontsize=8.4, ha="center",
-                      va="baseline", color=OF_CLASS.get(k, figures.INK), fontweight="bold" if k in BOLD else "normal",
-                      fontstyle="oblique" if k in SLANTED else "normal")  # fmt: skip
+            axis.text(column + 0.5, row * step, character, **letter, **type_of(classes[at]))
             for way, below in zip(WAYS, (0.37, 0.6)):
                 if wrong[way][at]:
-                    axis.plot([column + 0.05, column + 0.95], [row * step + below] * 2, color=COLOURS[way],
-                              linewidth=2, solid_capstyle="butt")  # fmt: skip
+                    strip = [column + 0.05, column + 0.95], [row * step + below] * 2
+                    axis.plot(*strip, color=COLOURS[way], **stroke)
             at += 1
         at += 1  # the end of the line
-    for row, (way, name) in enumerate(WAYS.items()):
-        axis.text(widest, (4 + row) * step, f"wrong: {name}", color=COLOURS[way], ha="right")
-    axis.set(xlim=(-0.5, widest + 0.5), ylim=(len(lines) * step, -step))
+    below = (len(lines) + 0.6) * step
+    axis.text(0, below, "classes:", fontsize=8.4)
+    column = 9
+    for k, name in enumerate(CLASSES):
+        if k != SPACE:
+            axis.text(column, below, name, family="DejaVu Sans Mono", fontsize=8.4, **type_of(k))
+            column += len(name) + 2
+    below += step
+    axis.text(0, below, "errors:", fontsize=8.4)
+    column = 9
+    for way, name in WAYS.items():
+        axis.plot([column, column + 4], [below - 0.3] * 2, color=COLOURS[way], **stroke)
+        axis.text(column + 5, below, f"of the network that reads {name}", fontsize=8.4)
+        column += 40
+    axis.set(xlim=(-0.5, widest + 0.5), ylim=(below + 0.8, -step))
     axis.axis("off")
     figures.save(fig, path)
 

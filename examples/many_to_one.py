@@ -203,24 +203,24 @@ def certainty(model, sequences, parts):
 
 
 def draw_vowels(at_the_end, always, test, path):
-    fig, (left, right) = figures.figure(9, 3.9, ncols=2, width_ratios=[1.35, 1])
+    fig, (left, right) = figures.figure(9, 4.3, ncols=2, width_ratios=[1.35, 1])
     parts = np.linspace(0.02, 1, 99)
     right_one = certainty(at_the_end, test, parts)
     said = at_the_end(test)[-1].argmax(axis=1)
     wrong = said != test.labels
-    for low, high, alpha in (5, 95, 0.12), (25, 75, 0.2):
+    others = np.median(certainty(always, test, parts), axis=1)
+    left.plot(100 * parts, others, color=GREEN, linestyle="--", label="trained at every step: median")
+    left.plot(100 * parts, np.median(right_one, axis=1), color=BLUE, label="trained at the last step: median")
+    bands = [("last step: middle half", 25, 75, 0.2), ("last step: middle nine tenths", 5, 95, 0.12)]
+    for label, low, high, alpha in bands:
         band = np.percentile(right_one, [low, high], axis=1)
-        left.fill_between(100 * parts, *band, color=BLUE, alpha=alpha, linewidth=0)
-    left.plot(100 * parts, np.median(right_one, axis=1), color=BLUE)
-    left.plot(100 * parts, np.median(certainty(always, test, parts), axis=1), color=GREEN, linestyle="--")
-    left.plot(100 * parts, right_one[:, wrong], color=RED, linewidth=0.8)
-    left.set(xlabel="per cent of the utterance heard", ylim=(0, 1.01), xlim=(0, 100))
+        left.fill_between(100 * parts, *band, color=BLUE, alpha=alpha, linewidth=0, label=label)
+    lines = left.plot(100 * parts, right_one[:, wrong], color=RED, linewidth=0.8)
+    for line in lines[:1]:
+        line.set_label(f"last step: the {len(lines)} of {len(test)} wrong at the end")
+    left.set(xlabel="% of the utterance heard", ylim=(0, 1.01), xlim=(0, 100))
     left.set_title("Probability of the right speaker")
-    box = {"facecolor": figures.PAPER, "alpha": 0.7, "linewidth": 0, "pad": 1}
-    left.text(21, 0.91, "trained at every step:\nmedian", color=GREEN, va="top", bbox=box)
-    left.text(59, 0.7, "trained at the last step:\nmedian, and where half and\nnine tenths of all are", color=BLUE,
-              va="top", bbox=box)  # fmt: skip
-    left.text(99, 0.24, f"the {wrong.sum()} of {len(test)} mistaken in the end", color=RED, ha="right", bbox=box)
+    fig.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=8)
 
     counts = np.zeros((9, 9), int)
     np.add.at(counts, (test.labels, said), 1)
@@ -230,7 +230,7 @@ def draw_vowels(at_the_end, always, test, path):
             right.text(column, row, count, ha="center", va="center", color=RED if row != column else "w")
     names = range(1, 10)
     right.set(xticks=range(9), yticks=range(9), xticklabels=names, yticklabels=names)
-    right.set(xlabel="said to be", ylabel="speaker")
+    right.set(xlabel="predicted speaker", ylabel="true speaker")
     right.set_title("Utterances of the test set")
     right.grid(False)
     figures.save(fig, path)

@@ -225,13 +225,13 @@ def chosen(ids, probabilities, labels):
     return doubted + sure + different(order[~right[order]], 4)
 
 
-BLUE, RED = figures.CYCLE[:2]
+BLUE, RED, ALTERNATIVE = *figures.CYCLE[:2], "#dfe3e8"
 
 
 def draw(writer, images, labels, path):
     ids, probabilities = writer.write(images)
     shown = chosen(ids, probabilities, labels)
-    fig, axes = figures.figure(9, 4.7, nrows=3, ncols=8, width_ratios=[8, 15] * 4)
+    fig, axes = figures.figure(9, 5.0, nrows=3, ncols=8, width_ratios=[8, 15] * 4)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
@@ -239,11 +239,12 @@ def draw(writer, images, labels, path):
     for (image, bars), b in zip(axes.reshape(-1, 2), shown):
         name, written = NAMES[labels[b]], decode(ids[:, b])
         image.imshow(images[b].reshape(8, 8), cmap="Greys")
+        image.set_anchor("N")
         for t in range(min(len(written) + 1, len(ids))):
             lost = not (name + END).startswith((written + END)[: t + 1])  # from the first wrong character on
             p, floor = probabilities[t, b], 0.0
             for k in np.argsort(-p, kind="stable")[:4]:
-                colour, ink = "#dfe3e8", figures.INK
+                colour, ink = ALTERNATIVE, figures.INK
                 if k == ids[t, b]:
                     colour, ink = (RED if lost else BLUE), figures.PAPER
                 bars.bar(t, p[k], 0.92, floor, color=colour, edgecolor=figures.PAPER, linewidth=0.6)
@@ -251,8 +252,11 @@ def draw(writer, images, labels, path):
                     bars.text(t, floor + p[k] / 2, ALPHABET[k].replace(END, "■"), color=ink, ha="center", va="center")
                 floor += p[k]
         bars.set(xlim=(-0.5, 6.5), ylim=(0, 1))
-        title = written if written == name else f"{written}, is {name}"
-        bars.set_title(title, color=figures.INK if written == name else RED)
+        right = written == name
+        image.set_title(name if right else f"{written} instead of {name}", color=figures.INK if right else RED)
+    patches = [figures.matplotlib.patches.Patch(color=colour) for colour in (BLUE, RED, ALTERNATIVE)]
+    fig.legend(patches, ["written, right", "written, wrong", "an alternative; the height is the probability"],
+               loc="outside lower center", ncols=3)  # fmt: skip
     figures.save(fig, path)
 
 
@@ -278,7 +282,7 @@ def main(options):
     print(
         f"{len(train)} images to train on, {len(test)} to test, {len(seeds)} seeds\n"
         f"  names written without a fault: {spread(numbers['exact'])}\n"
-        f"  a classifier with the same eye: {spread(numbers['classifier'])}\n"
+        f"  a classifier with the same image encoder: {spread(numbers['classifier'])}\n"
         f"  other than one of the ten names: {sum(numbers['no name'])} of {n};"
         f" probability of the ten together {np.mean(numbers['on the ten names']):.5f}\n"
         f"  other than the most probable name: {sum(numbers['greedy is not most probable'])} of {n}\n"

@@ -131,8 +131,11 @@ def side_by_side(function, jobs, description=""):
     """[function(*job) for job in jobs], in parallel on all cores, one job per core, with a bar.
 
     For many small trainings. The function and its arguments must be picklable; results are in the order of the jobs.
+    In a notebook, whose functions other processes cannot import, one job follows the other.
     """
     jobs = list(jobs)
+    if not hasattr(sys.modules["__main__"], "__file__"):
+        return [function(*job) for job in tqdm(jobs, description)]
     workers = min(len(jobs), fastrnn.get_num_threads())
     spawn = multiprocessing.get_context("spawn")
     interval = 0.1 if sys.stderr.isatty() else 10

@@ -16,10 +16,10 @@ selected cells; visualize-correlations.png, all cells over both halves; and visu
 colours a text by any cell or gate.
 """
 
-import base64
 import io
 import json
 import re
+import string
 import sysconfig
 import tokenize
 from pathlib import Path
@@ -27,8 +27,11 @@ from pathlib import Path
 import training  # before NumPy
 import numpy as np
 
-import char_lm
 import figures
+from char_lm_model import bits_per_character
+from char_lm_options import parse
+from char_lm_text import Text
+from char_lm_training import Training
 
 # The labels of a character.
 FEATURES = {
@@ -45,11 +48,12 @@ QUOTE = re.compile("['\"]")
 LAYERS = 2
 HELD_OUT = 100_000  # characters of the held-out text, at most
 COLUMNS = 90
+PASSAGE = 20  # lines of the page
 # The colours of -1, 0 and 1, light enough for text on them to be read.
 PALETTE = [(0.42, 0.66, 0.90), (1, 1, 1), (0.95, 0.58, 0.33)]
-ABOUT = """An LSTM of {layers} layers with {units} units each has learnt to tell the next character of Python sources,
-at {bits:.2f} bits a character. It reads this text, which it has not seen before, character by character; the colour
-of a character is the value of the chosen unit once the character has been read."""
+ABOUT = """An LSTM of {layers} layers of {units} units predicts the next character of Python sources, at {bits:.2f} bits
+per character. Here it reads a text that it was not trained on. The colour of a character is the value of the chosen
+unit after the LSTM has read the character."""
 
 # The text ---------------------------------------------------------------------------------------
 
@@ -107,7 +111,7 @@ def features(source):
 def options_of(seed, quick):
     """The hyperparameters, as char_lm.py has them."""
     size = ["--hidden=64", "--iterations=700"] if quick else ["--hidden=128", "--iterations=3000", "--decay=600"]
-    return char_lm.parse([*size, f"--layers={LAYERS}", "--batch=16", f"--seed={seed}"])
+    return parse([*size, f"--layers={LAYERS}", "--batch=16", f"--seed={seed}"])
 
 
 def recorded(model, ids, window=2000):
@@ -155,12 +159,12 @@ def oriented(r):
 def of_seed(seed, quick):
     """Trains a model and reads the held-out text with it; returns the data of the figures."""
     modules = sources(1_000_000 if quick else 3_000_000)
-    text = char_lm.Text("".join(modules))
+    text = Text("".join(modules))
     ids = text.held_out[-HELD_OUT:]
     labels = [features(module) for module in modules[-10:]]
     labels = {name: np.concatenate([label[name] for label in labels])[-len(ids) :] for name in FEATURES}
     o = options_of(seed, quick)
-    learner = char_lm.Training.begin(len(text.vocabulary), o)
+    learner = Training.begin(len(text.vocabulary), o)
     untrained = both(recorded(learner.model, ids), labels)
     training.run(lambda _: learner.step(text, o), o.iterations, None)
     record = recorded(learner.model, ids)
@@ -170,10 +174,10 @@ def of_seed(seed, quick):
     characters = text.decode(ids[half:])
     labels = {name: label[half:] for name, label in labels.items()}
     lines = {name: telling(characters, [label], 6) for name, label in labels.items()}
-    passage = telling(characters, list(labels.values()), 32)
+    passage = telling(characters, list(labels.values()), PASSAGE)
     other = {name: array[half:] for name, array in record.items()}
     return {
-        "bits": char_lm.bits_per_character(learner.model, text.held_out),
+        "bits": bits_per_character(learner.model, text.held_out),
         "untrained": untrained,
         "trained": trained,
         "shut": {gate: (record[gate] < SHUT).mean(axis=0).reshape(LAYERS, -1) for gate in GATES},
@@ -205,39 +209,39 @@ def telling(characters, labels, count):
 
 def draw_gates(seen, path):
     """Plots each unit by how often its gate is open, and how often closed."""
-    fig, axes = figures.figure(7.2, 2.9, ncols=len(GATES), sharex=True, sharey=True)
+    fig, axes = figures.figure(7.2, 3.1, ncols=len(GATES), sharex=True, sharey=True)
     ticks = np.linspace(0, 1, 6)
     for axis, (gate, name) in zip(axes, GATES.items()):
         axis.plot([0, 1], [1, 0], color=figures.GRID, linewidth=1, zorder=0)
         for layer in range(LAYERS):
             x, y = seen["open"][gate][layer], seen["shut"][gate][layer]
-            colour = figures.CYCLE[layer]
-            axis.scatter(x, y, s=14, alpha=0.55, linewidths=0, color=colour, clip_on=False)
-            axis.text(0.97, 0.93 - 0.1 * layer, f"layer {layer}", transform=axis.transAxes, ha="right", color=colour)
+            style = {"s": 14, "alpha": 0.55, "linewidths": 0, "color": figures.CYCLE[layer]}
+            axis.scatter(x, y, clip_on=False, label=f"a unit of layer {layer}", **style)
         axis.set(title=name, xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, aspect="equal")
-        axis.set_xlabel(f"part of the time above {OPEN}")
-    axes[0].set_ylabel(f"part of the time below {SHUT}")
+        axis.set_xlabel(f"share of the time above {OPEN}")
+    axes[0].set_ylabel(f"share of the time below {SHUT}")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=LAYERS)
     figures.save(fig, path)
 
 
 def draw_correlations(seen, path):
     """All cells, over one half of the text and over the other, before and after training; the best over the first."""
-    fig, axes = figures.figure(7.2, 5.0, nrows=2, ncols=3, sharex=True, sharey=True)
+    fig, axes = figures.figure(7.2, 5.6, nrows=2, ncols=3, sharex=True, sharey=True)
     trained, untrained, chosen = figures.CYCLE[0], figures.CYCLE[3], figures.CYCLE[1]
     for axis, (name, title) in zip(axes.flat, FEATURES.items()):
         r = seen["trained"][name]
         k = best(r)
         axis.plot([-1, 1], [-1, 1], color=figures.GRID, linewidth=1, zorder=0)
-        axis.scatter(*r, s=10, linewidths=0, color=trained, alpha=0.6)
-        axis.scatter(*seen["untrained"][name], s=6, linewidths=0, color=untrained, alpha=0.8)
-        axis.scatter(*r[:, k], s=60, facecolors="none", edgecolors=chosen, linewidths=1.5)
-        axis.set_title(title, fontsize=8.5)
-        axis.text(-0.95, 0.92, f"{place(r, k)}:\n{r[0, k]:.2f}, then {r[1, k]:.2f}", va="top", fontsize=8, color=chosen)
-        axis.text(0.95, -0.74, "trained", ha="right", fontsize=8, color=trained)
-        axis.text(0.95, -0.92, "before", ha="right", fontsize=8, color=untrained)
+        axis.scatter(*seen["untrained"][name], s=10, linewidths=0, color=untrained, label="a cell before training")
+        axis.scatter(*r, s=6, linewidths=0, color=trained, alpha=0.8, label="a cell after training")
+        axis.scatter(*r[:, k], s=60, facecolors="none", edgecolors=chosen, linewidths=1.5, label="the selected cell")
+        axis.set_title(f"{title}\n", fontsize=8.5)
+        about = f"{place(r, k)}: {r[0, k]:.2f}, then {r[1, k]:.2f}"
+        axis.text(0, 1.03, about, transform=axis.transAxes, fontsize=8, color=chosen)
         axis.set(xlim=(-1, 1), ylim=(-1, 1), xticks=[-1, 0, 1], yticks=[-1, 0, 1], aspect="equal")
-    fig.supxlabel("correlation over the half in which cells are looked for", fontsize=9)
-    fig.supylabel("over the other half", fontsize=9)
+    fig.supxlabel("correlation over the half in which the cell is selected", fontsize=9)
+    fig.supylabel("correlation over the other half", fontsize=9)
+    fig.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     figures.save(fig, path)
 
 
@@ -272,32 +276,36 @@ def draw_cells(seen, path):
     figures.save(fig, path)
 
 
+CODES = string.ascii_letters + string.digits + "+/"  # of 64 levels
+
+
 def write_page(seen, path):
     """The page, with the gates and states of all units over a passage of the other half."""
     record = seen["record"]
     names = {"c": "tanh of the cell state", **GATES}
     low = {name: -1 if name == "c" else 0 for name in names}
-    cells = {name: best(seen["trained"][name]) for name in FEATURES}
     units = len(record["c"]) // LAYERS
+    found = {}  # cell -> the labels that it was selected for
+    for name, title in FEATURES.items():
+        r = seen["trained"][name]
+        k = best(r)
+        found.setdefault(k, []).append({"feature": title} | dict(zip(("r", "confirmed"), map(float, r[:, k]))))
 
     def coded(name):
-        levels = (record[name] - low[name]) / (1 - low[name]) * 255
-        return base64.b64encode(np.rint(levels).astype(np.uint8).tobytes()).decode("ascii")
+        levels = (record[name] - low[name]) / (1 - low[name]) * (len(CODES) - 1)
+        return np.frombuffer(CODES.encode(), np.uint8)[np.rint(levels).astype(int)].tobytes().decode()
 
     data = {
         "about": ABOUT.format(units=units, layers=LAYERS, bits=seen["bits"]),
+        "codes": CODES,
         "layers": LAYERS,
         "units": units,
         "text": seen["passage"],
         "colours": [[round(255 * part) for part in rgb] for rgb in PALETTE],
         "quantities": [{"name": names[name], "low": low[name], "high": 1, "values": coded(name)} for name in names],
-        "found": [
-            {"feature": FEATURES[name], "layer": k // units, "unit": k % units}
-            | dict(zip(("r", "confirmed"), map(float, seen["trained"][name][:, k])))
-            for name, k in cells.items()
-        ],
+        "found": [{"layer": k // units, "unit": k % units, "labels": labels} for k, labels in found.items()],
     }
-    page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    page = Path(training.__file__).with_name("visualize.html").read_text(encoding="utf-8")
     # no text ends the script that holds it
     path.write_text(page.replace("DATA", json.dumps(data).replace("<", "\\u003c"), 1), encoding="utf-8")
 

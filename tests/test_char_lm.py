@@ -25,6 +25,12 @@ with pytest.MonkeyPatch.context() as patch:
     patch.setenv("OPENBLAS_NUM_THREADS", "1")
     patch.syspath_prepend(EXAMPLES)
     import char_lm
+    import char_lm_checkpoint
+    import char_lm_model
+    import char_lm_options
+    import char_lm_speed
+    import char_lm_text
+    import char_lm_training
 
 PROSE = "The quick brown fox jumps over the lazy dog; then it sleeps, and dreams of café hens.\n" * 40
 SMALL = (
@@ -85,7 +91,7 @@ V, E, H, L, T, B = 7, 3, 4, 2, 5, 3
 def problem():
     """A float64 model, inputs (T, B) in which one character is missing, targets, and a state."""
     rng = np.random.default_rng(0)
-    model = char_lm.CharModel(V, E, H, L, dtype=np.float64, rng=rng)
+    model = char_lm_model.CharModel(V, E, H, L, dtype=np.float64, rng=rng)
     model.head.params["bias"][...] = rng.normal(size=V)
     inputs, targets = rng.integers(V - 1, size=(2, T, B))
     state = tuple(rng.normal(size=(2, L, B, H)))
@@ -121,7 +127,7 @@ def test_every_gradient_equals_finite_differences(problem):
 def test_the_reference_layers_give_the_same_gradients(problem):
     model, *data = problem
     loss, state, gradient = model.gradient(*data)
-    model.lstm = char_lm.ReferenceLSTM(model.lstm)
+    model.lstm = char_lm_speed.ReferenceLSTM(model.lstm)
     reference_loss, reference_state, reference_gradient = model.gradient(*data)
     assert loss == pytest.approx(reference_loss, rel=1e-12)
     np.testing.assert_allclose(state, reference_state, rtol=1e-10, atol=1e-13)
@@ -135,9 +141,9 @@ def test_embeddings_are_the_product_with_one_hot_vectors(problem):
 
 
 def test_training_computes_in_single_precision():
-    o = char_lm.parse(["--hidden=8", "--embedding=4", "--batch=2", "--unroll=8"])
-    training = char_lm.Training.begin(20, o)
-    arrays = list(char_lm.model_arrays(training).values())
+    o = char_lm_options.parse(["--hidden=8", "--embedding=4", "--batch=2", "--unroll=8"])
+    training = char_lm_training.Training.begin(20, o)
+    arrays = list(char_lm_checkpoint.model_arrays(training).values())
     arrays += [array for array in training.optimizer.state_dict().values() if isinstance(array, np.ndarray)]
     inputs, targets = np.zeros((2, 8, 2), int)
     _, state, gradient = training.model.gradient(inputs, targets, training.state)
@@ -166,7 +172,7 @@ def test_no_bit_of_a_training_depends_on_threads_instruction_set_or_blas(folder,
 def test_default_text_is_the_manual_in_sorted_order():
     from pydoc_data.topics import topics
 
-    text = char_lm.read_text(None, 64, 32)
+    text = char_lm_text.read_text(None, 64, 32)
     characters = "".join(topics[name] for name in sorted(topics))
     assert text.decode(text.ids) == characters
     twentieth = len(characters) // 20
@@ -175,7 +181,7 @@ def test_default_text_is_the_manual_in_sorted_order():
 
 
 def test_windows_follow_each_other_along_every_stream():
-    text = char_lm.Text(PROSE)
+    text = char_lm_text.Text(PROSE)
     length = (len(text.train) - 1) // 4
     count = length // 16
     windows = [text.window(k, 16, 4) for k in range(count)]
@@ -202,7 +208,7 @@ def test_bits_per_character_is_of_the_whole_text(problem, streams):
         logits, _ = model.predict(ids[start : start + length, None], None)
         p = np.exp(logits[:, 0]) / np.exp(logits[:, 0]).sum(axis=1, keepdims=True)
         bits.append(-np.log2(p[np.arange(length), ids[start + 1 : start + length + 1]]))
-    found = char_lm.bits_per_character(model, ids, shortest=length)
+    found = char_lm_model.bits_per_character(model, ids, shortest=length)
     assert found == pytest.approx(np.mean(bits), rel=1e-12)
 
 
@@ -211,7 +217,7 @@ def test_samples_begin_with_the_prompt_and_depend_on_the_seed(problem):
 
     def sample(temperature, seed):
         rng = np.random.default_rng(seed)
-        return char_lm.sample(model, [1, 2, 3], 4, 30, temperature, rng)
+        return char_lm_model.sample(model, [1, 2, 3], 4, 30, temperature, rng)
 
     ids = sample(1.0, 0)
     assert ids.shape == (33, 4)
@@ -226,7 +232,7 @@ def test_samples_begin_with_the_prompt_and_depend_on_the_seed(problem):
 
 def test_samples_follow_the_distribution_at_a_temperature(problem):
     model = problem[0]
-    ids = char_lm.sample(model, [4], 20000, 1, 0.5, np.random.default_rng(0))
+    ids = char_lm_model.sample(model, [4], 20000, 1, 0.5, np.random.default_rng(0))
     logits, _ = model.predict(np.array([[4]]), None)
     p = np.exp(logits[0, 0] / 0.5)
     np.testing.assert_allclose(np.bincount(ids[1], minlength=V) / 20000, p / p.sum(), atol=0.015)
@@ -261,7 +267,7 @@ def test_a_seed_reproduces_the_run_and_resuming_continues_it(folder, layers):
     assert whole == again == parts and whole != other
     assert expected == Path("again.npz").read_bytes() == Path("parts.npz").read_bytes()
     assert expected != Path("other.npz").read_bytes()
-    assert char_lm.Text(PROSE).window(60, 16, 4)[0].shape == (16, 4)
+    assert char_lm_text.Text(PROSE).window(60, 16, 4)[0].shape == (16, 4)
     with np.load("parts.npz") as saved:  # np.load reads the file despite the digest
         assert np.any(saved["adam.exp_avg_sq.1"]) and saved["adam.steps"] == 60
 
@@ -293,7 +299,7 @@ def test_a_signal_saves_and_leaves_and_resume_goes_on_bit_for_bit(folder, number
 
 
 def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(folder, capsys, monkeypatch):
-    gradient, calls = char_lm.CharModel.gradient, []
+    gradient, calls = char_lm_model.CharModel.gradient, []
 
     def interrupted(self, *arguments):
         calls.append(1)
@@ -303,7 +309,7 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(folder, capsys, monk
 
     previous = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(char_lm.CharModel, "gradient", interrupted)
+        patch.setattr(char_lm_model.CharModel, "gradient", interrupted)
         assert main("--iterations=20", "--checkpoint=parts.npz") == 128 + signal.SIGINT
     assert previous == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
     assert "stopped at iteration 7, saved in parts.npz" in capsys.readouterr().err
@@ -317,7 +323,7 @@ def test_a_second_signal_acts_at_once(folder, capsys, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("still there")
 
-    monkeypatch.setattr(char_lm.CharModel, "gradient", interrupted)
+    monkeypatch.setattr(char_lm_model.CharModel, "gradient", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background program ignores it
     try:
         assert main("--iterations=20") == 128 + signal.SIGINT
@@ -530,7 +536,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(checkpoint, capsys, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(char_lm.os, function, fail)
+        patch.setattr(os, function, fail)
         assert main("--resume", "--iterations=9") == 2
     assert "error: char_lm.npz: No space left on device\n" in capsys.readouterr().err
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["char_lm.npz", "text.txt"]

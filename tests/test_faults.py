@@ -75,10 +75,10 @@ def saved(path):
 """,
     "char_lm": """
 sys.path.insert(0, EXAMPLES)
-import char_lm
+import char_lm_checkpoint
 CONTENTS = [layer.params.flat.tobytes() for layer in LAYERS]
 def save(path, k):
-    char_lm.write_atomically(path, CONTENTS[k])
+    char_lm_checkpoint.write_atomically(path, CONTENTS[k])
 def saved(path):
     with open(path, "rb") as file:
         return file.read() in CONTENTS

@@ -142,5 +142,9 @@ def test_every_page_in_a_browser(site, browser):
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(int(part) for part in re.findall(r"\d+", background)[:3]) < 100
 
+    page.goto((site / "study.html").as_uri())
+    page.get_by_role("link", name="visualize.html").click()
+    page.locator("#text span").first.wait_for()  # shown, not downloaded
+
     page.goto((site / "search.html").as_uri() + "?q=checkpoint_every")
     page.get_by_role("link", name="All layers").first.wait_for()

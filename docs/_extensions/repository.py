@@ -3,7 +3,7 @@
 Pages of docs/ link to other files of the repository: `../CONTRIBUTING.md#adding-a-cell`, `../examples/long_gap.py`. On
 the site such a file is a page under sources/, at its path in the repository. Markdown stays as it is; a program or a
 header of C becomes a page with its source. These pages, with the suffix .markdown, are written before a build and are
-not part of the repository.
+not part of the repository. A link to an HTML file of docs/ opens it as it is.
 
 An inline literal that is the name of a documented object, with or without `fastrnn.`, becomes a link to it.
 """
@@ -14,8 +14,10 @@ import shutil
 from pathlib import Path
 
 from docutils import nodes
+from sphinx.addnodes import download_reference
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
+from sphinx.util.osutil import relative_uri
 
 DOCS = Path(__file__).parent.parent
 REPOSITORY = DOCS.parent
@@ -92,6 +94,20 @@ class NamesToLinks(SphinxPostTransform):
                 literal.replace_self(make_refnode(*where, literal.deepcopy()))
 
 
+class OpenedInTheBrowser(SphinxPostTransform):
+    """Links that open a page of HTML, which Sphinx would offer as a download."""
+
+    default_priority = 5
+    builders = ("html",)
+
+    def run(self, **options):
+        base = self.app.builder.get_target_uri(self.env.docname)
+        for link in list(self.document.findall(download_reference)):
+            if link.get("filename", "").endswith(".html"):
+                address = relative_uri(base, f"_downloads/{link['filename']}")
+                link.replace_self(nodes.reference("", "", *link.children, refuri=address, internal=True))
+
+
 def hide_constructor(app, what, name, obj, options, signature, annotation):
     """No signature for a class whose objects are made by a method."""
     return ("", "") if name == "fastrnn.stream.Stream" else None
@@ -102,4 +118,5 @@ def setup(app):
     app.connect("builder-inited", write_sources)
     app.connect("source-read", link_pages)
     app.add_post_transform(NamesToLinks)
+    app.add_post_transform(OpenedInTheBrowser)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

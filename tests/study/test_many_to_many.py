@@ -56,7 +56,7 @@ def test_gradients_by_finite_differences(bidirectional):
 
 def test_only_who_reads_on_knows_what_will_be_called(quick):
     numbers, folder = quick("many_to_many")
-    ways = numbers["forward"], numbers["both directions"]
+    ways = numbers["forward"], numbers["in both directions"]
     forward, both = ({name: np.mean(rates) for name, rates in way.items()} for way in ways)
     assert both["all"] < 0.1 and both["all"] < 0.75 * forward["all"]
     assert both["call"] < 0.3 < 0.5 < forward["call"]

@@ -5,8 +5,9 @@ import pytest
 
 import fastrnn
 import odyssey
+import odyssey_variants
 from many_to_one import Sequences
-from odyssey import IDENTITY, OPEN, VARIANTS, Block
+from odyssey_variants import IDENTITY, OPEN, VARIANTS, Block
 
 T, B, I, H = 5, 3, 2, 3
 IN_NUMPY = {
@@ -30,7 +31,7 @@ def rng():
 def make(variant, rng, dtype=np.float64):
     """The variant, with weights that are not small."""
     block = VARIANTS[variant][1](I, H, rng, dtype)
-    block.params.flat[...] *= np.where(block.params.flat == odyssey.OPEN_BIAS, 1, 8)
+    block.params.flat[...] *= np.where(block.params.flat == odyssey_variants.OPEN_BIAS, 1, 8)
     return block
 
 
@@ -55,7 +56,7 @@ def test_gradients_by_finite_differences(variant, rng):
         if variant == "CIFG":
             moved = block.params.zeros_like()
             moved.flat[k] = 1
-            for of_i, of_f in zip(odyssey.rows(moved, "i"), odyssey.rows(moved, "f")):
+            for of_i, of_f in zip(odyssey_variants.rows(moved, "i"), odyssey_variants.rows(moved, "f")):
                 of_i[...] -= of_f
                 of_f[...] = -of_i
             direction = moved.flat
@@ -80,7 +81,7 @@ def test_the_kernels_compute_what_numpy_does(variant, rng):
     if variant == "CIFG":
         for _, _, _, i, f, *_ in twin_tape[1]:
             np.testing.assert_allclose(f, 1 - i, atol=1e-15)
-        for d_i, d_f in zip(odyssey.rows(d_expected, "i"), odyssey.rows(d_expected, "f")):
+        for d_i, d_f in zip(odyssey_variants.rows(d_expected, "i"), odyssey_variants.rows(d_expected, "f")):
             d_i[...] = (d_i - d_f) / 2
             d_f[...] = -d_i
     for name, d in d_params.items():
@@ -100,18 +101,18 @@ def train(block, rng, steps=20):
 @pytest.mark.parametrize("variant, gate", [("NIG", "i"), ("NFG", "f"), ("NOG", "o")])
 def test_a_gate_held_open_is_exactly_open_and_stays_so(variant, gate, rng):
     block = make(variant, rng, np.float32)
-    start = [array.copy() for array in odyssey.rows(block.params, gate)]
+    start = [array.copy() for array in odyssey_variants.rows(block.params, gate)]
     free = block.params["weight_ih_l0"].copy()
     train(block, rng)
-    for array, before in zip(odyssey.rows(block.params, gate), start):
+    for array, before in zip(odyssey_variants.rows(block.params, gate), start):
         np.testing.assert_array_equal(array, before)
     assert not np.array_equal(block.params["weight_ih_l0"], free)
     # with another open bias the same bits: its sigmoid is 1, not nearly 1
     x = rng.normal(size=(T, B, I))
     output, tape = block.forward(x)
     d_params = block.backward(tape, np.ones((T, B, H)))
-    assert not any(d.any() for d in odyssey.rows(d_params, gate))
-    odyssey.rows(block.params, gate)[2][...] = 80
+    assert not any(d.any() for d in odyssey_variants.rows(d_params, gate))
+    odyssey_variants.rows(block.params, gate)[2][...] = 80
     assert block.forward(x)[0].tobytes() == output.tobytes()
 
 
@@ -120,7 +121,7 @@ def test_coupled_gates_stay_coupled_to_the_last_bit(rng):
     start = block.params["weight_ih_l0"].copy()
     train(block, rng)
     assert not np.array_equal(block.params["weight_ih_l0"][:H], start[:H])
-    for of_i, of_f in zip(odyssey.rows(block.params, "i"), odyssey.rows(block.params, "f")):
+    for of_i, of_f in zip(odyssey_variants.rows(block.params, "i"), odyssey_variants.rows(block.params, "f")):
         np.testing.assert_array_equal(of_f, -of_i)
 
 

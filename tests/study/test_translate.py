@@ -5,15 +5,9 @@ import datetime
 import numpy as np
 import pytest
 
+import translate_dates
+import translate_model
 from test_training import finite_differences
-
-
-@pytest.fixture
-def translate():
-    pytest.importorskip("matplotlib")
-    import translate
-
-    return translate
 
 
 @pytest.fixture
@@ -21,39 +15,39 @@ def rng():
     return np.random.default_rng(0)
 
 
-def test_a_reader_who_puts_the_day_first_and_one_who_does_not_read_the_same(translate, rng):
+def test_a_reader_who_puts_the_day_first_and_one_who_does_not_read_the_same(rng):
     from dateutil import parser  # matplotlib needs it, too
 
-    ordinals, held_out = translate.all_dates(rng)
+    ordinals, held_out = translate_dates.all_dates(rng)
     assert not set(ordinals) & set(held_out) and len(ordinals) + len(held_out) == 73049
-    assert not set(translate.SEEN) & set(translate.UNSEEN)
-    for form in translate.SEEN + translate.UNSEEN:
+    assert not set(translate_dates.SEEN) & set(translate_dates.UNSEEN)
+    for form in translate_dates.SEEN + translate_dates.UNSEEN:
         for ordinal in held_out[:300]:
             date = datetime.date.fromordinal(int(ordinal))
-            if translate.clear(form, date):
-                text = translate.write(form, date)
+            if translate_dates.clear(form, date):
+                text = translate_dates.write(form, date)
                 # of 2004/03/02 dateutil with dayfirst says February, of which no reader would think
                 for dayfirst in (False,) if form.startswith("{Y}") else (False, True):
                     assert parser.parse(text, dayfirst=dayfirst, fuzzy=True).date() == date, text
 
 
-def test_what_is_not_clear_is_not_drawn(translate, rng):
+def test_what_is_not_clear_is_not_drawn(rng):
     date = datetime.date(2004, 3, 2)
-    assert not translate.clear("{d}/{m}/{Y}", date) and not translate.clear("{dd}.{mm}.{Y}", date)
-    assert translate.clear("{d}/{m}/{Y}", datetime.date(2004, 3, 13))
-    assert translate.clear("{Y}/{mm}/{dd}", date) and translate.clear("{d} {mon} {Y}", date)
-    pairs = translate.draw_pairs(
+    assert not translate_dates.clear("{d}/{m}/{Y}", date) and not translate_dates.clear("{dd}.{mm}.{Y}", date)
+    assert translate_dates.clear("{d}/{m}/{Y}", datetime.date(2004, 3, 13))
+    assert translate_dates.clear("{Y}/{mm}/{dd}", date) and translate_dates.clear("{d} {mon} {Y}", date)
+    pairs = translate_dates.draw_pairs(
         ["{d}/{m}/{Y}", "{weekday} the {th} of {month} {Y}"], [date.toordinal(), 700000], 6, rng
     )
     assert {pairs.text(b) for b in (0, 2, 4)} == {"15/7/1917"}
     again = pairs[np.array([4, 0])]
     assert again.x.shape == (9, 2) and again.text(1) == "15/7/1917"
-    assert "".join(translate.SYMBOLS[i] for i in again.targets[:, 0]) == "1917-07-15"
+    assert "".join(translate_dates.SYMBOLS[i] for i in again.targets[:, 0]) == "1917-07-15"
 
 
-def test_gradients_of_attention(translate, rng):
+def test_gradients_of_attention(rng):
     S, T, B, H, M = 5, 3, 2, 3, 4
-    attention = translate.Attention(H, M, rng, np.float64)
+    attention = translate_model.Attention(H, M, rng, np.float64)
     attention.params.flat[...] = rng.normal(size=attention.params.flat.shape)
     queries, read, lengths = rng.normal(size=(T, B, H)), rng.normal(size=(S, B, M)), np.array([5, 2])
     d_means = rng.normal(size=(T, B, M))
@@ -73,10 +67,10 @@ def test_gradients_of_attention(translate, rng):
 
 
 @pytest.mark.parametrize("attention", [True, False])
-def test_gradients_of_the_translator(translate, rng, attention):
-    model = translate.Translator(2, 3, attention, rng, np.float64)
+def test_gradients_of_the_translator(rng, attention):
+    model = translate_model.Translator(2, 3, attention, rng, np.float64)
     dates = [datetime.date(2004, 3, 2), datetime.date(1987, 12, 31)]
-    pairs = translate.encode(["2 Mar 2004", "12/31/1987 ."], dates)
+    pairs = translate_dates.encode(["2 Mar 2004", "12/31/1987 ."], dates)
     _, gradient = model.gradient(pairs)
     for part, d_part in zip(model.parts, gradient, strict=True):
         expected = finite_differences(part.params.flat, lambda: model.gradient(pairs)[0])
@@ -84,16 +78,18 @@ def test_gradients_of_the_translator(translate, rng, attention):
 
 
 @pytest.mark.parametrize("attention", [True, False])
-def test_step_by_step_and_in_one_call_are_the_same_model(translate, rng, attention):
+def test_step_by_step_and_in_one_call_are_the_same_model(rng, attention):
     """With the stream's output as targets, its symbols are the most probable ones of the training call."""
-    model = translate.Translator(4, 8, attention, rng, np.float64)
-    pairs = translate.draw_pairs(translate.SEEN, np.arange(700000, 700100), 24, rng)
+    model = translate_model.Translator(4, 8, attention, rng, np.float64)
+    pairs = translate_dates.draw_pairs(translate_dates.SEEN, np.arange(700000, 700100), 24, rng)
     written, weights = model.translate(pairs)
     losses = []
-    for symbol in range(len(translate.SYMBOLS)):  # none is more probable in the last place than the one written
+    for symbol in range(len(translate_dates.SYMBOLS)):  # none is more probable in the last place than the one written
         targets = written.copy()
         targets[-1] = symbol
-        losses.append([model.gradient(translate.Pairs(pairs.x, pairs.lengths, targets)[[b]])[0] for b in range(24)])
+        losses.append(
+            [model.gradient(translate_dates.Pairs(pairs.x, pairs.lengths, targets)[[b]])[0] for b in range(24)]
+        )
     np.testing.assert_array_equal(np.argmin(losses, axis=0), written[-1])
     assert (weights is not None) == attention
 

@@ -1,13 +1,12 @@
 """examples/visualize.py: its labels, the cells found, its figures, and its page in a browser."""
 
-import base64
 import html.parser
 import json
 
 import numpy as np
 import pytest
 
-import char_lm
+import char_lm_model
 import figures
 import visualize
 
@@ -52,7 +51,7 @@ def test_correlations_are_those_of_numpy():
 
 
 def test_the_record_is_one_reading():
-    model = char_lm.CharModel(5, 3, 4, layers=2, rng=0)
+    model = char_lm_model.CharModel(5, 3, 4, layers=2, rng=0)
     ids = np.random.default_rng(0).integers(5, size=23)
     whole, cut = visualize.recorded(model, ids), visualize.recorded(model, ids, window=10)
     _, (_, c), _, gates = model.lstm.forward(model.embed(ids), return_gates=True)
@@ -77,8 +76,10 @@ def test_cells_are_found_and_confirmed(quick):
         picture = figures.pyplot.imread(folder / f"visualize-{name}.png")
         assert picture.shape[1] == 1080 and 400 < picture.shape[0] < 1200 and picture.std() > 0.05
     data = page_data(folder / "visualize.html")
-    assert data["layers"] == 2 and data["units"] == 64 and data["text"].count("\n") == 32
-    assert [one["feature"] for one in data["found"]] == list(visualize.FEATURES.values())
+    assert data["layers"] == 2 and data["units"] == 64 and data["text"].count("\n") == visualize.PASSAGE
+    assert sorted(labels_of(data)) == sorted(visualize.FEATURES.values())
+    cells = [(one["layer"], one["unit"]) for one in data["found"]]
+    assert len(set(cells)) == len(cells)
 
 
 # The page
@@ -114,19 +115,32 @@ def page_data(path):
 def values_of(data, quantity):
     """(layers, units, characters) of one of the quantities."""
     coded = data["quantities"][quantity]
-    parts = np.frombuffer(base64.b64decode(coded["values"]), np.uint8) / 255
+    parts = np.array([data["codes"].index(code) for code in coded["values"]]) / (len(data["codes"]) - 1)
     values = coded["low"] + (coded["high"] - coded["low"]) * parts
     return values.reshape(data["layers"], data["units"], len(data["text"]))
 
 
+def labels_of(data):
+    """feature -> its correlations, layer and unit."""
+    return {
+        label["feature"]: (label["r"], label["confirmed"], cell["layer"], cell["unit"])
+        for cell in data["found"]
+        for label in cell["labels"]
+    }
+
+
 @pytest.fixture
 def seen():
-    """A result of of_seed for a page, of 2 layers of 3 units over a text with HTML's special characters."""
+    """A result of of_seed for a page, of 2 layers of 3 units over a text with HTML's special characters.
+
+    One cell is the best for two of the features.
+    """
     text = "if a<b:\n  '</script>&amp;'\n"
     rng = np.random.default_rng(0)
     record = {name: rng.uniform(0, 1, (6, len(text))).astype(np.float32) for name in visualize.GATES}
     record["c"] = rng.uniform(-1, 1, (6, len(text))).astype(np.float32)
     r = {name: rng.uniform(-1, 1, (2, 6)) for name in visualize.FEATURES}
+    r["string"], r["comment"] = r["brackets"] / 2, -r["brackets"]
     return {"bits": 2.0, "passage": text, "record": record, "trained": r}
 
 
@@ -137,10 +151,11 @@ def test_the_page_has_every_value(seen, tmp_path):
     assert data["text"] == seen["passage"] and (data["layers"], data["units"]) == (2, 3)
     for quantity, name in enumerate(("c", "i", "f", "o")):
         values = values_of(data, quantity).reshape(6, -1)
-        np.testing.assert_allclose(values, seen["record"][name], rtol=0, atol=1.01 / 255)
-    for one, r in zip(data["found"], seen["trained"].values(), strict=True):
-        k = 3 * one["layer"] + one["unit"]
-        assert [one["r"], one["confirmed"]] == r[:, k].tolist() and abs(one["r"]) == np.abs(r[0]).max()
+        np.testing.assert_allclose(values, seen["record"][name], rtol=0, atol=1.01 / 63)
+    labels = labels_of(data)
+    for feature, r in zip(visualize.FEATURES.values(), seen["trained"].values(), strict=True):
+        found, confirmed, layer, unit = labels[feature]
+        assert [found, confirmed] == r[:, 3 * layer + unit].tolist() and abs(found) == np.abs(r[0]).max()
 
 
 def luminance(rgb):
@@ -182,9 +197,12 @@ def test_the_page_in_a_browser(seen, tmp_path, browser):
         assert page.inner_text("#status").startswith(f"{name}, layer {layer}, unit {unit}")
 
     assert page.text_content("#text") == seen["passage"]
+    buttons = page.locator("#found button")
+    assert buttons.count() == len(data["found"]) < len(visualize.FEATURES)
+    assert buttons.filter(has_text="depth of brackets").inner_text().count("r = ") == 3
     one, other = data["found"][0], next(o for o in data["found"] if o["unit"] != data["found"][0]["unit"])
     assert_shown(0, one["layer"], one["unit"])
-    page.get_by_role("button", name=other["feature"]).click()
+    page.get_by_role("button", name=other["labels"][0]["feature"]).click()
     assert_shown(0, other["layer"], other["unit"])
     page.get_by_label("What").select_option("forget gate")
     assert_shown(2, other["layer"], other["unit"])
