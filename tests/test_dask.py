@@ -97,7 +97,9 @@ def test_workers_compute_with_one_thread(client):
     assert list(client.run(fastrnn.get_num_threads).values()) == [1, 1]
 
 
-def test_dask_arrays(client, layer, x):
+@pytest.mark.parametrize("form", [None, "int8"])
+def test_dask_arrays(client, layer, x, form):
+    layer = layer.quantize(form) if form else layer
     blocks = dask.array.from_array(x, chunks=(7, T, I))
     meta = np.empty((0, 0), np.float32)
     states = blocks.map_blocks(last_states, layer=dask.delayed(layer, pure=True), drop_axis=1, meta=meta)
