@@ -101,7 +101,7 @@ def initial(module, kind, B):
 
 
 @given(configuration=configurations(), data=st.data())
-@settings(max_examples=200)
+@settings(max_examples=1000)
 def test_equals_torch_nn(configuration, data):
     name, options = configuration
     torch.manual_seed(data.draw(st.integers(0, 1000)))
