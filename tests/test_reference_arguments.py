@@ -285,7 +285,8 @@ def test_the_signatures():
             assert list(parameters) == weights + names
             assert [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY] == names
         backward = inspect.signature(getattr(reference, f"{cell}_backward")).parameters
-        assert list(backward) == ["tape", "d_output", "d_state_n"]
+        assert list(backward) == ["tape", "d_output", "d_state_n", "input_gradient"]
     kinds = ("", "_backward", "_forward")
     steps = ["adam_step", "sgd_step"]  # of optimizers
-    assert sorted(reference.__all__) == sorted([f"{cell}{kind}" for cell in options for kind in kinds] + steps)
+    functions = [f"{cell}{kind}" for cell in options for kind in kinds]
+    assert sorted(reference.__all__) == sorted([*functions, "quantized", *steps])

@@ -61,8 +61,8 @@ def mutations():
 
 
 def find(name, *folders):
-    """The one file of that name in the folders."""
-    found = [path for folder in folders for path in Path(folder).rglob(name)]
+    """The one file of that name in the first of the folders that has any: a wheel has headers of csrc/, too."""
+    found = next((paths for folder in folders if (paths := list(Path(folder).rglob(name)))), [])
     if len(found) != 1:
         raise LookupError(f"{name}: {len(found)} files have this name")
     return found[0]
