@@ -31,7 +31,7 @@ help: ## what can be made
 demo: $(VENV)/installed ## train a small character-level language model
 	@$(BIN)/python examples/char_lm.py $(ARGS)
 
-study: $(VENV)/extras ## all examples of docs/study.md, with their figures, into build/study (half an hour)
+study: $(VENV)/extras ## all examples of docs/study.md, with their figures, into build/study (about 40 minutes)
 	@set -e; for name in $(STUDY); do echo "examples/$$name.py"; $(BIN)/python examples/$$name.py $(ARGS); done
 
 test: $(VENV)/extras ## run the tests (a quarter of an hour; ARGS="-k lstm -x": a part)
