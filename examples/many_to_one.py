@@ -270,6 +270,8 @@ def draw_digits(at_the_end, always, test, path):
         axis.set_title(title)
     for axis in axes[:, 1]:
         axis.set_ylabel("rows read")
+    for axis in axes[-1, 1:]:
+        axis.set_xlabel("digit")
     figures.save(fig, path)
 
 
