@@ -302,7 +302,7 @@ def against_one_thread(panel, points):
         of_shape[point["threads"]] = np.median(point["seconds"])
     colours = plt.get_cmap("cividis")(np.linspace(0, 0.9, len(seconds)))
     most = max(point["threads"] for point in points)
-    panel.plot([1, most], [1, most], color=GREY, linewidth=1, linestyle=(0, (1, 2)))
+    panel.plot([1, most], [1, most], color=GREY, linewidth=1, linestyle=(0, (1, 2)), label="linear")
     for (where, times), colour in zip(seconds.items(), colours, strict=True):
         speedups = [times[1] / times[n] for n in times]
         panel.plot(list(times), speedups, color=colour, marker="o", markersize=3, label=where)

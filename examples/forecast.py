@@ -69,10 +69,9 @@ def autoregression(series, trained, order):
     return forecasts
 
 
-# The network ------------------------------------------------------------------------------------
+# The model --------------------------------------------------------------------------------------
 
 WARM_UP = 11  # years read before a forecast counts
-B, RATE = 8, 0.01
 
 
 class Forecaster:
@@ -103,6 +102,11 @@ class Forecaster:
         return self.head(output)
 
 
+# The experiment ---------------------------------------------------------------------------------
+
+B, RATE = 8, 0.01
+
+
 def network(series, trained, hidden, noise, iterations, widest, seed):
     """Forecasts (n, K) by an LSTM trained on series[:trained], with noise on it, scaled by 1/widest to widest."""
     rng = np.random.default_rng(seed)
@@ -125,8 +129,6 @@ def network(series, trained, hidden, noise, iterations, widest, seed):
     training.run(step, iterations, None)
     return model(z[:, None, None])[:, 0] * unit
 
-
-# Validation -------------------------------------------------------------------------------------
 
 ORDERS = [(order,) for order in range(1, 21)]
 WIDEST = 2.0

@@ -126,6 +126,8 @@ def accuracy(model, sequences):
     return float(np.mean(model(sequences)[-1].argmax(axis=1) == sequences.labels))
 
 
+# The experiment ---------------------------------------------------------------------------------
+
 BATCH, RATE = 32, 0.005
 
 

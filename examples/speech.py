@@ -84,6 +84,8 @@ class Recognizer:
             yield training.softmax(self.head(stream.step(self.standardized(step))))
 
 
+# The experiment -----------------------------------------------------------------------------------
+
 CHANGES = ("none", "noise, offset", "noise, offset, speed")
 
 
@@ -122,9 +124,6 @@ def fit(words, digits, changes, passes, seed):
 
     training.run(step, iterations, None)
     return model
-
-
-# The experiment -----------------------------------------------------------------------------------
 
 
 def held_out(letters, who):
