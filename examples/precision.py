@@ -183,15 +183,18 @@ def main(options):
     for (task, cell, *_), row in zip(jobs, training.side_by_side(measure, jobs, "networks")):
         rows.setdefault((task, cell), []).append(row)
     means = {key: averaged(some, gaps) for key, some in rows.items()}
-    print(f"{len(seeds)} seeds, {iterations} iterations; right, % of {B} sequences, and the difference from float32")
-    print(f"{'':25}" + "".join(f"{gap:>17}" for gap in gaps))
+    print(
+        f"{training.of_seeds(seeds)}, {iterations} iterations;"
+        f" right, % of {B} sequences, and the difference from float32"
+    )
+    print(f"{'':27}" + "".join(f"{gap:>17}" for gap in gaps))
     for (task, cell), mean in means.items():
         for name in FORMATS:
             texts = [f"{100 * s:.1f} {r:.0e} {'-' if f is None else f}" for s, r, f in
                      zip(mean["success"][name], mean["relative"][name], mean["first"][name])]  # fmt: skip
-            print(f"{task:7}{cell:5}{name:13}" + "".join(f"{text:>17}" for text in texts))
+            print(f"{task:7}{cell:5}{name:15}" + "".join(f"{text:>17}" for text in texts))
         for name in STORED:
-            print(f"{task:7}{cell:5}{name + ' state':13}"
+            print(f"{task:7}{cell:5}{name + ' state':15}"
                   + "".join(f"{f'{100 * s:.1f}':>17}" for s in mean["stored"][name]))  # fmt: skip
     draw(tasks[0], means, gaps, options.output / "precision.png")
     return {"gaps": gaps} | {f"{task}, {cell}": mean for (task, cell), mean in means.items()}
