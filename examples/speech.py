@@ -41,7 +41,7 @@ def load():
     with np.load(Path(package.origin).parent / "datasets" / "data" / "digits.npz") as file:
         words = np.split(file["X"], np.cumsum(file["lengths"])[:-1])
         digits = file["y"]
-    letters = Path(__file__).with_name("spoken_digits.txt").read_text(encoding="ascii").replace("\n", "")
+    letters = Path(training.__file__).with_name("spoken_digits.txt").read_text(encoding="ascii").replace("\n", "")
     return words, digits, np.array(list(letters))
 
 
