@@ -283,7 +283,7 @@ def main(options):
     first, parting, rest = np.mean(numbers["bits"], axis=0)
     n = len(test) * len(seeds)
     print(
-        f"{len(train)} images to train on, {len(test)} to test, {training.of_seeds(seeds)}\n"
+        f"{len(train)} images to train on, {len(test)} to test, {training.number_of(seeds)}\n"
         f"  names written without a fault: {spread(numbers['exact'])}\n"
         f"  a classifier with the same image encoder: {spread(numbers['classifier'])}\n"
         f"  other than one of the ten names: {sum(numbers['no name'])} of {n};"

@@ -184,7 +184,7 @@ def main(options):
         rows.setdefault((task, cell), []).append(row)
     means = {key: averaged(some, gaps) for key, some in rows.items()}
     print(
-        f"{training.of_seeds(seeds)}, {iterations} iterations;"
+        f"{training.number_of(seeds)}, {iterations} iterations;"
         f" right, % of {B} sequences, and the difference from float32"
     )
     print(f"{'':27}" + "".join(f"{gap:>17}" for gap in gaps))

@@ -209,7 +209,7 @@ def main(options):
         found[name] = {who: [without_network(words, digits, held_out(letters, who), steps)] for who in tests}
     print(
         f"right, % of the words of a speaker not heard in training; all: every sixth word, all heard;"
-        f" {training.of_seeds(seeds)}"
+        f" {training.number_of(seeds)}"
     )
     print(f"{'':22}" + "".join(f"{SPEAKERS.get(who, who):>10}" for who in tests) + f"{'unheard':>10}")
     for name, of in found.items():

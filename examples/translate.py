@@ -187,7 +187,7 @@ def main(options):
         return training.spread(shares, ".2%").rjust(27)
 
     print(f"{len(train)} pairs to train on in {len(SEEN)} formats, {iterations} batches of {BATCH},"
-          f" {training.of_seeds(seeds)}")  # fmt: skip
+          f" {training.number_of(seeds)}")  # fmt: skip
     print(f"without an error, of {len(test)} unseen dates in these formats, and of {len(unseen)} in unseen ones:")
     for name in names:
         print(f"  {name:18}{spread(exact[name])}   {spread(numbers['unseen formats'][name])}")
