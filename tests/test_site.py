@@ -156,6 +156,5 @@ def test_the_header_does_not_hide_a_linked_heading(site, browser, width):
     page.goto((site / "study.html").as_uri() + "#which-parts-of-an-lstm-are-needed")
     heading = "document.querySelector('#which-parts-of-an-lstm-are-needed > h2').getBoundingClientRect().top"
     header = "document.querySelector('.bd-header').getBoundingClientRect().bottom"
-    page.wait_for_function(
-        f"{header} - 1 < {heading} && {heading} < {header} + 100"
-    )  # a TimeoutError if it stays hidden
+    # a TimeoutError if it stays hidden
+    page.wait_for_function(f"{header} - 1 < {heading} && {heading} < {header} + 100")
