@@ -4,25 +4,37 @@
 #include "kernels/columns.h"
 #include "kernels/kernels.h"
 
-/* One column of a panel: the K numbers of a row of weights become those from row `first` of the panel on. to: the
- * column's first group. */
+/* Part of a column of a panel: K numbers of a row of weights become those from row `first` of the panel on. to: the
+ * column's first group. Whole groups are copied at once. */
 static void pack_int8(ptrdiff_t K, ptrdiff_t first, const int8_t *from, char *to, ptrdiff_t group_stride,
                       int32_t *offset)
 {
     int32_t sum = 0;
-    for (ptrdiff_t k = 0; k < K; k++) {
+    ptrdiff_t k = 0;
+    for (; first % 4 == 0 && k < K - 3; k += 4) {
+        memcpy(to + (first + k) / 4 * group_stride, from + k, 4);
+        sum += from[k] + from[k + 1] + from[k + 2] + from[k + 3];
+    }
+    for (; k < K; k++) {
         const ptrdiff_t at = first + k;
         to[at / 4 * group_stride + at % 4] = from[k];
         sum += from[k];
     }
-    *offset = -128 * sum;
+    *offset -= 128 * sum;
 }
 static void pack_bfloat16(ptrdiff_t K, ptrdiff_t first, const char *from, char *to, ptrdiff_t group_stride)
 {
     const uint16_t one = 1;
     char low;
     memcpy(&low, &one, 1); /* whether the first half of 32 bits in memory is the lower one */
-    for (ptrdiff_t k = 0; k < K; k++) {
+    ptrdiff_t k = 0;
+    for (; first % 2 == 0 && k < K - 1; k += 2) {
+        uint32_t pair;
+        memcpy(&pair, from + 2 * k, 4);
+        if (low) pair = pair << 16 | pair >> 16;
+        memcpy(to + (first + k) / 2 * group_stride, &pair, 4);
+    }
+    for (; k < K; k++) {
         const ptrdiff_t at = first + k, upper = at % 2 == 0;
         memcpy(to + at / 2 * group_stride + (upper == low ? 2 : 0), from + 2 * k, 2);
     }
@@ -35,6 +47,7 @@ static void pack_float16(ptrdiff_t K, ptrdiff_t first, const char *from, char *t
 void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, int width, const void *weight,
                          const float *scale, const fastrnn_matrix *matrix)
 {
+    enum { SOME = 256 }; /* numbers of each column, so that their part of a panel stays in the first cache */
     const fastrnn_format format = matrix->narrow->format;
     const fastrnn_narrow_layout layout = fastrnn_layout_of(format);
     const ptrdiff_t N = matrix->N, head = matrix->heads.head, K = head ? head : matrix->K;
@@ -43,21 +56,24 @@ void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdif
     for (ptrdiff_t q = p0; q < p1; q++) {
         char *panel = (char *)matrix->panels + q * panel_bytes;
         memset(panel, 0, (size_t)panel_bytes);
-        for (ptrdiff_t j = 0; j < width; j++) {
+        for (ptrdiff_t j = 0; j < width && matrix->scales; j++) {
             const ptrdiff_t column = q * width + j;
-            const ptrdiff_t row = column < N ? fastrnn_row_of_column(gates, block, H, column) : 0;
-            if (matrix->scales) matrix->scales[column] = column < N ? scale[row] : 0;
-            if (matrix->scales) matrix->offsets[column] = 0;
-            if (column >= N) continue;
-            const ptrdiff_t first = head ? row % H / head * head - fastrnn_first_unit(&matrix->heads, q) : 0;
-            const char *from = (const char *)weight + row * K * (ptrdiff_t)layout.element;
-            char *to = panel + j * group_bytes;
-            if (format == FASTRNN_INT8)
-                pack_int8(K, first, (const int8_t *)from, to, group_stride, &matrix->offsets[column]);
-            else if (format == FASTRNN_BFLOAT16)
-                pack_bfloat16(K, first, from, to, group_stride);
-            else
-                pack_float16(K, first, from, to, group_stride);
+            matrix->scales[column] = column < N ? scale[fastrnn_row_of_column(gates, block, H, column)] : 0;
+            matrix->offsets[column] = 0;
         }
+        for (ptrdiff_t k = 0; k < K; k += SOME)
+            for (ptrdiff_t j = 0; j < width && q * width + j < N; j++) {
+                const ptrdiff_t column = q * width + j, row = fastrnn_row_of_column(gates, block, H, column);
+                const ptrdiff_t first = head ? row % H / head * head - fastrnn_first_unit(&matrix->heads, q) : 0;
+                const ptrdiff_t count = K - k < SOME ? K - k : SOME;
+                const char *from = (const char *)weight + (row * K + k) * (ptrdiff_t)layout.element;
+                char *to = panel + j * group_bytes;
+                if (format == FASTRNN_INT8)
+                    pack_int8(count, first + k, (const int8_t *)from, to, group_stride, &matrix->offsets[column]);
+                else if (format == FASTRNN_BFLOAT16)
+                    pack_bfloat16(count, first + k, from, to, group_stride);
+                else
+                    pack_float16(count, first + k, from, to, group_stride);
+            }
     }
 }
