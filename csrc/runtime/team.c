@@ -119,18 +119,18 @@ static void pause_tries(int most, int64_t pause, int64_t pause_of_long_calls)
 enum { FAIR = 20 };
 
 /* Pauses after a helper lost its processor to another thread, which lost time, too, and may keep the processor: four
- * times the fair pause, at least twice the last pause, at most fifty times that. Never longer than a second, because
- * the whole process may have been stopped. */
+ * times the fair pause, at least twice the last pause, at most fifty times that; for long calls the fair pause. Never
+ * longer than a second, because the whole process may have been stopped. */
 static void pause_longer(int most, int64_t cost)
 {
-    const int64_t second = 1000000000, fair = cost < second / (4 * FAIR) ? 4 * FAIR * cost : second;
-    const int64_t longest = 50 * fair < second ? 50 * fair : second;
+    const int64_t second = 1000000000, first = cost < second / (4 * FAIR) ? 4 * FAIR * cost : second;
+    const int64_t longest = 50 * first < second ? 50 * first : second;
     int64_t pause = 2 * GET(pause);
     if (pause > longest) pause = longest;
-    if (pause < fair) pause = fair;
+    if (pause < first) pause = first;
     SET(served, 0);
     SET(pause, pause);
-    pause_tries(most, pause, fair);
+    pause_tries(most, pause, first / 4);
 }
 
 /* The number of members, at most `most`, that a team may have now. During a pause it is less. Short calls wait for the
