@@ -348,6 +348,8 @@ static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_m
         step.a = step.d_gates + b->cell->parts[0] * H;
         step.product_rows = count, step.sum = b->d_m, step.no_product = NULL, step.h = b->gated + (at - first) * H;
     }
+    if (columns.to - columns.from < H && packed->heads == 1)
+        fetch_rows(step.a, step.product_rows, step.matrix->K, step.a_row, sizeof(real));
     const double operations = 2.0 * (now.to - now.from) * step.matrix->K * b->kernel->width;
     for (fastrnn_range piece = fastrnn_no_piece(units); fastrnn_next_piece(me, units, operations, &piece);)
         b->cell->step_back(&step, part, now.from, now.to, piece.from, piece.to);

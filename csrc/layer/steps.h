@@ -133,6 +133,19 @@ static inline void copy_bytes(void *to, const void *from, ptrdiff_t n, ptrdiff_t
         memset(to, 0, bytes);
 }
 
+/* Asks for rows of an operand (n, m) with leading dimension `row`, parts of which other cores have written: so their
+ * cache lines come together. A product alone would wait for one after the other. */
+static inline void fetch_rows(const void *operand, ptrdiff_t n, ptrdiff_t m, ptrdiff_t row, size_t element)
+{
+#if defined(__GNUC__)
+    for (ptrdiff_t r = 0; r < n; r++)
+        for (size_t at = 0; at < (size_t)m * element; at += 64)
+            __builtin_prefetch((const char *)operand + (size_t)(r * row) * element + at);
+#else
+    (void)operand, (void)n, (void)m, (void)row, (void)element;
+#endif
+}
+
 /* Sets columns of the flagged rows of an array with leading dimension `row` to zero. resets: the flags of its rows, or
  * NULL. */
 static inline void clear_rows(void *array, ptrdiff_t row, const uint8_t *resets, fastrnn_range rows,
