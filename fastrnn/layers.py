@@ -472,7 +472,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             If the tape is another layer's, if neither gradient is given, if a shape does not fit, or if the `x` of
             the forward pass has been changed since.
         """
-        check_tape(tape, LayerTape)
+        check_tape(tape, LayerTape, owner=self, kind="layer")
         if d_output is not None:
             d_output = d_output.view() if type(d_output) is np.ndarray else as_array("d_output", d_output)
         inputs = tape.inputs
@@ -480,7 +480,6 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         given = [None] * len(stack.widths)
         if d_state_n is not None:
             given = as_states(self._spec, "d_state_n", "d_{}_n", d_state_n, 3 if batched else 2)
-        tape.check_owner(self, "layer")
         check_given(d_output, *given)
         T, B = inputs.layout.T, inputs.layout.B
         if d_output is not None:
