@@ -27,6 +27,8 @@ from cpython.pythread cimport (
 import os
 import threading
 
+import numpy as np
+
 cnp.import_array()
 
 
@@ -45,11 +47,14 @@ cdef extern from "fastrnn.h" nogil:
         FASTRNN_F64
     ctypedef enum fastrnn_format:
         FASTRNN_NATIVE
-        FASTRNN_INT8
-        FASTRNN_FLOAT16
-        FASTRNN_BFLOAT16
     enum:
-        FASTRNN_MOST_INT8
+        FASTRNN_FORMATS
+    ctypedef struct fastrnn_format_properties:
+        const char *name
+        const char *numbers
+        int has_scales
+        Py_ssize_t most_columns
+    fastrnn_format_properties fastrnn_format_at(fastrnn_format)
     ctypedef enum fastrnn_status:
         FASTRNN_OK
         FASTRNN_OUT_OF_MEMORY
@@ -308,12 +313,24 @@ cdef const fastrnn_isa *_find(str name) except NULL:
     return fastrnn_isa_at(index)
 
 
-# Narrow formats: name to format, and the dtype of their weights to format.
-_FORMATS = {"int8": FASTRNN_INT8, "float16": FASTRNN_FLOAT16, "bfloat16": FASTRNN_BFLOAT16}
-cdef dict _formats_of_types = {
-    cnp.NPY_INT8: FASTRNN_INT8, cnp.NPY_FLOAT16: FASTRNN_FLOAT16, cnp.NPY_UINT16: FASTRNN_BFLOAT16,
-}
-MOST_INT8 = FASTRNN_MOST_INT8
+# Narrow formats: name to number, and the type number of their weights in NumPy to number.
+cdef dict _formats = {}
+cdef dict _formats_of_types = {}
+
+
+def _narrow_formats():
+    """The narrow formats of the library: name to (dtype of the weights, whether rows have scales, most columns)."""
+    cdef fastrnn_format_properties properties
+    cdef dict result = {}
+    for number in range(FASTRNN_NATIVE + 1, FASTRNN_FORMATS):
+        properties = fastrnn_format_at(<fastrnn_format><int>number)
+        name, dtype = properties.name.decode(), np.dtype(properties.numbers.decode())
+        _formats[name] = _formats_of_types[dtype.num] = number
+        result[name] = dtype, bool(properties.has_scales), properties.most_columns
+    return result
+
+
+NARROW_FORMATS = _narrow_formats()
 
 
 def narrow_instructions(str isa not None):
@@ -322,7 +339,7 @@ def narrow_instructions(str isa not None):
     cdef const char *name
     cdef dict result = {}
     cdef int index
-    for format_name, format_number in _FORMATS.items():
+    for format_name, format_number in _formats.items():
         result[format_name] = []
         index = 0
         while True:
@@ -495,6 +512,7 @@ cdef int _weights(fastrnn_weights *w, Kernel kernel, tuple weights) except -1:
     """Fill w from a tuple of weights; returns the type number of the other arrays of a call."""
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = _weight(weights, 4)
     cdef int weight_type = cnp.PyArray_TYPE(weight_ih), type_number
+    cdef fastrnn_format_properties narrow
     w.format = _formats_of_types.get(weight_type, FASTRNN_NATIVE)
     type_number = cnp.NPY_FLOAT if w.format else _type_of(weight_ih)
     if not w.format:
@@ -512,11 +530,14 @@ cdef int _weights(fastrnn_weights *w, Kernel kernel, tuple weights) except -1:
     w.scale_hh = <const float *>_readable(_weight(weights, 7), cnp.NPY_FLOAT)
     w.scale_hr = <const float *>_readable(_weight(weights, 8), cnp.NPY_FLOAT)
     w.instructions = NULL
-    if w.format == FASTRNN_INT8:
-        if w.scale_ih == NULL or w.scale_hh == NULL or (weight_hr is not None and w.scale_hr == NULL):
-            raise ValueError("weights: int8 needs the scales of their rows")
-        if max(w.I, w.P, w.H) > FASTRNN_MOST_INT8:
-            raise ValueError(f"weights: int8 sums are exact up to {FASTRNN_MOST_INT8} columns")
+    if w.format:
+        narrow = fastrnn_format_at(w.format)
+        if narrow.has_scales and (
+            w.scale_ih == NULL or w.scale_hh == NULL or (weight_hr is not None and w.scale_hr == NULL)
+        ):
+            raise ValueError(f"weights: {narrow.name.decode()} needs the scales of their rows")
+        if max(w.I, w.P, w.H) > narrow.most_columns:
+            raise ValueError(f"weights: {narrow.name.decode()} allows {narrow.most_columns} columns")
     return type_number
 
 
@@ -544,9 +565,9 @@ def pack(Kernel kernel not None, list weights not None, bint backward, int num_t
          Pool pool=None, int without_input=0):
     """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool.
 
-    Of the first `without_input` of them, packed for backward, weight_ih is left out, and there is no d_x. Weights of
-    the dtypes int8 (with scales of their rows), float16 or uint16 (bfloat16) are packed in that format, for forward
-    calls in float32.
+    Of the first `without_input` of them, packed for backward, weight_ih is left out, and there is no d_x. Weights
+    whose dtype is that of a narrow format, with the scales of their rows if it has them, are packed in that format, for
+    forward calls in float32.
     """
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_weights w
@@ -1669,7 +1690,7 @@ cdef class PackedStream:
         return fastrnn_stream_state_bytes(self.pointer)
 
     def contents(self):
-        """What a header of export-c consists of.
+        """The numbers and records of a header of export-c.
 
         Returns
         -------

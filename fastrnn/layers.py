@@ -44,6 +44,7 @@ from fastrnn.parameters import Parameters
 from fastrnn.stream import Stream
 
 if TYPE_CHECKING:
+    from fastrnn._engine.formats import FormatName
     from fastrnn.quantization import Quantized
 
 __all__ = ["GRU", "LSTM", "RNN", "SLSTM"]
@@ -491,7 +492,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         d_x, d_state = tape.backward(d_output, given, self._split(d_params._arrays), is_needed)
         return *self._returned(d_x, d_state, batched), d_params
 
-    def quantize(self, format: Literal["int8", "float16", "bfloat16"]) -> Quantized[Given, Returned]:
+    def quantize(self, format: FormatName) -> Quantized[Given, Returned]:
         """Return a layer for inference whose weights have fewer bits.
 
         Biases, peephole weights, sums, activations, states and everything passed in and out stay float32.
