@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastrnn import layers
 from fastrnn._core import WEIGHTS
 from fastrnn._engine.formats import FORMATS, Format, FormatName
 from fastrnn._engine.spec import MATRICES, OPTIONS
@@ -136,7 +137,7 @@ class Quantized(InferenceLayer[Given, Returned]):
 
     def __init__(self, layer: Recurrent[Given, Returned], format: FormatName) -> None:
         if not isinstance(layer, Recurrent):
-            raise TypeError(f"layer: expected an LSTM, a GRU, an RNN or an SLSTM, got {type(layer).__name__}")
+            raise TypeError(f"layer: expected one of {', '.join(layers.__all__)}, got {type(layer).__name__}")
         form = FORMATS[choice("format", format, tuple(FORMATS))]
         if layer.dtype != np.float32:
             raise ValueError(f"layer: expected float32, got {layer!r}; a layer of float32 can load its state_dict()")
