@@ -28,6 +28,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Here the number of inputs. <complex.h>, which NumPy's headers include, has a macro of this name for _Complex_I. */
+#undef I
+
 #ifdef __cplusplus
 extern "C" {
 #endif

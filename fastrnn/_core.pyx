@@ -23,6 +23,15 @@ from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
     PyThread_type_lock,
 )
+# Types of csrc/fastrnn.h that other packages use, too, from __init__.pxd.
+from fastrnn cimport (
+    FASTRNN_BACKWARD, FASTRNN_F32, FASTRNN_F64, FASTRNN_FORWARD, FASTRNN_HARD_SIGMOID_FIFTH,
+    FASTRNN_HARD_SIGMOID_SIXTH, FASTRNN_INTERRUPTED, FASTRNN_MOST_CALLS, FASTRNN_MOST_STATES, FASTRNN_NATIVE,
+    FASTRNN_OK, FASTRNN_OUT_OF_MEMORY, FASTRNN_RELU, FASTRNN_SIGMOID, FASTRNN_TANH, fastrnn_backward_args,
+    fastrnn_cell, fastrnn_cell_properties, fastrnn_dtype, fastrnn_format, fastrnn_forward_args, fastrnn_interruption,
+    fastrnn_isa, fastrnn_options, fastrnn_packed, fastrnn_pass, fastrnn_status, fastrnn_tape, fastrnn_weights,
+    fastrnn_workspace,
+)
 
 import os
 import threading
@@ -32,21 +41,11 @@ import numpy as np
 cnp.import_array()
 
 
-cdef extern from *:
-    """
-    #undef I /* a macro of complex.h, which NumPy's headers include; here the number of inputs */
-    """
-
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef extern from "fastrnn.h" nogil:
-    ctypedef enum fastrnn_dtype:
-        FASTRNN_F32
-        FASTRNN_F64
-    ctypedef enum fastrnn_format:
-        FASTRNN_NATIVE
     enum:
         FASTRNN_FORMATS
     ctypedef struct fastrnn_format_properties:
@@ -55,89 +54,7 @@ cdef extern from "fastrnn.h" nogil:
         int has_scales
         Py_ssize_t most_columns
     fastrnn_format_properties fastrnn_format_at(fastrnn_format)
-    ctypedef enum fastrnn_status:
-        FASTRNN_OK
-        FASTRNN_OUT_OF_MEMORY
-        FASTRNN_INTERRUPTED
-    ctypedef enum fastrnn_pass:
-        FASTRNN_FORWARD
-        FASTRNN_BACKWARD
-    enum:
-        FASTRNN_MOST_STATES
-    ctypedef int fastrnn_cell
-    ctypedef struct fastrnn_isa:
-        pass
-    ctypedef struct fastrnn_packed:
-        pass
-    ctypedef struct fastrnn_workspace:
-        pass
-    ctypedef struct fastrnn_cell_properties:
-        const char *name
-        int gates, states, peepholes
-    ctypedef struct fastrnn_tape:
-        size_t bytes, gates
-        size_t states[FASTRNN_MOST_STATES]
-        size_t intermediate
-    ctypedef struct fastrnn_interruption:
-        int (*should_cancel)(void *) noexcept
-        void *context
-    ctypedef enum fastrnn_recurrent_activation:
-        FASTRNN_SIGMOID
-        FASTRNN_HARD_SIGMOID_FIFTH
-        FASTRNN_HARD_SIGMOID_SIXTH
-    ctypedef enum fastrnn_activation:
-        FASTRNN_TANH
-        FASTRNN_RELU
-    ctypedef struct fastrnn_options:
-        fastrnn_recurrent_activation recurrent_activation
-        fastrnn_activation activation
-        double clip
-    ctypedef struct fastrnn_weights:
-        fastrnn_cell cell
-        fastrnn_options options
-        Py_ssize_t I, H, P, heads
-        const void *weight_ih
-        const void *weight_hh
-        const void *bias_ih
-        const void *bias_hh
-        const void *weight_hr
-        const void *peephole
-        fastrnn_format format
-        const float *scale_ih
-        const float *scale_hh
-        const float *scale_hr
-        const char *instructions
     const char *fastrnn_narrow_instructions(const fastrnn_isa *, fastrnn_format, int index)
-    ctypedef struct fastrnn_forward_args:
-        Py_ssize_t T, B
-        const Py_ssize_t *offsets
-        const unsigned char *resets
-        const fastrnn_packed *packed
-        const void *x
-        const void *state_0[FASTRNN_MOST_STATES]
-        void *output
-        void *state_n[FASTRNN_MOST_STATES]
-        void *tape
-    ctypedef struct fastrnn_backward_args:
-        Py_ssize_t T, B
-        const Py_ssize_t *offsets
-        const unsigned char *resets
-        const fastrnn_packed *packed
-        const void *x
-        const void *state_0[FASTRNN_MOST_STATES]
-        const void *tape
-        const void *d_output
-        const void *d_state_n[FASTRNN_MOST_STATES]
-        void *d_x
-        void *d_state_0[FASTRNN_MOST_STATES]
-        void *d_weight_ih
-        void *d_weight_hh
-        void *d_bias_ih
-        void *d_bias_hh
-        void *d_weight_hr
-        void *d_peephole
-        Py_ssize_t rows_after, rows_before
-        void *sums
 
     ctypedef struct fastrnn_ragged:
         Py_ssize_t T, B, steps
@@ -161,8 +78,6 @@ cdef extern from "fastrnn.h" nogil:
     size_t fastrnn_sums_bytes(const fastrnn_packed *, Py_ssize_t rows)
     fastrnn_workspace *fastrnn_workspace_create()
     void fastrnn_workspace_free(fastrnn_workspace *)
-    enum:
-        FASTRNN_MOST_CALLS
     fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, bint stacked, fastrnn_workspace *,
                                    const fastrnn_interruption *, int threads)
     fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, bint stacked, fastrnn_workspace *,
@@ -240,7 +155,7 @@ cdef extern from "stream/stream.h" nogil:
         Py_ssize_t K[2]
         Py_ssize_t group_vectors, group_units, head, last
     ctypedef struct fastrnn_stream_layer:
-        Py_ssize_t U, V, I, H, P
+        Py_ssize_t U, V, H, P, inputs
         int cell, gates, states, has_options
         fastrnn_options options
         fastrnn_stream_matrix part[2]

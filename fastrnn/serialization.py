@@ -327,32 +327,11 @@ def _build(about, tensors):
     itemsize = DTYPES[dtype_name if form is None else form.name][1].itemsize
     try:
         _check_sizes(arguments, len(tensors), sum(len(t["data"]) for t in tensors.values()) // itemsize)
-        if form is None:
-            layer = cls(**arguments, rng=no_draws())
-            shapes = {name: array.shape for name, array in layer.params.items()}
-        else:
-            layer = object.__new__(Quantized)
-            layer._configure(cls, arguments, form)
-            shapes = {name: shape for name, (shape, _) in layer._layout.items()}
+        layer, shapes = _without_values(cls, arguments, form)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the arguments of {cls.__name__}: {error}") from error
-    # The constructor has let an absent argument be its default, and might take another form of a value for the same.
-    expected = layer._constructor_arguments()
-    for name in [name for name in expected if OPTIONS[name].since > version and name not in arguments]:
-        del expected[name]
-    if arguments != expected:
-        names = [name for name in expected if name not in arguments or arguments[name] != expected[name]]
-        raise ValueError(f"the arguments of {cls.__name__}: missing or unclear: {', '.join(names)}")
-
-    problems = []
-    for name, shape in shapes.items():
-        if name not in tensors:
-            problems.append(f"{name}: missing")
-        elif tuple(tensors[name]["shape"]) != shape:
-            problems.append(str(shape_error(name, shape, (None,) * len(shape), tuple(tensors[name]["shape"]))))
-    problems += [f"{_short(name)}: not a parameter" for name in tensors if name not in shapes]
-    _raise_if_any(problems, f"the tensors do not fit {layer!r}: ")
-
+    _check_arguments(layer, cls, version, arguments)
+    _raise_if_any(_misfits(shapes, tensors), f"the tensors do not fit {layer!r}: ")
     arrays = {name: np.frombuffer(tensors[name]["data"], dtype_of(name)[1]).reshape(shapes[name]) for name in shapes}
     if form is None:
         for name, array in layer.params.items():
@@ -363,6 +342,40 @@ def _build(about, tensors):
         _raise_if_any([f"{name}: {problem}" for name, problem in found.items() if problem])
         layer._fill({name: array.astype(array.dtype.newbyteorder("=")) for name, array in arrays.items()})
     return layer
+
+
+def _without_values(cls, arguments, form):
+    """A layer whose parameters are still to be set, quantized to the format if there is one, and their shapes."""
+    if form is None:
+        layer = cls(**arguments, rng=no_draws())
+        return layer, {name: array.shape for name, array in layer.params.items()}
+    layer = object.__new__(Quantized)
+    layer._configure(cls, arguments, form)
+    return layer, {name: shape for name, (shape, _) in layer._layout.items()}
+
+
+def _check_arguments(layer, cls, version, arguments):
+    """Refuse arguments that are not those of the layer made from them.
+
+    The constructor has let an absent argument be its default, and might take another form of a value for the same.
+    """
+    expected = layer._constructor_arguments()
+    for name in [name for name in expected if OPTIONS[name].since > version and name not in arguments]:
+        del expected[name]
+    if arguments != expected:
+        names = [name for name in expected if name not in arguments or arguments[name] != expected[name]]
+        raise ValueError(f"the arguments of {cls.__name__}: missing or unclear: {', '.join(names)}")
+
+
+def _misfits(shapes, tensors):
+    """The problems of tensors of a file that are not parameters of these shapes."""
+    problems = []
+    for name, shape in shapes.items():
+        if name not in tensors:
+            problems.append(f"{name}: missing")
+        elif tuple(tensors[name]["shape"]) != shape:
+            problems.append(str(shape_error(name, shape, (None,) * len(shape), tuple(tensors[name]["shape"]))))
+    return problems + [f"{_short(name)}: not a parameter" for name in tensors if name not in shapes]
 
 
 def _problem_of(form, name, array):

@@ -40,12 +40,6 @@ const fastrnn_narrow_layout fastrnn_narrow_layouts[FASTRNN_FORMATS] = {
     [FASTRNN_BFLOAT16] = {{"bfloat16", "u2", 0, PTRDIFF_MAX}, 2, 2, 2, pack_bfloat16},
 };
 
-fastrnn_format_properties fastrnn_format_at(fastrnn_format format)
-{
-    const int is_narrow = format > FASTRNN_NATIVE && (int)format < FASTRNN_FORMATS;
-    return fastrnn_narrow_layouts[is_narrow ? format : FASTRNN_NATIVE].properties;
-}
-
 void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, int width, const void *weight,
                          const float *scale, const fastrnn_matrix *matrix)
 {
