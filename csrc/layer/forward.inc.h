@@ -102,13 +102,30 @@ static void NAME(begin_step)(const struct NAME(forward) * f, ptrdiff_t t, fastrn
     if (f->gated && !f->whole_h) f->rounding->begin_rows(n, f->rounded_gated + at, f->rounded_row);
 }
 
-/* The arguments of one part of step t, whose gates (rows of the step, G) are given, for sequences `now` and hidden
- * units `units`. Where some are reset, the states before it are copied, with zeros. */
-static NAME(step) NAME(step_at)(const struct NAME(forward) * f, int part, ptrdiff_t t, real *gates, fastrnn_range now,
+/* Rounds the results of a part for the next product, as far as they need not be whole rows: r h_{t-1}, m or h_t. */
+static void NAME(round_results)(const struct NAME(forward) * f, int last, ptrdiff_t t, fastrnn_range now,
                                 fastrnn_range units)
+{
+    const ptrdiff_t n = now.to - now.from;
+    if (!last && !f->whole_h)
+        f->rounding->round_units(n, units.from, units.to, f->gated + now.from * f->unit_row, f->unit_row, NULL,
+                                 f->rounded_gated + now.from * f->rounded_row, f->rounded_row);
+    else if (last && f->m && !f->whole_m)
+        f->rounding->round_units(n, units.from, units.to, f->m + now.from * f->unit_row, f->unit_row, NULL,
+                                 f->rounded_m + now.from * f->rounded_row, f->rounded_row);
+    else if (last && !f->m && !f->whole_h)
+        NAME(round_h)(f, t, now, units);
+}
+
+/* One part of step t, whose gates (rows of the step, G) are given, for some sequences and some blocks. */
+static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_member *me, int part, ptrdiff_t t,
+                               real *gates, fastrnn_range rows, fastrnn_range blocks)
 {
     const fastrnn_forward_args *args = f->args;
     const ptrdiff_t B = args->B, H = f->packed->H, P = f->packed->P, at = first_row(&f->steps, t);
+    const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t)),
+                        units = {blocks.from * f->cell->block,
+                                 blocks.to * f->cell->block < H ? blocks.to * f->cell->block : H};
     const uint8_t *resets = resets_of_step(&f->steps, t);
     const int copied = f->rounding || t || f->steps.resets; /* whether `hidden` has h_{t-1} */
     const int as_read = copied && !f->rounding;             /* and in the precision of the call */
@@ -150,33 +167,6 @@ static NAME(step) NAME(step_at)(const struct NAME(forward) * f, int part, ptrdif
         if (resets && part == 0) copy_rows(f->reset_state[n], step.state_prev[n], H, resets, now, units, sizeof(real));
         if (resets) step.state_prev[n] = f->reset_state[n];
     }
-    return step;
-}
-
-/* Rounds the results of a part for the next product, as far as they need not be whole rows: r h_{t-1}, m or h_t. */
-static void NAME(round_results)(const struct NAME(forward) * f, int last, ptrdiff_t t, fastrnn_range now,
-                                fastrnn_range units)
-{
-    const ptrdiff_t n = now.to - now.from;
-    if (!last && !f->whole_h)
-        f->rounding->round_units(n, units.from, units.to, f->gated + now.from * f->unit_row, f->unit_row, NULL,
-                                 f->rounded_gated + now.from * f->rounded_row, f->rounded_row);
-    else if (last && f->m && !f->whole_m)
-        f->rounding->round_units(n, units.from, units.to, f->m + now.from * f->unit_row, f->unit_row, NULL,
-                                 f->rounded_m + now.from * f->rounded_row, f->rounded_row);
-    else if (last && !f->m && !f->whole_h)
-        NAME(round_h)(f, t, now, units);
-}
-
-/* One part of step t, whose gates (rows of the step, G) are given, for some sequences and some blocks. */
-static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_member *me, int part, ptrdiff_t t,
-                               real *gates, fastrnn_range rows, fastrnn_range blocks)
-{
-    const ptrdiff_t H = f->packed->H;
-    const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t)),
-                        units = {blocks.from * f->cell->block,
-                                 blocks.to * f->cell->block < H ? blocks.to * f->cell->block : H};
-    const NAME(step) step = NAME(step_at)(f, part, t, gates, now, units);
     const int last = part == f->packed->parts - 1;
     const double operations = 2.0 * (now.to - now.from) * f->packed->S * f->cell->parts[part] * f->cell->block;
     for (fastrnn_range piece = fastrnn_no_piece(blocks); fastrnn_next_piece(me, blocks, operations, &piece);)
