@@ -169,7 +169,7 @@ def summary(lines):
             if name in PEERS:
                 title = f"{STYLES[name][2]}, {'training' if line.mode == 'train' else 'inference'}"
                 rows.setdefault(title, (name, []))[1].append(ratio)
-    figure, panel = plt.subplots(figsize=(6.4, 0.55 * len(rows) + 1.2), layout="constrained")
+    figure, panel = plt.subplots(figsize=(6.4, 0.55 * len(rows) + 1.4), layout="constrained")
     as_ratios(panel, [ratio for _, row in rows.values() for ratio in row])
     for y, (name, row) in enumerate(rows.values()):
         medians = [ratio.median for ratio in row]
@@ -178,13 +178,13 @@ def summary(lines):
         panel.plot(medians, [y] * len(row), marker, color=colour, alpha=0.5, markersize=5, markeredgewidth=0)
         panel.plot([mean, mean], [y - 0.28, y + 0.28], color=colour, linewidth=2.5)
         panel.annotate(f"{short(mean)}", (mean, y - 0.3), ha="center", va="bottom", fontsize=8, color=colour)
-        panel.annotate(
-            f"{short(smallest)} ", (smallest, y), ha="right", va="center", fontsize=8,
-            color=LOSS if smallest < 1 else "#333333",
-        )  # fmt: skip
+        number_at_the_left(panel, y, smallest)
     panel.set_ylim(len(rows) - 0.4, -0.7)
     panel.set_yticks(range(len(rows)), rows, fontsize=9)
-    panel.set_xlabel("time of the library / time of fastrnn, a mark for each shape; line: geometric mean", fontsize=9)
+    panel.set_xlabel(
+        "time of the library / time of fastrnn, a mark for each shape\n"
+        "line: geometric mean; number at the left: the smallest ratio", fontsize=9,
+    )  # fmt: skip
     return figure
 
 
@@ -215,10 +215,15 @@ def draw_line(panel, line, y):
             ratio.median, y, marker, color=colour, markersize=5.5, zorder=3,
             markeredgecolor="white", markeredgewidth=0.5, clip_on=False,
         )  # fmt: skip
-    text, colour = short(smallest), LOSS if smallest < 1 else "#333333"
+    number_at_the_left(panel, y, smallest)
+
+
+def number_at_the_left(panel, y, smallest):
+    """The smallest ratio of row y, at the left end of the axis."""
+    colour, weight = (LOSS, "bold") if smallest < 1 else ("#333333", "normal")
     panel.annotate(
-        text, (0, y), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
-        fontsize=7.5, color=colour, fontweight="bold" if smallest < 1 else "normal",
+        short(smallest), (0, y), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
+        fontsize=7.5, color=colour, fontweight=weight,
     )  # fmt: skip
 
 
@@ -297,7 +302,7 @@ def against_one_thread(panel, points):
         of_shape[point["threads"]] = np.median(point["seconds"])
     colours = plt.get_cmap("cividis")(np.linspace(0, 0.9, len(seconds)))
     most = max(point["threads"] for point in points)
-    panel.plot([1, most], [1, most], color=GREY, linewidth=1, linestyle=(0, (1, 2)))
+    panel.plot([1, most], [1, most], color=GREY, linewidth=1, linestyle=(0, (1, 2)), label="linear")
     for (where, times), colour in zip(seconds.items(), colours, strict=True):
         speedups = [times[1] / times[n] for n in times]
         panel.plot(list(times), speedups, color=colour, marker="o", markersize=3, label=where)

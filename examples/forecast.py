@@ -69,10 +69,9 @@ def autoregression(series, trained, order):
     return forecasts
 
 
-# The network ------------------------------------------------------------------------------------
+# The model --------------------------------------------------------------------------------------
 
 WARM_UP = 11  # years read before a forecast counts
-B, RATE = 8, 0.01
 
 
 class Forecaster:
@@ -103,6 +102,11 @@ class Forecaster:
         return self.head(output)
 
 
+# The experiment ---------------------------------------------------------------------------------
+
+B, RATE = 8, 0.01
+
+
 def network(series, trained, hidden, noise, iterations, widest, seed):
     """Forecasts (n, K) by an LSTM trained on series[:trained], with noise on it, scaled by 1/widest to widest."""
     rng = np.random.default_rng(seed)
@@ -125,8 +129,6 @@ def network(series, trained, hidden, noise, iterations, widest, seed):
     training.run(step, iterations, None)
     return model(z[:, None, None])[:, 0] * unit
 
-
-# Validation -------------------------------------------------------------------------------------
 
 ORDERS = [(order,) for order in range(1, 21)]
 WIDEST = 2.0
@@ -153,7 +155,7 @@ def choose(forecaster, series, begins, settings, description):
 
 # Figures ----------------------------------------------------------------------------------------
 
-LSTM, AR, GREEN, *_, GREY = figures.CYCLE
+LSTM, AR, *_, GREY = figures.CYCLE
 
 
 def draw_years(years, series, forecasts, runs, path):
@@ -180,21 +182,22 @@ def draw_years(years, series, forecasts, runs, path):
 
 def draw_errors(table, of_runs, path):
     """table: name -> errors (K,); of_runs (seeds, K)."""
-    fig, axis = figures.figure(7.2, 4)
+    fig, axis = figures.figure(7.2, 4.4)
     ahead = np.arange(1, K + 1)
-    axis.fill_between(ahead, of_runs.min(axis=0), of_runs.max(axis=0), color=LSTM, alpha=0.2, linewidth=0)
-    for name, x, y, colour, line in (
-        ("persistence", 7.2, 80, GREY, "--"),
-        ("mean until 1920", K + 0.1, 53, GREY, "--"),
-        ("11 years before", K + 0.1, 33, GREY, "--"),
-        ("LSTM, not scaled", 7.2, 39.5, GREEN, "-"),
-        ("autoregression", 2.2, 22, AR, "-"),
-        ("LSTM, mean of all (and range of each)", 7.2, 26, LSTM, "-"),
+    for name, look in (
+        ("persistence", {"color": GREY, "linestyle": "-.", "linewidth": 1.2}),
+        ("mean until 1920", {"color": GREY, "linestyle": ":"}),
+        ("11 years before", {"color": GREY, "linestyle": "--", "linewidth": 1.2}),
+        ("LSTM, not scaled", {"color": LSTM, "linestyle": "--"}),
+        ("LSTM, mean of all", {"color": LSTM}),
+        ("autoregression", {"color": AR}),
     ):
-        axis.plot(ahead, table[name.split(" (")[0]], color=colour, linestyle=line)
-        axis.text(x, y, name, color=colour)
-    axis.set(xlabel="years ahead", xticks=ahead, xlim=(0.8, K + 2.1), ylim=(0, None))
-    axis.set_title("Root mean square error, 1921 to 2008")
+        axis.plot(ahead, table[name], label=name, **look)
+    band = {"color": LSTM, "alpha": 0.2, "linewidth": 0, "label": "LSTM, range of seeds"}
+    axis.fill_between(ahead, of_runs.min(axis=0), of_runs.max(axis=0), **band)
+    axis.set(xlabel="years ahead", xticks=ahead, xlim=(0.8, K + 0.2), ylim=(0, None))
+    axis.set(ylabel="sunspot number", title="Root mean square error, 1921 to 2008")
+    fig.legend(loc="outside lower center", ncols=4)
     figures.save(fig, path)
 
 

@@ -138,25 +138,25 @@ def learn(task, cell, gap, seed, iterations, memory=None, H=64, B=32, every=50):
 
 def draw(runs, gaps, path):
     """Success against the gap: a line through the means, a point for each seed."""
-    fig, panels = figures.figure(9.6, 3.3, ncols=len(TASKS), sharey=True)
+    fig, panels = figures.figure(9.6, 3.6, ncols=len(TASKS), sharey=True)
+    chance = {"color": figures.CYCLE[5], "linewidth": 1, "linestyle": (0, (4, 3))}
+    point = {"marker": "o", "linestyle": "", "markersize": 4, "alpha": 0.7, "markeredgewidth": 0}
     for axes, task in zip(panels, TASKS):
-        axes.axhline(100 * CHANCE[task], color=figures.CYCLE[5], linewidth=1, linestyle=(0, (4, 3)))
-        below = {"ha": "left", "va": "top", "fontsize": 8, "color": figures.CYCLE[5]}
-        axes.text(gaps[0], 100 * CHANCE[task] - 1.5, "chance", **below)
+        axes.axhline(100 * CHANCE[task], label="chance", **chance)
         for k, cell in enumerate(CELLS):
             look = {"color": figures.COLOURS[cell]}
             # side by side, so that none hides behind another
             places = [gap * 1.05 ** (k - 1) for gap in gaps]
             rows = [[100 * success for success, _ in runs[task, cell, gap]] for gap in gaps]
-            axes.plot(places, [np.mean(row) for row in rows], **look)
-            axes.plot(places, rows, "o", markersize=4, alpha=0.7, markeredgewidth=0, **look)
+            axes.plot(places, [np.mean(row) for row in rows], label=f"{cell}, mean", **look)
+            axes.plot(places, rows, **point, **look)
         axes.set(title=task, xscale="log", xlabel="gap, steps", ylim=(0, 103))
         axes.set_xticks(gaps, gaps)
         axes.minorticks_off()
-    for cell, height in (("LSTM", 0.9), ("GRU", 0.83), ("RNN", 0.53)):
-        named = {"ha": "right", "weight": "bold", "color": figures.COLOURS[cell]}
-        panels[0].text(0.98, height, cell, transform=panels[0].transAxes, **named)
     panels[0].set_ylabel("right, % of 1000 new sequences")
+    panels[0].plot([], [], color=figures.CYCLE[5], label="one seed", **point)
+    handles, names = panels[0].get_legend_handles_labels()
+    fig.legend([*handles[1:], handles[0]], [*names[1:], names[0]], loc="outside lower center", ncols=len(names))
     figures.save(fig, path)
 
 

@@ -135,6 +135,8 @@ class Labeller:
         return np.concatenate([self.head(output[:length, b]).argmax(axis=1) for b, length in enumerate(lengths)])
 
 
+# The experiment ---------------------------------------------------------------------------------
+
 E, HIDDEN = 32, {False: 96, True: 64}  # by `bidirectional`: as many parameters, within about a hundredth
 RATE = 0.005
 

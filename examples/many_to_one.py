@@ -126,6 +126,8 @@ def accuracy(model, sequences):
     return float(np.mean(model(sequences)[-1].argmax(axis=1) == sequences.labels))
 
 
+# The experiment ---------------------------------------------------------------------------------
+
 BATCH, RATE = 32, 0.005
 
 
@@ -270,6 +272,8 @@ def draw_digits(at_the_end, always, test, path):
         axis.set_title(title)
     for axis in axes[:, 1]:
         axis.set_ylabel("rows read")
+    for axis in axes[-1, 1:]:
+        axis.set_xlabel("digit")
     figures.save(fig, path)
 
 

@@ -73,95 +73,77 @@ IDENTITY = Activation(lambda z: z, np.ones_like)
 OPEN = Activation(np.ones_like, np.zeros_like)
 
 
+class Activations(NamedTuple):
+    """Of the gates i, f and o, of the input g, and of the cell, a."""
+
+    i: Activation = SIGMOID
+    f: Activation = SIGMOID
+    g: Activation = TANH
+    o: Activation = SIGMOID
+    a: Activation = TANH
+
+
+USUAL = Activations()
+
+
 class Block:
     """An LSTM with peepholes in NumPy, with arbitrary activations.
 
     With `recurrent_gates`, each gate also sees all three gates of the step before (full gate recurrence).
     """
 
-    def __init__(
-        self, I, H, rng, dtype=np.float32, *,
-        i=SIGMOID, f=SIGMOID, g=TANH, o=SIGMOID, a=TANH, recurrent_gates=False,
-    ):  # fmt: skip
+    def __init__(self, I, H, rng, dtype=np.float32, *, activations=USUAL, recurrent_gates=False):
         shapes = {name: array.shape for name, array in fastrnn.LSTM(I, H, peephole=True, rng=0).params.items()}
-        if recurrent_gates:
-            shapes["weight_gates"] = 3 * H, 3 * H
-        self.params = fastrnn.Parameters(shapes, dtype)
+        shapes["weight_gates"] = 3 * H, 3 * H if recurrent_gates else 0  # without columns its product is 0
+        self.params, self.activations = fastrnn.Parameters(shapes, dtype), activations
         self.params.flat[...] = rng.normal(scale=0.1, size=self.params.flat.size)
-        self.activations, self.recurrent_gates = (i, f, g, o, a), recurrent_gates
 
     def forward(self, x):
         """x (T, B, I) -> output (T, B, H), and a tape for `backward`."""
         i_of, f_of, g_of, o_of, a_of = (activation.value for activation in self.activations)
-        params, W_hh = self.params, self.params["weight_hh_l0"]
-        p_i, p_f, p_o = params["weight_peephole_l0"]
-        (T, B, _), H = x.shape, W_hh.shape[1]
-        output = np.empty((T, B, H), x.dtype)
-        h, c, gates = (np.zeros((B, n), x.dtype) for n in (H, H, 3 * H))
-        steps = []
-        # (1) the input projection, at all steps
-        z_x = x @ params["weight_ih_l0"].T + (params["bias_ih_l0"] + params["bias_hh_l0"])
-        for t in range(T):
-            h_prev, c_prev, gates_prev = h, c, gates
-            # (2) and the recurrent product
-            z_i, z_f, z_g, z_o = np.split(z_x[t] + h_prev @ W_hh.T, 4, axis=1)
-            if self.recurrent_gates:
-                r_i, r_f, r_o = np.split(gates_prev @ params["weight_gates"].T, 3, axis=1)
-                z_i, z_f, z_o = z_i + r_i, z_f + r_f, z_o + r_o
-            # (3) the gates before the cell
-            i, f, g = i_of(z_i + p_i * c_prev), f_of(z_f + p_f * c_prev), g_of(z_g)
-            # (4) the cell
-            c = f * c_prev + i * g
-            # (5) the gate behind it
-            o = o_of(z_o + p_o * c)
-            # (6) the output
-            a = a_of(c)
-            h = output[t] = o * a
-            if self.recurrent_gates:
-                gates = np.concatenate([i, f, o], axis=1)
-            steps.append((h_prev, c_prev, gates_prev, i, f, g, o, c, a))
-        return output, (x, steps)
+        W_ih, W_hh, b_ih, b_hh, (p_i, p_f, p_o), W_gates = self.params.values()
+        h, c, seen = (np.zeros((x.shape[1], W.shape[1]), x.dtype) for W in (W_hh, W_hh, W_gates))
+        output, steps = [], []
+        for z in x @ W_ih.T + (b_ih + b_hh):  # (1) the input projection
+            h_prev, c_prev, seen_prev = h, c, seen
+            z_i, z_f, z_g, z_o = np.split(z + h_prev @ W_hh.T, 4, axis=1)  # (2) the recurrent products
+            r_i, r_f, r_o = np.split(seen_prev @ W_gates.T, 3, axis=1)
+            i, f, g = i_of(z_i + r_i + p_i * c_prev), f_of(z_f + r_f + p_f * c_prev), g_of(z_g)  # (3) before the cell
+            c = f * c_prev + i * g  # (4) the cell
+            o = o_of(z_o + r_o + p_o * c)  # (5) the gate behind the cell
+            a = a_of(c)  # (6) the output
+            h = o * a
+            seen = np.concatenate([i, f, o], axis=1)[:, : W_gates.shape[1]]
+            output.append(h)
+            steps.append((h_prev, c_prev, seen_prev, i, f, g, o, c, a))
+        return np.stack(output), (x, steps)
 
     def backward(self, tape, d_output):
         """The gradient of `params`."""
         i_slope, f_slope, g_slope, o_slope, a_slope = (activation.slope for activation in self.activations)
-        params, d_params = self.params, self.params.zeros_like()
-        W_hh, (p_i, p_f, p_o) = params["weight_hh_l0"], params["weight_peephole_l0"]
-        d_p_i, d_p_f, d_p_o = d_params["weight_peephole_l0"]
-        (x, steps), H = tape, W_hh.shape[1]
-        d_z = np.empty((len(x), x.shape[1], 4 * H), x.dtype)
-        d_h, d_c, d_gates = (np.zeros((x.shape[1], n), x.dtype) for n in (H, H, 3 * H))
-        for t in reversed(range(len(x))):
-            h_prev, c_prev, gates_prev, i, f, g, o, c, a = steps[t]
-            # (6) the output
-            d_h = d_h + d_output[t]
+        (x, steps), d_params = tape, self.params.zeros_like()
+        _, W_hh, _, _, (p_i, p_f, p_o), W_gates = self.params.values()
+        d_W_ih, d_W_hh, d_b_ih, d_b_hh, d_p, d_W_gates = d_params.values()
+        d_h, d_c, d_gates, d_z = 0, 0, np.zeros((x.shape[1], len(W_gates)), x.dtype), []
+        for d_output_t, (_, c_prev, seen_prev, i, f, g, o, c, a) in zip(reversed(d_output), reversed(steps)):
             d_i, d_f, d_o = np.split(d_gates, 3, axis=1)
-            d_o = d_o + d_h * a
-            d_c = d_c + d_h * o * a_slope(a)
-            # (5) the gate behind the cell
-            d_z_o = d_o * o_slope(o)
-            d_p_o += (d_z_o * c).sum(axis=0)
+            d_h = d_h + d_output_t
+            d_o, d_c = d_o + d_h * a, d_c + d_h * o * a_slope(a)  # (6)
+            d_z_o = d_o * o_slope(o)  # (5)
             d_c = d_c + d_z_o * p_o
-            # (4) the cell
-            d_i, d_f, d_g = d_i + d_c * g, d_f + d_c * c_prev, d_c * i
-            d_c = d_c * f
-            # (3) the gates before the cell
-            d_z_i, d_z_f, d_z_g = d_i * i_slope(i), d_f * f_slope(f), d_g * g_slope(g)
-            d_p_i += (d_z_i * c_prev).sum(axis=0)
-            d_p_f += (d_z_f * c_prev).sum(axis=0)
+            d_i, d_f, d_g, d_c = d_i + d_c * g, d_f + d_c * c_prev, d_c * i, d_c * f  # (4)
+            d_z_i, d_z_f, d_z_g = d_i * i_slope(i), d_f * f_slope(f), d_g * g_slope(g)  # (3)
             d_c = d_c + d_z_i * p_i + d_z_f * p_f
-            # (2) the recurrent product
-            if self.recurrent_gates:
-                d_r = np.concatenate([d_z_i, d_z_f, d_z_o], axis=1)
-                d_params["weight_gates"] += d_r.T @ gates_prev
-                d_gates = d_r @ params["weight_gates"]
-            np.concatenate([d_z_i, d_z_f, d_z_g, d_z_o], axis=1, out=d_z[t])
-            d_h = d_z[t] @ W_hh
-        # (2), (1) the weights, of all steps
-        d_z = d_z.reshape(-1, 4 * H)
-        d_params["weight_hh_l0"] = d_z.T @ np.concatenate([h_prev for h_prev, *_ in steps])
-        d_params["weight_ih_l0"] = d_z.T @ x.reshape(len(d_z), -1)
-        d_params["bias_ih_l0"] = d_params["bias_hh_l0"] = d_z.sum(axis=0)
+            d_p += [(d_z_i * c_prev).sum(axis=0), (d_z_f * c_prev).sum(axis=0), (d_z_o * c).sum(axis=0)]
+            d_r = np.concatenate([d_z_i, d_z_f, d_z_o], axis=1)  # (2)
+            d_W_gates += d_r.T @ seen_prev
+            d_gates[:, : W_gates.shape[1]] = d_r @ W_gates
+            d_z.append(np.concatenate([d_z_i, d_z_f, d_z_g, d_z_o], axis=1))
+            d_h = d_z[-1] @ W_hh
+        d_z = np.concatenate(d_z[::-1])  # of all steps, (T * B, 4H)
+        d_W_hh[...] = d_z.T @ np.concatenate([h_prev for h_prev, *_ in steps])
+        d_W_ih[...] = d_z.T @ x.reshape(len(d_z), -1)  # (1)
+        d_b_ih[...] = d_b_hh[...] = d_z.sum(axis=0)
         return d_params
 
 
@@ -170,8 +152,8 @@ VARIANTS = {  # in the order of the paper, and under its names
     "NIG": ("no input gate", partial(Fused, held_open="i")),
     "NFG": ("no forget gate", partial(Fused, held_open="f")),
     "NOG": ("no output gate", partial(Fused, held_open="o")),
-    "NIAF": ("no input activation", partial(Block, g=IDENTITY)),
-    "NOAF": ("no output activation", partial(Block, a=IDENTITY)),
+    "NIAF": ("no input activation", partial(Block, activations=Activations(g=IDENTITY))),
+    "NOAF": ("no output activation", partial(Block, activations=Activations(a=IDENTITY))),
     "CIFG": ("coupled gates", partial(Fused, coupled=True)),
     "NP": ("no peepholes", partial(Fused, peephole=False)),
     "FGR": ("gates see gates", partial(Block, recurrent_gates=True)),

@@ -26,6 +26,7 @@ SPELLED = np.zeros((len(NAMES), 6), int)  # ids, filled up with END
 for label, name in enumerate(NAMES):
     SPELLED[label, : len(name)] = [ALPHABET.index(character) for character in name]
 LENGTHS = np.array([len(name) + 1 for name in NAMES])  # with the end mark
+IGNORED = -1  # the target of a step that does not count
 
 
 def decode(ids):
@@ -59,10 +60,7 @@ def variants(images, copies, rng):
     return result
 
 
-# The models -------------------------------------------------------------------------------------
-
-
-IGNORED = -1  # the target of a step that does not count
+# The model --------------------------------------------------------------------------------------
 
 
 class Writer:
@@ -127,6 +125,9 @@ class Writer:
         return float(np.mean([decode(ids) == NAMES[b] for ids, b in zip(self.write(images)[0].T, labels, strict=True)]))
 
 
+# The classifier beside it -----------------------------------------------------------------------
+
+
 class Classifier:
     """The same image encoder, and a head that scores the ten classes."""
 
@@ -152,6 +153,8 @@ class Classifier:
         hidden = np.maximum(self.inner(np.maximum(self.eye(images), 0)), 0)
         return float(np.mean(self.head(hidden).argmax(axis=1) == labels))
 
+
+# The experiment ---------------------------------------------------------------------------------
 
 E, H = 256, 64
 BATCH, RATE, NOISE = 64, 0.01, 0.5
@@ -280,7 +283,7 @@ def main(options):
     first, parting, rest = np.mean(numbers["bits"], axis=0)
     n = len(test) * len(seeds)
     print(
-        f"{len(train)} images to train on, {len(test)} to test, {len(seeds)} seeds\n"
+        f"{len(train)} images to train on, {len(test)} to test, {training.number_of(seeds)}\n"
         f"  names written without a fault: {spread(numbers['exact'])}\n"
         f"  a classifier with the same image encoder: {spread(numbers['classifier'])}\n"
         f"  other than one of the ten names: {sum(numbers['no name'])} of {n};"

@@ -131,29 +131,32 @@ def measure(task, cell, seed, iterations, gaps, B):
     return {"formats": formats, "stored": stored}
 
 
-COLOURS = dict(zip(FORMATS, ["#22272e", "#9aa5b1", *figures.CYCLE[2:4], figures.CYCLE[1]]))
-WIDTHS = dict(zip(FORMATS, [1, 6, 3.4, 2.2, 1.2]))  # the wide lines lie below
+LOOKS = {  # in the order of drawing: the wide lines lie below
+    "float32": {"color": "#9aa5b1", "linewidth": 6},
+    "float16": {"color": figures.CYCLE[2], "linewidth": 3.4},
+    "bfloat16": {"color": figures.CYCLE[3], "linewidth": 2.2},
+    "int8": {"color": figures.CYCLE[1], "linewidth": 1.2},
+    "float64": {"color": figures.INK, "linewidth": 1.2, "linestyle": ":"},
+}
 
 
 def draw(task, means, gaps, path):
-    """Success of a task by format, with the state in float32 above and rounded below, and the drift."""
-    fig, panels = figures.figure(9.6, 5.6, nrows=2, ncols=3, sharex=True, sharey="row")
+    """Success of a task: above, the weights are in each format; below, the state."""
+    fig, panels = figures.figure(9.6, 5.8, nrows=2, ncols=3, sharex=True, sharey=True)
+    longest = {"color": figures.CYCLE[5], "linewidth": 1, "linestyle": (0, (4, 3))}
     for column, cell in zip(panels.T, long_gap.CELLS):
-        column[0].axvline(LONGEST[cell], color=figures.CYCLE[5], linewidth=1, linestyle=(0, (4, 3)))
-        for name in ("float32", "float64", *STORED):
-            look = {"color": COLOURS[name], "linewidth": WIDTHS[name], "label": name}
-            column[0].plot(gaps, [100 * v for v in means[task, cell]["success"][name]], **look)
-        for name in STORED:
-            rounded_too = [100 * v for v in means[task, cell]["stored"][name]]
-            column[1].plot(gaps, rounded_too, color=COLOURS[name], linewidth=2, label=f"{name} state")
+        weights, state = means[task, cell]["success"], means[task, cell]["stored"]
+        for axes, rows in zip(column, (weights, {"float32": weights["float32"]} | state)):
+            for name in filter(rows.get, LOOKS):
+                axes.plot(gaps, [100 * success for success in rows[name]], label=name, **LOOKS[name])
+            axes.axvline(LONGEST[cell], label="longest gap in training", **longest)
         column[0].set(title=cell, ylim=(0, 104))
-        column[1].set(xlabel="gap, steps", xscale="log", ylim=(0, 104))
+        column[1].set(xlabel="gap, steps", xscale="log")
         column[1].set_xticks(gaps, gaps, fontsize=7)
         column[1].minorticks_off()
-    panels[0, 0].legend(fontsize=8, loc="upper right")
-    panels[1, 0].legend(fontsize=8, loc="upper right")
     panels[0, 0].set_ylabel(f"{task}: right, %\nweights in that format")
     panels[1, 0].set_ylabel(f"{task}: right, %\nstate rounded at each step")
+    fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(LOOKS) + 1)
     figures.save(fig, path)
 
 
@@ -180,15 +183,18 @@ def main(options):
     for (task, cell, *_), row in zip(jobs, training.side_by_side(measure, jobs, "networks")):
         rows.setdefault((task, cell), []).append(row)
     means = {key: averaged(some, gaps) for key, some in rows.items()}
-    print(f"{len(seeds)} seeds, {iterations} iterations; right, % of {B} sequences, and the difference from float32")
-    print(f"{'':25}" + "".join(f"{gap:>17}" for gap in gaps))
+    print(
+        f"{training.number_of(seeds)}, {iterations} iterations;"
+        f" right, % of {B} sequences, and the difference from float32"
+    )
+    print(f"{'':27}" + "".join(f"{gap:>17}" for gap in gaps))
     for (task, cell), mean in means.items():
         for name in FORMATS:
             texts = [f"{100 * s:.1f} {r:.0e} {'-' if f is None else f}" for s, r, f in
                      zip(mean["success"][name], mean["relative"][name], mean["first"][name])]  # fmt: skip
-            print(f"{task:7}{cell:5}{name:13}" + "".join(f"{text:>17}" for text in texts))
+            print(f"{task:7}{cell:5}{name:15}" + "".join(f"{text:>17}" for text in texts))
         for name in STORED:
-            print(f"{task:7}{cell:5}{name + ' state':13}"
+            print(f"{task:7}{cell:5}{name + ' state':15}"
                   + "".join(f"{f'{100 * s:.1f}':>17}" for s in mean["stored"][name]))  # fmt: skip
     draw(tasks[0], means, gaps, options.output / "precision.png")
     return {"gaps": gaps} | {f"{task}, {cell}": mean for (task, cell), mean in means.items()}

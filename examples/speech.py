@@ -41,7 +41,7 @@ def load():
     with np.load(Path(package.origin).parent / "datasets" / "data" / "digits.npz") as file:
         words = np.split(file["X"], np.cumsum(file["lengths"])[:-1])
         digits = file["y"]
-    letters = Path(__file__).with_name("spoken_digits.txt").read_text(encoding="ascii").replace("\n", "")
+    letters = Path(training.__file__).with_name("spoken_digits.txt").read_text(encoding="ascii").replace("\n", "")
     return words, digits, np.array(list(letters))
 
 
@@ -84,6 +84,8 @@ class Recognizer:
             yield training.softmax(self.head(stream.step(self.standardized(step))))
 
 
+# The experiment -----------------------------------------------------------------------------------
+
 CHANGES = ("none", "noise, offset", "noise, offset, speed")
 
 
@@ -122,9 +124,6 @@ def fit(words, digits, changes, passes, seed):
 
     training.run(step, iterations, None)
     return model
-
-
-# The experiment -----------------------------------------------------------------------------------
 
 
 def held_out(letters, who):
@@ -210,13 +209,14 @@ def main(options):
         found[name] = {who: [without_network(words, digits, held_out(letters, who), steps)] for who in tests}
     print(
         f"right, % of the words of a speaker not heard in training; all: every sixth word, all heard;"
-        f" seeds: {len(seeds)}"
+        f" {training.number_of(seeds)}"
     )
     print(f"{'':22}" + "".join(f"{SPEAKERS.get(who, who):>10}" for who in tests) + f"{'unheard':>10}")
     for name, of in found.items():
-        means = [100 * np.mean(of[who]) if who in of else np.nan for who in tests]
-        mean = np.mean([m for m, who in zip(means, tests) if who != "all"])
-        print(f"{name:22}" + "".join(f"{m:10.1f}" for m in [*means, mean]))
+        means = {who: 100 * np.mean(of[who]) for who in tests if who in of}
+        unheard = np.mean([mean for who, mean in means.items() if who != "all"])
+        texts = [f"{means[who]:.1f}" if who in means else "-" for who in tests]
+        print(f"{name:22}" + "".join(f"{text:>10}" for text in [*texts, f"{unheard:.1f}"]))
     if not options.quick:
         draw(models, said, words, digits, letters, options.output / "speech.png")
     return {"accuracy": found}

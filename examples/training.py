@@ -155,6 +155,11 @@ def spread(values, form=".2f"):
     return mean if len(values) == 1 else f"{mean} ({min(values):{form}} to {max(values):{form}})"
 
 
+def number_of(seeds):
+    """The number of seeds, as text."""
+    return "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+
+
 # The command line -------------------------------------------------------------------------------
 
 

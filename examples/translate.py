@@ -101,6 +101,7 @@ def draw_learning(curves, unseen, path):
         mean = runs.mean(axis=0)
         (_, H), _, attention = KINDS[name]
         left.plot(*mean.T, color=colour, label=f"{'with' if attention else 'without'} attention, H = {H}")
+    left.plot([], [], "o-", color=figures.CYCLE[5], linewidth=0.8, alpha=0.5, markersize=4, label="one seed")
     last = int(mean[-1, 0])
     left.set(xscale="log", xlabel="batches", xlim=(20, 1.1 * last), ylim=(-1, 102))
     ticks = [k for k in (30, 100, 300, 1000, 3000) if k <= last]
@@ -119,7 +120,7 @@ def draw_learning(curves, unseen, path):
     right.tick_params(axis="y", length=0)
     right.set(xlabel="% of unseen dates without an error", xlim=(-3, 103))
     right.set_title("Formats that were not in training")
-    fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(curves))
+    fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(curves) + 1)
     figures.save(fig, path)
 
 
@@ -185,7 +186,8 @@ def main(options):
     def spread(shares):
         return training.spread(shares, ".2%").rjust(27)
 
-    print(f"{len(train)} pairs to train on, {len(SEEN)} formats; {iterations} batches of {BATCH}, {len(seeds)} seeds")
+    print(f"{len(train)} pairs to train on in {len(SEEN)} formats, {iterations} batches of {BATCH},"
+          f" {training.number_of(seeds)}")  # fmt: skip
     print(f"without an error, of {len(test)} unseen dates in these formats, and of {len(unseen)} in unseen ones:")
     for name in names:
         print(f"  {name:18}{spread(exact[name])}   {spread(numbers['unseen formats'][name])}")

@@ -35,16 +35,16 @@ TABLE = [
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    """(T, B, I, H, cell, width, threads) -> threads, split_rows, time, alone."""
+    """(T, B, I, H, cell, width, threads, weight, rate, empty_phase) -> threads, split_rows, time, alone."""
     program = tmp_path_factory.mktemp("plan") / "plan"
     sources = [ROOT / "tests" / "c" / "plan.c", ROOT / "csrc" / "layer" / "plan.c"]
     flags = ["-O1", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "csrc"]
     subprocess.run([*CC, *flags, *sources, "-o", program], check=True)
 
-    def planned(T, B, I, H, cell, width, threads):
+    def planned(T, B, I, H, cell, width, threads, weight=4, rate=1, empty_phase=0):
         gates, parts = cell
         block = 16 if cell == LSTM else 32
-        arguments = [T, T * B, I, H, H, gates, parts, 4, width, block, threads]
+        arguments = [T, T * B, I, H, H, gates, parts, 4, weight, width, block, threads, rate, empty_phase]
         line = subprocess.run([program, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
         threads, split_rows, time, alone = line.split()
         return int(threads), int(split_rows), float(time), float(alone)
@@ -70,3 +70,17 @@ def test_a_barrier_within_each_step_counts(plan):
     """A cell of two parts has two phases a step."""
     one, two = (plan(100, 4, 64, 256, cell, AVX2, 2) for cell in ((3, 1), (3, 2)))
     assert one[0] == 2 and one[2] < two[2]
+
+
+@pytest.mark.parametrize(
+    "T, B, H, threads", [(100, 1, 64, 1), (300, 1, 128, 1), (50, 4, 128, 1), (50, 16, 128, 2), (50, 1, 512, 2)]
+)
+def test_weights_of_int8_are_read_and_multiplied_faster(plan, T, B, H, threads):
+    """They leave less to share: one thread where it is the faster one on a Xeon, with its distance between cores."""
+    assert plan(T, B, H, H, LSTM, AVX512, 2, weight=1, rate=4, empty_phase=300)[0] == threads
+
+
+def test_units_are_shared_by_more_threads_where_cores_are_near(plan):
+    near, usual, far = (plan(300, 1, 96, 96, LSTM, AVX512, 2, empty_phase=ns) for ns in (50, 0, 600))
+    assert (near[0], far[0]) == (2, 1)
+    assert near[2] < usual[2] <= far[2] == far[3]

@@ -148,3 +148,13 @@ def test_every_page_in_a_browser(site, browser):
 
     page.goto((site / "search.html").as_uri() + "?q=checkpoint_every")
     page.get_by_role("link", name="All layers").first.wait_for()
+
+
+@pytest.mark.parametrize("width", [390, 1024, 1300])
+def test_the_header_does_not_hide_a_linked_heading(site, browser, width):
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.goto((site / "study.html").as_uri() + "#which-parts-of-an-lstm-are-needed")
+    heading = "document.querySelector('#which-parts-of-an-lstm-are-needed > h2').getBoundingClientRect().top"
+    header = "document.querySelector('.bd-header').getBoundingClientRect().bottom"
+    # a TimeoutError if it stays hidden
+    page.wait_for_function(f"{header} - 1 < {heading} && {heading} < {header} + 100")

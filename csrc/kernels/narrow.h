@@ -23,8 +23,9 @@ typedef struct {
     fastrnn_format_properties properties;
     size_t element; /* bytes of a weight */
     int group, depths;
-    /* The K numbers of a row of weights become rows `first` and on of one column of a panel. to: the column's first
-     * group, followed by the next after group_stride bytes; offset: that of the column, or NULL without scales */
+    /* Part of a column of a panel: K numbers of a row of weights become its rows `first` and on. Whole groups may be
+     * copied at once. to: the column's first group, followed by the next after group_stride bytes; offset: that of the
+     * column, from which 128 times their sum is subtracted, or NULL without scales */
     void (*pack_column)(ptrdiff_t K, ptrdiff_t first, const char *from, char *to, ptrdiff_t group_stride,
                         int32_t *offset);
 } fastrnn_narrow_layout;

@@ -8,12 +8,17 @@ static void pack_int8(ptrdiff_t K, ptrdiff_t first, const char *from, char *to, 
 {
     const int8_t *numbers = (const int8_t *)from;
     int32_t sum = 0;
-    for (ptrdiff_t k = 0; k < K; k++) {
+    ptrdiff_t k = 0;
+    for (; first % 4 == 0 && k < K - 3; k += 4) {
+        memcpy(to + (first + k) / 4 * group_stride, from + k, 4);
+        sum += numbers[k] + numbers[k + 1] + numbers[k + 2] + numbers[k + 3];
+    }
+    for (; k < K; k++) {
         const ptrdiff_t at = first + k;
         to[at / 4 * group_stride + at % 4] = from[k];
         sum += numbers[k];
     }
-    *offset = -128 * sum;
+    *offset -= 128 * sum;
 }
 static void pack_float16(ptrdiff_t K, ptrdiff_t first, const char *from, char *to, ptrdiff_t group_stride,
                          int32_t *offset)
@@ -28,7 +33,14 @@ static void pack_bfloat16(ptrdiff_t K, ptrdiff_t first, const char *from, char *
     const uint16_t one = 1;
     char low;
     memcpy(&low, &one, 1); /* whether the first half of 32 bits in memory is the lower one */
-    for (ptrdiff_t k = 0; k < K; k++) {
+    ptrdiff_t k = 0;
+    for (; first % 2 == 0 && k < K - 1; k += 2) {
+        uint32_t pair;
+        memcpy(&pair, from + 2 * k, 4);
+        if (low) pair = pair << 16 | pair >> 16;
+        memcpy(to + (first + k) / 2 * group_stride, &pair, 4);
+    }
+    for (; k < K; k++) {
         const ptrdiff_t at = first + k, upper = at % 2 == 0;
         memcpy(to + at / 2 * group_stride + (upper == low ? 2 : 0), from + 2 * k, 2);
     }
@@ -43,6 +55,7 @@ const fastrnn_narrow_layout fastrnn_narrow_layouts[FASTRNN_FORMATS] = {
 void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, int width, const void *weight,
                          const float *scale, const fastrnn_matrix *matrix)
 {
+    enum { SOME = 256 }; /* numbers of each column, so that their part of a panel stays in the first cache */
     const fastrnn_narrow_layout *layout = &fastrnn_narrow_layouts[matrix->narrow->format];
     const ptrdiff_t N = matrix->N, head = matrix->heads.head, K = head ? head : matrix->K;
     const ptrdiff_t panel_bytes = fastrnn_panel_bytes(matrix, width);
@@ -50,16 +63,19 @@ void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdif
     for (ptrdiff_t q = p0; q < p1; q++) {
         char *panel = (char *)matrix->panels + q * panel_bytes;
         memset(panel, 0, (size_t)panel_bytes);
-        for (ptrdiff_t j = 0; j < width; j++) {
+        for (ptrdiff_t j = 0; j < width && matrix->scales; j++) {
             const ptrdiff_t column = q * width + j;
-            const ptrdiff_t row = column < N ? fastrnn_row_of_column(gates, block, H, column) : 0;
-            if (matrix->scales) matrix->scales[column] = column < N ? scale[row] : 0;
-            if (matrix->scales) matrix->offsets[column] = 0;
-            if (column >= N) continue;
-            const ptrdiff_t first = head ? row % H / head * head - fastrnn_first_unit(&matrix->heads, q) : 0;
-            const char *from = (const char *)weight + row * K * (ptrdiff_t)layout->element;
-            layout->pack_column(K, first, from, panel + j * group_bytes, group_stride,
-                                matrix->offsets ? &matrix->offsets[column] : NULL);
+            matrix->scales[column] = column < N ? scale[fastrnn_row_of_column(gates, block, H, column)] : 0;
+            matrix->offsets[column] = 0;
         }
+        for (ptrdiff_t k = 0; k < K; k += SOME)
+            for (ptrdiff_t j = 0; j < width && q * width + j < N; j++) {
+                const ptrdiff_t column = q * width + j, row = fastrnn_row_of_column(gates, block, H, column);
+                const ptrdiff_t first = head ? row % H / head * head - fastrnn_first_unit(&matrix->heads, q) : 0;
+                const ptrdiff_t count = K - k < SOME ? K - k : SOME;
+                const char *from = (const char *)weight + (row * K + k) * (ptrdiff_t)layout->element;
+                layout->pack_column(count, first + k, from, panel + j * group_bytes, group_stride,
+                                    matrix->offsets ? &matrix->offsets[column] : NULL);
+            }
     }
 }

@@ -11,7 +11,8 @@ enum { FASTRNN_MOST_ITEMS = 16 }; /* the most pieces of time into which calls si
 typedef struct {
     ptrdiff_t T, rows, I, H, P; /* P: the columns of weight_hh */
     int gates, parts;           /* of the cell: gates, and parts of its recurrent product */
-    size_t element;             /* bytes of a number */
+    size_t element, weight;     /* bytes of a number, and of a weight of the products */
+    double rate;                /* of the products, relative to that of single or double precision */
     int width, block;           /* numbers of a panel's row, hidden units of a block */
 } fastrnn_shape;
 
@@ -27,6 +28,9 @@ typedef struct {
     } memory[4];                 /* the last one has no `below` */
 } fastrnn_machine;
 extern const fastrnn_machine fastrnn_usual_machine; /* a core of Zen 4 */
+
+/* The usual machine, on which a phase without work takes so many ns; 0: as usual. */
+fastrnn_machine fastrnn_machine_with(double empty_phase);
 
 typedef struct {
     int threads;

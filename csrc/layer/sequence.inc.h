@@ -5,6 +5,7 @@ static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed)
 {
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
+    const fastrnn_narrow *narrow = packed->narrow;
     return (fastrnn_shape){.T = s.T,
                            .rows = first_row(&s, s.T),
                            .I = packed->I,
@@ -13,6 +14,8 @@ static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed)
                            .gates = cell->gates,
                            .parts = packed->parts,
                            .element = sizeof(real),
+                           .weight = narrow ? fastrnn_narrow_layouts[narrow->format].element : sizeof(real),
+                           .rate = narrow ? narrow->rate : 1,
                            .width = kernel->width,
                            .block = cell->block};
 }
@@ -31,9 +34,10 @@ static fastrnn_arrangement NAME(plan_calls)(steps s, const fastrnn_packed *const
         if (own > most) most = own;
     }
     threads = most < FASTRNN_FEWEST_OPERATIONS ? 1 : fastrnn_team_threads(threads);
+    const fastrnn_machine machine = fastrnn_machine_with(fastrnn_team_empty_phase());
     for (int k = 0; k < count; k++) {
         const fastrnn_shape shape = NAME(shape_of)(s, packed[k]);
-        plans[k] = fastrnn_plan_call(&shape, &fastrnn_usual_machine, threads);
+        plans[k] = fastrnn_plan_call(&shape, &machine, threads);
     }
     return fastrnn_arrange(plans, count, stacked, s.T, threads);
 }

@@ -68,6 +68,8 @@ static struct {
     atomic_llong long_calls_paused_until; /* the same for a call that has lasted a while, see may_have */
     atomic_llong pause;                   /* the length of the last pause */
     atomic_llong served;                  /* the time that helpers have worked since without a loss */
+    atomic_llong empty_phase;             /* in picoseconds; 0 if it has not been measured */
+    atomic_int measurements;
 } company = {.gap = 1000000, .arrival = ARRIVAL};
 
 #define GET(field) atomic_load_explicit(&company.field, memory_order_relaxed)
@@ -87,6 +89,8 @@ int fastrnn_team_threads(int threads)
     if (!threads || threads > most) threads = most;
     return threads > FASTRNN_MOST_MEMBERS ? FASTRNN_MOST_MEMBERS : threads;
 }
+
+double fastrnn_team_empty_phase(void) { return (double)GET(empty_phase) / 1000; }
 
 static int current_processor(void)
 {
@@ -115,18 +119,18 @@ static void pause_tries(int most, int64_t pause, int64_t pause_of_long_calls)
 enum { FAIR = 20 };
 
 /* Pauses after a helper lost its processor to another thread, which lost time, too, and may keep the processor: four
- * times the fair pause, at least twice the last pause, at most fifty times that. Never longer than a second, because
- * the whole process may have been stopped. */
+ * times the fair pause, at least twice the last pause, at most fifty times that; for long calls the fair pause. Never
+ * longer than a second, because the whole process may have been stopped. */
 static void pause_longer(int most, int64_t cost)
 {
-    const int64_t second = 1000000000, fair = cost < second / (4 * FAIR) ? 4 * FAIR * cost : second;
-    const int64_t longest = 50 * fair < second ? 50 * fair : second;
+    const int64_t second = 1000000000, first = cost < second / (4 * FAIR) ? 4 * FAIR * cost : second;
+    const int64_t longest = 50 * first < second ? 50 * first : second;
     int64_t pause = 2 * GET(pause);
     if (pause > longest) pause = longest;
-    if (pause < fair) pause = fair;
+    if (pause < first) pause = first;
     SET(served, 0);
     SET(pause, pause);
-    pause_tries(most, pause, fair);
+    pause_tries(most, pause, first / 4);
 }
 
 /* The number of members, at most `most`, that a team may have now. During a pause it is less. Short calls wait for the
@@ -379,9 +383,26 @@ void fastrnn_team_open(fastrnn_team *team, int threads, double alone, const fast
     open_for_helpers(team);
 }
 
+static void no_work(const void *context, const fastrnn_member *me) { (void)context, (void)me; }
+
+/* Measures phases without work, of which the fastest ones tell how far apart the cores are: some microseconds. */
+static void measure_phase(fastrnn_team *team)
+{
+    enum { PHASES = 8, MEASUREMENTS = 8 };
+    const int size = team->size;
+    if (size < team->limit || team->patient || team->erratic || GET(measurements) >= MEASUREMENTS) return;
+    const int64_t began = fastrnn_clock();
+    for (int k = 0; k < PHASES; k++)
+        if (!fastrnn_team_phase(team, size, 0, no_work, NULL, k) || team->size != size) return;
+    const int64_t took = (fastrnn_clock() - began) * 1000 / PHASES, least = GET(empty_phase);
+    if (!least || took < least) SET(empty_phase, took);
+    SET(measurements, GET(measurements) + 1);
+}
+
 int fastrnn_team_close(fastrnn_team *team)
 {
     const int helped = team->size > 1;
+    if (helped) measure_phase(team);
     if (helped && GET(members) != team->size) SET(members, team->size);
     while (team->size > 1) let_go(team, team->size - 2, READY);
     if (team->counted) {
@@ -410,6 +431,8 @@ int fastrnn_team_threads(int threads)
     (void)threads;
     return 1;
 }
+
+double fastrnn_team_empty_phase(void) { return 0; }
 
 int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
 {

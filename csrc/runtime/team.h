@@ -100,6 +100,10 @@ void fastrnn_team_policy(fastrnn_policy);
 /* The number of threads of a call: `threads`, or one per core if it is 0, but at most the number of processors. */
 int fastrnn_team_threads(int threads);
 
+/* The least time in ns of a phase without work, as measured at the end of the first calls with all members; 0 before.
+ */
+double fastrnn_team_empty_phase(void);
+
 /* For threads.c. */
 void fastrnn_team_after_fork(void);
 void fastrnn_helper_was_away(int64_t time); /* ns without a processor */

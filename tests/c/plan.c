@@ -1,5 +1,6 @@
-/* Plans of shapes given on the command line: nine numbers T rows I H P gates parts element width, and the block and the
- * threads. Prints threads, split_rows, and the estimates in ns; compiled and run by test_plan.py. */
+/* Plans of shapes given on the command line: eleven numbers T rows I H P gates parts element weight width block, the
+ * threads, the rate of the products, and the time of an empty phase. Prints threads, split_rows, and the estimates in
+ * ns; compiled and run by test_plan.py. */
 #include "layer/plan.h"
 
 #include <stdio.h>
@@ -7,11 +8,25 @@
 
 int main(int argc, char **argv)
 {
-    if (argc != 12) return 2;
-    long n[12];
-    for (int k = 1; k < argc; k++) n[k] = strtol(argv[k], NULL, 10);
-    const fastrnn_shape shape = {n[1], n[2], n[3], n[4], n[5], (int)n[6], (int)n[7], (size_t)n[8], (int)n[9], (int)n[10]};
-    const fastrnn_plan plan = fastrnn_plan_call(&shape, &fastrnn_usual_machine, (int)n[11]);
+    if (argc != 15) return 2;
+    long n[13];
+    for (int k = 1; k < 13; k++) n[k] = strtol(argv[k], NULL, 10);
+    const fastrnn_shape shape = {
+        .T = n[1],
+        .rows = n[2],
+        .I = n[3],
+        .H = n[4],
+        .P = n[5],
+        .gates = (int)n[6],
+        .parts = (int)n[7],
+        .element = (size_t)n[8],
+        .weight = (size_t)n[9],
+        .rate = strtod(argv[13], NULL),
+        .width = (int)n[10],
+        .block = (int)n[11],
+    };
+    const fastrnn_machine machine = fastrnn_machine_with(strtod(argv[14], NULL));
+    const fastrnn_plan plan = fastrnn_plan_call(&shape, &machine, (int)n[12]);
     printf("%d %d %.17g %.17g\n", plan.threads, plan.split_rows, plan.time, plan.alone);
     return 0;
 }

@@ -91,7 +91,8 @@ static void check(int holds, const char *what, const example *e, int threads)
 static fastrnn_plan plan_of(const steps *s, const fastrnn_packed *packed, int threads)
 {
     const fastrnn_shape shape = packed->dtype == FASTRNN_F32 ? shape_of_f32(*s, packed) : shape_of_f64(*s, packed);
-    return fastrnn_plan_call(&shape, &fastrnn_usual_machine, threads);
+    const fastrnn_machine machine = fastrnn_machine_with(fastrnn_team_empty_phase());
+    return fastrnn_plan_call(&shape, &machine, threads);
 }
 
 /* Runs forward and backward; their outputs are [*from, *to) of the arena. */

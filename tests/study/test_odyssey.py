@@ -7,18 +7,18 @@ import fastrnn
 import odyssey
 import odyssey_variants
 from many_to_one import Sequences
-from odyssey_variants import IDENTITY, OPEN, VARIANTS, Block
+from odyssey_variants import IDENTITY, OPEN, VARIANTS, Activations, Block
 
 T, B, I, H = 5, 3, 2, 3
 IN_NUMPY = {
     "V": {},
-    "NIG": {"i": OPEN},
-    "NFG": {"f": OPEN},
-    "NOG": {"o": OPEN},
+    "NIG": {"activations": Activations(i=OPEN)},
+    "NFG": {"activations": Activations(f=OPEN)},
+    "NOG": {"activations": Activations(o=OPEN)},
     "CIFG": {},
     "NP": {},
-    "NIAF": {"g": IDENTITY},
-    "NOAF": {"a": IDENTITY},
+    "NIAF": {"activations": Activations(g=IDENTITY)},
+    "NOAF": {"activations": Activations(a=IDENTITY)},
     "FGR": {"recurrent_gates": True},
 }
 

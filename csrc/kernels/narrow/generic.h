@@ -89,8 +89,10 @@ INLINE argument_i8 broadcast_i8(const char *a)
 }
 INLINE sum_i8 dot_i8(sum_i8 sum, group_i8 w, argument_i8 a)
 {
-    for (int l = 0; l < VL; l++)
-        for (int k = 0; k < 4; k++) sum.lane[l] += w.lane[4 * l + k] * a.number[k];
+    UNROLL for (int l = 0; l < VL; l++)
+    {
+        UNROLL for (int k = 0; k < 4; k++) sum.lane[l] += w.lane[4 * l + k] * a.number[k];
+    }
     return sum;
 }
 INLINE vec_f32 floats_i8(sum_i8 sum)

@@ -49,13 +49,13 @@ INLINE void v_prefetch_l2(const void *p) { (void)p; }
     {                                                                                                                  \
         for (int l = 0; l < n; l++) p[l] = a.lane[l];                                                                  \
     }                                                                                                                  \
-    GENERIC_MAP(S, v_set1, (real x), x)                                                                                \
-    GENERIC_MAP(S, v_add, (vec_##S a, vec_##S b), a.lane[l] + b.lane[l])                                               \
+    GENERIC_UNROLLED(S, v_set1, (real x), x)                                                                           \
+    GENERIC_UNROLLED(S, v_add, (vec_##S a, vec_##S b), a.lane[l] + b.lane[l])                                          \
     GENERIC_MAP(S, v_sub, (vec_##S a, vec_##S b), a.lane[l] - b.lane[l])                                               \
     GENERIC_MAP(S, v_mul, (vec_##S a, vec_##S b), a.lane[l] * b.lane[l])                                               \
     GENERIC_MAP(S, v_div, (vec_##S a, vec_##S b), a.lane[l] / b.lane[l])                                               \
     GENERIC_MAP(S, v_sqrt, (vec_##S a), (real)sqrt((double)a.lane[l]))                                                 \
-    GENERIC_MAP(S, v_fma, (vec_##S a, vec_##S b, vec_##S c), a.lane[l] * b.lane[l] + c.lane[l])                        \
+    GENERIC_UNROLLED(S, v_fma, (vec_##S a, vec_##S b, vec_##S c), a.lane[l] * b.lane[l] + c.lane[l])                   \
     GENERIC_MAP(S, v_fnma, (vec_##S a, vec_##S b, vec_##S c), c.lane[l] - a.lane[l] * b.lane[l])                       \
     GENERIC_MAP(S, v_max, (vec_##S a, vec_##S b), a.lane[l] > b.lane[l] ? a.lane[l] : b.lane[l])                       \
     INLINE bits v_bits_##S(real x)                                                                                     \
@@ -94,6 +94,14 @@ INLINE void v_prefetch_l2(const void *p) { (void)p; }
         for (int l = 0; l < VL_##S; l++) r.lane[l] = expression;                                                       \
         return r;                                                                                                      \
     }
+/* For the operations of a product, whose sums then stay in registers. */
+#define GENERIC_UNROLLED(S, name, parameters, expression)                                                              \
+    INLINE vec_##S name##_##S parameters                                                                               \
+    {                                                                                                                  \
+        vec_##S r;                                                                                                     \
+        UNROLL for (int l = 0; l < VL_##S; l++) r.lane[l] = expression;                                                \
+        return r;                                                                                                      \
+    }
 #define SIGN_BIT(bits) ((bits)1 << (8 * sizeof(bits) - 1))
 
 DEFINE_VEC_GENERIC(f32, float, uint32_t, 4, 23, 127)
@@ -101,6 +109,7 @@ DEFINE_VEC_GENERIC(f64, double, uint64_t, 2, 52, 1023)
 
 #undef DEFINE_VEC_GENERIC
 #undef GENERIC_MAP
+#undef GENERIC_UNROLLED
 #undef SIGN_BIT
 
 #endif
