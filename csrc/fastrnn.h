@@ -28,6 +28,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Here the number of inputs. <complex.h>, which NumPy's headers include, has a macro of this name for _Complex_I. */
+#undef I
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -44,8 +47,9 @@ extern "C" {
 
 FASTRNN_PUBLIC_BEGIN
 
-/* The version of the library, and of its binary interface: docs/c.md says what a change of either means. The functions
- * tell those of the library that runs, which is compatible with a program if the numbers of the ABI are equal. */
+/* The version of the library, and of its binary interface: docs/c.md has the meaning of a change of either. The
+ * functions tell those of the library that runs, which is compatible with a program if the numbers of the ABI are
+ * equal. */
 #define FASTRNN_VERSION "0.1.0"
 #define FASTRNN_ABI 1
 const char *fastrnn_version(void);
@@ -63,6 +67,15 @@ typedef enum {
     FASTRNN_BFLOAT16 = 3, /* the first 16 bits of a float */
 } fastrnn_format;
 enum { FASTRNN_FORMATS = 4, FASTRNN_MOST_INT8 = 130000 };
+
+/* The properties of a format of fewer bits that decide the arrays of weights. */
+typedef struct {
+    const char *name;       /* "int8", for example; NULL for FASTRNN_NATIVE and for a number that is no format */
+    const char *numbers;    /* the numbers of weights, as NumPy calls them: "i1", "f2" or "u2" */
+    int has_scales;         /* whether each row of a weight has a scale */
+    ptrdiff_t most_columns; /* of a weight */
+} fastrnn_format_properties;
+fastrnn_format_properties fastrnn_format_at(fastrnn_format); /* all 0 for FASTRNN_NATIVE and past the last */
 
 typedef enum {
     FASTRNN_OK = 0,
@@ -134,7 +147,7 @@ typedef struct {
     const void *weight_hr;         /* (P, H); NULL for no recurrent projection, and then P is H */
     const void *peephole;          /* (peepholes, H), the LSTM's of i, f and o; or NULL */
     fastrnn_format format; /* of weight_ih, weight_hh and weight_hr; the other arrays are of the call's precision */
-    const float *scale_ih, *scale_hh, *scale_hr; /* (G), (G), (P): of the rows; for FASTRNN_INT8 */
+    const float *scale_ih, *scale_hh, *scale_hr; /* (G), (G), (P): of the rows, if the format has them */
     const char *instructions;                    /* of fastrnn_narrow_instructions(): to use where the format
                                                      has them; NULL: the fastest */
 } fastrnn_weights;

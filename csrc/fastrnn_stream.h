@@ -52,7 +52,7 @@ FASTRNN_PUBLIC_BEGIN
 typedef struct fastrnn_stream fastrnn_stream;
 
 /* Packs a stack of `count` layers, one or more. The instruction set: NULL for the fastest that this processor supports.
- * *stream is written; what it held before is not freed. */
+ * *stream is written; a stream that it held before is not freed. */
 fastrnn_status fastrnn_stream_pack(const fastrnn_isa *, fastrnn_dtype, const fastrnn_weights *layers, int count,
                                    fastrnn_stream **stream);
 void fastrnn_stream_free(fastrnn_stream *); /* NULL is ignored */

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastrnn import _config, functional, reference
 from fastrnn._core import narrow_instructions
+from fastrnn._engine.formats import FORMATS
 from fastrnn._engine.spec import OPTIONS, SPECS, CellSpec
 from fastrnn._version import __version__
 from fastrnn.layers import RNN
@@ -116,7 +117,7 @@ def quantized_check() -> bool:
                         actual, _ = quantized(x)
                     expected, _ = reference.quantized(quantized, x)
                     worst = max(worst, np.abs(actual - expected).max() / max(1.0, np.abs(expected).max()))
-                exact = form != "float16" and name != "generic"
+                exact = FORMATS[form].round_operand is not None and name != "generic"
                 right = worst <= (0 if exact else QUANTIZED_TOLERANCE)
                 good &= right
                 allowed = "same bits" if exact else f"allowed {QUANTIZED_TOLERANCE:.0e}"

@@ -46,7 +46,7 @@ class Packed:
     @property
     def nbytes(self) -> int: ...
 
-MOST_INT8: int
+NARROW_FORMATS: dict[str, tuple[np.dtype[Any], bool, int]]
 
 def narrow_instructions(isa: str) -> dict[str, list[str]]: ...
 def pack(

@@ -23,116 +23,38 @@ from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
     PyThread_type_lock,
 )
+# Types of csrc/fastrnn.h that other packages use, too, from __init__.pxd.
+from fastrnn cimport (
+    FASTRNN_BACKWARD, FASTRNN_F32, FASTRNN_F64, FASTRNN_FORWARD, FASTRNN_HARD_SIGMOID_FIFTH,
+    FASTRNN_HARD_SIGMOID_SIXTH, FASTRNN_INTERRUPTED, FASTRNN_MOST_CALLS, FASTRNN_MOST_STATES, FASTRNN_NATIVE,
+    FASTRNN_OK, FASTRNN_OUT_OF_MEMORY, FASTRNN_RELU, FASTRNN_SIGMOID, FASTRNN_TANH, fastrnn_backward_args,
+    fastrnn_cell, fastrnn_cell_properties, fastrnn_dtype, fastrnn_format, fastrnn_forward_args, fastrnn_interruption,
+    fastrnn_isa, fastrnn_options, fastrnn_packed, fastrnn_pass, fastrnn_status, fastrnn_tape, fastrnn_weights,
+    fastrnn_workspace,
+)
 
 import os
 import threading
 
+import numpy as np
+
 cnp.import_array()
 
-
-cdef extern from *:
-    """
-    #undef I /* a macro of complex.h, which NumPy's headers include; here the number of inputs */
-    """
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef extern from "fastrnn.h" nogil:
-    ctypedef enum fastrnn_dtype:
-        FASTRNN_F32
-        FASTRNN_F64
-    ctypedef enum fastrnn_format:
-        FASTRNN_NATIVE
-        FASTRNN_INT8
-        FASTRNN_FLOAT16
-        FASTRNN_BFLOAT16
     enum:
-        FASTRNN_MOST_INT8
-    ctypedef enum fastrnn_status:
-        FASTRNN_OK
-        FASTRNN_OUT_OF_MEMORY
-        FASTRNN_INTERRUPTED
-    ctypedef enum fastrnn_pass:
-        FASTRNN_FORWARD
-        FASTRNN_BACKWARD
-    enum:
-        FASTRNN_MOST_STATES
-    ctypedef int fastrnn_cell
-    ctypedef struct fastrnn_isa:
-        pass
-    ctypedef struct fastrnn_packed:
-        pass
-    ctypedef struct fastrnn_workspace:
-        pass
-    ctypedef struct fastrnn_cell_properties:
+        FASTRNN_FORMATS
+    ctypedef struct fastrnn_format_properties:
         const char *name
-        int gates, states, peepholes
-    ctypedef struct fastrnn_tape:
-        size_t bytes, gates
-        size_t states[FASTRNN_MOST_STATES]
-        size_t intermediate
-    ctypedef struct fastrnn_interruption:
-        int (*should_cancel)(void *) noexcept
-        void *context
-    ctypedef enum fastrnn_recurrent_activation:
-        FASTRNN_SIGMOID
-        FASTRNN_HARD_SIGMOID_FIFTH
-        FASTRNN_HARD_SIGMOID_SIXTH
-    ctypedef enum fastrnn_activation:
-        FASTRNN_TANH
-        FASTRNN_RELU
-    ctypedef struct fastrnn_options:
-        fastrnn_recurrent_activation recurrent_activation
-        fastrnn_activation activation
-        double clip
-    ctypedef struct fastrnn_weights:
-        fastrnn_cell cell
-        fastrnn_options options
-        Py_ssize_t I, H, P, heads
-        const void *weight_ih
-        const void *weight_hh
-        const void *bias_ih
-        const void *bias_hh
-        const void *weight_hr
-        const void *peephole
-        fastrnn_format format
-        const float *scale_ih
-        const float *scale_hh
-        const float *scale_hr
-        const char *instructions
+        const char *numbers
+        int has_scales
+        Py_ssize_t most_columns
+    fastrnn_format_properties fastrnn_format_at(fastrnn_format)
     const char *fastrnn_narrow_instructions(const fastrnn_isa *, fastrnn_format, int index)
-    ctypedef struct fastrnn_forward_args:
-        Py_ssize_t T, B
-        const Py_ssize_t *offsets
-        const unsigned char *resets
-        const fastrnn_packed *packed
-        const void *x
-        const void *state_0[FASTRNN_MOST_STATES]
-        void *output
-        void *state_n[FASTRNN_MOST_STATES]
-        void *tape
-    ctypedef struct fastrnn_backward_args:
-        Py_ssize_t T, B
-        const Py_ssize_t *offsets
-        const unsigned char *resets
-        const fastrnn_packed *packed
-        const void *x
-        const void *state_0[FASTRNN_MOST_STATES]
-        const void *tape
-        const void *d_output
-        const void *d_state_n[FASTRNN_MOST_STATES]
-        void *d_x
-        void *d_state_0[FASTRNN_MOST_STATES]
-        void *d_weight_ih
-        void *d_weight_hh
-        void *d_bias_ih
-        void *d_bias_hh
-        void *d_weight_hr
-        void *d_peephole
-        Py_ssize_t rows_after, rows_before
-        void *sums
 
     ctypedef struct fastrnn_ragged:
         Py_ssize_t T, B, steps
@@ -156,8 +78,6 @@ cdef extern from "fastrnn.h" nogil:
     size_t fastrnn_sums_bytes(const fastrnn_packed *, Py_ssize_t rows)
     fastrnn_workspace *fastrnn_workspace_create()
     void fastrnn_workspace_free(fastrnn_workspace *)
-    enum:
-        FASTRNN_MOST_CALLS
     fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, bint stacked, fastrnn_workspace *,
                                    const fastrnn_interruption *, int threads)
     fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, bint stacked, fastrnn_workspace *,
@@ -235,7 +155,7 @@ cdef extern from "stream/stream.h" nogil:
         Py_ssize_t K[2]
         Py_ssize_t group_vectors, group_units, head, last
     ctypedef struct fastrnn_stream_layer:
-        Py_ssize_t U, V, I, H, P
+        Py_ssize_t U, V, H, P, inputs
         int cell, gates, states, has_options
         fastrnn_options options
         fastrnn_stream_matrix part[2]
@@ -308,12 +228,24 @@ cdef const fastrnn_isa *_find(str name) except NULL:
     return fastrnn_isa_at(index)
 
 
-# Narrow formats: name to format, and the dtype of their weights to format.
-_FORMATS = {"int8": FASTRNN_INT8, "float16": FASTRNN_FLOAT16, "bfloat16": FASTRNN_BFLOAT16}
-cdef dict _formats_of_types = {
-    cnp.NPY_INT8: FASTRNN_INT8, cnp.NPY_FLOAT16: FASTRNN_FLOAT16, cnp.NPY_UINT16: FASTRNN_BFLOAT16,
-}
-MOST_INT8 = FASTRNN_MOST_INT8
+# Narrow formats: name to number, and the type number of their weights in NumPy to number.
+cdef dict _formats = {}
+cdef dict _formats_of_types = {}
+
+
+def _narrow_formats():
+    """The narrow formats of the library: name to (dtype of the weights, whether rows have scales, most columns)."""
+    cdef fastrnn_format_properties properties
+    cdef dict result = {}
+    for number in range(FASTRNN_NATIVE + 1, FASTRNN_FORMATS):
+        properties = fastrnn_format_at(<fastrnn_format><int>number)
+        name, dtype = properties.name.decode(), np.dtype(properties.numbers.decode())
+        _formats[name] = _formats_of_types[dtype.num] = number
+        result[name] = dtype, bool(properties.has_scales), properties.most_columns
+    return result
+
+
+NARROW_FORMATS = _narrow_formats()
 
 
 def narrow_instructions(str isa not None):
@@ -322,7 +254,7 @@ def narrow_instructions(str isa not None):
     cdef const char *name
     cdef dict result = {}
     cdef int index
-    for format_name, format_number in _FORMATS.items():
+    for format_name, format_number in _formats.items():
         result[format_name] = []
         index = 0
         while True:
@@ -495,6 +427,7 @@ cdef int _weights(fastrnn_weights *w, Kernel kernel, tuple weights) except -1:
     """Fill w from a tuple of weights; returns the type number of the other arrays of a call."""
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1], weight_hr = _weight(weights, 4)
     cdef int weight_type = cnp.PyArray_TYPE(weight_ih), type_number
+    cdef fastrnn_format_properties narrow
     w.format = _formats_of_types.get(weight_type, FASTRNN_NATIVE)
     type_number = cnp.NPY_FLOAT if w.format else _type_of(weight_ih)
     if not w.format:
@@ -512,11 +445,14 @@ cdef int _weights(fastrnn_weights *w, Kernel kernel, tuple weights) except -1:
     w.scale_hh = <const float *>_readable(_weight(weights, 7), cnp.NPY_FLOAT)
     w.scale_hr = <const float *>_readable(_weight(weights, 8), cnp.NPY_FLOAT)
     w.instructions = NULL
-    if w.format == FASTRNN_INT8:
-        if w.scale_ih == NULL or w.scale_hh == NULL or (weight_hr is not None and w.scale_hr == NULL):
-            raise ValueError("weights: int8 needs the scales of their rows")
-        if max(w.I, w.P, w.H) > FASTRNN_MOST_INT8:
-            raise ValueError(f"weights: int8 sums are exact up to {FASTRNN_MOST_INT8} columns")
+    if w.format:
+        narrow = fastrnn_format_at(w.format)
+        if narrow.has_scales and (
+            w.scale_ih == NULL or w.scale_hh == NULL or (weight_hr is not None and w.scale_hr == NULL)
+        ):
+            raise ValueError(f"weights: {narrow.name.decode()} needs the scales of their rows")
+        if max(w.I, w.P, w.H) > narrow.most_columns:
+            raise ValueError(f"weights: {narrow.name.decode()} allows {narrow.most_columns} columns")
     return type_number
 
 
@@ -544,9 +480,9 @@ def pack(Kernel kernel not None, list weights not None, bint backward, int num_t
          Pool pool=None, int without_input=0):
     """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool.
 
-    Of the first `without_input` of them, packed for backward, weight_ih is left out, and there is no d_x. Weights of
-    the dtypes int8 (with scales of their rows), float16 or uint16 (bfloat16) are packed in that format, for forward
-    calls in float32.
+    Of the first `without_input` of them, packed for backward, weight_ih is left out, and there is no d_x. Weights
+    whose dtype is that of a narrow format, with the scales of their rows if it has them, are packed in that format, for
+    forward calls in float32.
     """
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_weights w
@@ -1669,7 +1605,7 @@ cdef class PackedStream:
         return fastrnn_stream_state_bytes(self.pointer)
 
     def contents(self):
-        """What a header of export-c consists of.
+        """The numbers and records of a header of export-c.
 
         Returns
         -------

@@ -15,17 +15,6 @@ import numpy as np
 from fastrnn._version import __version__
 from fastrnn.capi import PackedStream, _sources
 
-# The files with the equations of each cell.
-_CELLS = {
-    "lstm": ("lstm",),
-    "gru": ("gru",),
-    "gru_reset_before": ("gru", "gru_reset_before"),
-    "rnn_tanh": ("rnn",),
-    "rnn_relu": ("rnn",),
-    "rnn_sigmoid": ("rnn",),
-    "slstm": ("slstm",),
-}
-
 _HEAD = """\
 /* {name}: {layer}, {dtype}. Written by fastrnn {version}, python -m fastrnn export-c.
  *
@@ -129,12 +118,21 @@ def _kernels(cell: str, is_float: bool, name: str) -> str:
         "#define DEFINE_CELL(CELL, GATES_0, GATES_1, BLOCK, FIRST, SECOND, THIRD, ...)"
         " DEFINE_STREAM(CELL, GATES_0, GATES_1, FIRST, SECOND, THIRD)\n"
     )
-    parts += [_read(folder / "cells" / f"{file}.inc.h") for file in _CELLS[cell]]
+    parts.append(_cell(folder / "cells", cell))
     text = re.sub(r"\bv_prefetch\w*", rf"\g<0>_{name}", "\n".join(parts))
     text = re.sub(r"(?<![A-Za-z0-9])fastrnn_", f"{name}_", text)
     text = re.sub(r"(?<![A-Za-z0-9])FASTRNN_", f"{name}_", text)
     text = re.sub(rf"(?<![A-Za-z0-9]){other}\b", f"{name}_{other}", text)
     return re.sub(rf"(?<![A-Za-z0-9]){precision}\b", name, text)
+
+
+def _cell(folder: Path, cell: str) -> str:
+    """The source of the equations of a cell."""
+    for path in folder.glob("*.inc.h"):
+        text = _read(path)
+        if f"DEFINE_CELL({cell}," in text:
+            return text
+    raise LookupError(f"no file of {folder} defines the cell {cell}")
 
 
 def _read(path: Path) -> str:

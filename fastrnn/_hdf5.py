@@ -31,7 +31,7 @@ MOST_NAME_BYTES = 2**12  # of a link
 MOST_ENTRIES = 2**16  # of a group, and objects of a heap
 MOST_READS = 2**22  # of all, in parts of up to 4 KiB
 
-UNDEFINED = 2**64 - 1  # the address of what is not there
+UNDEFINED = 2**64 - 1  # the address of an absent object
 
 # Header messages, section IV.A.2.
 DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL_FILES = 0x01, 0x02, 0x03, 0x06, 0x07

@@ -211,7 +211,7 @@ def read_model(model: Any) -> Model:
 
 
 def named_file(name: str, read: Callable[[], Any]) -> Any:
-    """What `read` returns; its ValueErrors begin with the name of the file."""
+    """The result of `read`, whose ValueErrors then begin with the name of the file."""
     try:
         return read()
     except ValueError as error:

@@ -141,7 +141,7 @@ def _element(dtype):
     return np.dtype("u2" if found == "bfloat16" else found)
 
 
-# What a pickle may call
+# The functions and classes that a pickle may call
 
 
 def _tensor(storage, offset, shape, strides, dtype, flags):

@@ -44,7 +44,7 @@ def read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
 
 
 class State:
-    """What a file keeps, by name, where training has it: saved from there, and restored to there."""
+    """The objects of training that a file keeps, by name: they are saved, and restored in place."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class State:
         return {"class": type(self._optimizer).__name__}
 
     def restore(self, path: str | os.PathLike[str], content: tuple[str, dict[str, Array]]) -> int:
-        """Set everything to what the file has, if all of it fits; return the step."""
+        """Set all values to those of the file, if all of them fit; return the step."""
         try:
             return self._restore(*content)
         except (KeyError, TypeError, ValueError) as error:

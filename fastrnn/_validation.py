@@ -412,14 +412,16 @@ def check_given(*gradients):
     raise ValueError("d_output, d_state_n: neither is given, so all gradients would be zero; give one or both")
 
 
-def check_tape(tape, expected, place="third"):
-    """Refuse an object that is not a tape of the expected class.
+def check_tape(tape, expected, place="third", owner=None, kind=None):
+    """Refuse an object that is not a tape of the expected class, or one of another owner: a layer or a cell.
 
-    `place` is the place of the tape among the results of forward, for the message.
+    For messages, `place` is the place of the tape among the results of forward, and `kind` is "layer" or "cell".
     """
     if type(tape) is not expected:
-        kind = type(tape)
+        given = type(tape)
         raise TypeError(
             f"tape: expected a {expected.__module__}.{expected.__qualname__}, "
-            f"got a {kind.__module__}.{kind.__qualname__}; it is what forward returns {place}"
+            f"got a {given.__module__}.{given.__qualname__}; it is what forward returns {place}"
         )
+    if owner is not None and tape.owner() is not owner:
+        raise ValueError(f"tape: made by another {kind}, {tape.owner_name()}")

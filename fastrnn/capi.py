@@ -1,7 +1,7 @@
 """The C interface from Python: headers, the table of functions, and layers packed for it.
 
 A function of the C library, called from Cython, cffi, ctypes or Numba, does without Python, so a step of a stream costs
-what its arithmetic costs. docs/c.md describes the interface; csrc/fastrnn_stream.h is the manual of streams.
+no more than its arithmetic. docs/c.md describes the interface; csrc/fastrnn_stream.h is the manual of streams.
 """
 
 from __future__ import annotations

@@ -176,10 +176,9 @@ class Cell(Parametrized, Generic[Given, Returned]):
             If the tape is another cell's, if no gradient is given, if a shape does not fit, or if the `x` of the
             forward pass has been changed since.
         """
-        check_tape(tape, CellTape, "second")
+        check_tape(tape, CellTape, "second", self, "cell")
         inputs = tape.inputs
         given = as_states(self._spec, "d_state", "d_{}", d_state, 2 if inputs.batched else 1)
-        tape.check_owner(self, "cell")
         if all(array is None for array in given):
             raise ValueError("d_state: is not given, so all gradients would be zero")
         stack, B = inputs.stack, inputs.layout.B

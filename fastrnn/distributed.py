@@ -38,16 +38,16 @@ BLOCK = 16384
 # Up to so many bytes each rank receives all partial sums and adds them itself: one message instead of two.
 SMALL_BYTES = 16384
 
-# mpiexec may lose what a rank has written just before it aborts.
+# mpiexec may lose the last output of a rank that aborts.
 SECONDS_TO_FORWARD = 0.5
 
-# What a rank tells the others before they exchange numbers.
+# The messages of a rank to the others before they exchange numbers.
 HAS_NUMBERS, HAS_NO_SHARDS, HAS_FAILED = range(3)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the batch, the same whatever the number of ranks is.
+    """A part of the batch, the same for any number of ranks.
 
     Attributes
     ----------
@@ -617,7 +617,7 @@ class Group:
         return state.restore(path, self._on_rank_0(lambda: _training_files.read(path)))
 
     def _on_rank_0(self, function):
-        """What the function returns or raises on rank 0, on all ranks."""
+        """The result or the error of the function, which rank 0 calls, on all ranks."""
         if self._comm is None:
             return function()
         result = error = None

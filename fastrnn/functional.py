@@ -867,9 +867,9 @@ def slstm_backward(
     Parameters
     ----------
     tape : SLSTMTape
-        What `slstm_forward` returned.
+        The tape that `slstm_forward` returned.
     d_output : array_like, (T, B, H), optional
-        The gradient with respect to `output`; what it has beyond a sequence's length is not looked at.
+        The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : tuple (d_h_n, d_c_n, d_n_n, d_m_n) of array_like, (B, H) each, optional
         The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.

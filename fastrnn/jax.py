@@ -129,7 +129,7 @@ class Constants(NamedTuple):
     seed: Any
 
 
-# What XLA calls, with arrays of NumPy
+# The functions that XLA calls, with arrays of NumPy
 
 
 def _call_of_shapes(settings, arguments, lengths=None, resets=None):
@@ -196,7 +196,7 @@ def _callback(function, static, results, *arrays):
     return jax.pure_callback(_host(function, *static), results, *arrays, vmap_method="sequential")
 
 
-# What JAX differentiates
+# The functions that JAX differentiates
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

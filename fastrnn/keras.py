@@ -70,8 +70,8 @@ LIVE_PACKAGES = ("keras", "tf_keras")
 PACKAGES = (*LIVE_PACKAGES, "tensorflow")
 OWN_LAYERS = "fastrnn.keras_layers"  # whose classes have the settings and weights of their namesakes in Keras
 
-# Keys of a configuration that do not change the function from inputs and state to outputs at every step: what is
-# returned of them, how they are computed, names, and what matters only while training.
+# Keys of a configuration that do not change the function from inputs and state to outputs at every step: which of
+# them are returned, how they are computed, names, and settings of training.
 WITHOUT_EFFECT = frozenset(
     """
     name trainable dtype autocast batch_input_shape batch_shape input_dim input_length input_shape

@@ -44,6 +44,7 @@ from fastrnn.parameters import Parameters
 from fastrnn.stream import Stream
 
 if TYPE_CHECKING:
+    from fastrnn._engine.formats import FormatName
     from fastrnn.quantization import Quantized
 
 __all__ = ["GRU", "LSTM", "RNN", "SLSTM"]
@@ -472,7 +473,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             If the tape is another layer's, if neither gradient is given, if a shape does not fit, or if the `x` of
             the forward pass has been changed since.
         """
-        check_tape(tape, LayerTape)
+        check_tape(tape, LayerTape, owner=self, kind="layer")
         if d_output is not None:
             d_output = d_output.view() if type(d_output) is np.ndarray else as_array("d_output", d_output)
         inputs = tape.inputs
@@ -480,7 +481,6 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         given = [None] * len(stack.widths)
         if d_state_n is not None:
             given = as_states(self._spec, "d_state_n", "d_{}_n", d_state_n, 3 if batched else 2)
-        tape.check_owner(self, "layer")
         check_given(d_output, *given)
         T, B = inputs.layout.T, inputs.layout.B
         if d_output is not None:
@@ -492,7 +492,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         d_x, d_state = tape.backward(d_output, given, self._split(d_params._arrays), is_needed)
         return *self._returned(d_x, d_state, batched), d_params
 
-    def quantize(self, format: Literal["int8", "float16", "bfloat16"]) -> Quantized[Given, Returned]:
+    def quantize(self, format: FormatName) -> Quantized[Given, Returned]:
         """Return a layer for inference whose weights have fewer bits.
 
         Biases, peephole weights, sums, activations, states and everything passed in and out stay float32.

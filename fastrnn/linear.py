@@ -108,8 +108,8 @@ class Linear:
         Parameters
         ----------
         mapping : mapping of str to array_like
-            The `state_dict` of a torch.nn.Linear, of a module that contains one or of a `Linear`; or what
-            `load_tensors` returns.
+            The `state_dict` of a torch.nn.Linear, of a module that contains one or of a `Linear`; or a
+            result of `load_tensors`.
         prefix : str, default ""
             The part of the names before "weight" and "bias"; a dot at its end may be left out.
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastrnn import layers
 from fastrnn._validation import Array, as_array, as_x, check_flags, flag, names_arguments, x_hint
 from fastrnn.layers import InferenceLayer
 
@@ -78,7 +79,7 @@ def masked(
     (True, True)
     """
     if not isinstance(layer, InferenceLayer):
-        raise TypeError(f"layer: expected an LSTM, a GRU, an RNN, an SLSTM or a Quantized, got {type(layer).__name__}")
+        raise TypeError(f"layer: expected one of {', '.join(layers.__all__)}, Quantized, got {type(layer).__name__}")
     return _masked(layer, as_x(x), as_array("mask", mask), state, zero_output_for_mask)
 
 

@@ -61,7 +61,7 @@ MOST_LAYERS = 256
 BATCH_FIRST = "fastrnn.batch_first", "transposes x"
 
 OPSET, IR_VERSION = 14, 8
-MOST_FILE_BYTES = 2**31 - 2**20  # of a protobuf message, less what is no parameter
+MOST_FILE_BYTES = 2**31 - 2**20  # of a protobuf message, less all but the parameters
 
 
 @overload
@@ -180,7 +180,7 @@ class Reader:
         self.producers = {(id(one.graph), name): one for one in model.recurrent for name in one.node.output if name}
 
     def layer(self, names, with_arguments):
-        """What `from_onnx` returns."""
+        """The result of `from_onnx`."""
         nodes = (
             self._all() if names is None else [self._called(n) for n in ([names] if isinstance(names, str) else names)]
         )

@@ -105,8 +105,8 @@ class Optimizer:
         Parameters
         ----------
         mapping : mapping of str to array_like
-            What `state_dict` of an optimizer of the same class and of parameters of the same shapes returns, or a file
-            of it that NumPy has loaded.
+            The `state_dict` of an optimizer of the same class and of parameters of the same shapes, or a file of it
+            that NumPy has loaded.
 
         Raises
         ------

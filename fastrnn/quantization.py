@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastrnn import layers
 from fastrnn._core import WEIGHTS
-from fastrnn._engine.formats import FORMATS, Format
+from fastrnn._engine.formats import FORMATS, Format, FormatName
 from fastrnn._engine.spec import MATRICES, OPTIONS
 from fastrnn._parametrized import LAYERS, Frozen, Given, Returned, no_draws
 from fastrnn._validation import FLOAT32, Array, choice, names_arguments, number
@@ -51,7 +52,7 @@ KERNEL_WEIGHTS = (*WEIGHTS, *map(_scale_of, MATRICES))
 class QuantizedParameters(Mapping[str, Array]):
     """The parameters of a quantized layer by name, read-only.
 
-    The weights of matrix products are int8, float16, or uint16 with the bit patterns of bfloat16. With an int8
+    The weights of matrix products have the dtype of their format, and uint16 the bit patterns of bfloat16. With an int8
     `weight_ih_l0` (G, I) comes a `scale_ih_l0` (G,): the weight is ``scale_ih_l0[:, None] * weight_ih_l0``. Scales,
     biases and peephole weights are float32.
     """
@@ -105,8 +106,8 @@ class Quantized(InferenceLayer[Given, Returned]):
     ----------
     layer : LSTM, GRU, RNN or SLSTM
         A layer of float32, which is not changed.
-    format : {"int8", "float16", "bfloat16"}
-        The format of its weights.
+    format : str
+        The format of its weights, as of `fastrnn.LSTM.quantize`.
 
     Attributes
     ----------
@@ -134,9 +135,9 @@ class Quantized(InferenceLayer[Given, Returned]):
     _layout: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]  # the shape and dtype of each array of `params`
     _names: list[list[str]]
 
-    def __init__(self, layer: Recurrent[Given, Returned], format: Literal["int8", "float16", "bfloat16"]) -> None:
+    def __init__(self, layer: Recurrent[Given, Returned], format: FormatName) -> None:
         if not isinstance(layer, Recurrent):
-            raise TypeError(f"layer: expected an LSTM, a GRU, an RNN or an SLSTM, got {type(layer).__name__}")
+            raise TypeError(f"layer: expected one of {', '.join(layers.__all__)}, got {type(layer).__name__}")
         form = FORMATS[choice("format", format, tuple(FORMATS))]
         if layer.dtype != np.float32:
             raise ValueError(f"layer: expected float32, got {layer!r}; a layer of float32 can load its state_dict()")
@@ -209,7 +210,7 @@ class Quantized(InferenceLayer[Given, Returned]):
 
     @property
     def format(self) -> str:
-        """The format of the weights, "int8", "float16" or "bfloat16"."""
+        """The format of the weights, "int8" for example."""
         return self._format.name
 
     @property

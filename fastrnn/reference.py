@@ -23,7 +23,6 @@ from numpy.typing import ArrayLike
 from fastrnn import functional
 from fastrnn._engine import spec
 from fastrnn._engine.arguments import checked_arguments, checked_output_gradients
-from fastrnn._engine.formats import bfloat16_of, int8_rows, widened
 from fastrnn._validation import (
     Arguments,
     Array,
@@ -805,25 +804,26 @@ def fma(a, b, c):
 
 
 class Rounded:
-    """A weight of a quantized layer and the product with it: int8 with scales (G,), or bfloat16 without.
+    """A weight of a quantized layer and the product with it: integers with scales (G,), or numbers without.
 
     `values` (G, K) are float32. `is_bounded` says whether the operand of the product is bounded by 1.
     """
 
-    def __init__(self, values, scales, is_bounded):
-        self.values, self.scales, self.is_bounded = values, scales, is_bounded
+    def __init__(self, form, values, scales, is_bounded):
+        self.form, self.values, self.scales, self.is_bounded = form, values, scales, is_bounded
 
     def __getitem__(self, rows):
-        return Rounded(self.values[rows], None if self.scales is None else self.scales[rows], self.is_bounded)
+        scales = None if self.scales is None else self.scales[rows]
+        return Rounded(self.form, self.values[rows], scales, self.is_bounded)
 
     def product(self, a, z):
         """z plus the product with `a` (B, K), whose rows are rounded to the format."""
-        if self.scales is not None:
-            integers, scales = int8_rows(a, self.is_bounded)
-            sums = integers.astype(np.float64) @ self.values.T  # exact
+        a, scales = self.form.round_operand(a, self.is_bounded)
+        if scales is not None:
+            sums = a.astype(np.float64) @ self.values.T  # exact
             return fma(sums.astype(np.float32), flushed(scales[:, None] * self.scales), z)
         z = np.broadcast_to(z, (len(a), len(self.values)))
-        for w_k, a_k in zip(self.values.T, widened(bfloat16_of(a)).T):
+        for w_k, a_k in zip(self.values.T, a.T):
             z = fma(w_k, a_k[:, None], z)
         return z
 
@@ -850,9 +850,9 @@ def rounded_weights(layer, suffix):
             values = values.astype(np.float32) if form.has_scales else form.widen(values, None)
             if cell is spec.SLSTM and name == "weight_hh":
                 values = block_diagonal(values, layer.hidden_size)
-            if form.name != "float16":
+            if form.round_operand is not None:
                 of_h = name == "weight_hh" and "weight_hr" + suffix not in layer.params
-                values = Rounded(values, scales, is_bounded and of_h)
+                values = Rounded(form, values, scales, is_bounded and of_h)
         if values is not None:
             weights[name] = values
     return weights

@@ -31,7 +31,7 @@ def pad(
 ) -> tuple[Array, NDArray[np.int64]]:
     """Sequences of unequal lengths as one padded array, and their lengths.
 
-    The result is what a layer takes: ``layer(x, lengths=lengths)``.
+    A layer takes the result: ``layer(x, lengths=lengths)``.
 
     Parameters
     ----------

@@ -38,10 +38,8 @@ NEWEST_VERSION = max(FORMAT_VERSION, QUANTIZED_VERSION)
 DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     "float32": ("F32", np.dtype("<f4")),
     "float64": ("F64", np.dtype("<f8")),
-    "int8": ("I8", np.dtype("i1")),
-    "float16": ("F16", np.dtype("<f2")),
-    "bfloat16": ("BF16", np.dtype("<u2")),
 }
+DTYPES |= {form.name: (form.name_in_files, form.dtype.newbyteorder("<")) for form in FORMATS.values()}
 
 # Limits of a file, because a parsed header takes some 30 times its size: enough for 341 layers of the kind with the
 # most parameters (an LSTM with biases, projections and peepholes in both directions has 12), and for more than any
@@ -110,7 +108,9 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
         about |= {"format_version": QUANTIZED_VERSION, "format": layer.format}
     arrays = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in layer.params.items()}
     data = to_bytes(arrays, {METADATA_KEY: json.dumps(about, allow_nan=False)})
-    _write_atomically(path, _with_bfloat16(data) if about.get("format") == "bfloat16" else data)
+    if isinstance(layer, Quantized) and layer._format.dtype.kind == "u":
+        data = _with_dtype(data, layer._format.name_in_files)
+    _write_atomically(path, data)
 
 
 def load(path: str | os.PathLike[str]) -> Layer:
@@ -193,15 +193,15 @@ def _import_safetensors():
 # Writing
 
 
-def _with_bfloat16(data):
-    """The file with U16 of its header, which NumPy has in place of bfloat16, renamed to BF16."""
+def _with_dtype(data, dtype):
+    """The file with another dtype in its header for unsigned integers, which NumPy has in place of bfloat16."""
     import json
 
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     for name, tensor in header.items():
-        if name != "__metadata__" and tensor["dtype"] == "U16":
-            tensor["dtype"] = "BF16"
+        if name != "__metadata__" and tensor["dtype"].startswith("U"):
+            tensor["dtype"] = dtype
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # so that the arrays remain aligned
     return len(text).to_bytes(8, "little") + text + data[end:]
@@ -327,16 +327,38 @@ def _build(about, tensors):
     itemsize = DTYPES[dtype_name if form is None else form.name][1].itemsize
     try:
         _check_sizes(arguments, len(tensors), sum(len(t["data"]) for t in tensors.values()) // itemsize)
-        if form is None:
-            layer = cls(**arguments, rng=no_draws())
-            shapes = {name: array.shape for name, array in layer.params.items()}
-        else:
-            layer = object.__new__(Quantized)
-            layer._configure(cls, arguments, form)
-            shapes = {name: shape for name, (shape, _) in layer._layout.items()}
+        layer, shapes = _without_values(cls, arguments, form)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the arguments of {cls.__name__}: {error}") from error
-    # The constructor has let an absent argument be its default, and might take another form of a value for the same.
+    _check_arguments(layer, cls, version, arguments)
+    _raise_if_any(_misfits(shapes, tensors), f"the tensors do not fit {layer!r}: ")
+    arrays = {name: np.frombuffer(tensors[name]["data"], dtype_of(name)[1]).reshape(shapes[name]) for name in shapes}
+    if form is None:
+        for name, array in layer.params.items():
+            array[...] = arrays[name]
+        layer._rng = np.random.default_rng()  # for the masks of dropout
+    else:
+        found = {name: _problem_of(form, name, array) for name, array in arrays.items()}
+        _raise_if_any([f"{name}: {problem}" for name, problem in found.items() if problem])
+        layer._fill({name: array.astype(array.dtype.newbyteorder("=")) for name, array in arrays.items()})
+    return layer
+
+
+def _without_values(cls, arguments, form):
+    """A layer whose parameters are still to be set, quantized to the format if there is one, and their shapes."""
+    if form is None:
+        layer = cls(**arguments, rng=no_draws())
+        return layer, {name: array.shape for name, array in layer.params.items()}
+    layer = object.__new__(Quantized)
+    layer._configure(cls, arguments, form)
+    return layer, {name: shape for name, (shape, _) in layer._layout.items()}
+
+
+def _check_arguments(layer, cls, version, arguments):
+    """Refuse arguments that are not those of the layer made from them.
+
+    The constructor has let an absent argument be its default, and might take another form of a value for the same.
+    """
     expected = layer._constructor_arguments()
     for name in [name for name in expected if OPTIONS[name].since > version and name not in arguments]:
         del expected[name]
@@ -344,31 +366,22 @@ def _build(about, tensors):
         names = [name for name in expected if name not in arguments or arguments[name] != expected[name]]
         raise ValueError(f"the arguments of {cls.__name__}: missing or unclear: {', '.join(names)}")
 
+
+def _misfits(shapes, tensors):
+    """The problems of tensors of a file that are not parameters of these shapes."""
     problems = []
     for name, shape in shapes.items():
         if name not in tensors:
             problems.append(f"{name}: missing")
         elif tuple(tensors[name]["shape"]) != shape:
             problems.append(str(shape_error(name, shape, (None,) * len(shape), tuple(tensors[name]["shape"]))))
-    problems += [f"{_short(name)}: not a parameter" for name in tensors if name not in shapes]
-    _raise_if_any(problems, f"the tensors do not fit {layer!r}: ")
-
-    arrays = {name: np.frombuffer(tensors[name]["data"], dtype_of(name)[1]).reshape(shapes[name]) for name in shapes}
-    if form is None:
-        for name, array in layer.params.items():
-            array[...] = arrays[name]
-        layer._rng = np.random.default_rng()  # for the masks of dropout
-    else:
-        problems = [f"{name}: {_problem_of(name, array)}" for name, array in arrays.items() if _problem_of(name, array)]
-        _raise_if_any(problems)
-        layer._fill({name: array.astype(array.dtype.newbyteorder("=")) for name, array in arrays.items()})
-    return layer
+    return problems + [f"{_short(name)}: not a parameter" for name in tensors if name not in shapes]
 
 
-def _problem_of(name, array):
-    """The reason why no quantized layer has such an array, or None."""
-    if array.dtype == np.int8 and array.min(initial=0) == -128:
-        return "expected numbers from -127 to 127, got -128"
+def _problem_of(form, name, array):
+    """The reason why no layer quantized to this format has such an array, or None."""
+    if name.startswith(MATRICES):
+        return form.problem_of(array)
     if name.startswith("scale_") and not ((array >= 0) & (array < np.inf)).all():
         return "expected finite numbers of at least 0"
     return None

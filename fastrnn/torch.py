@@ -351,7 +351,7 @@ class Layers(torch.autograd.Function):
         return (None, None, None, None, *[from_numpy(d) if need else None for d, need in zip(found, needed)])
 
 
-# Operators, for what traces
+# Operators, for tracing
 
 
 ARGUMENTS = (
@@ -575,7 +575,7 @@ class Recurrent(torch.nn.RNNBase):
         if torch.compiler.is_dynamo_compiling():
             if isinstance(input, PackedSequence):
                 return _outside_of_graphs(self, input, hx)  # the number of its sequences is a value of a tensor
-        elif get_eval_frame_callback() is not None:  # Dynamo refuses this module and would trace what it calls
+        elif get_eval_frame_callback() is not None:  # Dynamo refuses this module and would trace its functions
             return _outside_of_graphs(self, input, hx)
         is_packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if is_packed else (input, None)
@@ -645,7 +645,7 @@ class Recurrent(torch.nn.RNNBase):
 
     @staticmethod
     def _is_refused(tensors, traced):
-        """Whether torch.nn has to do with these arguments; says why if it computes what a kernel cannot."""
+        """Whether torch.nn has to do with these arguments; says why if no kernel can compute it."""
         dtype = getattr(tensors[0], "dtype", None)
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
             return True

@@ -190,9 +190,9 @@ def from_state_dict(
     Parameters
     ----------
     mapping : mapping of str to array_like
-        A state_dict of torch.nn.LSTM, GRU, RNN or one of their cells, or of a module that contains one; what
-        `state_dict()` of a layer of fastrnn returns; or what `load_tensors` returns. Tensors and arrays alike; integers
-        are refused.
+        A state_dict of torch.nn.LSTM, GRU, RNN or one of their cells, or of a module that contains one; the
+        `state_dict()` of a layer of fastrnn; or a result of `load_tensors`. Tensors and arrays alike; integers are
+        refused.
     prefix : str, optional
         The part of the names before "weight_ih_l0", or before "weight_ih" of a cell; a dot at its end may be left out.
         Default: found, if there is one layer or cell in the mapping.
@@ -369,7 +369,7 @@ def floats(name: str, value: Any) -> Array:
 
 
 def _reset_after(layout: str | None, fused: str | None, named: Mapping[str, Array], given: bool | None) -> bool:
-    """Whether the reset gate comes after the product, from the option and from what the layout shows."""
+    """Whether the reset gate comes after the product, from the option and from the layout."""
     shown = None
     if layout == "keras" and "bias" in named:
         shown = named["bias"].ndim == 2

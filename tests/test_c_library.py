@@ -110,6 +110,13 @@ def test_the_headers_are_cpp(tmp_path):
     )
 
 
+def test_the_headers_after_complex(tmp_path):
+    """NumPy's headers include <complex.h>, which has a macro I."""
+    text = "#include <complex.h>\n" + "".join(f'#include "{name}"\n' for name in HEADERS)
+    (tmp_path / "client.c").write_text(text + "ptrdiff_t inputs(const fastrnn_weights *w) { return w->I; }\n")
+    run(*CC, "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", ROOT / "csrc", tmp_path / "client.c")
+
+
 @pytest.fixture(scope="module")
 def real_time(built, tmp_path_factory):
     if not sys.platform.startswith("linux"):

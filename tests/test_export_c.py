@@ -57,7 +57,13 @@ def headers(tmp_path_factory):
         }}
     }}"""
         )
-    lines = ["#include <stdio.h>", "#include <stdlib.h>", *(f'#include "{name}.h"' for name in NAMES)]
+    # <complex.h> has a macro I.
+    lines = [
+        "#include <complex.h>",
+        "#include <stdio.h>",
+        "#include <stdlib.h>",
+        *(f'#include "{name}.h"' for name in NAMES),
+    ]
     program = folder / "program.c"
     program.write_text("\n".join([*lines, "int main(int argc, char **argv)", "{", "    if (argc != 2) return 1;"]))
     with program.open("a") as file:

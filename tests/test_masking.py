@@ -115,7 +115,7 @@ def test_messages():
 
     refused(
         TypeError,
-        "layer: expected an LSTM, a GRU, an RNN, an SLSTM or a Quantized, got LSTMCell",
+        "layer: expected one of GRU, LSTM, RNN, SLSTM, Quantized, got LSTMCell",
         fastrnn.LSTMCell(I, H),
         x,
         mask,

@@ -40,16 +40,16 @@ typedef struct fastrnn_matrix {
     fastrnn_heads heads;
     const fastrnn_narrow *narrow; /* NULL: numbers of the call's precision */
     float *scales;                /* of the columns, padded to panels; or NULL */
-    int32_t *offsets;             /* -128 times the sum of the weights of each column: what a sum begins with where the
+    int32_t *offsets;             /* -128 times the sum of the weights of each column: a sum begins with it where the
                                      operand has 128 added to its numbers; or NULL */
 } fastrnn_matrix;
 
 /* The bytes of a panel in a narrow format. */
 static inline ptrdiff_t fastrnn_panel_bytes(const fastrnn_matrix *matrix, int width)
 {
-    const fastrnn_narrow_layout layout = fastrnn_layout_of(matrix->narrow->format);
-    const ptrdiff_t depth = (matrix->K + layout.depths - 1) / layout.depths * layout.depths;
-    return depth * width * (ptrdiff_t)layout.element;
+    const fastrnn_narrow_layout *layout = &fastrnn_narrow_layouts[matrix->narrow->format];
+    const ptrdiff_t depth = (matrix->K + layout->depths - 1) / layout->depths * layout->depths;
+    return depth * width * (ptrdiff_t)layout->element;
 }
 
 /* The scales and offsets of columns from `column` on. */

@@ -1,15 +1,11 @@
 /* Narrow formats: weights of fewer bits than a float, for the forward pass in single precision. A product multiplies
- * them by an operand: rows of activations, which the format may round, too.
+ * them by an operand: rows of activations, which the format may round, too. The files of narrow/ define the formats,
+ * and pack_narrow.c has the table of them.
  *
- *   FASTRNN_FLOAT16   w and sums as in single precision: w is widened in registers. The operand is the float row
- * itself. FASTRNN_BFLOAT16  w and operand have 8 bits of precision, their products and the sums 24. FASTRNN_INT8      w
- * = s_w q_w with a scale for each column, a = s_a q_a with a scale for each row, all |q| <= 127: z += (s_w s_a) sum_k
- * q_w q_a, with an exact sum and one fma.
- *
- * A scale is max|a| / 127, rounded, and q = a (127 / max|a|) to the nearest, ties to even. A row whose max|a| is below
- * 2^-100 counts as zeros, with the scale 0; one with a NaN or an infinity has the scale NaN. The scale of a bounded
- * operand, whose numbers are at most 1 but for rounding, is 1/127 where max|a| <= FASTRNN_BOUND: so parts of a row can
- * be rounded apart. A value of the operand is at most once rounded twice: from the float to q. */
+ * A scale of int8 is max|a| / 127, rounded, and q = a (127 / max|a|) to the nearest, ties to even. A row whose max|a|
+ * is below 2^-100 counts as zeros, with the scale 0; one with a NaN or an infinity has the scale NaN. The scale of a
+ * bounded operand, whose numbers are at most 1 but for rounding, is 1/127 where max|a| <= FASTRNN_BOUND: so parts of a
+ * row can be rounded apart. A value of the operand is at most once rounded twice: from the float to q. */
 #ifndef FASTRNN_NARROW_H
 #define FASTRNN_NARROW_H
 
@@ -21,19 +17,19 @@
 #define FASTRNN_BOUND 1.001f
 #define FASTRNN_LEAST_ROW 0x1p-100f
 
-/* The layout of a panel in memory: [depth / group][width][group] weights of one column each. depth is K rounded up to a
- * multiple of `depths`, with zeros. */
+/* The memory of a format, the same for all instruction sets. A panel is [depth / group][width][group] weights of one
+ * column each. depth is K rounded up to a multiple of `depths`, with zeros. */
 typedef struct {
+    fastrnn_format_properties properties;
     size_t element; /* bytes of a weight */
     int group, depths;
+    /* Part of a column of a panel: K numbers of a row of weights become its rows `first` and on. Whole groups may be
+     * copied at once. to: the column's first group, followed by the next after group_stride bytes; offset: that of the
+     * column, from which 128 times their sum is subtracted, or NULL without scales */
+    void (*pack_column)(ptrdiff_t K, ptrdiff_t first, const char *from, char *to, ptrdiff_t group_stride,
+                        int32_t *offset);
 } fastrnn_narrow_layout;
-
-static inline fastrnn_narrow_layout fastrnn_layout_of(fastrnn_format format)
-{
-    if (format == FASTRNN_INT8) return (fastrnn_narrow_layout){1, 4, 64}; /* the depth of a tile of AMX */
-    if (format == FASTRNN_BFLOAT16) return (fastrnn_narrow_layout){2, 2, 2};
-    return (fastrnn_narrow_layout){2, 1, 1};
-}
+extern const fastrnn_narrow_layout fastrnn_narrow_layouts[FASTRNN_FORMATS];
 
 struct fastrnn_matrix;
 
@@ -67,8 +63,8 @@ static inline ptrdiff_t fastrnn_operand_row(const fastrnn_narrow *narrow, ptrdif
 }
 
 /* Panels [p0, p1) of a matrix (K, gates * H) of `width` columns written: weight (gates * H, K) transposed, its columns
- * in the order of pack.inc.h; the numbers of the format, packed without gaps. scale (gates * H): of each row, for
- * FASTRNN_INT8. */
+ * in the order of pack.inc.h; the numbers of the format, packed without gaps. scale (gates * H): of each row,
+ * if the format has scales. */
 void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, int width, const void *weight,
                          const float *scale, const struct fastrnn_matrix *);
 

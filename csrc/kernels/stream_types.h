@@ -20,7 +20,8 @@ typedef struct {
 /* U is H, and V is P, rounded up to whole vectors. The columns of a part are, for each vector of hidden units, its
  * gates in turn. */
 typedef struct {
-    ptrdiff_t U, V, I, H, P;
+    ptrdiff_t U, V, H, P;
+    ptrdiff_t inputs; /* I, whose name is a macro where <complex.h> is included */
     int cell, gates, states;
     int has_options; /* whether they differ from the defaults */
     fastrnn_options options;

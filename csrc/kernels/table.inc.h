@@ -11,9 +11,10 @@ typedef struct {
     const fastrnn_matrix *weight_hh; /* of each part, packed for forward */
     const real *const *bias_hh;      /* of each part, if the recurrent sums are kept apart */
     const real *peephole;            /* (peepholes, H), or NULL */
-    const real *operand[MOST_PARTS]; /* (B, P) and (B, H), rows operand_row apart: what the product of each part reads:
-                                        h_prev, or gated; rounded, if the format of weight_hh rounds its operand */
-    const real *h_prev;              /* (B, P), rows h_prev_row apart */
+    const real
+        *operand[MOST_PARTS]; /* (B, P) and (B, H), rows operand_row apart: the operand of the product of each part:
+                                 h_prev, or gated; rounded, if the format of weight_hh rounds its operand */
+    const real *h_prev;       /* (B, P), rows h_prev_row apart */
     const real *state_prev[FASTRNN_MOST_STATES]; /* (B, H) */
     real *gates;     /* (B, G) in: bias and input projection; out, if keep: after activation */
     real *recurrent; /* (B, G): scratch for h_{t-1} W_hh^T + b_hh, if the cell keeps it apart from the input's part */

@@ -1,5 +1,5 @@
-/* TARGET_BEGIN("avx2,fma"): functions up to TARGET_END are compiled for these instructions, whatever the compiler's
- * options are. */
+/* TARGET_BEGIN("avx2,fma"): functions up to TARGET_END are compiled for these instructions, with any options of
+ * the compiler. */
 #ifndef FASTRNN_TARGET_H
 #define FASTRNN_TARGET_H
 

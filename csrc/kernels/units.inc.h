@@ -1,4 +1,4 @@
-/* What the functions of a cell see: a vector of hidden units of one sequence. */
+/* The arguments of the functions of a cell: a vector of hidden units of one sequence. */
 
 INLINE vec NAME(load_lanes)(const real *p, int lanes) { return lanes == VL ? v_load(p) : v_load_n(p, lanes); }
 INLINE void NAME(store_lanes)(real *p, vec a, int lanes)

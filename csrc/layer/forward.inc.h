@@ -102,6 +102,21 @@ static void NAME(begin_step)(const struct NAME(forward) * f, ptrdiff_t t, fastrn
     if (f->gated && !f->whole_h) f->rounding->begin_rows(n, f->rounded_gated + at, f->rounded_row);
 }
 
+/* Rounds the results of a part for the next product, as far as they need not be whole rows: r h_{t-1}, m or h_t. */
+static void NAME(round_results)(const struct NAME(forward) * f, int last, ptrdiff_t t, fastrnn_range now,
+                                fastrnn_range units)
+{
+    const ptrdiff_t n = now.to - now.from;
+    if (!last && !f->whole_h)
+        f->rounding->round_units(n, units.from, units.to, f->gated + now.from * f->unit_row, f->unit_row, NULL,
+                                 f->rounded_gated + now.from * f->rounded_row, f->rounded_row);
+    else if (last && f->m && !f->whole_m)
+        f->rounding->round_units(n, units.from, units.to, f->m + now.from * f->unit_row, f->unit_row, NULL,
+                                 f->rounded_m + now.from * f->rounded_row, f->rounded_row);
+    else if (last && !f->m && !f->whole_h)
+        NAME(round_h)(f, t, now, units);
+}
+
 /* One part of step t, whose gates (rows of the step, G) are given, for some sequences and some blocks. */
 static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_member *me, int part, ptrdiff_t t,
                                real *gates, fastrnn_range rows, fastrnn_range blocks)
@@ -165,16 +180,7 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
     if (step.h_next && last)
         clear_rows(step.h_next, f->h_row, resets_of_step(&f->steps, t + 1),
                    first_of(rows, rows_of_step(&f->steps, t + 1)), units, sizeof(real));
-    if (!f->rounding) return;
-    const ptrdiff_t n = now.to - now.from;
-    if (!last && !f->whole_h)
-        f->rounding->round_units(n, units.from, units.to, f->gated + now.from * f->unit_row, f->unit_row, NULL,
-                                 f->rounded_gated + now.from * f->rounded_row, f->rounded_row);
-    else if (last && f->m && !f->whole_m)
-        f->rounding->round_units(n, units.from, units.to, f->m + now.from * f->unit_row, f->unit_row, NULL,
-                                 f->rounded_m + now.from * f->rounded_row, f->rounded_row);
-    else if (last && !f->m && !f->whole_h)
-        NAME(round_h)(f, t, now, units);
+    if (f->rounding) NAME(round_results)(f, last, t, now, units);
 }
 
 /* After a part of step t, or after its recurrent projection (part MOST_PARTS): the operands whose scales depend on

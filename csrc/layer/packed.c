@@ -19,6 +19,8 @@ void fastrnn_packed_free(fastrnn_packed *packed) { fastrnn_free(packed); }
 
 size_t fastrnn_packed_bytes(const fastrnn_packed *packed) { return packed ? packed->bytes : 0; }
 
+static int parts_of(const cell_f32 *cell) { return cell->parts[1] ? 2 : 1; }
+
 /* A matrix and the offsets of its arrays in the block of packed weights, 0 for none. */
 typedef struct {
     fastrnn_matrix matrix;
@@ -38,7 +40,7 @@ static fastrnn_heads heads_of(const fastrnn_weights *weights, ptrdiff_t group_un
 {
     if (weights->heads <= 1) return (fastrnn_heads){0};
     const ptrdiff_t H = weights->H, head = H / weights->heads;
-    const int aligned = !weights->format || head % fastrnn_layout_of(weights->format).group == 0;
+    const int aligned = !weights->format || head % fastrnn_narrow_layouts[weights->format].group == 0;
     fastrnn_heads heads = {H, head, group_panels, group_units, aligned ? head : H};
     for (ptrdiff_t from = 0; from < H; from += group_units) {
         const ptrdiff_t to = from + group_units < H ? from + group_units : H;
@@ -56,7 +58,7 @@ static fastrnn_place reserve_matrix(fastrnn_layout *layout, const fastrnn_narrow
     fastrnn_matrix matrix = {.K = K, .N = N, .narrow = narrow};
     if (!narrow) return (fastrnn_place){matrix, fastrnn_reserve(layout, element, panels, width, K), 0, 0};
     fastrnn_place place = {matrix, fastrnn_reserve(layout, 1, panels, fastrnn_panel_bytes(&matrix, width), 1), 0, 0};
-    if (narrow->format == FASTRNN_INT8) {
+    if (fastrnn_narrow_layouts[narrow->format].properties.has_scales) {
         place.scales = fastrnn_reserve(layout, sizeof(float), panels, width, 1);
         place.offsets = fastrnn_reserve(layout, sizeof(int32_t), panels, width, 1);
     }
@@ -71,57 +73,97 @@ static fastrnn_matrix matrix_at(char *memory, fastrnn_place place)
     return place.matrix;
 }
 
+/* Reserves the memory of all arrays of packed weights. */
+static offsets reserve_all(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_pass pass,
+                           const fastrnn_weights *weights, const fastrnn_narrow *narrow)
+{
+    const ptrdiff_t I = weights->I, H = weights->H, P = weights->P;
+    const int is_float = dtype == FASTRNN_F32, is_forward = pass == FASTRNN_FORWARD;
+    const int width = is_float ? isa->f32->width : isa->f64->width;
+    const size_t element = fastrnn_element_bytes(dtype);
+    const cell_f32 *cell = isa->f32->cells[weights->cell]; /* that of f64 has the same numbers of gates */
+    const ptrdiff_t G = cell->gates * H;                   /* an array of so many rows exists, so no overflow */
+    /* Groups of units are the same for all instruction sets: so a NaN of a head reaches the same others. */
+    const int block = is_float ? cell->block : isa->f64->cells[weights->cell]->block;
+    const ptrdiff_t units = (ptrdiff_t)(128 / element);
+
+    offsets at = {.layout = {0}};
+    fastrnn_layout *layout = &at.layout;
+    fastrnn_reserve(layout, sizeof(fastrnn_packed), 1, 1, 1);
+    for (int k = 0; k < parts_of(cell); k++) {
+        const ptrdiff_t rows = cell->parts[k] * H;
+        const fastrnn_heads heads = is_forward ? heads_of(weights, block, cell->parts[k] * block / width)
+                                               : heads_of(weights, units, units / width);
+        if (is_forward) {
+            const ptrdiff_t K = heads.head ? heads.rows : P;
+            at.weight_ih[k] = reserve_matrix(layout, narrow, element, width, I, rows);
+            at.weight_hh[k] = reserve_matrix(layout, narrow, element, width, K, rows);
+            at.bias_ih[k] = fastrnn_reserve(layout, element, fastrnn_panels(rows, width), width, 1);
+            at.bias_hh[k] =
+                fastrnn_reserve(layout, element, cell->recurrent ? fastrnn_panels(rows, width) : 0, width, 1);
+        } else {
+            const ptrdiff_t K = cell->parts[k] * (heads.head ? heads.rows : H);
+            at.weight_ih[k] = reserve_matrix(layout, narrow, element, width, k || !weights->weight_ih ? 0 : G, I);
+            at.weight_hh[k] = reserve_matrix(layout, narrow, element, width, K, P);
+        }
+        at.weight_hh[k].matrix.heads = heads;
+    }
+    if (weights->weight_hr)
+        at.weight_hr = reserve_matrix(layout, narrow, element, width, is_forward ? H : P, is_forward ? P : H);
+    at.peephole = fastrnn_reserve(layout, element, weights->peephole ? cell->peepholes : 0, H, 1);
+    return at;
+}
+
+/* Points the record of packed weights to its arrays, which follow it in memory. */
+static void set_arrays(fastrnn_packed *to, const offsets *at, const cell_f32 *cell, const fastrnn_weights *weights)
+{
+    const int is_forward = to->pass == FASTRNN_FORWARD;
+    char *memory = (char *)to;
+    for (int k = 0; k < to->parts; k++) {
+        to->weight_ih[k] = matrix_at(memory, at->weight_ih[k]);
+        to->weight_hh[k] = matrix_at(memory, at->weight_hh[k]);
+        to->bias_ih[k] = is_forward ? memory + at->bias_ih[k] : NULL;
+        to->bias_hh[k] = is_forward && cell->recurrent ? memory + at->bias_hh[k] : NULL;
+    }
+    if (to->has_projection) to->weight_hr = matrix_at(memory, at->weight_hr);
+    to->peephole = weights->peephole ? memory + at->peephole : NULL;
+}
+
+/* Packs all arrays. A team pays off from some tens of microseconds on, and more phases, for helpers that start late,
+ * from milliseconds on. */
+static fastrnn_status pack_arrays(const fastrnn_packed *to, ptrdiff_t G, const fastrnn_weights *weights,
+                                  const fastrnn_interruption *interruption, int threads)
+{
+    const double numbers = (double)G * (double)((weights->weight_ih ? to->I : 0) + to->S) +
+                           (to->has_projection ? (double)to->P * (double)to->H : 0);
+    const double fewest = 100e3, of_an_item = 2e6, operations = 20, ns = 0.3; /* for each number */
+    threads = numbers < fewest ? 1 : fastrnn_team_threads(threads);
+    const packing p = {weights, to, threads == 1 || numbers < 2 * of_an_item ? 1 : (int)(numbers / of_an_item)};
+    fastrnn_team team;
+    fastrnn_team_open(&team, threads, ns * numbers, interruption);
+    for (int k = 0; k < p.items; k++)
+        if (!fastrnn_team_phase(&team, threads, operations * numbers / p.items,
+                                to->dtype == FASTRNN_F32 ? pack_share_f32 : pack_share_f64, &p, k))
+            break;
+    return fastrnn_team_close(&team) ? FASTRNN_OK : FASTRNN_INTERRUPTED;
+}
+
 fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_pass pass,
                             const fastrnn_weights *weights, const fastrnn_interruption *interruption, int threads,
                             fastrnn_packed **packed)
 {
     const ptrdiff_t I = weights->I, H = weights->H, P = weights->P;
-    const int is_float = dtype == FASTRNN_F32, is_forward = pass == FASTRNN_FORWARD;
-    const size_t element = fastrnn_element_bytes(dtype);
-    const int width = is_float ? isa->f32->width : isa->f64->width;
+    const ptrdiff_t heads = weights->heads > 1 ? weights->heads : 1;
     const fastrnn_narrow *narrow = fastrnn_find_narrow(isa, weights->format, weights->instructions);
-    const cell_f32 *cell = isa->f32->cells[weights->cell]; /* that of f64 has the same numbers of gates */
-    const ptrdiff_t G = cell->gates * H;                   /* an array of so many rows exists, so no overflow */
-    const int has_projection = weights->weight_hr != NULL, parts = cell->parts[1] ? 2 : 1;
-    const ptrdiff_t heads = weights->heads > 1 ? weights->heads : 1, S = P / heads;
-    assert(weights->weight_ih || !is_forward);
+    const cell_f32 *cell = isa->f32->cells[weights->cell];
+    const int has_projection = weights->weight_hr != NULL;
+    assert(weights->weight_ih || pass == FASTRNN_BACKWARD);
     assert(I >= 0 && H > 0 && P > 0 && (P == H || has_projection) && (!weights->peephole || cell->peepholes));
-    assert(!weights->format || (narrow && is_float && is_forward));
+    assert(!weights->format || (narrow && dtype == FASTRNN_F32 && pass == FASTRNN_FORWARD));
     assert(H % heads == 0 && (heads == 1 || !has_projection));
-    /* Groups of units are the same for all instruction sets: so a NaN of a head reaches the same others. */
-    const int block = is_float ? cell->block : isa->f64->cells[weights->cell]->block;
-    const ptrdiff_t units = (ptrdiff_t)(128 / element);
-    fastrnn_heads of_hh[MOST_PARTS];
-    ptrdiff_t K_hh[MOST_PARTS];
-    for (int k = 0; k < parts; k++) {
-        of_hh[k] = is_forward ? heads_of(weights, block, cell->parts[k] * block / width)
-                              : heads_of(weights, units, units / width);
-        const ptrdiff_t rows = heads > 1 ? of_hh[k].rows : is_forward ? P : H;
-        K_hh[k] = is_forward ? rows : cell->parts[k] * rows;
-    }
 
-    offsets at = {.layout = {0}};
+    offsets at = reserve_all(isa, dtype, pass, weights, narrow);
     fastrnn_layout *layout = &at.layout;
-    fastrnn_reserve(layout, sizeof(fastrnn_packed), 1, 1, 1);
-    for (int k = 0; k < parts; k++) {
-        const ptrdiff_t rows = cell->parts[k] * H;
-        if (is_forward) {
-            at.weight_ih[k] = reserve_matrix(layout, narrow, element, width, I, rows);
-            at.weight_hh[k] = reserve_matrix(layout, narrow, element, width, K_hh[k], rows);
-            at.bias_ih[k] = fastrnn_reserve(layout, element, fastrnn_panels(rows, width), width, 1);
-            at.bias_hh[k] =
-                fastrnn_reserve(layout, element, cell->recurrent ? fastrnn_panels(rows, width) : 0, width, 1);
-        } else {
-            at.weight_ih[k] = reserve_matrix(layout, narrow, element, width, k || !weights->weight_ih ? 0 : G, I);
-            at.weight_hh[k] = reserve_matrix(layout, narrow, element, width, K_hh[k], P);
-        }
-    }
-    at.weight_hr = reserve_matrix(layout, narrow, element, width, is_forward ? H : P,
-                                  !has_projection ? 0
-                                  : is_forward    ? P
-                                                  : H);
-    at.peephole = fastrnn_reserve(layout, element, weights->peephole ? cell->peepholes : 0, H, 1);
-
     fastrnn_packed *to = *packed;
     if (!to || layout->overflow || to->bytes < layout->size) {
         to = fastrnn_allocate(layout);
@@ -130,7 +172,6 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
         fastrnn_free(*packed);
         *packed = to;
     }
-    char *memory = (char *)to;
     *to = (fastrnn_packed){.isa = isa,
                            .dtype = dtype,
                            .pass = pass,
@@ -141,33 +182,11 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
                            .H = H,
                            .P = P,
                            .heads = heads,
-                           .S = S,
+                           .S = P / heads,
                            .has_projection = has_projection,
-                           .parts = parts,
+                           .parts = parts_of(cell),
                            .narrow = narrow,
                            .bytes = to->bytes};
-    for (int k = 0; k < parts; k++) {
-        to->weight_ih[k] = matrix_at(memory, at.weight_ih[k]);
-        to->weight_hh[k] = matrix_at(memory, at.weight_hh[k]);
-        to->weight_hh[k].heads = of_hh[k];
-        to->bias_ih[k] = is_forward ? memory + at.bias_ih[k] : NULL;
-        to->bias_hh[k] = is_forward && cell->recurrent ? memory + at.bias_hh[k] : NULL;
-    }
-    if (has_projection) to->weight_hr = matrix_at(memory, at.weight_hr);
-    to->peephole = weights->peephole ? memory + at.peephole : NULL;
-
-    /* A team pays off from some tens of microseconds on, and more phases, for helpers that start late, from
-     * milliseconds on. */
-    const double numbers =
-        (double)G * (double)((weights->weight_ih ? I : 0) + S) + (has_projection ? (double)P * (double)H : 0);
-    const double fewest = 100e3, of_an_item = 2e6, operations = 20, ns = 0.3; /* for each number */
-    threads = numbers < fewest ? 1 : fastrnn_team_threads(threads);
-    const packing p = {weights, to, threads == 1 || numbers < 2 * of_an_item ? 1 : (int)(numbers / of_an_item)};
-    fastrnn_team team;
-    fastrnn_team_open(&team, threads, ns * numbers, interruption);
-    for (int k = 0; k < p.items; k++)
-        if (!fastrnn_team_phase(&team, threads, operations * numbers / p.items,
-                                is_float ? pack_share_f32 : pack_share_f64, &p, k))
-            break;
-    return fastrnn_team_close(&team) ? FASTRNN_OK : FASTRNN_INTERRUPTED;
+    set_arrays(to, &at, cell, weights);
+    return pack_arrays(to, cell->gates * H, weights, interruption, threads);
 }

@@ -8,13 +8,14 @@ static void NAME(pack_transposed)(const NAME(kernels) * kernel, const fastrnn_me
 {
     const double operations = NAME(OPERATIONS_OF_A_NUMBER) * (double)kernel->width * (double)to->K;
     const ptrdiff_t from = first * (to->heads.head ? to->heads.head : to->K);
+    const size_t element = to->narrow ? fastrnn_narrow_layouts[to->narrow->format].element : sizeof(real);
+    const void *rows = (const char *)weight + from * (ptrdiff_t)element;
     for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
         if (to->narrow)
-            fastrnn_pack_narrow(gates, block, H, piece.from, piece.to, kernel->width,
-                                (const char *)weight + from * (ptrdiff_t)fastrnn_layout_of(to->narrow->format).element,
+            fastrnn_pack_narrow(gates, block, H, piece.from, piece.to, kernel->width, rows,
                                 scale ? scale + first : NULL, to);
         else
-            kernel->pack_gates(gates, block, H, piece.from, piece.to, (const real *)weight + from, to);
+            kernel->pack_gates(gates, block, H, piece.from, piece.to, rows, to);
 }
 
 /* Packs panels of rows [from, to) of a weight (.., N) into the rows of the matrix from `first` on. */

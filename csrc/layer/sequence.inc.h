@@ -14,7 +14,7 @@ static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed)
                            .gates = cell->gates,
                            .parts = packed->parts,
                            .element = sizeof(real),
-                           .weight = narrow ? fastrnn_layout_of(narrow->format).element : sizeof(real),
+                           .weight = narrow ? fastrnn_narrow_layouts[narrow->format].element : sizeof(real),
                            .rate = narrow ? narrow->rate : 1,
                            .width = kernel->width,
                            .block = cell->block};

@@ -153,6 +153,12 @@ static const struct {
     {NULL, NULL, NULL},
 };
 
+fastrnn_format_properties fastrnn_format_at(fastrnn_format format)
+{
+    const int is_narrow = format > FASTRNN_NATIVE && (int)format < FASTRNN_FORMATS;
+    return fastrnn_narrow_layouts[is_narrow ? format : FASTRNN_NATIVE].properties;
+}
+
 /* The position of a format's kernels among those that this processor supports: slow ones last. -1: not supported. */
 static int rank_of(const fastrnn_narrow *narrow)
 {

@@ -44,7 +44,7 @@ static fastrnn_stream_layer NAME(layer_of)(const fastrnn_isa *isa, const fastrnn
     const NAME(cell) *cell = isa->SUFFIX->cells[w->cell];
     fastrnn_stream_layer layer = {.U = NAME(whole_vectors)(isa, w->H),
                                   .V = NAME(whole_vectors)(isa, w->P),
-                                  .I = w->I,
+                                  .inputs = w->I,
                                   .H = w->H,
                                   .P = w->P,
                                   .cell = w->cell,
@@ -139,7 +139,7 @@ static void NAME(steps)(const fastrnn_stream *stream, real *state, ptrdiff_t T, 
 {
     const fastrnn_stream_layer *layers = stream->layers, *last = layers + stream->count - 1;
     const NAME(cell) *const *cells = stream->isa->SUFFIX->cells;
-    const ptrdiff_t I = layers->I, P = last->P;
+    const ptrdiff_t I = layers->inputs, P = last->P;
     const real *numbers = stream->numbers, *h = state + last->state;
     for (ptrdiff_t t = 0; t < T; t++, x += I, y += P) {
         const real *input = x;

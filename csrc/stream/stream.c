@@ -87,7 +87,7 @@ fastrnn_status fastrnn_stream_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, 
 
 void fastrnn_stream_free(fastrnn_stream *stream) { fastrnn_free(stream); }
 
-ptrdiff_t fastrnn_stream_inputs(const fastrnn_stream *stream) { return stream->layers[0].I; }
+ptrdiff_t fastrnn_stream_inputs(const fastrnn_stream *stream) { return stream->layers[0].inputs; }
 
 ptrdiff_t fastrnn_stream_outputs(const fastrnn_stream *stream) { return stream->layers[stream->count - 1].P; }
 

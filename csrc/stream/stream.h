@@ -1,4 +1,4 @@
-/* What a stream consists of. */
+/* The record of a stream. */
 #ifndef FASTRNN_STREAM_STREAM_H
 #define FASTRNN_STREAM_STREAM_H
 

@@ -6,13 +6,15 @@ products by the same functions.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from fastrnn._core import NARROW_FORMATS
 from fastrnn._validation import Array
+
+FormatName: TypeAlias = Literal["int8", "float16", "bfloat16"]
 
 # The numbers of a block of rows, which stays in the cache while it is rounded.
 BLOCK = 1 << 16
@@ -22,8 +24,6 @@ LARGEST_INT8 = np.float32(127)
 SMALLEST_ROW = np.float32(2.0**-100)
 # The largest magnitude in an operand that is bounded by 1, with the rounding of its activation.
 LARGEST_BOUNDED = np.float32(1.001)
-# No sum of so many products of two overflows an int32: as FASTRNN_MOST_INT8 of csrc/fastrnn.h.
-MOST_INT8_COLUMNS = 130_000
 
 
 class Format(NamedTuple):
@@ -31,15 +31,19 @@ class Format(NamedTuple):
 
     ``round_rows(rows)`` returns the values of rows of a weight, and their scales or None. It raises a ValueError, whose
     message lacks the name of the weight, for numbers that the format cannot express. ``widen(values, scales)`` returns
-    float32.
+    float32. ``round_operand(rows, is_bounded)`` returns the rows (B, K) of the other operand of a product as the
+    kernels round them, float32, and their scales (B,) or None; it is None if they are not rounded.
     """
 
     name: str
     dtype: np.dtype[Any]  # of the values, in NumPy and for the kernels
     has_scales: bool
     most_columns: int
+    name_in_files: str  # of the dtype, in the safetensors format
     round_rows: Callable[[Array], tuple[Array, Array | None]]
     widen: Callable[[Array, Array | None], Array]
+    round_operand: Callable[[Array, bool], tuple[Array, Array | None]] | None
+    problem_of: Callable[[Array], str | None] = lambda values: None  # why no rounded weight has such values, or None
 
     def round(self, weight: Array) -> tuple[Array, Array | None]:
         """`round_rows` of a whole weight, in blocks of rows that stay in the cache."""
@@ -105,6 +109,10 @@ def _widen_int8(values, scales):
     return values * scales[:, None]
 
 
+def _problem_of_int8(values):
+    return "expected numbers from -127 to 127, got -128" if values.min(initial=0) == -128 else None
+
+
 # float16 and bfloat16
 
 
@@ -127,6 +135,10 @@ def widened(bits):
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+def _bfloat16_rows(rows, is_bounded=False):
+    return widened(bfloat16_of(rows)), None
+
+
 def _round_float16(rows):
     with np.errstate(over="ignore", under="ignore"):
         return _checked(rows, rows.astype(np.float16), 0x7C00, "float16"), None
@@ -144,11 +156,17 @@ def _checked(rows, values, infinity, name):
     return values
 
 
-FORMATS = {
+def _format(name, *fields):
+    """The format that the C library has under this name."""
+    dtype, has_scales, most_columns = NARROW_FORMATS[name]
+    return Format(name, dtype, has_scales, most_columns, *fields)
+
+
+FORMATS: dict[str, Format] = {
     form.name: form
     for form in (
-        Format("int8", np.dtype(np.int8), True, MOST_INT8_COLUMNS, _round_int8, _widen_int8),
-        Format("float16", np.dtype(np.float16), False, sys.maxsize, _round_float16, lambda w, _: w.astype(np.float32)),
-        Format("bfloat16", np.dtype(np.uint16), False, sys.maxsize, _round_bfloat16, lambda w, _: widened(w)),
+        _format("int8", "I8", _round_int8, _widen_int8, int8_rows, _problem_of_int8),
+        _format("float16", "F16", _round_float16, lambda values, _: values.astype(np.float32), None),
+        _format("bfloat16", "BF16", _round_bfloat16, lambda values, _: widened(values), _bfloat16_rows),
     )
 }

@@ -121,11 +121,6 @@ class Tape:
                     d_state_0[k] = over_sequences(d_state_0[k])
         return d_x, d_state_0
 
-    def check_owner(self, owner, kind):
-        """Refuse a tape of another layer or cell, which messages call `kind`."""
-        if self.owner() is not owner:
-            raise ValueError(f"tape: made by another {kind}, {self.owner_name()}")
-
     def owner_name(self):
         """The layer or cell in a message."""
         owner = self.owner()

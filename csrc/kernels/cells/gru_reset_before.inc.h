@@ -1,7 +1,9 @@
 /* The GRU cell of Cho et al. 2014, the reset gate before the product (ONNX's linear_before_reset=0, Keras'
  * reset_after=False), forward and backward. z_g is the sum of the input projection, the biases and the recurrent
- * product of gate g. 1  r = sigmoid(z_r), z = sigmoid(z_z),  q = r h_{t-1} 2  n = tanh(z_n), the recurrent product of
- * z_n being that of q 3  h_t = n + z (h_{t-1} - n) */
+ * product of gate g.
+ *   1  r = sigmoid(z_r), z = sigmoid(z_z),  q = r h_{t-1}
+ *   2  n = tanh(z_n), the recurrent product of z_n being that of q
+ *   3  h_t = n + z (h_{t-1} - n) */
 INLINE void NAME(gru_reset_before_gates)(const NAME(units) * u)
 {
     vec r = NAME(gate)(u->options, LOAD(u->gates)), z = NAME(gate)(u->options, LOAD(u->gates + u->gate_stride)); /* 1 */
@@ -39,8 +41,9 @@ INLINE void NAME(gru_reset_before_back_gates)(const NAME(units_back) * u)
 }
 #endif
 
+enum { NAME(GRU_RESET_BEFORE_BLOCK) = 128 / sizeof(real) };
 /* clang-format off */
-DEFINE_CELL(gru_reset_before, 2, 1, NAME(GRU_BLOCK), NULL, NAME(gru_reset_before_gates), NAME(gru_reset_before_h),
+DEFINE_CELL(gru_reset_before, 2, 1, NAME(GRU_RESET_BEFORE_BLOCK), NULL, NAME(gru_reset_before_gates), NAME(gru_reset_before_h),
     NAME(gru_reset_before_back_h), NAME(gru_reset_before_back_gates),
     .states = 1, .bounded = 1, .d_gates = 3, .saves_gates = 1, .saves_h = 1, .bypass = 1)
 /* clang-format on */

@@ -48,7 +48,7 @@ INLINE void NAME(slstm_second)(const NAME(units) * u)
 
 #ifndef FASTRNN_FORWARD_ONLY
 /* d_x stands for the gradient of the loss with respect to x; numbers as above. 2 and 3 are taken together: where m_t =
- * a, f is 1, and what reaches f and m_t through it cancels; else that is so for i.
+ * a, f is 1, and the gradients of f and of m_t through it cancel; else those of i do.
  *   5  d_o = d_h c_t / n_t, d_c += d_h o / n_t, d_n -= d_h o c_t / n_t^2
  *   4  d_i = d_c g + d_n, d_f = d_c c_{t-1} + d_n n_{t-1}, d_g = d_c i,  d_c_{t-1} = d_c f, d_n_{t-1} = d_n f
  *   3  where m_t = a: d_z_i = d_i i, d_a = d_m - d_i i; else d_a = d_f f, d_z_i = d_m - d_f f

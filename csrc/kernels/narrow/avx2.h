@@ -15,29 +15,15 @@ typedef struct {
     vec_f32 first, second;
 } pair_f32;
 
-#define NARROW bf16
-#define INSTRUCTIONS "avx2"
-#define RATE 1
-#define ARGUMENT_BYTES 8
-#define NARROW_ROWS 5
-#define NARROW_FEW 1
-typedef pair_f32 group_bf16, argument_bf16;
+#define SET "avx2"
+#define PAIR_ROWS 5
 INLINE pair_f32 load_bf16(const char *p)
 {
     const __m256i w = _mm256_loadu_si256((const __m256i *)p);
     return (pair_f32){_mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32(-65536))),
                       _mm256_castsi256_ps(_mm256_slli_epi32(w, 16))};
 }
-INLINE pair_f32 broadcast_bf16(const char *a)
-{
-    return (pair_f32){_mm256_set1_ps(((const float *)a)[0]), _mm256_set1_ps(((const float *)a)[1])};
-}
-INLINE vec_f32 dot_bf16(vec_f32 sum, pair_f32 w, pair_f32 a)
-{
-    return v_fma_f32(a.second, w.second, v_fma_f32(a.first, w.first, sum));
-}
-INLINE void store_bf16(void *row, ptrdiff_t k, vec_f32 x) { v_store_f32((float *)row + k, x); }
-#include "kernels/narrow/bfloat16.inc.h"
+#include "kernels/narrow/every_set.inc.h"
 
 /* x to the nearest, 16 bits each. */
 INLINE __m128i rounded_to_int16(vec_f32 x)
@@ -111,7 +97,8 @@ INLINE void store_i8vnni(void *row, ptrdiff_t k, vec_f32 x)
 #include "kernels/narrow/int8.inc.h"
 TARGET_END
 
-static const fastrnn_narrow *const narrow_avx2[] = {&narrow_i8vnni, &narrow_i8avx2, &narrow_f16, &narrow_bf16, NULL};
+static const fastrnn_narrow *const narrow_avx2[] = {&narrow_i8vnni, &narrow_i8avx2, &narrow_f16, FORMATS_OF_EVERY_SET,
+                                                    NULL};
 
 #undef real
 #undef SUFFIX

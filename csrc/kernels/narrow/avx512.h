@@ -14,29 +14,15 @@ typedef struct {
     vec_f32 first, second;
 } pair_f32;
 
-#define NARROW bf16
-#define INSTRUCTIONS "avx512"
-#define RATE 1
-#define ARGUMENT_BYTES 8
-#define NARROW_ROWS 10
-#define NARROW_FEW 1
-typedef pair_f32 group_bf16, argument_bf16;
+#define SET "avx512"
+#define PAIR_ROWS 10
 INLINE pair_f32 load_bf16(const char *p)
 {
     const __m512i w = _mm512_loadu_si512(p);
     return (pair_f32){_mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(-65536))),
                       _mm512_castsi512_ps(_mm512_slli_epi32(w, 16))};
 }
-INLINE pair_f32 broadcast_bf16(const char *a)
-{
-    return (pair_f32){_mm512_set1_ps(((const float *)a)[0]), _mm512_set1_ps(((const float *)a)[1])};
-}
-INLINE vec_f32 dot_bf16(vec_f32 sum, pair_f32 w, pair_f32 a)
-{
-    return v_fma_f32(a.second, w.second, v_fma_f32(a.first, w.first, sum));
-}
-INLINE void store_bf16(void *row, ptrdiff_t k, vec_f32 x) { v_store_f32((float *)row + k, x); }
-#include "kernels/narrow/bfloat16.inc.h"
+#include "kernels/narrow/every_set.inc.h"
 TARGET_END
 
 TARGET_BEGIN("avx512f,avx512bw,avx512bf16")
@@ -164,7 +150,7 @@ TARGET_END
 #include "kernels/narrow/amx.h"
 
 static const fastrnn_narrow *const narrow_avx512[] = {
-    NARROW_AMX & narrow_i8vnni, &narrow_i8bw, &narrow_f16, &narrow_vdpbf16, &narrow_bf16, NULL,
+    NARROW_AMX & narrow_i8vnni, &narrow_i8bw, &narrow_f16, &narrow_vdpbf16, FORMATS_OF_EVERY_SET, NULL,
 };
 
 #undef real

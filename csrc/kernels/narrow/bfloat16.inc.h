@@ -1,6 +1,7 @@
-/* bfloat16: 2 weights of a column in 32 bits, the first one in the upper half, so that the sums take them in order. The
- * instructions define group, argument, N(load), N(broadcast), N(dot), and N(store)(row, k, x), which stores numbers
- * k .. k + VL - 1 of an operand, already rounded. */
+/* bfloat16: weights and operand have 8 bits of precision, their products and the sums 24. 2 weights of a column are in
+ * 32 bits, the first one in the upper half, so that the sums take them in order. The instructions define group,
+ * argument, N(load), N(broadcast), N(dot), and N(store)(row, k, x), which stores numbers k .. k + VL - 1 of an operand,
+ * already rounded. */
 #define N(a) JOIN(a, NARROW)
 #define GROUP 2
 #define GROUP_BYTES 4
@@ -48,13 +49,4 @@ static const fastrnn_narrow N(narrow) = {
     .product = N(product),
 };
 
-#undef N
-#undef NARROW
-#undef GROUP
-#undef GROUP_BYTES
-#undef ARGUMENT_BYTES
-#undef HAS_SCALES
-#undef NARROW_ROWS
-#undef NARROW_FEW
-#undef INSTRUCTIONS
-#undef RATE
+#include "kernels/narrow/end.inc.h"

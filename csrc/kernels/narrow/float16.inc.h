@@ -1,4 +1,5 @@
-/* float16: the product in single precision with weights that v_load_half widens. */
+/* float16: weights that v_load_half widens in registers. Products and sums are those of single precision, and the
+ * operand is the float row itself. */
 #define N(a) JOIN(a, NARROW)
 #define GROUP 1
 #define GROUP_BYTES 2
@@ -34,12 +35,4 @@ static const fastrnn_narrow N(narrow) = {
     .product = N(product),
 };
 
-#undef N
-#undef NARROW
-#undef GROUP
-#undef GROUP_BYTES
-#undef ARGUMENT_BYTES
-#undef HAS_SCALES
-#undef NARROW_ROWS
-#undef NARROW_FEW
-#undef INSTRUCTIONS
+#include "kernels/narrow/end.inc.h"

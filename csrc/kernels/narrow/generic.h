@@ -34,18 +34,15 @@ INLINE vec_f32 v_bfloat16_f32(vec_f32 a)
 #define INSTRUCTIONS "generic"
 #include "kernels/narrow/float16.inc.h"
 
-#define NARROW bf16
-#define INSTRUCTIONS "generic"
-#define RATE 1
-#define ARGUMENT_BYTES 8
-#define NARROW_ROWS 4
-#define NARROW_FEW 1
 typedef struct {
     vec_f32 first, second;
-} group_bf16, argument_bf16;
-INLINE group_bf16 load_bf16(const char *p)
+} pair_f32;
+
+#define SET "generic"
+#define PAIR_ROWS 4
+INLINE pair_f32 load_bf16(const char *p)
 {
-    group_bf16 g;
+    pair_f32 g;
     for (int l = 0; l < VL; l++) {
         uint32_t pair;
         memcpy(&pair, p + 4 * l, sizeof pair);
@@ -54,16 +51,7 @@ INLINE group_bf16 load_bf16(const char *p)
     }
     return g;
 }
-INLINE argument_bf16 broadcast_bf16(const char *a)
-{
-    return (argument_bf16){v_set1(((const float *)a)[0]), v_set1(((const float *)a)[1])};
-}
-INLINE vec_f32 dot_bf16(vec_f32 sum, group_bf16 w, argument_bf16 a)
-{
-    return v_fma(a.second, w.second, v_fma(a.first, w.first, sum));
-}
-INLINE void store_bf16(void *row, ptrdiff_t k, vec_f32 x) { v_store((float *)row + k, x); }
-#include "kernels/narrow/bfloat16.inc.h"
+#include "kernels/narrow/every_set.inc.h"
 
 #define NARROW i8
 #define INSTRUCTIONS "generic"
@@ -124,7 +112,7 @@ INLINE void store_i8(void *row, ptrdiff_t k, vec_f32 x)
 }
 #include "kernels/narrow/int8.inc.h"
 
-static const fastrnn_narrow *const narrow_generic[] = {&narrow_i8, &narrow_f16, &narrow_bf16, NULL};
+static const fastrnn_narrow *const narrow_generic[] = {&narrow_i8, &narrow_f16, FORMATS_OF_EVERY_SET, NULL};
 
 #undef real
 #undef SUFFIX

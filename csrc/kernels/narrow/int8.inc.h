@@ -1,4 +1,6 @@
-/* int8: 4 weights of a column in 32 bits, met by 4 numbers of the operand. The instructions define the sums and N(dot),
+/* int8: w = s_w q_w with a scale for each column, a = s_a q_a with a scale for each row, all |q| <= 127:
+ * z += (s_w s_a) sum_k q_w q_a, with an exact sum and one fma. 4 weights of a column are in 32 bits and meet 4 numbers
+ * of the operand. The instructions define the sums and N(dot),
  * N(store) of int8_operand.inc.h and N(floats)(sum), the sums as floats; OFFSET: 128 where it is added to the operand,
  * which is unsigned then, else 0. */
 #define N(a) JOIN(a, NARROW)
@@ -32,14 +34,4 @@ static const fastrnn_narrow N(narrow) = {
     .product = N(product),
 };
 
-#undef N
-#undef NARROW
-#undef GROUP
-#undef GROUP_BYTES
-#undef ARGUMENT_BYTES
-#undef HAS_SCALES
-#undef OFFSET
-#undef NARROW_ROWS
-#undef NARROW_FEW
-#undef INSTRUCTIONS
-#undef RATE
+#include "kernels/narrow/end.inc.h"

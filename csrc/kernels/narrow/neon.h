@@ -12,29 +12,15 @@ typedef struct {
     vec_f32 first, second;
 } pair_f32;
 
-#define NARROW bf16
-#define INSTRUCTIONS "neon"
-#define RATE 1
-#define ARGUMENT_BYTES 8
-#define NARROW_ROWS 8
-#define NARROW_FEW 1
-typedef pair_f32 group_bf16, argument_bf16;
+#define SET "neon"
+#define PAIR_ROWS 8
 INLINE pair_f32 load_bf16(const char *p)
 {
     const uint32x4_t w = vreinterpretq_u32_u8(vld1q_u8((const uint8_t *)p));
     return (pair_f32){vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xffff0000))),
                       vreinterpretq_f32_u32(vshlq_n_u32(w, 16))};
 }
-INLINE pair_f32 broadcast_bf16(const char *a)
-{
-    return (pair_f32){vdupq_n_f32(((const float *)a)[0]), vdupq_n_f32(((const float *)a)[1])};
-}
-INLINE vec_f32 dot_bf16(vec_f32 sum, pair_f32 w, pair_f32 a)
-{
-    return v_fma_f32(a.second, w.second, v_fma_f32(a.first, w.first, sum));
-}
-INLINE void store_bf16(void *row, ptrdiff_t k, vec_f32 x) { v_store_f32((float *)row + k, x); }
-#include "kernels/narrow/bfloat16.inc.h"
+#include "kernels/narrow/every_set.inc.h"
 
 /* x to the nearest, 8 bits each, in both halves. */
 INLINE int8x8_t rounded_to_int8(vec_f32 x)
@@ -117,7 +103,8 @@ TARGET_END
 #define NARROW_DOTPROD
 #endif
 
-static const fastrnn_narrow *const narrow_neon[] = {NARROW_DOTPROD & narrow_i8neon, &narrow_f16, &narrow_bf16, NULL};
+static const fastrnn_narrow *const narrow_neon[] = {NARROW_DOTPROD & narrow_i8neon, &narrow_f16, FORMATS_OF_EVERY_SET,
+                                                    NULL};
 
 #undef real
 #undef SUFFIX
