@@ -388,6 +388,22 @@ def test_layers(drawn, data):
         check(train, d_given, layer.dtype, d_wrong)
 
 
+FORMATS = ("int8", "float16", "bfloat16")
+
+
+@fuzz(200)
+@given(layer_calls(), st.sampled_from(FORMATS), st.data())
+def test_quantized_layers(drawn, format, data):
+    layer, shapes, _, lengths = drawn
+    if layer.dtype == np.float64:
+        with pytest.raises(ValueError, match="^layer"):
+            layer.quantize(format)
+        return
+    quantized = layer.quantize(format)
+    given, wrong = data.draw(arguments(shapes))
+    check(lambda **arguments: quantized(**arguments, lengths=lengths), given, np.float32, wrong)
+
+
 @fuzz(100)
 @given(layer_calls(), st.lists(st.integers(0, 40), min_size=10, max_size=10), st.booleans())
 def test_arguments_may_be_views_of_each_other(drawn, starts, own):
@@ -503,6 +519,8 @@ def test_cells(cls, dtype, data):
 @given(layer_calls(), st.data())
 def test_streams(drawn, data):
     layer, *_ = drawn
+    if layer.dtype == np.float32 and data.draw(st.booleans()):
+        layer = layer.quantize(data.draw(st.sampled_from(FORMATS)))
     if layer.bidirectional:
         with pytest.raises(ValueError, match="^stream"):
             layer.stream()
@@ -646,11 +664,12 @@ def test_parameters(shape, data):
 
 
 @functools.cache
-def saved():
+def saved(format):
     pytest.importorskip("safetensors")
+    layer = fastrnn.LSTM(2, 3, 2, bidirectional=True, rng=0)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "layer")
-        fastrnn.save(path, fastrnn.LSTM(2, 3, 2, bidirectional=True, rng=0))
+        fastrnn.save(path, layer.quantize(format) if format else layer)
         with open(path, "rb") as file:
             return file.read()
 
@@ -659,7 +678,7 @@ def saved():
 @given(st.data())
 def test_files(data):
     """A damaged file raises an error with its path, or, if only values are damaged, gives a layer of the same shape."""
-    whole = saved()
+    whole = saved(data.draw(st.none() | st.sampled_from(FORMATS)))
     damaged = bytearray(whole)
     header = 8 + int.from_bytes(whole[:8], "little")
     for _ in range(data.draw(st.integers(1, 3))):
