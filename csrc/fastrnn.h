@@ -302,7 +302,7 @@ fastrnn_status fastrnn_linear_backward(const fastrnn_isa *, fastrnn_dtype, const
 /* -log(softmax(logits)[target]) of each row; a row whose target is negative counts as 0. losses: (N) written. */
 double fastrnn_softmax_cross_entropy(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t N, ptrdiff_t C, const void *logits,
                                      const int64_t *targets, double scale, void *d, double *losses, int threads);
-/* (prediction - target)^2 of n numbers, in blocks as for fastrnn_sum_squares; sums has as many numbers as there. */
+/* (prediction - target)^2 of n numbers; blocks and `sums` are those of fastrnn_sum_squares. */
 double fastrnn_squared_error(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t n, const void *prediction,
                              const void *target, double scale, void *d, double *sums, int threads);
 

@@ -111,17 +111,17 @@ def from_keras(
         A layer that has been built, a model, or a file: `.keras`, a whole model in `.h5`, or weights alone in
         `.weights.h5` or `.h5`, of Keras 2 and of Keras 3.
     layer : str, optional
-        The name of the layer in a model. A layer of a model inside the model has a path, such as "encoder/lstm_1", of
-        which the name at the end is enough where it is the only one. Default: the only recurrent layer that there is.
+        The name of the layer in a model. A layer of a nested model has a path, such as "encoder/lstm_1"; the last part
+        of the path is enough if it is unique. Default: the only recurrent layer of the source.
     recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}, optional
-        The activation of the gates. A file of weights alone does not say it, so that it has to be given for an LSTM or
-        a GRU; elsewhere it may be given, and has to agree.
+        The activation of the gates. A file of weights alone does not contain it, so it must be given for an LSTM or a
+        GRU. For other sources it may be given, and must agree.
     activation : {"tanh", "relu"}, optional
         The activation of new values and outputs. Default: that of the layer; "tanh", the default of every Keras, for a
         file of weights alone. Weights of CuDNNLSTM and CuDNNGRU have "sigmoid" and "tanh".
     go_backwards : bool, optional
-        Whether the layer is of the reverse direction alone. Default: that of the layer; False for a file of weights
-        alone, which does not say it.
+        Whether the layer has the reverse direction only. Default: that of the layer; False for a file of weights alone,
+        which does not contain it.
 
     Returns
     -------
