@@ -101,8 +101,8 @@ def function(name: str) -> int:
 class PackedStream(_core.PackedStream):
     """The weights of a layer as a ``fastrnn_stream``, for the functions ``fastrnn_stream_*``.
 
-    A constant copy of the weights at this time, which any number of threads may use. A step computes the bits of
-    ``layer.stream().step``.
+    A constant copy of the weights from the time of construction, which any number of threads may use. A step has the
+    bits of ``layer.stream().step``.
 
     Parameters
     ----------

@@ -135,8 +135,8 @@ def from_keras(
     TypeError
         If `source` is neither a path nor a layer or model of Keras.
     ValueError
-        If there is no recurrent layer or more than one and `layer` does not choose; if a setting has no equivalent; if
-        an activation has to be given, or the one given is another than the file's; if the file is damaged. The message
+        If there is no recurrent layer, or several and `layer` does not choose one; if a setting has no equivalent; if a
+        required activation is missing, or a given one differs from the source's; if the file is damaged. The message
         starts with the path, and names the layer and the dataset or setting.
     OSError
         If the file cannot be read; FileNotFoundError if it does not exist.

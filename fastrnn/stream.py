@@ -65,7 +65,7 @@ class Stream(_core.Steps, Generic[Given, Returned]):
     def state(self) -> Returned:
         """(h, c), (h, c, n, m) of an SLSTM, or h of a GRU or an RNN: copies, (num_layers, B, ...) or (num_layers, ...).
 
-        It can be assigned to, also (num_layers, 1, ...) for all sequences.
+        Assign to it to set the state; (num_layers, 1, ...) sets the same state for all sequences.
         """
         copies = [s.copy() if self._batched else s[:, 0].copy() for s in self._states]
         return copies[0] if len(copies) == 1 else tuple(copies)  # type: ignore[return-value]  # the layer's class says
