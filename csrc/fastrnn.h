@@ -11,7 +11,7 @@
  * The gradients of the weights are sums over rows. So that their rounding errors do not grow with N, the sums are made
  * in blocks: counted from the last row to the first, 512 rows are a block, 64 blocks a group, 64 groups a group of the
  * next level, and so on; the last one of each level may have fewer. A block is a running sum of its rows in that order,
- * from 0; a group is a running sum of its blocks, the gradient one of the groups of the highest level.
+ * from 0; a group is a running sum of its blocks; the gradient is a running sum of the groups of the highest level.
  *
  * Outputs do not overlap other arrays unless a comment says so. Inputs are only read, and may overlap each other. A
  * call keeps no pointer. Any number of threads may call at once. Each function that computes sets the floating-point
@@ -19,16 +19,16 @@
  * before it returns.
  *
  * Every number of a result is a sum in one fixed order, with fused multiply-add. It depends on its inputs alone: not on
- * B, on how T is cut into calls (gradients of weights, which are sums over time and B, apart), on threads, or,
- * `generic` apart, on the instruction set. A NaN is a NaN under all of these, but its sign and payload may differ; and
- * a product that rounding alone would make the smallest normal number is 0 on AArch64. */
+ * threads, and not on the instruction set (except `generic`). It does not depend on B or on how T is cut into calls,
+ * either; only gradients of weights do, which are sums over time and B. A NaN stays a NaN in all these cases, but its
+ * sign and payload may differ; and a product that only rounding makes the smallest normal number is 0 on AArch64. */
 #ifndef FASTRNN_H
 #define FASTRNN_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* Here the number of inputs. <complex.h>, which NumPy's headers include, has a macro of this name for _Complex_I. */
+/* In this header I is the number of inputs. <complex.h>, which NumPy's headers include, has a macro of this name. */
 #undef I
 
 #ifdef __cplusplus
@@ -47,9 +47,8 @@ extern "C" {
 
 FASTRNN_PUBLIC_BEGIN
 
-/* The version of the library, and of its binary interface: docs/c.md has the meaning of a change of either. The
- * functions tell those of the library that runs, which is compatible with a program if the numbers of the ABI are
- * equal. */
+/* The version of the library and the version of its binary interface; docs/c.md explains when each changes. The
+ * functions return the versions of the running library. It is compatible with a program compiled for the same ABI. */
 #define FASTRNN_VERSION "0.1.0"
 #define FASTRNN_ABI 1
 const char *fastrnn_version(void);
@@ -57,8 +56,8 @@ int fastrnn_abi(void);
 
 typedef enum { FASTRNN_F32 = 0, FASTRNN_F64 = 1 } fastrnn_dtype;
 
-/* How weights are stored. The formats of fewer bits are for forward calls in FASTRNN_F32, whose other arrays are
- * floats: see kernels/narrow.h. */
+/* How weights are stored. The formats of fewer bits are for forward calls in FASTRNN_F32; all arrays but the weights
+ * are then floats. See kernels/narrow.h. */
 typedef enum {
     FASTRNN_NATIVE = 0, /* numbers of the call's precision */
     FASTRNN_INT8 =
@@ -91,8 +90,8 @@ const fastrnn_isa *fastrnn_isa_at(int index);      /* those built in, the slowes
 const char *fastrnn_isa_name(const fastrnn_isa *); /* "generic", "avx2", "avx512", "neon" */
 int fastrnn_isa_is_supported(const fastrnn_isa *); /* by this processor and its operating system */
 
-/* Whether the library was built with helper threads. threadpoolctl knows the library by this symbol: the only one that
- * an extension built with -fvisibility=hidden exports. */
+/* Whether the library was built with helper threads. threadpoolctl recognizes the library by this symbol, the only one
+ * that an extension built with -fvisibility=hidden exports. */
 #if defined(_WIN32)
 __declspec(dllexport)
 #elif defined(__GNUC__)
@@ -163,8 +162,8 @@ typedef struct {
     void *context;
 } fastrnn_interruption;
 
-/* Packs weights for one pass. *packed: NULL, or packed weights that no call uses, whose memory is reused if it is large
- * enough and freed otherwise; so it is after a cancellation. interruption: may be NULL. */
+/* Packs weights for one pass. *packed before: NULL, or packed weights that no call uses, whose memory is reused if it
+ * is large enough and freed otherwise. This is also true of *packed after a cancellation. interruption: may be NULL. */
 fastrnn_status fastrnn_pack(const fastrnn_isa *, fastrnn_dtype, fastrnn_pass, const fastrnn_weights *,
                             const fastrnn_interruption *, int threads, fastrnn_packed **packed);
 size_t fastrnn_packed_bytes(const fastrnn_packed *); /* 0 for NULL */
@@ -215,9 +214,9 @@ typedef struct {
     void *d_weight_hr, *d_peephole;             /* (P, H), (peepholes, H) written if the weight exists */
     /* A long sequence may be computed in several calls of some steps each, the last steps first; the results have the
      * bits of a single call. rows_after: the rows of later steps, which earlier calls have computed; rows_before: the
-     * rows of earlier steps, which later calls will compute; 0 and 0 for a single call. The gradients of the weights,
-     * the last six arrays, are complete after the call with rows_before = 0; until then the caller keeps them and
-     * `sums` unchanged between the calls. */
+     * rows of earlier steps, which later calls will compute; both are 0 for a single call. The gradients of the
+     * weights, the last six arrays, are complete after the call with rows_before = 0. Until then the caller must not
+     * change them or `sums` between the calls. */
     ptrdiff_t rows_after, rows_before;
     void *sums; /* fastrnn_sums_bytes() bytes, written; aligned as real; unused if both are 0 */
 } fastrnn_backward_args;
@@ -231,15 +230,15 @@ typedef struct fastrnn_workspace fastrnn_workspace;
 fastrnn_workspace *fastrnn_workspace_create(void); /* NULL if out of memory */
 void fastrnn_workspace_free(fastrnn_workspace *);  /* NULL is ignored */
 
-/* Runs calls of one precision, T, B and offsets, side by side on the cores where that is faster: the directions of a
- * layer, or, `stacked`, layers on top of each other, where forward each call's x is the output of the call before, and
- * backward, the top layer first, each call's d_output is the d_x of the call before. The results have the same bits
- * side by side or one after the other.
+/* Runs several calls of the same precision, T, B and offsets, side by side on the cores if that is faster. The results
+ * have the same bits side by side or one after the other. The calls are the directions of a layer or, if `stacked`, the
+ * layers of a stack: forward, each call's x is the output of the call before; backward, the top layer comes first, and
+ * each call's d_output is the d_x of the call before.
  *
  * count: 1 to FASTRNN_MOST_CALLS. workspace: may be NULL; then the memory is allocated and freed. interruption: may be
- * NULL. threads: the most threads that are used; never more than the processors that the calling thread may use, and
- * fewer if that is faster, if other calls compute at the same time, or if helper threads do not start in time. 0: one
- * for each core. 1: the calling thread alone. */
+ * NULL. threads: the maximal number of threads; 0 stands for one per core, 1 for the calling thread alone. A call never
+ * uses more threads than the calling thread may use processors. It uses fewer threads if that is faster, if other calls
+ * compute at the same time, or if helper threads do not start in time. */
 enum { FASTRNN_MOST_CALLS = 16 };
 fastrnn_status fastrnn_forward(const fastrnn_forward_args *, int count, int stacked, fastrnn_workspace *,
                                const fastrnn_interruption *, int threads);
@@ -276,7 +275,7 @@ typedef enum {
 void fastrnn_activate(const fastrnn_isa *, fastrnn_dtype, fastrnn_function, ptrdiff_t n, const void *x, void *y);
 
 /* A fully connected layer over N rows, y = x weight^T + bias, with the order of sums of a recurrent layer's input
- * projection; its gradients of weight and bias are summed over rows as those of a recurrent layer. N, I and O may be 0.
+ * projection; the gradients of weight and bias are summed over rows as in a recurrent layer. N, I and O may be 0.
  * The other arguments are those of fastrnn_forward. */
 typedef struct {
     ptrdiff_t N, I, O;
@@ -303,13 +302,13 @@ fastrnn_status fastrnn_linear_backward(const fastrnn_isa *, fastrnn_dtype, const
 /* -log(softmax(logits)[target]) of each row; a row whose target is negative counts as 0. losses: (N) written. */
 double fastrnn_softmax_cross_entropy(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t N, ptrdiff_t C, const void *logits,
                                      const int64_t *targets, double scale, void *d, double *losses, int threads);
-/* (prediction - target)^2 of n numbers, in blocks as fastrnn_sum_squares, with as many sums. */
+/* (prediction - target)^2 of n numbers; blocks and `sums` are those of fastrnn_sum_squares. */
 double fastrnn_squared_error(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t n, const void *prediction,
                              const void *target, double scale, void *d, double *sums, int threads);
 
 /* One step of an optimizer, in place, as torch.optim computes it: p (n) parameters, g (n) their gradients; the other
- * arrays (n) are its state, zeros before the first step. A number of the result depends on the numbers at its place
- * alone, not on threads. The functions do not allocate. */
+ * arrays (n) are its state, zeros before the first step. A number of the result depends only on the numbers at its
+ * place, not on threads. The functions do not allocate. */
 typedef struct {
     double rate, momentum, dampening, weight_decay;
     int nesterov;
@@ -329,8 +328,8 @@ void fastrnn_adam_step(const fastrnn_isa *, fastrnn_dtype, const fastrnn_adam *,
 /* a (n) in place: a * factor. */
 void fastrnn_scale(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t n, double factor, void *a, int threads);
 
-/* The sum of the squares of a (n), in double precision: of blocks of FASTRNN_SQUARES_BLOCK numbers, which are added in
- * their order. sums: as many numbers as there are blocks, written. */
+/* The sum of the squares of a (n), in double precision. Each block of FASTRNN_SQUARES_BLOCK numbers has a sum; these
+ * sums are added in the order of the blocks. sums (number of blocks): written. */
 enum { FASTRNN_SQUARES_BLOCK = 1 << 14 };
 double fastrnn_sum_squares(const fastrnn_isa *, fastrnn_dtype, ptrdiff_t n, const void *a, double *sums, int threads);
 

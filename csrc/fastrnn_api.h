@@ -1,6 +1,6 @@
 /* The functions of the library in one table, for programs that do not link it: extension modules of Python, which find
  * the table in a capsule (fastrnn_import, below), and callers by address (fastrnn.capi.address() in Python: cffi,
- * ctypes, Numba). The functions are those of fastrnn.h and fastrnn_stream.h, whose names continue with "fastrnn_". */
+ * ctypes, Numba). The functions are those of fastrnn.h and fastrnn_stream.h, without "fastrnn_" before their names. */
 #ifndef FASTRNN_API_H
 #define FASTRNN_API_H
 
@@ -12,8 +12,8 @@ extern "C" {
 #endif
 FASTRNN_PUBLIC_BEGIN
 
-/* Grows whenever the table does. New functions come last, so that a program works with every table of its ABI whose
- * version is at least the one that the program was compiled with. */
+/* Grows whenever the table does. New functions are added at the end. So a program works with every table of its ABI
+ * whose version is not less than the version that the program was compiled with. */
 #define FASTRNN_API_VERSION 1
 
 typedef struct {
@@ -58,7 +58,7 @@ FASTRNN_PUBLIC_END
 #if defined(Py_PYTHON_H)
 #define FASTRNN_CAPSULE "fastrnn._core._C_API"
 
-/* The table of the package fastrnn, which is imported. NULL, with a Python exception set, if that fails or if the
+/* Imports the package fastrnn and returns its table. NULL, with a Python exception set, if that fails or if the
  * package has another ABI or an older table. For a source file that includes Python.h first. */
 static inline const fastrnn_api *fastrnn_import(void)
 {

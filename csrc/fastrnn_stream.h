@@ -15,20 +15,21 @@
  * State. One sequence in progress is one block of memory of fastrnn_stream_state_bytes() bytes, which belongs to the
  * caller; begin it with fastrnn_stream_reset. It is aligned as its numbers; alignment to 64 bytes is faster. The block
  * holds no pointer: it may be copied or moved between two steps, which forks or moves the sequence, but only among
- * streams that were packed from layers of the same sizes for the same instruction set. fastrnn_stream_get_state and
- * _set_state exchange the states in the arrays of other interfaces.
+ * streams that were packed from layers of the same cells and sizes for the same instruction set.
+ * fastrnn_stream_get_state and _set_state exchange the states in the arrays of other interfaces.
  *
- * Real time. fastrnn_stream_step, _steps, _reset, _get_state and _set_state do not allocate, lock, wait, call the
- * system, write to the memory of the process other than their arguments, or run a number of operations that depends on
- * the numbers: on x86-64 and AArch64, denormal numbers count as zeros, so a state that decays costs no time. They use
- * less than 4 KiB of stack. fastrnn_stream_pack allocates one block; _free frees it.
+ * Real time. fastrnn_stream_step, _steps, _reset, _get_state and _set_state do not allocate, lock, wait or make a
+ * system call, and write only to their arguments and to less than 4 KiB of stack. The number of their operations does
+ * not depend on the values. On x86-64 and AArch64, denormal numbers count as zeros, so a decaying state is not slower.
+ * fastrnn_stream_pack allocates one block; _free frees it.
  *
  * Threads. A stream is constant: any number of threads may step any number of states through it at the same time, each
  * state through one thread at a time. The library starts no thread for a stream.
  *
  * Bits. Outputs and states have the bits of fastrnn_forward over the whole sequence, and of layer.stream().step() in
- * Python: for AVX2, AVX-512 and NEON the same, for `generic` equal to rounding. The floating-point mode of the caller
- * does not matter, and is unchanged afterwards. A NaN or an infinity in x stays in its sequence.
+ * Python. The bits of AVX2, AVX-512 and NEON are equal; those of `generic` agree with them to rounding. The
+ * floating-point mode of the caller does not matter, and is unchanged afterwards. A NaN or an infinity in x stays in
+ * its sequence.
  *
  * Errors. fastrnn_stream_pack returns FASTRNN_OUT_OF_MEMORY, or FASTRNN_INVALID for an unknown cell, a format other
  * than FASTRNN_NATIVE, a size below its least value, heads that do not divide H, or a layer that does not fit the one

@@ -1,6 +1,6 @@
 """``python -m fastrnn``: print the configuration, then compare every kernel with the reference.
 
-The exit status is 1 if one is off.
+The exit status is 1 if a comparison fails.
 """
 
 import argparse

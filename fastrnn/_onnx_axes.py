@@ -66,7 +66,7 @@ class Axes:
         return self.text(self.axes)
 
     def apply(self, graph: Graph, node: Any) -> None:
-        """The axes after one more operator; a ValueError if they cannot be told."""
+        """The axes after one more operator; a ValueError if they cannot be determined."""
         try:
             attributes = {a.name: self.constants.onnx.helper.get_attribute_value(a) for a in node.attribute}
             self.axes = getattr(self, f"_{node.op_type.lower()}")(graph, node, attributes)

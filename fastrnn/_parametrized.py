@@ -119,7 +119,7 @@ class Configured:
 class Parametrized(Configured):
     """Parameters of one or more directions of one or more layers of a cell.
 
-    A class for users names its cell, ``class GRU(Recurrent, spec=spec.GRU)``, and has a constructor whose arguments are
+    A public class names its cell, ``class GRU(Recurrent, spec=spec.GRU)``, and has a constructor whose arguments are
     options of fastrnn._engine.spec and then `rng`; it hands ``locals()`` to `_construct`. Everything else about options
     follows from their specification.
     """
@@ -309,16 +309,16 @@ class Parametrized(Configured):
         return self._params._frozen is not None
 
     def freeze(self) -> None:
-        """Make the parameters read-only and keep them as the kernels read them, for calls that pack nothing.
+        """Make the parameters read-only and keep them packed, so that calls need not pack them.
 
-        The results are the same bits. The packed weights take as much memory as the parameters, and as much again from
+        The results have the same bits. The packed weights take as much memory as the parameters, and as much again from
         the first `forward` on. Any number of threads may call a frozen layer at once.
 
         Notes
         -----
         Every array of `params` becomes read-only, including arrays that were read before. A writeable view that was
-        made of one before stays writeable: writing to it changes `params` and not the results; only the first `forward`
-        would raise a ValueError.
+        made before stays writeable: writing to it changes `params` but not the results. The first `forward` after
+        `freeze` detects such a change and raises a ValueError.
         """
         params = self._params
         try:

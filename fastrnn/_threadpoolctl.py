@@ -10,7 +10,7 @@ __all__ = ["register_threadpoolctl"]
 
 
 class _Default(int):
-    """The default number of threads at one time; given back to `set_num_threads` below, the default again."""
+    """The default number of threads at one time. Passed to `set_num_threads` below, it restores the default."""
 
     __slots__ = ()
 

@@ -1,6 +1,6 @@
 """How many threads a call may use: the one place that decides.
 
-The kernels take fewer where fewer are faster; the results do not depend on it.
+The kernels use fewer threads where that is faster; no result depends on their number.
 """
 
 import os
@@ -33,10 +33,10 @@ def set_num_threads(num_threads: int) -> None:
     Parameters
     ----------
     num_threads : int
-        At least 1. The default is ``OMP_NUM_THREADS`` where that is set, else the number of physical cores that
-        the calling thread may use at the time of the call: its affinity and the CPU quotas of its cgroups are looked
-        at again when they may have changed. ``OMP_THREAD_LIMIT`` is a limit to both. A call never uses
-        more threads than it may use processors.
+        From 1 to 1024. The default is ``OMP_NUM_THREADS`` if that is set, else the number of physical cores that the
+        calling thread may use at the time of the call; its affinity and the CPU quotas of its cgroups are read again
+        while the process runs. ``OMP_THREAD_LIMIT`` limits both. A call never uses more threads than there are
+        processors available to the calling thread.
 
     Raises
     ------
@@ -47,9 +47,9 @@ def set_num_threads(num_threads: int) -> None:
 
     Notes
     -----
-    No result depends on it, to the last bit.
+    No bit of a result depends on the number of threads.
 
-    In a process made by ``fork`` every call uses one thread. Start processes that shall use more by "spawn", or by a
+    In a process made by ``fork`` every call uses one thread. Start processes that need more by "spawn", or by a
     "forkserver" that has not imported fastrnn.
     """
     global _num_threads

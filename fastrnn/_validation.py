@@ -158,7 +158,7 @@ def check_flags(name, array, symbols, sizes):
 
 
 def check_state(name, array, symbols, sizes, dtype):
-    """check_array of an initial state, whose axis of B sequences may also be 1, for all of them."""
+    """check_array for an initial state, whose batch axis may also be 1: one state for all B sequences."""
     if array is not None and array.shape != sizes:
         check_cast(name, array, dtype)
         if array.shape != (*sizes[:-2], 1, sizes[-1]):

@@ -1,7 +1,7 @@
 """The C interface from Python: headers, the table of functions, and layers packed for it.
 
-A function of the C library, called from Cython, cffi, ctypes or Numba, does without Python, so a step of a stream costs
-no more than its arithmetic. docs/c.md describes the interface; csrc/fastrnn_stream.h is the manual of streams.
+Cython, cffi, ctypes and Numba call a function of the C library without Python's overhead, so a step of a stream costs
+little more than its arithmetic. docs/c.md describes the interface; csrc/fastrnn_stream.h is the manual of streams.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def function(name: str) -> int:
 class PackedStream(_core.PackedStream):
     """The weights of a layer as a ``fastrnn_stream``, for the functions ``fastrnn_stream_*``.
 
-    A constant copy of the weights at this time, which any number of threads may use. A step computes the bits of
-    ``layer.stream().step``.
+    A constant copy of the weights from the time of construction, which any number of threads may use. A step has the
+    bits of ``layer.stream().step``.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class PackedStream(_core.PackedStream):
     TypeError
         If `layer` is no layer of fastrnn, or a quantized one.
     ValueError
-        If it is bidirectional or reverse: its output at a step depends on all steps after it.
+        If it is bidirectional or reverse, because then its output at a step depends on all later steps.
 
     Examples
     --------
@@ -175,10 +175,10 @@ class PackedStream(_core.PackedStream):
 
 
 def export_c(layer: Recurrent[Any, Any], path: str | os.PathLike[str], name: str | None = None) -> None:
-    """Write a layer as one C header that stands alone: for microcontrollers, and wherever no library may be linked.
+    """Write a layer as one self-contained C header, for microcontrollers and for programs that link no library.
 
-    The header has the weights as constants, and the kernels in plain C that a step needs. Its comment says how it is
-    used. It computes the bits of the kernels for ``generic``, on any processor with IEEE 754 arithmetic.
+    The header has the weights as constants, and the kernels in plain C that a step needs. Its comment describes its
+    use. It computes the bits of the ``generic`` kernels, on any processor with IEEE 754 arithmetic.
 
     Parameters
     ----------

@@ -394,5 +394,5 @@ class RNNCell(Cell[ArrayLike, Array], Clipped, spec=spec.RNN):
 
     @property
     def nonlinearity(self) -> str:
-        """The activation, "tanh" or "relu"."""
+        """The activation, "tanh", "relu" or "sigmoid"."""
         return self._options["nonlinearity"]

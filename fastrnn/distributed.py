@@ -56,7 +56,7 @@ class Shard:
     rows : slice
         The sequences of the batch that belong to the shard: ``x[:, shard.rows]``.
     fraction : float
-        The part of the batch that they are: by it the mean over the shard enters the mean over the batch.
+        The shard's fraction of the batch: the weight of a mean over the shard in the mean over the batch.
     """
 
     index: int
@@ -107,8 +107,8 @@ class _Sum:
 def group(shards: int, comm: Any = None) -> Group:
     """The processes of an MPI job, or this process alone, for the training of one model.
 
-    Every process of the job calls it, before anything that depends on the others. Ranks whose kernels give different
-    bits are noticed here: AVX2, AVX-512 and NEON may be mixed, since their bits are the same.
+    Every process of the job calls this function before anything that depends on the other processes. It detects ranks
+    whose kernels give different bits. AVX2, AVX-512 and NEON may be mixed, since their bits are the same.
 
     Parameters
     ----------
@@ -135,12 +135,12 @@ def group(shards: int, comm: Any = None) -> Group:
 
     Notes
     -----
-    If the group has more than one rank, an exception that nobody catches ends all ranks (``Comm.Abort``, by
-    ``sys.excepthook``); otherwise the others would wait for ever. ``python -m mpi4py program.py`` ends them after a
-    ``sys.exit`` of one rank, too.
+    If the group has more than one rank, an uncaught exception ends all ranks (``Comm.Abort``, by ``sys.excepthook``);
+    otherwise the others would wait for ever. ``python -m mpi4py program.py`` ends them after a ``sys.exit`` of one
+    rank, too.
 
-    Where neither ``OMP_NUM_THREADS`` nor `fastrnn.set_num_threads` has set the number of threads, and several ranks may
-    use the same cores, each of them uses its part of the cores.
+    If several ranks may use the same cores, each uses an equal part of them, unless ``OMP_NUM_THREADS`` or
+    `fastrnn.set_num_threads` has set the number of threads.
 
     Examples
     --------
@@ -251,7 +251,7 @@ class Group:
         -------
         shards : list of Shard
             The batch has min(S, B) shards, whose numbers of sequences differ by one at most, and so do the numbers of
-            shards of the ranks. A rank may have none if the batch has less sequences than the group has ranks.
+            shards of the ranks. A rank may have none if the batch has fewer sequences than the group has ranks.
 
         Raises
         ------
@@ -526,10 +526,10 @@ class Group:
         rng: np.random.Generator | None = None,
         arrays: Mapping[str, Array] | None = None,
     ) -> None:
-        """Write the state of training to a file, from which any number of ranks can go on.
+        """Write the state of training to a file, from which any number of ranks can continue.
 
-        Rank 0 writes a safetensors file. One that exists is replaced atomically, so that the file is either the one
-        before or complete, whenever a rank dies.
+        Rank 0 writes a safetensors file. An existing file is replaced atomically: if a rank dies, the file is either
+        the old one or the complete new one.
 
         Parameters
         ----------
@@ -540,7 +540,7 @@ class Group:
         optimizer : fastrnn.optim.SGD, Adam or AdamW, optional
             Its state, its number of steps and its learning rate are saved.
         step : int
-            The number of steps of training so far, or another position from which the caller can go on, at least 0.
+            The number of steps of training so far, or another position from which the caller can continue, at least 0.
         rng : numpy.random.Generator, optional
             A generator that all ranks use alike, to shuffle for example; its state is saved.
         arrays : mapping of str to ndarray, optional
@@ -735,7 +735,7 @@ def _abort(status: int) -> NoReturn:
 
 @functools.cache
 def _abort_at_exceptions() -> None:
-    """From now on an exception that nobody catches ends all ranks."""
+    """Make every uncaught exception end all ranks from now on."""
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""Functions on raw arrays: one direction of one layer each, and the stateless form of any number of them.
+"""Functions on raw arrays: each computes one direction of one layer; the stateless form computes any number of both.
 
 Each function checks its arguments and calls the engine, as the layers do. `fastrnn.reference` has the same functions in
 plain NumPy.
@@ -180,8 +180,8 @@ def lstm(arguments: Arguments) -> tuple[Array, tuple[Array, Array]]:
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
     state : tuple (h_0, c_0) of array_like, (B, P) and (B, H), or None
-        The state before the first step; None, for the tuple or for a member of it, means zeros. A member of (1, P) or
-        (1, H) is one for all sequences.
+        The state before the first step; None, for the tuple or for a member of it, means zeros. A member
+        (1, P) or (1, H) is shared by all sequences.
     weight_ih : array_like, (4*H, I), float32 or float64
         Its dtype is that of the computation and of everything returned.
     weight_hh : array_like, (4*H, P)
@@ -307,7 +307,8 @@ def lstm_backward(
         The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : tuple (d_h_n, d_c_n) of array_like, (B, P) and (B, H), optional
-        The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
+        The gradient with respect to `state_n`; a member may be None. Default: zeros. At least one gradient must be
+        given.
     input_gradient : bool, default True
         Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
@@ -316,8 +317,8 @@ def lstm_backward(
     d_x : ndarray, (T, B, I), or None without `input_gradient`
         Zero beyond a sequence's length.
     d_state : tuple (d_h_0, d_c_0) of ndarray, (B, P) and (B, H)
-        Of a state (1, P) or (1, H) for all sequences the sum over them, of that shape: in float64, from the first to
-        the last, then rounded.
+        For a shared state (1, P) or (1, H), the sum over the sequences, of that shape: added in float64 from the first
+        to the last, then rounded.
     d_params : dict of ndarray
         "weight_ih" (4*H, I), "weight_hh" (4*H, P), and of those that were given "bias_ih", "bias_hh" (4*H,),
         "weight_hr" (P, H) and "weight_peephole" (3, H).
@@ -386,7 +387,7 @@ def gru(arguments: Arguments) -> tuple[Array, Array]:
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
     state : array_like, (B, H), or None
-        h_0, the state before the first step; None means zeros, and (1, H) is one for all sequences.
+        h_0, the state before the first step; None means zeros, and (1, H) is shared by all sequences.
     weight_ih : array_like, (3*H, I), float32 or float64
         Its dtype is that of the computation and of everything returned.
     weight_hh : array_like, (3*H, H)
@@ -401,8 +402,8 @@ def gru(arguments: Arguments) -> tuple[Array, Array]:
     activation : {"tanh", "relu"}, default "tanh"
         The activation of n.
     clip : float, optional
-        Bounds the input of these activations to [-clip, clip], as ONNX Runtime does. No gradient passes where it is
-        reached. Default: no bound.
+        Bounds the input of these activations to [-clip, clip], as ONNX Runtime does. No gradient passes where the bound
+        is reached. Default: no bound.
     lengths : array_like of int, (B,), optional
         Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
     resets : array_like of bool, (T, B), optional
@@ -506,7 +507,7 @@ def gru_backward(
         The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
-        The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
+        The gradient with respect to `state_n`. Default: zeros. At least one gradient must be given.
     input_gradient : bool, default True
         Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
@@ -515,7 +516,7 @@ def gru_backward(
     d_x : ndarray, (T, B, I), or None without `input_gradient`
         Zero beyond a sequence's length.
     d_state : ndarray, (B, H)
-        Of a state (1, H) for all sequences the sum over them, (1, H): in float64, from the first to the last, then
+        For a shared state (1, H), the sum over the sequences, (1, H): added in float64 from the first to the last, then
         rounded.
     d_params : dict of ndarray
         "weight_ih" (3*H, I), "weight_hh" (3*H, H), and "bias_ih", "bias_hh" (3*H,) of those biases that
@@ -564,7 +565,7 @@ def rnn_arguments(
 def rnn(arguments: Arguments) -> tuple[Array, Array]:
     """Run a plain recurrent network over a sequence and keep nothing for a backward pass.
 
-    Step t computes, with the rectifier max(0, z) in place of tanh if asked for ::
+    Step t computes, with max(0, z) or the logistic function in place of tanh if `nonlinearity` says so ::
 
         h_t = tanh(bias_ih + bias_hh + x_t @ weight_ih.T + h_(t-1) @ weight_hh.T)
 
@@ -573,7 +574,7 @@ def rnn(arguments: Arguments) -> tuple[Array, Array]:
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
     state : array_like, (B, H), or None
-        h_0, the state before the first step; None means zeros, and (1, H) is one for all sequences.
+        h_0, the state before the first step; None means zeros, and (1, H) is shared by all sequences.
     weight_ih : array_like, (H, I), float32 or float64
         Its dtype is that of the computation and of everything returned.
     weight_hh : array_like, (H, H)
@@ -683,7 +684,7 @@ def rnn_backward(
         The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : array_like, (B, H), optional
-        The gradient with respect to `state_n`. Default: zeros. One gradient has to be given.
+        The gradient with respect to `state_n`. Default: zeros. At least one gradient must be given.
     input_gradient : bool, default True
         Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
@@ -692,7 +693,7 @@ def rnn_backward(
     d_x : ndarray, (T, B, I), or None without `input_gradient`
         Zero beyond a sequence's length.
     d_state : ndarray, (B, H)
-        Of a state (1, H) for all sequences the sum over them, (1, H): in float64, from the first to the last, then
+        For a shared state (1, H), the sum over the sequences, (1, H): added in float64 from the first to the last, then
         rounded.
     d_params : dict of ndarray
         "weight_ih" (H, I), "weight_hh" (H, H), and "bias_ih", "bias_hh" (H,) of those biases that
@@ -764,8 +765,8 @@ def slstm(arguments: Arguments) -> tuple[Array, tuple[Array, Array, Array, Array
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
     state : tuple (h_0, c_0, n_0, m_0) of array_like, (B, H) each, or None
-        The state before the first step; None, for the tuple or for a member of it, means zeros. A member of (1, H) is
-        one for all sequences.
+        The state before the first step; None, for the tuple or for a member of it, means zeros. A member
+        (1, H) is shared by all sequences.
     weight_ih : array_like, (4*H, I), float32 or float64
         Its dtype is that of the computation and of everything returned.
     weight_hh : array_like, (4*H, H/num_heads)
@@ -861,8 +862,8 @@ def slstm_backward(
 ) -> tuple[Array | None, tuple[Array, Array, Array, Array], dict[str, Array]]:
     """The gradients of a loss through one `slstm_forward`.
 
-    They are those of the equations, the stabilizer included: where a_i and l are equal, that of their maximum goes to
-    a_i. May be called any number of times with one tape, with the same or with other arguments.
+    The stabilizer is differentiated like the rest of the equations: where a_i and l are equal, the gradient of their
+    maximum goes to a_i. May be called any number of times with one tape, with the same or with other arguments.
 
     Parameters
     ----------
@@ -872,7 +873,8 @@ def slstm_backward(
         The gradient with respect to `output`; values beyond a sequence's length are ignored.
         Default: zeros.
     d_state_n : tuple (d_h_n, d_c_n, d_n_n, d_m_n) of array_like, (B, H) each, optional
-        The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
+        The gradient with respect to `state_n`; a member may be None. Default: zeros. At least one gradient must be
+        given.
     input_gradient : bool, default True
         Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
@@ -881,7 +883,7 @@ def slstm_backward(
     d_x : ndarray, (T, B, I), or None without `input_gradient`
         Zero beyond a sequence's length.
     d_state : tuple (d_h_0, d_c_0, d_n_0, d_m_0) of ndarray, (B, H) each
-        Of a state (1, H) for all sequences the sum over them, (1, H): in float64, from the first to the last, then
+        For a shared state (1, H), the sum over the sequences, (1, H): added in float64 from the first to the last, then
         rounded.
     d_params : dict of ndarray
         "weight_ih" (4*H, I), "weight_hh" (4*H, H/num_heads), and "bias_ih", "bias_hh" (4*H,) of those biases that
@@ -974,14 +976,14 @@ def forward(
 
     Parameters
     ----------
-    kind : {"lstm", "gru", "rnn"}
+    kind : {"lstm", "gru", "rnn", "slstm"}
         The cell.
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.
     state : tuple of array_like, (L*D, B, P) and (L*D, B, H), or None
-        The state before the first step: ``(h_0, c_0)`` of an LSTM, ``(h_0,)`` of others. L layers of D directions; P is
-        H without a projection. None, for the tuple or for a member of it, means zeros. A member (L*D, 1, n) is one for
-        all sequences.
+        The state before the first step: ``(h_0, c_0)`` of an LSTM, ``(h_0, c_0, n_0, m_0)`` of an sLSTM, ``(h_0,)`` of
+        others. L layers of D directions; P is H without a projection. None, for the tuple or for a member of it, means
+        zeros. A member (L*D, 1, n) is shared by all sequences.
     weights : sequence of mapping of str to array_like
         For each direction of each layer, in the order of `state`, the weights under the names and of the shapes that
         the function of the cell has; all with the same names. I of the layers above the first is D*P. The dtype of the
@@ -997,9 +999,9 @@ def forward(
     seed : int, default 0
         Decides, with the shapes, which elements `dropout` sets to zero. At least 0.
     **options
-        ``reverse=True`` reads the sequences from their ends, not with `bidirectional`. And the options of the cell:
-        `recurrent_activation`, `activation` and `clip` of an LSTM and of a GRU, `reset_after` of a GRU, `nonlinearity`
-        and `clip` of an RNN.
+        ``reverse=True``, which excludes `bidirectional`, reads the sequences from their ends. The others are the
+        options of the cell: `recurrent_activation`, `activation` and `clip` of an LSTM and of a GRU, `reset_after` of a
+        GRU, `nonlinearity` and `clip` of an RNN.
 
     Returns
     -------
@@ -1113,7 +1115,8 @@ def backward(
     d_output : array_like, (T, B, D*P), optional
         The gradient with respect to `output`. Default: zeros.
     d_state_n : tuple of array_like, (L*D, B, P) and (L*D, B, H), optional
-        The gradient with respect to `state_n`; a member may be None. Default: zeros. One gradient has to be given.
+        The gradient with respect to `state_n`; a member may be None. Default: zeros. At least one gradient must be
+        given.
     input_gradient : bool, default True
         Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
@@ -1122,7 +1125,7 @@ def backward(
     d_x : ndarray, (T, B, I), or None without `input_gradient`
         Zero beyond a sequence's length.
     d_state : tuple of ndarray, (L*D, B, P) and (L*D, B, H)
-        Of a state (L*D, 1, n) for all sequences the sum over them, of that shape.
+        For a shared state (L*D, 1, n), the sum over the sequences, of that shape.
     d_weights : list of dict of ndarray
         The names and shapes of `weights`.
 

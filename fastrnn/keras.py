@@ -111,17 +111,17 @@ def from_keras(
         A layer that has been built, a model, or a file: `.keras`, a whole model in `.h5`, or weights alone in
         `.weights.h5` or `.h5`, of Keras 2 and of Keras 3.
     layer : str, optional
-        The name of the layer in a model. A layer of a model inside the model has a path, such as "encoder/lstm_1", of
-        which the name at the end is enough where it is the only one. Default: the only recurrent layer that there is.
+        The name of the layer in a model. A layer of a nested model has a path, such as "encoder/lstm_1"; the last part
+        of the path is enough if it is unique. Default: the only recurrent layer of the source.
     recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}, optional
-        The activation of the gates. A file of weights alone does not say it, so that it has to be given for an LSTM or
-        a GRU; elsewhere it may be given, and has to agree.
+        The activation of the gates. A file of weights alone does not contain it, so it must be given for an LSTM or a
+        GRU. For other sources it may be given, and must agree.
     activation : {"tanh", "relu"}, optional
         The activation of new values and outputs. Default: that of the layer; "tanh", the default of every Keras, for a
         file of weights alone. Weights of CuDNNLSTM and CuDNNGRU have "sigmoid" and "tanh".
     go_backwards : bool, optional
-        Whether the layer is of the reverse direction alone. Default: that of the layer; False for a file of weights
-        alone, which does not say it.
+        Whether the layer has the reverse direction only. Default: that of the layer; False for a file of weights alone,
+        which does not contain it.
 
     Returns
     -------
@@ -135,8 +135,8 @@ def from_keras(
     TypeError
         If `source` is neither a path nor a layer or model of Keras.
     ValueError
-        If there is no recurrent layer or more than one and `layer` does not choose; if a setting has no equivalent; if
-        an activation has to be given, or the one given is another than the file's; if the file is damaged. The message
+        If there is no recurrent layer, or several and `layer` does not choose one; if a setting has no equivalent; if a
+        required activation is missing, or a given one differs from the source's; if the file is damaged. The message
         starts with the path, and names the layer and the dataset or setting.
     OSError
         If the file cannot be read; FileNotFoundError if it does not exist.

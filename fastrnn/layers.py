@@ -107,14 +107,14 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
         Returns
         -------
         stream : Stream
-            ``y_t = stream.step(x_t)``, ``stream.state``, ``stream.reset()``. It has a copy of the weights
-            as they are now, and shares them if the layer is frozen.
+            ``y_t = stream.step(x_t)``, ``stream.state``, ``stream.reset()``. It has a copy of the present weights, or
+            shares the packed weights of a frozen layer.
 
         Raises
         ------
         TypeError, ValueError
-            If `batch_size` is no integer of at least 1, or the layer is bidirectional or reverse: its output at a step
-            depends on all steps after it.
+            If `batch_size` is no integer of at least 1, or if the layer is bidirectional or reverse, because then its
+            output at a step depends on all later steps.
 
         Examples
         --------
@@ -147,14 +147,14 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
         Parameters
         ----------
         x : array_like, (T, B, I), or (B, T, I) with `batch_first`, or (T, I)
-            The input: T steps of B sequences, or of a single one. T and B may be 0. It is cast to the
-            layer's dtype by NumPy's "same_kind" rule; any strides and any byte order will do. A list of arrays of two
-            or more axes is refused: stack it.
+            The input: T steps of B sequences, or of a single one. T and B may be 0. It is cast to the layer's dtype by
+            NumPy's "same_kind" rule; any strides and byte order are accepted. A list of arrays of two or more axes is
+            refused: stack it.
         state : tuple (h_0, c_0) of array_like, or h_0 for a GRU or an RNN, optional
-            The state before the first step, (num_layers*D, B, H_out), and c_0 (num_layers*D, B, H), or without B as
-            x is; of an SLSTM (h_0, c_0, n_0, m_0). D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if
-            there is one, else H. A member may be None. With a B of 1 it is one state for all sequences, as a learned
-            initial state is. Default: zeros.
+            The state before the first step, (num_layers*D, B, H_out), and c_0 (num_layers*D, B, H), or without B as x
+            is; of an SLSTM (h_0, c_0, n_0, m_0). D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if
+            there is one, else H. A member may be None. A state with a batch axis of 1, such as a
+            learned initial state, is shared by all sequences. Default: zeros.
         lengths : array_like of int, (B,), optional
             Steps of each sequence, 0 to T, in any order; values of x beyond them are ignored. The reverse
             direction begins at each sequence's own end. Default: T.
@@ -347,9 +347,9 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         x, state, lengths, resets
             As for a call of the layer.
         checkpoint_every : int, optional
-            Keep only the state of every so many steps; `backward` computes the steps in between again. This needs
-            memory for T / checkpoint_every + checkpoint_every steps instead of T, and gives the same bits. The inner
-            layers of a bidirectional stack also keep their inputs. Default: keep everything.
+            Keep only the state of every `checkpoint_every`-th step; `backward` computes the steps in between again.
+            This needs memory for T / checkpoint_every + checkpoint_every steps instead of T, and gives the same bits.
+            The inner layers of a bidirectional stack also keep their inputs. Default: keep everything.
         return_gates : bool, default False
             Whether to return `gates`, too. Not with `checkpoint_every`, which does not keep them.
 
@@ -369,7 +369,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         Raises
         ------
         TypeError, ValueError
-            As in a call of the layer, or if there are to be both checkpoints and gates.
+            As in a call of the layer, or if `checkpoint_every` and `return_gates` are given together.
 
         Examples
         --------
@@ -450,8 +450,8 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             The gradient with respect to `output`; values beyond a sequence's length are ignored.
             Default: zeros.
         d_state_n : tuple (d_h_n, d_c_n) of array_like, or d_h_n for a GRU or an RNN, optional
-            The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros. One gradient
-            has to be given.
+            The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros. At least one
+            gradient must be given.
         input_gradient : bool, default True
             Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
 
@@ -496,7 +496,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         """Return a layer for inference whose weights have fewer bits.
 
         Biases, peephole weights, sums, activations, states and everything passed in and out stay float32.
-        docs/quantization.md says which numbers are rounded, and how much that changes outputs.
+        docs/quantization.md describes the rounding and its effect on outputs.
 
         Parameters
         ----------
@@ -508,7 +508,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         Returns
         -------
         q : Quantized
-            It has a copy of the weights as they are now.
+            It has a copy of the present weights, rounded.
 
         Raises
         ------
@@ -516,7 +516,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             If `format` is not a string.
         ValueError
             If `format` is not one of these, if the layer is of float64, or if a weight has a number that the format
-            cannot express: a NaN or an infinity for int8, one beyond 65504 for float16.
+            cannot express: a NaN or an infinity for int8, a finite one too large for float16 or bfloat16.
 
         See Also
         --------
@@ -762,7 +762,7 @@ class RNN(Recurrent[ArrayLike, Array], Clipped, spec=spec.RNN):
 
     @property
     def nonlinearity(self) -> str:
-        """The activation, "tanh" or "relu"."""
+        """The activation, "tanh", "relu" or "sigmoid"."""
         return self._options["nonlinearity"]
 
 

@@ -45,8 +45,9 @@ class LinearTape:
 class Linear:
     """A fully connected layer, y = x weight^T + bias, as torch.nn.Linear.
 
-    Its results and gradients keep the contract of the recurrent layers: they do not depend on the batch, on the number
-    of threads and on the instruction set (`generic` apart); the gradients of the parameters are sums over all rows.
+    Its results and gradients keep the contract of the recurrent layers: no row of a result depends on the other rows,
+    on the number of threads or on the instruction set (except `generic`). The gradients of the parameters are sums over
+    all rows.
 
     Parameters
     ----------

@@ -25,10 +25,9 @@ def masked(
 ) -> tuple[Array, Any]:
     """Run a layer over the steps that a mask selects, as Keras does with the mask of Masking or Embedding.
 
-    At a step where `mask` is False the state stays as it is, and x is ignored. The output of the step before is
-    repeated, in each direction in its own order of steps: forward that of the last valid step before it, in the reverse
-    direction that of the next valid step after it. It is zero where there is no such step. All layers of a stack skip
-    the step.
+    At a step where `mask` is False, all layers of a stack keep their state and ignore x. Such a step repeats the output
+    of the last valid step before it; in the reverse direction, of the next valid step after it. The output is zero if
+    there is no such valid step.
 
     Parameters
     ----------

@@ -87,20 +87,20 @@ def from_onnx(model: Any, node: str | Sequence[str] | None = None, *, with_argum
     ----------
     model : str, os.PathLike, bytes or onnx.ModelProto
         The path of a file, the content of a file, or a model. Nothing in it is executed. Tensors in other files are
-        read from the folder of the path, and need a path.
+        read from the folder of the path, so a model with such tensors needs a path.
     node : str or sequence of str, optional
-        A node by its name, by one of its outputs, or by its path, which is its name after those of the nodes and
-        attributes around it: "If_0/then_branch/LSTM_3". Several become one layer with `num_layers`: then X of each has
-        to be Y of the one before, with its directions side by side. Default: all the recurrent nodes of the model,
-        which have to be one, or several of that kind.
+        A node by its name, by one of its outputs, or by its path, the names of the nodes and attributes around it and
+        its own: "If_0/then_branch/LSTM_3". Several nodes become one layer with `num_layers`, if X of each is Y of the
+        node before, with the directions side by side. Default: all recurrent nodes of the model: one, or several that
+        form such a stack.
     with_arguments : bool, default False
         Whether to return `arguments`, too: the states and lengths that are constants of the model.
 
     Returns
     -------
     layer : LSTM, GRU or RNN
-        float64 if the weights are, else float32, to which float16 and bfloat16 are cast. Dropout between layers is not
-        taken over, because a model for inference has none.
+        float64 if the weights are, else float32, to which float16 and bfloat16 are cast. Dropout between layers is
+        ignored, because a model for inference has none.
     arguments : dict, only with `with_arguments`
         ``layer(x, **arguments)`` computes the same as the node: "state" and "lengths", as far as the model has them as
         constants; a state that it repeats for all sequences has one, (num_layers*D, 1, H). States and lengths that are
@@ -128,8 +128,9 @@ def from_onnx(model: Any, node: str | Sequence[str] | None = None, *, with_argum
     -----
     The operators and their attributes are those of ONNX's "Operators.md", all versions up to opset 28: `direction`,
     `layout`, `clip`, `linear_before_reset` and `input_forget`; `activations` Sigmoid or HardSigmoid, with alpha 0.2 or
-    1/6 and beta 0.5, for the gates, and Tanh or Relu for the rest, the same in both directions. Nodes inside the graphs
-    of If, Loop and Scan are found, too; those inside functions of the model are refused.
+    1/6 and beta 0.5, for the gates, and Tanh or Relu for the rest (of an RNN also Sigmoid), the same in both
+    directions. Nodes inside the graphs of If, Loop and Scan are found, too; those inside functions of the model are
+    refused.
 
     Examples
     --------
@@ -650,7 +651,7 @@ def to_onnx(
     Notes
     -----
     The model is of opset 14 and of version 8 of the format, from 2021: ONNX Runtime 1.10 and later versions are to run
-    it. `clip` stands in it in float32.
+    it. `clip` is written as a float32.
 
     Examples
     --------

@@ -105,8 +105,8 @@ class Optimizer:
         Parameters
         ----------
         mapping : mapping of str to array_like
-            The `state_dict` of an optimizer of the same class and of parameters of the same shapes, or a file of it
-            that NumPy has loaded.
+            The `state_dict` of an optimizer of the same class and of parameters of the same shapes, or such a
+            mapping that `np.load` has read from a file.
 
         Raises
         ------
@@ -154,7 +154,7 @@ class SGD(Optimizer):
     dampening : float, default 0.0
         The part of a gradient that does not enter the velocity.
     weight_decay : float, default 0.0
-        Added to the gradient, times the parameter; at least 0.
+        The parameter, times this factor, is added to its gradient; at least 0.
     nesterov : bool, default False
         Whether the step looks ahead by the velocity; it needs `momentum`, and a dampening of 0.
 
@@ -229,7 +229,7 @@ class Adam(Optimizer):
     eps : float, default 1e-8
         Added to the denominator, at least 0.
     weight_decay : float, default 0.0
-        Added to the gradient, times the parameter; at least 0.
+        The parameter, times this factor, is added to its gradient; at least 0.
 
     Raises
     ------
@@ -302,7 +302,7 @@ class AdamW(Adam):
     params, lr, betas, eps
         As for `Adam`.
     weight_decay : float, default 0.01
-        The part of each parameter, times `lr`, that a step takes away from it; at least 0.
+        A step first subtracts ``lr * weight_decay * p`` from each parameter p; at least 0.
 
     Raises
     ------
@@ -408,7 +408,7 @@ def _several(name: str, given: Any) -> tuple[list[Any], bool]:
 
 
 def _names(name, given, is_single):
-    """How messages call each of them."""
+    """The name of each in messages."""
     return [name] if is_single else [f"{name}[{k}]" for k in range(len(given))]
 
 

@@ -283,9 +283,9 @@ def compare(
     Parameters
     ----------
     layer, other : LSTM, GRU, RNN, SLSTM or Quantized
-        Two layers that take the same x and return outputs of the same shape; `layer` is the one to be compared with.
+        Two layers that take the same x and return outputs of the same shape; `layer` is the standard of comparison.
     x, state, lengths, resets
-        As for a call of the layers. A sample of the data in use tells more than random numbers.
+        As for a call of the layers. A sample of real data says more than random numbers.
     tolerance : float, default 0.02
         The difference that `first` looks for.
 

@@ -1,7 +1,7 @@
 """The definition of every kernel in plain NumPy, with the signatures of `fastrnn.functional`.
 
-It is written to be read and compared with, not to be fast. It computes in the dtype of the weights;
-with float64 weights it is the yardstick of the float32 kernels.
+It is written to be read and compared with, not to be fast. It computes in the dtype of the weights; with float64
+weights it is the standard for the errors of the float32 kernels.
 
 Notation: T steps, B sequences, I inputs, H hidden units, P numbers of a projected output (H without a
 projection); `d_a` is the gradient of the loss with respect to `a` and has a's shape. First come the parts

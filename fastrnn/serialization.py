@@ -1,9 +1,10 @@
 """Layers in files: safetensors, with the constructor's arguments in the metadata.
 
-The parameters lie in the file under their names, as torch.nn has them, little-endian. The metadata hold one key,
-"fastrnn", a JSON object (one, because safetensors keeps no order among keys: so equal layers make equal files):
+The parameters lie in the file under their names, as torch.nn has them, little-endian. The metadata hold a single key,
+"fastrnn", with a JSON object. A single key, because safetensors keeps no order among keys; so equal layers make equal
+files:
 
-    {"format_version": 1, "class": "LSTM", "arguments": {"input_size": 64, ..., "dtype": "float32"}}
+    {"format_version": 2, "class": "LSTM", "arguments": {"input_size": 64, ..., "dtype": "float32"}}
 
 Of a quantized layer the object also has "format", "int8" for example; int8 weights have their scales beside them.
 Nothing in a file is executed. Sizes are compared with the length of the file before anything is allocated.
@@ -59,10 +60,9 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     Parameters
     ----------
     path : str or os.PathLike
-        The file. A new one has the permissions that the umask leaves. One that exists is replaced by a new file with
+        The file. A new one has the permissions that the umask leaves. An existing file is replaced by a new one with
         its permissions, and with its owner and group as far as the system allows. If `path` is a symbolic link, the
-        link stays and the file it points to is replaced, or made. Other hard links to the file keep the content
-        before.
+        link stays and the file it points to is replaced, or made. Other hard links to the file keep the old content.
     layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell, RNNCell or Quantized
         It may be frozen, which the file does not keep. `params` are written bit for bit.
 
@@ -127,8 +127,8 @@ def load(path: str | os.PathLike[str]) -> Layer:
     Returns
     -------
     layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell, RNNCell or Quantized
-        Of the saved layer's class, made with the same arguments, with the same bits in `params`; not frozen. It has
-        nothing to do with the file any more.
+        Of the saved layer's class, made with the same arguments, with the same bits in `params`; not frozen. It does
+        not depend on the file any more.
 
     Raises
     ------

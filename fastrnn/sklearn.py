@@ -77,7 +77,7 @@ class Sequences:
 
 @dataclass
 class Data:
-    """The data of a training: sequences, and weights (n,) of mean 1 over all sequences, None if all are 1."""
+    """Training data: sequences, and weights (n,) of mean 1 over all sequences, None if all are 1."""
 
     sequences: Sequences
     targets: Array

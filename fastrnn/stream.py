@@ -18,9 +18,9 @@ __all__ = ["Stream"]
 class Stream(_core.Steps, Generic[Given, Returned]):
     """A layer that takes one step per call and carries its state; made by ``layer.stream()``.
 
-    The outputs have the bits of a call of the layer with the whole sequence. The state begins as zeros. The weights are
-    those at the time the stream was made. A stream is one sequence (or batch) in progress, and is for one thread at a
-    time. Any number of streams of one frozen layer share its packed weights.
+    The outputs have the bits of a call of the layer with the whole sequence. The state begins as zeros. The stream
+    keeps the weights from the time of its creation. A stream is one sequence (or batch) in progress, and is for one
+    thread at a time. Any number of streams of one frozen layer share its packed weights.
     """
 
     def __init__(self, stack, packed, B, batched, layer):
@@ -65,7 +65,7 @@ class Stream(_core.Steps, Generic[Given, Returned]):
     def state(self) -> Returned:
         """(h, c), (h, c, n, m) of an SLSTM, or h of a GRU or an RNN: copies, (num_layers, B, ...) or (num_layers, ...).
 
-        It can be assigned to, also (num_layers, 1, ...) for all sequences.
+        Assign to it to set the state; (num_layers, 1, ...) sets the same state for all sequences.
         """
         copies = [s.copy() if self._batched else s[:, 0].copy() for s in self._states]
         return copies[0] if len(copies) == 1 else tuple(copies)  # type: ignore[return-value]  # the layer's class says

@@ -1,7 +1,7 @@
 """The arrays in files of other libraries: NumPy's, safetensors, and those of torch.save, without PyTorch.
 
-The content decides on the format, not the suffix. Nothing in a file is executed, and sizes are compared with the
-length of the file before anything is allocated.
+The format is recognised by the content, not by the suffix. Nothing in a file is executed, and sizes are compared with
+the length of the file before anything is allocated.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ SAFETENSORS = {
 def load_tensors(path: str | os.PathLike[str]) -> dict[str, Array]:
     """The arrays in a file by their names: `.npz`, `.npy`, `.safetensors`, or a file of `torch.save`.
 
-    PyTorch is not needed. The content decides on the format, not the suffix. Nothing in a file is executed: files of
-    unknown origin can be read.
+    PyTorch is not needed. The format is recognised by the content, not by the suffix. Nothing in a file is executed:
+    files of unknown origin can be read.
 
     Parameters
     ----------

@@ -510,7 +510,7 @@ _warned: set[str] = set()
 
 
 def _warn_once(reason):
-    """Say why torch.nn computes, at the first call for this reason."""
+    """Warn that torch.nn computes, once for each reason."""
     if reason not in _warned:
         _warned.add(reason)
         warnings.warn(f"fastrnn.torch: torch.nn computes this module: {reason}", stacklevel=7)
@@ -779,7 +779,7 @@ class Replaced(NamedTuple):
     replaced : list of str
         The names of the modules that are now of fastrnn.torch; "" is the model itself.
     left : dict of str to str
-        The names of the other recurrent modules, and why they are as they were.
+        The names of the other recurrent modules, and why they were not replaced.
     """
 
     replaced: list[str]

@@ -66,9 +66,9 @@ def from_weights(
     transposed : bool, default False
         Without `layout`, whether a matrix has one column, not one row, for each gate and hidden unit.
     fused : {"xh", "hx"}, optional
-        Without `layout`, that there is one matrix for [x_t, h_(t-1)] or for [h_(t-1), x_t], called "weight".
+        Without `layout`, one matrix "weight" for [x_t, h_(t-1)] or for [h_(t-1), x_t] in place of two.
     update_gate : {"old", "new"}, default "old"
-        Of a GRU, the state that z weighs: "old" for h_t = (1 - z) n + z h_(t-1), as in torch.nn, Keras and ONNX, or
+        Of a GRU, the state that z weights: "old" for h_t = (1 - z) n + z h_(t-1), as in torch.nn, Keras and ONNX, or
         "new" for h_t = z n + (1 - z) h_(t-1), as in Chung et al. 2014 and in Olah's "Understanding LSTM Networks".
     forget_bias : float, optional
         A number that the other library adds to the bias of f when it runs. Default: 1.0 for the LSTM of "tf1", as
@@ -77,10 +77,10 @@ def from_weights(
         Of an LSTM, whether f = 1 - i (ONNX's input_forget, coupled gates). The weights of f are ignored, and `gates`
         may leave out the f. Without i in `gates`, i = 1 - f.
     **options
-        Arguments of the layer that weights do not show: `batch_first`, `reverse`, `recurrent_activation`,
-        `activation`, `nonlinearity`, `clip`, `reset_after`, `dropout`, `dtype`, `rng`. `num_layers`,
-        `bidirectional`, `input_size`, `hidden_size`, `bias`, `proj_size`, `peephole` and `num_heads` follow from the
-        arrays; those that are given have to agree.
+        Arguments of the layer that weights do not show: `batch_first`, `reverse`, `recurrent_activation`, `activation`,
+        `nonlinearity`, `clip`, `reset_after`, `dropout`, `dtype`, `rng`. `num_layers`, `bidirectional`, `input_size`,
+        `hidden_size`, `bias`, `proj_size`, `peephole` and `num_heads` follow from the arrays; if given, they must
+        agree.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 /* The order of the columns of a forward product. The columns are the gates of one part, blocked by hidden unit:
- * gate-major within a block of `block` hidden units; the last block may be short. So one range of panels has all gates
- * of its units, and only the very last vector can be less than full. With one gate this is the order of units. A row of
- * gates has the columns of part 0, then those of part 1. */
+ * gate-major within a block of `block` hidden units; the last block may be short. So a range of whole blocks has all
+ * gates of its units, and only the very last vector can be less than full. With one gate this is the order of units. A
+ * row of gates has the columns of part 0, then those of part 1. */
 #ifndef FASTRNN_COLUMNS_H
 #define FASTRNN_COLUMNS_H
 

@@ -19,29 +19,30 @@
 #error "fast-math would reorder the sums, and flushes denormals in the whole process"
 #endif
 
-/* Sums over rows are made in blocks of so many rows, see fastrnn.h. A sum begins with 0 and replaces its destination
+/* Sums over rows are made in blocks of BLOCK_ROWS rows, see fastrnn.h. A sum begins with 0 and replaces its destination
  * (SUM_FRESH); continues from its destination (SUM_ON); or begins with 0 and is added to its destination (SUM_ADDED).
  */
 enum { BLOCK_ROWS = 512 };
 typedef enum { SUM_FRESH, SUM_ON, SUM_ADDED } sum_start;
 
-/* A block-diagonal matrix: its K rows are some segments of `units` rows each, its N columns belong to the units, too,
- * and only the rows and columns of the same head meet. So many panels, a group, have the columns of so many units; of
- * each segment a panel has `rows` rows only, those of all heads of its group. */
+/* A block-diagonal matrix. Its K rows are segments of `units` rows each; its N columns also belong to the units. Only
+ * rows and columns of the same head meet. A group is group_panels panels with the columns of group_units units. A panel
+ * has only `rows` rows of each segment: the rows of all heads of its group. */
 typedef struct {
     ptrdiff_t units, head; /* of all heads, and of one; head is 0 for a dense matrix */
     ptrdiff_t group_panels, group_units, rows;
 } fastrnn_heads;
 /* A packed matrix (K, N), the right-hand side of a product: panels of `width` columns, [K][width] each, the last one
- * zero-padded to a full vector; or in the layout of a narrow format. Only packing and the product depend on it. */
+ * zero-padded to a full vector; or in the layout of a narrow format. Only packing and the product depend on the
+ * layout. */
 typedef struct fastrnn_matrix {
     ptrdiff_t K, N; /* K: the rows of a panel */
     void *panels;
     fastrnn_heads heads;
     const fastrnn_narrow *narrow; /* NULL: numbers of the call's precision */
     float *scales;                /* of the columns, padded to panels; or NULL */
-    int32_t *offsets;             /* -128 times the sum of the weights of each column: a sum begins with it where the
-                                     operand has 128 added to its numbers; or NULL */
+    int32_t *offsets;             /* -128 times the sum of the weights of each column, with which a sum begins if 128
+                                     is added to the numbers of the operand; or NULL */
 } fastrnn_matrix;
 
 /* The bytes of a panel in a narrow format. */
@@ -90,7 +91,7 @@ struct fastrnn_isa {
     const fastrnn_narrow *const *narrow; /* the fastest of each format first, then NULL */
 };
 
-/* The kernels of a format: those with these instructions, or else the fastest that this processor supports; NULL for
+/* The kernels of a format with the given instructions, or else the fastest that this processor supports; NULL for
  * FASTRNN_NATIVE. */
 const fastrnn_narrow *fastrnn_find_narrow(const struct fastrnn_isa *, fastrnn_format, const char *instructions);
 
@@ -103,6 +104,6 @@ int fastrnn_bfloat16_is_fused(void); /* whether vdpbf16ps of this processor give
 extern const struct fastrnn_isa fastrnn_isa_neon;
 #define FASTRNN_AARCH64 1
 #endif
-/* A further set is one vec/NAME.h, one kernels_NAME.c, its line here and its line in runtime/dispatch.c. */
+/* A new set needs vec/NAME.h, narrow/NAME.h, kernels_NAME.c, a line here and a line in runtime/dispatch.c. */
 
 #endif

@@ -3,9 +3,9 @@
  * and pack_narrow.c has the table of them.
  *
  * A scale of int8 is max|a| / 127, rounded, and q = a (127 / max|a|) to the nearest, ties to even. A row whose max|a|
- * is below 2^-100 counts as zeros, with the scale 0; one with a NaN or an infinity has the scale NaN. The scale of a
- * bounded operand, whose numbers are at most 1 but for rounding, is 1/127 where max|a| <= FASTRNN_BOUND: so parts of a
- * row can be rounded apart. A value of the operand is at most once rounded twice: from the float to q. */
+ * is below 2^-100 counts as zeros, with the scale 0; one with a NaN or an infinity has the scale NaN. A
+ * bounded operand has numbers of magnitude at most 1, but for rounding. Its scale is 1/127 where max|a| <=
+ * FASTRNN_BOUND, so that parts of a row can be rounded separately. */
 #ifndef FASTRNN_NARROW_H
 #define FASTRNN_NARROW_H
 
@@ -23,9 +23,9 @@ typedef struct {
     fastrnn_format_properties properties;
     size_t element; /* bytes of a weight */
     int group, depths;
-    /* Part of a column of a panel: K numbers of a row of weights become its rows `first` and on. Whole groups may be
-     * copied at once. to: the column's first group, followed by the next after group_stride bytes; offset: that of the
-     * column, from which 128 times their sum is subtracted, or NULL without scales */
+    /* Packs part of a column of a panel: K numbers of a row of weights become the column's numbers from `first` on.
+     * Whole groups may be copied at once. to: the column's first group; the next group is group_stride bytes further.
+     * offset: the column's offset, from which 128 times the sum of the K numbers is subtracted; NULL without scales */
     void (*pack_column)(ptrdiff_t K, ptrdiff_t first, const char *from, char *to, ptrdiff_t group_stride,
                         int32_t *offset);
 } fastrnn_narrow_layout;
@@ -40,9 +40,10 @@ typedef struct fastrnn_narrow {
     const char *instructions;
     double rate;  /* of the product, relative to that of single precision, for plans */
     size_t bytes; /* of a number of the operand; 0: the operand is the float row itself, and the next three are NULL */
-    /* operand (M, K) written from a (M, K), floats; rows with a flag, if there are flags, count as zeros. round_rows:
-     * whole rows. round_units: columns [k0, k1) of rows of a bounded operand, k0 a multiple of 16; begin_rows, or NULL,
-     * begins these rows, after which several threads may do parts of the same rows at the same time */
+    /* operand (M, K) written from a (M, K), floats. zero (M): flags of rows that count as zeros, or NULL. round_rows
+     * rounds whole rows. round_units rounds columns [k0, k1) of rows of a bounded operand, k0 a multiple of 16. If
+     * begin_rows is not NULL, it is called first for these rows. Then several threads may round parts of the same rows
+     * at the same time */
     void (*round_rows)(ptrdiff_t M, ptrdiff_t K, int bounded, const void *a, ptrdiff_t a_row, const uint8_t *zero,
                        void *operand, ptrdiff_t row);
     void (*begin_rows)(ptrdiff_t M, void *operand, ptrdiff_t row);
@@ -54,8 +55,8 @@ typedef struct fastrnn_narrow {
                     ptrdiff_t row, const void *start, void *c, ptrdiff_t c_row);
 } fastrnn_narrow;
 
-/* The floats from an operand row of K numbers to the next: the numbers, in vectors of at most 16, to whole cache lines,
- * of which the last has the scale as its last float. */
+/* The leading dimension, in floats, of operand rows of K numbers. A row is the numbers, in vectors of at most 16,
+ * padded to whole cache lines; the scale is the last float of the last line. */
 static inline ptrdiff_t fastrnn_operand_row(const fastrnn_narrow *narrow, ptrdiff_t K)
 {
     const ptrdiff_t lines = ((K + 15) / 16 * 16 * (ptrdiff_t)narrow->bytes + 4 + 63) / 64;
@@ -63,8 +64,8 @@ static inline ptrdiff_t fastrnn_operand_row(const fastrnn_narrow *narrow, ptrdif
 }
 
 /* Panels [p0, p1) of a matrix (K, gates * H) of `width` columns written: weight (gates * H, K) transposed, its columns
- * in the order of pack.inc.h; the numbers of the format, packed without gaps. scale (gates * H): of each row,
- * if the format has scales. */
+ * in the order of columns.h. The weight has the numbers of the format, without gaps. scale (gates * H): the scale of
+ * each row, if the format has scales. */
 void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, int width, const void *weight,
                          const float *scale, const struct fastrnn_matrix *);
 

@@ -152,7 +152,7 @@ static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p
     }
 }
 
-/* The same for a matrix of any format, whose operand the rows of A are; start is not `added`. */
+/* The same for a matrix of any format. A has the rows of its operand; start is not `added`. */
 static void NAME(forward_product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p0, ptrdiff_t p1, const real *a,
                                   ptrdiff_t a_row, const real *start, real *c, ptrdiff_t c_row)
 {

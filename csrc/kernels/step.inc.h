@@ -1,6 +1,6 @@
 /* One step of any cell: its recurrent product, then the cell's functions on vectors of hidden units. A cell is one file
- * that includes nothing: functions forward and backward on a vector of hidden units of one sequence, and its
- * specification, which DEFINE_CELL completes. */
+ * without #include: forward and backward functions on a vector of hidden units of one sequence, and a specification,
+ * which DEFINE_CELL completes. */
 
 #include "kernels/units.inc.h"
 
@@ -13,8 +13,8 @@ INLINE void NAME(end_sum)(sum_start start, real *sum, vec s, int lanes)
     NAME(store_lanes)(sum, start == SUM_ADDED ? v_add(NAME(load_lanes)(sum, lanes), s) : s, lanes);
 }
 
-/* Blocks whose product is computed before the cell's functions run on them: their sums take a few kilobytes, but are at
- * least four panels, which a tile of a single row needs. */
+/* The number of blocks whose product is computed before the cell's functions run on them. Their sums take a few
+ * kilobytes, and at least four panels, which a tile of a single row needs. */
 INLINE ptrdiff_t NAME(blocks_at_a_time)(const int columns, ptrdiff_t rows)
 {
     enum { BYTES = 16 * 1024, FEWEST = 4 * NR };

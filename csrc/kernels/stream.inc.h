@@ -1,7 +1,7 @@
 /* One step of one sequence, for streams. Every sum has the order of a layer's call: the bias, then the numbers of x,
- * then those of h, one fma each. There is no plan, no team and no tail, which take most of the time of such a step in a
- * call. The sums of all gates that fit into registers are made at once, over x and h in one loop, and units are padded
- * to whole vectors, so that the gates of a vector of units are whole vectors, too. */
+ * then those of h, one fma each. A stream has no plan, no team and no tail; in a call they take most of the time of
+ * such a step. The sums of all gates that fit into registers are made at once, over x and h in one loop, and units are
+ * padded to whole vectors, so that the gates of a vector of units are whole vectors, too. */
 
 /* The product of one tile of nv vectors, a constant after inlining. */
 INLINE void NAME(stream_tile)(const int nv, ptrdiff_t K_0, const real *a_0, ptrdiff_t K_1, const real *a_1,

@@ -5,15 +5,15 @@
 
 #include "fastrnn.h"
 
-/* A matrix whose product with a row is a sum for each of `vectors` vectors of columns. A tile is some of the vectors,
- * and lies in memory as (1 + K[0] + K[1], vectors of the tile, VL): the start of the sums, then the weights that meet
- * the numbers of a first and of a second input. Columns past the last one are zeros. */
+/* A matrix whose product with a row is one vector of sums for each of `vectors` vectors of columns. A tile is some of
+ * the vectors, and lies in memory as (1 + K[0] + K[1], vectors of the tile, VL): the start of the sums, then the
+ * weights that meet the numbers of a first and of a second input. Columns past the last one are zeros. */
 typedef struct {
     ptrdiff_t rows; /* where the first tile begins among the numbers of the stream; -1: no such matrix */
     ptrdiff_t vectors, K[2];
-    /* With heads, each `group_vectors` vectors meet only K[1] numbers of the second input. Those of group g begin with
-     * number g * group_units, rounded down to a multiple of `head`, but at most with number `last`. Without heads,
-     * group_vectors is `vectors`, and the others are 0. */
+    /* With heads, each group of `group_vectors` vectors meets only K[1] numbers of the second input. For group g these
+     * begin at g * group_units, rounded down to a multiple of `head`, but at `last` at the latest. Without heads,
+     * group_vectors is `vectors`, and the other fields are 0. */
     ptrdiff_t group_vectors, group_units, head, last;
 } fastrnn_stream_matrix;
 
@@ -33,7 +33,7 @@ typedef struct {
     ptrdiff_t state;                  /* where the state begins: h (V), then the other states (U) each */
 } fastrnn_stream_layer;
 
-/* The vectors of the next tile, if so many are left of its group. */
+/* The vectors of the next tile, if `left` vectors of its group are left and a tile has at most `most`. */
 static inline ptrdiff_t fastrnn_stream_tile(ptrdiff_t left, ptrdiff_t most)
 {
     return left / ((left + most - 1) / most);

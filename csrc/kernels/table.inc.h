@@ -1,7 +1,7 @@
 /* The table of one precision. Sizes: B sequences, I inputs, H hidden units, P columns of h (H without a
  * recurrent projection), G gate columns: H times the gates of the cell; D gradient columns. A panel is `width` columns,
  * two vectors. A block is some hidden units with all gates of a part: whole panels, except for the last block, which
- * may have fewer units. pack.inc.h defines the order of the gates in a row. */
+ * may have fewer units. columns.h defines the order of the gates in a row. */
 
 /* The arrays of one time step forward. Row b of a (B, n) array is at b * n, or at b times its leading dimension, called
  * NAME_row. Pointers that the cell does not use may be NULL. state and state_prev have no h: index 0 is unused. */

@@ -1,5 +1,5 @@
-/* TARGET_BEGIN("avx2,fma"): functions up to TARGET_END are compiled for these instructions, with any options of
- * the compiler. */
+/* TARGET_BEGIN("avx2,fma"): functions up to TARGET_END are compiled for these instructions, whatever instructions the
+ * compiler's options allow. */
 #ifndef FASTRNN_TARGET_H
 #define FASTRNN_TARGET_H
 

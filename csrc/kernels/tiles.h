@@ -1,6 +1,6 @@
-/* The tiles of a product, mr rows by nv vectors, as a list of X(mr, nv): one panel, two vectors, at a time for many
- * rows; several panels for few rows, so that 8 or more sums are independent. TILES_TO(mr)(X): those of at most mr rows.
- */
+/* The tiles of a product, mr rows by nv vectors, as a list of X(mr, nv). A tile of many rows takes one panel, two
+ * vectors, at a time; a tile of few rows takes several panels, so that 8 or more sums are independent. TILES_TO(mr)(X)
+ * lists the tiles of at most mr rows. */
 #ifndef FASTRNN_TILES_H
 #define FASTRNN_TILES_H
 

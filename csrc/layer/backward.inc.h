@@ -143,7 +143,7 @@ static void NAME(peephole_gradient)(const struct NAME(backward) * b, const fastr
     }
 }
 
-/* Steps [from, to) of a chunk [t0, t1); or some of its rows, in so many parts. */
+/* Steps [from, to) of a chunk [t0, t1); or some of its rows, in `parts` parts. */
 typedef struct {
     const struct NAME(backward) * b;
     ptrdiff_t t0, t1, from, to;
@@ -588,8 +588,8 @@ static int NAME(backward_side_by_side)(const struct NAME(backward) * calls, int 
     return 1;
 }
 
-/* The columns of a row of a chunk, and the rows of a chunk: it ends with a block of the sums if possible, or has all
- * rows if the memory for the sums of a block would be larger. */
+/* The columns of a row of a chunk, and the rows of a chunk. A chunk ends with a block of the sums if possible. It has
+ * all rows if that takes less memory than the sums of a block would. */
 static ptrdiff_t NAME(backward_columns)(const fastrnn_packed *packed)
 {
     const ptrdiff_t H = packed->H, P = packed->P, d_gates = packed->isa->SUFFIX->cells[packed->cell]->d_gates;

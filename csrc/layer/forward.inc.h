@@ -102,7 +102,7 @@ static void NAME(begin_step)(const struct NAME(forward) * f, ptrdiff_t t, fastrn
     if (f->gated && !f->whole_h) f->rounding->begin_rows(n, f->rounded_gated + at, f->rounded_row);
 }
 
-/* Rounds the results of a part for the next product, as far as they need not be whole rows: r h_{t-1}, m or h_t. */
+/* Rounds the results of a part for the next product, if that needs no whole rows: r h_{t-1}, m or h_t. */
 static void NAME(round_results)(const struct NAME(forward) * f, int last, ptrdiff_t t, fastrnn_range now,
                                 fastrnn_range units)
 {

@@ -32,8 +32,8 @@ static void NAME(pack_straight)(const NAME(kernels) * kernel, const fastrnn_memb
             kernel->pack_rows(to - from, piece.from, piece.to, weight + from * N, N, first, matrix);
 }
 
-/* Packs a part of the cell for forward. Each member packs its share of the panels: with a single item nearly the same
- * panels that it multiplies if hidden units are shared, so that they are in its caches. */
+/* Packs a part of the cell for forward. Each member packs its share of the panels. With a single item, and if
+ * hidden units are shared, a member packs nearly the same panels that it will multiply, so they are in its caches. */
 static void NAME(pack_part_forward)(const packing *p, const fastrnn_member *me, const NAME(cell) * cell, int part)
 {
     const fastrnn_weights *w = p->weights;

@@ -24,12 +24,12 @@ typedef struct {
     double transfer;     /* bytes per ns, of h_t to the other cores */
     double caution;      /* factor on the time of a team, which loses more than one thread if others use its cores */
     struct {
-        double below, bandwidth; /* arrays of less than so many bytes are read at so many bytes per ns */
+        double below, bandwidth; /* arrays of less than `below` bytes are read at `bandwidth` bytes per ns */
     } memory[4];                 /* the last one has no `below` */
 } fastrnn_machine;
 extern const fastrnn_machine fastrnn_usual_machine; /* a core of Zen 4 */
 
-/* The usual machine, on which a phase without work takes so many ns; 0: as usual. */
+/* The usual machine, but with a phase without work that takes empty_phase ns; 0: the usual time. */
 fastrnn_machine fastrnn_machine_with(double empty_phase);
 
 typedef struct {

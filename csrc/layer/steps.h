@@ -28,8 +28,8 @@ static inline const uint8_t *resets_of_step(const steps *s, ptrdiff_t t)
     return resets && memchr(resets, 1, (size_t)rows_of_step(s, t)) ? resets : NULL;
 }
 
-/* The most rows of a chunk of steps, if a row has so many columns and a chunk so many bytes: at least the rows of one
- * step. */
+/* The most rows of a chunk of steps with rows of `columns` elements, so that it takes at most `bytes` bytes; but at
+ * least the rows of one step. */
 static inline ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t columns, size_t element)
 {
     const ptrdiff_t all = first_row(s, s->T), least = rows_of_step(s, 0);
@@ -133,8 +133,8 @@ static inline void copy_bytes(void *to, const void *from, ptrdiff_t n, ptrdiff_t
         memset(to, 0, bytes);
 }
 
-/* Asks for rows of an operand (n, m) with leading dimension `row`, parts of which other cores have written: so their
- * cache lines come together. A product alone would wait for one after the other. */
+/* Prefetches rows of an operand (n, m) with leading dimension `row`, parts of which other cores have written, so that
+ * their cache lines arrive together. A product alone would wait for one after the other. */
 static inline void fetch_rows(const void *operand, ptrdiff_t n, ptrdiff_t m, ptrdiff_t row, size_t element)
 {
 #if defined(__GNUC__)

@@ -28,8 +28,9 @@ INLINE real *NAME(sum_of_level)(const NAME(sums) * sums, NAME(sum) sum, int leve
                                  : sums->groups + (level - 1) * sums->size + sum.at;
 }
 
-/* The memory in which the rows of a part are summed; *start written: how. The first block of a group is summed in the
- * memory of the group. The kernel adds each later block to it, unless the block comes in several parts. */
+/* Returns the memory in which the rows of a part are summed. *start written: how the sum starts. The first block of a
+ * group is summed in the memory of the group. The kernel adds each later block to it, unless the block comes in several
+ * parts. */
 static real *NAME(open_sum)(const NAME(sums) * sums, NAME(sum) sum, fastrnn_block_part part, sum_start *start)
 {
     const int first = part.block % GROUP_SUMS == 0, add = !first && part.opens && part.closes;

@@ -1,8 +1,8 @@
 /* The team of a call: the calling thread, and helper threads that join and leave during the call.
  *
- * A call is a sequence of phases. The members of a phase share its work; the number of members may
- * differ from phase to phase, and no result depends on it. No member waits for a helper that has not begun its share of
- * a phase: the caller takes over that share. */
+ * A call is a sequence of phases. The members of a phase share its work. Their number may differ from phase to phase;
+ * no result depends on it. No member waits for a helper that has not begun its share of a phase: the caller takes over
+ * that share. */
 #ifndef FASTRNN_TEAM_H
 #define FASTRNN_TEAM_H
 
@@ -44,8 +44,8 @@ int fastrnn_team_gather(fastrnn_team *, int most, double operations);
 /* Releases the helpers; 0 if the call was cancelled. */
 int fastrnn_team_close(fastrnn_team *);
 
-/* Whether to compute a piece of work of `operations` operations; 0 if the call has been cancelled, and this and all
- * later work is skipped. */
+/* Whether to compute a piece of work of `operations` operations. 0 if the call has been cancelled: then the member
+ * skips this and all later work. */
 int fastrnn_team_go(const fastrnn_member *, double operations);
 
 /* The member as a team of one, for work that it does not share. */
@@ -74,8 +74,8 @@ static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
     return part;
 }
 
-/* fastrnn_part: part k of n items divided into `parts` parts. fastrnn_share_of_item: the member's share of the part
- * whose number is the phase's item. */
+/* fastrnn_part: part k of n items divided into `parts` parts. fastrnn_share_of_item: the member's share of part number
+ * `item`, the item of the phase. */
 static inline fastrnn_range fastrnn_part(ptrdiff_t n, ptrdiff_t k, int parts)
 {
     const fastrnn_member member = {(int)k, parts, NULL, 0, 0};
@@ -92,16 +92,16 @@ static inline fastrnn_range fastrnn_share_of_item(ptrdiff_t n, int parts, const 
 static inline fastrnn_range fastrnn_no_piece(fastrnn_range all) { return (fastrnn_range){all.from, all.from}; }
 int fastrnn_next_piece(const fastrnn_member *, fastrnn_range all, double operations, fastrnn_range *piece);
 
-/* The callers' policy for helpers, for tests: PATIENT waits for all helpers at the beginning and for each helper at
- * every phase, for any number of processors; ERRATIC loses and regains helpers at random. */
+/* The policy of callers towards helpers, for tests: PATIENT waits for all helpers at the beginning and for each helper
+ * at every phase, for any number of processors; ERRATIC loses and regains helpers at random. */
 typedef enum { FASTRNN_ADAPTIVE, FASTRNN_PATIENT, FASTRNN_ERRATIC } fastrnn_policy;
 void fastrnn_team_policy(fastrnn_policy);
 
 /* The number of threads of a call: `threads`, or one per core if it is 0, but at most the number of processors. */
 int fastrnn_team_threads(int threads);
 
-/* The least time in ns of a phase without work, as measured at the end of the first calls with all members; 0 before.
- */
+/* The least time in ns of a phase without work, measured at the end of the first calls that had all their members. 0
+ * until then. */
 double fastrnn_team_empty_phase(void);
 
 /* For threads.c. */

@@ -9,7 +9,7 @@
  *     WOKEN -> READY        by the helper: it has checked in, and spin-waits for a while
  *     READY -> ASLEEP       by the helper: no caller has taken it
  *     READY -> HELD         by a caller, which owns it until it is released
- *     HELD -> WORKING       by the helper, when it finds an order; and back when it is done
+ *     HELD -> WORKING       by the helper, when it finds an order; WORKING -> HELD when it is done
  *     HELD -> LEFT          by the helper: no order for too long; it sleeps
  *     HELD -> RELEASED      by the caller: at the end of a call, or because an order was not begun in time
  *     LEFT -> ASLEEP        by the caller, when it notices

@@ -67,8 +67,8 @@ static fastrnn_stream_layer NAME(layer_of)(const fastrnn_isa *isa, const fastrnn
     return layer;
 }
 
-/* The numbers of a matrix: of so many gates of n units, from row `first` of the weights on. The weights may be NULL
- * where K is 0, the biases for zeros. */
+/* The source of a matrix: gates of n units each, from row `first` of the weights on. The weights may be NULL where K is
+ * 0, the biases for zeros. */
 typedef struct {
     int gates;
     ptrdiff_t n, first;

@@ -21,7 +21,7 @@ static void NAME(pack_linear)(const void *context, const fastrnn_member *me)
     l->kernel->pack_bias(1, (int)width, O, panels.from, panels.to, l->args->bias, NULL, l->bias);
 }
 
-/* Members share n items of a product. Rows [from, to) and panels [p0, p1) of a share. */
+/* The member's share if `mine`, else all items. A product shares either its rows or its panels. */
 static fastrnn_range NAME(all_or)(int mine, fastrnn_range share, ptrdiff_t all)
 {
     return mine ? share : (fastrnn_range){0, all};

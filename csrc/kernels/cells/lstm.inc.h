@@ -4,7 +4,7 @@
  *   2  c_t = f c_{t-1} + i g
  *   3  o = sigmoid(z_o + p_o c_t)
  *   4  h_t = o tanh(c_t)
- * The step writes o over z_o; the other gates over their sums only if they are kept. */
+ * The step writes o over z_o; it writes the other gates over their sums only if they are kept. */
 INLINE void NAME(lstm_first)(const NAME(units) * u)
 {
     real *gates = u->gates;

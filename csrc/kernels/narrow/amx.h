@@ -1,5 +1,5 @@
-/* int8 with the tile registers of AMX: the exact sums of the kernels of AVX-512 VNNI, whose operand and packing it has,
- * so that the results have the same bits. A tile is 16 rows of 64 bytes; a product of two tiles takes 16 cycles
+/* int8 with the tile registers of AMX. Operand and packing are those of AVX-512 VNNI, and the sums are exact, so the
+ * results have the same bits. A tile is 16 rows of 64 bytes; a product of two tiles takes 16 cycles
  * for any number of rows, so few rows are left to VNNI. */
 #if defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)
 #define NARROW_AMX &narrow_amx,

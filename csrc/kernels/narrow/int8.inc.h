@@ -1,8 +1,7 @@
 /* int8: w = s_w q_w with a scale for each column, a = s_a q_a with a scale for each row, all |q| <= 127:
  * z += (s_w s_a) sum_k q_w q_a, with an exact sum and one fma. 4 weights of a column are in 32 bits and meet 4 numbers
- * of the operand. The instructions define the sums and N(dot),
- * N(store) of int8_operand.inc.h and N(floats)(sum), the sums as floats; OFFSET: 128 where it is added to the operand,
- * which is unsigned then, else 0. */
+ * of the operand. The instructions define the sums and N(dot), N(store) of int8_operand.inc.h, and N(floats)(sum), the
+ * sums as floats. OFFSET is 128 if 128 is added to the operand, which is then unsigned, else 0. */
 #define N(a) JOIN(a, NARROW)
 #define GROUP 4
 #define GROUP_BYTES 4

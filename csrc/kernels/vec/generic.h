@@ -1,4 +1,5 @@
-/* Vector operations in plain C, for processors without FMA or without an own header: the meaning of every operation.
+/* Vector operations in plain C, for processors without FMA or without a header of their own. This file defines the
+ * meaning of every operation.
  *
  * A set's header defines, for S = f32 (float) and f64 (double),
  *   vec_S               a vector of VL_S numbers
