@@ -287,7 +287,7 @@ def _forget_bias(spec: CellSpec, layout: str | None, given: float | None) -> flo
     if not is_number or not abs(given) <= sys.float_info.max:
         raise TypeError(f"forget_bias: expected a finite number, got {_short(given)}")
     if given and spec.name != "lstm":
-        raise ValueError("forget_bias: only an LSTM has a forget gate")
+        raise ValueError("forget_bias: is only for an LSTM")
     return float(given)
 
 
