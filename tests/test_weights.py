@@ -476,7 +476,7 @@ FOUR = [np.ones((4 * H, I)), np.ones((4 * H, H)), np.ones(4 * H), np.ones(4 * H)
         ("lstm", FOUR[:2] + [np.ones(3)] * 2, {"layout": "torch"}, r"arrays\['bias_ih'\]: expected \(4\*H=16,\)"),
         ("gru", GRU_BEFORE[:2], {"layout": "keras"}, "reset_after: a GRU of Keras without bias"),
         ("gru", GRU_BEFORE, {"layout": "keras", "reset_after": True}, "reset_after: True does not agree"),
-        ("gru", FOUR, {"layout": "torch", "forget_bias": 1.0}, "forget_bias: only an LSTM"),
+        ("gru", FOUR, {"layout": "torch", "forget_bias": 1.0}, "forget_bias: is only for an LSTM"),
         ("gru", FOUR, {"layout": "torch", "input_forget": True}, "input_forget: only an LSTM"),
         ("lstm", FOUR, {"layout": "torch", "update_gate": "new"}, "update_gate: only a GRU"),
         ("lstm", FOUR, {"layout": "torch", "hidden_size": 8}, "hidden_size: 8 does not agree"),
