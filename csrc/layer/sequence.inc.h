@@ -1,11 +1,13 @@
 /* Shapes and plans of calls in one precision, and the passes. */
 #include "layer/sums.inc.h"
 
+/* The shape of a call. Weights that the product widens to its precision, and multiplies no faster, count as wide ones:
+ * every core that shares the batch would read all of them, and two cores together do not read twice as fast. */
 static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed)
 {
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
-    const fastrnn_narrow *narrow = packed->narrow;
+    const fastrnn_narrow *narrow = packed->narrow && packed->narrow->rate > 1 ? packed->narrow : NULL;
     return (fastrnn_shape){.T = s.T,
                            .rows = first_row(&s, s.T),
                            .I = packed->I,
