@@ -5,7 +5,7 @@ symbol tables or a few links in the header, and contiguous datasets. Everything 
 the structures, and the section numbers, are those of the "HDF5 File Format Specification Version 3.0"
 (docs.hdfgroup.org).
 
-HDF5's own library is not used: version 2.0.0 looped, crashed and allocated gigabytes for files of Keras in which one to
+HDF5's own library is not used: version 2.0.0 looped, crashed and allocated 564 MB for files of Keras in which one to
 four random bytes were changed, all in the heaps of texts. Here each address and size is compared with the size of the
 file before it is used, the number of reads is limited, and nothing but the arrays that are asked for takes more than
 16 MiB.
