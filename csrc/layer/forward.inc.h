@@ -168,12 +168,10 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         if (resets) step.state_prev[n] = f->reset_state[n];
     }
     const int last = part == f->packed->parts - 1;
-    if (units.to - units.from < H && f->packed->heads == 1)
-        fetch_rows(step.operand[part], now.to - now.from,
-                   f->rounding ? step.operand_row[part]
-                   : part      ? H
-                               : P,
-                   step.operand_row[part], sizeof(real));
+    if (units.to - units.from < H && f->packed->heads == 1) {
+        const ptrdiff_t K = step.weight_hh[part].K, row = step.operand_row[part]; /* fewer floats if it is rounded */
+        fetch_rows(step.operand[part], now.to - now.from, K < row ? K : row, row, sizeof(real));
+    }
     const double operations = 2.0 * (now.to - now.from) * f->packed->S * f->cell->parts[part] * f->cell->block;
     for (fastrnn_range piece = fastrnn_no_piece(blocks); fastrnn_next_piece(me, blocks, operations, &piece);)
         f->cell->step(&step, part, now.from, now.to, piece.from, piece.to);

@@ -68,7 +68,7 @@ static struct {
     atomic_llong long_calls_paused_until; /* the same for a call that has lasted a while, see may_have */
     atomic_llong pause;                   /* the length of the last pause */
     atomic_llong served;                  /* the time that helpers have worked since without a loss */
-    atomic_llong empty_phase;             /* in picoseconds; 0 if it has not been measured */
+    atomic_llong empty_phase;             /* 0 if it has not been measured */
     atomic_int measurements;
 } company = {.gap = 1000000, .arrival = ARRIVAL};
 
@@ -90,7 +90,7 @@ int fastrnn_team_threads(int threads)
     return threads > FASTRNN_MOST_MEMBERS ? FASTRNN_MOST_MEMBERS : threads;
 }
 
-double fastrnn_team_empty_phase(void) { return (double)GET(empty_phase) / 1000; }
+double fastrnn_team_empty_phase(void) { return (double)GET(empty_phase); }
 
 static int current_processor(void)
 {
@@ -385,17 +385,21 @@ void fastrnn_team_open(fastrnn_team *team, int threads, double alone, const fast
 
 static void no_work(const void *context, const fastrnn_member *me) { (void)context, (void)me; }
 
-/* Measures phases without work, of which the fastest ones tell how far apart the cores are: some microseconds. */
+/* Measures phases without work, some microseconds. The fastest one tells how far apart the cores are: an interrupt
+ * during another one must not count, because plans for one thread would then prevent the next measurement. */
 static void measure_phase(fastrnn_team *team)
 {
     enum { PHASES = 8, MEASUREMENTS = 8 };
     const int size = team->size;
     if (size < team->limit || team->patient || team->erratic || GET(measurements) >= MEASUREMENTS) return;
-    const int64_t began = fastrnn_clock();
-    for (int k = 0; k < PHASES; k++)
+    int64_t least = GET(empty_phase), began = fastrnn_clock();
+    for (int k = 0; k < PHASES; k++) {
         if (!fastrnn_team_phase(team, size, 0, no_work, NULL, k) || team->size != size) return;
-    const int64_t took = (fastrnn_clock() - began) * 1000 / PHASES, least = GET(empty_phase);
-    if (!least || took < least) SET(empty_phase, took);
+        const int64_t now = fastrnn_clock();
+        if (!least || now - began < least) least = now - began;
+        began = now;
+    }
+    SET(empty_phase, least);
     SET(measurements, GET(measurements) + 1);
 }
 
