@@ -66,6 +66,9 @@ class Worker:
         with self.task.around():
             return {name: np.array(value) for name, value in self.task.results().items()}
 
+    def before_call(self):
+        """What the process does before each call, not timed."""
+
     def time(self, calls, warm_up, sleep=0.0):
         """Seconds of each of `calls` calls, after some uncounted ones that wake threads and fill caches.
 
@@ -76,8 +79,10 @@ class Worker:
         gc.disable()
         with self.task.around():
             for _ in range(warm_up):
+                self.before_call()
                 call()
             for _ in range(calls):
+                self.before_call()
                 if sleep:
                     time.sleep(sleep)
                 start = clock()

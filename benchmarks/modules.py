@@ -2,12 +2,14 @@
 
     python benchmarks/modules.py                      # forward and training, LSTM, GRU and ragged batches, minutes
     python benchmarks/modules.py --kinds gru --modes train --shapes 1,1,64,64 25,16,512,512
+    python benchmarks/modules.py --after-product      # as inside a network: a product of PyTorch before each call
     python benchmarks/modules.py --full               # all shapes of the tables, an hour and more
 
 Both run PyTorch in a process of their own, and the processes take turns, see interleaved.py. forward is in eval mode
 without gradients; train is forward and backward with all gradients. Ragged batches come and go padded. The weights stay
-as they are, so packed ones are kept. The results are compared before anything is timed. A ratio is the time of torch.nn
-divided by that of fastrnn.torch: the median over the rounds, and the quartiles.
+as they are, so packed ones are kept. After an operation the threads of PyTorch spin for some milliseconds, as they do
+around each layer of a network; --after-product measures that. The results are compared before anything is timed. A
+ratio is the time of torch.nn divided by that of fastrnn.torch: the median over the rounds, and the quartiles.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import os
 
 import numpy as np
 
-from interleaved import Pace, Process, measure
+from interleaved import Pace, Process, Worker, measure
 from libraries import Torch
 from report import Ratio, geometric_mean
 from shapes import KINDS, select
@@ -40,6 +42,17 @@ class TorchModules(Torch):
         return getattr(self.namesakes, problem.kind.layer)
 
 
+class AfterProduct(Worker):
+    """A product of PyTorch, large enough for several threads, before each call."""
+
+    def __init__(self, library):
+        super().__init__(library)
+        self.matrix = library.torch.ones(256, 256)
+
+    def before_call(self):
+        self.matrix @ self.matrix
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = ["lstm", "gru", "lstm-ragged", "gru-ragged"]
@@ -47,6 +60,7 @@ def parse_arguments():
     parser.add_argument("--modes", nargs="+", choices=("forward", "train"), default=["forward", "train"])
     parser.add_argument("--shapes", nargs="+", type=parse_shape, metavar="T,B,I,H")
     parser.add_argument("--full", action="store_true", help="all shapes of the tables")
+    parser.add_argument("--after-product", action="store_true", help="a product of PyTorch before each call")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--turn", type=float, default=0.05, help="seconds of a turn")
@@ -64,8 +78,10 @@ def main():
     arguments = parse_arguments()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     classes = {OURS: TorchModules, THEIRS: Torch}
-    processes = [Process(name, library, arguments.threads) for name, library in classes.items()]
-    print(f"{processor()}, {arguments.threads} threads, float32\n")
+    worker = AfterProduct if arguments.after_product else Worker
+    processes = [Process(name, library, arguments.threads, worker=worker) for name, library in classes.items()]
+    situation = ", a product of PyTorch before each call" if arguments.after_product else ""
+    print(f"{processor()}, {arguments.threads} threads, float32{situation}\n")
     print("| kind | mode | T, B, I, H | fastrnn.torch, us | torch.nn |\n|---|---|---|--:|--:|")
     pace = Pace(rounds=arguments.rounds, turn=arguments.turn)
     for kind in arguments.kinds:

@@ -2,6 +2,7 @@
 
     python benchmarks/network.py                                       # some shapes, LSTM and GRU, some minutes
     python benchmarks/network.py --kinds lstm --shapes 25,16,512,512
+    python benchmarks/network.py --replaced                            # PyTorch with the layer of fastrnn.torch, too
     python benchmarks/network.py --compiled                            # torch.compile takes part, too
 
 PyTorch has its fused Adam. Each library runs in a process of its own, and the processes take turns, see interleaved.py.
@@ -25,6 +26,7 @@ CLASSES = 65  # of a model of characters
 LEARNING_RATE, MAX_NORM = 1e-3, 1.0
 COMPARED_LOSSES = 3
 COMPILED = "PyTorch, compiled"
+REPLACED = "PyTorch, replaced layer"
 
 SHAPES = (
     Shape(100, 1, 64, 64),
@@ -107,12 +109,22 @@ class CompiledTorchNetwork(TorchNetwork):
     compiled = True
 
 
+class ReplacedTorchNetwork(TorchNetwork):
+    modules = ("torch", "fastrnn")
+
+    def layer_class(self, problem):
+        import fastrnn.torch
+
+        return getattr(fastrnn.torch, problem.kind.layer)
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[PLAIN, "gru"], metavar="KIND")
     parser.add_argument("--shapes", nargs="+", type=parse_shape, default=SHAPES, metavar="T,B,I,H")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--replaced", action="store_true", help="the modules of fastrnn.torch take part, too")
     parser.add_argument("--compiled", action="store_true", help="torch.compile takes part, too")
     return parser.parse_args()
 
@@ -121,6 +133,8 @@ def main():
     arguments = parse_arguments()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     classes = {FASTRNN: FastrnnNetwork, "PyTorch": TorchNetwork}
+    if arguments.replaced:
+        classes[REPLACED] = ReplacedTorchNetwork
     if arguments.compiled:
         classes[COMPILED] = CompiledTorchNetwork
     processes = [Process(name, library, arguments.threads) for name, library in classes.items()]

@@ -180,6 +180,13 @@ cdef extern from "runtime/team.h" nogil:
         FASTRNN_PATIENT
         FASTRNN_ERRATIC
     void fastrnn_team_policy(fastrnn_policy)
+    ctypedef struct fastrnn_lender:
+        void (*start)(void (*)(void *) noexcept, void *, unsigned) noexcept
+        void (*end)() noexcept
+        int (*most)() noexcept
+    void fastrnn_set_lender(const fastrnn_lender *)
+    int fastrnn_borrow_threads(int on)
+    unsigned long long fastrnn_borrowed_shares()
 
 
 def instruction_sets():
@@ -213,6 +220,28 @@ cdef dict _policies = {"adaptive": FASTRNN_ADAPTIVE, "patient": FASTRNN_PATIENT,
 def team_policy(str policy not None):
     """Set how calls treat their helper threads (see runtime/team.h), for tests."""
     fastrnn_team_policy(_policies[policy])
+
+
+def set_lender(size_t start, size_t end, size_t most):
+    """Set the OpenMP that lends its threads: addresses of GOMP_parallel_start, GOMP_parallel_end, omp_get_max_threads.
+
+    The library that contains them must stay loaded.
+    """
+    cdef fastrnn_lender lender
+    lender.start = <void (*)(void (*)(void *) noexcept, void *, unsigned) noexcept> <void *> start
+    lender.end = <void (*)() noexcept> <void *> end
+    lender.most = <int (*)() noexcept> <void *> most
+    fastrnn_set_lender(&lender)
+
+
+def borrow_threads(bint on):
+    """Set whether calls of this Python thread borrow the threads of the lender; returns what was set before."""
+    return fastrnn_borrow_threads(on)
+
+
+def borrowed_shares():
+    """The number of shares of phases that borrowed threads have computed."""
+    return fastrnn_borrowed_shares()
 
 
 cdef dict _isa_indices = {name: index for index, name in enumerate(instruction_sets())}

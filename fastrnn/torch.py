@@ -10,14 +10,27 @@ operator, ``torch.ops.fastrnn.forward``, or ``torch.ops.fastrnn.infer`` if no gr
 
 from __future__ import annotations
 
+import ctypes
+import os
 import warnings
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn._config import instruction_set
-from fastrnn._core import Inputs, Samples, aligned, empty_states, fingerprint, native, plain_inputs, zero_states
+from fastrnn._core import (
+    Inputs,
+    Samples,
+    aligned,
+    borrow_threads,
+    empty_states,
+    fingerprint,
+    native,
+    plain_inputs,
+    set_lender,
+    zero_states,
+)
 from fastrnn._engine import stack as engine
 from fastrnn._engine import stateless
 from fastrnn._engine.pool import POOL
@@ -43,6 +56,42 @@ __all__ = ["GRU", "LSTM", "RNN", "Replaced", "replace", "restore"]
 NUMPY_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 TORCH_KERNELS = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
 PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
+
+
+# Threads
+
+
+def _find_lender():
+    """Let calls borrow the threads of PyTorch's OpenMP, if it is one with the functions of GNU's.
+
+    A library sees the symbols that are global, and then those of its own dependencies.
+    """
+    names = "GOMP_parallel_start", "GOMP_parallel_end", "omp_get_max_threads"
+    for library in (None, torch._C.__file__):
+        try:
+            loaded = ctypes.CDLL(library, mode=getattr(os, "RTLD_NOLOAD", 0))
+            functions = [getattr(loaded, name) for name in names]
+        except (OSError, TypeError, AttributeError):
+            continue
+        set_lender(*(ctypes.cast(function, ctypes.c_void_p).value for function in functions))
+        return
+
+
+_find_lender()
+
+
+def _borrows(run):
+    """A pass whose calls borrow PyTorch's threads, which spin on the other cores after each operation of PyTorch."""
+
+    @wraps(run)
+    def borrowing(*arguments):
+        before = borrow_threads(True)
+        try:
+            return run(*arguments)
+        finally:
+            borrow_threads(before)
+
+    return borrowing
 
 
 # Between tensors and the engine
@@ -110,6 +159,7 @@ def _inputs(arrangement, x, batch_sizes, states):
     return Inputs(stack, layout, native(array, dtype), False, state_0, None, True)
 
 
+@_borrows
 def _infer(weights, packs, x, batch_sizes, states, dropout):
     """output and state_n, as arrays."""
     if dropout is not None:
@@ -122,6 +172,7 @@ def _infer(weights, packs, x, batch_sizes, states, dropout):
     return output, state_n
 
 
+@_borrows
 def _forward(weights, packs, x, batch_sizes, states, dropout):
     """output, state_n and reserve, as arrays."""
     packed = packs.forward(weights)
@@ -130,6 +181,7 @@ def _forward(weights, packs, x, batch_sizes, states, dropout):
     return results
 
 
+@_borrows
 def _backward(weights, packs, reserve, x, batch_sizes, states, dropout, d_output, d_state_n, input_gradient):
     """d_x or None, d_state_0 and the gradients of the flat weights, as arrays."""
     arrangement = weights.arrangement

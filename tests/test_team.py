@@ -169,6 +169,91 @@ def test_more_threads_than_processors(num_threads):
     """)
 
 
+# Borrowed helpers -------------------------------------------------------------------------------
+
+LEND = """
+import ctypes
+JOB = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+regions, ends, halves = [], [], set()
+
+def serve(job, context):
+    job(context)
+    halves.add(sys.float_info.min * 0.5)  # a denormal number, unless the thread's mode was changed
+
+@ctypes.CFUNCTYPE(None, JOB, ctypes.c_void_p, ctypes.c_uint)
+def start(job, context, threads):
+    regions.append([threading.Thread(target=serve, args=(job, context)) for _ in range(2)])
+    for thread in regions[-1]:
+        thread.start()
+
+@ctypes.CFUNCTYPE(None)
+def end():
+    for thread in regions[-1]:
+        thread.join()
+    ends.append(1)
+
+@ctypes.CFUNCTYPE(ctypes.c_int)
+def most():
+    return 3
+
+_core.set_lender(*(ctypes.cast(function, ctypes.c_void_p).value for function in (start, end, most)))
+
+def in_new_thread(work):
+    "What work() returns in a thread that borrows, whose first call begins a region."
+    found = []
+    def borrowing():
+        assert not _core.borrow_threads(True)
+        found.append(work())
+        assert _core.borrow_threads(False)
+    thread = threading.Thread(target=borrowing)
+    thread.start()
+    thread.join()
+    return found[0]
+"""
+
+
+@needs_threads
+@needs_linux
+def test_borrowed_helpers_change_no_bit():
+    """Every region ends, whether or not its threads have come in time."""
+    run(f"""
+    {textwrap.indent(LEND, "    ").strip()}
+    expected = with_one_thread()
+    fastrnn.set_num_threads(3)
+    for policy in ("adaptive", "erratic"):
+        _core.team_policy(policy)
+        limit, before = time.time() + 60, _core.borrowed_shares()
+        for k in range(1000):
+            assert in_new_thread(results) == expected
+            if k >= 30 and (_core.borrowed_shares() > before or time.time() > limit):
+                break
+    if _core.processors()[1] > 1:
+        assert _core.borrowed_shares() > 0
+    assert len(regions) == len(ends) and 0.0 not in halves
+    """)
+
+
+@needs_threads
+@needs_linux
+def test_threads_are_borrowed_only_where_that_was_said_and_never_after_a_fork():
+    run(f"""
+    {textwrap.indent(LEND, "    ").strip()}
+    expected = with_one_thread()
+    fastrnn.set_num_threads(3)
+    assert results() == expected and not regions
+    _core.team_policy("patient")  # which waits for every helper, so these have to be its own
+    assert in_new_thread(results) == expected and not regions
+    _core.team_policy("erratic")
+    assert in_new_thread(results) == expected
+    child = os.fork()
+    if not child:
+        regions.clear()
+        fastrnn.set_num_threads(3)
+        os._exit(not (in_new_thread(results) == expected and not regions))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    """)
+
+
 # Affinity and the variables of OpenMP -----------------------------------------------------------
 
 AFFINITY = """

@@ -54,26 +54,19 @@ int fastrnn_has_threads(void)
 
 #ifdef FASTRNN_THREADS
 
-enum { ARRIVAL = 30000 }; /* ns, the initial estimate */
-
 /* State common to all callers of the process. Times in ns, of fastrnn_clock(). */
 static struct {
     atomic_int policy;
     atomic_llong closed, gap;  /* the end of the last call; the recent gap between calls */
     atomic_llong shared_until; /* until then several recent callers share the cores */
-    atomic_llong arrival;      /* the time of helpers from called to ready, a running mean */
-    atomic_int members;        /* of the last team with helpers */
-    atomic_int most;           /* the maximal number of members until paused_until */
-    atomic_llong paused_until;
-    atomic_llong long_calls_paused_until; /* the same for a call that has lasted a while, see may_have */
-    atomic_llong pause;                   /* the length of the last pause */
-    atomic_llong served;                  /* the time that helpers have worked since without a loss */
-    atomic_llong empty_phase;             /* 0 if it has not been measured */
+    atomic_llong empty_phase;  /* 0 if it has not been measured */
     atomic_int measurements;
-} company = {.gap = 1000000, .arrival = ARRIVAL};
+} company = {.gap = 1000000};
 
-#define GET(field) atomic_load_explicit(&company.field, memory_order_relaxed)
-#define SET(field, value) atomic_store_explicit(&company.field, value, memory_order_relaxed)
+#define GET_OF(owner, field) atomic_load_explicit(&(owner)->field, memory_order_relaxed)
+#define SET_OF(owner, field, value) atomic_store_explicit(&(owner)->field, value, memory_order_relaxed)
+#define GET(field) GET_OF(&company, field)
+#define SET(field, value) SET_OF(&company, field, value)
 
 void fastrnn_team_policy(fastrnn_policy policy) { SET(policy, policy); }
 
@@ -107,30 +100,40 @@ static unsigned draw(fastrnn_team *team, unsigned n)
     return (team->random >> 16) % n;
 }
 
-/* Limits teams to `most` members for `pause` ns, those of long calls for pause_of_long_calls. A pause of FAIR times the
- * cost of a try bounds the cost of all tries to a twentieth of the time. */
-static void pause_tries(int most, int64_t pause, int64_t pause_of_long_calls)
+/* Limits teams with helpers of this kind to `most` members for `pause` ns, those of long calls for pause_of_long_calls.
+ * A pause of FAIR times the cost of a try bounds the cost of all tries to a twentieth of the time. */
+static void pause_tries(fastrnn_crew *crew, int most, int64_t pause, int64_t pause_of_long_calls)
 {
     const int64_t now = fastrnn_clock();
-    SET(most, most > 1 ? most : 1);
-    SET(paused_until, now + pause);
-    SET(long_calls_paused_until, now + pause_of_long_calls);
+    SET_OF(crew, most, most > 1 ? most : 1);
+    SET_OF(crew, paused_until, now + pause);
+    SET_OF(crew, long_calls_paused_until, now + pause_of_long_calls);
 }
 enum { FAIR = 20 };
 
 /* Pauses after a helper lost its processor to another thread, which lost time, too, and may keep the processor: four
  * times the fair pause, at least twice the last pause, at most fifty times that; for long calls the fair pause. Never
  * longer than a second, because the whole process may have been stopped. */
-static void pause_longer(int most, int64_t cost)
+static void pause_longer(fastrnn_crew *crew, int most, int64_t cost)
 {
     const int64_t second = 1000000000, first = cost < second / (4 * FAIR) ? 4 * FAIR * cost : second;
     const int64_t longest = 50 * first < second ? 50 * first : second;
-    int64_t pause = 2 * GET(pause);
+    int64_t pause = 2 * GET_OF(crew, pause);
     if (pause > longest) pause = longest;
     if (pause < first) pause = first;
-    SET(served, 0);
-    SET(pause, pause);
-    pause_tries(most, pause, first / 4);
+    SET_OF(crew, served, 0);
+    SET_OF(crew, pause, pause);
+    pause_tries(crew, most, pause, first / 4);
+}
+
+/* Pauses after the loss of a helper. The threads of another library lose their processors in its own operations, too,
+ * so for borrowed ones the fair pause is enough. */
+static void pause_after_loss(fastrnn_crew *crew, int most, int64_t cost)
+{
+    if (crew == &fastrnn_own)
+        pause_longer(crew, most, cost);
+    else
+        pause_tries(crew, most, FAIR * cost, FAIR * cost);
 }
 
 /* The number of members, at most `most`, that a team may have now. During a pause it is less. Short calls wait for the
@@ -141,22 +144,24 @@ static int may_have(const fastrnn_team *team, int most, int64_t now)
 {
     const int64_t a_while = 10000000;
     const int is_long = now - team->opened > a_while;
-    if (now >= (is_long ? GET(long_calls_paused_until) : GET(paused_until))) return most;
-    return most > GET(most) ? GET(most) : most;
+    const fastrnn_crew *crew = team->crew;
+    if (now >= (is_long ? GET_OF(crew, long_calls_paused_until) : GET_OF(crew, paused_until))) return most;
+    return most > GET_OF(crew, most) ? GET_OF(crew, most) : most;
 }
 
 /* Counts ns of helpers' work without a loss; after as much as the last pause, the next pause may be shorter. */
-static void count_service(int64_t time)
+static void count_service(fastrnn_crew *crew, int64_t time)
 {
-    const int64_t served = GET(served) + time;
-    SET(served, served < GET(pause) ? served : 0);
-    if (served >= GET(pause)) SET(pause, GET(pause) / 2);
+    const int64_t pause = GET_OF(crew, pause), served = GET_OF(crew, served) + time;
+    SET_OF(crew, served, served < pause ? served : 0);
+    if (served >= pause) SET_OF(crew, pause, pause / 2);
 }
 
-void fastrnn_helper_was_away(int64_t time)
+void fastrnn_helper_was_away(fastrnn_crew *crew, int64_t time)
 {
     const int64_t longest = 4000000; /* it may have been away for other reasons, too */
-    if (GET(policy) == FASTRNN_ADAPTIVE) pause_longer(GET(members) - 1, time < longest ? time : longest);
+    if (GET(policy) == FASTRNN_ADAPTIVE)
+        pause_after_loss(crew, GET_OF(crew, members) - 1, time < longest ? time : longest);
 }
 
 static void forget(fastrnn_team *team, int index) { team->held[index] = team->held[--team->size - 1]; }
@@ -167,55 +172,73 @@ static void let_go(fastrnn_team *team, int index, unsigned state)
     helper *h = team->held[index];
     unsigned long long seat = seat_of(h->ordered, HELD);
     forget(team, index);
-    if (state == READY) atomic_fetch_add(&fastrnn_helpers_ready, 1);
+    if (state == READY) atomic_fetch_add(&team->crew->ready, 1);
     if (!atomic_compare_exchange_strong(&h->seat, &seat, seat_of(h->ordered, state))) {
-        if (state == READY) atomic_fetch_sub(&fastrnn_helpers_ready, 1);
+        if (state == READY) atomic_fetch_sub(&team->crew->ready, 1);
         atomic_store(&h->seat, seat_of(h->ordered, ASLEEP)); /* it had left */
     }
 }
 
 static void take_ready(fastrnn_team *team, int most)
 {
-    for (int k = 0, count = fastrnn_helpers(); k < count && team->size < most; k++) {
-        helper *h = fastrnn_helper(k);
+    for (int k = 0, count = fastrnn_helpers(team->crew); k < count && team->size < most; k++) {
+        helper *h = fastrnn_helper(team->crew, k);
         unsigned long long seat = atomic_load_explicit(&h->seat, memory_order_relaxed);
         if ((seat & SEAT_MASK) != READY) continue;
         if (!atomic_compare_exchange_strong(&h->seat, &seat, seat_of(seat >> SEAT_BITS, HELD))) continue;
-        atomic_fetch_sub(&fastrnn_helpers_ready, 1);
+        atomic_fetch_sub(&team->crew->ready, 1);
         team->held[team->size++ - 1] = h;
         if (!team->calling) continue;
         const int64_t took = atomic_load_explicit(&h->came, memory_order_relaxed) - team->called;
-        if (took > 0 && took < 1000000) SET(arrival, GET(arrival) + (took - GET(arrival)) / 8);
+        if (took > 0 && took < 1000000)
+            SET_OF(team->crew, arrival, GET_OF(team->crew, arrival) + (took - GET_OF(team->crew, arrival)) / 8);
         team->calling = 0;
     }
 }
 
-/* Calls `missing` helpers. If none can be created, pauses, because the reason may last. */
-static void call_helpers(fastrnn_team *team, int64_t now, int missing)
+/* Calls `missing` own helpers; returns the number called. If none can be created, pauses, because the reason may last.
+ */
+static int call_own(fastrnn_team *team, int64_t now, int missing)
 {
     const int processor = current_processor();
     int called = 0, looked_at = 0;
     for (;;) {
-        for (int count = fastrnn_helpers(); looked_at < count && called < missing; looked_at++)
-            called += fastrnn_call_helper(fastrnn_helper(looked_at), processor);
-        if (called == missing || (!team->patient && fastrnn_helpers() >= team->limit - 1)) break;
-        if (fastrnn_make_helper()) continue;
-        pause_longer(team->size + called, fastrnn_clock() - now);
+        for (int count = fastrnn_helpers(team->crew); looked_at < count && called < missing; looked_at++)
+            called += fastrnn_call_helper(fastrnn_helper(team->crew, looked_at), processor);
+        if (called == missing || (!team->patient && fastrnn_helpers(team->crew) >= team->limit - 1)) break;
+        if (fastrnn_make_helper(team->crew)) continue;
+        pause_longer(team->crew, team->size + called, fastrnn_clock() - now);
         break;
     }
-    if (!called) return;
+    if (called) fastrnn_wake_one();
+    return called;
+}
+
+/* The library may create threads here, which inherit the floating-point mode. */
+static int call_borrowed(fastrnn_team *team)
+{
+    if (team->in_region) return 0;
+    float_mode_leave(team->callers_mode);
+    team->in_region = fastrnn_begin_region(team->limit - 1);
+    float_mode_enter();
+    return team->in_region;
+}
+
+static void call_helpers(fastrnn_team *team, int64_t now, int missing)
+{
+    if (!(team->crew == &fastrnn_borrowed ? call_borrowed(team) : call_own(team, now, missing))) return;
     team->calling = 1;
     team->called = now;
-    fastrnn_wake_one();
 }
 
 /* Whether helpers called now would arrive early enough to pay off. The estimate of their arrival decays slowly, so that
  * helpers are tried again. */
-static int worth_calling(const fastrnn_team *team, int64_t now)
+static int worth_calling(fastrnn_team *team, int64_t now)
 {
     const double left = team->alone - (double)(now - team->opened);
-    if (left > 8.0 * (double)GET(arrival)) return 1;
-    if (GET(arrival) > ARRIVAL) SET(arrival, GET(arrival) - GET(arrival) / 128);
+    const int64_t longest = 30000, expected = GET_OF(team->crew, arrival);
+    if (left > 8.0 * (double)expected) return 1;
+    if (expected > longest) SET_OF(team->crew, arrival, expected - expected / 128);
     return 0;
 }
 
@@ -236,7 +259,7 @@ static void look_for_helpers(fastrnn_team *team, int at_once)
     team->callers = atomic_load_explicit(&fastrnn_callers, memory_order_relaxed);
     team->wanted = team->patient || team->erratic ? team->limit : fair_share(team, now);
     const int most = may_have(team, team->wanted, now);
-    const int missing = most - team->size - atomic_load_explicit(&fastrnn_helpers_ready, memory_order_relaxed);
+    const int missing = most - team->size - GET_OF(team->crew, ready);
     if (missing <= 0 || (team->calling && now - team->called < again)) return;
     if (at_once || team->erratic || worth_calling(team, now)) call_helpers(team, now, missing);
 }
@@ -272,7 +295,7 @@ int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
             let_go(team, (int)draw(team, (unsigned)team->size - 1), READY);
         if (team->size < team->limit && team->size < most) {
             const int members = most < team->wanted ? most : team->wanted;
-            if (team->size < members && atomic_load_explicit(&fastrnn_helpers_ready, memory_order_relaxed) > 0)
+            if (team->size < members && GET_OF(team->crew, ready) > 0)
                 take_ready(team, may_have(team, members, fastrnn_clock()));
             else if ((team->operations += operations) > look)
                 look_for_helpers(team, 0);
@@ -303,7 +326,7 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
         if (seat == seat_of(order - 1, HELD) && !team->patient && (waited > begins || at_once) &&
             atomic_compare_exchange_strong(&h->seat, &seat, seat_of(order, RELEASED))) {
             forget(team, index);
-            pause_tries(team->size, FAIR * waited, FAIR * waited);
+            pause_tries(team->crew, team->size, FAIR * waited, FAIR * waited);
             return 0;
         }
         if ((waited <= usual || team->patient) && !(at_once && wait.spins > SPINS)) continue;
@@ -314,15 +337,15 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
         }
         /* It has lost its processor during its work. It moves to this processor, and the caller sleeps until it is
          * done: some microseconds, instead of some milliseconds until the helper is scheduled. */
-        const int processor = current_processor();
+        const int processor = team->in_region ? -1 : current_processor();
         fastrnn_take_to(h, processor);
         do {
             fastrnn_await(h, order);
             fastrnn_team_go(&caller, 1e9);
         } while (atomic_load_explicit(&h->done, memory_order_acquire) != order);
-        fastrnn_keep_away(h, processor);
+        if (!team->in_region) fastrnn_keep_away(h, processor);
         let_go(team, index, RELEASED);
-        pause_longer(team->size, wait.since ? fastrnn_clock() - wait.since : 0);
+        pause_after_loss(team->crew, team->size, wait.since ? fastrnn_clock() - wait.since : 0);
         return 1;
     }
     return 1;
@@ -378,6 +401,8 @@ void fastrnn_team_open(fastrnn_team *team, int threads, double alone, const fast
     team->callers = 1 + atomic_fetch_add_explicit(&fastrnn_callers, 1, memory_order_relaxed);
     if (threads == 1) return;
     team->patient = GET(policy) == FASTRNN_PATIENT;
+    team->in_region = 0;
+    team->crew = !team->patient && fastrnn_may_borrow() ? &fastrnn_borrowed : &fastrnn_own;
     team->erratic = GET(policy) == FASTRNN_ERRATIC;
     team->random = (unsigned)team->opened;
     open_for_helpers(team);
@@ -403,23 +428,37 @@ static void measure_phase(fastrnn_team *team)
     SET(measurements, GET(measurements) + 1);
 }
 
+/* Ends the region of borrowed helpers. All have to come and leave, so one without a processor costs its absence. */
+static void return_borrowed(fastrnn_team *team)
+{
+    const int64_t usual = 200000, waited = team->in_region ? fastrnn_end_region() : 0;
+    fastrnn_return_borrowed();
+    if (waited > usual) pause_after_loss(&fastrnn_borrowed, 1, waited);
+}
+
+/* What the call has shown about helpers. */
+static void learn(fastrnn_team *team, int helped)
+{
+    const int64_t now = fastrnn_clock(), late = now - team->called, expected = GET_OF(team->crew, arrival);
+    SET(closed, now);
+    if (team->calling && !team->patient) { /* the helper is not there yet */
+        if (late > expected && expected < 200000) SET_OF(team->crew, arrival, expected + expected / 8);
+        if (late > 4 * GET_OF(team->crew, arrival)) pause_after_loss(team->crew, team->size, 10000);
+    } else if (helped && GET_OF(team->crew, pause))
+        count_service(team->crew, now - team->opened);
+}
+
 int fastrnn_team_close(fastrnn_team *team)
 {
     const int helped = team->size > 1;
     if (helped) measure_phase(team);
-    if (helped && GET(members) != team->size) SET(members, team->size);
+    if (helped && GET_OF(team->crew, members) != team->size) SET_OF(team->crew, members, team->size);
     while (team->size > 1) let_go(team, team->size - 2, READY);
     if (team->counted) {
         atomic_fetch_sub_explicit(&fastrnn_callers, 1, memory_order_relaxed);
         if (team->limit > 1) {
-            const int64_t now = fastrnn_clock(), late = now - team->called;
-            SET(closed, now);
-            if (team->calling && !team->patient) { /* the helper is not there yet */
-                if (late > GET(arrival))
-                    if (GET(arrival) < 200000) SET(arrival, GET(arrival) + GET(arrival) / 8);
-                if (late > 4 * GET(arrival)) pause_longer(team->size, 10000);
-            } else if (helped && GET(pause))
-                count_service(now - team->opened);
+            if (team->crew == &fastrnn_borrowed) return_borrowed(team);
+            learn(team, helped);
         }
     }
     float_mode_leave(team->callers_mode);
@@ -429,6 +468,16 @@ int fastrnn_team_close(fastrnn_team *team)
 #else
 
 void fastrnn_team_policy(fastrnn_policy policy) { (void)policy; }
+
+void fastrnn_set_lender(const fastrnn_lender *lender) { (void)lender; }
+
+int fastrnn_borrow_threads(int on)
+{
+    (void)on;
+    return 0;
+}
+
+unsigned long long fastrnn_borrowed_shares(void) { return 0; }
 
 int fastrnn_team_threads(int threads)
 {

@@ -104,9 +104,25 @@ int fastrnn_team_threads(int threads);
  * until then. */
 double fastrnn_team_empty_phase(void);
 
+/* Functions of another library's OpenMP: GOMP_parallel_start, GOMP_parallel_end and omp_get_max_threads. */
+typedef struct {
+    void (*start)(void (*job)(void *), void *context, unsigned threads);
+    void (*end)(void);
+    int (*most)(void);
+} fastrnn_lender;
+
+/* Sets the OpenMP that lends its threads to calls, until a fork. */
+void fastrnn_set_lender(const fastrnn_lender *);
+
+/* Sets whether calls of this thread borrow their helpers; returns what was set before. Between its own regions a
+ * library lets its threads spin, for milliseconds. Helpers of our own would share the processors with those. */
+int fastrnn_borrow_threads(int on);
+unsigned long long fastrnn_borrowed_shares(void); /* the shares of phases that borrowed helpers have computed */
+
 /* For threads.c. */
 void fastrnn_team_after_fork(void);
-void fastrnn_helper_was_away(int64_t time); /* ns without a processor */
+struct fastrnn_crew;
+void fastrnn_helper_was_away(struct fastrnn_crew *, int64_t time); /* ns without a processor */
 
 #if defined(__STDC_NO_ATOMICS__)
 typedef int fastrnn_flag;
@@ -122,6 +138,8 @@ struct fastrnn_team {
     int callers;       /* of the process, when the processors were last divided among them */
     int counted;       /* whether this caller is counted */
     int calling, erratic, patient;
+    int in_region;             /* whether it has called borrowed helpers */
+    struct fastrnn_crew *crew; /* from which its helpers come */
     unsigned random;
     fastrnn_flag cancelled;
     double operations; /* since the last search for helpers */

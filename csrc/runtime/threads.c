@@ -10,6 +10,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -19,19 +23,29 @@
 #define RELAX() ((void)0)
 #endif
 
-enum { MOST_HELPERS = FASTRNN_MOST_MEMBERS - 1 };
+enum { ARRIVAL = 30000 }; /* the initial estimate */
 
+static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER; /* held while a helper is made */
+fastrnn_crew fastrnn_own = {.arrival = ARRIVAL}, fastrnn_borrowed = {.arrival = ARRIVAL};
+
+/* The region of the thread that borrows helpers. */
 static struct {
-    pthread_mutex_t lock; /* held while a helper is made */
-    helper *_Atomic helpers[MOST_HELPERS];
-    atomic_int count;
-} pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    fastrnn_lender lender;
+    atomic_int in_use;
+    atomic_int most, next, ends; /* the helpers wanted; those that have come; whether they should leave */
+    atomic_llong thread;         /* the system's number of one of them */
+} region;
+static _Thread_local int borrows;
+static _Thread_local int64_t watched; /* the system's number of a thread that served this one's last region, or 0 */
 
-atomic_int fastrnn_callers, fastrnn_helpers_ready;
+atomic_int fastrnn_callers;
 atomic_llong fastrnn_helpers_window;
 
-int fastrnn_helpers(void) { return atomic_load_explicit(&pool.count, memory_order_acquire); }
-helper *fastrnn_helper(int index) { return atomic_load_explicit(&pool.helpers[index], memory_order_acquire); }
+int fastrnn_helpers(const fastrnn_crew *crew) { return atomic_load_explicit(&crew->count, memory_order_acquire); }
+helper *fastrnn_helper(fastrnn_crew *crew, int index)
+{
+    return atomic_load_explicit(&crew->helpers[index], memory_order_acquire);
+}
 
 int64_t fastrnn_spin(spinning *wait, int yields)
 {
@@ -48,10 +62,10 @@ int64_t fastrnn_spin(spinning *wait, int yields)
 
 /* Whether another thread had this processor while the helper waited. Interrupts take tens of us and do not count. */
 enum { AWAY = 200000 };
-static int was_away(const spinning *wait)
+static int was_away(fastrnn_crew *crew, const spinning *wait)
 {
     if (wait->away < AWAY) return 0;
-    fastrnn_helper_was_away(wait->away);
+    fastrnn_helper_was_away(crew, wait->away);
     return 1;
 }
 
@@ -61,7 +75,7 @@ static int exchange_seat(helper *h, unsigned long long from, unsigned long long 
 }
 
 /* Executes orders until the caller releases the helper, or until no order has come for `patience` ns. */
-static void serve(helper *h, unsigned long long number)
+static void serve(fastrnn_crew *crew, helper *h, unsigned long long number)
 {
     int64_t patience = 100000;
     for (;;) {
@@ -69,7 +83,7 @@ static void serve(helper *h, unsigned long long number)
         while (atomic_load_explicit(&h->order, memory_order_acquire) == number) {
             if (atomic_load_explicit(&h->seat, memory_order_relaxed) != seat_of(number, HELD)) return;
             const int64_t waited = fastrnn_spin(&wait, 1);
-            if (waited > 0 && (waited > patience || (patience < INT64_MAX && was_away(&wait))) &&
+            if (waited > 0 && (waited > patience || (patience < INT64_MAX && was_away(crew, &wait))) &&
                 exchange_seat(h, seat_of(number, HELD), seat_of(number, LEFT)))
                 return;
         }
@@ -111,7 +125,7 @@ static void sleep_until_woken(helper *h)
 static int waited_long(spinning *wait, int64_t *missed)
 {
     const int64_t longest_phase = 5000000, waited = fastrnn_spin(wait, 1);
-    if (waited > 0 && was_away(wait)) return 1;
+    if (waited > 0 && was_away(&fastrnn_own, wait)) return 1;
     if (waited > 0 && *missed < longest_phase && atomic_load_explicit(&fastrnn_callers, memory_order_relaxed) > 0) {
         *missed += waited;
         wait->since += waited;
@@ -120,58 +134,180 @@ static int waited_long(spinning *wait, int64_t *missed)
     return waited > atomic_load_explicit(&fastrnn_helpers_window, memory_order_relaxed);
 }
 
+/* The same for a borrowed helper: whether it should leave the region. */
+static int region_ends(spinning *wait)
+{
+    const int64_t waited = fastrnn_spin(wait, 1);
+    return atomic_load_explicit(&region.ends, memory_order_relaxed) ||
+           (waited > 0 && was_away(&fastrnn_borrowed, wait));
+}
+
+/* Serves callers from WOKEN until it is ASLEEP or LEFT. */
+static void attend(fastrnn_crew *crew, helper *h)
+{
+    spinning wait = {0};
+    int64_t missed = 0;
+    for (;;) {
+        const unsigned long long seat = atomic_load_explicit(&h->seat, memory_order_acquire),
+                                 number = seat >> SEAT_BITS;
+        const unsigned state = seat & SEAT_MASK;
+        if (state == WOKEN || state == RELEASED) {
+            if (state == WOKEN) fastrnn_wake_one(), fastrnn_wake_one();
+            missed = 0;
+            atomic_store_explicit(&h->came, fastrnn_clock(), memory_order_relaxed);
+            if (exchange_seat(h, seat, seat_of(number, READY))) atomic_fetch_add(&crew->ready, 1);
+            wait = (spinning){0};
+        } else if (state == HELD) {
+            serve(crew, h, number);
+            wait = (spinning){0};
+            missed = INT64_MAX / 2;
+        } else if (state != READY)
+            return;
+        else if ((crew == &fastrnn_own ? waited_long(&wait, &missed) : region_ends(&wait)) &&
+                 exchange_seat(h, seat, seat_of(number, ASLEEP))) {
+            atomic_fetch_sub(&crew->ready, 1);
+            return;
+        }
+    }
+}
+
 static void *helper_main(void *argument)
 {
     helper *h = argument;
     float_mode_enter();
     for (;;) {
         sleep_until_woken(h);
-        spinning wait = {0};
-        int64_t missed = 0;
-        for (;;) {
-            const unsigned long long seat = atomic_load_explicit(&h->seat, memory_order_acquire),
-                                     number = seat >> SEAT_BITS;
-            const unsigned state = seat & SEAT_MASK;
-            if (state == WOKEN || state == RELEASED) {
-                if (state == WOKEN) fastrnn_wake_one(), fastrnn_wake_one();
-                missed = 0;
-                atomic_store_explicit(&h->came, fastrnn_clock(), memory_order_relaxed);
-                if (exchange_seat(h, seat, seat_of(number, READY))) atomic_fetch_add(&fastrnn_helpers_ready, 1);
-                wait = (spinning){0};
-            } else if (state == HELD) {
-                serve(h, number);
-                wait = (spinning){0};
-                missed = INT64_MAX / 2;
-            } else if (state != READY)
-                break;
-            else if (waited_long(&wait, &missed) && exchange_seat(h, seat, seat_of(number, ASLEEP))) {
-                atomic_fetch_sub(&fastrnn_helpers_ready, 1);
-                break;
-            }
-        }
+        attend(&fastrnn_own, h);
     }
     return NULL;
 }
 
+#if defined(__linux__)
+static int64_t this_thread(void) { return syscall(SYS_gettid); }
+
+/* The clock of a thread's processor time. Unlike pthread_getcpuclockid, this is safe for a thread that has ended. */
+static clockid_t clock_of(int64_t thread)
+{
+    enum { OF_A_THREAD = 4, PRECISE = 2 };
+    return (clockid_t)(~(unsigned)thread << 3 | OF_A_THREAD | PRECISE);
+}
+static int runs(clockid_t clock, int64_t look)
+{
+    struct timespec before, after;
+    if (clock_gettime(clock, &before)) return 0;
+    for (const int64_t end = fastrnn_clock() + look; fastrnn_clock() < end;) RELAX();
+    if (clock_gettime(clock, &after)) return 0;
+    return (int64_t)(after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec > look / 4;
+}
+#else
+static int64_t this_thread(void) { return 0; }
+#endif
+
+/* What each thread of a region executes, except the one that began it. */
+static void serve_region(void *nothing)
+{
+    (void)nothing;
+    const int index = atomic_fetch_add(&region.next, 1);
+    if (index >= atomic_load(&region.most) || atomic_load(&region.ends)) return;
+    helper *h = fastrnn_helper(&fastrnn_borrowed, index);
+    const float_mode mode = float_mode_enter();
+    h->thread = pthread_self();
+    atomic_store(&region.thread, this_thread());
+    atomic_store(&h->seat, seat_of(atomic_load(&h->seat) >> SEAT_BITS, WOKEN));
+    attend(&fastrnn_borrowed, h);
+    float_mode_leave(mode);
+}
+
+int fastrnn_borrow_threads(int on)
+{
+    const int before = borrows;
+    borrows = on;
+    return before;
+}
+
+int fastrnn_may_borrow(void)
+{
+#if defined(__linux__)
+    const int64_t look = 2000;
+    int unused = 0;
+    return borrows && region.lender.most && region.lender.most() > 1 && (!watched || runs(clock_of(watched), look)) &&
+           atomic_compare_exchange_strong(&region.in_use, &unused, 1);
+#else
+    return 0;
+#endif
+}
+void fastrnn_return_borrowed(void) { atomic_store(&region.in_use, 0); }
+
+int fastrnn_begin_region(int most)
+{
+    if (most > MOST_HELPERS) most = MOST_HELPERS;
+    while (fastrnn_helpers(&fastrnn_borrowed) < most && fastrnn_make_helper(&fastrnn_borrowed)) continue;
+    if (most > fastrnn_helpers(&fastrnn_borrowed)) most = fastrnn_helpers(&fastrnn_borrowed);
+    if (most < 1) return 0;
+    atomic_store(&region.most, most);
+    atomic_store(&region.next, 0);
+    atomic_store(&region.ends, 0);
+    region.lender.start(serve_region, NULL, 0);
+    return 1;
+}
+
+unsigned long long fastrnn_borrowed_shares(void)
+{
+    unsigned long long shares = 0;
+    for (int k = 0, count = fastrnn_helpers(&fastrnn_borrowed); k < count; k++)
+        shares += atomic_load(&fastrnn_helper(&fastrnn_borrowed, k)->done);
+    return shares;
+}
+
+int64_t fastrnn_end_region(void)
+{
+    const int64_t began = fastrnn_clock();
+    atomic_store(&region.ends, 1);
+    region.lender.end();
+    for (int k = 0, count = fastrnn_helpers(&fastrnn_borrowed); k < count; k++) { /* some have LEFT */
+        helper *h = fastrnn_helper(&fastrnn_borrowed, k);
+        atomic_store(&h->seat, seat_of(h->ordered, ASLEEP));
+    }
+    watched = atomic_load(&region.thread);
+    return fastrnn_clock() - began;
+}
+
 #if !defined(_WIN32)
-/* A forked child does not have its parent's threads. Their memory is not freed. */
+/* A forked child has no threads of its parent, nor may it begin a region. Their memory is not freed. */
 static void forget_helpers(void)
 {
-    pthread_mutex_init(&pool.lock, NULL);
-    atomic_store(&pool.count, 0);
-    atomic_store(&fastrnn_helpers_ready, 0);
+    pthread_mutex_init(&making, NULL);
+    for (int k = 0; k < 2; k++) {
+        fastrnn_crew *crew = k ? &fastrnn_borrowed : &fastrnn_own;
+        atomic_store(&crew->count, 0);
+        atomic_store(&crew->ready, 0);
+    }
+    region.lender = (fastrnn_lender){0};
+    atomic_store(&region.in_use, 0);
     fastrnn_team_after_fork();
 }
-static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_helpers); }
+static void register_fork_handler(void) { pthread_atfork(NULL, NULL, forget_helpers); }
+static void watch_forks(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_fork_handler);
+}
+#else
+static void watch_forks(void) {}
 #endif
+
+void fastrnn_set_lender(const fastrnn_lender *lender)
+{
+    watch_forks();
+    region.lender = *lender;
+}
 
 /* Signals go to the program's own threads. */
 static int start(helper *h)
 {
+    watch_forks();
 #if !defined(_WIN32)
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     sigset_t all, before;
-    pthread_once(&once, watch_forks);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
 #endif
@@ -191,11 +327,11 @@ static int start(helper *h)
     return !failed;
 }
 
-int fastrnn_make_helper(void)
+int fastrnn_make_helper(fastrnn_crew *crew)
 {
     int made = 0;
-    pthread_mutex_lock(&pool.lock);
-    const int count = fastrnn_helpers();
+    pthread_mutex_lock(&making);
+    const int count = fastrnn_helpers(crew);
     /* Over-allocated for alignment, because not every system has aligned_alloc. ASLEEP is 0. */
     void *memory = count < MOST_HELPERS ? calloc(1, sizeof(helper) + _Alignof(helper)) : NULL;
     if (memory) {
@@ -203,14 +339,14 @@ int fastrnn_make_helper(void)
         pthread_mutex_init(&h->lock, NULL);
         pthread_cond_init(&h->summoned, NULL);
         pthread_cond_init(&h->finished, NULL);
-        if (start(h)) {
-            atomic_store_explicit(&pool.helpers[count], h, memory_order_release);
-            atomic_store_explicit(&pool.count, count + 1, memory_order_release);
+        if (crew == &fastrnn_borrowed || start(h)) {
+            atomic_store_explicit(&crew->helpers[count], h, memory_order_release);
+            atomic_store_explicit(&crew->count, count + 1, memory_order_release);
             made = 1;
         } else
             free(memory);
     }
-    pthread_mutex_unlock(&pool.lock);
+    pthread_mutex_unlock(&making);
     return made;
 }
 
@@ -229,11 +365,7 @@ int fastrnn_runs(const helper *h)
 {
     enum { LOOK = 20000 };
     clockid_t clock;
-    struct timespec before, after;
-    if (pthread_getcpuclockid(h->thread, &clock) || clock_gettime(clock, &before)) return 0;
-    for (const int64_t end = fastrnn_clock() + LOOK; fastrnn_clock() < end;) RELAX();
-    if (clock_gettime(clock, &after)) return 0;
-    return (int64_t)(after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec > LOOK / 4;
+    return !pthread_getcpuclockid(h->thread, &clock) && runs(clock, LOOK);
 }
 void fastrnn_take_to(helper *h, int processor)
 {
@@ -263,8 +395,8 @@ int fastrnn_call_helper(helper *h, int processor)
 
 void fastrnn_wake_one(void)
 {
-    for (int k = 0, count = fastrnn_helpers(); k < count; k++) {
-        helper *h = fastrnn_helper(k);
+    for (int k = 0, count = fastrnn_helpers(&fastrnn_own); k < count; k++) {
+        helper *h = fastrnn_helper(&fastrnn_own, k);
         const unsigned long long seat = atomic_load_explicit(&h->seat, memory_order_relaxed);
         if ((seat & SEAT_MASK) == CALLED && exchange_seat(h, seat, seat_of(seat >> SEAT_BITS, WOKEN))) {
             pthread_mutex_lock(&h->lock);

@@ -1,5 +1,6 @@
-/* The helper threads of the process: created on demand, asleep between calls, and never ended. team.c decides which
- * helpers are woken and held.
+/* The helper threads of the process. Its own are created on demand, asleep between calls, and never ended. Borrowed
+ * ones are the threads of another library's OpenMP, which serve from the beginning to the end of a parallel region.
+ * team.c decides which helpers are woken and held.
  *
  * A helper's seat holds its state and the number of its last order:
  *
@@ -14,6 +15,8 @@
  *     HELD -> RELEASED      by the caller: at the end of a call, or because an order was not begun in time
  *     LEFT -> ASLEEP        by the caller, when it notices
  *     RELEASED -> READY     by the helper, which thereby shows that it is awake
+ *
+ * A borrowed helper is WOKEN when the region begins, and leaves the region when it is ASLEEP or LEFT.
  *
  * Only WORKING helpers access the memory of a call. */
 #ifndef FASTRNN_THREADS_H
@@ -36,6 +39,7 @@
 
 #include "runtime/team.h"
 
+enum { MOST_HELPERS = FASTRNN_MOST_MEMBERS - 1 };
 enum { ASLEEP, CHOSEN, CALLED, WOKEN, READY, HELD, WORKING, LEFT, RELEASED };
 enum { SEAT_BITS = 4, SEAT_MASK = (1 << SEAT_BITS) - 1 };
 
@@ -76,13 +80,38 @@ typedef struct {
 } spinning;
 int64_t fastrnn_spin(spinning *, int yields); /* nanoseconds waited, or 0 if the clock was not read */
 
-/* Threads that compute a call now; helpers that are READY; ns that these spin before they sleep. */
-extern atomic_int fastrnn_callers, fastrnn_helpers_ready;
+/* The helpers of one kind, and the experience of callers with them. Times in ns. */
+typedef struct fastrnn_crew {
+    helper *_Atomic helpers[MOST_HELPERS];
+    atomic_int count, ready; /* of all; of those that are READY */
+    atomic_llong arrival;    /* the time from called to ready, a running mean */
+    atomic_int members;      /* of the last team with helpers */
+    atomic_int most;         /* the maximal number of members until paused_until */
+    atomic_llong paused_until;
+    atomic_llong long_calls_paused_until; /* the same for a call that has lasted a while */
+    atomic_llong pause;                   /* the length of the last pause */
+    atomic_llong served;                  /* the time that helpers have worked since without a loss */
+} fastrnn_crew;
+extern fastrnn_crew fastrnn_own, fastrnn_borrowed;
+
+/* Threads that compute a call now; ns that own helpers spin before they sleep. */
+extern atomic_int fastrnn_callers;
 extern atomic_llong fastrnn_helpers_window;
 
-int fastrnn_helpers(void);         /* the number of helpers */
-helper *fastrnn_helper(int index); /* the helper with this index */
-int fastrnn_make_helper(void);     /* creates one, ASLEEP; 0 if that fails */
+int fastrnn_helpers(const fastrnn_crew *);         /* their number */
+helper *fastrnn_helper(fastrnn_crew *, int index); /* the helper with this index */
+int fastrnn_make_helper(fastrnn_crew *);           /* creates one, ASLEEP; 0 if that fails */
+
+/* Whether the calling thread borrows its helpers now; then no other thread may until fastrnn_return_borrowed. It does
+ * if the threads of its last region run, as they do when they spin. The scheduler would wake sleeping ones on any
+ * processor, the caller's included, and a region ends only when all have come: then own helpers are better. */
+int fastrnn_may_borrow(void);
+void fastrnn_return_borrowed(void);
+
+/* Begins a parallel region whose threads, except the calling one, are at most `most` borrowed helpers; 0 if it does not
+ * begin. fastrnn_end_region waits until all have left, and returns the ns waited. */
+int fastrnn_begin_region(int most);
+int64_t fastrnn_end_region(void);
 
 /* ASLEEP -> CALLED; 0 if it was not asleep. `processor`: the caller's, or -1 if unknown. The helper's affinity excludes
  * it if there are others, because schedulers tend to wake a thread on its waker's processor. */

@@ -9,7 +9,7 @@
 int main(int argc, char **argv)
 {
     if (argc < 2) return 2;
-    pause_longer(1, strtoll(argv[1], NULL, 10));
-    printf("%lld\n", (long long)GET(pause));
+    pause_longer(&fastrnn_own, 1, strtoll(argv[1], NULL, 10));
+    printf("%lld\n", (long long)GET_OF(&fastrnn_own, pause));
     return 0;
 }

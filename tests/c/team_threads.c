@@ -1,11 +1,12 @@
 /* Runs every arrangement of a team, for ThreadSanitizer (`make tsan`): no access may race, and several threads must
- * give the bits of one thread, with permanent and with changing helpers, and with several callers. Linked with the
- * library's sources, except sequence.c, which is included here, because only its plans show that every arrangement
+ * give the bits of one thread, with permanent and with changing helpers, with borrowed ones, and with several callers.
+ * Linked with the library's sources, except sequence.c, which is included here, because only its plans show that every arrangement
  * occurs. */
 #define _GNU_SOURCE
 #include "layer/sequence.c"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -205,7 +206,7 @@ typedef struct {
     const fastrnn_isa *isa;
     fastrnn_dtype dtype;
     atomic_int *met;
-    int first, step, fewest, most;
+    int first, step, fewest, most, borrows;
     atomic_int *ended;
     pthread_t thread;
 } caller;
@@ -213,6 +214,7 @@ typedef struct {
 static void *call_all(void *argument)
 {
     const caller *me = argument;
+    fastrnn_borrow_threads(me->borrows);
     char *arena = malloc(MEMORY), *expected = malloc(MEMORY), *from, *to;
     if (!arena || !expected) exit(1);
     for (const example *e = examples + me->first; e < examples + EXAMPLES; e += me->step)
@@ -225,7 +227,51 @@ static void *call_all(void *argument)
     free(expected);
     free(arena);
     if (me->ended) ++*me->ended;
+    fastrnn_borrow_threads(0);
     return NULL;
+}
+
+/* A pool of threads in the manner of OpenMP's: they spin between regions, and a region ends when all have run. */
+enum { LENT = 2 };
+static struct {
+    atomic_int region, left;
+    void (*job)(void *);
+    void *context;
+} lent;
+
+static void *run_regions(void *nothing)
+{
+    for (int region = 0;;) {
+        while (atomic_load(&lent.region) == region) sched_yield();
+        region = atomic_load(&lent.region);
+        lent.job(lent.context);
+        atomic_fetch_sub(&lent.left, 1);
+    }
+    return nothing;
+}
+static void begin_region(void (*job)(void *), void *context, unsigned threads)
+{
+    (void)threads;
+    lent.job = job;
+    lent.context = context;
+    atomic_store(&lent.left, LENT);
+    atomic_fetch_add(&lent.region, 1);
+}
+static void end_region(void)
+{
+    while (atomic_load(&lent.left)) sched_yield();
+}
+static int most_threads(void) { return LENT + 1; }
+
+static void lend(void)
+{
+    const fastrnn_lender lender = {begin_region, end_region, most_threads};
+    for (int k = 0; k < LENT; k++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, run_regions, NULL)) exit(1);
+        pthread_detach(thread);
+    }
+    fastrnn_set_lender(&lender);
 }
 
 /* Callers start and end while the policy changes. */
@@ -238,7 +284,7 @@ static void call_at_once(const fastrnn_isa *isa, fastrnn_dtype dtype, atomic_int
         atomic_int ended = 0;
         for (int k = 0; k < CALLERS; k++) {
             const int threads = 2 + k % 3;
-            callers[k] = (caller){isa, dtype, met, (k + wave) % 2, 2, threads, threads, &ended, 0};
+            callers[k] = (caller){isa, dtype, met, (k + wave) % 2, 2, threads, threads, k % 3 > 0, &ended, 0};
             if (pthread_create(&callers[k].thread, NULL, call_all, &callers[k])) exit(1);
         }
         for (int k = 0; ended < CALLERS; k++) {
@@ -281,11 +327,16 @@ int main(int argc, char **argv)
             call_all((void *)&alone);
             ended += interrupt_all(&alone);
         }
+        if (dtype == FASTRNN_F32) lend();
+        caller borrower = alone;
+        borrower.borrows = 1;
+        call_all(&borrower);
         call_at_once(isa, dtype, met);
         printf("%s: alone %d, units shared %d, rows shared %d, in turn %d, side by side %d; %d interrupted\n",
                dtype == FASTRNN_F32 ? "float32" : "float64", met[ALONE], met[UNITS_SHARED], met[ROWS_SHARED],
                met[IN_TURN], met[SIDE_BY_SIDE], ended);
         for (int k = 0; k < ARRANGEMENTS; k++) all &= met[k] > 0;
+        all &= fastrnn_borrowed_shares() > 0;
         if (!all || (argc < 2 && !ended)) {
             fputs("not all that is to be seen has happened: the examples need other sizes\n", stderr);
             return 1;
