@@ -73,7 +73,7 @@ def _find_lender():
             functions = [getattr(loaded, name) for name in names]
         except (OSError, TypeError, AttributeError):
             continue
-        set_lender(*(ctypes.cast(function, ctypes.c_void_p).value for function in functions))
+        set_lender(*(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions))
         return
 
 
