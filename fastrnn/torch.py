@@ -358,12 +358,8 @@ class Layers(torch.autograd.Function):
         )
         packs.done(packed)
         d_x = None if d_x is None else from_numpy(d_x)
-        return (
-            None,
-            d_x,
-            *map(from_numpy, d_state_0[:states]),
-            *map(from_numpy, d_weights),
-        )  # PyTorch drops unneeded ones
+        # PyTorch ignores the gradients of tensors that need none.
+        return None, d_x, *map(from_numpy, (*d_state_0[:states], *d_weights))
 
 
 # Layers.apply without the checks for torch.func, which `_are_usual` and `_reason` have made.
