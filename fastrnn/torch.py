@@ -14,6 +14,7 @@ import ctypes
 import os
 import warnings
 from functools import lru_cache, wraps
+from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,7 @@ try:
     import torch
     from torch import from_numpy
     from torch._C._dynamo.eval_frame import get_eval_frame_callback
+    from torch._C._functorch import is_legacy_batchedtensor
     from torch._compile import _disable_dynamo
     from torch.autograd import forward_ad
     from torch.nn.utils.rnn import PackedSequence
@@ -56,6 +58,10 @@ __all__ = ["GRU", "LSTM", "RNN", "Replaced", "replace", "restore"]
 NUMPY_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 TORCH_KERNELS = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
 PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
+
+# Of a tensor, for `map`.
+data_ptr, is_contiguous = torch.Tensor.data_ptr, torch.Tensor.is_contiguous
+requires_grad, version = attrgetter("requires_grad"), attrgetter("_version")
 
 
 # Threads
@@ -181,18 +187,14 @@ def _forward(weights, packs, x, batch_sizes, states, dropout):
     return results
 
 
-@_borrows
-def _backward(weights, packs, reserve, x, batch_sizes, states, dropout, d_output, d_state_n, input_gradient):
-    """d_x or None, d_state_0 and the gradients of the flat weights, as arrays."""
-    arrangement = weights.arrangement
-    stack, inputs = arrangement.stack, _inputs(arrangement, x, batch_sizes, states)
-    packed = packs.backward(weights, input_gradient)
-    kept = aligned(reserve.numpy(), POOL)[: stack.reserve_bytes(packed, inputs.layout)]
-    d_rows, *d_after = [None if d is None else _array(d, stack.dtype) for d in (d_output, *d_state_n)]
+def _backward(weights, packed, reserve, x, batch_sizes, states, dropout, gradients, input_gradient):
+    """d_x or None, d_state_0 and the gradients of the flat weights, as arrays; from those of output and state_n."""
+    dtype = weights.arrangement.stack.dtype
+    inputs, kept = _inputs(weights.arrangement, x, batch_sizes, states), aligned(reserve, POOL)
+    d_rows, *d_after = [None if d is None else _array(d, dtype) for d in gradients]
     d_x, d_state_0, d_weights = stateless.backward(
         inputs, packed, weights.groups, kept, d_rows, d_after, dropout, input_gradient
     )
-    packs.done(packed)
     return d_x, d_state_0, [d for one in d_weights for d in one if d is not None]
 
 
@@ -213,25 +215,28 @@ class Weights:
         Of its shapes and its dtype, in any layout in memory.
     """
 
-    __slots__ = ("arrangement", "tensors", "are_counted", "addresses", "arrays", "groups", "latest", "kept")
+    __slots__ = (
+        "arrangement", "tensors", "dtype", "are_counted", "addresses", "arrays", "groups", "small", "large", "latest",
+        "kept",
+    )  # fmt: skip
 
     def __init__(self, arrangement, tensors):
         self.arrangement, self.tensors, self.are_counted = arrangement, tensors, _are_counted(tensors)
-        self.addresses = [w.data_ptr() for w in tensors]
+        self.dtype, self.addresses = tensors[0].dtype, list(map(data_ptr, tensors))
         self.arrays = [_array(w, arrangement.stack.dtype) for w in tensors]
         self.groups = arrangement.grouped(self.arrays)
+        self.small = [array for array in self.arrays if array.nbytes <= MOST_COMPARED_BYTES]
+        self.large = [array for array in self.arrays if array.nbytes > MOST_COMPARED_BYTES]
         self.latest = self.kept = None
 
     def are(self, tensors):
         """Whether these are the tensors, in the memory that the arrays share with them."""
-        for w, known, address in zip(tensors, self.tensors, self.addresses, strict=True):
-            if w is not known or w.data_ptr() != address or not w.is_contiguous():
-                return False
-        return True
+        are_known = all(map(is_, tensors, self.tensors))
+        return are_known and list(map(data_ptr, tensors)) == self.addresses and all(map(is_contiguous, tensors))
 
     def fingerprints(self):
         """Of the small weights."""
-        return [fingerprint(array) for array in self.arrays if array.nbytes <= MOST_COMPARED_BYTES]
+        return list(map(fingerprint, self.small))
 
     def packs(self, exact):
         """The Packs of the weights as they are now, kept ones if the weights have not changed.
@@ -243,7 +248,7 @@ class Weights:
         """
         if not self.are_counted:
             return Packs()
-        stamp, kept = [instruction_set(), *[w._version for w in self.tensors]], self.kept
+        stamp, kept = [instruction_set(), *map(version, self.tensors)], self.kept
         if kept is not None and kept.stamp == stamp and kept.are_of(self, exact):
             return kept
         packs = Packs(stamp)
@@ -273,23 +278,25 @@ class Packs:
         The instruction set and the versions of the weights.
     """
 
-    __slots__ = ("stamp", "is_kept", "fingerprints", "samples", "_forward", "_backward")
+    __slots__ = ("stamp", "is_kept", "fingerprints", "samples", "samples_of_large", "_forward", "_backward")
 
     def __init__(self, stamp=None):
         self.stamp, self.is_kept = stamp, False
         self.fingerprints = self._forward = self._backward = None
         self.samples: Any = None
+        self.samples_of_large: Any = None
 
     def keep(self, weights, exact):
         """Note the values of the weights, before they are packed: another thread may change them."""
         self.is_kept, self.samples = True, Samples(weights.arrays, FEWEST_SAMPLES)
-        self.fingerprints = weights.fingerprints() if exact else None
+        if exact:
+            self.fingerprints, self.samples_of_large = weights.fingerprints(), Samples(weights.large, FEWEST_SAMPLES)
 
     def are_of(self, weights, exact):
         """Whether the weights have the values they had."""
-        if self.samples.have_changed():
-            return False
-        return not exact or self.fingerprints == weights.fingerprints()
+        if exact:
+            return self.fingerprints == weights.fingerprints() and not self.samples_of_large.have_changed()
+        return not self.samples.have_changed()
 
     def forward(self, weights):
         """The weights packed for forward; for `done` after the pass."""
@@ -362,9 +369,7 @@ def _differentiable_backward(arrangement, batch_sizes, dropout, needed, tensors,
 
 def _are_batched(gradients):
     """Whether gradients are batches of gradients, as of vmap over a backward pass."""
-    if torch._C._are_functorch_transforms_active():
-        return True
-    return any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in gradients)
+    return torch._C._are_functorch_transforms_active() or any(map(is_legacy_batchedtensor, gradients))
 
 
 # Eager mode
@@ -374,33 +379,43 @@ class Layers(torch.autograd.Function):
     """All layers of a module over a batch in order of time, (T, B, I), or over the rows of a PackedSequence."""
 
     @staticmethod
-    def forward(ctx, weights, batch_sizes, dropout, states, x, *tensors):
+    def forward(ctx, call, x, *tensors):
+        weights, batch_sizes, dropout, states = call
         packs = weights.packs(True)
         output, state_n, reserve = _forward(weights, packs, x, batch_sizes, tensors[:states], dropout)
-        ctx.call = weights, packs, batch_sizes, dropout, states
+        ctx.call = *call, packs
         ctx.save_for_backward(from_numpy(reserve), x, *tensors)
         ctx.set_materialize_grads(False)
-        return (from_numpy(output), *[from_numpy(s) for s in state_n])
+        return tuple(map(from_numpy, (output, *state_n)))
 
     @staticmethod
-    def backward(ctx, d_output, *d_state_n):
-        weights, packs, batch_sizes, dropout, states = ctx.call
+    @_borrows
+    def backward(ctx, *gradients):
+        weights, batch_sizes, dropout, states, packs = ctx.call
         reserve, x, *others = ctx.saved_tensors
-        needed, given, tensors = ctx.needs_input_grad[4:], others[:states], others[states:]
-        if d_output is None and not any(d is not None for d in d_state_n):
-            return (None,) * (4 + len(needed))
-        if torch.is_grad_enabled() or _are_batched((d_output, *d_state_n)):
+        needed, given, tensors = ctx.needs_input_grad[1:], others[:states], others[states:]
+        defined = [d for d in gradients if d is not None]
+        if not defined:
+            return (None,) * (1 + len(needed))
+        if torch.is_grad_enabled() or _are_batched(defined):
             found = _differentiable_backward(
-                weights.arrangement, batch_sizes, dropout, needed, [x, *others], states, (d_output, *d_state_n)
+                weights.arrangement, batch_sizes, dropout, needed, [x, *others], states, gradients
             )
-            return (None, None, None, None, *found)
-        if not all(a is b for a, b in zip(tensors, weights.tensors)):  # hooks of saved tensors have made others
+            return (None, *found)
+        if not all(map(is_, tensors, weights.tensors)):  # hooks of saved tensors have made others
             weights, packs = Weights(weights.arrangement, tensors), Packs()
+        packed = packs.backward(weights, needed[0])
         d_x, d_state_0, d_weights = _backward(
-            weights, packs, reserve, x, batch_sizes, given, dropout, d_output, d_state_n, needed[0]
+            weights, packed, reserve.numpy(), x, batch_sizes, given, dropout, gradients, needed[0]
         )
-        found = [d_x, *d_state_0[:states], *d_weights]
-        return (None, None, None, None, *[from_numpy(d) if need else None for d, need in zip(found, needed)])
+        packs.done(packed)
+        d_x = None if d_x is None else from_numpy(d_x)
+        # PyTorch ignores the gradients of tensors that need none.
+        return None, d_x, *map(from_numpy, (*d_state_0[:states], *d_weights))
+
+
+# Layers.apply without the checks for torch.func, which `_are_usual` and `_reason` have made.
+_apply_layers = super(torch.autograd.Function, Layers).apply
 
 
 # Operators, for tracing
@@ -494,13 +509,17 @@ def _operator_infer(x, batch_sizes, state, weights, *options):
     return tuple(_results(arrangement, output, state_n))
 
 
+@_borrows
 def _operator_backward(reserve, d_output, d_h_n, d_c_n, x, batch_sizes, state, weights, *options):
-    arrangement, dropout = _checked(x, batch_sizes, state, weights, *options[:-1])
-    d_state_n = (d_h_n, d_c_n)[: len(state)]
+    options, input_gradient = options[:-1], options[-1]
+    arrangement, dropout = _checked(x, batch_sizes, state, weights, *options)
+    weights, packs, gradients = Weights(arrangement, weights), Packs(), (d_output, d_h_n, d_c_n)[: 1 + len(state)]
+    packed = packs.backward(weights, input_gradient)
+    exact = reserve.numpy()[: arrangement.stack.reserve_bytes(packed, _layout(x, batch_sizes))]
     d_x, d_state_0, d_weights = _backward(
-        Weights(arrangement, weights), Packs(), reserve, x, batch_sizes, state, dropout, d_output, d_state_n,
-        options[-1],
-    )  # fmt: skip
+        weights, packed, exact, x, batch_sizes, state, dropout, gradients, input_gradient
+    )
+    packs.done(packed)
     d_x = np.empty(0, arrangement.stack.dtype) if d_x is None else d_x
     return [from_numpy(d) for d in (d_x, *d_state_0, *d_weights)]
 
@@ -669,17 +688,13 @@ class Recurrent(torch.nn.RNNBase):
 
     def _weights(self, x, states):
         """The Weights of a call in eager mode, or None for torch.nn to compute it or to refuse its arguments."""
-        parameters, names = self._parameters, self._flat_weights_names
-        try:
-            tensors = [parameters[name] for name in names]
-        except KeyError:  # a parametrization
-            tensors = [getattr(self, name, None) for name in names]
-        known = self.__dict__.get("_known")
+        names, known = self._flat_weights_names, self.__dict__.get("_known")
         if known is not None:
-            if not known.are(tensors):
+            if not known.are(list(map(self._parameters.get, names))):
                 self._forget()
-            elif _are_usual((x, *states), tensors[0].dtype):
+            elif _are_usual((x, *states), known.dtype):
                 return known
+        tensors: list[Any] = [getattr(self, name, None) for name in names]
         if self._is_refused([x, *states, *tensors], False):
             return None
         arrangement = self._arrangement(x.dtype)
@@ -742,7 +757,7 @@ class Recurrent(torch.nn.RNNBase):
 
     def _dropout(self):
         """The probability of dropout in this call."""
-        return self.dropout if self.training and self.num_layers > 1 else 0.0
+        return self.dropout if self.num_layers > 1 and self.training else 0.0
 
     def _run(self, x, batch_sizes, states, weights):
         """output and the states after, of x in order of time."""
@@ -750,10 +765,10 @@ class Recurrent(torch.nn.RNNBase):
         noise = Dropout(dropout, int(_seed())) if dropout else None
         if torch.is_grad_enabled():
             tensors = (x, *states, *weights.tensors)
-            if any(tensor.requires_grad for tensor in tensors):
-                return Layers.apply(weights, batch_sizes, noise, len(states), *tensors)
+            if any(map(requires_grad, tensors)):
+                return _apply_layers((weights, batch_sizes, noise, len(states)), *tensors)
         output, state_n = _infer(weights, weights.packs(self.training), x, batch_sizes, states, noise)
-        return [from_numpy(array) for array in (output, *state_n)]
+        return tuple(map(from_numpy, (output, *state_n)))
 
     def _run_operator(self, x, batch_sizes, states, weights):
         """`_run` by an operator, which PyTorch records."""

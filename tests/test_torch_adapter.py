@@ -185,6 +185,16 @@ def test_batches_of_gradients(name, options):
     same(torch.func.vmap(lambda d: torch.autograd.grad(output, wanted, d, retain_graph=True))(batch), expected)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_frozen_parameter_gets_no_gradient(name):
+    module = getattr(fast, name)(I, H)
+    module.weight_hh_l0.requires_grad_(False)
+    x, state = torch.randn(5, 2, I), [torch.randn(shape) for shape in module._state_shapes(2)]
+    loss_of(module(x, tuple(state) if name == "LSTM" else state[0])).backward()
+    assert [p.grad is None for p in module.parameters()] == [False, True, False, False]
+    assert all(t.grad is None for t in (x, *state))
+
+
 @pytest.mark.parametrize("results", ["output", "state"])
 def test_a_gradient_of_some_results(results):
     original, module = pair("LSTM", bidirectional=True)
@@ -476,6 +486,34 @@ def test_kept_weights_in_training(change, with_gradients):
     change(module), change(original)
     same(results(module), results(original))
     assert module._known.kept is not kept
+
+
+def test_kept_weights_with_and_without_gradients():
+    _, module = pair("LSTM", 100, 50)
+    x = random(3, 2, 100)
+    module.eval()
+    module(x), module(x)
+    for change in (through_data, one_element_through_data):  # of a weight that is compared in part, and as a whole
+        module(x), module(x)
+        kept = module._known.kept
+        with torch.no_grad():
+            module(x)
+        module(x)
+        assert module._known.kept is kept
+        change(module)
+        module(x)
+        assert module._known.kept is not kept
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_weights_with_other_strides_in_the_same_memory(with_gradients):
+    modules, x = pair("GRU"), random(3, 2, I)
+    with torch.set_grad_enabled(with_gradients):
+        for _ in range(2):
+            same(*[tensors_of(m(x)) for m in modules])
+        for m in modules:
+            m.weight_ih_l0.data = m.weight_ih_l0.data[:1].expand_as(m.weight_ih_l0)
+        same(*[tensors_of(m(x)) for m in modules])
 
 
 def test_kept_weights_and_instruction_sets():
