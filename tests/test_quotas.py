@@ -186,3 +186,16 @@ def test_an_affinity_that_cannot_be_told(count):
     """If affinity cannot be read, as with more processors than a mask has, the last value or no limit applies."""
     assert count({}, "use=", "0")[0][0] >= 1
     assert count({}, "use=0,1", "0", "use=", "100") == [(2, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("running", [1, 2, 3, 1000])
+def test_idle_processors(count, running):
+    ((idle, processors),) = count({"proc/loadavg": f"0.20 0.18 0.12 {running}/1080 11206\n"}, "idle")
+    assert idle == max(processors - running, 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0.20", "0.20 0.18 0.12", "0.20 0.18 0.12 x/80 1", "0.20 0.18 0.12 -3/80 1", "nan nan nan nan"]
+)
+def test_a_load_that_cannot_be_told(count, text):
+    assert count({"proc/loadavg": text}, "idle")[0][0] == 0

@@ -479,18 +479,50 @@ def test_no_thread_can_be_made(tmp_path):
     run(code, LD_PRELOAD=f"{os.environ.get('LD_PRELOAD', '')} {library}")  # behind a sanitizer's
 
 
-@needs_threads
-@pytest.mark.skipif(shutil.which(CC[0]) is None, reason="needs a C compiler")
-def test_a_process_that_was_stopped_tries_helpers_again_soon(tmp_path):
-    """A try during which the process is stopped for an hour seems to cost an hour."""
+@pytest.fixture
+def pause_after(tmp_path):
+    """A function of the cost of a try, ns, and of the threads that run in the system.
+
+    It returns the pause, ns, and the members that a team of two may have at its beginning, after an eighth and a
+    quarter of it, and after it.
+    """
     sources = [
         HERE / "c" / "pauses.c",
         *(HERE.parent / "csrc" / name for name in ("runtime/threads.c", "runtime/processors.c")),
     ]
-    program, csrc = tmp_path / "pauses", HERE.parent / "csrc"
-    subprocess.run([*CC, "-O1", "-std=c11", "-pthread", "-I", csrc, *sources, "-o", program], check=True)
+    flags = ["-O1", "-std=c11", "-pthread", '-DFASTRNN_ROOT="."', "-I", HERE.parent / "csrc"]
+    subprocess.run([*CC, *flags, *sources, "-o", tmp_path / "pauses"], check=True)
+    (tmp_path / "proc").mkdir()
+
+    def pause_after(cost, running):
+        (tmp_path / "proc" / "loadavg").write_text(f"0.20 0.18 0.12 {running}/80 11206\n")
+        done = subprocess.run([tmp_path / "pauses", str(cost)], cwd=tmp_path, capture_output=True, check=True)
+        return tuple(map(int, done.stdout.split()))
+
+    return pause_after
+
+
+needs_compiler = pytest.mark.skipif(shutil.which(CC[0]) is None, reason="needs a C compiler")
+
+
+@needs_threads
+@needs_compiler
+def test_a_process_that_was_stopped_tries_helpers_again_soon(pause_after):
+    """A try during which the process is stopped for an hour seems to cost an hour."""
     for cost, expected in ((0, 0), (100_000, 8_000_000), (10_000_000, 800_000_000), (3600 * 10**9, 10**9)):
-        assert int(subprocess.run([program, str(cost)], capture_output=True, check=True).stdout) == expected
+        assert pause_after(cost, 1)[0] == expected
+
+
+@needs_threads
+@needs_linux
+@needs_compiler
+def test_idle_processors_end_a_pause(pause_after):
+    """Two looks have to find them. Other threads that run keep it up."""
+    processors = os.cpu_count()
+    assert pause_after(10_000_000, processors - 1)[1:] == (1, 1, 2 if processors > 1 else 1, 2)
+    assert pause_after(10_000_000, processors)[1:] == (1, 1, 1, 2)
+    assert pause_after(10_000_000, processors + 5)[1:] == (1, 1, 1, 2)
+    assert pause_after(10_000_000, "unknown")[1:] == (1, 1, 1, 2)
 
 
 @needs_linux

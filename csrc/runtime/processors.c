@@ -136,6 +136,17 @@ static int core_of(int processor)
     return first - 1;
 }
 
+int fastrnn_idle_processors(void)
+{
+    /* "0.20 0.18 0.12 1/80 11206": averages over time, then the running threads and all threads */
+    static atomic_int processors;
+    double numbers[4] = {0};
+    if (!read_numbers(FASTRNN_ROOT "/proc", "loadavg", numbers, 4) || numbers[3] < 1) return 0;
+    int all = atomic_load_explicit(&processors, memory_order_relaxed);
+    if (!all) atomic_store_explicit(&processors, all = (int)sysconf(_SC_NPROCESSORS_ONLN), memory_order_relaxed);
+    return numbers[3] < all ? all - (int)numbers[3] : 0;
+}
+
 /* Reads affinity and quotas if the last values are too old; affinity is cached per thread, quotas per process. */
 fastrnn_processors_count fastrnn_count_processors(int64_t now)
 {
@@ -172,7 +183,10 @@ fastrnn_processors_count fastrnn_count_processors(int64_t now)
     return (fastrnn_processors_count){count.logical < limit ? count.logical : limit,
                                       count.cores < limit ? count.cores : limit};
 }
-#elif defined(_WIN32)
+#else
+int fastrnn_idle_processors(void) { return 0; }
+
+#if defined(_WIN32)
 fastrnn_processors_count fastrnn_count_processors(int64_t now)
 {
     SYSTEM_INFO info;
@@ -200,4 +214,5 @@ fastrnn_processors_count fastrnn_count_processors(int64_t now)
     (void)now;
     return (fastrnn_processors_count){1, 1};
 }
+#endif
 #endif

@@ -14,4 +14,8 @@ typedef struct {
 } fastrnn_processors_count;
 fastrnn_processors_count fastrnn_count_processors(int64_t now);
 
+/* The processors of the system minus its running threads, the calling one included; 0 if that is unknown. Some
+ * microseconds. */
+int fastrnn_idle_processors(void);
+
 #endif

@@ -108,12 +108,15 @@ static void pause_tries(fastrnn_crew *crew, int most, int64_t pause, int64_t pau
     SET_OF(crew, most, most > 1 ? most : 1);
     SET_OF(crew, paused_until, now + pause);
     SET_OF(crew, long_calls_paused_until, now + pause_of_long_calls);
+    SET_OF(crew, look_at, now + pause);
 }
 enum { FAIR = 20 };
 
 /* Pauses after a helper lost its processor to another thread, which lost time, too, and may keep the processor: four
  * times the fair pause, at least twice the last pause, at most fifty times that; for long calls the fair pause. Never
- * longer than a second, because the whole process may have been stopped. */
+ * longer than a second, because the whole process may have been stopped. Idle processors end the pause before, see
+ * ends_early. */
+enum { LOOKS = 16 };
 static void pause_longer(fastrnn_crew *crew, int most, int64_t cost)
 {
     const int64_t second = 1000000000, first = cost < second / (4 * FAIR) ? 4 * FAIR * cost : second;
@@ -124,6 +127,8 @@ static void pause_longer(fastrnn_crew *crew, int most, int64_t cost)
     SET_OF(crew, served, 0);
     SET_OF(crew, pause, pause);
     pause_tries(crew, most, pause, first / 4);
+    SET_OF(crew, look_at, fastrnn_clock() + pause / LOOKS);
+    SET_OF(crew, idle_looks, 0);
 }
 
 /* Pauses after the loss of a helper. The threads of another library lose their processors in its own operations, too,
@@ -136,6 +141,21 @@ static void pause_after_loss(fastrnn_crew *crew, int most, int64_t cost)
         pause_tries(crew, most, FAIR * cost, FAIR * cost);
 }
 
+/* Whether a pause is over because two looks have found as many idle processors as helpers are missing: the other thread
+ * has ended, as those of the system and interrupts of a hypervisor do soon. There are LOOKS looks during the pause. */
+static int ends_early(const fastrnn_team *team, int most, int64_t now)
+{
+    fastrnn_crew *crew = team->crew;
+    if (now < GET_OF(crew, look_at)) return 0;
+    SET_OF(crew, look_at, now + GET_OF(crew, pause) / LOOKS);
+    const int looks = fastrnn_idle_processors() < most - team->size ? 0 : GET_OF(crew, idle_looks) + 1;
+    SET_OF(crew, idle_looks, looks);
+    if (looks < 2) return 0;
+    SET_OF(crew, paused_until, now);
+    SET_OF(crew, long_calls_paused_until, now);
+    return 1;
+}
+
 /* The number of members, at most `most`, that a team may have now. During a pause it is less. Short calls wait for the
  * whole pause, which grows from loss to loss, because one try may cost as much as a call. In a call that has lasted a
  * while a try costs little, and the other thread may have ended, as those of a BLAS do that spin for 0.1 s after a
@@ -146,7 +166,7 @@ static int may_have(const fastrnn_team *team, int most, int64_t now)
     const int is_long = now - team->opened > a_while;
     const fastrnn_crew *crew = team->crew;
     if (now >= (is_long ? GET_OF(crew, long_calls_paused_until) : GET_OF(crew, paused_until))) return most;
-    return most > GET_OF(crew, most) ? GET_OF(crew, most) : most;
+    return most <= GET_OF(crew, most) || ends_early(team, most, now) ? most : GET_OF(crew, most);
 }
 
 /* Counts ns of helpers' work without a loss; after as much as the last pause, the next pause may be shorter. */

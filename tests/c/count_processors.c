@@ -1,15 +1,17 @@
-/* fastrnn_count_processors, for tests/test_quotas.py, where the files in the current folder stand for those of the system
- * (FASTRNN_ROOT). Its arguments are done in turn:
+/* fastrnn_count_processors, for tests/test_quotas.py, where the files in the current folder stand for those of the
+ * system (FASTRNN_ROOT). Its arguments are done in turn:
  *
  *     use=0,1,2         these are the processors that the thread may use, use= none that it can be told
  *     FILE=TEXT         the file has this text from now on
- *     1500              this is the time in ms: prints how many processors there are, and how many cores */
+ *     1500              this is the time in ms: prints how many processors there are, and how many cores
+ *     idle              prints how many processors are idle, of those that the system has */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/processors.h"
 
@@ -47,6 +49,10 @@ int main(int argc, char **argv)
         if (text) {
             *text++ = 0;
             if (!(strcmp(argv[k], "use") == 0 ? use(text) : write_text(argv[k], text))) return 1;
+            continue;
+        }
+        if (strcmp(argv[k], "idle") == 0) {
+            printf("%d %ld\n", fastrnn_idle_processors(), sysconf(_SC_NPROCESSORS_ONLN));
             continue;
         }
         const fastrnn_processors_count count = fastrnn_count_processors(strtoll(argv[k], NULL, 10) * 1000000);

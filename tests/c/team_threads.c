@@ -1,7 +1,7 @@
 /* Runs every arrangement of a team, for ThreadSanitizer (`make tsan`): no access may race, and several threads must
  * give the bits of one thread, with permanent and with changing helpers, with borrowed ones, and with several callers.
- * Linked with the library's sources, except sequence.c, which is included here, because only its plans show that every arrangement
- * occurs. */
+ * Linked with the library's sources, except sequence.c, which is included here, because only its plans show that every
+ * arrangement occurs. */
 #define _GNU_SOURCE
 #include "layer/sequence.c"
 
@@ -98,7 +98,8 @@ static fastrnn_plan plan_of(const steps *s, const fastrnn_packed *packed, int th
 
 /* Runs forward and backward; their outputs are [*from, *to) of the arena. */
 static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_isa *isa, int threads,
-                          const fastrnn_interruption *interruption, char *arena, char **from, char **to, atomic_int *met)
+                          const fastrnn_interruption *interruption, char *arena, char **from, char **to,
+                          atomic_int *met)
 {
     memory m = {arena, dtype == FASTRNN_F32 ? sizeof(float) : sizeof(double), 1};
     const ptrdiff_t T = e->T, B = e->B, H = e->H, P = e->projection ? e->projection : H;
@@ -181,10 +182,7 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
     fastrnn_workspace *workspace = fastrnn_workspace_create();
     if (status == FASTRNN_OK) {
         const fastrnn_arrangement how = fastrnn_arrange(plans, e->count, e->stacked, T, threads);
-        met[how.side_by_side  ? SIDE_BY_SIDE
-            : how.members < 2 ? ALONE
-            : e->count > 1    ? IN_TURN
-                              : plans->split_rows]++;
+        met[how.side_by_side ? SIDE_BY_SIDE : how.members < 2 ? ALONE : e->count > 1 ? IN_TURN : plans->split_rows]++;
         status = fastrnn_forward(forward, e->count, e->stacked, workspace, interruption, threads);
     }
     if (status == FASTRNN_OK)
