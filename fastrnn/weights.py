@@ -260,7 +260,6 @@ def _refuse_given(reason, **arguments):
 
 def _order(spec: CellSpec, gates: str | None, input_forget: bool) -> tuple[str, ...]:
     """The letters of the cell for those of `gates`."""
-    letters = _layouts.GATE_LETTERS[spec.name]
     if gates is None:
         if len(spec.gates) == 1:
             return spec.gates
@@ -270,7 +269,7 @@ def _order(spec: CellSpec, gates: str | None, input_forget: bool) -> tuple[str, 
         )
     if not isinstance(gates, str):
         raise TypeError(f"gates: expected a string such as {''.join(spec.gates)!r}, got {gates!r}")
-    order = tuple(letters.get(letter, "") for letter in gates.lower())
+    order = tuple(spec.letters.get(letter, "") for letter in gates.lower())
     allowed = [set(spec.gates)]
     if input_forget:
         allowed += [set(spec.gates) - {"f"}, set(spec.gates) - {"i"}]
