@@ -23,6 +23,7 @@ from fastrnn._validation import Array
 Weights: TypeAlias = dict[str, Array]
 
 NAMES = ("torch", "keras", "cudnn", "onnx", "tf1")
+CUDNN_CELLS = ("lstm", "gru", "rnn")
 
 
 @dataclass(frozen=True)
