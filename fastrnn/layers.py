@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from fastrnn._engine.formats import FormatName
     from fastrnn.quantization import Quantized
 
-__all__ = ["GRU", "LSTM", "RNN", "SLSTM"]
+__all__ = ["GRU", "LSTM", "RNN", "SLSTM", "UGRNN"]
 
 
 class LayerTape(Tape):
@@ -150,7 +150,7 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
             The input: T steps of B sequences, or of a single one. T and B may be 0. It is cast to the layer's dtype by
             NumPy's "same_kind" rule; any strides and byte order are accepted. A list of arrays of two or more axes is
             refused: stack it.
-        state : tuple (h_0, c_0) of array_like, or h_0 for a GRU or an RNN, optional
+        state : tuple (h_0, c_0) of array_like, or h_0 if h is the only state, optional
             The state before the first step, (num_layers*D, B, H_out), and c_0 (num_layers*D, B, H), or without B as x
             is; of an SLSTM (h_0, c_0, n_0, m_0). D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if
             there is one, else H. A member may be None. A state with a batch axis of 1, such as a
@@ -166,7 +166,7 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
         -------
         output : ndarray, (T, B, D*H_out), or (B, T, D*H_out) with `batch_first`, or (T, D*H_out)
             h_t of the last layer at every step; zero beyond a sequence's length.
-        state_n : tuple (h_n, c_n) of ndarray, or h_n for a GRU or an RNN
+        state_n : tuple (h_n, c_n) of ndarray, or h_n if h is the only state
             The state after each sequence's last step, of the shapes of `state`.
 
         Raises
@@ -362,9 +362,9 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             the backward pass, `x` may not.
         gates : list of dict of ndarray, only with `return_gates`
             For each layer and direction, in the order of `state`, its gates at every step: "i", "f", "g", "o" and
-            "c" of an LSTM, "r", "z" and "n" of a GRU, "i", "f", "z", "o", "c", "n" and "m" of an SLSTM, after their
-            activations, (T, B, H); and "h", the output of that layer before any `dropout`, (T, B, H_out). Each in the
-            axes of `output`, zero beyond a sequence's length, and a copy.
+            "c" of an LSTM, "r", "z" and "n" of a GRU, "i", "f", "z", "o", "c", "n" and "m" of an SLSTM, "g" and "c" of
+            a UGRNN, after their activations, (T, B, H); and "h", the output of that layer before any `dropout`,
+            (T, B, H_out). Each in the axes of `output`, zero beyond a sequence's length, and a copy.
 
         Raises
         ------
@@ -449,7 +449,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         d_output : array_like, shape of `output`, optional
             The gradient with respect to `output`; values beyond a sequence's length are ignored.
             Default: zeros.
-        d_state_n : tuple (d_h_n, d_c_n) of array_like, or d_h_n for a GRU or an RNN, optional
+        d_state_n : tuple (d_h_n, d_c_n) of array_like, or d_h_n if h is the only state, optional
             The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros. At least one
             gradient must be given.
         input_gradient : bool, default True
@@ -459,7 +459,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         -------
         d_x : ndarray, shape of `x`, or None without `input_gradient`
             Zero beyond a sequence's length.
-        d_state : tuple (d_h_0, d_c_0) of ndarray, or d_h_0 for a GRU or an RNN
+        d_state : tuple (d_h_0, d_c_0) of ndarray, or d_h_0 if h is the only state
             Of the shapes of `state_n`; of a state for all sequences the sum over them, (num_layers*D, 1, ...): in
             float64, from the first to the last, then rounded to the layer's dtype.
         d_params : Parameters
@@ -821,3 +821,58 @@ class SLSTM(Recurrent[FourStates, tuple[Array, Array, Array, Array]], spec=spec.
     def num_heads(self) -> int:
         """Heads, each with a recurrence of its own."""
         return self._options["num_heads"]
+
+
+class UGRNN(Recurrent[ArrayLike, Array], Activated, spec=spec.UGRNN):
+    """A layer of update gate units, or a stack of them: a GRU without its reset gate.
+
+    See `fastrnn.functional.ugrnn` for the equations and their source.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
+        As for `LSTM`.
+    recurrent_activation, activation, clip
+        The activations of g and of c, and a bound of their input: as in `fastrnn.functional.ugrnn`.
+
+    Attributes
+    ----------
+    params : Parameters
+        weight_ih_l0 (2*H, I), weight_hh_l0 (2*H, H), bias_ih_l0 (2*H,), bias_hh_l0 (2*H,); then the same with the
+        suffix _l0_reverse if there is one; and then those of layer 1 with (2*H, D*H) for weight_ih_l1, and so on.
+        Rows are in the order g, c.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> layer = fastrnn.UGRNN(64, 128, rng=0)
+    >>> layer.params["bias_ih_l0"][:128] += 1  # so that g begins near 0.7 rather than 0.5
+    >>> output, h_n = layer(np.zeros((25, 16, 64)))
+    >>> output.shape, h_n.shape
+    ((25, 16, 128), (1, 16, 128))
+    """
+
+    @names_arguments
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        recurrent_activation: RecurrentActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
+        clip: float | None = None,
+        reverse: bool = False,
+        dtype: DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self._construct(locals())

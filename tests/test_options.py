@@ -54,6 +54,7 @@ def one_of_each(**options):
     yield fastrnn.RNN(5, 7, **options, rng=1)
     yield fastrnn.RNN(5, 7, nonlinearity="relu", **options, rng=1)
     yield fastrnn.SLSTM(5, 8, num_heads=2, **options, rng=1)
+    yield fastrnn.UGRNN(5, 7, **options, rng=1)
 
 
 @given(layer=layers(), data=st.data(), T=st.sampled_from([4, 1, 3, 0]), B=st.sampled_from([3, 1, 9, 0]))
@@ -392,7 +393,7 @@ def test_names_of_the_parameters(cls):
         for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     ]
     assert list(layer.params) == names
-    gates = {fastrnn.LSTM: 4, fastrnn.GRU: 3, fastrnn.RNN: 1, fastrnn.SLSTM: 4}[cls]
+    gates = {fastrnn.LSTM: 4, fastrnn.GRU: 3, fastrnn.RNN: 1, fastrnn.SLSTM: 4, fastrnn.UGRNN: 2}[cls]
     assert layer.params["weight_ih_l1"].shape == (4 * gates, 8)
 
 

@@ -22,6 +22,8 @@ OBJECTS = {
     "LSTMCell": lambda: fastrnn.LSTMCell(3, 4, rng=1),
     "GRUCell": lambda: fastrnn.GRUCell(3, 4, bias=False, rng=1),
     "RNNCell": lambda: fastrnn.RNNCell(3, 4, nonlinearity="relu", dtype=np.float64, rng=1),
+    "UGRNN": lambda: fastrnn.UGRNN(3, 4, 2, reverse=True, clip=2.0, rng=1),
+    "UGRNNCell": lambda: fastrnn.UGRNNCell(3, 4, activation="relu", rng=1),
     "Parameters": lambda: fastrnn.GRU(3, 4, rng=1).params,
     "Parameters, none": lambda: fastrnn.Parameters({}, np.float64),
 }
@@ -64,7 +66,7 @@ def test_only_public_names(name, frozen, protocol):
 
 
 def test_classes_have_their_public_names():
-    for name in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "Parameters"):
+    for name in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "UGRNN", "UGRNNCell", "Parameters"):
         assert repr(getattr(fastrnn, name)) == f"<class 'fastrnn.{name}'>"
 
 

@@ -360,8 +360,16 @@ SLSTM = CellSpec(
     check=_check_heads,
     other_letters={"g": "z", "c": "z"},
 )
+UGRNN = CellSpec(
+    name="ugrnn",
+    gates=("g", "c"),
+    states=("h",),
+    weights=_weights(2),
+    options=("recurrent_activation", "activation", "clip"),
+    other_letters={"u": "g", "z": "g", "n": "c", "h": "c"},
+)
 
-SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN, SLSTM)}
+SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN, SLSTM, UGRNN)}
 
 
 # States as callers give them
