@@ -59,6 +59,38 @@ class LayerTape(Tape):
         return f"<LayerTape T={self.inputs.layout.T} B={self.inputs.layout.B} of {self.owner_name()}>"
 
 
+class SequenceDropout(Dropout):
+    """Dropout with one mask for all steps of a sequence.
+
+    The mask of a sequence depends on the seed, the number of the layer that reads it and the number of the sequence in
+    the caller's batch alone, so not on lengths.
+
+    Parameters
+    ----------
+    probability, seed
+        As of `Dropout`.
+    layout : Layout
+        Of the batch.
+    """
+
+    __slots__ = ("B", "sequences")
+
+    def __init__(self, probability, seed, layout):
+        super().__init__(probability, seed)
+        self.B, self.sequences = layout.B, None
+        if layout.offsets is not None:  # the sequence of each row
+            numbers = np.broadcast_to(np.arange(layout.B)[:, None], (layout.T, layout.B, 1))
+            rows = layout.pack(numbers, numbers.dtype)
+            self.sequences = rows[:, 0].copy()
+            POOL.give_back(rows)
+
+    def mask(self, layer, first_row, x):
+        of_sequences = super().mask(layer, 0, np.empty((self.B, x.shape[-1]), bool))
+        if self.sequences is None:
+            return of_sequences  # for all steps of x (T, B, n)
+        return of_sequences[self.sequences[first_row : first_row + len(x)]]
+
+
 def output_symbol(stack):
     """The symbol of the width of h in messages."""
     return "hidden_size" if stack.P == stack.H else "proj_size"
@@ -83,6 +115,11 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
     def dropout(self) -> float:
         """The probability with which `forward` sets a number between two layers to zero."""
         return self._options["dropout"]
+
+    @property
+    def dropout_per_sequence(self) -> bool:
+        """Whether all steps of a sequence have the same mask of `dropout`."""
+        return self._options["dropout_per_sequence"]
 
     @property
     def bidirectional(self) -> bool:
@@ -287,6 +324,8 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             raise ValueError("reverse: not with bidirectional, which has both directions")
         if is_new and options["dropout"] and options["num_layers"] == 1:
             warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=6)
+        if is_new and options["dropout_per_sequence"] and not options["dropout"]:
+            warnings.warn("dropout_per_sequence: has no effect with dropout=0", stacklevel=6)
 
     def _arrangement(self, options):
         if options["bidirectional"]:
@@ -397,9 +436,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         else:
             for_forward, for_backward = self._packed_for_training(frozen)
             owned = []
-        dropout = None
-        if self._options["dropout"] and stack.num_layers > 1:
-            dropout = Dropout(self._options["dropout"], int(self._rng.integers(2**63)))
+        dropout = self._drawn_dropout(inputs.layout) if self._options["dropout"] and stack.num_layers > 1 else None
         tape = LayerTape(inputs, for_backward, self)
         output, state_n = tape.run(for_forward, owned, dropout, checkpoint_every, gates)
         if frozen is None and not checkpoint_every:
@@ -408,6 +445,13 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         if gates is None:
             return results
         return *results, [{name: self._as_given(a, inputs.batched) for name, a in one.items()} for one in gates]
+
+    def _drawn_dropout(self, layout):
+        """The dropout of one forward pass."""
+        probability, seed = self._options["dropout"], int(self._rng.integers(2**63))
+        if self._options["dropout_per_sequence"]:
+            return SequenceDropout(probability, seed, layout)
+        return Dropout(probability, seed)
 
     @overload
     def backward(
@@ -570,6 +614,9 @@ class LSTM(Recurrent[State, tuple[Array, Array]], Activated, spec=spec.LSTM):
     dropout : float, default 0.0
         The probability with which `forward`, not a call of the layer, sets a number between two layers to zero; the
         others are divided by 1 - dropout.
+    dropout_per_sequence : bool, default False
+        Whether all steps of a sequence have the same mask of `dropout`: the variational dropout of Gal and Ghahramani
+        2016, between layers alone.
     bidirectional : bool, default False
         Whether each layer also reads the sequences from the end, with weights of its own. The two outputs are
         concatenated.
@@ -626,6 +673,7 @@ class LSTM(Recurrent[State, tuple[Array, Array]], Activated, spec=spec.LSTM):
         activation: Nonlinearity = "tanh",
         clip: float | None = None,
         reverse: bool = False,
+        dropout_per_sequence: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -650,7 +698,8 @@ class GRU(Recurrent[ArrayLike, Array], Activated, spec=spec.GRU):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, dropout_per_sequence, bidirectional,
+    reverse, dtype, rng
         As for `LSTM`.
     reset_after : bool, default True
         Whether the reset gate comes after the recurrent product, as in torch.nn.GRU, or before it, as in Cho et al.
@@ -695,6 +744,7 @@ class GRU(Recurrent[ArrayLike, Array], Activated, spec=spec.GRU):
         activation: Nonlinearity = "tanh",
         clip: float | None = None,
         reverse: bool = False,
+        dropout_per_sequence: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -714,7 +764,8 @@ class RNN(Recurrent[ArrayLike, Array], Clipped, spec=spec.RNN):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, dropout_per_sequence, bidirectional,
+    reverse, dtype, rng
         As for `LSTM`.
     nonlinearity : {"tanh", "relu", "sigmoid"}, default "tanh"
         The activation; the argument comes after `num_layers`.
@@ -755,6 +806,7 @@ class RNN(Recurrent[ArrayLike, Array], Clipped, spec=spec.RNN):
         *,
         clip: float | None = None,
         reverse: bool = False,
+        dropout_per_sequence: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -773,7 +825,8 @@ class SLSTM(Recurrent[FourStates, tuple[Array, Array, Array, Array]], spec=spec.
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, dropout_per_sequence, bidirectional,
+    reverse, dtype, rng
         As for `LSTM`.
     num_heads : int, default 1
         Heads, which divide `hidden_size`: each sees its own H/num_heads numbers of h_(t-1) alone.
@@ -812,6 +865,7 @@ class SLSTM(Recurrent[FourStates, tuple[Array, Array, Array, Array]], spec=spec.
         *,
         num_heads: int = 1,
         reverse: bool = False,
+        dropout_per_sequence: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -830,7 +884,8 @@ class UGRNN(Recurrent[ArrayLike, Array], Activated, spec=spec.UGRNN):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, dropout_per_sequence, bidirectional,
+    reverse, dtype, rng
         As for `LSTM`.
     recurrent_activation, activation, clip
         The activations of g and of c, and a bound of their input: as in `fastrnn.functional.ugrnn`.
@@ -872,6 +927,7 @@ class UGRNN(Recurrent[ArrayLike, Array], Activated, spec=spec.UGRNN):
         activation: Nonlinearity = "tanh",
         clip: float | None = None,
         reverse: bool = False,
+        dropout_per_sequence: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:

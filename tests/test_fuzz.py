@@ -590,7 +590,7 @@ JUNK = [
 
 ARGUMENTS = {
     fastrnn.LSTM: ("num_layers bias batch_first dropout bidirectional proj_size peephole dtype rng", ()),
-    fastrnn.GRU: ("num_layers bias batch_first dropout bidirectional dtype rng", ()),
+    fastrnn.GRU: ("num_layers bias batch_first dropout dropout_per_sequence bidirectional dtype rng", ()),
     fastrnn.RNN: ("num_layers nonlinearity bias batch_first dropout bidirectional dtype rng", ()),
     fastrnn.LSTMCell: ("bias dtype rng", ()),
     fastrnn.GRUCell: ("bias dtype rng", ()),

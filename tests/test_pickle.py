@@ -18,6 +18,7 @@ OBJECTS = {
     "LSTM": lambda: fastrnn.LSTM(3, 4, 2, dropout=0.5, bidirectional=True, proj_size=2, peephole=True, rng=1),
     "LSTM, defaults": lambda: fastrnn.LSTM(3, 4, rng=1),
     "GRU": lambda: fastrnn.GRU(3, 4, bias=False, batch_first=True, dtype=np.float64, rng=1),
+    "GRU, one mask": lambda: fastrnn.GRU(3, 4, 2, dropout=0.5, dropout_per_sequence=True, rng=1),
     "RNN": lambda: fastrnn.RNN(3, 4, nonlinearity="relu", rng=1),
     "LSTMCell": lambda: fastrnn.LSTMCell(3, 4, rng=1),
     "GRUCell": lambda: fastrnn.GRUCell(3, 4, bias=False, rng=1),

@@ -116,6 +116,7 @@ OPTIONS = {
         Option("bias", flag, True),
         Option("batch_first", flag, False),
         Option("dropout", probability, 0.0),
+        Option("dropout_per_sequence", flag, False, since=2),
         Option("bidirectional", flag, False),
         Option("reverse", flag, False, since=2),
         Option("proj_size", partial(size, minimum=0), 0),
