@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from shapes import KINDS, PLAIN, Kind, Shape, lengths_of
+from shapes import GATES, KINDS, OF_TORCH, PLAIN, Kind, Shape, lengths_of
 
 # Largest difference that counts as rounding, relative to the largest number of the array (or to one).
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
@@ -302,27 +302,54 @@ class Reference:
 # ---------------------------------------------------------------------------------------------------
 
 
-def eager_slstm(torch):
-    """A class of one sLSTM layer in PyTorch, which has none: an eager loop over the steps.
+def eager_layer(torch):
+    """The base of layers that PyTorch lacks: an eager loop over the steps, after one product with all inputs.
 
-    The products with the input are one, before the loop, and the heads of a step are one batched product.
+    A derived class has `states`, the number of states, and ``step(projected, weight, *state)``, which returns the state
+    after a step, h first.
     """
-    from torch.nn.functional import linear, logsigmoid
 
-    class SLSTM(torch.nn.Module):
-        def __init__(self, I, H, *, num_layers, bidirectional, num_heads, dtype):
+    class EagerLayer(torch.nn.Module):
+        def __init__(self, I, H, *, num_layers, bidirectional, dtype, num_heads=1):
             super().__init__()
             assert num_layers == 1 and not bidirectional
             self.num_heads, self.H = num_heads, H
-            shapes = {"weight_ih": (4 * H, I), "weight_hh": (4 * H, H // num_heads), "bias_ih": 4 * H, "bias_hh": 4 * H}
+            rows = GATES[type(self).__name__] * H
+            shapes = {"weight_ih": (rows, I), "weight_hh": (rows, H // num_heads), "bias_ih": rows, "bias_hh": rows}
             for name, shape in shapes.items():
                 self.register_parameter(name + "_l0", torch.nn.Parameter(torch.zeros(shape, dtype=dtype)))
+
+        def recurrent(self):
+            """weight_hh, transposed: (H, rows)."""
+            return self.weight_hh_l0.T
+
+        def forward(self, x, state=None):
+            projected = torch.nn.functional.linear(x, self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
+            if state is None:
+                state = (x.new_zeros(x.shape[1], self.H),) * self.states
+            else:
+                state = tuple(s[0] for s in (state if self.states > 1 else [state]))
+            weight, output = self.recurrent(), []
+            for of_step in projected:
+                state = self.step(of_step, weight, *state)
+                output.append(state[0])
+            state = tuple(s[None] for s in state)
+            return torch.stack(output), state if self.states > 1 else state[0]
+
+    return EagerLayer
+
+
+def eager_slstm(torch):
+    """A class of one sLSTM layer in PyTorch. The heads of a step are one batched product."""
+
+    class SLSTM(eager_layer(torch)):
+        states = 4
 
         def recurrent(self):
             """weight_hh, transposed: (H, 4*H), or of each head (num_heads, S, 4*S)."""
             heads, S = self.num_heads, self.H // self.num_heads
             if heads == 1:
-                return self.weight_hh_l0.T
+                return super().recurrent()
             return self.weight_hh_l0.view(4, heads, S, S).permute(1, 3, 0, 2).reshape(heads, S, 4 * S)
 
         def step(self, projected, weight, h, c, n, m):
@@ -333,23 +360,30 @@ def eager_slstm(torch):
                 of_heads = torch.bmm(h.view(B, heads, -1).transpose(0, 1), weight).view(heads, B, 4, -1)
                 z = projected + of_heads.permute(1, 2, 0, 3).reshape(B, -1)
             z_i, z_f, z_z, z_o = z.chunk(4, dim=1)
-            a = logsigmoid(z_f) + m
+            a = torch.nn.functional.logsigmoid(z_f) + m
             m = torch.where(n == 0, z_i, torch.maximum(z_i, a))
             i, f = torch.exp(z_i - m), torch.exp(a - m)
             c = f * c + i * torch.tanh(z_z)
             n = f * n + i
             return torch.sigmoid(z_o) * (c / n), c, n, m
 
-        def forward(self, x, state=None):
-            projected = linear(x, self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
-            state = (x.new_zeros(x.shape[1], self.H),) * 4 if state is None else tuple(s[0] for s in state)
-            weight, output = self.recurrent(), []
-            for of_step in projected:
-                state = self.step(of_step, weight, *state)
-                output.append(state[0])
-            return torch.stack(output), tuple(s[None] for s in state)
-
     return SLSTM
+
+
+def eager_ugrnn(torch):
+    """A class of one UGRNN layer in PyTorch."""
+
+    class UGRNN(eager_layer(torch)):
+        states = 1
+
+        def step(self, projected, weight, h):
+            g, c = torch.addmm(projected, h, weight).chunk(2, dim=1)
+            return (torch.lerp(torch.tanh(c), h, torch.sigmoid(g)),)
+
+    return UGRNN
+
+
+EAGER = {"SLSTM": eager_slstm, "UGRNN": eager_ugrnn}  # those that torch.nn lacks
 
 
 class Torch:
@@ -374,7 +408,8 @@ class Torch:
         return {name: self.torch.from_numpy(value) for name, value in problem.params.items()}
 
     def layer_class(self, problem):
-        return eager_slstm(self.torch) if problem.kind.layer == "SLSTM" else getattr(self.torch.nn, problem.kind.layer)
+        layer = problem.kind.layer
+        return EAGER[layer](self.torch) if layer in EAGER else getattr(self.torch.nn, layer)
 
     def layer(self, problem):
         """(the layer, the function that runs it, x)."""
@@ -424,8 +459,8 @@ class Torch:
         return Task(call, results)
 
     def step(self, problem):
-        """A cell for each layer; of an sLSTM, the layer on one step."""
-        if problem.kind.layer == "SLSTM":
+        """A cell for each layer; of a layer that torch.nn lacks, the layer on one step."""
+        if problem.kind.layer in EAGER:
             return self.step_of_layer(problem)
         _, B, I, H = problem.sizes
         torch, kind, params = self.torch, problem.kind, self.parameters(problem)
@@ -499,7 +534,7 @@ class TorchBfloat16(Torch):
     """Weights and x of bfloat16, converted outside the timing."""
 
     dtypes = ("float32",)
-    kinds = tuple(name for name in Torch.kinds if not KINDS[name].ragged and KINDS[name].layer != "SLSTM")
+    kinds = tuple(name for name in Torch.kinds if not KINDS[name].ragged and KINDS[name].layer in OF_TORCH)
     train = step = None
     tolerance = 0.1
 
@@ -604,12 +639,12 @@ class BoundModel:
     """The common base of ONNX Runtime and OpenVINO: a compiled model that runs between arrays bound once.
 
     A subclass compiles a model, and returns a function that runs it on bound input and output arrays. ONNX has neither
-    a projection nor an sLSTM.
+    a projection nor the layers that torch.nn lacks.
     """
 
     modules = ()
     dtypes = ("float32",)
-    kinds = tuple(name for name, kind in KINDS.items() if not kind.projected and kind.layer != "SLSTM")
+    kinds = tuple(name for name, kind in KINDS.items() if not kind.projected and kind.layer in OF_TORCH)
 
     def compile(self, model):
         raise NotImplementedError

@@ -20,7 +20,7 @@ import numpy as np
 from interleaved import Pace, Process, Worker, measure
 from libraries import Torch
 from report import Ratio, geometric_mean
-from shapes import KINDS, select
+from shapes import KINDS, OF_TORCH, select
 from suite import default_threads, parse_shape, processor
 
 OURS, THEIRS = "fastrnn.torch", "torch.nn"
@@ -28,7 +28,7 @@ OURS, THEIRS = "fastrnn.torch", "torch.nn"
 
 class TorchModules(Torch):
     modules = ("torch", "fastrnn")
-    kinds = tuple(name for name in Torch.kinds if KINDS[name].layer != "SLSTM")
+    kinds = tuple(name for name in Torch.kinds if KINDS[name].layer in OF_TORCH)
 
     def __init__(self, threads):
         super().__init__(threads)

@@ -29,6 +29,7 @@ CELLS = {
     "RNN": (fastrnn.RNN, {}),
     "RNN, relu": (fastrnn.RNN, {"nonlinearity": "relu"}),
     "SLSTM, 4 heads": (fastrnn.SLSTM, {"num_heads": 4}),
+    "UGRNN": (fastrnn.UGRNN, {}),
 }
 
 

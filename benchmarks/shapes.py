@@ -16,7 +16,8 @@ import numpy as np
 MODES = ("forward", "train", "step")
 DTYPES = ("float32", "float64")
 ITEMSIZE = {"float32": 4, "float64": 8}
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "SLSTM": 4}
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "SLSTM": 4, "UGRNN": 2}
+OF_TORCH = ("LSTM", "GRU", "RNN")  # the layers of torch.nn, of ONNX and of the libraries that run its models
 
 
 class Shape(NamedTuple):
@@ -30,7 +31,7 @@ class Shape(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of layer: a class of fastrnn and of torch.nn (but for SLSTM), its options, equal or ragged lengths."""
+    """A kind of layer: a class of fastrnn, mostly also of torch.nn, its options, equal or ragged lengths."""
 
     title: str
     layer: str = "LSTM"
@@ -100,6 +101,7 @@ KINDS = {
     "lstm-two-layers": Kind("LSTM, two layers", num_layers=2),
     "slstm": Kind("sLSTM", "SLSTM"),
     "slstm-heads": Kind("sLSTM, four heads", "SLSTM", heads=4),
+    "ugrnn": Kind("UGRNN", "UGRNN"),
 }
 PLAIN = "lstm"
 

@@ -1,6 +1,6 @@
 """Fast recurrent layers for NumPy: fused kernels, forward and backward, the same bits on every run.
 
-The layers are `LSTM`, `GRU`, `RNN` and `SLSTM`; `LSTMCell`, `GRUCell` and `RNNCell` compute one step.
+A layer, such as `LSTM` or `GRU`, computes sequences; a cell, such as `LSTMCell`, computes one step.
 `fastrnn.functional` has the same on raw arrays, and `fastrnn.reference` in plain NumPy.
 """
 

@@ -76,7 +76,7 @@ def header(layer: Any, name: str) -> str:
 
     Parameters
     ----------
-    layer : LSTM, GRU, RNN or SLSTM
+    layer : LSTM or another recurrent layer
     name : str
         The beginning of all names in the header.
 

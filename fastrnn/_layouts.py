@@ -23,14 +23,7 @@ from fastrnn._validation import Array
 Weights: TypeAlias = dict[str, Array]
 
 NAMES = ("torch", "keras", "cudnn", "onnx", "tf1")
-
-# Other letters for the gates. The new values are c in Keras and ONNX, j in TensorFlow 1, z in Greff et al. 2017.
-GATE_LETTERS = {
-    "lstm": {"i": "i", "f": "f", "o": "o", "g": "g", "c": "g", "j": "g", "z": "g"},
-    "gru": {"r": "r", "z": "z", "u": "z", "n": "n", "h": "n", "c": "n"},
-    "rnn": {"h": "h", "n": "h"},
-    "slstm": {"i": "i", "f": "f", "o": "o", "z": "z", "g": "z", "c": "z"},
-}
+CUDNN_CELLS = ("lstm", "gru", "rnn")
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class PackedStream(_core.PackedStream):
 
     Parameters
     ----------
-    layer : LSTM, GRU, RNN or SLSTM
+    layer : LSTM or another recurrent layer
         Of one direction, forward; any number of layers.
 
     Attributes
@@ -182,7 +182,7 @@ def export_c(layer: Recurrent[Any, Any], path: str | os.PathLike[str], name: str
 
     Parameters
     ----------
-    layer : LSTM, GRU, RNN or SLSTM
+    layer : LSTM or another recurrent layer
         Of one direction, forward; any number of layers.
     path : str or path
         The header, written atomically.

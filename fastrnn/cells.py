@@ -33,7 +33,7 @@ from fastrnn._validation import (
 )
 from fastrnn.parameters import Parameters
 
-__all__ = ["GRUCell", "LSTMCell", "RNNCell"]
+__all__ = ["GRUCell", "LSTMCell", "RNNCell", "UGRNNCell"]
 
 
 class CellTape(Tape):
@@ -61,12 +61,12 @@ class Cell(Parametrized, Generic[Given, Returned]):
         ----------
         x : array_like, (B, I) or (I,)
             The input of this step, cast to the cell's dtype by NumPy's "same_kind" rule. B may be 0.
-        state : tuple (h, c) of array_like, or h for a GRU or an RNN, each (B, H), or (H,) as x is, optional
+        state : tuple (h, c) of array_like, or h if h is the only state, each (B, H), or (H,) as x is, optional
             The state before; a member may be None, or (1, H) for all sequences. Default: zeros.
 
         Returns
         -------
-        state : tuple (h, c) of ndarray, or h for a GRU or an RNN
+        state : tuple (h, c) of ndarray, or h if h is the only state
             The state after the step, whose h is the output.
 
         Raises
@@ -153,7 +153,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         ----------
         tape : CellTape
             The tape that `forward` of this cell returned.
-        d_state : tuple (d_h, d_c) of array_like, or d_h for a GRU or an RNN
+        d_state : tuple (d_h, d_c) of array_like, or d_h if h is the only state
             The gradient with respect to the state that `forward` returned, of its shapes; a member may be None for
             zeros.
         input_gradient : bool, default True
@@ -162,7 +162,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         Returns
         -------
         d_x : ndarray, shape of `x`, or None without `input_gradient`
-        d_state : tuple (d_h, d_c) of ndarray, or d_h for a GRU or an RNN
+        d_state : tuple (d_h, d_c) of ndarray, or d_h if h is the only state
             The gradient with respect to the state before; of a state (1, H) for all sequences the sum over them,
             (1, H), as in `LSTM.backward`.
         d_params : Parameters
@@ -396,3 +396,50 @@ class RNNCell(Cell[ArrayLike, Array], Clipped, spec=spec.RNN):
     def nonlinearity(self) -> str:
         """The activation, "tanh", "relu" or "sigmoid"."""
         return self._options["nonlinearity"]
+
+
+class UGRNNCell(Cell[ArrayLike, Array], Activated, spec=spec.UGRNN):
+    """One step of a layer of update gate units.
+
+    See `fastrnn.functional.ugrnn` for the equations and their source.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, dtype, rng
+        As for `LSTMCell`.
+    recurrent_activation, activation, clip
+        The activations of g and of c, and a bound of their input: as in `fastrnn.functional.ugrnn`.
+
+    Attributes
+    ----------
+    params : Parameters
+        weight_ih (2*H, I), weight_hh (2*H, H), bias_ih (2*H,), bias_hh (2*H,); rows in the order g, c.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> cell = fastrnn.UGRNNCell(64, 128, rng=0)
+    >>> h = cell(np.zeros(64))
+    >>> cell(np.zeros(64), h).shape
+    (128,)
+    """
+
+    @names_arguments
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        recurrent_activation: RecurrentActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
+        clip: float | None = None,
+        dtype: DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self._construct(locals())

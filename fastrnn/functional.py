@@ -31,7 +31,7 @@ from fastrnn._engine.arguments import (
 )
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import padded
-from fastrnn._engine.spec import GRU, LSTM, RNN, SLSTM, CellSpec
+from fastrnn._engine.spec import GRU, LSTM, RNN, SLSTM, UGRNN, CellSpec
 from fastrnn._engine.tape import Tape as EngineTape
 from fastrnn._parametrized import Parametrized
 from fastrnn._threads import most_threads
@@ -71,6 +71,9 @@ __all__ = [
     "slstm",
     "slstm_backward",
     "slstm_forward",
+    "ugrnn",
+    "ugrnn_backward",
+    "ugrnn_forward",
     "weights_of",
 ]
 
@@ -899,6 +902,198 @@ def slstm_backward(
     return _backward(SLSTMTape, tape, d_output, d_state_n, input_gradient)
 
 
+# UGRNN
+
+
+class UGRNNTape(Tape):
+    __slots__ = ()
+    __doc__ = Tape.__doc__
+    spec = UGRNN
+
+
+def ugrnn_arguments(
+    x: ArrayLike,
+    state: ArrayLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
+    *,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
+    clip: float | None = None,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+) -> Arguments:
+    """The arguments of `ugrnn` and `ugrnn_forward`."""
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    options = recurrent_activation, activation, clip
+    return x, state, weights, options, lengths, resets, reverse
+
+
+@takes(ugrnn_arguments)
+def ugrnn(arguments: Arguments) -> tuple[Array, Array]:
+    """Run a UGRNN over a sequence and keep nothing for a backward pass.
+
+    With rows of the weights in the order g, c, step t computes ::
+
+        z   = bias_ih + bias_hh + x_t @ weight_ih.T + h_(t-1) @ weight_hh.T
+        g   = sigmoid(z_g)
+        c   = tanh(z_c)
+        h_t = g * h_(t-1) + (1 - g) * c
+
+    Parameters
+    ----------
+    x : array_like, (T, B, I)
+        The input. T, B and I may be 0.
+    state : array_like, (B, H), or None
+        h_0, the state before the first step; None means zeros, and (1, H) is shared by all sequences.
+    weight_ih : array_like, (2*H, I), float32 or float64
+        Its dtype is that of the computation and of everything returned.
+    weight_hh : array_like, (2*H, H)
+    bias_ih, bias_hh : array_like, (2*H,), optional
+        Default: no bias.
+    recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}, default "sigmoid"
+        The activation of the update gate g: sigmoid; max(0, min(1, x/5 + 1/2)) of Keras 2 and ONNX; or
+        max(0, min(1, x/6 + 1/2)) of Keras 3 and torch.nn.Hardsigmoid.
+    activation : {"tanh", "relu"}, default "tanh"
+        The activation of c.
+    clip : float, optional
+        Bounds the input of these activations to [-clip, clip], as ONNX Runtime does. No gradient passes where the bound
+        is reached. Default: no bound.
+    lengths : array_like of int, (B,), optional
+        Steps of each sequence, 0 to T, in any order; values of x beyond them are not read. Default: T.
+    resets : array_like of bool, (T, B), optional
+        The steps before which the states of a sequence become zeros, not those passed in; no gradient passes there. A
+        flag at t separates t from t - 1, also where a sequence is read from its end. Default: none.
+    reverse : bool, default False
+        Whether each sequence is read from its end to its beginning. `output` stays where its input is.
+
+    Returns
+    -------
+    output : ndarray, (T, B, H)
+        h_t of every step; zero beyond a sequence's length.
+    state_n : ndarray, (B, H)
+        h_n, the state after each sequence's last step.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a dtype that cannot be cast, or `weight_ih` one that is not float32 or
+        float64.
+    ValueError
+        If a shape or a value does not fit. The message starts with the argument's name.
+
+    See Also
+    --------
+    ugrnn_forward : the same numbers, bit for bit, with a tape for the gradients.
+
+    Notes
+    -----
+    The equations are (2) to (4) of [1]_, whose s is `activation`: a GRU without the reset gate, whose z is g. Names and
+    shapes are those of torch.nn, which has no such cell; the order of the gates is that of tf.contrib.rnn.UGRNNCell in
+    TensorFlow 1.
+
+    The paper adds a scalar b_fg to z_g, a hyperparameter by which g begins near 1, and tf.contrib.rnn.UGRNNCell adds
+    `forget_bias`, 1.0 by default. Here it is part of `bias_ih`: add it to the first H numbers.
+
+    .. [1] J. Collins, J. Sohl-Dickstein and D. Sussillo, "Capacity and trainability in recurrent neural networks",
+       ICLR 2017.
+    """
+    return _infer(UGRNN, arguments)
+
+
+@takes(ugrnn_arguments)
+def ugrnn_forward(arguments: Arguments) -> tuple[Array, Array, UGRNNTape]:
+    """Run a UGRNN over a sequence and keep a tape for `ugrnn_backward`.
+
+    Parameters
+    ----------
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, recurrent_activation, activation, clip,
+    lengths, resets, reverse
+        As in `ugrnn`.
+
+    Returns
+    -------
+    output, state_n
+        As in `ugrnn`, the same bits.
+    tape : UGRNNTape
+        For `ugrnn_backward`. Tapes are independent of each other. The weights may be changed before the
+        backward pass, `x` may not.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `ugrnn`.
+    """
+    return _forward(UGRNNTape, arguments)
+
+
+@overload
+def ugrnn_backward(
+    tape: UGRNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: Literal[True] = True,
+) -> tuple[Array, Array, dict[str, Array]]: ...
+
+
+@overload
+def ugrnn_backward(
+    tape: UGRNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool,
+) -> tuple[Array | None, Array, dict[str, Array]]: ...
+
+
+def ugrnn_backward(
+    tape: UGRNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool = True,
+) -> tuple[Array | None, Array, dict[str, Array]]:
+    """The gradients of a loss through one `ugrnn_forward`.
+
+    May be called any number of times with one tape, with the same or with other arguments.
+
+    Parameters
+    ----------
+    tape : UGRNNTape
+        The tape that `ugrnn_forward` returned.
+    d_output : array_like, (T, B, H), optional
+        The gradient with respect to `output`; values beyond a sequence's length are ignored.
+        Default: zeros.
+    d_state_n : array_like, (B, H), optional
+        The gradient with respect to `state_n`. Default: zeros. At least one gradient must be given.
+    input_gradient : bool, default True
+        Whether `d_x` is computed. Without it, as for the first layer of a network, backward takes less time.
+
+    Returns
+    -------
+    d_x : ndarray, (T, B, I), or None without `input_gradient`
+        Zero beyond a sequence's length.
+    d_state : ndarray, (B, H)
+        For a shared state (1, H), the sum over the sequences, (1, H): added in float64 from the first to the last, then
+        rounded.
+    d_params : dict of ndarray
+        "weight_ih" (2*H, I), "weight_hh" (2*H, H), and "bias_ih", "bias_hh" (2*H,) of those biases that
+        were given.
+
+    Raises
+    ------
+    TypeError
+        If `tape` is not a tape of `ugrnn_forward`, or a dtype cannot be cast.
+    ValueError
+        If a shape does not fit, no gradient is given, or the `x` of the forward pass has been changed since.
+    """
+    return _backward(UGRNNTape, tape, d_output, d_state_n, input_gradient)
+
+
 # Any number of layers and directions, with nothing kept but arrays
 
 
@@ -976,7 +1171,7 @@ def forward(
 
     Parameters
     ----------
-    kind : {"lstm", "gru", "rnn", "slstm"}
+    kind : {"lstm", "gru", "rnn", "slstm", "ugrnn"}
         The cell.
     x : array_like, (T, B, I)
         The input. T, B and I may be 0.

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from fastrnn._engine.formats import FormatName
     from fastrnn.quantization import Quantized
 
-__all__ = ["GRU", "LSTM", "RNN", "SLSTM"]
+__all__ = ["GRU", "LSTM", "RNN", "SLSTM", "UGRNN"]
 
 
 class LayerTape(Tape):
@@ -57,6 +57,38 @@ class LayerTape(Tape):
 
     def __repr__(self):
         return f"<LayerTape T={self.inputs.layout.T} B={self.inputs.layout.B} of {self.owner_name()}>"
+
+
+class SequenceDropout(Dropout):
+    """Dropout with one mask for all steps of a sequence.
+
+    The mask of a sequence depends on the seed, the number of the layer that reads it and the number of the sequence in
+    the caller's batch alone, so not on lengths.
+
+    Parameters
+    ----------
+    probability, seed
+        As of `Dropout`.
+    layout : Layout
+        Of the batch.
+    """
+
+    __slots__ = ("B", "sequences")
+
+    def __init__(self, probability, seed, layout):
+        super().__init__(probability, seed)
+        self.B, self.sequences = layout.B, None
+        if layout.offsets is not None:  # the sequence of each row
+            numbers = np.broadcast_to(np.arange(layout.B)[:, None], (layout.T, layout.B, 1))
+            rows = layout.pack(numbers, numbers.dtype)
+            self.sequences = rows[:, 0].copy()
+            POOL.give_back(rows)
+
+    def mask(self, layer, first_row, x):
+        of_sequences = super().mask(layer, 0, np.empty((self.B, x.shape[-1]), bool))
+        if self.sequences is None:
+            return of_sequences  # for all steps of x (T, B, n)
+        return of_sequences[self.sequences[first_row : first_row + len(x)]]
 
 
 def output_symbol(stack):
@@ -83,6 +115,11 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
     def dropout(self) -> float:
         """The probability with which `forward` sets a number between two layers to zero."""
         return self._options["dropout"]
+
+    @property
+    def dropout_per_sequence(self) -> bool:
+        """Whether all steps of a sequence have the same mask of `dropout`."""
+        return self._options["dropout_per_sequence"]
 
     @property
     def bidirectional(self) -> bool:
@@ -150,7 +187,7 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
             The input: T steps of B sequences, or of a single one. T and B may be 0. It is cast to the layer's dtype by
             NumPy's "same_kind" rule; any strides and byte order are accepted. A list of arrays of two or more axes is
             refused: stack it.
-        state : tuple (h_0, c_0) of array_like, or h_0 for a GRU or an RNN, optional
+        state : tuple (h_0, c_0) of array_like, or h_0 if h is the only state, optional
             The state before the first step, (num_layers*D, B, H_out), and c_0 (num_layers*D, B, H), or without B as x
             is; of an SLSTM (h_0, c_0, n_0, m_0). D is 2 for a bidirectional layer, else 1; H_out is `proj_size` if
             there is one, else H. A member may be None. A state with a batch axis of 1, such as a
@@ -166,7 +203,7 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
         -------
         output : ndarray, (T, B, D*H_out), or (B, T, D*H_out) with `batch_first`, or (T, D*H_out)
             h_t of the last layer at every step; zero beyond a sequence's length.
-        state_n : tuple (h_n, c_n) of ndarray, or h_n for a GRU or an RNN
+        state_n : tuple (h_n, c_n) of ndarray, or h_n if h is the only state
             The state after each sequence's last step, of the shapes of `state`.
 
         Raises
@@ -287,6 +324,8 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             raise ValueError("reverse: not with bidirectional, which has both directions")
         if is_new and options["dropout"] and options["num_layers"] == 1:
             warnings.warn("dropout: is between layers, and has no effect with num_layers=1", stacklevel=6)
+        if is_new and options["dropout_per_sequence"] and not options["dropout"]:
+            warnings.warn("dropout_per_sequence: has no effect with dropout=0", stacklevel=6)
 
     def _arrangement(self, options):
         if options["bidirectional"]:
@@ -362,9 +401,9 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             the backward pass, `x` may not.
         gates : list of dict of ndarray, only with `return_gates`
             For each layer and direction, in the order of `state`, its gates at every step: "i", "f", "g", "o" and
-            "c" of an LSTM, "r", "z" and "n" of a GRU, "i", "f", "z", "o", "c", "n" and "m" of an SLSTM, after their
-            activations, (T, B, H); and "h", the output of that layer before any `dropout`, (T, B, H_out). Each in the
-            axes of `output`, zero beyond a sequence's length, and a copy.
+            "c" of an LSTM, "r", "z" and "n" of a GRU, "i", "f", "z", "o", "c", "n" and "m" of an SLSTM, "g" and "c" of
+            a UGRNN, after their activations, (T, B, H); and "h", the output of that layer before any `dropout`,
+            (T, B, H_out). Each in the axes of `output`, zero beyond a sequence's length, and a copy.
 
         Raises
         ------
@@ -397,9 +436,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         else:
             for_forward, for_backward = self._packed_for_training(frozen)
             owned = []
-        dropout = None
-        if self._options["dropout"] and stack.num_layers > 1:
-            dropout = Dropout(self._options["dropout"], int(self._rng.integers(2**63)))
+        dropout = self._drawn_dropout(inputs.layout) if self._options["dropout"] and stack.num_layers > 1 else None
         tape = LayerTape(inputs, for_backward, self)
         output, state_n = tape.run(for_forward, owned, dropout, checkpoint_every, gates)
         if frozen is None and not checkpoint_every:
@@ -408,6 +445,13 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         if gates is None:
             return results
         return *results, [{name: self._as_given(a, inputs.batched) for name, a in one.items()} for one in gates]
+
+    def _drawn_dropout(self, layout):
+        """The dropout of one forward pass."""
+        probability, seed = self._options["dropout"], int(self._rng.integers(2**63))
+        if self._options["dropout_per_sequence"]:
+            return SequenceDropout(probability, seed, layout)
+        return Dropout(probability, seed)
 
     @overload
     def backward(
@@ -449,7 +493,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         d_output : array_like, shape of `output`, optional
             The gradient with respect to `output`; values beyond a sequence's length are ignored.
             Default: zeros.
-        d_state_n : tuple (d_h_n, d_c_n) of array_like, or d_h_n for a GRU or an RNN, optional
+        d_state_n : tuple (d_h_n, d_c_n) of array_like, or d_h_n if h is the only state, optional
             The gradient with respect to `state_n`, of its shapes; a member may be None. Default: zeros. At least one
             gradient must be given.
         input_gradient : bool, default True
@@ -459,7 +503,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         -------
         d_x : ndarray, shape of `x`, or None without `input_gradient`
             Zero beyond a sequence's length.
-        d_state : tuple (d_h_0, d_c_0) of ndarray, or d_h_0 for a GRU or an RNN
+        d_state : tuple (d_h_0, d_c_0) of ndarray, or d_h_0 if h is the only state
             Of the shapes of `state_n`; of a state for all sequences the sum over them, (num_layers*D, 1, ...): in
             float64, from the first to the last, then rounded to the layer's dtype.
         d_params : Parameters
@@ -570,6 +614,9 @@ class LSTM(Recurrent[State, tuple[Array, Array]], Activated, spec=spec.LSTM):
     dropout : float, default 0.0
         The probability with which `forward`, not a call of the layer, sets a number between two layers to zero; the
         others are divided by 1 - dropout.
+    dropout_per_sequence : bool, default False
+        Whether all steps of a sequence have the same mask of `dropout`: the variational dropout of Gal and Ghahramani
+        2016, between layers alone.
     bidirectional : bool, default False
         Whether each layer also reads the sequences from the end, with weights of its own. The two outputs are
         concatenated.
@@ -626,6 +673,7 @@ class LSTM(Recurrent[State, tuple[Array, Array]], Activated, spec=spec.LSTM):
         activation: Nonlinearity = "tanh",
         clip: float | None = None,
         reverse: bool = False,
+        dropout_per_sequence: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -650,7 +698,8 @@ class GRU(Recurrent[ArrayLike, Array], Activated, spec=spec.GRU):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, dropout_per_sequence, bidirectional,
+    reverse, dtype, rng
         As for `LSTM`.
     reset_after : bool, default True
         Whether the reset gate comes after the recurrent product, as in torch.nn.GRU, or before it, as in Cho et al.
@@ -695,6 +744,7 @@ class GRU(Recurrent[ArrayLike, Array], Activated, spec=spec.GRU):
         activation: Nonlinearity = "tanh",
         clip: float | None = None,
         reverse: bool = False,
+        dropout_per_sequence: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -714,7 +764,8 @@ class RNN(Recurrent[ArrayLike, Array], Clipped, spec=spec.RNN):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, dropout_per_sequence, bidirectional,
+    reverse, dtype, rng
         As for `LSTM`.
     nonlinearity : {"tanh", "relu", "sigmoid"}, default "tanh"
         The activation; the argument comes after `num_layers`.
@@ -755,6 +806,7 @@ class RNN(Recurrent[ArrayLike, Array], Clipped, spec=spec.RNN):
         *,
         clip: float | None = None,
         reverse: bool = False,
+        dropout_per_sequence: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -773,7 +825,8 @@ class SLSTM(Recurrent[FourStates, tuple[Array, Array, Array, Array]], spec=spec.
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, dropout_per_sequence, bidirectional,
+    reverse, dtype, rng
         As for `LSTM`.
     num_heads : int, default 1
         Heads, which divide `hidden_size`: each sees its own H/num_heads numbers of h_(t-1) alone.
@@ -812,6 +865,7 @@ class SLSTM(Recurrent[FourStates, tuple[Array, Array, Array, Array]], spec=spec.
         *,
         num_heads: int = 1,
         reverse: bool = False,
+        dropout_per_sequence: bool = False,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -821,3 +875,60 @@ class SLSTM(Recurrent[FourStates, tuple[Array, Array, Array, Array]], spec=spec.
     def num_heads(self) -> int:
         """Heads, each with a recurrence of its own."""
         return self._options["num_heads"]
+
+
+class UGRNN(Recurrent[ArrayLike, Array], Activated, spec=spec.UGRNN):
+    """A layer of update gate units, or a stack of them: a GRU without its reset gate.
+
+    See `fastrnn.functional.ugrnn` for the equations and their source.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, dropout_per_sequence, bidirectional,
+    reverse, dtype, rng
+        As for `LSTM`.
+    recurrent_activation, activation, clip
+        The activations of g and of c, and a bound of their input: as in `fastrnn.functional.ugrnn`.
+
+    Attributes
+    ----------
+    params : Parameters
+        weight_ih_l0 (2*H, I), weight_hh_l0 (2*H, H), bias_ih_l0 (2*H,), bias_hh_l0 (2*H,); then the same with the
+        suffix _l0_reverse if there is one; and then those of layer 1 with (2*H, D*H) for weight_ih_l1, and so on.
+        Rows are in the order g, c.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> layer = fastrnn.UGRNN(64, 128, rng=0)
+    >>> layer.params["bias_ih_l0"][:128] += 1  # so that g begins near 0.7 rather than 0.5
+    >>> output, h_n = layer(np.zeros((25, 16, 64)))
+    >>> output.shape, h_n.shape
+    ((25, 16, 128), (1, 16, 128))
+    """
+
+    @names_arguments
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        recurrent_activation: RecurrentActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
+        clip: float | None = None,
+        reverse: bool = False,
+        dropout_per_sequence: bool = False,
+        dtype: DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self._construct(locals())

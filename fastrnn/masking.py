@@ -31,7 +31,7 @@ def masked(
 
     Parameters
     ----------
-    layer : LSTM, GRU, RNN, SLSTM or Quantized
+    layer : LSTM, another recurrent layer or Quantized
         The layer.
     x : array_like, (T, B, I), or (B, T, I) with `batch_first`, or (T, I)
         The input, as for a call of the layer.

@@ -104,7 +104,7 @@ class Quantized(InferenceLayer[Given, Returned]):
 
     Parameters
     ----------
-    layer : LSTM, GRU, RNN or SLSTM
+    layer : LSTM or another recurrent layer
         A layer of float32, which is not changed.
     format : str
         The format of its weights, as of `fastrnn.LSTM.quantize`.
@@ -236,7 +236,7 @@ class Quantized(InferenceLayer[Given, Returned]):
 
         Returns
         -------
-        layer : LSTM, GRU, RNN or SLSTM
+        layer : LSTM or another recurrent layer
             A new layer with the same options. Its weights are those of `params` as float32; of int8 each is the product
             of integer and scale, rounded. For float16 its outputs have the bits of this layer; for the other formats
             they differ, because int8 and bfloat16 also round x and h.
@@ -282,7 +282,7 @@ def compare(
 
     Parameters
     ----------
-    layer, other : LSTM, GRU, RNN, SLSTM or Quantized
+    layer, other : LSTM, another recurrent layer or Quantized
         Two layers that take the same x and return outputs of the same shape; `layer` is the standard of comparison.
     x, state, lengths, resets
         As for a call of the layers. A sample of real data says more than random numbers.

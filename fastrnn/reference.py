@@ -54,6 +54,9 @@ __all__ = [
     "slstm",
     "slstm_backward",
     "slstm_forward",
+    "ugrnn",
+    "ugrnn_backward",
+    "ugrnn_forward",
 ]
 
 if TYPE_CHECKING:
@@ -778,6 +781,92 @@ def slstm_backward(
     return run_backward(SLSTMTape, tape, d_output, d_state_n, input_gradient)
 
 
+# UGRNN (Collins, Sohl-Dickstein and Sussillo, "Capacity and Trainability in Recurrent Neural Networks", 2017)
+
+
+def ugrnn_step(weights, x_t, state_prev, *, recurrent_activation, activation):
+    """x_t (B, I), h_prev (B, H) -> h_t (B, H)."""
+    (h_prev,) = state_prev
+    # (1) the pre-activations, (B, 2H)
+    z = product(weights, "hh", h_prev, linear_input(weights, x_t))
+    z_g, z_c = np.split(z, 2, axis=1)
+    # (2) the update gate and the candidate
+    g, c = recurrent_activation(z_g), activation(z_c)
+    # (3) the output
+    h_t = g * h_prev + (1 - g) * c
+    return [h_t], (x_t, (z_g, z_c), h_prev, g, c)
+
+
+def ugrnn_step_backward(weights, d_weights, saved, d_state_t, *, recurrent_activation, activation):
+    """d_h (B, H) -> d_x_t (B, I), d_h_prev."""
+    (d_h,) = d_state_t
+    x_t, (z_g, z_c), h_prev, g, c = saved
+    # (3) the output
+    d_g = d_h * (h_prev - c)
+    d_c = d_h * (1 - g)
+    d_h_prev = d_h * g
+    # (2) the update gate and the candidate
+    d_z_g = recurrent_activation.backward(z_g, g, d_g)
+    d_z_c = activation.backward(z_c, c, d_c)
+    # (1) the pre-activations
+    d_z = np.concatenate([d_z_g, d_z_c], axis=1)
+    d_x_t = linear_backward(weights, d_weights, "ih", x_t, d_z)
+    d_h_prev = d_h_prev + linear_backward(weights, d_weights, "hh", h_prev, d_z)
+    return d_x_t, [d_h_prev]
+
+
+UGRNN = Cell(spec.UGRNN, ugrnn_step, ugrnn_step_backward, activations)
+
+
+class UGRNNTape(Tape):
+    """The values that `ugrnn_backward` needs from a `ugrnn_forward`."""
+
+    __slots__ = ()
+
+
+@takes(functional.ugrnn_arguments)
+def ugrnn(arguments: Arguments) -> tuple[Array, Array]:
+    """The same as `fastrnn.functional.ugrnn`, in plain NumPy."""
+    return run_forward(UGRNNTape, UGRNN, arguments)[:2]
+
+
+@takes(functional.ugrnn_arguments)
+def ugrnn_forward(arguments: Arguments) -> tuple[Array, Array, UGRNNTape]:
+    """The same as `fastrnn.functional.ugrnn_forward`, in plain NumPy."""
+    return run_forward(UGRNNTape, UGRNN, arguments)
+
+
+@overload
+def ugrnn_backward(
+    tape: UGRNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: Literal[True] = True,
+) -> tuple[Array, Array, dict[str, Array]]: ...
+
+
+@overload
+def ugrnn_backward(
+    tape: UGRNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool,
+) -> tuple[Array | None, Array, dict[str, Array]]: ...
+
+
+def ugrnn_backward(
+    tape: UGRNNTape,
+    d_output: ArrayLike | None = None,
+    d_state_n: ArrayLike | None = None,
+    *,
+    input_gradient: bool = True,
+) -> tuple[Array | None, Array, dict[str, Array]]:
+    """The same as `fastrnn.functional.ugrnn_backward`, in plain NumPy."""
+    return run_backward(UGRNNTape, tape, d_output, d_state_n, input_gradient)
+
+
 # Quantized layers: the same steps with other products. Denormal numbers count as zeros.
 
 
@@ -894,7 +983,7 @@ def quantized(
 
 
 # The cells by the names of their kernels.
-KERNELS = {"lstm": LSTM, "gru": GRU, "gru_reset_before": GRU_BEFORE, "slstm": SLSTM}
+KERNELS = {"lstm": LSTM, "gru": GRU, "gru_reset_before": GRU_BEFORE, "slstm": SLSTM, "ugrnn": UGRNN}
 KERNELS |= {f"rnn_{name}": RNN for name in spec.RNN_NONLINEARITIES}
 
 

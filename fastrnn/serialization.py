@@ -63,7 +63,7 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
         The file. A new one has the permissions that the umask leaves. An existing file is replaced by a new one with
         its permissions, and with its owner and group as far as the system allows. If `path` is a symbolic link, the
         link stays and the file it points to is replaced, or made. Other hard links to the file keep the old content.
-    layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell, RNNCell or Quantized
+    layer : recurrent layer, cell or Quantized
         It may be frozen, which the file does not keep. `params` are written bit for bit.
 
     Raises
@@ -126,7 +126,7 @@ def load(path: str | os.PathLike[str]) -> Layer:
 
     Returns
     -------
-    layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell, RNNCell or Quantized
+    layer : recurrent layer, cell or Quantized
         Of the saved layer's class, made with the same arguments, with the same bits in `params`; not frozen. It does
         not depend on the file any more.
 

@@ -63,7 +63,7 @@ class Stream(_core.Steps, Generic[Given, Returned]):
 
     @property
     def state(self) -> Returned:
-        """(h, c), (h, c, n, m) of an SLSTM, or h of a GRU or an RNN: copies, (num_layers, B, ...) or (num_layers, ...).
+        """h, or the tuple of all states, such as (h, c): copies, (num_layers, B, ...) or (num_layers, ...).
 
         Assign to it to set the state; (num_layers, 1, ...) sets the same state for all sequences.
         """

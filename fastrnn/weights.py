@@ -50,8 +50,8 @@ def from_weights(
 
     Parameters
     ----------
-    kind : {"lstm", "gru", "rnn", "slstm"}
-        The cell.
+    kind : str
+        The cell, by the name of its function in `fastrnn.functional`: "lstm", "gru", "rnn" and so on.
     arrays : mapping of str to array_like, or sequence
         The weights of one direction of one layer: a mapping by the names of the layout, or a sequence in their order,
         from which biases at the end may be missing. For several layers and directions a sequence of such mappings or
@@ -84,7 +84,7 @@ def from_weights(
 
     Returns
     -------
-    layer : LSTM, GRU, RNN or SLSTM
+    layer : LSTM or another recurrent layer
         Its parameters are copies.
 
     Raises
@@ -145,7 +145,7 @@ def from_weights(
     if flag("input_forget", input_forget) and spec.name != "lstm":
         raise ValueError("input_forget: only an LSTM has an input gate and a forget gate")
     if update_gate != "old" and spec.name != "gru":
-        raise ValueError("update_gate: only a GRU has an update gate")
+        raise ValueError("update_gate: is only for a GRU")
     forget_bias = _forget_bias(spec, layout, forget_bias)
     order = None if layout is not None else _order(spec, gates, input_forget)
     if forget_bias and input_forget and order is not None and "f" not in order:
@@ -202,7 +202,7 @@ def from_state_dict(
 
     Returns
     -------
-    layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell or RNNCell
+    layer : recurrent layer or cell
         Its parameters are copies. float64 parameters make a layer of float64, others of float32.
 
     Raises
@@ -260,7 +260,6 @@ def _refuse_given(reason, **arguments):
 
 def _order(spec: CellSpec, gates: str | None, input_forget: bool) -> tuple[str, ...]:
     """The letters of the cell for those of `gates`."""
-    letters = _layouts.GATE_LETTERS[spec.name]
     if gates is None:
         if len(spec.gates) == 1:
             return spec.gates
@@ -270,7 +269,7 @@ def _order(spec: CellSpec, gates: str | None, input_forget: bool) -> tuple[str, 
         )
     if not isinstance(gates, str):
         raise TypeError(f"gates: expected a string such as {''.join(spec.gates)!r}, got {gates!r}")
-    order = tuple(letters.get(letter, "") for letter in gates.lower())
+    order = tuple(spec.letters.get(letter, "") for letter in gates.lower())
     allowed = [set(spec.gates)]
     if input_forget:
         allowed += [set(spec.gates) - {"f"}, set(spec.gates) - {"i"}]
@@ -293,8 +292,8 @@ def _forget_bias(spec: CellSpec, layout: str | None, given: float | None) -> flo
 
 def _from_buffer(spec, buffer, options):
     """The weights in cuDNN's buffer of parameters, whose sizes are among the options."""
-    if spec.name == "slstm":
-        raise ValueError("layout: 'cudnn' has no slstm")
+    if spec.name not in _layouts.CUDNN_CELLS:
+        raise ValueError(f"layout: 'cudnn' has no {spec.name}")
     missing = [name for name in ("input_size", "hidden_size") if name not in options]
     if missing:
         raise ValueError(f"{', '.join(missing)}: needed to divide the buffer of cuDNN")
@@ -480,7 +479,9 @@ def _kind(weights: Weights, prefix: str, suffix: str) -> CellSpec:
     name = f"{prefix}weight_hh{suffix}"
     if not shape:
         raise ValueError(f"mapping: {name}: missing")
-    raise ValueError(f"mapping: {name}: expected (4*H, H), (3*H, H) or (H, H), got {shape}")
+    raise ValueError(
+        f"mapping: {name}: expected (4*H, H), (3*H, H) or (H, H), got {shape}; from_weights makes layers of other cells"
+    )
 
 
 # The layer

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 import fastrnn
 from fastrnn import reference
 
-CLASSES = (fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN, fastrnn.SLSTM)
+CLASSES = (fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN, fastrnn.SLSTM, fastrnn.UGRNN)
 STATES = {fastrnn.LSTM: "hc", fastrnn.SLSTM: "hcnm"}
 
 # Options of layers that are arguments of the reference, too.
@@ -27,7 +27,7 @@ def layers(draw_one, **fixed):
         "batch_first": draw_one(st.booleans()),
         "bidirectional": draw_one(st.booleans()),
     }
-    if cls in (fastrnn.LSTM, fastrnn.GRU):
+    if cls in (fastrnn.LSTM, fastrnn.GRU, fastrnn.UGRNN):
         options["recurrent_activation"] = draw_one(st.sampled_from(["sigmoid", "hard_sigmoid_fifth"]))
         options["clip"] = draw_one(st.sampled_from([None, 1.5]))
     hidden_size = draw_one(st.sampled_from([1, 3, 17]))
@@ -139,6 +139,7 @@ SAVED_GATES = {
     fastrnn.GRU: ("rzn", lambda saved: saved[4:7]),
     fastrnn.RNN: ("", lambda saved: ()),
     fastrnn.SLSTM: ("ifzocnm", lambda saved: saved[5:12]),
+    fastrnn.UGRNN: ("gc", lambda saved: saved[3:5]),
 }
 
 

@@ -23,6 +23,8 @@ KINDS = {
     "rnn, relu": (fastrnn.RNN, {"nonlinearity": "relu"}),
     "slstm": (fastrnn.SLSTM, {}),
     "slstm, heads": (fastrnn.SLSTM, {"num_heads": 3}),
+    "ugrnn": (fastrnn.UGRNN, {}),
+    "ugrnn, relu": (fastrnn.UGRNN, {"recurrent_activation": "hard_sigmoid_sixth", "activation": "relu", "clip": 0.7}),
 }  # fmt: skip
 ALL_FORMATS = tuple(FORMATS)
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 CELLS = {"lstm": 4, "gru": 3, "rnn": 1}  # and how many gates they have
-GATES = CELLS | {"slstm": 4}  # of all cells
-STATES = {"lstm": "hc", "gru": "h", "rnn": "h", "slstm": "hcnm"}
+GATES = CELLS | {"slstm": 4, "ugrnn": 2}  # of all cells
+STATES = {"lstm": "hc", "gru": "h", "rnn": "h", "slstm": "hcnm", "ugrnn": "h"}
 BIASES = ("bias_ih", "bias_hh")
 RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
 
@@ -62,7 +62,8 @@ def draw(
 def cases(draw_one, cells=None, relu=True, features=False, **fixed):
     """Cases in float64 of every cell and every combination of its options; `fixed` fixes arguments of draw.
 
-    With `features`, also of the sLSTM, of resets, and of reset_after, recurrent_activation, activation and clip.
+    With `features`, also of the sLSTM and the UGRNN, and of resets, reset_after, recurrent_activation, activation and
+    clip.
     """
     cell = draw_one(st.sampled_from(tuple(cells or (GATES if features else CELLS))))
     sizes = {
@@ -91,7 +92,7 @@ def drawn_features(draw_one, cell, sizes):
     features = {}
     if cell == "gru":
         features["reset_after"] = draw_one(st.booleans())
-    if cell in ("lstm", "gru"):
+    if cell in ("lstm", "gru", "ugrnn"):
         features["recurrent_activation"] = draw_one(st.sampled_from(RECURRENT_ACTIVATIONS))
         features["activation"] = draw_one(st.sampled_from(["tanh", "relu"]))
     if cell == "slstm":

@@ -13,7 +13,7 @@ from fastrnn import functional, reference
 from finite_differences import assert_slopes
 from layer_cases import draw
 
-CELLS = ("lstm", "gru", "rnn")
+CELLS = ("lstm", "gru", "rnn", "ugrnn")
 
 
 @settings(max_examples=200 * DEPTH, deadline=None)
@@ -55,7 +55,7 @@ def test_the_activations_by_themselves(isa, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("cls", [fastrnn.LSTM, fastrnn.GRU, fastrnn.LSTMCell, fastrnn.GRUCell])
+@pytest.mark.parametrize("cls", [fastrnn.LSTM, fastrnn.GRU, fastrnn.UGRNN, fastrnn.LSTMCell, fastrnn.GRUCell])
 def test_layers_and_cells_carry_the_options(cls, dtype):
     options = {"recurrent_activation": "hard_sigmoid_sixth", "activation": "relu", "clip": 0.25}
     layer = cls(5, 9, rng=0, dtype=dtype, **options)

@@ -161,6 +161,7 @@ STEPS_OF_RAGGED = sum(shapes.lengths_of((9, 2, 5, 8)))
         ("lstm-two-layers", 2 * 9 * 2 * 4 * 8 * (5 + 8 + 8 + 8)),
         ("slstm", 2 * 9 * 2 * 4 * 8 * (5 + 8)),
         ("slstm-heads", 2 * 9 * 2 * 4 * 8 * (5 + 2)),
+        ("ugrnn", 2 * 9 * 2 * 2 * 8 * (5 + 8)),
     ],
 )
 def test_flops_of_a_kind(kind, operations):

@@ -31,6 +31,8 @@ LAYERS = [
     lambda **dtype: fastrnn.RNN(3, 7, nonlinearity="sigmoid", clip=0.3, rng=0, **dtype),
     lambda **dtype: fastrnn.SLSTM(3, 24, num_heads=3, num_layers=2, rng=0, **dtype),
     lambda **dtype: fastrnn.SLSTM(3, 100, num_heads=5, rng=0, **dtype),
+    lambda **dtype: fastrnn.UGRNN(3, 37, num_layers=2, rng=0, **dtype),
+    lambda **dtype: fastrnn.UGRNN(2, 9, recurrent_activation="hard_sigmoid_fifth", clip=0.5, rng=0, **dtype),
 ]
 
 

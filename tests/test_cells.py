@@ -1,4 +1,4 @@
-"""LSTMCell, GRUCell and RNNCell: a layer's single step, bit for bit."""
+"""LSTMCell, GRUCell, RNNCell and UGRNNCell: a layer's single step, bit for bit."""
 
 import copy
 import pickle
@@ -13,6 +13,7 @@ CELLS = [
     (fastrnn.GRUCell, fastrnn.GRU, {}),
     (fastrnn.RNNCell, fastrnn.RNN, {}),
     (fastrnn.RNNCell, fastrnn.RNN, {"nonlinearity": "relu"}),
+    (fastrnn.UGRNNCell, fastrnn.UGRNN, {}),
 ]
 I, H = 5, 19
 

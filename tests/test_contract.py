@@ -35,8 +35,14 @@ KINDS = {
     "rnn, relu": ("rnn", {"nonlinearity": "relu", "clip": 0.6, "biases": BIASES[1:]}),
     "slstm": ("slstm", {}),
     "slstm, heads": ("slstm", {"num_heads": 3, "empty": [0]}),
+    "ugrnn": ("ugrnn", {}),
+    "ugrnn, hard": (
+        "ugrnn", {"recurrent_activation": "hard_sigmoid_fifth", "activation": "relu", "clip": 0.6, "biases": BIASES[1:]}
+    ),
 }  # fmt: skip
-LAYERS = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN, "slstm": fastrnn.SLSTM}
+LAYERS = {
+    "lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN, "slstm": fastrnn.SLSTM, "ugrnn": fastrnn.UGRNN,
+}  # fmt: skip
 
 # T, B, I, H of all kinds: below and above one panel, block, tile. The last two are large enough for two threads, which
 # share the sequences of one and the hidden units of the other.

@@ -13,6 +13,7 @@ LAYERS = {
     "GRU": lambda: fastrnn.GRU(5, 8),
     "RNN": lambda: fastrnn.RNN(5, 8),
     "SLSTM": lambda: fastrnn.SLSTM(5, 8, num_heads=2),
+    "UGRNN": lambda: fastrnn.UGRNN(5, 8),
 }
 layer = pytest.fixture(params=LAYERS)(lambda request: LAYERS[request.param]())
 X = np.random.default_rng(0).standard_normal((20, 3, 5)).astype(np.float32)

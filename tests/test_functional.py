@@ -63,6 +63,11 @@ OF_CELL = {
         {"num_heads": 2, "resets": "drawn"},
         {"num_heads": 4, "lengths": "drawn", "reverse": True, "resets": "drawn"},
     ],
+    "ugrnn": [
+        {"recurrent_activation": "hard_sigmoid_fifth", "activation": "relu"},
+        {"recurrent_activation": "hard_sigmoid_sixth", "clip": 0.7, "lengths": "drawn", "reverse": True},
+        {"clip": 0.5, "activation": "relu", "resets": "drawn"},
+    ],
 }
 CASES = [(cell, options) for cell in GATES for options in [*OPTIONS, *OF_CELL[cell]]]
 # Around the widths of a vector, a block and a tile, and large enough for chunks and for two threads.

@@ -272,8 +272,8 @@ dtypes = st.sampled_from([np.float32, np.float64])
 def functional_calls(draw):
     """A function of one layer, its arguments by name, and the dtype of the weights."""
     T, B, I, H = (draw(st.integers(low, 4)) for low in (0, 0, 0, 1))
-    cell = draw(st.sampled_from(["lstm", "gru", "rnn", "slstm"]))
-    G = {"lstm": 4, "gru": 3, "rnn": 1, "slstm": 4}[cell] * H
+    cell = draw(st.sampled_from(["lstm", "gru", "rnn", "slstm", "ugrnn"]))
+    G = {"lstm": 4, "gru": 3, "rnn": 1, "slstm": 4, "ugrnn": 2}[cell] * H
     P = draw(st.sampled_from([H, H + 2])) if cell == "lstm" else H
     states = {"lstm": [(B, P), (B, H)], "slstm": [(B, H)] * 4}
     shapes = {
@@ -497,7 +497,7 @@ def test_state_dicts(drawn, data):
 
 
 @fuzz(200)
-@given(st.sampled_from([fastrnn.LSTMCell, fastrnn.GRUCell, fastrnn.RNNCell]), dtypes, st.data())
+@given(st.sampled_from([fastrnn.LSTMCell, fastrnn.GRUCell, fastrnn.RNNCell, fastrnn.UGRNNCell]), dtypes, st.data())
 def test_cells(cls, dtype, data):
     I, H = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 18))
     cell = cls(I, H, dtype=dtype, rng=0)
@@ -590,7 +590,7 @@ JUNK = [
 
 ARGUMENTS = {
     fastrnn.LSTM: ("num_layers bias batch_first dropout bidirectional proj_size peephole dtype rng", ()),
-    fastrnn.GRU: ("num_layers bias batch_first dropout bidirectional dtype rng", ()),
+    fastrnn.GRU: ("num_layers bias batch_first dropout dropout_per_sequence bidirectional dtype rng", ()),
     fastrnn.RNN: ("num_layers nonlinearity bias batch_first dropout bidirectional dtype rng", ()),
     fastrnn.LSTMCell: ("bias dtype rng", ()),
     fastrnn.GRUCell: ("bias dtype rng", ()),

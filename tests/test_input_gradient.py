@@ -12,7 +12,7 @@ from fastrnn._engine.pool import POOL
 from layer_cases import draw, layers, members, state_like
 from test_stateless import CASES, case_of, flat
 
-KINDS = "lstm", "gru", "rnn", "slstm"
+KINDS = "lstm", "gru", "rnn", "slstm", "ugrnn"
 
 
 @given(layer=layers(), data=st.data())
@@ -54,7 +54,7 @@ def test_functions(module, kind):
         backward(tape, output, input_gradient="no")
 
 
-@pytest.mark.parametrize("cell", [fastrnn.LSTMCell, fastrnn.GRUCell, fastrnn.RNNCell])
+@pytest.mark.parametrize("cell", [fastrnn.LSTMCell, fastrnn.GRUCell, fastrnn.RNNCell, fastrnn.UGRNNCell])
 def test_cells(cell):
     cell = cell(3, 4, rng=0)
     for x in (draw(0, 2, 3), draw(0, 3)):

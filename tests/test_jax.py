@@ -23,6 +23,7 @@ CASES = {
     "gru, reset before, reverse": (fastrnn.GRU, {"reset_after": False}, {"reset_after": False, "reverse": True}),
     "rnn without bias": (fastrnn.RNN, {"bias": False}, {"nonlinearity": "tanh"}),
     "slstm": (fastrnn.SLSTM, {"num_heads": 2}, {}),
+    "ugrnn": (fastrnn.UGRNN, {"num_layers": 2}, {"activation": "tanh"}),
     "dropout": (fastrnn.GRU, {"num_layers": 2}, {"dropout": 0.5, "seed": 3}),
 }
 

@@ -15,6 +15,7 @@ LAYERS = {
     "gru": (fastrnn.GRU, {}),
     "rnn": (fastrnn.RNN, {}),
     "relu": (fastrnn.RNN, {"nonlinearity": "relu"}),
+    "ugrnn": (fastrnn.UGRNN, {}),
     "no bias": (fastrnn.LSTM, {"bias": False}),
     "two layers": (fastrnn.GRU, {"num_layers": 2}),
     "both directions": (fastrnn.RNN, {"bidirectional": True}),

@@ -37,7 +37,7 @@ def expected_of(layer, x, mask, state, zeros):
 
 
 @given(
-    st.sampled_from(["LSTM", "GRU", "RNN", "SLSTM"]),
+    st.sampled_from(["LSTM", "GRU", "RNN", "SLSTM", "UGRNN"]),
     st.sampled_from(["forward", "reverse", "bidirectional"]),
     st.integers(1, 2),
     st.integers(1, 4),
@@ -115,7 +115,7 @@ def test_messages():
 
     refused(
         TypeError,
-        "layer: expected one of GRU, LSTM, RNN, SLSTM, Quantized, got LSTMCell",
+        "layer: expected one of GRU, LSTM, RNN, SLSTM, UGRNN, Quantized, got LSTMCell",
         fastrnn.LSTMCell(I, H),
         x,
         mask,

@@ -1251,7 +1251,7 @@ def test_dropout_is_not_in_the_model(tmp_path):
 
 def test_what_onnx_does_not_have_is_refused(tmp_path):
     path = tmp_path / "layer.onnx"
-    for layer in (fastrnn.SLSTM(2, 3), fastrnn.LSTMCell(2, 3), None, fastrnn.LSTM):
+    for layer in (fastrnn.SLSTM(2, 3), fastrnn.UGRNN(2, 3), fastrnn.LSTMCell(2, 3), None, fastrnn.LSTM):
         with pytest.raises(TypeError, match="^layer: expected LSTM, GRU or RNN, which ONNX has, got "):
             fastrnn.to_onnx(layer, path)
     for layer, message in (

@@ -54,6 +54,7 @@ def one_of_each(**options):
     yield fastrnn.RNN(5, 7, **options, rng=1)
     yield fastrnn.RNN(5, 7, nonlinearity="relu", **options, rng=1)
     yield fastrnn.SLSTM(5, 8, num_heads=2, **options, rng=1)
+    yield fastrnn.UGRNN(5, 7, **options, rng=1)
 
 
 @given(layer=layers(), data=st.data(), T=st.sampled_from([4, 1, 3, 0]), B=st.sampled_from([3, 1, 9, 0]))
@@ -274,18 +275,24 @@ def test_dropout_comes_from_the_rng():
     assert first == second and first[0] != first[1] and outputs(4) != first
 
 
+@pytest.mark.parametrize("per_sequence", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_every_layer_has_a_mask_of_its_own(bidirectional):
-    layer = fastrnn.RNN(5, 6, num_layers=4, dropout=0.5, bidirectional=bidirectional, rng=1)
+def test_every_layer_has_a_mask_of_its_own(bidirectional, per_sequence):
+    options = {"dropout": 0.5, "dropout_per_sequence": per_sequence, "bidirectional": bidirectional}
+    layer = fastrnn.RNN(5, 6, num_layers=4, **options, rng=1)
     _, _, tape = layer.forward(np.ones((7, 3, 5), np.float32))
     masks = tape.masks[1:]
     assert len({mask.tobytes() for mask in masks}) == 3
 
 
-def test_gradients_of_dropout_are_those_of_the_masked_net():
+@pytest.mark.parametrize("per_sequence", [False, True])
+def test_gradients_of_dropout_are_those_of_the_masked_net(per_sequence):
     """Finite differences in float64, with fixed masks."""
     for bidirectional in (False, True):
-        layer = fastrnn.LSTM(2, 3, num_layers=2, dropout=0.5, bidirectional=bidirectional, dtype=np.float64, rng=5)
+        layer = fastrnn.LSTM(
+            2, 3, num_layers=2, dropout=0.5, dropout_per_sequence=per_sequence, bidirectional=bidirectional,
+            dtype=np.float64, rng=5,
+        )  # fmt: skip
         D = 1 + bidirectional
         x, weight = draw(1, 4, 2, 2), draw(2, 4, 2, 3 * D)
 
@@ -307,14 +314,118 @@ def test_gradients_of_dropout_are_those_of_the_masked_net():
                 assert abs((found[0] - found[1]) / 2e-6 - gradient[index]) < 1e-8
 
 
+@pytest.mark.parametrize("per_sequence", [False, True])
 @pytest.mark.parametrize("every", [1, 3, 100])
-def test_checkpoints_keep_the_masks_of_dropout(every):
-    for bidirectional in (False, True):
+def test_checkpoints_keep_the_masks_of_dropout(every, per_sequence):
+    given = {"num_layers": 3, "dropout": 0.5, "dropout_per_sequence": per_sequence}
+    for direction in ({}, {"bidirectional": True}, {"reverse": True}):
         found = []
         for options in ({}, {"checkpoint_every": every}):
-            layer = fastrnn.GRU(5, 6, num_layers=3, dropout=0.5, bidirectional=bidirectional, rng=2)
+            layer = fastrnn.GRU(5, 6, **given, **direction, rng=2)
             found.append(results(layer, *case_of(layer, 8, 4, [8, 3, 0, 5]), **options))
         assert_same(*found)
+
+
+# One mask for all steps of a sequence
+
+
+def transparent(H, **options):
+    """Two layers whose output in training is the mask of the input of the second, divided by what remains.
+
+    The first layer has the output 1 at each step, and the second passes its input on.
+    """
+    layer = fastrnn.RNN(1, H, num_layers=2, nonlinearity="relu", dtype=np.float64, rng=3, **options)
+    layer.params.flat[...] = 0
+    directions = ("", "_reverse")[: 1 + layer.bidirectional]
+    for d, direction in enumerate(directions):
+        layer.params[f"bias_ih_l0{direction}"][...] = 1
+        layer.params[f"weight_ih_l1{direction}"][:, d * H : (d + 1) * H] = np.eye(H)
+    return layer
+
+
+DIRECTIONS = [{}, {"bidirectional": True}, {"reverse": True}]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_one_mask_for_all_steps_of_a_sequence(direction, threads):
+    T, B, H, p = 9, 40, 50, 0.3
+    x, found = np.zeros((T, B, 1)), set()
+    for n, options in ((1, {}), (2, {}), (3, {"checkpoint_every": 2})):
+        threads(n)
+        output, _, _ = transparent(H, dropout=p, dropout_per_sequence=True, **direction).forward(x, **options)
+        found.add(output.tobytes())
+    assert len(found) == 1
+    assert (output == output[0]).all()
+    mask = output[0] > 0
+    assert np.array_equal(output[0], mask * (1 / (1 - p)))
+    # The standard deviation of the mean is 0.0103, or 0.0073 with two directions.
+    assert abs(mask.mean() - (1 - p)) < 0.03
+    assert len({row.tobytes() for row in mask}) == B and len({unit.tobytes() for unit in mask.T}) == mask.shape[1]
+    every_step, _, _ = transparent(H, dropout=p, **direction).forward(x)
+    assert not (every_step == every_step[0]).all()
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_the_mask_of_a_sequence_does_not_depend_on_lengths(direction):
+    T, lengths = 9, [4, 9, 0, 9, 1, 7]
+    B = len(lengths)
+    valid = np.arange(T)[:, None] < lengths
+    for resets in (None, draw(2, T, B) > 0.5):
+        found = []
+        for ends in (None, lengths):
+            layer = transparent(20, dropout=0.5, dropout_per_sequence=True, **direction)
+            found.append(layer.forward(np.zeros((T, B, 1)), lengths=ends, resets=resets)[0])
+        padded, ragged = found
+        assert np.array_equal(ragged[valid], padded[valid]) and not ragged[~valid].any()
+
+
+def test_gradients_with_one_mask_do_not_depend_on_the_padding():
+    T, lengths = 9, np.array([4, 9, 0, 9, 1, 7])
+    valid = np.arange(T)[:, None] < lengths
+    x, d_output = draw(1, T, 6, 5), draw(2, T, 6, 7) * valid[..., None]
+    found = []
+    for ends in (None, lengths):
+        layer = fastrnn.LSTM(5, 7, num_layers=3, dropout=0.5, dropout_per_sequence=True, dtype=np.float64, rng=1)
+        output, _, tape = layer.forward(x, lengths=ends)
+        found.append((output[valid], layer.backward(tape, d_output)[0]))
+    (output, d_x), (of_ragged, d_x_of_ragged) = found
+    assert output.tobytes() == of_ragged.tobytes()
+    np.testing.assert_array_equal(d_x, d_x_of_ragged)
+
+
+def test_a_batch_of_no_sequences_or_steps_with_one_mask():
+    layer = fastrnn.GRU(5, 6, num_layers=2, dropout=0.5, dropout_per_sequence=True, rng=1)
+    for shape, lengths in (((7, 0, 5), None), ((0, 3, 5), None), ((7, 3, 5), [0, 0, 0])):
+        output, h_n, tape = layer.forward(np.zeros(shape), lengths=lengths)
+        assert not output.any() and layer.backward(tape, output, h_n)[0].shape == shape
+    output, _, _ = layer.forward(np.ones((4, 5)))
+    assert output.shape == (4, 6)
+
+
+def test_one_mask_for_a_sequence_is_of_training_alone():
+    layer = fastrnn.GRU(5, 6, num_layers=2, dropout=0.5, dropout_per_sequence=True, rng=1)
+    plain = fastrnn.GRU(5, 6, num_layers=2, rng=1)
+    x = draw(1, 7, 3, 5).astype(np.float32)
+    assert layer.dropout_per_sequence and not plain.dropout_per_sequence
+    assert layer(x)[0].tobytes() == plain(x)[0].tobytes()
+    again = copy.deepcopy(layer)
+    assert repr(again) == "GRU(5, 6, num_layers=2, dropout=0.5, dropout_per_sequence=True)"
+    for _ in range(2):
+        assert again.forward(x)[0].tobytes() == layer.forward(x)[0].tobytes()
+    first, second = (layer.forward(x)[2].masks[1] for _ in range(2))
+    assert first.tobytes() != second.tobytes()
+
+
+def test_one_mask_for_a_sequence_without_dropout():
+    with pytest.warns(UserWarning, match="^dropout_per_sequence: has no effect with dropout=0") as caught:
+        layer = fastrnn.LSTM(2, 3, num_layers=2, dropout_per_sequence=True)
+    assert caught[0].filename == __file__ and len(caught) == 1
+    copy.copy(layer)  # warns no more
+    with pytest.warns(UserWarning, match="^dropout: is between layers") as caught:
+        fastrnn.LSTM(2, 3, dropout=0.5, dropout_per_sequence=True)
+    assert len(caught) == 1
+    with pytest.raises(TypeError, match="^dropout_per_sequence: expected True or False, got 1"):
+        fastrnn.LSTM(2, 3, num_layers=2, dropout=0.5, dropout_per_sequence=1)
 
 
 def test_checkpoints_take_less_memory():
@@ -376,7 +487,8 @@ def test_refused_checkpoints(value):
 
 
 def test_representations_make_the_layer_again():
-    for layer in [*one_of_each(num_layers=2, bidirectional=True, dropout=0.5, batch_first=True, bias=False)]:
+    options = {"dropout": 0.5, "dropout_per_sequence": True}
+    for layer in one_of_each(num_layers=2, bidirectional=True, **options, batch_first=True, bias=False):
         again = eval(repr(layer), {type(layer).__name__: type(layer)})
         assert repr(again) == repr(layer)
         assert again.params._layout == layer.params._layout
@@ -392,7 +504,7 @@ def test_names_of_the_parameters(cls):
         for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     ]
     assert list(layer.params) == names
-    gates = {fastrnn.LSTM: 4, fastrnn.GRU: 3, fastrnn.RNN: 1, fastrnn.SLSTM: 4}[cls]
+    gates = {fastrnn.LSTM: 4, fastrnn.GRU: 3, fastrnn.RNN: 1, fastrnn.SLSTM: 4, fastrnn.UGRNN: 2}[cls]
     assert layer.params["weight_ih_l1"].shape == (4 * gates, 8)
 
 

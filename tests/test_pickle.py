@@ -18,10 +18,13 @@ OBJECTS = {
     "LSTM": lambda: fastrnn.LSTM(3, 4, 2, dropout=0.5, bidirectional=True, proj_size=2, peephole=True, rng=1),
     "LSTM, defaults": lambda: fastrnn.LSTM(3, 4, rng=1),
     "GRU": lambda: fastrnn.GRU(3, 4, bias=False, batch_first=True, dtype=np.float64, rng=1),
+    "GRU, one mask": lambda: fastrnn.GRU(3, 4, 2, dropout=0.5, dropout_per_sequence=True, rng=1),
     "RNN": lambda: fastrnn.RNN(3, 4, nonlinearity="relu", rng=1),
     "LSTMCell": lambda: fastrnn.LSTMCell(3, 4, rng=1),
     "GRUCell": lambda: fastrnn.GRUCell(3, 4, bias=False, rng=1),
     "RNNCell": lambda: fastrnn.RNNCell(3, 4, nonlinearity="relu", dtype=np.float64, rng=1),
+    "UGRNN": lambda: fastrnn.UGRNN(3, 4, 2, reverse=True, clip=2.0, rng=1),
+    "UGRNNCell": lambda: fastrnn.UGRNNCell(3, 4, activation="relu", rng=1),
     "Parameters": lambda: fastrnn.GRU(3, 4, rng=1).params,
     "Parameters, none": lambda: fastrnn.Parameters({}, np.float64),
 }
@@ -64,7 +67,7 @@ def test_only_public_names(name, frozen, protocol):
 
 
 def test_classes_have_their_public_names():
-    for name in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "Parameters"):
+    for name in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "UGRNN", "UGRNNCell", "Parameters"):
         assert repr(getattr(fastrnn, name)) == f"<class 'fastrnn.{name}'>"
 
 

@@ -92,6 +92,7 @@ PUBLIC = {
     "rnn_relu": ("rnn", {"nonlinearity": "relu"}),
     "rnn_sigmoid": ("rnn", {"nonlinearity": "sigmoid"}),
     "slstm": ("slstm", {}),
+    "ugrnn": ("ugrnn", {}),
 }
 
 

@@ -250,7 +250,7 @@ def test_arguments():
     with pytest.raises(ValueError, match=r"^layer: expected float32, got LSTM\(5, 6, dtype=float64\); a "):
         fastrnn.LSTM(5, 6, dtype=np.float64).quantize("int8")
     for other in (fastrnn.LSTMCell(5, 6), layer.quantize("int8"), None):
-        with pytest.raises(TypeError, match="^layer: expected one of GRU, LSTM, RNN, SLSTM, got "):
+        with pytest.raises(TypeError, match="^layer: expected one of GRU, LSTM, RNN, SLSTM, UGRNN, got "):
             fastrnn.Quantized(other, "int8")
     fastrnn.Quantized(layer, "int8")
 

@@ -277,6 +277,7 @@ def test_the_signatures():
         "gru": ["reset_after", "recurrent_activation", "activation", "clip"],
         "rnn": ["nonlinearity", "clip"],
         "slstm": [],
+        "ugrnn": ["recurrent_activation", "activation", "clip"],
     }
     options = {cell: [*names, "lengths", "resets", "reverse"] for cell, names in options.items()}
     for cell, names in options.items():

@@ -29,6 +29,7 @@ def of_activations(cells):
 
 
 CELLS = [("lstm", {"P": 2, "peephole": True}), ("gru", {"reset_after": True}), ("gru", {"reset_after": False})]
+CELLS += [("ugrnn", {})]
 CASES = [
     *of_activations(CELLS),
     *(("rnn", {"nonlinearity": name, "clip": clip}) for name in ("tanh", "relu") for clip in (None, 0.7)),
@@ -440,6 +441,13 @@ REFUSED = {
         (TypeError, "state: expected a tuple (h_0, c_0, n_0, m_0), got ndarray", {"state": zeros(4, 4)}),
         (ValueError, "state: expected a tuple (h_0, c_0, n_0, m_0), got 2 items", {"state": (None, None)}),
         (ValueError, "state (n_0): expected (B=4, H=4), got (4, 5)", {"state": (None, None, zeros(4, 5), None)}),
+    ],
+    "ugrnn": [
+        *REFUSED_RESETS, *REFUSED_CLIPS, *REFUSED_ACTIVATIONS,
+        (ValueError, "weight_ih: expected (2*H, I), got (7, 2)", {"weight_ih": zeros(7, 2)}),
+        (ValueError, "weight_hh: expected (2*H=8, H=4), got (8, 3)", {"weight_hh": zeros(8, 3)}),
+        (ValueError, "bias_hh: expected (2*H=8,), got (4,)", {"bias_hh": zeros(4)}),
+        (ValueError, "state: expected (B=4, H=4), got (4, 5)", {"state": zeros(4, 5)}),
     ],
 }  # fmt: skip
 

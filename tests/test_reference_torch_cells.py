@@ -34,10 +34,10 @@ ACTIVATIONS = list(itertools.product(recurrent_cases.RECURRENT_ACTIVATIONS, ("ta
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "other gru"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "other gru", "ugrnn"])
 def test_every_activation(cell, reverse):
     """With biases that take the gates to both ends of their range."""
-    options = {"lstm": {"P": 3, "peephole": True}, "gru": {}, "other gru": {"reset_after": False}}[cell]
+    options = {"lstm": {"P": 3, "peephole": True}, "gru": {}, "other gru": {"reset_after": False}, "ugrnn": {}}[cell]
     for seed, (gate, activation, clip) in enumerate(ACTIVATIONS):
         case = recurrent_cases.draw(
             np.random.default_rng(seed), cell.split()[-1], 7, 4, 5, 6, **options, lengths=[3, 7, 0, 6],

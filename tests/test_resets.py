@@ -16,6 +16,7 @@ LAYERS = {
     "RNN": lambda **options: fastrnn.RNN(I, H, rng=1, **options),
     "SLSTM": lambda **options: fastrnn.SLSTM(I, H, num_heads=1, rng=1, **options),
     "SLSTM, heads": lambda **options: fastrnn.SLSTM(I, 20, num_heads=2, rng=1, **options),
+    "UGRNN": lambda **options: fastrnn.UGRNN(I, H, rng=1, **options),
 }
 OPTIONS = [{}, {"num_layers": 3}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True}, {"reverse": True}]
 

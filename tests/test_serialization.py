@@ -153,6 +153,7 @@ def test_what_the_file_says(path):
             "bias": False,
             "batch_first": False,
             "dropout": 0.0,
+            "dropout_per_sequence": False,
             "bidirectional": False,
             "reverse": False,
             "proj_size": 0,

@@ -54,7 +54,7 @@ def test_layers(layer, T, B, which, data):
     assert output.tobytes() == found["output"].tobytes() and members(state_n)[0].shape[1] == B
 
 
-@pytest.mark.parametrize("cls", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN, fastrnn.SLSTM])
+@pytest.mark.parametrize("cls", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN, fastrnn.SLSTM, fastrnn.UGRNN])
 @pytest.mark.parametrize("options", [{}, {"lengths": [4, 0, 2]}, {"checkpoint_every": 3}])
 def test_gradients_match_finite_differences(cls, options):
     layer = cls(3, 4, 2, bidirectional=True, dtype=np.float64, rng=0)
@@ -95,7 +95,7 @@ def test_functions(module, cell, lengths):
         assert array.shape == wanted.shape and array.tobytes() == wanted.tobytes(), name
 
 
-@pytest.mark.parametrize("cls", [fastrnn.LSTMCell, fastrnn.GRUCell, fastrnn.RNNCell])
+@pytest.mark.parametrize("cls", [fastrnn.LSTMCell, fastrnn.GRUCell, fastrnn.RNNCell, fastrnn.UGRNNCell])
 @pytest.mark.parametrize("B", [0, 1, 7])
 def test_cells(cls, B):
     cell = cls(3, 5, rng=0)

@@ -154,7 +154,8 @@ def test_the_layouts_of_sktime_and_aeon():
 @pytest.mark.parametrize(
     "name, value, error",
     [
-        ("cell", "slstm", ValueError), ("readout", "first", ValueError), ("learning_rate", "adaptive", ValueError),
+        ("cell", "slstm", ValueError), ("cell", "ugrnn", ValueError),
+        ("readout", "first", ValueError), ("learning_rate", "adaptive", ValueError),
         ("hidden_size", 0, ValueError), ("num_layers", 1.5, TypeError), ("bidirectional", 1, TypeError),
         ("dropout", 1.0, ValueError), ("noise", -1, ValueError), ("standardize", None, TypeError),
         ("alpha", "0", TypeError), ("batch_size", 0, ValueError), ("learning_rate_init", np.nan, ValueError),

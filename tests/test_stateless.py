@@ -98,7 +98,7 @@ def test_more_layers_than_run_together(dtype):
 
 
 @pytest.mark.parametrize("lengths", [None, [3, 0, 7, 2]], ids=["padded", "ragged"])
-@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "slstm"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "slstm", "ugrnn"])
 def test_one_layer_read_from_the_ends(name, lengths, dtype):
     layer = getattr(fastrnn, name.upper())(5, 6, dtype=dtype, rng=1)
     x, d_output, (weights,) = draw(0, T, B, 5, dtype=dtype), draw(1, T, B, 6, dtype=dtype), functional.weights_of(layer)
@@ -141,6 +141,7 @@ CASES = {
     "GRU, directions": (fastrnn.GRU, {"num_layers": 2, "bidirectional": True}),
     "RNN": (fastrnn.RNN, {"num_layers": 2, "nonlinearity": "relu", "dropout": 0.5}),
     "SLSTM": (fastrnn.SLSTM, {"num_layers": 2, "num_heads": 7}),
+    "UGRNN": (fastrnn.UGRNN, {"num_layers": 2}),
 }
 
 
@@ -247,7 +248,7 @@ GRU = [weights(), weights(I=4)]
 @pytest.mark.parametrize(
     "message, arguments, options",
     [
-        ("kind: expected 'lstm' or 'gru' or 'rnn' or 'slstm', got 'cell'", ("cell", X, None, GRU), {}),
+        ("kind: expected 'lstm' or 'gru' or 'rnn' or 'slstm' or 'ugrnn', got 'cell'", ("cell", X, None, GRU), {}),
         ("x: expected", ("gru", X[0], None, GRU), {}),
         ("x: expected", ("gru", X[..., :2], None, GRU), {}),
         ("weights: expected a sequence of mappings, got dict", ("gru", X, None, weights()), {}),

@@ -478,9 +478,10 @@ FOUR = [np.ones((4 * H, I)), np.ones((4 * H, H)), np.ones(4 * H), np.ones(4 * H)
         ("gru", GRU_BEFORE, {"layout": "keras", "reset_after": True}, "reset_after: True does not agree"),
         ("gru", FOUR, {"layout": "torch", "forget_bias": 1.0}, "forget_bias: is only for an LSTM"),
         ("gru", FOUR, {"layout": "torch", "input_forget": True}, "input_forget: only an LSTM"),
-        ("lstm", FOUR, {"layout": "torch", "update_gate": "new"}, "update_gate: only a GRU"),
+        ("lstm", FOUR, {"layout": "torch", "update_gate": "new"}, "update_gate: is only for a GRU"),
         ("lstm", FOUR, {"layout": "torch", "hidden_size": 8}, "hidden_size: 8 does not agree"),
         ("slstm", FOUR, {"layout": "keras"}, "layout: 'keras' has no slstm"),
+        ("slstm", np.ones(9), {"layout": "cudnn"}, "layout: 'cudnn' has no slstm"),
         ("lstm", {"W": np.ones((3, 16, 5)), "R": np.ones((3, 16, 4))}, {"layout": "onnx"}, "arrays"),
     ],
 )

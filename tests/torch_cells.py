@@ -96,7 +96,14 @@ class SLSTMWithoutStabilizer(SLSTM):
         return torch.sigmoid(o) * c / n, c, n, m
 
 
-CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN, "slstm": SLSTM}
+class UGRNN(Unit):
+    def __call__(self, x, h):
+        g, c = (self.bounded(linear(x, *self.of("ih", k)) + linear(h, *self.of("hh", k))) for k in (0, 1))
+        g, c = self.gate(g), self.other(c)
+        return (h * g + c * (1 - g),)
+
+
+CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN, "slstm": SLSTM, "ugrnn": UGRNN}
 
 
 def run(case, kind=None):

@@ -44,6 +44,10 @@ output, four, tape = slstm.forward(x)
 assert_type(slstm.backward(tape, output)[1], tuple[Array, Array, Array, Array])
 assert_type(slstm.stream().state, tuple[Array, Array, Array, Array])
 
+ugrnn = fastrnn.UGRNN(4, 6, activation="relu")
+assert_type(ugrnn(x), tuple[Array, Array])
+assert_type(fastrnn.UGRNNCell(4, 6)(x[0]), Array)
+
 stream = fastrnn.LSTM(4, 6).stream()
 assert_type(stream.step(x[0, 0]), Array)
 assert_type(stream.state, tuple[Array, Array])

@@ -49,3 +49,16 @@ INLINE vec NAME(d_h)(const NAME(units_back) * u)
 {
     return v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), LOAD(u->sum));
 }
+
+/* The last step of a cell with an update gate z and new values n: h_t = n + z (h_{t-1} - n). */
+INLINE vec NAME(updated_h)(vec z, vec h_prev, vec n) { return v_fma(z, v_sub(h_prev, n), n); }
+
+/* Its gradients: d_z = d_h (h_{t-1} - n), d_n = d_h (1 - z), and d_h_{t-1} = d_h z, the bypass, in d_state[0]. */
+INLINE void NAME(updated_h_back)(const NAME(units_back) * u, vec z, vec n, vec *d_z, vec *d_n)
+{
+    /* In this order: if time is cut here, the last two terms arrive as one. */
+    vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), v_add(LOAD(u->sum), LOAD(u->d_state[0])));
+    STORE(u->d_state[0], v_mul(d_h, z));
+    *d_z = v_mul(d_h, v_sub(LOAD(u->h_prev), n));
+    *d_n = v_fnma(d_h, z, d_h);
+}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -116,6 +116,7 @@ OPTIONS = {
         Option("bias", flag, True),
         Option("batch_first", flag, False),
         Option("dropout", probability, 0.0),
+        Option("dropout_per_sequence", flag, False, since=2),
         Option("bidirectional", flag, False),
         Option("reverse", flag, False, since=2),
         Option("proj_size", partial(size, minimum=0), 0),
@@ -211,6 +212,8 @@ class CellSpec:
         ``kernel(options)`` returns the name of the cell in C. Default: `name`.
     check : callable
         ``check(options)`` raises a ValueError if options of a layer do not fit together.
+    other_letters : mapping of str to str
+        Letters of other libraries and papers for its gates, and the gate that each stands for.
     """
 
     name: str
@@ -220,6 +223,7 @@ class CellSpec:
     options: tuple[str, ...] = ()
     kernel: Callable[[Mapping[str, Any]], str] | None = None
     check: Callable[[Mapping[str, Any]], None] = lambda options: None
+    other_letters: Mapping[str, str] = field(default_factory=dict)
 
     def kernel_of(self, options: Mapping[str, Any]) -> Kernel:
         """The Kernel, the cell in C, with these options."""
@@ -231,6 +235,11 @@ class CellSpec:
     def defaults(self) -> tuple[tuple[str, Any], ...]:
         """The names of its options and their defaults."""
         return tuple((name, OPTIONS[name].default) for name in self.options)
+
+    @cached_property
+    def letters(self) -> dict[str, str]:
+        """The gate that each letter stands for, whoever uses it."""
+        return {gate: gate for gate in self.gates} | dict(self.other_letters)
 
     @cached_property
     def weight_names(self) -> tuple[str, ...]:
@@ -323,6 +332,8 @@ LSTM = CellSpec(
     ),
     options=("recurrent_activation", "activation", "clip"),
     check=_check_projection,
+    # The new values are c in Keras and ONNX, j in TensorFlow 1, z in Greff et al. 2017.
+    other_letters={"c": "g", "j": "g", "z": "g"},
 )
 GRU = CellSpec(
     name="gru",
@@ -331,6 +342,7 @@ GRU = CellSpec(
     weights=_weights(3),
     options=("reset_after", "recurrent_activation", "activation", "clip"),
     kernel=lambda options: "gru" if options["reset_after"] else "gru_reset_before",
+    other_letters={"u": "z", "h": "n", "c": "n"},
 )
 RNN = CellSpec(
     name="rnn",
@@ -339,6 +351,7 @@ RNN = CellSpec(
     weights=_weights(1),
     options=("nonlinearity", "clip"),
     kernel=lambda options: f"rnn_{options['nonlinearity']}",
+    other_letters={"n": "h"},
 )
 SLSTM = CellSpec(
     name="slstm",
@@ -346,9 +359,18 @@ SLSTM = CellSpec(
     states=("h", "c", "n", "m"),
     weights=_weights(4, "H/num_heads"),
     check=_check_heads,
+    other_letters={"g": "z", "c": "z"},
+)
+UGRNN = CellSpec(
+    name="ugrnn",
+    gates=("g", "c"),
+    states=("h",),
+    weights=_weights(2),
+    options=("recurrent_activation", "activation", "clip"),
+    other_letters={"u": "g", "z": "g", "n": "c", "h": "c"},
 )
 
-SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN, SLSTM)}
+SPECS = {spec.name: spec for spec in (LSTM, GRU, RNN, SLSTM, UGRNN)}
 
 
 # States as callers give them

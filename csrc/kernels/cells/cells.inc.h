@@ -5,6 +5,7 @@
 #include "kernels/cells/lstm.inc.h"
 #include "kernels/cells/rnn.inc.h"
 #include "kernels/cells/slstm.inc.h"
+#include "kernels/cells/ugrnn.inc.h"
 
 static const NAME(cell) *const NAME(cells)[FASTRNN_MOST_CELLS] = {
     &NAME(cell_lstm),
@@ -14,4 +15,5 @@ static const NAME(cell) *const NAME(cells)[FASTRNN_MOST_CELLS] = {
     &NAME(cell_gru_reset_before),
     &NAME(cell_slstm),
     &NAME(cell_rnn_sigmoid),
+    &NAME(cell_ugrnn),
 };

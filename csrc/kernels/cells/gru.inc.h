@@ -15,8 +15,7 @@ INLINE void NAME(gru_second)(const NAME(units) * u)
     const ptrdiff_t gate_stride = u->gate_stride;
     vec h_n = LOAD(u->recurrent + 2 * gate_stride);
     vec n = NAME(activation)(u->options, v_fma(LOAD(u->gates), h_n, LOAD(u->gates + 2 * gate_stride))); /* 2 */
-    vec h = v_fma(LOAD(u->gates + gate_stride), v_sub(LOAD(u->h_prev), n), n);                          /* 3 */
-    NAME(store_h)(u, h);
+    NAME(store_h)(u, NAME(updated_h)(LOAD(u->gates + gate_stride), LOAD(u->h_prev), n));                /* 3 */
     if (u->keep) {
         STORE(u->gates + 2 * gate_stride, n);
         STORE(u->intermediate, h_n);
@@ -33,13 +32,8 @@ INLINE void NAME(gru_back)(const NAME(units_back) * u)
 {
     const ptrdiff_t gate_stride = u->gate_stride, H = u->H;
 
-    vec r = LOAD(u->gates), z = LOAD(u->gates + gate_stride), n = LOAD(u->gates + 2 * gate_stride);
-    /* In this order: if time is cut here, the last two terms arrive as one. */
-    vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), v_add(LOAD(u->sum), LOAD(u->d_state[0])));
-
-    STORE(u->d_state[0], v_mul(d_h, z)); /* 3 */
-    vec d_z = v_mul(d_h, v_sub(LOAD(u->h_prev), n));
-    vec d_n = v_fnma(d_h, z, d_h);
+    vec r = LOAD(u->gates), z = LOAD(u->gates + gate_stride), n = LOAD(u->gates + 2 * gate_stride), d_z, d_n;
+    NAME(updated_h_back)(u, z, n, &d_z, &d_n);             /* 3 */
     vec d_x_n = NAME(activation_back)(u->options, n, d_n); /* 2 */
     vec d_r = v_mul(d_x_n, LOAD(u->intermediate));
     STORE(u->d_gates, v_mul(d_x_n, r));

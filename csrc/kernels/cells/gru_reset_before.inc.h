@@ -15,7 +15,7 @@ INLINE void NAME(gru_reset_before_h)(const NAME(units) * u)
 {
     vec n = NAME(activation)(u->options, LOAD(u->gates_1)); /* 2 */
     if (u->keep) STORE(u->gates_1, n);
-    NAME(store_h)(u, v_fma(LOAD(u->gates + u->gate_stride), v_sub(LOAD(u->h_prev), n), n)); /* 3 */
+    NAME(store_h)(u, NAME(updated_h)(LOAD(u->gates + u->gate_stride), LOAD(u->h_prev), n)); /* 3 */
 }
 
 #ifndef FASTRNN_FORWARD_ONLY
@@ -25,10 +25,8 @@ INLINE void NAME(gru_reset_before_h)(const NAME(units) * u)
  *   1  d_r = d_q h_{t-1}, d_h_{t-1} += d_q r;  d_z_r = d_r r (1 - r), d_z_z = d_z z (1 - z) */
 INLINE void NAME(gru_reset_before_back_h)(const NAME(units_back) * u)
 {
-    vec z = LOAD(u->gates + u->gate_stride), n = LOAD(u->gates_1);
-    vec d_h = v_add(u->d_output ? LOAD(u->d_output) : v_set1(0), v_add(LOAD(u->sum), LOAD(u->d_state[0])));
-    STORE(u->d_state[0], v_mul(d_h, z)); /* 3 */
-    vec d_z = v_mul(d_h, v_sub(LOAD(u->h_prev), n)), d_n = v_fnma(d_h, z, d_h);
+    vec z = LOAD(u->gates + u->gate_stride), n = LOAD(u->gates_1), d_z, d_n;
+    NAME(updated_h_back)(u, z, n, &d_z, &d_n);                               /* 3 */
     STORE(u->d_gates + 2 * u->H, NAME(activation_back)(u->options, n, d_n)); /* 2 */
     STORE(u->d_gates + u->H, NAME(gate_back)(u->options, z, d_z));           /* 1 */
 }
