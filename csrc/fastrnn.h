@@ -155,6 +155,17 @@ typedef struct {
  * for FASTRNN_NATIVE. No result depends on them. */
 const char *fastrnn_narrow_instructions(const fastrnn_isa *, fastrnn_format, int index);
 
+/* Rounds a weight (rows, columns) to a format of fewer bits, to the nearest numbers, ties to even. Written: values
+ * (rows, columns), the numbers of the format, and scales (rows) if it has scales. The result says whether the format
+ * can express every number of the weight, or why not; then what is written is of no use. No bit depends on threads. */
+typedef enum {
+    FASTRNN_FITS = 0,
+    FASTRNN_NOT_FINITE = 1, /* int8: a number is not finite */
+    FASTRNN_TOO_LARGE = 2,  /* float16, bfloat16: a finite number would become an infinity */
+} fastrnn_fit;
+fastrnn_fit fastrnn_round_weight(fastrnn_format, ptrdiff_t rows, ptrdiff_t columns, const float *weight, void *values,
+                                 float *scales, int threads);
+
 /* Cancellation. should_cancel is polled about every 50 ms, from the calling thread; non-zero cancels the call, which
  * returns FASTRNN_INTERRUPTED with unfinished results. */
 typedef struct {

@@ -79,6 +79,101 @@ def test_bfloat16():
     ).all()
 
 
+def patterns(count, seed=0):
+    """Float32 numbers of random bits."""
+    return np.random.default_rng(seed).integers(0, 2**32, count, np.uint32).view(np.float32)
+
+
+def assert_rounded_to(name, numbers, expected):
+    """Rounded as one row, every number has the bits of `expected`."""
+    values, _ = rounded(name, numbers[None])
+    bits = values.view(f"u{values.itemsize}")[0]
+    differ = np.flatnonzero(bits != expected.view(bits.dtype))
+    assert differ.size == 0, (numbers[differ[:3]], bits[differ[:3]], expected[differ[:3]])
+
+
+def boundaries(numbers):
+    """Sorted numbers, the ties between neighbours, and the float32 numbers next to both."""
+    numbers = np.unique(numbers)
+    ties = (numbers[1:].astype(np.float64) + numbers[:-1]) / 2
+    assert (ties.astype(np.float32) == ties).all()
+    some = np.concatenate([numbers, ties.astype(np.float32)])
+    return np.concatenate([some, np.nextafter(some, np.float32(-np.inf)), np.nextafter(some, np.float32(np.inf))])
+
+
+def test_float16_has_the_bits_of_numpy():
+    """All halves, all ties between them, the float32 numbers next to both, and random bits."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    of_halves = halves[np.isfinite(halves)].astype(np.float32)
+    infinities = np.array([np.inf, -np.inf], np.float32)
+    some = np.concatenate([of_halves, boundaries(of_halves), patterns(2**20), infinities])
+    with np.errstate(over="ignore"):
+        expected = some.astype(np.float16)
+    fits = ~np.isnan(some) & (np.isfinite(expected) | np.isinf(some))
+    assert fits.sum() > 800_000
+    assert_rounded_to("float16", some[fits], expected[fits])
+    for number in some[~fits & ~np.isnan(some)][:50]:
+        with pytest.raises(ValueError, match="^has a number that is too large for float16$"):
+            rounded("float16", [[number]])
+
+
+def test_bfloat16_has_the_bits_of_the_reference():
+    """All its numbers, the ties between them and their neighbours, and random bits."""
+    uppers = np.arange(2**16, dtype=np.uint32) << 16
+    some = np.concatenate([uppers | lower for lower in (0, 0x7FFF, 0x8000, 0x8001)]).view(np.float32)
+    some = np.concatenate([some, patterns(2**20)])
+    fits = np.isfinite(widened(bfloat16_of(some))) | ~np.isfinite(some)
+    assert fits.sum() > 2**20
+    assert_rounded_to("bfloat16", some[fits], bfloat16_of(some[fits]))
+
+
+def test_a_nan_keeps_its_sign_and_the_upper_bits_of_its_payload():
+    """In float16, as in NumPy where it converts without instructions; one in bfloat16 is the NaN."""
+    bits = np.array([0x7F800001, 0xFF800001, 0x7FC00000, 0xFFBFE000, 0x7F802000, 0xFFFFFFFF], np.uint32)
+    nan = bits.view(np.float32)[None]
+    assert rounded("float16", nan)[0].view(np.uint16).tolist() == [[0x7C01, 0xFC01, 0x7E00, 0xFDFF, 0x7C01, 0xFFFF]]
+    assert rounded("bfloat16", nan)[0].tolist() == [[0x7FC0] * 6]
+
+
+def test_int8_has_the_bits_of_the_reference():
+    """Rows of random bits of all magnitudes, and of ties."""
+    rows = patterns(400 * 96).reshape(400, 96)
+    rows[~np.isfinite(rows)] = 0
+    rows[:200] = numbers(200, 96) * np.geomspace(2.0**-120, 2.0**100, 200, dtype=np.float32)[:, None]
+    rows[200:210] = np.arange(-47.5, 48.5) * np.float32(2.0) ** np.arange(-60, 40, 10)[:, None]
+    rows[200:210, 0] = 127 * np.float32(2.0) ** np.arange(-60, 40, 10)
+    integers, scales = int8_rows(rows)
+    values, of_rows = rounded("int8", rows)
+    assert values.tobytes() == integers.astype(np.int8).tobytes() and of_rows.tobytes() == scales.tobytes()
+
+
+@pytest.mark.parametrize("K", [1, 2, 15, 16, 17, 33])
+def test_the_length_of_a_row(form, K):
+    """Of the blocks of the loop, and less."""
+    weight = numbers(7, K)
+    values, scales = rounded(form, weight)
+    for k in range(K):
+        # Beside the largest number of its row, which decides the scale.
+        pair = np.stack([np.abs(weight).max(axis=1), weight[:, k]], axis=1)
+        assert rounded(form, pair)[0][:, 1].tobytes() == np.ascontiguousarray(values[:, k]).tobytes()
+
+
+@pytest.mark.parametrize("form", ["int8", "float16", "bfloat16"])
+def test_every_number_of_a_weight_is_checked(form, threads):
+    """By each thread, in full blocks and after them."""
+    threads(2)
+    reason = "that is not finite, which int8 cannot express" if form == "int8" else f"that is too large for {form}"
+    weight = numbers(1100, 100)
+    before = rounded(form, weight)[0].tobytes()
+    for row, column in ((0, 0), (0, 99), (549, 15), (550, 16), (1099, 95), (1099, 96)):
+        kept, weight[row, column] = weight[row, column], np.inf if form == "int8" else -3.4e38
+        with pytest.raises(ValueError, match=f"^has a number {reason}$"):
+            rounded(form, weight)
+        weight[row, column] = kept
+    threads(1)
+    assert rounded(form, weight)[0].tobytes() == before
+
+
 def test_the_fused_multiply_add_of_the_reference():
     """Against exact fractions, for sums near ties of float32, and cancellation."""
     rng = np.random.default_rng(1)

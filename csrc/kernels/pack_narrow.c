@@ -1,8 +1,137 @@
-/* The narrow formats, and the packing of their weights: a copy of bits, the same for all instruction sets. */
+/* The narrow formats: the rounding of weights to them and the packing, which copies bits. Both are the same for all
+ * instruction sets. */
 #include <string.h>
 
 #include "kernels/columns.h"
 #include "kernels/kernels.h"
+
+/* Rounding computes with the bits of floats, without branches, in blocks of a constant length, so that compilers
+ * vectorize it. A magnitude is the bits of a float without its sign: magnitudes compare as the numbers do, and those
+ * above INFINITE are NaN. */
+enum { BLOCK = 16, MAGNITUDE = 0x7fffffff, INFINITE = 0x7f800000 };
+INLINE int32_t bits_of(float x)
+{
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+INLINE float float_of(int32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+INLINE int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
+INLINE int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
+
+/* Weights come from memory, and not every processor fetches them early enough by itself. */
+INLINE void fetch(const char *p)
+{
+#if defined(__GNUC__)
+    __builtin_prefetch(p);
+#else
+    (void)p;
+#endif
+}
+
+/* Rounds n numbers, of which each is first multiplied by the factor if the format has scales; the result is not 0 if
+ * one of them is too large. */
+typedef int32_t round_block(int n, const float *restrict from, float factor, void *restrict to);
+
+/* Rounds a row of K numbers, block by block, to numbers of `element` bytes. */
+INLINE int32_t round_blocks(round_block *round, ptrdiff_t K, const float *row, float factor, void *values, int element)
+{
+    enum { AHEAD = 2048 }; /* bytes */
+    char *to = values;
+    int32_t is_too_large = 0;
+    for (; K >= BLOCK; K -= BLOCK, row += BLOCK, to += BLOCK * element) {
+        fetch((const char *)row + AHEAD);
+        is_too_large |= round(BLOCK, row, factor, to);
+    }
+    return is_too_large | round((int)K, row, factor, to);
+}
+
+INLINE int32_t largest_block(int n, const float *restrict from, float factor, void *restrict to)
+{
+    int32_t *largest = to;
+    (void)factor;
+    for (int i = 0; i < n; i++) largest[i] = larger(largest[i], bits_of(from[i]) & MAGNITUDE);
+    return 0;
+}
+/* The largest magnitude of a row: first one for each place in a block. */
+INLINE int32_t largest_of(ptrdiff_t K, const float *row)
+{
+    int32_t largest[BLOCK] = {0};
+    round_blocks(largest_block, K, row, 1, largest, 0);
+    for (int i = 1; i < BLOCK; i++) largest[0] = larger(largest[0], largest[i]);
+    return largest[0];
+}
+
+/* int8: the scale is max|w| / 127. The lowest bits of 1.5 * 2^23 + q are those of the integer q. */
+INLINE int32_t int8_block(int n, const float *restrict from, float factor, void *restrict to)
+{
+    int8_t *integers = to;
+    for (int i = 0; i < n; i++) {
+        const float multiple = from[i] * factor, shifted = multiple + 0x1.8p23f;
+        integers[i] = (int8_t)bits_of(shifted);
+    }
+    return 0;
+}
+static fastrnn_fit round_int8(ptrdiff_t K, const float *row, void *values, float *scale)
+{
+    const int32_t magnitude = largest_of(K, row);
+    if (magnitude >= INFINITE) return FASTRNN_NOT_FINITE;
+    const float largest = float_of(magnitude);
+    const int is_zero = largest < FASTRNN_LEAST_ROW;
+    *scale = is_zero ? 0 : largest / 127;
+    round_blocks(int8_block, K, row, is_zero ? 0 : 127 / largest, values, 1);
+    return FASTRNN_FITS;
+}
+
+/* float16: with 2^(13 + e) added, a number of the exponent e has the last place of float16 as its last place; from
+ * e = -14 on, below which float16 is denormal. 65536 becomes an infinity. A NaN keeps the upper bits of its payload. */
+INLINE int32_t float16_block(int n, const float *restrict from, float factor, void *restrict to)
+{
+    const int32_t least = 113 << 23;
+    uint16_t *halves = to;
+    int32_t is_too_large = 0;
+    (void)factor;
+    for (int i = 0; i < n; i++) {
+        const int32_t bits = bits_of(from[i]), magnitude = bits & MAGNITUDE, bounded = smaller(magnitude, 143 << 23);
+        const int32_t exponent = larger(bounded & INFINITE, least), power = exponent + (13 << 23);
+        const float sum = float_of(bounded) + float_of(power);
+        const int32_t half = ((exponent - least) >> 13) + bits_of(sum) - power;
+        const int32_t payload = -(magnitude > INFINITE) & larger(magnitude >> 13 & 0x3ff, 1);
+        is_too_large |= (half == 0x7c00) & (magnitude < INFINITE);
+        halves[i] = (uint16_t)(half | payload | (bits >> 16 & 0x8000));
+    }
+    return is_too_large;
+}
+static fastrnn_fit round_float16(ptrdiff_t K, const float *row, void *values, float *scale)
+{
+    (void)scale;
+    return round_blocks(float16_block, K, row, 1, values, 2) ? FASTRNN_TOO_LARGE : FASTRNN_FITS;
+}
+
+/* bfloat16: the upper half of a float, after half a unit of it is added, or a little less where it is even. */
+INLINE int32_t bfloat16_block(int n, const float *restrict from, float factor, void *restrict to)
+{
+    uint16_t *uppers = to;
+    int32_t is_too_large = 0;
+    (void)factor;
+    for (int i = 0; i < n; i++) {
+        const int32_t bits = bits_of(from[i]), magnitude = bits & MAGNITUDE, is_nan = -(magnitude > INFINITE);
+        const int32_t upper = (int32_t)(((uint32_t)bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+        is_too_large |= ((upper & 0x7fff) == 0x7f80) & (magnitude < INFINITE);
+        uppers[i] = (uint16_t)((upper & ~is_nan) | (0x7fc0 & is_nan));
+    }
+    return is_too_large;
+}
+static fastrnn_fit round_bfloat16(ptrdiff_t K, const float *row, void *values, float *scale)
+{
+    (void)scale;
+    return round_blocks(bfloat16_block, K, row, 1, values, 2) ? FASTRNN_TOO_LARGE : FASTRNN_FITS;
+}
 
 static void pack_int8(ptrdiff_t K, ptrdiff_t first, const char *from, char *to, ptrdiff_t group_stride, int32_t *offset)
 {
@@ -46,10 +175,11 @@ static void pack_bfloat16(ptrdiff_t K, ptrdiff_t first, const char *from, char *
     }
 }
 
+/* 64: the depth of a tile of AMX. */
 const fastrnn_narrow_layout fastrnn_narrow_layouts[FASTRNN_FORMATS] = {
-    [FASTRNN_INT8] = {{"int8", "i1", 1, FASTRNN_MOST_INT8}, 1, 4, 64, pack_int8}, /* 64: the depth of a tile of AMX */
-    [FASTRNN_FLOAT16] = {{"float16", "f2", 0, PTRDIFF_MAX}, 2, 1, 1, pack_float16},
-    [FASTRNN_BFLOAT16] = {{"bfloat16", "u2", 0, PTRDIFF_MAX}, 2, 2, 2, pack_bfloat16},
+    [FASTRNN_INT8] = {{"int8", "i1", 1, FASTRNN_MOST_INT8}, 1, 4, 64, round_int8, pack_int8},
+    [FASTRNN_FLOAT16] = {{"float16", "f2", 0, PTRDIFF_MAX}, 2, 1, 1, round_float16, pack_float16},
+    [FASTRNN_BFLOAT16] = {{"bfloat16", "u2", 0, PTRDIFF_MAX}, 2, 2, 2, round_bfloat16, pack_bfloat16},
 };
 
 void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, int width, const void *weight,
