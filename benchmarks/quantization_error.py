@@ -19,7 +19,7 @@ import numpy as np
 
 import fastrnn
 
-FORMATS = ("int8", "float16", "bfloat16")
+FORMATS = ("int8", "float16", "bfloat16", "float8")
 T, B = 100, 16
 CELLS = {
     "LSTM": (fastrnn.LSTM, {}),
@@ -133,7 +133,8 @@ def main():
     )
     arguments = parser.parse_args()
     print(f"T = {T}, B = {B}, I = H\n")
-    print(f"| weights and x | cell | H | {' | '.join(FORMATS)} | ONNX Runtime int8 |\n|---|---|--:|--:|--:|--:|--:|")
+    print(f"| weights and x | cell | H | {' | '.join(FORMATS)} | ONNX Runtime int8 |")
+    print("|---|---|" + "--:|" * (len(FORMATS) + 2))
     for case, cell, H, errors, peer in random_layers(arguments.sizes):
         numbers = " | ".join(f"{error:.1e}" for error in errors)
         print(f"| {case} | {cell} | {H} | {numbers} | {'' if peer is None else f'{peer:.1e}'} |", flush=True)

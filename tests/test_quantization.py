@@ -127,6 +127,56 @@ def test_bfloat16_has_the_bits_of_the_reference():
     assert_rounded_to("bfloat16", some[fits], bfloat16_of(some[fits]))
 
 
+def e4m3_values():
+    """The numbers of all bit patterns of E4M3 without infinities, from its definition."""
+    sign, exponent, mantissa = np.arange(256) >> 7, np.arange(256) >> 3 & 15, np.arange(256) & 7
+    of_normal, of_denormal = np.ldexp(1 + mantissa / 8, exponent - 7), np.ldexp(mantissa / 8, -6)
+    values = np.where(exponent == 0, of_denormal, of_normal) * np.where(sign, -1, 1)
+    return np.where((np.arange(256) & 0x7F) == 0x7F, np.nan, values).astype(np.float32)
+
+
+def test_the_numbers_of_float8():
+    """A row of all finite ones has the scale 1 and comes back, with the dtypes of two other libraries, too."""
+    values = e4m3_values()
+    of_float8 = np.arange(256, dtype=np.uint8)[np.isfinite(values)]
+    rows, scales = rounded("float8", values[of_float8][None])
+    assert rows[0].tobytes() == of_float8.tobytes() and scales.tolist() == [1]
+    assert FORMATS["float8"].widen(rows, scales).tobytes() == values[of_float8].tobytes()
+
+
+@pytest.mark.parametrize("library", ["ml_dtypes", "torch"])
+def test_float8_has_the_bits_of_other_libraries(library):
+    """All ties and the numbers next to them, random numbers, and numbers of every magnitude."""
+    other = pytest.importorskip(library)
+    some = boundaries(e4m3_values()[:127])
+    some = np.concatenate([some, -some, numbers(50_000), numbers(50_000) * 100, patterns(50_000)])
+    some = np.append(some[np.abs(some) <= 448], np.float32(448))  # which makes the scale 1
+    if library == "torch":
+        expected = other.from_numpy(some).to(other.float8_e4m3fn).view(other.uint8).numpy()
+        widened = other.from_numpy(expected).view(other.float8_e4m3fn).float().numpy()
+    else:
+        expected = some.astype(other.float8_e4m3fn).view(np.uint8)
+        widened = expected.view(other.float8_e4m3fn).astype(np.float32)
+    assert_rounded_to("float8", some, expected)
+    assert FORMATS["float8"].widen(expected[None], np.ones(1, np.float32))[0].tobytes() == widened.tobytes()
+
+
+def test_scales_of_float8():
+    """The least power of two with which no number exceeds 448; rows below 2^-100 are zeros."""
+    powers = np.ldexp(np.float32(1), np.arange(-108, 119)).astype(np.float32)
+    largest = 448 * powers
+    rows = np.stack([largest, np.nextafter(largest, np.float32(np.inf)), largest / 3], axis=1)
+    for column, factor in ((0, 1), (1, 2)):
+        some = np.ascontiguousarray(-rows[:, [column, 2]])
+        values, scales = rounded("float8", some)
+        assert (scales == factor * powers).all()
+        error = np.abs(FORMATS["float8"].widen(values, scales).astype(np.float64) - some)
+        assert (error <= np.abs(some) * 2.0**-4).all()
+    values, scales = rounded("float8", [[2.0**-100, 2.0**-118, -0.0], [-(2.0**-101), 1e-45, 0]])
+    assert scales.tolist() == [2.0**-108, 0]
+    assert (values.tolist(), values[0, 2]) == ([[0x78, 0, 0x80], [0x80, 0, 0]], 0x80)
+
+
 def test_a_nan_keeps_its_sign_and_the_upper_bits_of_its_payload():
     """In float16, as in NumPy where it converts without instructions; one in bfloat16 is the NaN."""
     bits = np.array([0x7F800001, 0xFF800001, 0x7FC00000, 0xFFBFE000, 0x7F802000, 0xFFFFFFFF], np.uint32)
@@ -197,22 +247,28 @@ def test_the_fused_multiply_add_of_the_reference():
     assert reference.fma(np.float32(3e38), np.float32(2), np.float32(-3e38)) == np.float32(3e38)
 
 
+@pytest.mark.parametrize("form", ["int8", "float8"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_numbers_that_int8_cannot_express(value):
+def test_numbers_that_are_not_finite(form, value):
     layer = fastrnn.LSTM(3, 4, 2, rng=0)
     layer.params["weight_hh_l1"][5, 2] = value
-    with pytest.raises(ValueError, match="^weight_hh_l1: has a number that is not finite, which int8 cannot express$"):
-        layer.quantize("int8")
+    with pytest.raises(
+        ValueError, match=f"^weight_hh_l1: has a number that is not finite, which {form} cannot express$"
+    ):
+        layer.quantize(form)
 
 
 def test_numbers_that_are_too_large():
-    for name, largest, too_large in (("float16", 65519, 65520), ("bfloat16", 3.3961e38, 3.3962e38)):
+    limits = ("float16", 65519, 65520), ("bfloat16", 3.3961e38, 3.3962e38), ("float8", 1.75 * 2.0**127, 2.978e38)
+    for name, largest, too_large in limits:
         layer = fastrnn.GRU(3, 4, rng=0)
         layer.params["weight_ih_l0"][7, 1] = -largest
         assert np.isfinite(layer.quantize(name).dequantized().params["weight_ih_l0"]).all()
         layer.params["weight_ih_l0"][7, 1] = -too_large
         with pytest.raises(ValueError, match=f"^weight_ih_l0: has a number that is too large for {name}$"):
             layer.quantize(name)
+        if name == "float8":
+            continue
         layer.params["weight_ih_l0"][7, :2] = np.nan, np.inf
         values = layer.quantize(name).dequantized().params["weight_ih_l0"][7]
         assert np.isnan(values[0]) and values[1] == np.inf
@@ -247,7 +303,7 @@ def test_the_parameters(form):
     assert layer.params == before
     names = [name for name in q.params if not name.startswith("scale_")]
     assert names == list(layer.params)
-    matrix = {"int8": np.int8, "float16": np.float16, "bfloat16": np.uint16}[form]
+    matrix = {"int8": np.int8, "float16": np.float16, "bfloat16": np.uint16, "float8": np.uint8}[form]
     for name, array in q.params.items():
         is_matrix = name.startswith(("weight_ih", "weight_hh", "weight_hr"))
         assert array.dtype == (matrix if is_matrix else np.float32)
@@ -257,7 +313,7 @@ def test_the_parameters(form):
         if name in layer.params and not is_matrix:
             assert array.tobytes() == layer.params[name].tobytes()
     assert q.params.nbytes == q.nbytes == sum(array.nbytes for array in q.params.values())
-    assert ("scale_hr_l1_reverse" in q.params) == (form == "int8")
+    assert ("scale_hr_l1_reverse" in q.params) == (form in ("int8", "float8"))
     assert repr(q.params).startswith(f"QuantizedParameters({q.nbytes} bytes\n    weight_ih_l0: ")
     with pytest.raises(KeyError, match="weight: is not among the names weight_ih_l0"):
         q.params["weight"]
@@ -284,13 +340,17 @@ def test_the_weights_in_use(kind, form):
             expected = stored
         elif form == "int8":
             expected = q.params[name.replace("weight", "scale")][:, None] * stored
+        elif form == "float8":
+            expected = q.params[name.replace("weight", "scale")][:, None] * e4m3_values()[stored]
         else:
             expected = stored.astype(np.float32) if form == "float16" else widened(stored)
         assert array.tobytes() == np.ascontiguousarray(expected, np.float32).tobytes()
-        bound = {"int8": 0.51 / 127, "float16": 2.0**-11, "bfloat16": 2.0**-8}[form]
+        bound = {"int8": 0.51 / 127, "float16": 2.0**-11, "bfloat16": 2.0**-8, "float8": 2.0**-4}[form]
         assert np.abs(array - layer.params[name]).max() <= bound * np.abs(layer.params[name]).max()
     again = float32.quantize(form)
-    if form != "int8":  # whose scales are rounded once more
+    if form == "float8":  # a row whose largest number is rounded down may have half the scale
+        assert again.dequantized().params == float32.params
+    elif form != "int8":  # whose scales are rounded once more
         assert again.params == q.params
 
 
@@ -340,7 +400,7 @@ def test_arguments():
         ("int4", ValueError),
         ("", ValueError),
     ):
-        with pytest.raises(error, match="^format: expected 'int8' or 'float16' or 'bfloat16', got "):
+        with pytest.raises(error, match="^format: expected 'int8' or 'float16' or 'bfloat16' or 'float8', got "):
             layer.quantize(value)
     with pytest.raises(ValueError, match=r"^layer: expected float32, got LSTM\(5, 6, dtype=float64\); a "):
         fastrnn.LSTM(5, 6, dtype=np.float64).quantize("int8")

@@ -23,6 +23,7 @@ typedef struct {
     fastrnn_format_properties properties;
     size_t element; /* bytes of a weight */
     int group, depths;
+    int alternate; /* whether columns of a panel's two vectors alternate, the first in the lower half of 16 bits */
     /* Rounds a row of K floats of a weight: values (K) written, and the scale if the format has scales. The calling
      * thread rounds to nearest; denormals may count as zeros */
     fastrnn_fit (*round_row)(ptrdiff_t K, const float *row, void *values, float *scale);

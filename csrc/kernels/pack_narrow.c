@@ -88,19 +88,26 @@ static fastrnn_fit round_int8(ptrdiff_t K, const float *row, void *values, float
     return FASTRNN_FITS;
 }
 
-/* float16: with 2^(13 + e) added, a number of the exponent e has the last place of float16 as its last place; from
- * e = -14 on, below which float16 is denormal. 65536 becomes an infinity. A NaN keeps the upper bits of its payload. */
+/* A magnitude as the bits of a number of few places, whose least normal number is `least`: with 2^(23 - places + e)
+ * added, a number of the exponent e has the last of these places as its last one. Denormals have the exponent of
+ * `least`.
+ */
+INLINE int32_t few_places(int32_t magnitude, int32_t least, int places)
+{
+    const int32_t exponent = larger(magnitude & INFINITE, least), power = exponent + ((23 - places) << 23);
+    const float sum = float_of(magnitude) + float_of(power);
+    return ((exponent - least) >> (23 - places)) + bits_of(sum) - power;
+}
+
+/* float16: 65536 becomes an infinity. A NaN keeps the upper bits of its payload. */
 INLINE int32_t float16_block(int n, const float *restrict from, float factor, void *restrict to)
 {
-    const int32_t least = 113 << 23;
     uint16_t *halves = to;
     int32_t is_too_large = 0;
     (void)factor;
     for (int i = 0; i < n; i++) {
-        const int32_t bits = bits_of(from[i]), magnitude = bits & MAGNITUDE, bounded = smaller(magnitude, 143 << 23);
-        const int32_t exponent = larger(bounded & INFINITE, least), power = exponent + (13 << 23);
-        const float sum = float_of(bounded) + float_of(power);
-        const int32_t half = ((exponent - least) >> 13) + bits_of(sum) - power;
+        const int32_t bits = bits_of(from[i]), magnitude = bits & MAGNITUDE;
+        const int32_t half = few_places(smaller(magnitude, 143 << 23), 113 << 23, 10);
         const int32_t payload = -(magnitude > INFINITE) & larger(magnitude >> 13 & 0x3ff, 1);
         is_too_large |= (half == 0x7c00) & (magnitude < INFINITE);
         halves[i] = (uint16_t)(half | payload | (bits >> 16 & 0x8000));
@@ -133,6 +140,38 @@ static fastrnn_fit round_bfloat16(ptrdiff_t K, const float *row, void *values, f
     return round_blocks(bfloat16_block, K, row, 1, values, 2) ? FASTRNN_TOO_LARGE : FASTRNN_FITS;
 }
 
+/* float8: the scale is the least power of two with which no number exceeds 448 = 1.75 * 2^8. */
+INLINE int32_t float8_block(int n, const float *restrict from, float factor, void *restrict to)
+{
+    uint8_t *numbers = to;
+    for (int i = 0; i < n; i++) {
+        const int32_t bits = bits_of(from[i]);
+        const float multiple = float_of(bits & MAGNITUDE) * factor;
+        numbers[i] = (uint8_t)(few_places(bits_of(multiple), 121 << 23, 3) | (bits >> 24 & 0x80));
+    }
+    return 0;
+}
+static fastrnn_fit round_float8(ptrdiff_t K, const float *row, void *values, float *scale)
+{
+    const int32_t magnitude = largest_of(K, row);
+    if (magnitude >= INFINITE) return FASTRNN_NOT_FINITE;
+    const int32_t rounded_up = (magnitude + 0x1fffff) & INFINITE; /* to a power of two, beyond 1.75 times one */
+    if (rounded_up == INFINITE) return FASTRNN_TOO_LARGE;
+    const int is_zero = float_of(magnitude) < FASTRNN_LEAST_ROW;
+    *scale = is_zero ? 0 : float_of(rounded_up) * 0x1p-8f;
+    round_blocks(float8_block, K, row, is_zero ? 0 : 0x1p8f / float_of(rounded_up), values, 1);
+    return FASTRNN_FITS;
+}
+
+/* Whether the first half of a number in memory is the lower one. */
+static int lower_half_is_first(void)
+{
+    const uint16_t one = 1;
+    char first;
+    memcpy(&first, &one, 1);
+    return first;
+}
+
 static void pack_int8(ptrdiff_t K, ptrdiff_t first, const char *from, char *to, ptrdiff_t group_stride, int32_t *offset)
 {
     const int8_t *numbers = (const int8_t *)from;
@@ -159,9 +198,7 @@ static void pack_bfloat16(ptrdiff_t K, ptrdiff_t first, const char *from, char *
                           int32_t *offset)
 {
     (void)offset;
-    const uint16_t one = 1;
-    char low;
-    memcpy(&low, &one, 1); /* whether the first half of 32 bits in memory is the lower one */
+    const int low = lower_half_is_first();
     ptrdiff_t k = 0;
     for (; first % 2 == 0 && k < K - 1; k += 2) {
         uint32_t pair;
@@ -174,13 +211,28 @@ static void pack_bfloat16(ptrdiff_t K, ptrdiff_t first, const char *from, char *
         memcpy(to + at / 2 * group_stride + (upper == low ? 2 : 0), from + 2 * k, 2);
     }
 }
+static void pack_float8(ptrdiff_t K, ptrdiff_t first, const char *from, char *to, ptrdiff_t group_stride,
+                        int32_t *offset)
+{
+    (void)offset;
+    for (ptrdiff_t k = 0; k < K; k++) to[(first + k) * group_stride] = from[k];
+}
 
 /* 64: the depth of a tile of AMX. */
 const fastrnn_narrow_layout fastrnn_narrow_layouts[FASTRNN_FORMATS] = {
-    [FASTRNN_INT8] = {{"int8", "i1", 1, FASTRNN_MOST_INT8}, 1, 4, 64, round_int8, pack_int8},
-    [FASTRNN_FLOAT16] = {{"float16", "f2", 0, PTRDIFF_MAX}, 2, 1, 1, round_float16, pack_float16},
-    [FASTRNN_BFLOAT16] = {{"bfloat16", "u2", 0, PTRDIFF_MAX}, 2, 2, 2, round_bfloat16, pack_bfloat16},
+    [FASTRNN_INT8] = {{"int8", "i1", 1, FASTRNN_MOST_INT8}, 1, 4, 64, 0, round_int8, pack_int8},
+    [FASTRNN_FLOAT16] = {{"float16", "f2", 0, PTRDIFF_MAX}, 2, 1, 1, 0, round_float16, pack_float16},
+    [FASTRNN_BFLOAT16] = {{"bfloat16", "u2", 0, PTRDIFF_MAX}, 2, 2, 2, 0, round_bfloat16, pack_bfloat16},
+    [FASTRNN_FLOAT8] = {{"float8", "u1", 1, PTRDIFF_MAX}, 1, 1, 1, 1, round_float8, pack_float8},
 };
+
+/* The place of column j in a row of a panel. */
+static ptrdiff_t place_of(const fastrnn_narrow_layout *layout, int width, ptrdiff_t j)
+{
+    if (!layout->alternate) return j;
+    const int vector = j >= width / 2;
+    return 2 * (j % (width / 2)) + (vector == lower_half_is_first());
+}
 
 void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, int width, const void *weight,
                          const float *scale, const fastrnn_matrix *matrix)
@@ -204,7 +256,8 @@ void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdif
                 const ptrdiff_t first = head ? row % H / head * head - fastrnn_first_unit(&matrix->heads, q) : 0;
                 const ptrdiff_t count = K - k < SOME ? K - k : SOME;
                 const char *from = (const char *)weight + (row * K + k) * (ptrdiff_t)layout->element;
-                layout->pack_column(count, first + k, from, panel + j * group_bytes, group_stride,
+                char *to = panel + place_of(layout, width, j) * group_bytes;
+                layout->pack_column(count, first + k, from, to, group_stride,
                                     matrix->offsets ? &matrix->offsets[column] : NULL);
             }
     }

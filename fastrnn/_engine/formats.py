@@ -15,7 +15,7 @@ from fastrnn._core import NARROW_FORMATS, round_weight
 from fastrnn._threads import most_threads
 from fastrnn._validation import Array
 
-FormatName: TypeAlias = Literal["int8", "float16", "bfloat16"]
+FormatName: TypeAlias = Literal["int8", "float16", "bfloat16", "float8"]
 
 LARGEST_INT8 = np.float32(127)
 # A row of int8 is zeros if all its numbers are smaller: neither a scale nor its product with a factor is denormal.
@@ -125,6 +125,18 @@ def _bfloat16_rows(rows, is_bounded=False):
     return widened(bfloat16_of(rows)), None
 
 
+# float8: E4M3 without infinities; a row is a power of two times such numbers
+
+
+def _widen_float8(values, scales):
+    halves = (values & np.uint16(0x80)) << 8 | (values & np.uint16(0x7F)) << 7  # of 1/256 of the numbers
+    return halves.view(np.float16).astype(np.float32) * (256 * scales)[:, None]
+
+
+def _problem_of_float8(values):
+    return "expected finite numbers, got NaN" if (values & 0x7F == 0x7F).any() else None
+
+
 def _format(name, *fields):
     """The format that the C library has under this name."""
     dtype, has_scales, most_columns = NARROW_FORMATS[name]
@@ -137,5 +149,6 @@ FORMATS: dict[str, Format] = {
         _format("int8", "I8", _widen_int8, int8_rows, _problem_of_int8),
         _format("float16", "F16", lambda values, _: values.astype(np.float32), None),
         _format("bfloat16", "BF16", lambda values, _: widened(values), _bfloat16_rows),
+        _format("float8", "F8_E4M3", _widen_float8, None, _problem_of_float8),
     )
 }

@@ -5,5 +5,9 @@
 #define INSTRUCTIONS SET
 #include "kernels/narrow/float16.inc.h"
 
-#define FORMATS_OF_HALVES &narrow_f16
+#define NARROW f8
+#define INSTRUCTIONS SET
+#include "kernels/narrow/float8.inc.h"
+
+#define FORMATS_OF_HALVES &narrow_f16, &narrow_f8
 #undef SET
