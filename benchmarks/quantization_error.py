@@ -37,19 +37,24 @@ def uniform(layer, rng):
     return rng.standard_normal((T, B, layer.input_size), np.float32)
 
 
-def heavy_tailed(layer, rng):
+def heavy_tailed(layer, rng, freedom=3):
     """Weights of Student's t with 3 degrees of freedom, times e^(N/2) for each row; x normal, one feature times 10."""
     spread = layer.hidden_size**-0.5 / 3  # the standard deviation of both factors of t / sqrt(3) and of uniform numbers
     for name, array in layer.params.items():
         if name.startswith("weight"):
             rows = np.exp(rng.standard_normal((len(array), 1)) / 2)
-            array[...] = spread * rng.standard_t(3, array.shape) * rows
+            array[...] = spread * rng.standard_t(freedom, array.shape) * rows
     x = rng.standard_normal((T, B, layer.input_size), np.float32)
     x[..., 0] *= 10
     return x
 
 
-CASES = {"uniform": uniform, "heavy-tailed": heavy_tailed}
+def very_heavy_tailed(layer, rng):
+    """The same with 2 degrees of freedom: weights of infinite variance."""
+    return heavy_tailed(layer, rng, freedom=2)
+
+
+CASES = {"uniform": uniform, "heavy-tailed": heavy_tailed, "very heavy-tailed": very_heavy_tailed}
 
 
 def layer_of(cell, H):

@@ -7,6 +7,8 @@
 #define FORMAT FASTRNN_FLOAT8
 #define LOAD(p, columns, v) N(load)((p) - (v) % 2 * VL, (v) % 2, (columns)->scales + (v) * VL)
 #define GROUP_BYTES 1
+#define NARROW_ROWS 4
+#define ROWS_IN_REGISTERS 4
 
 #if defined(__GNUC__)
 typedef short N(halves) __attribute__((vector_size(2 * VL), aligned(1), may_alias));
