@@ -97,7 +97,7 @@ bench-peers: $(VENV)/installed $(VENV)/peers ## beside PyTorch, ONNX Runtime, Op
 bench-network: $(VENV)/installed $(VENV)/peers ## a whole training step beside PyTorch (minutes; a large download first)
 	@$(BIN)/python benchmarks/network.py $(ARGS)
 
-bench-quantized: $(VENV)/installed $(VENV)/peers ## int8, float16 and bfloat16 beside other libraries (minutes; a large download first)
+bench-quantized: $(VENV)/installed $(VENV)/peers ## layers of fewer bits beside other libraries (minutes; a large download first)
 	@$(BIN)/python benchmarks/quantization_speed.py $(ARGS)
 
 bench-company: $(VENV)/installed $(VENV)/peers ## beside NumPy, threads, processes and other libraries (minutes; a large download first)

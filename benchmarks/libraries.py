@@ -231,6 +231,10 @@ class FastrnnBfloat16(FastrnnInt8):
     format = "bfloat16"
 
 
+class FastrnnFloat8(FastrnnInt8):
+    format = "float8"
+
+
 class Reference:
     """fastrnn.reference: plain NumPy, the definition of every kernel's results."""
 
@@ -788,7 +792,12 @@ BASELINE, REFERENCE = "baseline", "reference"
 
 PEERS = {"torch": Torch, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
 # Inference with fewer bits, beside that of float32.
-QUANTIZED = {"fastrnn int8": FastrnnInt8, "fastrnn float16": FastrnnFloat16, "fastrnn bfloat16": FastrnnBfloat16}
+QUANTIZED = {
+    "fastrnn int8": FastrnnInt8,
+    "fastrnn float16": FastrnnFloat16,
+    "fastrnn bfloat16": FastrnnBfloat16,
+    "fastrnn float8": FastrnnFloat8,
+}
 QUANTIZED_PEERS = {
     "onnxruntime int8": OnnxRuntimeInt8,
     "torch int8": TorchInt8,

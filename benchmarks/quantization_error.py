@@ -19,7 +19,7 @@ import numpy as np
 
 import fastrnn
 
-FORMATS = ("int8", "float16", "bfloat16")
+FORMATS = ("int8", "float16", "bfloat16", "float8")
 T, B = 100, 16
 CELLS = {
     "LSTM": (fastrnn.LSTM, {}),
@@ -38,19 +38,24 @@ def uniform(layer, rng):
     return rng.standard_normal((T, B, layer.input_size), np.float32)
 
 
-def heavy_tailed(layer, rng):
+def heavy_tailed(layer, rng, freedom=3):
     """Weights of Student's t with 3 degrees of freedom, times e^(N/2) for each row; x normal, one feature times 10."""
     spread = layer.hidden_size**-0.5 / 3  # the standard deviation of both factors of t / sqrt(3) and of uniform numbers
     for name, array in layer.params.items():
         if name.startswith("weight"):
             rows = np.exp(rng.standard_normal((len(array), 1)) / 2)
-            array[...] = spread * rng.standard_t(3, array.shape) * rows
+            array[...] = spread * rng.standard_t(freedom, array.shape) * rows
     x = rng.standard_normal((T, B, layer.input_size), np.float32)
     x[..., 0] *= 10
     return x
 
 
-CASES = {"uniform": uniform, "heavy-tailed": heavy_tailed}
+def very_heavy_tailed(layer, rng):
+    """The same with 2 degrees of freedom: weights of infinite variance."""
+    return heavy_tailed(layer, rng, freedom=2)
+
+
+CASES = {"uniform": uniform, "heavy-tailed": heavy_tailed, "very heavy-tailed": very_heavy_tailed}
 
 
 def layer_of(cell, H):
@@ -134,7 +139,8 @@ def main():
     )
     arguments = parser.parse_args()
     print(f"T = {T}, B = {B}, I = H\n")
-    print(f"| weights and x | cell | H | {' | '.join(FORMATS)} | ONNX Runtime int8 |\n|---|---|--:|--:|--:|--:|--:|")
+    print(f"| weights and x | cell | H | {' | '.join(FORMATS)} | ONNX Runtime int8 |")
+    print("|---|---|" + "--:|" * (len(FORMATS) + 2))
     for case, cell, H, errors, peer in random_layers(arguments.sizes):
         numbers = " | ".join(f"{error:.1e}" for error in errors)
         print(f"| {case} | {cell} | {H} | {numbers} | {'' if peer is None else f'{peer:.1e}'} |", flush=True)

@@ -64,13 +64,15 @@ typedef enum {
         1, /* int8_t, each row with a scale: scale * number. Sums are exact up to FASTRNN_MOST_INT8 columns */
     FASTRNN_FLOAT16 = 2,  /* the 16 bits of IEEE 754 binary16 */
     FASTRNN_BFLOAT16 = 3, /* the first 16 bits of a float */
+    FASTRNN_FLOAT8 = 4,   /* a sign, 4 bits of the exponent, 3 of the mantissa, no infinities: E4M3FN of ONNX. Each row
+                             with a scale, a power of two: scale * number */
 } fastrnn_format;
-enum { FASTRNN_FORMATS = 4, FASTRNN_MOST_INT8 = 130000 };
+enum { FASTRNN_FORMATS = 5, FASTRNN_MOST_INT8 = 130000 };
 
 /* The properties of a format of fewer bits that decide the arrays of weights. */
 typedef struct {
     const char *name;       /* "int8", for example; NULL for FASTRNN_NATIVE and for a number that is no format */
-    const char *numbers;    /* the numbers of weights, as NumPy calls them: "i1", "f2" or "u2" */
+    const char *numbers;    /* the numbers of weights, as NumPy calls them: "i1", "f2", "u2" or "u1" */
     int has_scales;         /* whether each row of a weight has a scale */
     ptrdiff_t most_columns; /* of a weight */
 } fastrnn_format_properties;
@@ -154,6 +156,18 @@ typedef struct {
 /* The instructions that the products of a format may use on this processor, the fastest first; NULL past the last and
  * for FASTRNN_NATIVE. No result depends on them. */
 const char *fastrnn_narrow_instructions(const fastrnn_isa *, fastrnn_format, int index);
+
+/* Rounds a weight (rows, columns) to a format of fewer bits, to the nearest numbers, ties to even. Written: values
+ * (rows, columns), the numbers of the format, and scales (rows) if it has scales. The result says whether the format
+ * can express every number of the weight, or why not; then what is written is of no use. No bit depends on threads. */
+typedef enum {
+    FASTRNN_FITS = 0,
+    FASTRNN_NOT_FINITE = 1, /* int8, float8: a number is not finite */
+    FASTRNN_TOO_LARGE = 2,  /* float16, bfloat16: a finite number would become an infinity. float8: it is larger than
+                               1.75 * 2^127, so that the scale would be */
+} fastrnn_fit;
+fastrnn_fit fastrnn_round_weight(fastrnn_format, ptrdiff_t rows, ptrdiff_t columns, const float *weight, void *values,
+                                 float *scales, int threads);
 
 /* Cancellation. should_cancel is polled about every 50 ms, from the calling thread; non-zero cancels the call, which
  * returns FASTRNN_INTERRUPTED with unfinished results. */

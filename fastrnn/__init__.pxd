@@ -16,6 +16,7 @@ cdef extern from "fastrnn_api.h" nogil:
         FASTRNN_INT8
         FASTRNN_FLOAT16
         FASTRNN_BFLOAT16
+        FASTRNN_FLOAT8
     ctypedef enum fastrnn_status:
         FASTRNN_OK
         FASTRNN_OUT_OF_MEMORY

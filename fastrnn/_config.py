@@ -105,7 +105,7 @@ def show_config() -> None:
     fastrnn            0.1.0
     compiler           gcc 12.2.0
     instruction sets   generic avx2 [avx512]   (built: generic avx2 avx512)
-    quantized layers   int8: amx_int8, float16: avx512, bfloat16: avx512
+    quantized layers   int8: amx_int8, float16: avx512, ...
     threads            2 (own helper threads)
     """
     found = config()

@@ -52,6 +52,9 @@ class Packed:
 NARROW_FORMATS: dict[str, tuple[np.dtype[Any], bool, int]]
 
 def narrow_instructions(isa: str) -> dict[str, list[str]]: ...
+def round_weight(
+    name: str, weight: NDArray[Any], values: NDArray[Any], scales: NDArray[Any] | None, num_threads: int
+) -> None: ...
 def pack(
     kernel: Kernel,
     weights: Sequence[_Weights],

@@ -55,6 +55,12 @@ cdef extern from "fastrnn.h" nogil:
         Py_ssize_t most_columns
     fastrnn_format_properties fastrnn_format_at(fastrnn_format)
     const char *fastrnn_narrow_instructions(const fastrnn_isa *, fastrnn_format, int index)
+    ctypedef enum fastrnn_fit:
+        FASTRNN_FITS
+        FASTRNN_NOT_FINITE
+        FASTRNN_TOO_LARGE
+    fastrnn_fit fastrnn_round_weight(fastrnn_format, Py_ssize_t rows, Py_ssize_t columns, const float *weight,
+                                     void *values, float *scales, int threads)
 
     ctypedef struct fastrnn_ragged:
         Py_ssize_t T, B, steps
@@ -293,6 +299,29 @@ def narrow_instructions(str isa not None):
             result[format_name].append(name.decode())
             index += 1
     return result
+
+
+def round_weight(str name not None, cnp.ndarray weight not None, cnp.ndarray values not None, cnp.ndarray scales,
+                 int num_threads):
+    """Round a weight (rows, columns), float32, to a narrow format: values written, and scales if the format has them.
+
+    Raises a ValueError, whose message lacks the name of the weight, if the format cannot express a number of it.
+    """
+    cdef fastrnn_format narrow = _formats[name]
+    cdef Py_ssize_t rows = weight.shape[0], columns = weight.shape[1]
+    cdef const float *source = <const float *>_readable(weight, cnp.NPY_FLOAT)
+    cdef void *numbers = _writable(values, NARROW_FORMATS[name][0].num)
+    cdef float *of_rows = <float *>_writable(scales, cnp.NPY_FLOAT)
+    cdef fastrnn_fit fit
+    _same_size(weight, (values,))
+    if fastrnn_format_at(narrow).has_scales and (of_rows == NULL or cnp.PyArray_SIZE(scales) != rows):
+        raise ValueError(f"scales: expected {rows} numbers")
+    with nogil:
+        fit = fastrnn_round_weight(narrow, rows, columns, source, numbers, of_rows, num_threads)
+    if fit == FASTRNN_NOT_FINITE:
+        raise ValueError(f"has a number that is not finite, which {name} cannot express")
+    if fit == FASTRNN_TOO_LARGE:
+        raise ValueError(f"has a number that is too large for {name}")
 
 
 cdef fastrnn_cell _cell(str name) except -1:

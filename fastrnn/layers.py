@@ -544,10 +544,11 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
 
         Parameters
         ----------
-        format : {"int8", "float16", "bfloat16"}
+        format : {"int8", "float16", "bfloat16", "float8"}
             "int8": weights are integers from -127 to 127 with a scale for each row; so are x and h, with a scale for
             each sequence and step, which is 1/127 for an h bounded by 1. "float16": weights are rounded, and products
-            are those of float32. "bfloat16": weights, x and h are rounded.
+            are those of float32. "bfloat16": weights, x and h are rounded. "float8": as "float16", to 4
+            significant bits, with a power of two as the scale of each row.
 
         Returns
         -------
@@ -560,7 +561,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             If `format` is not a string.
         ValueError
             If `format` is not one of these, if the layer is of float64, or if a weight has a number that the format
-            cannot express: a NaN or an infinity for int8, a finite one too large for float16 or bfloat16.
+            cannot express: a NaN or an infinity for int8 or float8, a finite one too large for the other formats.
 
         See Also
         --------

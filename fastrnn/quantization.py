@@ -52,9 +52,9 @@ KERNEL_WEIGHTS = (*WEIGHTS, *map(_scale_of, MATRICES))
 class QuantizedParameters(Mapping[str, Array]):
     """The parameters of a quantized layer by name, read-only.
 
-    The weights of matrix products have the dtype of their format, and uint16 the bit patterns of bfloat16. With an int8
-    `weight_ih_l0` (G, I) comes a `scale_ih_l0` (G,): the weight is ``scale_ih_l0[:, None] * weight_ih_l0``. Scales,
-    biases and peephole weights are float32.
+    The weights of matrix products have the dtype of their format, or are its bit patterns in an unsigned integer where
+    NumPy lacks it. If the format has scales, those of `weight_ih_l0` (G, I) are `scale_ih_l0` (G,): the weight is
+    ``scale_ih_l0[:, None] * weight_ih_l0``. Scales, biases and peephole weights are float32.
     """
 
     __slots__ = ("_arrays", "_frozen")
@@ -237,9 +237,9 @@ class Quantized(InferenceLayer[Given, Returned]):
         Returns
         -------
         layer : LSTM or another recurrent layer
-            A new layer with the same options. Its weights are those of `params` as float32; of int8 each is the product
-            of integer and scale, rounded. For float16 its outputs have the bits of this layer; for the other formats
-            they differ, because int8 and bfloat16 also round x and h.
+            A new layer with the same options. Its weights are those of `params` as float32, each multiplied by its
+            scale, rounded, if the format has scales. Its outputs have the bits of this layer if the format rounds
+            weights alone; they differ if it also rounds x and h, as int8 does.
         """
         layer = self._layer_class(**self._constructor_arguments(), rng=no_draws())  # type: ignore[call-arg]
         for name, array in layer.params.items():

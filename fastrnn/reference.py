@@ -930,13 +930,14 @@ def block_diagonal(weight_hh, H):
 def rounded_weights(layer, suffix):
     """The weights of one direction of one layer of a quantized layer, whose names end in `suffix`, by name."""
     cell, form = layer._stack.spec, layer._format
+    is_exact = form.has_scales and form.round_operand is not None  # sums of integers, which are scaled afterwards
     is_bounded = cell is not spec.SLSTM and "relu" not in layer._options.values()
     weights = {}
     for name in cell.weight_names:
         values = layer.params.get(name + suffix)
         if name in spec.MATRICES and values is not None:
             scales = layer.params.get(name.replace("weight", "scale") + suffix)
-            values = values.astype(np.float32) if form.has_scales else form.widen(values, None)
+            values = values.astype(np.float32) if is_exact else form.widen(values, scales)
             if cell is spec.SLSTM and name == "weight_hh":
                 values = block_diagonal(values, layer.hidden_size)
             if form.round_operand is not None:

@@ -6,7 +6,7 @@ files:
 
     {"format_version": 2, "class": "LSTM", "arguments": {"input_size": 64, ..., "dtype": "float32"}}
 
-Of a quantized layer the object also has "format", "int8" for example; int8 weights have their scales beside them.
+Of a quantized layer the object also has "format", "int8" for example; scales stand beside their weights.
 Nothing in a file is executed. Sizes are compared with the length of the file before anything is allocated.
 """
 

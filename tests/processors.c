@@ -330,53 +330,44 @@ static void run(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_dtype dtype, 
     free_arrays();
 }
 
-/* A weight of a format, of numbers that are not too large for n columns, and the scales of its rows. */
-static void *narrow_weight(fastrnn_format format, ptrdiff_t rows, ptrdiff_t columns, float *scales)
+/* A weight of random numbers, a fifth of them small, rounded to a format, and the scales of its rows or NULL. */
+static void *narrow_weight(const char *name, fastrnn_format format, ptrdiff_t rows, ptrdiff_t columns,
+                           const float **scales)
 {
-    const size_t element = format == FASTRNN_INT8 ? 1 : 2;
-    char *data = new_block((size_t)(rows * columns) * element);
-    for (ptrdiff_t k = 0; k < rows * columns; k++) {
-        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        const unsigned bits = (unsigned)(seed >> 40);
-        if (format == FASTRNN_INT8) {
-            ((int8_t *)data)[k] = (int8_t)((int)(bits % 255) - 127);
-            continue;
-        }
-        /* the sign, an exponent from -9 to -2, and the mantissa; in float16 also denormals and zeros */
-        const unsigned exponent = bits >> 16 & 7, is_half = format == FASTRNN_FLOAT16;
-        const unsigned of_half = exponent ? exponent + 6 : 0,
-                       magnitude = is_half ? of_half << 10 | (bits & 0x3ff) : (exponent + 118) << 7 | (bits & 0x7f);
-        ((uint16_t *)data)[k] = (uint16_t)((bits & 0x8000) | magnitude);
-    }
-    for (ptrdiff_t r = 0; r < rows && scales; r++) scales[r] = 0.3f / 127 / (float)(1 + r % 5);
-    return data;
+    const fastrnn_format_properties properties = fastrnn_format_at(format);
+    const size_t element = (size_t)(properties.numbers[1] - '0');
+    float *weight = given(label("weight_%s", name), 0, rows, columns, sizeof(float), 0.5);
+    for (ptrdiff_t k = 0; k < rows * columns; k += 5) weight[k] *= 0x1p-15f;
+    float *of_rows = NULL;
+    if (properties.has_scales) of_rows = room(label("scale_%s", name), 0, 1, rows, sizeof(float));
+    void *values = new_block((size_t)(rows * columns) * element);
+    enter_caller();
+    const fastrnn_fit fit = fastrnn_round_weight(format, rows, columns, weight, values, of_rows, 3);
+    leave_caller(name);
+    if (fit != FASTRNN_FITS) die("does not fit", name);
+    *scales = of_rows;
+    return values;
 }
 
 /* Inference with weights of a format, by all instructions that it has here: the same bits. */
 static void narrow(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_format format, shape s, ptrdiff_t projection,
                    int options, int values)
 {
-    static const char *const formats[FASTRNN_FORMATS] = {"", "int8", "float16", "bfloat16"};
     static const char *const names[FASTRNN_MOST_STATES] = {"h", "c", "n", "m"};
     const fastrnn_cell_properties properties = fastrnn_cell_at(cell);
     const size_t e = sizeof(float);
     const ptrdiff_t T = s.T, B = s.B, H = s.H, P = projection ? projection : H, G = properties.gates * H;
     const ptrdiff_t heads = options & HEADS ? 3 : 1;
     char problem[96];
-    snprintf(problem, sizeof problem, "%s.%s.f32.T%td.B%td.I%td.H%td.P%td%s%s", formats[format], properties.name, T, B,
-             s.I, H, projection, options & RESETS ? ".resets" : "", heads > 1 ? ".heads" : "");
+    snprintf(problem, sizeof problem, "%s.%s.f32.T%td.B%td.I%td.H%td.P%td%s%s", fastrnn_format_at(format).name,
+             properties.name, T, B, s.I, H, projection, options & RESETS ? ".resets" : "", heads > 1 ? ".heads" : "");
     seed = 1;
     uint8_t resets[400] = {0};
     for (ptrdiff_t r = 0; options & RESETS && r < T * B; r++) resets[r] = r % 3 == 0;
-    const int has_scales = format == FASTRNN_INT8;
     fastrnn_weights w = {.cell = cell, .I = s.I, .H = H, .P = P, .heads = heads, .format = format};
-    float *scale_ih = has_scales ? (float *)new_array("scale_ih", 0, 1, G, e) : NULL;
-    float *scale_hh = has_scales ? (float *)new_array("scale_hh", 0, 1, G, e) : NULL;
-    float *scale_hr = has_scales && projection ? (float *)new_array("scale_hr", 0, 1, P, e) : NULL;
-    w.weight_ih = narrow_weight(format, G, s.I, scale_ih);
-    w.weight_hh = narrow_weight(format, G, P / heads, scale_hh);
-    w.weight_hr = projection ? narrow_weight(format, P, H, scale_hr) : NULL;
-    w.scale_ih = scale_ih, w.scale_hh = scale_hh, w.scale_hr = scale_hr;
+    w.weight_ih = narrow_weight("ih", format, G, s.I, &w.scale_ih);
+    w.weight_hh = narrow_weight("hh", format, G, P / heads, &w.scale_hh);
+    w.weight_hr = projection ? narrow_weight("hr", format, P, H, &w.scale_hr) : NULL;
     w.bias_ih = given("bias_ih", 0, 1, G, e, 0.5);
     w.bias_hh = given("bias_hh", 0, 1, G, e, 0.5);
     fastrnn_forward_args args = {.T = T, .B = B, .resets = options & RESETS ? resets : NULL};

@@ -388,7 +388,7 @@ def test_layers(drawn, data):
         check(train, d_given, layer.dtype, d_wrong)
 
 
-FORMATS = ("int8", "float16", "bfloat16")
+FORMATS = ("int8", "float16", "bfloat16", "float8")
 
 
 @fuzz(200)

@@ -114,12 +114,12 @@ def test_config_is_what_show_config_prints(capsys, threads):
         "instruction_set_forced": bool(os.environ.get("FASTRNN_ISA")),
         "instruction_sets_runnable": _config.runnable(),
         "instruction_sets_built": list(_core.instruction_sets()),
-        "quantized_instructions": dict.fromkeys(("int8", "float16", "bfloat16"), "generic"),
+        "quantized_instructions": dict.fromkeys(("int8", "float16", "bfloat16", "float8"), "generic"),
         "threads": 3,
         "helper_threads": _core.has_threads(),
     }
     assert json.loads(json.dumps(config)) == config
-    assert "quantized layers   int8: generic, float16: generic, bfloat16: generic" in shown
+    assert "quantized layers   int8: generic, float16: generic, bfloat16: generic, float8: generic" in shown
     assert config["version"] in shown and config["compiler"] in shown and "threads            3" in shown
     config["instruction_sets_built"].clear()
     assert fastrnn.config()["instruction_sets_built"]

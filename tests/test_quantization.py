@@ -79,6 +79,151 @@ def test_bfloat16():
     ).all()
 
 
+def patterns(count, seed=0):
+    """Float32 numbers of random bits."""
+    return np.random.default_rng(seed).integers(0, 2**32, count, np.uint32).view(np.float32)
+
+
+def assert_rounded_to(name, numbers, expected):
+    """Rounded as one row, every number has the bits of `expected`."""
+    values, _ = rounded(name, numbers[None])
+    bits = values.view(f"u{values.itemsize}")[0]
+    differ = np.flatnonzero(bits != expected.view(bits.dtype))
+    assert differ.size == 0, (numbers[differ[:3]], bits[differ[:3]], expected[differ[:3]])
+
+
+def boundaries(numbers):
+    """Sorted numbers, the ties between neighbours, and the float32 numbers next to both."""
+    numbers = np.unique(numbers)
+    ties = (numbers[1:].astype(np.float64) + numbers[:-1]) / 2
+    assert (ties.astype(np.float32) == ties).all()
+    some = np.concatenate([numbers, ties.astype(np.float32)])
+    return np.concatenate([some, np.nextafter(some, np.float32(-np.inf)), np.nextafter(some, np.float32(np.inf))])
+
+
+def test_float16_has_the_bits_of_numpy():
+    """All halves, all ties between them, the float32 numbers next to both, and random bits."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    of_halves = halves[np.isfinite(halves)].astype(np.float32)
+    infinities = np.array([np.inf, -np.inf], np.float32)
+    some = np.concatenate([of_halves, boundaries(of_halves), patterns(2**20), infinities])
+    with np.errstate(over="ignore"):
+        expected = some.astype(np.float16)
+    fits = ~np.isnan(some) & (np.isfinite(expected) | np.isinf(some))
+    assert fits.sum() > 800_000
+    assert_rounded_to("float16", some[fits], expected[fits])
+    for number in some[~fits & ~np.isnan(some)][:50]:
+        with pytest.raises(ValueError, match="^has a number that is too large for float16$"):
+            rounded("float16", [[number]])
+
+
+def test_bfloat16_has_the_bits_of_the_reference():
+    """All its numbers, the ties between them and their neighbours, and random bits."""
+    uppers = np.arange(2**16, dtype=np.uint32) << 16
+    some = np.concatenate([uppers | lower for lower in (0, 0x7FFF, 0x8000, 0x8001)]).view(np.float32)
+    some = np.concatenate([some, patterns(2**20)])
+    fits = np.isfinite(widened(bfloat16_of(some))) | ~np.isfinite(some)
+    assert fits.sum() > 2**20
+    assert_rounded_to("bfloat16", some[fits], bfloat16_of(some[fits]))
+
+
+def e4m3_values():
+    """The numbers of all bit patterns of E4M3 without infinities, from its definition."""
+    sign, exponent, mantissa = np.arange(256) >> 7, np.arange(256) >> 3 & 15, np.arange(256) & 7
+    of_normal, of_denormal = np.ldexp(1 + mantissa / 8, exponent - 7), np.ldexp(mantissa / 8, -6)
+    values = np.where(exponent == 0, of_denormal, of_normal) * np.where(sign, -1, 1)
+    return np.where((np.arange(256) & 0x7F) == 0x7F, np.nan, values).astype(np.float32)
+
+
+def test_the_numbers_of_float8():
+    """A row of all finite ones has the scale 1 and comes back, with the dtypes of two other libraries, too."""
+    values = e4m3_values()
+    of_float8 = np.arange(256, dtype=np.uint8)[np.isfinite(values)]
+    rows, scales = rounded("float8", values[of_float8][None])
+    assert rows[0].tobytes() == of_float8.tobytes() and scales.tolist() == [1]
+    assert FORMATS["float8"].widen(rows, scales).tobytes() == values[of_float8].tobytes()
+
+
+@pytest.mark.parametrize("library", ["ml_dtypes", "torch"])
+def test_float8_has_the_bits_of_other_libraries(library):
+    """All ties and the numbers next to them, random numbers, and numbers of every magnitude."""
+    other = pytest.importorskip(library)
+    some = boundaries(e4m3_values()[:127])
+    some = np.concatenate([some, -some, numbers(50_000), numbers(50_000) * 100, patterns(50_000)])
+    some = np.append(some[np.abs(some) <= 448], np.float32(448))  # which makes the scale 1
+    if library == "torch":
+        expected = other.from_numpy(some).to(other.float8_e4m3fn).view(other.uint8).numpy()
+        widened = other.from_numpy(expected).view(other.float8_e4m3fn).float().numpy()
+    else:
+        expected = some.astype(other.float8_e4m3fn).view(np.uint8)
+        widened = expected.view(other.float8_e4m3fn).astype(np.float32)
+    assert_rounded_to("float8", some, expected)
+    assert FORMATS["float8"].widen(expected[None], np.ones(1, np.float32))[0].tobytes() == widened.tobytes()
+
+
+def test_scales_of_float8():
+    """The least power of two with which no number exceeds 448; rows below 2^-100 are zeros."""
+    powers = np.ldexp(np.float32(1), np.arange(-108, 119)).astype(np.float32)
+    largest = 448 * powers
+    rows = np.stack([largest, np.nextafter(largest, np.float32(np.inf)), largest / 3], axis=1)
+    for column, factor in ((0, 1), (1, 2)):
+        some = np.ascontiguousarray(-rows[:, [column, 2]])
+        values, scales = rounded("float8", some)
+        assert (scales == factor * powers).all()
+        error = np.abs(FORMATS["float8"].widen(values, scales).astype(np.float64) - some)
+        assert (error <= np.abs(some) * 2.0**-4).all()
+    values, scales = rounded("float8", [[2.0**-100, 2.0**-118, -0.0], [-(2.0**-101), 1e-45, 0]])
+    assert scales.tolist() == [2.0**-108, 0]
+    assert (values.tolist(), values[0, 2]) == ([[0x78, 0, 0x80], [0x80, 0, 0]], 0x80)
+
+
+def test_a_nan_keeps_its_sign_and_the_upper_bits_of_its_payload():
+    """In float16, as in NumPy where it converts without instructions; one in bfloat16 is the NaN."""
+    bits = np.array([0x7F800001, 0xFF800001, 0x7FC00000, 0xFFBFE000, 0x7F802000, 0xFFFFFFFF], np.uint32)
+    nan = bits.view(np.float32)[None]
+    assert rounded("float16", nan)[0].view(np.uint16).tolist() == [[0x7C01, 0xFC01, 0x7E00, 0xFDFF, 0x7C01, 0xFFFF]]
+    assert rounded("bfloat16", nan)[0].tolist() == [[0x7FC0] * 6]
+
+
+def test_int8_has_the_bits_of_the_reference():
+    """Rows of random bits of all magnitudes, and of ties."""
+    rows = patterns(400 * 96).reshape(400, 96)
+    rows[~np.isfinite(rows)] = 0
+    rows[:200] = numbers(200, 96) * np.geomspace(2.0**-120, 2.0**100, 200, dtype=np.float32)[:, None]
+    rows[200:210] = np.arange(-47.5, 48.5) * np.float32(2.0) ** np.arange(-60, 40, 10)[:, None]
+    rows[200:210, 0] = 127 * np.float32(2.0) ** np.arange(-60, 40, 10)
+    integers, scales = int8_rows(rows)
+    values, of_rows = rounded("int8", rows)
+    assert values.tobytes() == integers.astype(np.int8).tobytes() and of_rows.tobytes() == scales.tobytes()
+
+
+@pytest.mark.parametrize("K", [1, 2, 15, 16, 17, 33])
+def test_the_length_of_a_row(form, K):
+    """Of the blocks of the loop, and less."""
+    weight = numbers(7, K)
+    values, scales = rounded(form, weight)
+    for k in range(K):
+        # Beside the largest number of its row, which decides the scale.
+        pair = np.stack([np.abs(weight).max(axis=1), weight[:, k]], axis=1)
+        assert rounded(form, pair)[0][:, 1].tobytes() == np.ascontiguousarray(values[:, k]).tobytes()
+
+
+@pytest.mark.parametrize("form", ["int8", "float16", "bfloat16"])
+def test_every_number_of_a_weight_is_checked(form, threads):
+    """By each thread, in full blocks and after them."""
+    threads(2)
+    reason = "that is not finite, which int8 cannot express" if form == "int8" else f"that is too large for {form}"
+    weight = numbers(1100, 100)
+    before = rounded(form, weight)[0].tobytes()
+    for row, column in ((0, 0), (0, 99), (549, 15), (550, 16), (1099, 95), (1099, 96)):
+        kept, weight[row, column] = weight[row, column], np.inf if form == "int8" else -3.4e38
+        with pytest.raises(ValueError, match=f"^has a number {reason}$"):
+            rounded(form, weight)
+        weight[row, column] = kept
+    threads(1)
+    assert rounded(form, weight)[0].tobytes() == before
+
+
 def test_the_fused_multiply_add_of_the_reference():
     """Against exact fractions, for sums near ties of float32, and cancellation."""
     rng = np.random.default_rng(1)
@@ -102,22 +247,28 @@ def test_the_fused_multiply_add_of_the_reference():
     assert reference.fma(np.float32(3e38), np.float32(2), np.float32(-3e38)) == np.float32(3e38)
 
 
+@pytest.mark.parametrize("form", ["int8", "float8"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_numbers_that_int8_cannot_express(value):
+def test_numbers_that_are_not_finite(form, value):
     layer = fastrnn.LSTM(3, 4, 2, rng=0)
     layer.params["weight_hh_l1"][5, 2] = value
-    with pytest.raises(ValueError, match="^weight_hh_l1: has a number that is not finite, which int8 cannot express$"):
-        layer.quantize("int8")
+    with pytest.raises(
+        ValueError, match=f"^weight_hh_l1: has a number that is not finite, which {form} cannot express$"
+    ):
+        layer.quantize(form)
 
 
 def test_numbers_that_are_too_large():
-    for name, largest, too_large in (("float16", 65519, 65520), ("bfloat16", 3.3961e38, 3.3962e38)):
+    limits = ("float16", 65519, 65520), ("bfloat16", 3.3961e38, 3.3962e38), ("float8", 1.75 * 2.0**127, 2.978e38)
+    for name, largest, too_large in limits:
         layer = fastrnn.GRU(3, 4, rng=0)
         layer.params["weight_ih_l0"][7, 1] = -largest
         assert np.isfinite(layer.quantize(name).dequantized().params["weight_ih_l0"]).all()
         layer.params["weight_ih_l0"][7, 1] = -too_large
         with pytest.raises(ValueError, match=f"^weight_ih_l0: has a number that is too large for {name}$"):
             layer.quantize(name)
+        if name == "float8":
+            continue
         layer.params["weight_ih_l0"][7, :2] = np.nan, np.inf
         values = layer.quantize(name).dequantized().params["weight_ih_l0"][7]
         assert np.isnan(values[0]) and values[1] == np.inf
@@ -152,7 +303,7 @@ def test_the_parameters(form):
     assert layer.params == before
     names = [name for name in q.params if not name.startswith("scale_")]
     assert names == list(layer.params)
-    matrix = {"int8": np.int8, "float16": np.float16, "bfloat16": np.uint16}[form]
+    matrix = {"int8": np.int8, "float16": np.float16, "bfloat16": np.uint16, "float8": np.uint8}[form]
     for name, array in q.params.items():
         is_matrix = name.startswith(("weight_ih", "weight_hh", "weight_hr"))
         assert array.dtype == (matrix if is_matrix else np.float32)
@@ -162,7 +313,7 @@ def test_the_parameters(form):
         if name in layer.params and not is_matrix:
             assert array.tobytes() == layer.params[name].tobytes()
     assert q.params.nbytes == q.nbytes == sum(array.nbytes for array in q.params.values())
-    assert ("scale_hr_l1_reverse" in q.params) == (form == "int8")
+    assert ("scale_hr_l1_reverse" in q.params) == (form in ("int8", "float8"))
     assert repr(q.params).startswith(f"QuantizedParameters({q.nbytes} bytes\n    weight_ih_l0: ")
     with pytest.raises(KeyError, match="weight: is not among the names weight_ih_l0"):
         q.params["weight"]
@@ -189,13 +340,17 @@ def test_the_weights_in_use(kind, form):
             expected = stored
         elif form == "int8":
             expected = q.params[name.replace("weight", "scale")][:, None] * stored
+        elif form == "float8":
+            expected = q.params[name.replace("weight", "scale")][:, None] * e4m3_values()[stored]
         else:
             expected = stored.astype(np.float32) if form == "float16" else widened(stored)
         assert array.tobytes() == np.ascontiguousarray(expected, np.float32).tobytes()
-        bound = {"int8": 0.51 / 127, "float16": 2.0**-11, "bfloat16": 2.0**-8}[form]
+        bound = {"int8": 0.51 / 127, "float16": 2.0**-11, "bfloat16": 2.0**-8, "float8": 2.0**-4}[form]
         assert np.abs(array - layer.params[name]).max() <= bound * np.abs(layer.params[name]).max()
     again = float32.quantize(form)
-    if form != "int8":  # whose scales are rounded once more
+    if form == "float8":  # a row whose largest number is rounded down may have half the scale
+        assert again.dequantized().params == float32.params
+    elif form != "int8":  # whose scales are rounded once more
         assert again.params == q.params
 
 
@@ -245,7 +400,7 @@ def test_arguments():
         ("int4", ValueError),
         ("", ValueError),
     ):
-        with pytest.raises(error, match="^format: expected 'int8' or 'float16' or 'bfloat16', got "):
+        with pytest.raises(error, match="^format: expected 'int8' or 'float16' or 'bfloat16' or 'float8', got "):
             layer.quantize(value)
     with pytest.raises(ValueError, match=r"^layer: expected float32, got LSTM\(5, 6, dtype=float64\); a "):
         fastrnn.LSTM(5, 6, dtype=np.float64).quantize("int8")

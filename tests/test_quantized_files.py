@@ -13,7 +13,7 @@ from quantized_cases import ALL_FORMATS, KINDS, bytes_of, make
 safetensors = pytest.importorskip("safetensors")
 from safetensors.numpy import load_file
 
-IN_FILE = {"int8": "I8", "float16": "F16", "bfloat16": "BF16"}
+IN_FILE = {"int8": "I8", "float16": "F16", "bfloat16": "BF16", "float8": "F8_E4M3"}
 
 form = pytest.fixture(params=ALL_FORMATS)(lambda request: request.param)
 
@@ -79,7 +79,7 @@ def test_the_file(path, form):
     whole = path.stat().st_size
     q = layer.quantize(form)
     fastrnn.save(path, q)
-    assert path.stat().st_size < whole * (0.27 if form == "int8" else 0.51)
+    assert path.stat().st_size < whole * (0.27 if form in ("int8", "float8") else 0.51)
     header, body = header_of(path)
     about = json.loads(header.pop("__metadata__")["fastrnn"])
     assert about == {
@@ -99,17 +99,23 @@ def test_other_readers(path, form):
     """safetensors itself, for PyTorch too, and load_tensors read the arrays."""
     q = fastrnn.GRU(5, 6, rng=0).quantize(form)
     fastrnn.save(path, q)
-    if form != "bfloat16":
+    weight, expected = "weight_ih_l0", q.params["weight_ih_l0"]
+    if form in ("int8", "float16"):
         assert {name: a.tobytes() for name, a in load_file(path).items()} == {
             n: a.tobytes() for n, a in q.params.items()
         }
-    tensors = fastrnn.load_tensors(path)
-    expected = q.dequantized().params["weight_ih_l0"] if form != "int8" else q.params["weight_ih_l0"]
-    assert (np.asarray(tensors["weight_ih_l0"], np.float32) == expected).all()
+    if form != "int8":
+        expected = q.dequantized().params[weight]
+    if form == "float8":
+        expected = expected / q.params["scale_ih_l0"][:, None]
+        with pytest.raises(ValueError, match="a tensor of dtype F8_E4M3, which is not read$"):
+            fastrnn.load_tensors(path)
+    else:
+        assert (np.asarray(fastrnn.load_tensors(path)[weight], np.float32) == expected).all()
     pytest.importorskip("torch")
     from safetensors.torch import load_file as load_into_torch
 
-    assert (load_into_torch(path)["weight_ih_l0"].float().numpy() == expected).all()
+    assert (load_into_torch(path)[weight].float().numpy() == expected).all()
 
 
 def test_float32_files_are_as_before(path):
@@ -153,7 +159,7 @@ def test_unknown_formats(saved, value):
     about = json.loads(header["__metadata__"]["fastrnn"]) | {"format": value}
     header["__metadata__"]["fastrnn"] = json.dumps(about)
     rewrite(saved, header, header_of(saved)[1])
-    refused(saved, "format: expected one of int8, float16, bfloat16, got ")
+    refused(saved, "format: expected one of int8, float16, bfloat16, float8, got ")
 
 
 def test_without_its_format(saved, form):
@@ -228,6 +234,16 @@ def test_numbers_that_int8_does_not_have(path):
         scales[3] = number
         changed(path, data={"scale_hh_l0": scales.tobytes()})
         refused(path, "scale_hh_l0: expected finite numbers of at least 0")
+
+
+@pytest.mark.parametrize("number", [0x7F, 0xFF])
+def test_a_nan_of_float8(path, number):
+    q = fastrnn.RNN(3, 4, rng=0).quantize("float8")
+    fastrnn.save(path, q)
+    values = q.params["weight_ih_l0"].copy()
+    values[2, 1] = number
+    changed(path, data={"weight_ih_l0": values.tobytes()})
+    refused(path, "weight_ih_l0: expected finite numbers, got NaN")
 
 
 @pytest.mark.parametrize("changes", [{"input_size": 10**12}, {"hidden_size": 5000}, {"num_layers": 10**6}])

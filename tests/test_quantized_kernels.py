@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import fastrnn
 from depth import DEPTH
 from fastrnn import _config, _core, functional, reference
+from fastrnn._engine.formats import FORMATS
 from layer_cases import members
 from quantized_cases import ALL_FORMATS, KINDS, arrays_of, bytes_of, make, state_of
 
@@ -98,7 +99,7 @@ def exact(q, x, state):
 
 def assert_exact(layer, form, x, state):
     q = layer.quantize(form)
-    expected = q.dequantized()(x, state) if form == "float16" else exact(q, x, state)
+    expected = q.dequantized()(x, state) if FORMATS[form].round_operand is None else exact(q, x, state)
     for actual, array in zip(arrays_of(q(x, state)), arrays_of(expected), strict=True):
         assert actual.shape == array.shape and actual.tobytes() == np.ascontiguousarray(array).tobytes()
 
@@ -195,7 +196,7 @@ def test_the_whole_reference(kind, form, reverse):
     actual = arrays_of(q(x, state, lengths, resets))
     expected = arrays_of(reference.quantized(q, x, state, lengths, resets))
     # Rounding of an activation may move an operand of a later step by one unit of int8 or of bfloat16.
-    allowed = {"int8": 2e-3, "float16": 3e-6, "bfloat16": 5e-4}[form]
+    allowed = {"int8": 2e-3, "float16": 3e-6, "bfloat16": 5e-4, "float8": 3e-6}[form]
     for a, b in zip(actual, expected, strict=True):
         error = np.abs(a - b) / np.maximum(1, np.abs(b))
         assert a.shape == b.shape and error.max() <= allowed and np.median(error) <= 2e-7
@@ -203,13 +204,14 @@ def test_the_whole_reference(kind, form, reverse):
     assert [a.shape for a in arrays_of(one)] == [a.shape for a in arrays_of(alone)]
 
 
-def test_float16_is_the_float32_layer(kind):
+@pytest.mark.parametrize("form", ["float16", "float8"])
+def test_formats_that_round_no_operand_are_the_float32_layer(kind, form):
     """With the rounded weights, bit for bit, and with every argument."""
-    for name in variants("float16"):
+    for name in variants(form):
         with _config.using(name):
             for options in ({"num_layers": 2}, {"bidirectional": True}, {"reverse": True}):
                 layer = make(kind, 9, 39, **options)
-                q, x, state = layer.quantize("float16"), draw(layer, 7, 5), state_of(layer, 5, 2)
+                q, x, state = layer.quantize(form), draw(layer, 7, 5), state_of(layer, 5, 2)
                 resets = np.random.default_rng(0).random((7, 5)) < 0.3
                 for arguments in ((x,), (x, state), (x, state, [7, 3, 0, 5, 7], resets)):
                     assert bytes_of(q(*arguments)) == bytes_of(q.dequantized()(*arguments))

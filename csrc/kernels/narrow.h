@@ -23,6 +23,10 @@ typedef struct {
     fastrnn_format_properties properties;
     size_t element; /* bytes of a weight */
     int group, depths;
+    int alternate; /* whether columns of a panel's two vectors alternate, the first in the lower half of 16 bits */
+    /* Rounds a row of K floats of a weight: values (K) written, and the scale if the format has scales. The calling
+     * thread rounds to nearest; denormals may count as zeros */
+    fastrnn_fit (*round_row)(ptrdiff_t K, const float *row, void *values, float *scale);
     /* Packs part of a column of a panel: K numbers of a row of weights become the column's numbers from `first` on.
      * Whole groups may be copied at once. to: the column's first group; the next group is group_stride bytes further.
      * offset: the column's offset, from which 128 times the sum of the K numbers is subtracted; NULL without scales */

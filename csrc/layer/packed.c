@@ -129,16 +129,24 @@ static void set_arrays(fastrnn_packed *to, const offsets *at, const cell_f32 *ce
     to->peephole = weights->peephole ? memory + at->peephole : NULL;
 }
 
-/* Packs all arrays. A team pays off from some tens of microseconds on, and more phases, for helpers that start late,
- * from milliseconds on. */
+/* The threads for work on so many numbers of weights, and its phases: a team pays off from some tens of microseconds
+ * on, and more phases, for helpers that start late, from milliseconds on. */
+static int threads_for(double numbers, int threads) { return numbers < 100e3 ? 1 : fastrnn_team_threads(threads); }
+static int items_for(double numbers, int threads)
+{
+    const double of_an_item = 2e6;
+    return threads == 1 || numbers < 2 * of_an_item ? 1 : (int)(numbers / of_an_item);
+}
+
+/* Packs all arrays. */
 static fastrnn_status pack_arrays(const fastrnn_packed *to, ptrdiff_t G, const fastrnn_weights *weights,
                                   const fastrnn_interruption *interruption, int threads)
 {
     const double numbers = (double)G * (double)((weights->weight_ih ? to->I : 0) + to->S) +
                            (to->has_projection ? (double)to->P * (double)to->H : 0);
-    const double fewest = 100e3, of_an_item = 2e6, operations = 20, ns = 0.3; /* for each number */
-    threads = numbers < fewest ? 1 : fastrnn_team_threads(threads);
-    const packing p = {weights, to, threads == 1 || numbers < 2 * of_an_item ? 1 : (int)(numbers / of_an_item)};
+    const double operations = 20, ns = 0.3; /* for each number */
+    threads = threads_for(numbers, threads);
+    const packing p = {weights, to, items_for(numbers, threads)};
     fastrnn_team team;
     fastrnn_team_open(&team, threads, ns * numbers, interruption);
     for (int k = 0; k < p.items; k++)
@@ -189,4 +197,45 @@ fastrnn_status fastrnn_pack(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn
                            .bytes = to->bytes};
     set_arrays(to, &at, cell, weights);
     return pack_arrays(to, cell->gates * H, weights, interruption, threads);
+}
+
+typedef struct {
+    const fastrnn_narrow_layout *layout;
+    ptrdiff_t rows, columns;
+    const float *weight;
+    char *values;
+    float *scales;
+    int items;
+    fastrnn_fit *fits; /* of the rows of each member */
+} rounding;
+
+static void round_share(const void *context, const fastrnn_member *me)
+{
+    const rounding *r = context;
+    const ptrdiff_t row_bytes = r->columns * (ptrdiff_t)r->layout->element;
+    const fastrnn_range rows = fastrnn_share_of_item(r->rows, r->items, me);
+    for (ptrdiff_t row = rows.from; row < rows.to; row++) {
+        float *scale = r->layout->properties.has_scales ? r->scales + row : NULL;
+        const fastrnn_fit fit =
+            r->layout->round_row(r->columns, r->weight + row * r->columns, r->values + row * row_bytes, scale);
+        if (fit > r->fits[me->index]) r->fits[me->index] = fit;
+    }
+}
+
+fastrnn_fit fastrnn_round_weight(fastrnn_format format, ptrdiff_t rows, ptrdiff_t columns, const float *weight,
+                                 void *values, float *scales, int threads)
+{
+    const double numbers = (double)rows * (double)columns, operations = 20, ns = 0.6; /* for each number */
+    fastrnn_fit fits[FASTRNN_MOST_MEMBERS] = {FASTRNN_FITS}, worst = FASTRNN_FITS;
+    threads = threads_for(numbers, threads);
+    const rounding r = {&fastrnn_narrow_layouts[format], rows, columns, weight, values, scales,
+                        items_for(numbers, threads),     fits};
+    fastrnn_team team;
+    fastrnn_team_open(&team, threads, ns * numbers, NULL);
+    for (int k = 0; k < r.items; k++)
+        fastrnn_team_phase(&team, threads, operations * numbers / r.items, round_share, &r, k);
+    fastrnn_team_close(&team);
+    for (int i = 0; i < FASTRNN_MOST_MEMBERS; i++)
+        if (fits[i] > worst) worst = fits[i];
+    return worst;
 }

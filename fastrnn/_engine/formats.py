@@ -1,7 +1,7 @@
-"""The formats of weights with fewer bits: how numbers are rounded to them, and back.
+"""The formats of weights with fewer bits: how weights are rounded to them and widened, and how operands are rounded.
 
-Every rounding is to the nearest number, ties to even, in float32 arithmetic. `fastrnn.reference` rounds the operands of
-products by the same functions.
+Every rounding is to the nearest number, ties to even, in float32 arithmetic. The C library rounds weights;
+`fastrnn.reference` rounds the operands of products by the functions of this module.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastrnn._core import NARROW_FORMATS
+from fastrnn._core import NARROW_FORMATS, round_weight
+from fastrnn._threads import most_threads
 from fastrnn._validation import Array
 
-FormatName: TypeAlias = Literal["int8", "float16", "bfloat16"]
-
-# The numbers of a block of rows, which stays in the cache while it is rounded.
-BLOCK = 1 << 16
+FormatName: TypeAlias = Literal["int8", "float16", "bfloat16", "float8"]
 
 LARGEST_INT8 = np.float32(127)
 # A row of int8 is zeros if all its numbers are smaller: neither a scale nor its product with a factor is denormal.
@@ -29,10 +27,9 @@ LARGEST_BOUNDED = np.float32(1.001)
 class Format(NamedTuple):
     """A format of weights.
 
-    ``round_rows(rows)`` returns the values of rows of a weight, and their scales or None. It raises a ValueError, whose
-    message lacks the name of the weight, for numbers that the format cannot express. ``widen(values, scales)`` returns
-    float32. ``round_operand(rows, is_bounded)`` returns the rows (B, K) of the other operand of a product as the
-    kernels round them, float32, and their scales (B,) or None; it is None if they are not rounded.
+    ``widen(values, scales)`` returns the float32 numbers of rounded rows. ``round_operand(rows, is_bounded)`` returns
+    the rows (B, K) of the other operand of a product as the kernels round them, float32, and their scales (B,) or None;
+    it is None if they are not rounded.
     """
 
     name: str
@@ -40,23 +37,20 @@ class Format(NamedTuple):
     has_scales: bool
     most_columns: int
     name_in_files: str  # of the dtype, in the safetensors format
-    round_rows: Callable[[Array], tuple[Array, Array | None]]
     widen: Callable[[Array, Array | None], Array]
     round_operand: Callable[[Array, bool], tuple[Array, Array | None]] | None
     problem_of: Callable[[Array], str | None] = lambda values: None  # why no rounded weight has such values, or None
 
     def round(self, weight: Array) -> tuple[Array, Array | None]:
-        """`round_rows` of a whole weight, in blocks of rows that stay in the cache."""
+        """The values of a weight (rows, columns), float32 and contiguous, and the scales of its rows or None.
+
+        Raises a ValueError, whose message lacks the name of the weight, for one that the format cannot express.
+        """
         if weight.shape[1] > self.most_columns:
             raise ValueError(f"has {weight.shape[1]} columns, and {self.name} allows {self.most_columns}")
         values = np.empty(weight.shape, self.dtype)
         scales = np.empty(len(weight), np.float32) if self.has_scales else None
-        every = max(1, BLOCK // weight.shape[1])
-        for first in range(0, len(weight), every):
-            rows = slice(first, first + every)
-            values[rows], of_rows = self.round_rows(weight[rows])
-            if scales is not None:
-                scales[rows] = of_rows
+        round_weight(self.name, weight, values, scales, most_threads())
         return values, scales
 
 
@@ -97,14 +91,6 @@ def int8_rows(rows, is_bounded=False):
     return np.where(np.isfinite(scales)[..., None], integers, np.float32(0)), scales
 
 
-def _round_int8(rows):
-    scales, factors = int8_scales(rows)
-    if np.isnan(scales).any():
-        raise ValueError("has a number that is not finite, which int8 cannot express")
-    integers = rows * factors[:, None]
-    return np.rint(integers, out=integers), scales
-
-
 def _widen_int8(values, scales):
     return values * scales[:, None]
 
@@ -139,21 +125,16 @@ def _bfloat16_rows(rows, is_bounded=False):
     return widened(bfloat16_of(rows)), None
 
 
-def _round_float16(rows):
-    with np.errstate(over="ignore", under="ignore"):
-        return _checked(rows, rows.astype(np.float16), 0x7C00, "float16"), None
+# float8: E4M3 without infinities; a row is a power of two times such numbers
 
 
-def _round_bfloat16(rows):
-    return _checked(rows, bfloat16_of(rows), 0x7F80, "bfloat16"), None
+def _widen_float8(values, scales):
+    halves = (values & np.uint16(0x80)) << 8 | (values & np.uint16(0x7F)) << 7  # of 1/256 of the numbers
+    return halves.view(np.float16).astype(np.float32) * (256 * scales)[:, None]
 
 
-def _checked(rows, values, infinity, name):
-    """The values, unless one is `infinity`, the bit pattern, of a finite number."""
-    magnitudes = values.view(np.uint16) & 0x7FFF
-    if magnitudes.max(initial=0) >= infinity and (np.isfinite(rows) & (magnitudes == infinity)).any():
-        raise ValueError(f"has a number that is too large for {name}")
-    return values
+def _problem_of_float8(values):
+    return "expected finite numbers, got NaN" if (values & 0x7F == 0x7F).any() else None
 
 
 def _format(name, *fields):
@@ -165,8 +146,9 @@ def _format(name, *fields):
 FORMATS: dict[str, Format] = {
     form.name: form
     for form in (
-        _format("int8", "I8", _round_int8, _widen_int8, int8_rows, _problem_of_int8),
-        _format("float16", "F16", _round_float16, lambda values, _: values.astype(np.float32), None),
-        _format("bfloat16", "BF16", _round_bfloat16, lambda values, _: widened(values), _bfloat16_rows),
+        _format("int8", "I8", _widen_int8, int8_rows, _problem_of_int8),
+        _format("float16", "F16", lambda values, _: values.astype(np.float32), None),
+        _format("bfloat16", "BF16", lambda values, _: widened(values), _bfloat16_rows),
+        _format("float8", "F8_E4M3", _widen_float8, None, _problem_of_float8),
     )
 }

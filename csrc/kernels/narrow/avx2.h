@@ -5,9 +5,8 @@
 TARGET_BEGIN("avx2,fma,f16c")
 INLINE vec_f32 v_load_half_f32(const char *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 
-#define NARROW f16
-#define INSTRUCTIONS "f16c"
-#include "kernels/narrow/float16.inc.h"
+#define SET "f16c"
+#include "kernels/narrow/halves.inc.h"
 TARGET_END
 
 TARGET_BEGIN("avx2,fma")
@@ -97,8 +96,8 @@ INLINE void store_i8vnni(void *row, ptrdiff_t k, vec_f32 x)
 #include "kernels/narrow/int8.inc.h"
 TARGET_END
 
-static const fastrnn_narrow *const narrow_avx2[] = {&narrow_i8vnni, &narrow_i8avx2, &narrow_f16, FORMATS_OF_EVERY_SET,
-                                                    NULL};
+static const fastrnn_narrow *const narrow_avx2[] = {&narrow_i8vnni, &narrow_i8avx2, FORMATS_OF_HALVES,
+                                                    FORMATS_OF_EVERY_SET, NULL};
 
 #undef real
 #undef SUFFIX

@@ -6,9 +6,8 @@ TARGET_BEGIN("avx512f")
 /* float16 and bfloat16 with AVX-512 F alone. */
 INLINE vec_f32 v_load_half_f32(const char *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
-#define NARROW f16
-#define INSTRUCTIONS "avx512"
-#include "kernels/narrow/float16.inc.h"
+#define SET "avx512"
+#include "kernels/narrow/halves.inc.h"
 
 typedef struct {
     vec_f32 first, second;
@@ -150,7 +149,7 @@ TARGET_END
 #include "kernels/narrow/amx.h"
 
 static const fastrnn_narrow *const narrow_avx512[] = {
-    NARROW_AMX & narrow_i8vnni, &narrow_i8bw, &narrow_f16, &narrow_vdpbf16, FORMATS_OF_EVERY_SET, NULL,
+    NARROW_AMX & narrow_i8vnni, &narrow_i8bw, FORMATS_OF_HALVES, &narrow_vdpbf16, FORMATS_OF_EVERY_SET, NULL,
 };
 
 #undef real

@@ -3,6 +3,7 @@
  * argument, N(load), N(broadcast), N(dot), and N(store)(row, k, x), which stores numbers k .. k + VL - 1 of an operand,
  * already rounded. */
 #define N(a) JOIN(a, NARROW)
+#define LOAD(p, columns, v) N(load)(p)
 #define GROUP 2
 #define GROUP_BYTES 4
 #define HAS_SCALES 0

@@ -30,9 +30,8 @@ INLINE vec_f32 v_bfloat16_f32(vec_f32 a)
     return a;
 }
 
-#define NARROW f16
-#define INSTRUCTIONS "generic"
-#include "kernels/narrow/float16.inc.h"
+#define SET "generic"
+#include "kernels/narrow/halves.inc.h"
 
 typedef struct {
     vec_f32 first, second;
@@ -112,7 +111,7 @@ INLINE void store_i8(void *row, ptrdiff_t k, vec_f32 x)
 }
 #include "kernels/narrow/int8.inc.h"
 
-static const fastrnn_narrow *const narrow_generic[] = {&narrow_i8, &narrow_f16, FORMATS_OF_EVERY_SET, NULL};
+static const fastrnn_narrow *const narrow_generic[] = {&narrow_i8, FORMATS_OF_HALVES, FORMATS_OF_EVERY_SET, NULL};
 
 #undef real
 #undef SUFFIX

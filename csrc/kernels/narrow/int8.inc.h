@@ -3,6 +3,7 @@
  * of the operand. The instructions define the sums and N(dot), N(store) of int8_operand.inc.h, and N(floats)(sum), the
  * sums as floats. OFFSET is 128 if 128 is added to the operand, which is then unsigned, else 0. */
 #define N(a) JOIN(a, NARROW)
+#define LOAD(p, columns, v) N(load)(p)
 #define GROUP 4
 #define GROUP_BYTES 4
 #define HAS_SCALES 1

@@ -4,9 +4,8 @@
 
 INLINE vec_f32 v_load_half_f32(const char *p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8((const uint8_t *)p))); }
 
-#define NARROW f16
-#define INSTRUCTIONS "neon"
-#include "kernels/narrow/float16.inc.h"
+#define SET "neon"
+#include "kernels/narrow/halves.inc.h"
 
 typedef struct {
     vec_f32 first, second;
@@ -103,8 +102,8 @@ TARGET_END
 #define NARROW_DOTPROD
 #endif
 
-static const fastrnn_narrow *const narrow_neon[] = {NARROW_DOTPROD & narrow_i8neon, &narrow_f16, FORMATS_OF_EVERY_SET,
-                                                    NULL};
+static const fastrnn_narrow *const narrow_neon[] = {NARROW_DOTPROD & narrow_i8neon, FORMATS_OF_HALVES,
+                                                    FORMATS_OF_EVERY_SET, NULL};
 
 #undef real
 #undef SUFFIX

@@ -4,12 +4,12 @@
  * One vector of P has a group of consecutive weights for each of VL columns. The instructions define, as N(name),
  *   sum                    the type of VL sums
  *   group, argument        the types of such a vector in registers, and of the numbers of A that meet it, in all lanes
- *   load(p), broadcast(a)  these, from memory
+ *   broadcast(a)           the latter, from memory
  *   dot(s, g, a)           the sums with all products of the group added
  *   begin(b, v), end(...)  the sums of vector v before the first group, and the result, stored
- * and the macros GROUP, the weights of a group, GROUP_BYTES, their bytes, ARGUMENT_BYTES, those of a broadcast,
- * NARROW_ROWS, the most rows of a tile, and NARROW_FEW, those whose tiles have more than two vectors. K need not be a
- * multiple of GROUP: the weights beyond are 0. */
+ * and the macros LOAD(p, columns, v), the weights of vector v at p, GROUP, the weights of a group, GROUP_BYTES, their
+ * bytes, ARGUMENT_BYTES, those of a broadcast, NARROW_ROWS, the most rows of a tile, and NARROW_FEW, those whose tiles
+ * have more than two vectors. K need not be a multiple of GROUP: the weights beyond are 0. */
 
 INLINE void N(tile)(const int mr, const int nv, ptrdiff_t groups, const char *a, ptrdiff_t a_bytes, const char *p,
                     ptrdiff_t p_panel, const fastrnn_columns *columns, const float *scale, ptrdiff_t row,
@@ -31,12 +31,12 @@ INLINE void N(tile)(const int mr, const int nv, ptrdiff_t groups, const char *a,
             UNROLL for (int i = 0; i < mr; i++) x[i] = N(broadcast)(rows[0] + i * a_bytes);
             UNROLL for (int v = 0; v < nv; v++)
             {
-                N(group) g = N(load)(p + v / 2 * p_panel + v % 2 * VECTOR);
+                N(group) g = LOAD(p + v / 2 * p_panel + v % 2 * VECTOR, columns, v);
                 UNROLL for (int i = 0; i < mr; i++) sum[i][v] = N(dot)(sum[i][v], g, x[i]);
             }
         } else {
             N(group) g[WIDTH];
-            UNROLL for (int v = 0; v < nv; v++) g[v] = N(load)(p + v / 2 * p_panel + v % 2 * VECTOR);
+            UNROLL for (int v = 0; v < nv; v++) g[v] = LOAD(p + v / 2 * p_panel + v % 2 * VECTOR, columns, v);
             UNROLL for (int i = 0; i < mr; i++)
             {
                 N(argument) x = N(broadcast)(rows[i / 3] + (i % 3) * a_bytes);
