@@ -382,8 +382,8 @@ def _problem_of(form, name, array):
     """The reason why no layer quantized to this format has such an array, or None."""
     if name.startswith(MATRICES):
         return form.problem_of(array)
-    if name.startswith("scale_") and not ((array >= 0) & (array < np.inf)).all():
-        return "expected finite numbers of at least 0"
+    if name.startswith("scale_") and not ((array >= 0) & (array <= form.largest_scale)).all():
+        return f"expected numbers from 0 to {form.largest_scale:.3g}"
     return None
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn._engine.formats import FORMATS
 from fastrnn.serialization import QUANTIZED_VERSION
 from quantized_cases import ALL_FORMATS, KINDS, bytes_of, make
 
@@ -228,12 +229,21 @@ def test_numbers_that_int8_does_not_have(path):
     values[2, 1] = -128
     changed(path, data={"weight_ih_l0": values.tobytes()})
     refused(path, "weight_ih_l0: expected numbers from -127 to 127, got -128")
-    for number in (np.nan, np.inf, -1):
-        fastrnn.save(path, q)
-        scales = q.params["scale_hh_l0"].copy()
-        scales[3] = number
-        changed(path, data={"scale_hh_l0": scales.tobytes()})
-        refused(path, "scale_hh_l0: expected finite numbers of at least 0")
+
+
+@pytest.mark.parametrize("format", [name for name, form in FORMATS.items() if form.has_scales])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -1, np.finfo(np.float32).max, "next"])
+def test_scales_that_no_rounding_gives(path, format, number):
+    q = fastrnn.RNN(3, 4, rng=0).quantize(format)
+    fastrnn.save(path, q)
+    largest = FORMATS[format].largest_scale
+    scales = q.params["scale_hh_l0"].copy()
+    scales[3] = largest
+    changed(path, data={"scale_hh_l0": scales.tobytes()})
+    assert np.isfinite(fastrnn.load(path).dequantized().params["weight_hh_l0"]).all()
+    scales[3] = np.nextafter(largest, np.float32(np.inf)) if number == "next" else number
+    changed(path, data={"scale_hh_l0": scales.tobytes()})
+    refused(path, "scale_hh_l0: expected numbers from 0 to")
 
 
 @pytest.mark.parametrize("number", [0x7F, 0xFF])

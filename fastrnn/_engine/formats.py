@@ -40,6 +40,12 @@ class Format(NamedTuple):
     widen: Callable[[Array, Array | None], Array]
     round_operand: Callable[[Array, bool], tuple[Array, Array | None]] | None
     problem_of: Callable[[Array], str | None] = lambda values: None  # why no rounded weight has such values, or None
+    largest: float = 1.0  # magnitude of the values, if there are scales
+
+    @property
+    def largest_scale(self) -> np.float32:
+        """The largest scale with which every number is finite."""
+        return np.nextafter(np.finfo(np.float32).max / np.float32(self.largest), np.float32(0))
 
     def round(self, weight: Array) -> tuple[Array, Array | None]:
         """The values of a weight (rows, columns), float32 and contiguous, and the scales of its rows or None.
@@ -146,9 +152,9 @@ def _format(name, *fields):
 FORMATS: dict[str, Format] = {
     form.name: form
     for form in (
-        _format("int8", "I8", _widen_int8, int8_rows, _problem_of_int8),
+        _format("int8", "I8", _widen_int8, int8_rows, _problem_of_int8, 127),
         _format("float16", "F16", lambda values, _: values.astype(np.float32), None),
         _format("bfloat16", "BF16", lambda values, _: widened(values), _bfloat16_rows),
-        _format("float8", "F8_E4M3", _widen_float8, None, _problem_of_float8),
+        _format("float8", "F8_E4M3", _widen_float8, None, _problem_of_float8, 448),
     )
 }
