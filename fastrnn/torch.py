@@ -413,9 +413,10 @@ class Layers(torch.autograd.Function):
         # PyTorch ignores the gradients of tensors that need none.
         return None, d_x, *map(from_numpy, (*d_state_0[:states], *d_weights))
 
-
-# Layers.apply without the checks for torch.func, which `_are_usual` and `_reason` have made.
-_apply_layers = super(torch.autograd.Function, Layers).apply
+    @classmethod
+    def run(cls, *arguments):
+        """`apply` without the checks for torch.func, which `_are_usual` and `_reason` have made."""
+        return super(torch.autograd.Function, cls).apply(*arguments)
 
 
 # Operators, for tracing
@@ -766,7 +767,7 @@ class Recurrent(torch.nn.RNNBase):
         if torch.is_grad_enabled():
             tensors = (x, *states, *weights.tensors)
             if any(map(requires_grad, tensors)):
-                return _apply_layers((weights, batch_sizes, noise, len(states)), *tensors)
+                return Layers.run((weights, batch_sizes, noise, len(states)), *tensors)
         output, state_n = _infer(weights, weights.packs(self.training), x, batch_sizes, states, noise)
         return tuple(map(from_numpy, (output, *state_n)))
 
