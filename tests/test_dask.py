@@ -31,8 +31,13 @@ T, B, I, H = 20, 48, 3, 16
 
 @pytest.fixture(scope="module")
 def client():
-    """Two workers, processes with one thread each, which import from where this process does."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Two workers, processes with one thread each, which import from where this process does.
+
+    Dask's memory manager, which looks every two seconds, does not run: between `scatter` and the first task it might
+    drop a copy of the layer on one worker, which then fetches it again.
+    """
+    no_manager = dask.config.set({"distributed.scheduler.active-memory-manager.start": False})
+    with no_manager, pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXAMPLES)
         with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as one:
             yield one
