@@ -67,7 +67,7 @@ class Worker:
             return {name: np.array(value) for name, value in self.task.results().items()}
 
     def before_call(self):
-        """What the process does before each call, not timed."""
+        """The work of the process before each call, not timed."""
 
     def time(self, calls, warm_up, sleep=0.0):
         """Seconds of each of `calls` calls, after some uncounted ones that wake threads and fill caches.

@@ -159,7 +159,8 @@ const char *fastrnn_narrow_instructions(const fastrnn_isa *, fastrnn_format, int
 
 /* Rounds a weight (rows, columns) to a format of fewer bits, to the nearest numbers, ties to even. Written: values
  * (rows, columns), the numbers of the format, and scales (rows) if it has scales. The result says whether the format
- * can express every number of the weight, or why not; then what is written is of no use. No bit depends on threads. */
+ * can express every number of the weight, or why not; then the numbers written are of no use. No bit depends on
+ * threads. */
 typedef enum {
     FASTRNN_FITS = 0,
     FASTRNN_NOT_FINITE = 1, /* int8, float8: a number is not finite */

@@ -241,7 +241,7 @@ def set_lender(size_t start, size_t end, size_t most):
 
 
 def borrow_threads(bint on):
-    """Set whether calls of this Python thread borrow the threads of the lender; returns what was set before."""
+    """Set whether calls of this Python thread borrow the threads of the lender; returns the previous setting."""
     return bool(fastrnn_borrow_threads(on))
 
 

@@ -330,7 +330,7 @@ def test_checkpoints_keep_the_masks_of_dropout(every, per_sequence):
 
 
 def transparent(H, **options):
-    """Two layers whose output in training is the mask of the input of the second, divided by what remains.
+    """Two layers whose output in training is the mask of the input of the second, divided by 1 - dropout.
 
     The first layer has the output 1 at each step, and the second passes its input on.
     """

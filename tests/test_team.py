@@ -23,6 +23,7 @@ CC = os.environ.get("CC", "cc").split()
 
 needs_threads = pytest.mark.skipif(not _core.has_threads(), reason="built without helper threads")
 needs_linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at threads as Linux shows them")
+needs_compiler = pytest.mark.skipif(shutil.which(CC[0]) is None, reason="needs a C compiler")
 
 BEGIN = """
 import os, signal, sys, threading, time
@@ -199,7 +200,7 @@ def most():
 _core.set_lender(*(ctypes.cast(function, ctypes.c_void_p).value for function in (start, end, most)))
 
 def in_new_thread(work):
-    "What work() returns in a thread that borrows, whose first call begins a region."
+    "The result of work() in a thread that borrows, whose first call begins a region."
     found = []
     def borrowing():
         assert not _core.borrow_threads(True)
@@ -456,7 +457,7 @@ def test_helpers_are_made_when_they_are_wanted():
 
 @needs_threads
 @needs_linux
-@pytest.mark.skipif(shutil.which(CC[0]) is None, reason="needs a C compiler")
+@needs_compiler
 def test_no_thread_can_be_made(tmp_path):
     """Calls run without helpers if none can be created, and later use helpers once they can."""
     library = tmp_path / "failing_threads.so"
@@ -500,9 +501,6 @@ def pause_after(tmp_path):
         return tuple(map(int, done.stdout.split()))
 
     return pause_after
-
-
-needs_compiler = pytest.mark.skipif(shutil.which(CC[0]) is None, reason="needs a C compiler")
 
 
 @needs_threads

@@ -456,7 +456,7 @@ static void return_borrowed(fastrnn_team *team)
     if (waited > usual) pause_after_loss(&fastrnn_borrowed, 1, waited);
 }
 
-/* What the call has shown about helpers. */
+/* Updates the experience with helpers at the end of a call. */
 static void learn(fastrnn_team *team, int helped)
 {
     const int64_t now = fastrnn_clock(), late = now - team->called, expected = GET_OF(team->crew, arrival);

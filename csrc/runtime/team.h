@@ -114,7 +114,7 @@ typedef struct {
 /* Sets the OpenMP that lends its threads to calls, until a fork. */
 void fastrnn_set_lender(const fastrnn_lender *);
 
-/* Sets whether calls of this thread borrow their helpers; returns what was set before. Between its own regions a
+/* Sets whether calls of this thread borrow their helpers; returns the previous setting. Between its own regions a
  * library lets its threads spin, for milliseconds. Helpers of our own would share the processors with those. */
 int fastrnn_borrow_threads(int on);
 unsigned long long fastrnn_borrowed_shares(void); /* the shares of phases that borrowed helpers have computed */

@@ -203,7 +203,7 @@ static int runs(clockid_t clock, int64_t look)
 static int64_t this_thread(void) { return 0; }
 #endif
 
-/* What each thread of a region executes, except the one that began it. */
+/* The job of each thread of a region, except the one that began it. */
 static void serve_region(void *nothing)
 {
     (void)nothing;
