@@ -37,7 +37,11 @@ def parse_arguments():
     )
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--rounds", type=int, default=7)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    for name in arguments.peers or []:
+        if not is_installed(LIBRARIES[name]):
+            parser.error(f"{name} needs {' and '.join(LIBRARIES[name].modules)}: pip install '.[peers]'")
+    return arguments
 
 
 def libraries_of(arguments):

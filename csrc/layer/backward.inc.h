@@ -352,7 +352,11 @@ static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_m
         fetch_rows(step.a, step.product_rows, step.matrix->K, step.a_row, sizeof(real));
     const double operations = 2.0 * (now.to - now.from) * step.matrix->K * b->kernel->width;
     for (fastrnn_range piece = fastrnn_no_piece(units); fastrnn_next_piece(me, units, operations, &piece);)
-        b->cell->step_back(&step, part, now.from, now.to, piece.from, piece.to);
+        for (fastrnn_range left = piece; left.from < left.to;) {
+            const int width = b->kernel->width;
+            const fastrnn_range some = take_part(&left, width, step.matrix->K, width, t % 2);
+            b->cell->step_back(&step, part, now.from, now.to, some.from, some.to);
+        }
     if (part == 0 && h_next && h) {
         const fastrnn_range kept = first_of(next, after);
         copy_bytes(h_next + kept.from * P, h + (at + kept.from) * P, kept.to - kept.from, P, sizeof(real));

@@ -168,13 +168,17 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         if (resets) step.state_prev[n] = f->reset_state[n];
     }
     const int last = part == f->packed->parts - 1;
+    const ptrdiff_t columns = f->cell->parts[part] * f->cell->block, K = step.weight_hh[part].K;
     if (units.to - units.from < H && f->packed->heads == 1) {
-        const ptrdiff_t K = step.weight_hh[part].K, row = step.operand_row[part]; /* fewer floats if it is rounded */
+        const ptrdiff_t row = step.operand_row[part]; /* fewer floats if it is rounded */
         fetch_rows(step.operand[part], now.to - now.from, K < row ? K : row, row, sizeof(real));
     }
     const double operations = 2.0 * (now.to - now.from) * f->packed->S * f->cell->parts[part] * f->cell->block;
     for (fastrnn_range piece = fastrnn_no_piece(blocks); fastrnn_next_piece(me, blocks, operations, &piece);)
-        f->cell->step(&step, part, now.from, now.to, piece.from, piece.to);
+        for (fastrnn_range left = piece; left.from < left.to;) {
+            const fastrnn_range some = take_part(&left, columns, K, f->kernel->width, t % 2);
+            f->cell->step(&step, part, now.from, now.to, some.from, some.to);
+        }
     if (step.h_next && last)
         clear_rows(step.h_next, f->h_row, resets_of_step(&f->steps, t + 1),
                    first_of(rows, rows_of_step(&f->steps, t + 1)), units, sizeof(real));

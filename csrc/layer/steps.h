@@ -109,6 +109,27 @@ static inline fastrnn_range share_rows(const steps *s, const fastrnn_member *me)
     return (fastrnn_range){first_sequence(s, me->index, me->size), to};
 }
 
+/* A step reads its share of the recurrent weights. If these exceed a cache and every step read them in the same order,
+ * the cache would hold those read last and drop each weight before its next use. So they are read in parts, and every
+ * other step takes the parts from the end, which the step before has read last.
+ *
+ * take_part: the next part of `left`, blocks of `columns` columns of a matrix of K rows: about as many weights as fill
+ * a small part of a cache, but at least four panels of `width` columns, which a product of a single row needs. */
+static inline fastrnn_range take_part(fastrnn_range *left, ptrdiff_t columns, ptrdiff_t K, int width, int from_the_end)
+{
+    enum { WEIGHTS = 64 * 1024 };
+    const fastrnn_range all = *left;
+    const ptrdiff_t blocks = all.to - all.from;
+    if (blocks * columns * K > WEIGHTS) {
+        const ptrdiff_t fewest = fastrnn_panels(4 * (ptrdiff_t)width, columns), fit = WEIGHTS / (columns * K);
+        const ptrdiff_t size = fit > fewest ? fit : fewest;
+        if (size < blocks && from_the_end) return (fastrnn_range){left->to -= size, all.to};
+        if (size < blocks) return (fastrnn_range){all.from, left->from += size};
+    }
+    left->from = left->to;
+    return all;
+}
+
 /* A leading dimension for rows of n numbers: each row starts on a cache line, and they do not all fall into the same
  * few sets of a cache. */
 static inline ptrdiff_t padded_row(ptrdiff_t n, size_t element)

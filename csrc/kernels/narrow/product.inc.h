@@ -9,13 +9,15 @@
  *   begin(b, v), end(...)  the sums of vector v before the first group, and the result, stored
  * and the macros LOAD(p, columns, v), the weights of vector v at p, GROUP, the weights of a group, GROUP_BYTES, their
  * bytes, ARGUMENT_BYTES, those of a broadcast, NARROW_ROWS, the most rows of a tile, and NARROW_FEW, those whose tiles
- * have more than two vectors. K need not be a multiple of GROUP: the weights beyond are 0. */
+ * have more than two vectors. K need not be a multiple of GROUP: the weights beyond are 0.
+ *
+ * Tiles of more than three rows prefetch weights some bytes ahead, as in kernels/product.inc.h. */
 
 INLINE void N(tile)(const int mr, const int nv, ptrdiff_t groups, const char *a, ptrdiff_t a_bytes, const char *p,
                     ptrdiff_t p_panel, const fastrnn_columns *columns, const float *scale, ptrdiff_t row,
                     const float *start, float *c, ptrdiff_t c_row, int lanes)
 {
-    enum { ROWS = NARROW_ROWS, WIDTH = 8, VECTOR = VL * GROUP_BYTES };
+    enum { ROWS = NARROW_ROWS, WIDTH = 8, VECTOR = VL * GROUP_BYTES, AHEAD = 4096 };
     N(sum) sum[ROWS][WIDTH];
     UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++)
     {
@@ -44,6 +46,7 @@ INLINE void N(tile)(const int mr, const int nv, ptrdiff_t groups, const char *a,
             }
         }
         UNROLL for (int j = 0; 3 * j < mr; j++) rows[j] += ARGUMENT_BYTES;
+        if (mr > 3) UNROLL for (int v = 0; v < nv; v++) v_prefetch(p + v * VECTOR + AHEAD);
         p += 2 * VECTOR;
     }
     UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++)
