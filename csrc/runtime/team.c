@@ -115,7 +115,7 @@ enum { FAIR = 20 };
 /* Pauses after a helper lost its processor to another thread, which lost time, too, and may keep the processor: four
  * times the fair pause, at least twice the last pause, at most fifty times that; for long calls the fair pause. Never
  * longer than a second, because the whole process may have been stopped. Idle processors end the pause before, see
- * ends_early. */
+ * ends_early; LOOKS looks for them during a pause, but one after each fair pause at least. */
 enum { LOOKS = 16 };
 static void pause_longer(fastrnn_crew *crew, int most, int64_t cost)
 {
@@ -127,7 +127,9 @@ static void pause_longer(fastrnn_crew *crew, int most, int64_t cost)
     SET_OF(crew, served, 0);
     SET_OF(crew, pause, pause);
     pause_tries(crew, most, pause, first / 4);
-    SET_OF(crew, look_at, fastrnn_clock() + pause / LOOKS);
+    const int64_t between = pause / LOOKS < first / 4 ? pause / LOOKS : first / 4;
+    SET_OF(crew, between_looks, between);
+    SET_OF(crew, look_at, fastrnn_clock() + between);
     SET_OF(crew, idle_looks, 0);
 }
 
@@ -142,12 +144,12 @@ static void pause_after_loss(fastrnn_crew *crew, int most, int64_t cost)
 }
 
 /* Whether a pause is over because two looks have found as many idle processors as helpers are missing: the other thread
- * has ended, as those of the system and interrupts of a hypervisor do soon. There are LOOKS looks during the pause. */
+ * has ended, as those of the system and interrupts of a hypervisor do soon. */
 static int ends_early(const fastrnn_team *team, int most, int64_t now)
 {
     fastrnn_crew *crew = team->crew;
     if (now < GET_OF(crew, look_at)) return 0;
-    SET_OF(crew, look_at, now + GET_OF(crew, pause) / LOOKS);
+    SET_OF(crew, look_at, now + GET_OF(crew, between_looks));
     const int looks = fastrnn_idle_processors() < most - team->size ? 0 : GET_OF(crew, idle_looks) + 1;
     SET_OF(crew, idle_looks, looks);
     if (looks < 2) return 0;

@@ -89,7 +89,7 @@ typedef struct fastrnn_crew {
     atomic_int most;         /* the maximal number of members until paused_until */
     atomic_llong paused_until;
     atomic_llong long_calls_paused_until; /* the same for a call that has lasted a while */
-    atomic_llong look_at;                 /* the time of the next look for idle processors, which end the pause */
+    atomic_llong look_at, between_looks;  /* the time of the next look for idle processors, which end the pause */
     atomic_int idle_looks;                /* those that have found some, one after the other */
     atomic_llong pause;                   /* the length of the last pause */
     atomic_llong served;                  /* the time that helpers have worked since without a loss */
