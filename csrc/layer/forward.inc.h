@@ -548,7 +548,9 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
     if (active > 0) {
         fastrnn_team team;
         fastrnn_team_open(&team, how.members, how.alone, interruption);
-        if (how.side_by_side)
+        const int stays_alone = fastrnn_team_stays_alone(&team);
+        for (int k = 0; stays_alone && k < count; k++) plans[k].threads = 1;
+        if (how.side_by_side && !stays_alone)
             run_side_by_side(&team, how, count, stacked, operations, NAME(forward_piece), calls);
         else
             for (int k = 0; k < count && NAME(forward_call)(&calls[k], &team, plans[k]); k++) continue;

@@ -430,6 +430,13 @@ void fastrnn_team_open(fastrnn_team *team, int threads, double alone, const fast
     open_for_helpers(team);
 }
 
+int fastrnn_team_stays_alone(const fastrnn_team *team)
+{
+    const double shortest = 1e6; /* ns, of a call that looks for helpers again */
+    return team->limit > 1 && team->alone < shortest && !team->patient && !team->erratic && !team->calling &&
+           GET_OF(team->crew, ready) == 0;
+}
+
 static void no_work(const void *context, const fastrnn_member *me) { (void)context, (void)me; }
 
 /* Measures phases without work, some microseconds. The fastest one tells how far apart the cores are: an interrupt
@@ -522,6 +529,12 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
     (void)most, (void)operations;
     job(context, &me);
     return !team->cancelled;
+}
+
+int fastrnn_team_stays_alone(const fastrnn_team *team)
+{
+    (void)team;
+    return 0;
 }
 
 void fastrnn_team_open(fastrnn_team *team, int threads, double alone, const fastrnn_interruption *interruption)

@@ -31,6 +31,10 @@ typedef void fastrnn_job(const void *context, const fastrnn_member *);
  * be NULL. */
 void fastrnn_team_open(fastrnn_team *, int threads, double alone, const fastrnn_interruption *);
 
+/* Whether a short call that has just opened its team stays on its thread: no helper is ready, and none was called,
+ * because it would come too late or lose its processor. */
+int fastrnn_team_stays_alone(const fastrnn_team *);
+
 /* Runs job once for each of at most `most` members, and returns when all have returned; a barrier. Returns 0 if the
  * call has been cancelled, else 1. operations: of all shares, to estimate the time. item: a value that changes from
  * phase to phase, kept out of the context: helpers receive it with the order and keep the unchanged context in their
