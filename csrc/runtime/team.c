@@ -115,10 +115,11 @@ enum { FAIR = 20 };
 /* Pauses after a helper lost its processor to another thread, which lost time, too, and may keep the processor: four
  * times the fair pause, at least twice the last pause, at most fifty times that; for long calls the fair pause. Never
  * longer than a second, because the whole process may have been stopped. Idle processors end the pause before, see
- * ends_early; LOOKS looks for them during a pause, but one after each fair pause at least. */
+ * ends_early; LOOKS looks for them during a pause, but one after each fair pause, or 4 ms, at least. */
 enum { LOOKS = 16 };
 static void pause_longer(fastrnn_crew *crew, int most, int64_t cost)
 {
+    const int64_t rare = 4000000; /* ns between looks of 20 us */
     const int64_t second = 1000000000, first = cost < second / (4 * FAIR) ? 4 * FAIR * cost : second;
     const int64_t longest = 50 * first < second ? 50 * first : second;
     int64_t pause = 2 * GET_OF(crew, pause);
@@ -127,7 +128,7 @@ static void pause_longer(fastrnn_crew *crew, int most, int64_t cost)
     SET_OF(crew, served, 0);
     SET_OF(crew, pause, pause);
     pause_tries(crew, most, pause, first / 4);
-    const int64_t between = pause / LOOKS < first / 4 ? pause / LOOKS : first / 4;
+    const int64_t fair = first / 4 > rare ? first / 4 : rare, between = pause / LOOKS < fair ? pause / LOOKS : fair;
     SET_OF(crew, between_looks, between);
     SET_OF(crew, look_at, fastrnn_clock() + between);
     SET_OF(crew, idle_looks, 0);
