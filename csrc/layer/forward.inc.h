@@ -533,7 +533,16 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
     const fastrnn_packed *packed[FASTRNN_MOST_CALLS] = {NULL};
     for (int k = 0; k < count; k++) packed[k] = args[k].packed;
     double operations;
-    const fastrnn_arrangement how = NAME(plan_calls)(s, packed, count, stacked, threads, plans, &operations);
+    fastrnn_arrangement how = NAME(plan_calls)(s, packed, count, stacked, threads, plans, &operations);
+    const ptrdiff_t active = args->T > 0 ? rows_of_step(&s, 0) : 0;
+    fastrnn_team team;
+    if (active > 0) {
+        fastrnn_team_open(&team, how.members, how.alone, interruption);
+        if (fastrnn_team_stays_alone(&team)) {
+            how.side_by_side = 0;
+            for (int k = 0; k < count; k++) plans[k].threads = 1;
+        }
+    }
     fastrnn_layout layout = {0};
     for (int k = 0; k < count; k++) {
         fastrnn_layout own = {0}; /* calls one after the other use the same memory */
@@ -541,16 +550,14 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
         if (!how.side_by_side) merge_layout(&layout, &own);
     }
     char *memory = fastrnn_borrow(workspace, &layout);
-    if (!memory) return FASTRNN_OUT_OF_MEMORY;
+    if (!memory) {
+        if (active > 0) fastrnn_team_close(&team);
+        return FASTRNN_OUT_OF_MEMORY;
+    }
     for (int k = 0; k < count; k++) NAME(place_forward)(&calls[k], memory);
-    const ptrdiff_t active = args->T > 0 ? rows_of_step(&s, 0) : 0;
     int complete = 1;
     if (active > 0) {
-        fastrnn_team team;
-        fastrnn_team_open(&team, how.members, how.alone, interruption);
-        const int stays_alone = fastrnn_team_stays_alone(&team);
-        for (int k = 0; stays_alone && k < count; k++) plans[k].threads = 1;
-        if (how.side_by_side && !stays_alone)
+        if (how.side_by_side)
             run_side_by_side(&team, how, count, stacked, operations, NAME(forward_piece), calls);
         else
             for (int k = 0; k < count && NAME(forward_call)(&calls[k], &team, plans[k]); k++) continue;
