@@ -115,7 +115,7 @@ enum { FAIR = 20 };
 /* Pauses after a helper lost its processor to another thread, which lost time, too, and may keep the processor: four
  * times the fair pause, at least twice the last pause, at most fifty times that; for long calls the fair pause. Never
  * longer than a second, because the whole process may have been stopped. Idle processors end the pause before, see
- * ends_early; LOOKS looks for them during a pause, but one after each fair pause, or 4 ms, at least. */
+ * ends_early: the pause has LOOKS looks for them, or one each `rare` ns. */
 enum { LOOKS = 16 };
 static void pause_longer(fastrnn_crew *crew, int most, int64_t cost)
 {
@@ -128,7 +128,7 @@ static void pause_longer(fastrnn_crew *crew, int most, int64_t cost)
     SET_OF(crew, served, 0);
     SET_OF(crew, pause, pause);
     pause_tries(crew, most, pause, first / 4);
-    const int64_t fair = first / 4 > rare ? first / 4 : rare, between = pause / LOOKS < fair ? pause / LOOKS : fair;
+    const int64_t between = pause / LOOKS < rare ? pause / LOOKS : rare;
     SET_OF(crew, between_looks, between);
     SET_OF(crew, look_at, fastrnn_clock() + between);
     SET_OF(crew, idle_looks, 0);
