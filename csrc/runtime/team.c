@@ -119,7 +119,7 @@ enum { FAIR = 20 };
 enum { LOOKS = 16 };
 static void pause_longer(fastrnn_crew *crew, int most, int64_t cost)
 {
-    const int64_t rare = 4000000; /* ns between looks of 20 us */
+    const int64_t rare = 4000000; /* ns; a look takes 5 us and more */
     const int64_t second = 1000000000, first = cost < second / (4 * FAIR) ? 4 * FAIR * cost : second;
     const int64_t longest = 50 * first < second ? 50 * first : second;
     int64_t pause = 2 * GET_OF(crew, pause);
