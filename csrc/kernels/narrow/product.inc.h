@@ -11,7 +11,8 @@
  * bytes, ARGUMENT_BYTES, those of a broadcast, NARROW_ROWS, the most rows of a tile, and NARROW_FEW, those whose tiles
  * have more than two vectors. K need not be a multiple of GROUP: the weights beyond are 0.
  *
- * Tiles of more than three rows prefetch the weights AHEAD bytes further on, for the reason in kernels/product.inc.h. */
+ * Tiles of more than three rows prefetch the weights AHEAD bytes further on, for the reason in kernels/product.inc.h.
+ */
 
 INLINE void N(tile)(const int mr, const int nv, ptrdiff_t groups, const char *a, ptrdiff_t a_bytes, const char *p,
                     ptrdiff_t p_panel, const fastrnn_columns *columns, const float *scale, ptrdiff_t row,
