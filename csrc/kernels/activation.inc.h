@@ -1,24 +1,24 @@
 /* sigmoid, tanh and the like from +, *, /, fma and integer steps alone, so that every instruction set gives the same
  * bits.
  *
- * All rest on exp(y) for y <= 0, split as exp(y) = s * (1 + p), s = 2^n a power of two and p = exp(r) - 1 with
- * |r| <= ln(2)/2 (Cody and Waite 1980), and, but for exp itself, on one division. A division takes as long as a dozen
+ * All rest on exp(-y), split as exp(-y) = s * (1 - p), s = 2^n a power of two and p = 1 - exp(-r) with |r| <= ln(2)/2
+ * (Cody and Waite 1980), and, but for exp itself, on one division. A division takes as long as a dozen
  * multiplications, but has an execution unit of its own: Newton iterations in its place would compete with the other
  * multiplications.
  *
- * p = r + r^2 q(r), q a polynomial near (exp(r) - 1 - r) / r^2.
+ * p = r - r^2 q(r), q a polynomial near (exp(-r) - 1 + r) / r^2.
  */
 
 /* clang-format off */
 #define NUMBERS_f32(X)                                                                                                 \
-    X(LOWEST, -88.0f)               /* exp is below the smallest normal number from -87.34: s is 0 there */            \
-    X(ROUNDER, 0x1.8p23f)           /* adding it rounds to an integer, left in the low bits */               \
+    X(LARGEST, 88.0f)                /* exp(-y) is below the smallest normal number from 87.34: s is 0 there */        \
+    X(ROUNDER, 0x1.8p23f + 127.0f)   /* adding it rounds to an integer, left in the low bits with the bias */          \
     X(LOG2E, 0x1.715476p+0f)                                                                                           \
-    X(LN2_HIGH, 0x1.62e4p-1f)       /* 15 bits, so that n * LN2_HIGH is exact */                                       \
+    X(LN2_HIGH, 0x1.62e4p-1f)        /* 15 bits, so that n * LN2_HIGH is exact */                                      \
     X(LN2_LOW, 0x1.7f7d1cp-20f)
 #define NUMBERS_f64(X)                                                                                                 \
-    X(LOWEST, -709.0)                                                                                                  \
-    X(ROUNDER, 0x1.8p52)                                                                                               \
+    X(LARGEST, 709.0)                                                                                                  \
+    X(ROUNDER, 0x1.8p52 + 1023.0)                                                                                      \
     X(LOG2E, 0x1.71547652b82fep+0)                                                                                     \
     X(LN2_HIGH, 0x1.62e42fefa3p-1)                                                                                     \
     X(LN2_LOW, 0x1.3de6af278ece6p-42)
@@ -26,50 +26,47 @@
 #define DECLARE_NUMBER(name, value) static const real NAME(name) = value;
 #define DECLARE_NUMBERS NAME(NUMBERS)(DECLARE_NUMBER)
 DECLARE_NUMBERS
-#define LOWEST NAME(LOWEST)
+#define LARGEST NAME(LARGEST)
 #define ROUNDER NAME(ROUNDER)
 #define LOG2E NAME(LOG2E)
 #define LN2_HIGH NAME(LN2_HIGH)
 #define LN2_LOW NAME(LN2_LOW)
 
-/* exp(y) = s * (1 + p) for y <= 0, y = -infinity included; a NaN makes p NaN. */
+/* exp(-y) = s * (1 - p) for |y| <= LARGEST; a NaN makes p NaN. */
 INLINE void NAME(exp_split)(vec y, vec *s, vec *p)
 {
-    y = v_max(v_set1(LOWEST), y);
-    vec t = v_fma(y, v_set1(LOG2E), v_set1(ROUNDER));
+    vec t = v_fnma(y, v_set1(LOG2E), v_set1(ROUNDER));
     vec n = v_sub(t, v_set1(ROUNDER));
-    vec r = v_fnma(n, v_set1(LN2_HIGH), y);
-    r = v_fnma(n, v_set1(LN2_LOW), r);
+    vec r = v_fma(n, v_set1(LN2_HIGH), y);
+    r = v_fma(n, v_set1(LN2_LOW), r);
     *s = v_exp2_rounded(t);
-    *p = v_fma(NAME(exp_polynomial)(r), v_mul(r, r), r);
+    *p = v_fnma(NAME(exp_polynomial)(r), v_mul(r, r), r);
 }
 
-/* 1 / (1 + exp(-x)), from z = exp(-|x|) and q = z / (1 + z): q for negative x, else 1 - q. The rounding of 1 + z could
- * make q decrease where x increases; so q is corrected by its remainder (z - q) - q z, whose first
- * difference is exact, times 1 / (1 + z) = 1 - q. */
+/* 1 / (1 + z), z = exp(-x). 1 + z = (min(s, 1) - s p) + max(s, 1) never rises where x does, so the quotient never
+ * falls: where s < 1 the bracket is z rounded, and where s > 1 its rounding is small beside s. z is finite; below
+ * -LARGEST the quotient is below the smallest normal number, that is, 0. */
 INLINE vec NAME(sigmoid)(vec x)
 {
     vec s, p, one = v_set1(1);
-    NAME(exp_split)(v_negabs(x), &s, &p);
-    vec z = v_mul(s, v_add(one, p)), q = v_div(z, v_add(one, z));
-    q = v_fma(v_fnma(q, z, v_sub(z, q)), v_sub(one, q), q);
-    return v_if_negative(x, q, v_sub(one, q));
+    NAME(exp_split)(v_min(v_set1(LARGEST), v_max(v_set1(-LARGEST), x)), &s, &p);
+    return v_div(one, v_add(v_fnma(s, p, v_min(s, one)), v_max(s, one)));
 }
 
-/* (1 - z) / (1 + z), z = exp(-2|x|), with the sign of x; z - 1 = s p + (s - 1) loses nothing near zero, where s = 1. */
+/* (1 - z) / (1 + z), z = exp(-2|x|), with the sign of x; 1 - z = (1 - s) + s p loses nothing near zero, where s = 1. */
 INLINE vec NAME(tanh)(vec x)
 {
-    vec s, p, y = v_negabs(x), one = v_set1(1);
-    NAME(exp_split)(v_add(y, y), &s, &p);
-    return v_copysign(v_div(v_fma(s, p, v_sub(s, one)), v_fma(s, p, v_add(s, one))), x);
+    vec s, p, y = v_abs(x), one = v_set1(1);
+    NAME(exp_split)(v_min(v_set1(LARGEST), v_add(y, y)), &s, &p);
+    return v_copysign(v_div(v_fma(s, p, v_sub(one, s)), v_fnma(s, p, v_add(s, one))), x);
 }
 
-/* exp(y) for y <= 0. */
-INLINE vec NAME(exp)(vec y)
+/* exp(-y) for y >= 0, y = infinity included. */
+INLINE vec NAME(exp_minus)(vec y)
 {
     vec s, p;
-    NAME(exp_split)(y, &s, &p);
-    return v_mul(s, v_add(v_set1(1), p));
+    NAME(exp_split)(v_min(v_set1(LARGEST), y), &s, &p);
+    return v_mul(s, v_sub(v_set1(1), p));
 }
 
 /* log(1 / (1 + exp(-x))) = min(x, 0) - log(1 + e), e = exp(-|x|), both of one sign. With t = e / (1 + e/2) the
@@ -78,7 +75,7 @@ INLINE vec NAME(exp)(vec y)
 INLINE vec NAME(log_sigmoid_exp)(vec x, vec *e)
 {
     vec one = v_set1(1), half = v_set1((real)0.5);
-    *e = NAME(exp)(v_negabs(x));
+    *e = NAME(exp_minus)(v_abs(x));
     vec t = v_div(*e, v_fma(*e, half, one)), u = v_mul(t, half), w = v_mul(u, u);
     return v_sub(v_if_negative(x, x, v_set1((real)-0.0)), v_fma(v_mul(t, w), NAME(artanh_polynomial)(w), t));
 }
@@ -103,7 +100,7 @@ static void NAME(activate)(fastrnn_function function, ptrdiff_t n, const real *x
 }
 #endif
 
-#undef LOWEST
+#undef LARGEST
 #undef ROUNDER
 #undef LOG2E
 #undef LN2_HIGH

@@ -32,10 +32,10 @@ static double NAME(softmax_cross_entropy)(ptrdiff_t C, const real *z, int64_t ta
     }
     for (; c < C; c++) m = z[c] > m ? z[c] : m;
     const double away = (double)z[target] - (double)m;
-    const vec minus_m = v_set1(-m);
+    const vec largest = v_set1(m);
     for (c = 0; c < C; c += VL) {
         const int lanes = NAME(lanes_at)(C, c);
-        NAME(store_lanes)(d + c, NAME(exp)(v_add(NAME(load_lanes)(z + c, lanes), minus_m)), lanes);
+        NAME(store_lanes)(d + c, NAME(exp_minus)(v_sub(largest, NAME(load_lanes)(z + c, lanes))), lanes);
     }
     const double sum = NAME(sum_numbers)(C, d);
     const vec factor = v_set1((real)(scale / sum));

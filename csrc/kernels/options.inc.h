@@ -1,10 +1,8 @@
 /* The activations that the options select: y = gate(z) by recurrent_activation, y = activation(z) by activation. o is
  * NULL for sigmoid and tanh without a clip. The functions *_back compute d_z from y and d, the gradient of y. Where the
  * slope is 0, d is masked rather than multiplied, so that an infinite d becomes 0. */
-INLINE vec NAME(v_min)(vec a, vec b) { return v_sub(v_set1(0), v_max(v_sub(v_set1(0), a), v_sub(v_set1(0), b))); }
-
 /* z between low and high. A NaN remains NaN, because it is the second argument of both. */
-INLINE vec NAME(bounded)(vec low, vec high, vec z) { return NAME(v_min)(high, v_max(low, z)); }
+INLINE vec NAME(bounded)(vec low, vec high, vec z) { return v_min(high, v_max(low, z)); }
 
 INLINE vec NAME(clipped)(const fastrnn_options *o, vec z)
 {
@@ -18,8 +16,8 @@ INLINE vec NAME(within)(vec low, vec high, vec y, vec d)
     const vec zero = v_set1(0), least = v_set1(sizeof(real) == sizeof(float) ? (real)FLT_MIN : (real)DBL_MIN);
     const vec epsilon = v_set1(sizeof(real) == sizeof(float) ? (real)FLT_EPSILON : (real)DBL_EPSILON);
     /* Bounds within two units in the last place of low and high: a y beyond them counts as low or high. */
-    const vec above_low = v_add(v_fnma(v_negabs(low), epsilon, low), least);
-    const vec below_high = v_fma(v_negabs(high), epsilon, high);
+    const vec above_low = v_add(v_fma(v_abs(low), epsilon, low), least);
+    const vec below_high = v_fnma(v_abs(high), epsilon, high);
     return v_if_negative(v_sub(y, above_low), zero, v_if_negative(v_sub(below_high, y), zero, d));
 }
 

@@ -17,7 +17,7 @@ INLINE float N(largest)(ptrdiff_t K, const float *a, float *poison)
     vec most = v_set1(0), bad = v_set1(0);
     for (ptrdiff_t k = 0; k < K; k += VL) {
         const vec x = NAME(load_lanes)(a + k, K - k < VL ? (int)(K - k) : VL);
-        most = v_max(most, v_sub(v_set1(0), v_negabs(x)));
+        most = v_max(most, v_abs(x));
         bad = v_fma(x, v_set1(0), bad);
     }
     float lanes[VL], bads[VL], result = 0;

@@ -28,7 +28,8 @@ INLINE vec_f32 v_sqrt_f32(vec_f32 a) { return _mm256_sqrt_ps(a); }
 INLINE vec_f32 v_fma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vec_f32 v_fnma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return _mm256_fnmadd_ps(a, b, c); }
 INLINE vec_f32 v_max_f32(vec_f32 a, vec_f32 b) { return _mm256_max_ps(a, b); }
-INLINE vec_f32 v_negabs_f32(vec_f32 a) { return _mm256_or_ps(a, _mm256_set1_ps(-0.0f)); }
+INLINE vec_f32 v_min_f32(vec_f32 a, vec_f32 b) { return _mm256_min_ps(a, b); }
+INLINE vec_f32 v_abs_f32(vec_f32 a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 INLINE vec_f32 v_copysign_f32(vec_f32 magnitude, vec_f32 sign)
 {
     __m256 bit = _mm256_set1_ps(-0.0f);
@@ -40,8 +41,7 @@ INLINE vec_f32 v_if_negative_f32(vec_f32 x, vec_f32 yes, vec_f32 no)
 }
 INLINE vec_f32 v_exp2_rounded_f32(vec_f32 t)
 {
-    __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
-    return _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(127 << 23)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23));
 }
 /* Bits 0 to 15 rounded into the others, ties to even. */
 INLINE vec_f32 v_bfloat16_f32(vec_f32 a)
@@ -92,7 +92,8 @@ INLINE vec_f64 v_sqrt_f64(vec_f64 a) { return _mm256_sqrt_pd(a); }
 INLINE vec_f64 v_fma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return _mm256_fmadd_pd(a, b, c); }
 INLINE vec_f64 v_fnma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return _mm256_fnmadd_pd(a, b, c); }
 INLINE vec_f64 v_max_f64(vec_f64 a, vec_f64 b) { return _mm256_max_pd(a, b); }
-INLINE vec_f64 v_negabs_f64(vec_f64 a) { return _mm256_or_pd(a, _mm256_set1_pd(-0.0)); }
+INLINE vec_f64 v_min_f64(vec_f64 a, vec_f64 b) { return _mm256_min_pd(a, b); }
+INLINE vec_f64 v_abs_f64(vec_f64 a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
 INLINE vec_f64 v_copysign_f64(vec_f64 magnitude, vec_f64 sign)
 {
     __m256d bit = _mm256_set1_pd(-0.0);
@@ -104,8 +105,7 @@ INLINE vec_f64 v_if_negative_f64(vec_f64 x, vec_f64 yes, vec_f64 no)
 }
 INLINE vec_f64 v_exp2_rounded_f64(vec_f64 t)
 {
-    __m256i n = _mm256_slli_epi64(_mm256_castpd_si256(t), 52);
-    return _mm256_castsi256_pd(_mm256_add_epi64(n, _mm256_set1_epi64x(INT64_C(1023) << 52)));
+    return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(t), 52));
 }
 INLINE void v_transpose_f64(vec_f64 r[4])
 {

@@ -25,10 +25,8 @@ INLINE vec_f32 v_sqrt_f32(vec_f32 a) { return _mm512_sqrt_ps(a); }
 INLINE vec_f32 v_fma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vec_f32 v_fnma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return _mm512_fnmadd_ps(a, b, c); }
 INLINE vec_f32 v_max_f32(vec_f32 a, vec_f32 b) { return _mm512_max_ps(a, b); }
-INLINE vec_f32 v_negabs_f32(vec_f32 a)
-{
-    return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN)));
-}
+INLINE vec_f32 v_min_f32(vec_f32 a, vec_f32 b) { return _mm512_min_ps(a, b); }
+INLINE vec_f32 v_abs_f32(vec_f32 a) { return _mm512_abs_ps(a); }
 INLINE vec_f32 v_copysign_f32(vec_f32 magnitude, vec_f32 sign)
 {
     /* 0xD8 is the truth table of (sign bit ? sign : magnitude). */
@@ -41,8 +39,7 @@ INLINE vec_f32 v_if_negative_f32(vec_f32 x, vec_f32 yes, vec_f32 no)
 }
 INLINE vec_f32 v_exp2_rounded_f32(vec_f32 t)
 {
-    __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t), 23);
-    return _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(127 << 23)));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23));
 }
 /* Bits 0 to 15 rounded into the others, ties to even. */
 INLINE vec_f32 v_bfloat16_f32(vec_f32 a)
@@ -97,10 +94,8 @@ INLINE vec_f64 v_sqrt_f64(vec_f64 a) { return _mm512_sqrt_pd(a); }
 INLINE vec_f64 v_fma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return _mm512_fmadd_pd(a, b, c); }
 INLINE vec_f64 v_fnma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return _mm512_fnmadd_pd(a, b, c); }
 INLINE vec_f64 v_max_f64(vec_f64 a, vec_f64 b) { return _mm512_max_pd(a, b); }
-INLINE vec_f64 v_negabs_f64(vec_f64 a)
-{
-    return _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_set1_epi64(INT64_MIN)));
-}
+INLINE vec_f64 v_min_f64(vec_f64 a, vec_f64 b) { return _mm512_min_pd(a, b); }
+INLINE vec_f64 v_abs_f64(vec_f64 a) { return _mm512_abs_pd(a); }
 INLINE vec_f64 v_copysign_f64(vec_f64 magnitude, vec_f64 sign)
 {
     return _mm512_castsi512_pd(_mm512_ternarylogic_epi64(_mm512_castpd_si512(magnitude), _mm512_castpd_si512(sign),
@@ -112,8 +107,7 @@ INLINE vec_f64 v_if_negative_f64(vec_f64 x, vec_f64 yes, vec_f64 no)
 }
 INLINE vec_f64 v_exp2_rounded_f64(vec_f64 t)
 {
-    __m512i n = _mm512_slli_epi64(_mm512_castpd_si512(t), 52);
-    return _mm512_castsi512_pd(_mm512_add_epi64(n, _mm512_set1_epi64(INT64_C(1023) << 52)));
+    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(t), 52));
 }
 INLINE void v_transpose_f64(vec_f64 r[8])
 {

@@ -9,9 +9,10 @@
  *   v_load_n, v_store_n the first n (0 < n <= VL) numbers; the other lanes load as zero, their memory stays untouched
  *   v_sqrt(a)           the square root, correctly rounded (of a float, that of a double rounded to float is)
  *   v_fma(a, b, c)      a*b + c, v_fnma(a, b, c)  c - a*b: one rounding in every set but this one
- *   v_max(a, b)         a > b ? a : b, so b where either is NaN
- *   v_negabs(a)         -|a|;  v_copysign(m, s)  |m| with the sign of s;  v_if_negative(x, y, n)  x < 0 ? y : n
- *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + n, n from -(exponent bias), which gives 0, to 0
+ *   v_max(a, b)         a > b ? a : b;  v_min(a, b)  a < b ? a : b; so b where either is NaN
+ *   v_abs(a)            |a|;  v_copysign(m, s)  |m| with the sign of s;  v_if_negative(x, y, n)  x < 0 ? y : n
+ *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + bias + n, n from -bias, which gives 0, to bias: the bias
+ *                       of exponents, 127 or 1023
  *   v_bfloat16(a)       a rounded to 8 bits of precision, ties to even; NaN stays NaN; for S = f32 alone
  *   v_load_half(p)      VL numbers of IEEE 754 binary16, widened; for S = f32 alone, in kernels/narrow/
  *   v_transpose(r)      a square of VL vectors transposed in place: lane j of r[i] becomes lane i of r[j]
@@ -28,7 +29,7 @@
 INLINE void v_prefetch(const void *p) { (void)p; }
 INLINE void v_prefetch_l2(const void *p) { (void)p; }
 
-#define DEFINE_VEC_GENERIC(S, real, bits, LANES, MANTISSA, BIAS)                                                       \
+#define DEFINE_VEC_GENERIC(S, real, bits, LANES, MANTISSA)                                                             \
     typedef struct {                                                                                                   \
         real lane[LANES];                                                                                              \
     } vec_##S;                                                                                                         \
@@ -59,6 +60,7 @@ INLINE void v_prefetch_l2(const void *p) { (void)p; }
     GENERIC_UNROLLED(S, v_fma, (vec_##S a, vec_##S b, vec_##S c), a.lane[l] * b.lane[l] + c.lane[l])                   \
     GENERIC_MAP(S, v_fnma, (vec_##S a, vec_##S b, vec_##S c), c.lane[l] - a.lane[l] * b.lane[l])                       \
     GENERIC_MAP(S, v_max, (vec_##S a, vec_##S b), a.lane[l] > b.lane[l] ? a.lane[l] : b.lane[l])                       \
+    GENERIC_MAP(S, v_min, (vec_##S a, vec_##S b), a.lane[l] < b.lane[l] ? a.lane[l] : b.lane[l])                       \
     INLINE bits v_bits_##S(real x)                                                                                     \
     {                                                                                                                  \
         bits b;                                                                                                        \
@@ -71,13 +73,12 @@ INLINE void v_prefetch_l2(const void *p) { (void)p; }
         memcpy(&x, &b, sizeof x);                                                                                      \
         return x;                                                                                                      \
     }                                                                                                                  \
-    GENERIC_MAP(S, v_negabs, (vec_##S a), v_real_##S(v_bits_##S(a.lane[l]) | SIGN_BIT(bits)))                          \
+    GENERIC_MAP(S, v_abs, (vec_##S a), v_real_##S(v_bits_##S(a.lane[l]) & ~SIGN_BIT(bits)))                            \
     GENERIC_MAP(                                                                                                       \
         S, v_copysign, (vec_##S m, vec_##S s),                                                                         \
         v_real_##S((bits)((v_bits_##S(m.lane[l]) & ~SIGN_BIT(bits)) | (v_bits_##S(s.lane[l]) & SIGN_BIT(bits)))))      \
     GENERIC_MAP(S, v_if_negative, (vec_##S x, vec_##S yes, vec_##S no), x.lane[l] < 0 ? yes.lane[l] : no.lane[l])      \
-    GENERIC_MAP(S, v_exp2_rounded, (vec_##S t),                                                                        \
-                v_real_##S((bits)((v_bits_##S(t.lane[l]) << MANTISSA) + ((bits)BIAS << MANTISSA))))                    \
+    GENERIC_MAP(S, v_exp2_rounded, (vec_##S t), v_real_##S((bits)(v_bits_##S(t.lane[l]) << MANTISSA)))                 \
     INLINE void v_transpose_##S(vec_##S r[LANES])                                                                      \
     {                                                                                                                  \
         for (int i = 0; i < LANES; i++)                                                                                \
@@ -105,8 +106,8 @@ INLINE void v_prefetch_l2(const void *p) { (void)p; }
     }
 #define SIGN_BIT(bits) ((bits)1 << (8 * sizeof(bits) - 1))
 
-DEFINE_VEC_GENERIC(f32, float, uint32_t, 4, 23, 127)
-DEFINE_VEC_GENERIC(f64, double, uint64_t, 2, 52, 1023)
+DEFINE_VEC_GENERIC(f32, float, uint32_t, 4, 23)
+DEFINE_VEC_GENERIC(f64, double, uint64_t, 2, 52)
 
 #undef DEFINE_VEC_GENERIC
 #undef GENERIC_MAP

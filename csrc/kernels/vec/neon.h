@@ -39,7 +39,8 @@ INLINE vec_f32 v_sqrt_f32(vec_f32 a) { return vsqrtq_f32(a); }
 INLINE vec_f32 v_fma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return vfmaq_f32(c, a, b); }
 INLINE vec_f32 v_fnma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return vfmsq_f32(c, a, b); }
 INLINE vec_f32 v_max_f32(vec_f32 a, vec_f32 b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
-INLINE vec_f32 v_negabs_f32(vec_f32 a) { return vnegq_f32(vabsq_f32(a)); }
+INLINE vec_f32 v_min_f32(vec_f32 a, vec_f32 b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+INLINE vec_f32 v_abs_f32(vec_f32 a) { return vabsq_f32(a); }
 INLINE vec_f32 v_copysign_f32(vec_f32 magnitude, vec_f32 sign)
 {
     return vbslq_f32(vdupq_n_u32(UINT32_C(1) << 31), sign, magnitude);
@@ -47,8 +48,7 @@ INLINE vec_f32 v_copysign_f32(vec_f32 magnitude, vec_f32 sign)
 INLINE vec_f32 v_if_negative_f32(vec_f32 x, vec_f32 yes, vec_f32 no) { return vbslq_f32(vcltzq_f32(x), yes, no); }
 INLINE vec_f32 v_exp2_rounded_f32(vec_f32 t)
 {
-    uint32x4_t n = vshlq_n_u32(vreinterpretq_u32_f32(t), 23);
-    return vreinterpretq_f32_u32(vaddq_u32(n, vdupq_n_u32(127 << 23)));
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(t), 23));
 }
 /* Bits 0 to 15 rounded into the others, ties to even. */
 INLINE vec_f32 v_bfloat16_f32(vec_f32 a)
@@ -92,7 +92,8 @@ INLINE vec_f64 v_sqrt_f64(vec_f64 a) { return vsqrtq_f64(a); }
 INLINE vec_f64 v_fma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return vfmaq_f64(c, a, b); }
 INLINE vec_f64 v_fnma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return vfmsq_f64(c, a, b); }
 INLINE vec_f64 v_max_f64(vec_f64 a, vec_f64 b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
-INLINE vec_f64 v_negabs_f64(vec_f64 a) { return vnegq_f64(vabsq_f64(a)); }
+INLINE vec_f64 v_min_f64(vec_f64 a, vec_f64 b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
+INLINE vec_f64 v_abs_f64(vec_f64 a) { return vabsq_f64(a); }
 INLINE vec_f64 v_copysign_f64(vec_f64 magnitude, vec_f64 sign)
 {
     return vbslq_f64(vdupq_n_u64(UINT64_C(1) << 63), sign, magnitude);
@@ -100,8 +101,7 @@ INLINE vec_f64 v_copysign_f64(vec_f64 magnitude, vec_f64 sign)
 INLINE vec_f64 v_if_negative_f64(vec_f64 x, vec_f64 yes, vec_f64 no) { return vbslq_f64(vcltzq_f64(x), yes, no); }
 INLINE vec_f64 v_exp2_rounded_f64(vec_f64 t)
 {
-    uint64x2_t n = vshlq_n_u64(vreinterpretq_u64_f64(t), 52);
-    return vreinterpretq_f64_u64(vaddq_u64(n, vdupq_n_u64(UINT64_C(1023) << 52)));
+    return vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(t), 52));
 }
 INLINE void v_transpose_f64(vec_f64 r[2])
 {
