@@ -16,13 +16,23 @@ from layer_cases import draw
 CELLS = ("lstm", "gru", "rnn", "ugrnn")
 
 
-@settings(max_examples=200 * DEPTH, deadline=None)
-@given(recurrent_cases.cases(cells=CELLS, features=True))
-def test_against_the_reference(case):
+def assert_equals_the_reference(case):
     actual, expected = recurrent_cases.run(functional, case), recurrent_cases.run(reference, case)
     for name, array in expected.items():
         scale = max(1.0, np.abs(array).max(initial=0))
         np.testing.assert_allclose(actual[name], array, rtol=0, atol=1e-12 * scale, err_msg=name)
+
+
+@settings(max_examples=200 * DEPTH, deadline=None)
+@given(recurrent_cases.cases(cells=CELLS, features=True))
+def test_against_the_reference(case):
+    assert_equals_the_reference(case)
+
+
+@settings(max_examples=100 * DEPTH, deadline=None)
+@given(recurrent_cases.cases(cells=CELLS, features=True, H=45))
+def test_with_whole_blocks_and_a_short_one(case):
+    assert_equals_the_reference(case)
 
 
 @settings(max_examples=60 * DEPTH, deadline=None)

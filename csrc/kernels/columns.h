@@ -9,13 +9,27 @@
 
 #include "kernels/names.h"
 
-/* The column of hidden unit j and the first gate, within the part, and the stride to the column of the next gate. */
-INLINE ptrdiff_t fastrnn_gate_column(const int gates, const int block, ptrdiff_t H, ptrdiff_t j, ptrdiff_t *gate_stride)
+/* The first unit of the block of hidden unit j. */
+INLINE ptrdiff_t fastrnn_first_of_block(const int block, ptrdiff_t j)
 {
-    const ptrdiff_t first = j / block * block;
-    *gate_stride = H - first < block ? H - first : block;
+    return j - (ptrdiff_t)((size_t)j % (size_t)block);
+}
+
+/* The column of hidden unit j and the first gate, within the part. The stride to the column of the next gate is the
+ * size of the block. */
+INLINE ptrdiff_t fastrnn_gate_column(const int gates, const int block, ptrdiff_t j)
+{
+    const ptrdiff_t first = fastrnn_first_of_block(block, j);
     return gates * first + (j - first);
 }
+INLINE ptrdiff_t fastrnn_gate_stride(const int block, ptrdiff_t H, ptrdiff_t j)
+{
+    const ptrdiff_t rest = H - fastrnn_first_of_block(block, j);
+    return rest < block ? rest : block;
+}
+
+/* A loop over hidden units: on whole vectors of whole blocks, whose layout the compiler knows, or on any. */
+typedef enum { WHOLE_VECTORS, ANY_VECTORS } fastrnn_vectors;
 
 /* The inverse: the row of the weights, within the part, that becomes this column. */
 static inline ptrdiff_t fastrnn_row_of_column(int gates, int block, ptrdiff_t H, ptrdiff_t column)

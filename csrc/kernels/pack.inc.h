@@ -15,11 +15,9 @@ static void NAME(gate_columns)(const NAME(cell) * cell, ptrdiff_t H, ptrdiff_t *
 {
     for (int g = 0; g < cell->gates; g++) {
         const int part = g >= cell->parts[0], before = NAME(gates_before)(cell, part);
-        for (ptrdiff_t j = 0; j < H; j++) {
-            ptrdiff_t gate_stride;
-            const ptrdiff_t column = fastrnn_gate_column(cell->parts[part], cell->block, H, j, &gate_stride);
-            columns[g * H + j] = before * H + column + (g - before) * gate_stride;
-        }
+        for (ptrdiff_t j = 0; j < H; j++)
+            columns[g * H + j] = before * H + fastrnn_gate_column(cell->parts[part], cell->block, j) +
+                                 (g - before) * fastrnn_gate_stride(cell->block, H, j);
     }
 }
 

@@ -10,7 +10,7 @@ INLINE void NAME(store_lanes)(real *p, vec a, int lanes)
 }
 
 /* A vector of hidden units of one sequence, of which the first `lanes` exist. The pointers are those of NAME(step) at
- * these units: gates and recurrent at the first gate of part 0, gates_1 and recurrent_1 at that of part 1.
+ * these units: gates and recurrent at the first gate of part 0, gates_1 at that of part 1.
  * `gate_stride` is the stride from a gate to the next gate of the same part; the stride of peepholes and d_gates is H.
  */
 typedef struct {
@@ -18,7 +18,7 @@ typedef struct {
     const fastrnn_options *options;
     int lanes, keep;
     real *gates, *gates_1;
-    const real *recurrent, *recurrent_1, *peephole, *h_prev;
+    const real *recurrent, *peephole, *h_prev;
     const real *state_prev[FASTRNN_MOST_STATES];
     real *state[FASTRNN_MOST_STATES];
     real *gated, *kept_h, *intermediate, *h, *h_next;

@@ -74,7 +74,8 @@ static void NAME(lstm_recover_h)(ptrdiff_t n, ptrdiff_t H, const fastrnn_options
     for (ptrdiff_t r = 0; r < n; r++)
         for (ptrdiff_t j = 0; j < H; j += VL) {
             NAME(units) u = {.H = H, .options = options, .lanes = H - j < VL ? (int)(H - j) : VL, .h = h + r * H + j};
-            u.gates = (real *)gates + r * 4 * H + fastrnn_gate_column(4, NAME(LSTM_BLOCK), H, j, &u.gate_stride);
+            u.gates = (real *)gates + r * 4 * H + fastrnn_gate_column(4, NAME(LSTM_BLOCK), j);
+            u.gate_stride = fastrnn_gate_stride(NAME(LSTM_BLOCK), H, j);
             u.state[1] = (real *)states[1] + r * H + j;
             NAME(lstm_second)(&u);
         }
