@@ -137,15 +137,15 @@ typedef atomic_int fastrnn_flag;
 
 /* Only team.c accesses the fields. Times in ns. */
 struct fastrnn_team {
-    int size;          /* members now: the caller and the helpers it holds */
-    int wanted, limit; /* the maximal size now; and later in the call */
-    int callers;       /* of the process, when the processors were last divided among them */
-    int counted;       /* whether this caller is counted */
+    _Alignas(128) fastrnn_flag cancelled; /* read by all members, so apart from the fields that the caller writes */
+    _Alignas(128) int size;               /* members now: the caller and the helpers it holds */
+    int wanted, limit;                    /* the maximal size now; and later in the call */
+    int callers;                          /* of the process, when the processors were last divided among them */
+    int counted;                          /* whether this caller is counted */
     int calling, erratic, patient;
     int in_region;             /* whether it has called borrowed helpers */
     struct fastrnn_crew *crew; /* from which its helpers come */
     unsigned random;
-    fastrnn_flag cancelled;
     double operations; /* since the last search for helpers */
     int64_t opened, called, asked;
     double alone, asking_operations;
