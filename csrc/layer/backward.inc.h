@@ -393,7 +393,8 @@ static void NAME(backward_rows)(const struct NAME(backward) * b, const fastrnn_m
 static void NAME(backward_share_of_rows)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
-    NAME(backward_rows)(phase->b, me, share_rows(&phase->b->steps, me), phase->t0, phase->t1, phase->from, phase->to);
+    const fastrnn_range rows = share_rows(&phase->b->steps, phase->from, phase->to, me);
+    NAME(backward_rows)(phase->b, me, rows, phase->t0, phase->t1, phase->from, phase->to);
 }
 
 static void NAME(backward_share_of_hidden)(const void *context, const fastrnn_member *me)

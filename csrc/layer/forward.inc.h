@@ -296,7 +296,8 @@ static void NAME(forward_rows)(const struct NAME(forward) * f, const fastrnn_mem
 static void NAME(forward_share_of_rows)(const void *context, const fastrnn_member *me)
 {
     const NAME(forward_phase) *phase = context;
-    NAME(forward_rows)(phase->f, me, share_rows(&phase->f->steps, me), phase->t0, phase->t1);
+    const fastrnn_range rows = share_rows(&phase->f->steps, phase->t0, phase->t1, me);
+    NAME(forward_rows)(phase->f, me, rows, phase->t0, phase->t1);
 }
 
 static void NAME(forward_share_of_copies)(const void *context, const fastrnn_member *me)

@@ -78,35 +78,39 @@ static inline fastrnn_range from_row(fastrnn_range range, ptrdiff_t start)
     return range;
 }
 
-/* The number of rows of the first n sequences. */
-static inline ptrdiff_t rows_of_first(const steps *s, ptrdiff_t n)
+/* The number of rows of the first n sequences in steps [from, to). */
+static inline ptrdiff_t rows_of_first(const steps *s, ptrdiff_t from, ptrdiff_t to, ptrdiff_t n)
 {
     ptrdiff_t rows = 0;
-    for (ptrdiff_t t = 0; t < s->T; t++) rows += rows_of_step(s, t) < n ? rows_of_step(s, t) : n;
+    for (ptrdiff_t t = from; t < to; t++) rows += rows_of_step(s, t) < n ? rows_of_step(s, t) : n;
     return rows;
 }
 
-/* The first sequence of member `index`, such that all members have nearly the same number of rows. */
-static inline ptrdiff_t first_sequence(const steps *s, int index, int size)
+/* The first sequence of member `index`, such that all members have nearly the same number of rows of these steps. */
+static inline ptrdiff_t first_sequence(const steps *s, ptrdiff_t from, ptrdiff_t to, int index, int size)
 {
-    const ptrdiff_t before = fastrnn_part(first_row(s, s->T), index, size).from;
+    const ptrdiff_t before = fastrnn_part(first_row(s, to) - first_row(s, from), index, size).from;
     ptrdiff_t low = 0, high = s->B; /* bounds of the least number of sequences with so many rows */
     while (low < high) {
         const ptrdiff_t middle = low + (high - low) / 2;
-        if (rows_of_first(s, middle) < before)
+        if (rows_of_first(s, from, to, middle) < before)
             low = middle + 1;
         else
             high = middle;
     }
-    return low > 0 && before - rows_of_first(s, low - 1) < rows_of_first(s, low) - before ? low - 1 : low;
+    if (low == 0) return 0;
+    const ptrdiff_t fewer = rows_of_first(s, from, to, low - 1), more = rows_of_first(s, from, to, low);
+    return before - fewer < more - before ? low - 1 : low;
 }
 
-/* A member's share of the sequences, balanced by rows. */
-static inline fastrnn_range share_rows(const steps *s, const fastrnn_member *me)
+/* A member's share of the sequences in steps [from, to), balanced by rows: of ragged sequences, another share in other
+ * steps. */
+static inline fastrnn_range share_rows(const steps *s, ptrdiff_t from, ptrdiff_t to, const fastrnn_member *me)
 {
     if (!s->offsets) return fastrnn_share(s->B, me);
-    const ptrdiff_t to = me->index == me->size - 1 ? s->B : first_sequence(s, me->index + 1, me->size);
-    return (fastrnn_range){first_sequence(s, me->index, me->size), to};
+    const int last = me->index == me->size - 1;
+    return (fastrnn_range){first_sequence(s, from, to, me->index, me->size),
+                           last ? s->B : first_sequence(s, from, to, me->index + 1, me->size)};
 }
 
 /* A step reads its share of the recurrent weights. If these exceed a cache and every step read them in the same order,
