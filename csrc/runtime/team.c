@@ -59,7 +59,8 @@ static struct {
     atomic_int policy;
     atomic_llong closed, gap;  /* the end of the last call; the recent gap between calls */
     atomic_llong shared_until; /* until then several recent callers share the cores */
-    atomic_llong empty_phase;  /* 0 if it has not been measured */
+    atomic_llong empty_phase;  /* see fastrnn_team_empty_phase; 0 if it has not been measured */
+    atomic_llong latest_phase, fastest_phase, measured_at; /* the last measurement, and the least of all */
     atomic_int measurements;
 } company = {.gap = 1000000};
 
@@ -83,7 +84,12 @@ int fastrnn_team_threads(int threads)
     return threads > FASTRNN_MOST_MEMBERS ? FASTRNN_MOST_MEMBERS : threads;
 }
 
-double fastrnn_team_empty_phase(void) { return (double)GET(empty_phase); }
+double fastrnn_team_empty_phase(void)
+{
+    const int64_t valid = 100000000, phase = GET(empty_phase);
+    if (phase == GET(fastest_phase)) return (double)phase;
+    return (double)(fastrnn_clock() - GET(measured_at) < valid ? phase : GET(fastest_phase));
+}
 
 static int current_processor(void)
 {
@@ -440,22 +446,30 @@ int fastrnn_team_stays_alone(const fastrnn_team *team)
 
 static void no_work(const void *context, const fastrnn_member *me) { (void)context, (void)me; }
 
-/* Measures phases without work, some microseconds. The fastest one tells how far apart the cores are: an interrupt
- * during another one must not count, because plans for one thread would then prevent the next measurement. */
+/* Measures phases without work, some microseconds: at the end of the first calls, and then each 10 ms, because a
+ * hypervisor may move the processors of a virtual machine, to cores that share a cache or to cores that do not. The
+ * fastest phase of a measurement tells how far apart the cores are: an interrupt during another one must not count. A
+ * slow measurement must not count either, unless the next one is slow, too. */
 static void measure_phase(fastrnn_team *team)
 {
-    enum { PHASES = 8, MEASUREMENTS = 8 };
-    const int size = team->size;
-    if (size < team->limit || team->patient || team->erratic || GET(measurements) >= MEASUREMENTS) return;
-    int64_t least = GET(empty_phase), began = fastrnn_clock();
+    enum { PHASES = 8, FIRST = 8 };
+    const int64_t again = 10000000;
+    const int size = team->size, count = GET(measurements);
+    if (size < team->limit || team->patient || team->erratic) return;
+    int64_t began = fastrnn_clock(), least = 0;
+    if (count >= FIRST && began - GET(measured_at) < again) return;
     for (int k = 0; k < PHASES; k++) {
         if (!fastrnn_team_phase(team, size, 0, no_work, NULL, k) || team->size != size) return;
         const int64_t now = fastrnn_clock();
         if (!least || now - began < least) least = now - began;
         began = now;
     }
-    SET(empty_phase, least);
-    SET(measurements, GET(measurements) + 1);
+    const int64_t latest = GET(latest_phase), fastest = GET(fastest_phase);
+    if (!fastest || least < fastest) SET(fastest_phase, least);
+    SET(empty_phase, count < FIRST ? GET(fastest_phase) : latest < least ? latest : least);
+    SET(latest_phase, least);
+    SET(measured_at, began);
+    if (count < FIRST) SET(measurements, count + 1);
 }
 
 /* Ends the region of borrowed helpers. All have to come and leave, so one without a processor costs its absence. */
