@@ -168,6 +168,32 @@ def test_no_number_outside_the_results_is_written(cell, options, dtype, isa):
         assert not np.any(whole[64 : 64 + size] == 3)
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_last_steps_without_rows(num_threads, dtype, isa):
+    """A C caller may have them. state_n is that after the last step with rows, also where members share the rows."""
+    T, B, I, H = 5, 16000, 8, 32
+    case = recurrent_cases.draw(np.random.default_rng(3), "lstm", 1, B, I, H, dtype=dtype)
+    weights = tuple(case.weights.get(name) for name in SPECS["lstm"].weight_names)
+    (packed,) = _core.pack(_core.Kernel("lstm"), [weights], False, num_threads, isa)
+    results = []
+    for offsets in (np.array([0] + T * [B], np.intp), None):
+        state_n, output = [np.full((1, B, H), 3, dtype) for _ in range(2)], np.full((B, H), 3, dtype)
+        state_0 = [s[None] for s in case.state]
+        call = _core.ForwardCall(
+            packed,
+            0,
+            case.x[0] if offsets is not None else case.x,
+            offsets,
+            state_0,
+            state_n,
+            output if offsets is not None else output[None],
+            None,
+        )
+        _core.forward([call], False, num_threads)
+        results.append([array.tobytes() for array in (output, *state_n)])
+    assert results[0] == results[1]
+
+
 def test_a_nan_stays_in_its_sequence(dtype, isa, threads):
     T, B, I, H = 5, 17, 6, 35
     case = lstm_cases.draw(np.random.default_rng(7), dtype, T, B, I, H)

@@ -43,9 +43,9 @@ INLINE void NAME(exp_split)(vec y, vec *s, vec *p)
     *p = v_fnma(NAME(exp_polynomial)(r), v_mul(r, r), r);
 }
 
-/* 1 / (1 + z), z = exp(-x). 1 + z = (min(s, 1) - s p) + max(s, 1) never rises where x does, so the quotient never
- * falls: where s < 1 the bracket is z rounded, and where s > 1 its rounding is small beside s. z is finite; below
- * -LARGEST the quotient is below the smallest normal number, that is, 0. */
+/* 1 / (1 + z), z = exp(-x), with 1 + z = (min(s, 1) - s p) + max(s, 1). The sum never rises where x rises, so the
+ * quotient never falls: for s <= 1 the bracket is z rounded once; for s > 1 its rounding error is small beside s. The
+ * bound keeps z finite. Below -LARGEST the quotient is a denormal: 0 where denormals are flushed. */
 INLINE vec NAME(sigmoid)(vec x)
 {
     vec s, p, one = v_set1(1);

@@ -16,7 +16,7 @@ INLINE ptrdiff_t fastrnn_first_of_block(const int block, ptrdiff_t j)
 }
 
 /* The column of hidden unit j and the first gate, within the part. The stride to the column of the next gate is the
- * size of the block. */
+ * size of the block, which is less for the last one. */
 INLINE ptrdiff_t fastrnn_gate_column(const int gates, const int block, ptrdiff_t j)
 {
     const ptrdiff_t first = fastrnn_first_of_block(block, j);
@@ -28,9 +28,6 @@ INLINE ptrdiff_t fastrnn_gate_stride(const int block, ptrdiff_t H, ptrdiff_t j)
     return rest < block ? rest : block;
 }
 
-/* A loop over hidden units: on whole vectors of whole blocks, whose layout the compiler knows, or on any. */
-typedef enum { WHOLE_VECTORS, ANY_VECTORS } fastrnn_vectors;
-
 /* The inverse: the row of the weights, within the part, that becomes this column. */
 static inline ptrdiff_t fastrnn_row_of_column(int gates, int block, ptrdiff_t H, ptrdiff_t column)
 {
@@ -38,5 +35,8 @@ static inline ptrdiff_t fastrnn_row_of_column(int gates, int block, ptrdiff_t H,
     const ptrdiff_t units = H - first < block ? H - first : block;
     return within / units * H + first + within % units;
 }
+
+/* The vectors that a loop over hidden units covers: whole vectors of whole blocks, whose layout is constant; or any. */
+typedef enum { WHOLE_VECTORS, ANY_VECTORS } fastrnn_vectors;
 
 #endif

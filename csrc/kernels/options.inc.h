@@ -1,6 +1,7 @@
 /* The activations that the options select: y = gate(z) by recurrent_activation, y = activation(z) by activation. o is
  * NULL for sigmoid and tanh without a clip. The functions *_back compute d_z from y and d, the gradient of y. Where the
  * slope is 0, d is masked rather than multiplied, so that an infinite d becomes 0. */
+
 /* z between low and high. A NaN remains NaN, because it is the second argument of both. */
 INLINE vec NAME(bounded)(vec low, vec high, vec z) { return v_min(high, v_max(low, z)); }
 

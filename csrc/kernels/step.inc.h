@@ -43,7 +43,7 @@ INLINE NAME(units) NAME(units_at)(const fastrnn_vectors vectors, const NAME(step
          .lanes = vectors == ANY_VECTORS && H - j < VL ? (int)(H - j) : VL,
          .keep = s->keep};
     u.gates = s->gates + at;
-    u.gates_1 = s->gates + r * G + gates_0 * H + fastrnn_gate_column(gates_1, block, j);
+    u.gates_1 = gates_1 > 0 ? s->gates + r * G + gates_0 * H + fastrnn_gate_column(gates_1, block, j) : NULL;
     u.recurrent = s->recurrent ? s->recurrent + at : NULL;
     u.peephole = s->peephole ? s->peephole + j : NULL;
     u.h_prev = s->h_prev + r * s->h_prev_row + j;
@@ -67,7 +67,7 @@ INLINE void NAME(units_forward)(const fastrnn_vectors vectors, const NAME(step) 
                                 ptrdiff_t end, void (*const first)(const NAME(units) *),
                                 void (*const second)(const NAME(units) *))
 {
-    const NAME(step) step = *s; /* which the functions cannot change */
+    const NAME(step) step = *s; /* a copy, which stores through its pointers cannot change */
     for (int pass = first ? 1 : 2; pass <= 2; pass++)
         for (ptrdiff_t r = r0; r < r1; r++)
             for (ptrdiff_t j = begin; j < end; j += VL) {
@@ -114,7 +114,7 @@ INLINE NAME(units_back) NAME(units_back_at)(const fastrnn_vectors vectors, const
          .options = vectors == ANY_VECTORS ? s->options : NULL,
          .lanes = vectors == ANY_VECTORS && H - j < VL ? (int)(H - j) : VL};
     u.gates = s->gates ? s->gates + at : NULL;
-    u.gates_1 = s->gates ? s->gates + at_1 : NULL;
+    u.gates_1 = s->gates && all_gates > gates_0 ? s->gates + at_1 : NULL;
     UNROLL for (int n = 1; n < FASTRNN_MOST_STATES; n++)
     {
         u.state[n] = s->state[n] ? s->state[n] + k : NULL;
@@ -135,7 +135,7 @@ INLINE void NAME(units_backward)(const fastrnn_vectors vectors, const NAME(step_
                                  const int all_gates, const int block, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t begin,
                                  ptrdiff_t end, void (*const back)(const NAME(units_back) *))
 {
-    const NAME(step_back) step = *s;
+    const NAME(step_back) step = *s; /* a copy, as above */
     for (ptrdiff_t r = r0; r < r1; r++)
         for (ptrdiff_t j = begin; j < end; j += VL) {
             const NAME(units_back) u = NAME(units_back_at)(vectors, &step, gates_0, all_gates, block, r, j);
@@ -167,20 +167,20 @@ static void NAME(step_backward)(const NAME(step_back) * s, int part, int block, 
 }
 
 /* Defines NAME(cell_CELL), the specification of a cell, from its functions and its further properties, which are
- * designated initializers. The gates of each part and the block are constants: the loops above are compiled for each
- * case with the cell's functions inlined. FIRST (or NULL) and SECOND follow the product of part 0, THIRD that of part
- * 1; BACK follows the product that gives d_h, BACK_1 that of part 1. */
-#define DEFINE_UNITS(NAME_OF_CELL, VECTORS, GATES_0, GATES_1, BLOCK, FIRST, SECOND, THIRD, BACK, BACK_1)               \
-    static void NAME(NAME_OF_CELL)(const NAME(step) * s, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t begin,        \
-                                   ptrdiff_t end)                                                                      \
+ * designated initializers. The gates of each part and the block are constants, so the loops over hidden units are
+ * compiled for each cell, part and kind of vectors, with the cell's functions inlined. FIRST (or NULL) and SECOND
+ * follow the product of part 0, THIRD that of part 1; BACK follows the product that gives d_h, BACK_1 that of part 1.
+ */
+#define DEFINE_UNITS(LOOP, VECTORS, GATES_0, GATES_1, BLOCK, FIRST, SECOND, THIRD, BACK, BACK_1)                       \
+    static void NAME(LOOP)(const NAME(step) * s, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t begin, ptrdiff_t end) \
     {                                                                                                                  \
         if ((GATES_1) == 0 || part == 0)                                                                               \
             NAME(units_forward)(VECTORS, s, GATES_0, GATES_1, BLOCK, r0, r1, begin, end, FIRST, SECOND);               \
         else                                                                                                           \
             NAME(units_forward)(VECTORS, s, GATES_0, GATES_1, BLOCK, r0, r1, begin, end, NULL, THIRD);                 \
     }                                                                                                                  \
-    static void NAME(NAME_OF_CELL##_back)(const NAME(step_back) * s, int part, ptrdiff_t r0, ptrdiff_t r1,             \
-                                          ptrdiff_t begin, ptrdiff_t end)                                              \
+    static void NAME(LOOP##_back)(const NAME(step_back) * s, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t begin,    \
+                                  ptrdiff_t end)                                                                       \
     {                                                                                                                  \
         if ((GATES_1) == 0 || part == 0)                                                                               \
             NAME(units_backward)(VECTORS, s, GATES_0, (GATES_0) + (GATES_1), BLOCK, r0, r1, begin, end, BACK);         \

@@ -426,7 +426,7 @@ static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team
             const NAME(forward_phase)
                 phase = {f, first_step(&f->steps, k, pieces), first_step(&f->steps, k + 1, pieces), 0};
             const ptrdiff_t rows = first_row(&f->steps, phase.t1) - first_row(&f->steps, phase.t0);
-            if (rows > 0 &&
+            if ((rows > 0 || phase.t1 == T) &&
                 !fastrnn_team_phase(team, p.threads, operations * rows, NAME(forward_share_of_rows), &phase, 0))
                 return 0;
         }

@@ -103,8 +103,8 @@ static inline ptrdiff_t first_sequence(const steps *s, ptrdiff_t from, ptrdiff_t
     return before - fewer < more - before ? low - 1 : low;
 }
 
-/* A member's share of the sequences in steps [from, to), balanced by rows: of ragged sequences, another share in other
- * steps. */
+/* The member's sequences in steps [from, to), such that all members have nearly the same number of rows. Of a ragged
+ * batch the share depends on the steps. */
 static inline fastrnn_range share_rows(const steps *s, ptrdiff_t from, ptrdiff_t to, const fastrnn_member *me)
 {
     if (!s->offsets) return fastrnn_share(s->B, me);

@@ -60,7 +60,8 @@ static struct {
     atomic_llong closed, gap;  /* the end of the last call; the recent gap between calls */
     atomic_llong shared_until; /* until then several recent callers share the cores */
     atomic_llong empty_phase;  /* see fastrnn_team_empty_phase; 0 if it has not been measured */
-    atomic_llong latest_phase, fastest_phase, measured_at; /* the last measurement, and the least of all */
+    atomic_llong latest_phase, fastest_phase,
+        measured_at; /* the last measurement; the least of all; the time of the last */
     atomic_int measurements;
 } company = {.gap = 1000000};
 
@@ -446,10 +447,10 @@ int fastrnn_team_stays_alone(const fastrnn_team *team)
 
 static void no_work(const void *context, const fastrnn_member *me) { (void)context, (void)me; }
 
-/* Measures phases without work, some microseconds: at the end of the first calls, and then each 10 ms, because a
- * hypervisor may move the processors of a virtual machine, to cores that share a cache or to cores that do not. The
- * fastest phase of a measurement tells how far apart the cores are: an interrupt during another one must not count. A
- * slow measurement must not count either, unless the next one is slow, too. */
+/* Times some phases without work, at the end of the first calls that have all members and then every 10 ms: the
+ * hypervisor of a virtual machine may move its processors closer together or further apart. The fastest phase of a
+ * measurement counts, because an interrupt may lengthen others; and the smaller of two successive measurements, because
+ * an interrupt may lengthen all phases of one. Teams of different sizes are not told apart. */
 static void measure_phase(fastrnn_team *team)
 {
     enum { PHASES = 8, FIRST = 8 };

@@ -104,9 +104,9 @@ void fastrnn_team_policy(fastrnn_policy);
 /* The number of threads of a call: `threads`, or one per core if it is 0, but at most the number of processors. */
 int fastrnn_team_threads(int threads);
 
-/* The time in ns of a phase without work, measured every now and then at the end of a call that had all its members; 0
- * until then. If there has been no such call for a while, the least time measured so far: plans for one thread, made
- * because phases were slow, would otherwise prevent the next measurement. */
+/* The time in ns of a phase without work, measured every 10 ms at the end of a call that had all its members; 0 until
+ * then. If there has been no such call for 0.1 s, the least time measured so far: plans for one thread, made because
+ * phases were slow, would otherwise prevent the next measurement. */
 double fastrnn_team_empty_phase(void);
 
 /* Functions of another library's OpenMP: GOMP_parallel_start, GOMP_parallel_end and omp_get_max_threads. */

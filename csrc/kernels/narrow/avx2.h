@@ -59,7 +59,7 @@ INLINE __m256i dot_i8avx2(__m256i sum, group_i8avx2 w, argument_i8avx2 a)
 {
     __m256i product;
     __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0\n\tvpmaddwd %4, %5, %1\n\tvpaddd %1, %0, %0"
-            : "+x"(sum), "=&x"(product)
+            : "+&x"(sum), "=&x"(product)
             : "x"(w.even), "x"(a.even), "x"(w.odd), "x"(a.odd));
     return sum;
 }
@@ -85,6 +85,7 @@ INLINE __m256i no_sums_i8vnni(void) { return _mm256_setzero_si256(); }
 INLINE __m256i load_sums_i8vnni(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE __m256i load_i8vnni(const char *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE __m256i broadcast_i8vnni(const char *a) { return _mm256_set1_epi32(*(const int *)a); }
+/* In assembly for the same reason; {vex} selects the encoding of AVX-VNNI, not that of AVX-512. */
 INLINE __m256i dot_i8vnni(__m256i sum, __m256i w, __m256i a)
 {
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(w));

@@ -11,8 +11,8 @@
  *   v_fma(a, b, c)      a*b + c, v_fnma(a, b, c)  c - a*b: one rounding in every set but this one
  *   v_max(a, b)         a > b ? a : b;  v_min(a, b)  a < b ? a : b; so b where either is NaN
  *   v_abs(a)            |a|;  v_copysign(m, s)  |m| with the sign of s;  v_if_negative(x, y, n)  x < 0 ? y : n
- *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + bias + n, n from -bias, which gives 0, to bias: the bias
- *                       of exponents, 127 or 1023
+ *   v_exp2_rounded(t)   2^n for t = 1.5 * 2^(mantissa bits) + bias + n, -bias <= n <= bias; 0 for n = -bias. bias: of
+ *                       the exponent, 127 or 1023
  *   v_bfloat16(a)       a rounded to 8 bits of precision, ties to even; NaN stays NaN; for S = f32 alone
  *   v_load_half(p)      VL numbers of IEEE 754 binary16, widened; for S = f32 alone, in kernels/narrow/
  *   v_transpose(r)      a square of VL vectors transposed in place: lane j of r[i] becomes lane i of r[j]
