@@ -57,11 +57,12 @@ int fastrnn_has_threads(void)
 /* State common to all callers of the process. Times in ns, of fastrnn_clock(). */
 static struct {
     atomic_int policy;
-    atomic_llong closed, gap;  /* the end of the last call; the recent gap between calls */
-    atomic_llong shared_until; /* until then several recent callers share the cores */
-    atomic_llong empty_phase;  /* see fastrnn_team_empty_phase; 0 if it has not been measured */
-    atomic_llong latest_phase, fastest_phase,
-        measured_at; /* the last measurement; the least of all; the time of the last */
+    atomic_llong closed, gap;   /* the end of the last call; the recent gap between calls */
+    atomic_llong shared_until;  /* until then several recent callers share the cores */
+    atomic_llong empty_phase;   /* see fastrnn_team_empty_phase; 0 if it has not been measured */
+    atomic_llong latest_phase;  /* the last measurement */
+    atomic_llong fastest_phase; /* the least of all */
+    atomic_llong measured_at;   /* the time of the last */
     atomic_int measurements;
 } company = {.gap = 1000000};
 

@@ -1,4 +1,4 @@
-"""The smallest whole bias with which a sigmoid in float32 is exactly 1."""
+"""The smallest whole bias with which the gate of a float32 layer is exactly 1."""
 
 import numpy as np
 
