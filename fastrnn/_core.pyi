@@ -343,6 +343,7 @@ def linear_backward(
     num_threads: int,
     isa: str,
 ) -> None: ...
+def mark_ignored(targets: NDArray[np.int64], C: int, ignored: int) -> tuple[int, int]: ...
 def softmax_cross_entropy(
     logits: NDArray[Any],
     targets: NDArray[np.int64],

@@ -60,6 +60,8 @@ def softmax_cross_entropy(
     array = _floats("logits", logits)
     index = as_array("targets", targets)
     ignored = integer("ignore_index", ignore_index)
+    if abs(ignored) >= 2**63:
+        raise ValueError(f"ignore_index: expected an integer of 64 bits, got {ignored}")
     if array.ndim == 0 or array.shape[-1] == 0:
         raise ValueError(f"logits: expected (..., C) with C of at least 1, got {array.shape}")
     C = array.shape[-1]
@@ -67,16 +69,11 @@ def softmax_cross_entropy(
         raise TypeError(f"targets: expected integers, got {index.dtype}")
     if index.shape != array.shape[:-1]:
         raise shape_error("targets", array.shape[:-1], (None,) * (array.ndim - 1), index.shape, _of(array, "logits"))
-    counts = index != ignored
-    outside = counts & ((index < 0) | (index >= C))
-    if outside.any():
-        wrong = index[outside].flat[0]
-        raise ValueError(f"targets: expected 0 to {C - 1}, or ignore_index={ignored}, got {wrong}")
-    number: float = int(np.count_nonzero(counts))
+    rows, number = _classes(index, C, ignored)
     if weights is not None:
-        weighting = np.where(counts, _weights(weights, index.shape, array, "logits"), 0.0)
-        counts, number = weighting > 0, float(weighting.sum())
-    rows = np.where(counts, index, -1).astype(np.int64).reshape(-1)
+        weighting = np.where(rows.reshape(index.shape) < 0, 0.0, _weights(weights, index.shape, array, "logits"))
+        rows[weighting.reshape(-1) == 0] = -1
+        number = float(weighting.sum())
     d_logits, losses = np.empty(array.shape, array.dtype), np.empty(rows.size)
     total = _core.softmax_cross_entropy(
         array.reshape(-1, C),
@@ -159,6 +156,19 @@ def _squared_error(prediction, target, number):
         _config.instruction_set(),
     )
     return total / number if number else math.nan, d_prediction
+
+
+def _classes(targets: Array, C: int, ignored: int) -> tuple[Array, float]:
+    """The classes of the rows, (N,) of int64 with -1 for the ignored ones, and the number of the others."""
+    most = np.iinfo(np.int64).max
+    fitting = np.minimum(targets, np.uint64(most)) if targets.dtype == np.uint64 else targets
+    rows = fitting.astype(np.int64).reshape(-1)
+    number, wrong = _core.mark_ignored(rows, C, ignored)
+    if wrong >= 0:
+        raise ValueError(
+            f"targets: expected 0 to {C - 1}, or ignore_index={ignored}, got {targets.reshape(-1)[wrong]}"
+        )
+    return rows, number
 
 
 def _inverse(number):

@@ -254,7 +254,7 @@ static int NAME(weight_gradients)(const struct NAME(backward) * b, fastrnn_team 
         const double rows = (double)phase->part.rows,
                      operations = 2 * rows * ((double)G * (I + b->packed->S) + (b->m ? P * H : 0));
         if (!phase_of(team, alone, most, 4 * rows * (I + P), NAME(share_of_packing), phase, 0)) return 0;
-        phase->parts = fastrnn_phases(operations, fastrnn_panels(G, b->kernel->outer_rows));
+        phase->parts = fastrnn_phases(operations, fastrnn_panels(G, b->kernel->outer_rows) / (2 * most));
         for (int k = 0; k < phase->parts; k++)
             if (!phase_of(team, alone, most, operations / phase->parts, NAME(share_of_sums), phase, k)) return 0;
     }
@@ -502,7 +502,7 @@ static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *t
     }
     if (!b->args->d_x) return 1;
     const double operations = 2.0 * (first_row(&b->steps, phase->t1) - first_row(&b->steps, phase->t0)) * I * G;
-    phase->parts = fastrnn_phases(operations, fastrnn_panels(I, b->kernel->width));
+    phase->parts = fastrnn_phases(operations, fastrnn_panels(I, b->kernel->width) / 4);
     for (int k = 0; k < phase->parts; k++)
         if (!fastrnn_team_phase(team, most, operations / phase->parts, NAME(backward_share_of_input), phase, k))
             return 0;

@@ -368,7 +368,7 @@ static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *tea
 {
     const ptrdiff_t I = f->packed->I, H = f->packed->H, P = f->packed->P, blocks = fastrnn_panels(H, f->cell->block);
     const double rows = (double)(first_row(&f->steps, t1) - first_row(&f->steps, t0)), G = f->cell->gates * (double)H;
-    const NAME(forward_phase) phase = {f, t0, t1, fastrnn_phases(2 * rows * I * G, blocks)};
+    const NAME(forward_phase) phase = {f, t0, t1, fastrnn_phases(2 * rows * I * G, blocks / most)};
     const double input = 2 * rows * I * G / phase.parts;
     if (f->x_rows && !fastrnn_team_phase(team, most, rows * I, NAME(forward_share_of_copies), &phase, 0)) return 0;
     for (int k = 0; phase.parts > 1 && k < phase.parts; k++)
@@ -421,13 +421,13 @@ static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team
     }
     if (p.split_rows) {
         const double operations = 2.0 * f->cell->gates * f->packed->H * (f->packed->I + f->packed->S);
-        const int pieces = fastrnn_pieces(p.alone, PIECE, T);
-        for (int k = 0; k < pieces; k++) {
-            const NAME(forward_phase)
-                phase = {f, first_step(&f->steps, k, pieces), first_step(&f->steps, k + 1, pieces), 0};
-            const ptrdiff_t rows = first_row(&f->steps, phase.t1) - first_row(&f->steps, phase.t0);
-            if ((rows > 0 || phase.t1 == T) &&
-                !fastrnn_team_phase(team, p.threads, operations * rows, NAME(forward_share_of_rows), &phase, 0))
+        const ptrdiff_t piece = fastrnn_panels(first_row(&f->steps, T), fastrnn_pieces(p.alone, PIECE, T));
+        for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) { /* short phases until the team is complete */
+            const int members = fastrnn_team_gather(team, p.threads, 0);
+            t1 = end_of_chunk(&f->steps, t0, members < p.threads ? piece / 4 : piece);
+            const NAME(forward_phase) phase = {f, t0, t1, 0};
+            const double rows = (double)(first_row(&f->steps, t1) - first_row(&f->steps, t0));
+            if (!fastrnn_team_phase(team, p.threads, operations * rows, NAME(forward_share_of_rows), &phase, 0))
                 return 0;
         }
         return 1;

@@ -92,12 +92,10 @@ int fastrnn_pieces(double time, double piece, ptrdiff_t n)
     return pieces < 1 ? 1 : (int)pieces;
 }
 
-int fastrnn_phases(double operations, ptrdiff_t n)
+int fastrnn_phases(double operations, ptrdiff_t most)
 {
-    const double most = 5e7;
-    double phases = operations / most;
-    if (phases > (double)n / 4) phases = (double)n / 4;
-    return phases < 1 ? 1 : (int)phases;
+    const double of_a_phase = 1e7, phases = operations / of_a_phase;
+    return phases < 1 || most<1 ? 1 : phases>(double) most ? (int)most : (int)phases;
 }
 
 fastrnn_arrangement fastrnn_arrange(fastrnn_plan *plans, int count, int stacked, ptrdiff_t T, int threads)

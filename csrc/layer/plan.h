@@ -60,7 +60,7 @@ fastrnn_arrangement fastrnn_arrange(fastrnn_plan *plans, int count, int stacked,
 /* The number of pieces, 1 to n, into which work of `time` ns is cut so that each takes at least `piece` ns. */
 int fastrnn_pieces(double time, double piece, ptrdiff_t n);
 
-/* The number of phases into which a product of n panels is cut, so that helper threads can join soon. */
-int fastrnn_phases(double operations, ptrdiff_t n);
+/* The number of phases, 1 to `most`, into which a product is cut, so that helper threads can join soon. */
+int fastrnn_phases(double operations, ptrdiff_t most);
 
 #endif

@@ -41,15 +41,17 @@ static inline ptrdiff_t chunk_rows(const steps *s, double bytes, ptrdiff_t colum
  * at least one step. */
 static inline ptrdiff_t end_of_chunk(const steps *s, ptrdiff_t t0, ptrdiff_t rows)
 {
+    const ptrdiff_t whole = s->B > rows ? 1 : rows / s->B; /* steps of B rows */
     ptrdiff_t t1 = t0 + 1;
-    if (!s->offsets) return s->T - t0 < rows / s->B ? s->T : t0 + rows / s->B;
+    if (!s->offsets) return s->T - t0 < whole ? s->T : t0 + whole;
     while (t1 < s->T && s->offsets[t1 + 1] - s->offsets[t0] <= rows) t1++;
     return t1;
 }
 static inline ptrdiff_t start_of_chunk(const steps *s, ptrdiff_t t1, ptrdiff_t rows)
 {
+    const ptrdiff_t whole = s->B > rows ? 1 : rows / s->B;
     ptrdiff_t t0 = t1 - 1;
-    if (!s->offsets) return t1 < rows / s->B ? 0 : t1 - rows / s->B;
+    if (!s->offsets) return t1 < whole ? 0 : t1 - whole;
     while (t0 > 0 && s->offsets[t1] - s->offsets[t0 - 1] <= rows) t0--;
     return t0;
 }

@@ -18,6 +18,7 @@ typedef struct fastrnn_team fastrnn_team;
 
 typedef struct {
     int index, size; /* 0 <= index < size */
+    int most;        /* the most members, an argument of fastrnn_team_phase */
     fastrnn_team *team;
     int is_caller;  /* whether this is the calling thread, which polls should_cancel */
     ptrdiff_t item; /* of the phase, an argument of fastrnn_team_phase */
@@ -55,14 +56,14 @@ int fastrnn_team_go(const fastrnn_member *, double operations);
 /* The member as a team of one, for work that it does not share. */
 static inline fastrnn_member fastrnn_alone(const fastrnn_member *me)
 {
-    const fastrnn_member alone = {0, 1, me->team, me->is_caller, me->item};
+    const fastrnn_member alone = {0, 1, 1, me->team, me->is_caller, me->item};
     return alone;
 }
 
 /* The caller as a team of one. */
 static inline fastrnn_member fastrnn_caller(fastrnn_team *team)
 {
-    const fastrnn_member caller = {0, 1, team, 1, 0};
+    const fastrnn_member caller = {0, 1, 1, team, 1, 0};
     return caller;
 }
 
@@ -79,16 +80,19 @@ static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
 }
 
 /* fastrnn_part: part k of n items divided into `parts` parts. fastrnn_share_of_item: the member's share of part number
- * `item`, the item of the phase. */
+ * `item`, the item of the phase. Parts are cut so that all members of a whole team have equal shares of each, but for
+ * the last items. */
 static inline fastrnn_range fastrnn_part(ptrdiff_t n, ptrdiff_t k, int parts)
 {
-    const fastrnn_member member = {(int)k, parts, NULL, 0, 0};
+    const fastrnn_member member = {(int)k, parts, parts, NULL, 0, 0};
     return fastrnn_share(n, &member);
 }
 static inline fastrnn_range fastrnn_share_of_item(ptrdiff_t n, int parts, const fastrnn_member *me)
 {
-    const fastrnn_range part = fastrnn_part(n, me->item, parts), share = fastrnn_share(part.to - part.from, me);
-    return (fastrnn_range){part.from + share.from, part.from + share.to};
+    const fastrnn_range rounds = fastrnn_part((n + me->most - 1) / me->most, me->item, parts);
+    const ptrdiff_t from = rounds.from * me->most, to = rounds.to * me->most < n ? rounds.to * me->most : n;
+    const fastrnn_range share = fastrnn_share(to - from, me);
+    return (fastrnn_range){from + share.from, from + share.to};
 }
 
 /* Splits blocks or panels into pieces, with polls of should_cancel in between; `operations` is the cost of one block:
