@@ -161,11 +161,11 @@ C_FLAGS      = -O1 -g1 -std=c11 -ffp-contract=off -pthread -Wall -Wextra -Icsrc
 
 $(BUILD)/tsan/team_threads: $(TEAM_THREADS) $(C_FILES)
 	@mkdir -p $(@D)
-	@clang -fsanitize=thread $(C_FLAGS) $(TEAM_THREADS) -o $@
+	@clang -fsanitize=thread $(C_FLAGS) $(TEAM_THREADS) -o $@ -lm
 
 $(BUILD)/team_threads: $(TEAM_THREADS) $(C_FILES)
 	@mkdir -p $(@D)
-	@$(CC) $(C_FLAGS) $(TEAM_THREADS) -o $@
+	@$(CC) $(C_FLAGS) $(TEAM_THREADS) -o $@ -lm
 
 # By their requirements, as above.
 $(VENV)/peers: pyproject.toml | $(VENV)/installed

@@ -1,4 +1,4 @@
-"""Plans (csrc/layer/plan.c) by a table: how many threads a call gets, and whether they share its batch or its units."""
+"""Plans (csrc/layer/plan.c) by a table: how many threads a call gets, and what they share."""
 
 import os
 import shutil
@@ -14,48 +14,61 @@ pytestmark = pytest.mark.skipif(shutil.which(CC[0]) is None, reason="needs a C c
 
 LSTM, GRU, RNN = (4, 1), (3, 1), (1, 1)  # gates, parts
 AVX2, AVX512 = 16, 32  # numbers of a float32 panel's row
+UNITS, ROWS, PRODUCTS = 0, 1, 2  # fastrnn_sharing
 
-# T, B, I, H, cell, panel width, threads -> threads of the plan, whether they share the batch
+# T, B, I, H, cell, panel width, threads -> threads of the plan, what they share
 TABLE = [
-    (1, 1, 64, 64, LSTM, AVX2, 2, 1, 0),
-    (300, 1, 128, 128, LSTM, AVX2, 2, 2, 0),
-    (300, 1, 128, 16, LSTM, AVX2, 2, 1, 0),  # one block of units cannot be shared
-    (100, 32, 64, 64, LSTM, AVX2, 2, 2, 1),
-    (100, 7, 8, 8, LSTM, AVX2, 2, 1, 0),  # neither the batch nor the units are enough for two
-    (100, 64, 128, 128, LSTM, AVX512, 2, 2, 1),
-    (25, 1, 2048, 2048, LSTM, AVX512, 2, 2, 0),
-    (25, 1, 2048, 2048, LSTM, AVX512, 16, 16, 0),
-    (100, 256, 128, 128, GRU, AVX512, 16, 16, 1),
-    (100, 32, 128, 128, GRU, AVX2, 1, 1, 0),
-    (100, 1, 32, 32, RNN, AVX2, 2, 1, 0),
-    (0, 4, 64, 64, LSTM, AVX2, 2, 1, 0),
-    (5, 0, 64, 64, LSTM, AVX2, 2, 1, 0),
+    (1, 1, 64, 64, LSTM, AVX2, 2, 1, UNITS),
+    (300, 1, 128, 128, LSTM, AVX2, 2, 2, UNITS),
+    (300, 1, 128, 16, LSTM, AVX2, 2, 2, PRODUCTS),  # one block of units cannot be shared
+    (300, 1, 16, 16, LSTM, AVX2, 2, 1, UNITS),
+    (46, 1, 577, 26, LSTM, AVX512, 2, 2, PRODUCTS),  # short steps, and a wide input
+    (40, 2, 300, 24, GRU, AVX512, 2, 2, PRODUCTS),
+    (3, 2, 2000, 40, LSTM, AVX512, 2, 2, PRODUCTS),
+    (10, 1, 2000, 8, LSTM, AVX512, 2, 1, UNITS),  # neither rows nor blocks are enough for two
+    (100, 32, 64, 64, LSTM, AVX2, 2, 2, ROWS),
+    (100, 7, 8, 8, LSTM, AVX2, 2, 1, UNITS),
+    (100, 64, 128, 128, LSTM, AVX512, 2, 2, ROWS),
+    (25, 1, 2048, 2048, LSTM, AVX512, 2, 2, UNITS),
+    (25, 1, 2048, 2048, LSTM, AVX512, 16, 16, UNITS),
+    (100, 256, 128, 128, GRU, AVX512, 16, 16, ROWS),
+    (100, 32, 128, 128, GRU, AVX2, 1, 1, UNITS),
+    (100, 1, 32, 32, RNN, AVX2, 2, 1, UNITS),
+    (0, 4, 64, 64, LSTM, AVX2, 2, 1, UNITS),
+    (5, 0, 64, 64, LSTM, AVX2, 2, 1, UNITS),
 ]
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    """(T, B, I, H, cell, width, threads, weight, rate, empty_phase) -> threads, split_rows, time, alone."""
+    """(T, B, I, H, cell, width, threads, weight, rate, empty_phase, sums) -> threads, sharing, time, alone."""
     program = tmp_path_factory.mktemp("plan") / "plan"
     sources = [ROOT / "tests" / "c" / "plan.c", ROOT / "csrc" / "layer" / "plan.c"]
     flags = ["-O1", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "csrc"]
     subprocess.run([*CC, *flags, *sources, "-o", program], check=True)
 
-    def planned(T, B, I, H, cell, width, threads, weight=4, rate=1, empty_phase=0):
+    def planned(T, B, I, H, cell, width, threads, weight=4, rate=1, empty_phase=0, sums=0):
         gates, parts = cell
         block = 16 if cell == LSTM else 32
-        arguments = [T, T * B, I, H, H, gates, parts, 4, weight, width, block, threads, rate, empty_phase]
+        arguments = [T, T * B, I, H, H, gates, parts, 4, weight, width, block, threads, rate, empty_phase, sums]
         line = subprocess.run([program, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
-        threads, split_rows, time, alone = line.split()
-        return int(threads), int(split_rows), float(time), float(alone)
+        threads, sharing, time, alone = line.split()
+        return int(threads), int(sharing), float(time), float(alone)
 
     return planned
 
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_plan(plan, row):
-    *shape, threads, split_rows = row
-    assert plan(*shape)[:2] == (threads, split_rows)
+    *shape, threads, sharing = row
+    assert plan(*shape)[:2] == (threads, sharing)
+
+
+def test_gradients_of_weights_are_shared_where_steps_are_not(plan):
+    """Backward computes more products of many steps than forward."""
+    shape = (100, 1, 64, 64, LSTM, AVX512, 2)
+    assert plan(*shape, empty_phase=500)[:2] == (1, UNITS)
+    assert plan(*shape, empty_phase=500, sums=128)[:2] == (2, PRODUCTS)
 
 
 @pytest.mark.parametrize("B, I, H", [(1, 128, 128), (9, 64, 300), (64, 32, 32)])

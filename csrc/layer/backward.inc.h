@@ -483,10 +483,12 @@ static void NAME(end_backward)(const struct NAME(backward) * b)
     if (b->cell->bypass) b->kernel->add(count * H, d_h_0, b->d_state[0], d_h_0);
 }
 
-/* The steps of a chunk, with the hidden units shared by the team. Returns 0 if the call is cancelled. */
-static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *team, int most,
+/* The steps of a chunk, then d_x: the team shares d_x, and the hidden units unless the plan leaves the steps to the
+ * caller. Returns 0 if the call is cancelled. */
+static int NAME(backward_steps)(const struct NAME(backward) * b, fastrnn_team *team, fastrnn_plan p,
                                 NAME(backward_phase) * phase)
 {
+    const int most = p.sharing == FASTRNN_SHARE_PRODUCTS ? 1 : p.threads;
     const ptrdiff_t I = b->packed->I, H = b->packed->H, P = b->packed->P;
     const double G = b->cell->gates * (double)H;
     for (ptrdiff_t t = phase->t1 - 1; t >= phase->t0; t--) {
@@ -504,7 +506,7 @@ static int NAME(backward_units)(const struct NAME(backward) * b, fastrnn_team *t
     const double operations = 2.0 * (first_row(&b->steps, phase->t1) - first_row(&b->steps, phase->t0)) * I * G;
     phase->parts = fastrnn_phases(operations, fastrnn_panels(I, b->kernel->width) / 4);
     for (int k = 0; k < phase->parts; k++)
-        if (!fastrnn_team_phase(team, most, operations / phase->parts, NAME(backward_share_of_input), phase, k))
+        if (!fastrnn_team_phase(team, p.threads, operations / phase->parts, NAME(backward_share_of_input), phase, k))
             return 0;
     return 1;
 }
@@ -522,9 +524,9 @@ static int NAME(backward_call)(const struct NAME(backward) * b, fastrnn_team *te
         NAME(first_h_prev)(b, phase.t0);
         if (alone)
             NAME(backward_rows)(b, alone, all, phase.t0, phase.t1, phase.t0, phase.t1);
-        else if (p.split_rows) {
+        else if (p.sharing == FASTRNN_SHARE_ROWS) {
             const ptrdiff_t n = phase.t1 - phase.t0;
-            const int pieces = fastrnn_pieces(2 * p.alone * n / T, PIECE, n);
+            const int pieces = fastrnn_pieces(p.alone * n / T, PIECE, n);
             for (int k = pieces - 1; k >= 0; k--) {
                 phase.from = phase.t0 + fastrnn_part(n, k, pieces).from,
                 phase.to = phase.t0 + fastrnn_part(n, k, pieces).to;
@@ -532,7 +534,7 @@ static int NAME(backward_call)(const struct NAME(backward) * b, fastrnn_team *te
                 if (!fastrnn_team_phase(team, p.threads, operations * rows, NAME(backward_share_of_rows), &phase, 0))
                     return 0;
             }
-        } else if (!NAME(backward_units)(b, team, p.threads, &phase))
+        } else if (!NAME(backward_steps)(b, team, p, &phase))
             return 0;
         if (!NAME(weight_gradients)(b, team, alone, p.threads, &phase)) return 0;
         if (phase.t0 > 0) NAME(keep_first_step)(b, phase.t0, start_of_chunk(&b->steps, phase.t0, b->chunk));
@@ -754,7 +756,8 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
     const fastrnn_packed *packed[FASTRNN_MOST_CALLS] = {NULL};
     for (int k = 0; k < count; k++) packed[k] = args[k].packed;
     double operations;
-    const fastrnn_arrangement how = NAME(plan_calls)(s, packed, count, stacked, threads, plans, &operations);
+    const fastrnn_arrangement how =
+        NAME(plan_calls)(s, packed, FASTRNN_BACKWARD, count, stacked, threads, plans, &operations);
     ptrdiff_t chunk = NAME(backward_chunk)(args);
     for (int k = 1; how.side_by_side && k < count; k++) {
         const ptrdiff_t own = NAME(backward_chunk)(&args[k]);
@@ -772,7 +775,7 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
     for (int k = 0; k < count; k++) NAME(place_backward)(&calls[k], memory);
     const int any = args->T > 0 && rows_of_step(&s, 0) > 0;
     fastrnn_team team;
-    fastrnn_team_open(&team, how.members, 2 * how.alone, interruption);
+    fastrnn_team_open(&team, how.members, how.alone, interruption);
     if (how.side_by_side) {
         for (int k = 0; k < count; k++) NAME(begin_backward)(&calls[k]);
         if (any) NAME(backward_side_by_side)(calls, count, stacked, how, operations, &team);

@@ -28,11 +28,12 @@ struct NAME(forward) {
         at_gated, at_rounded, at_recurrent; /* offsets in the workspace */
 };
 
-/* Steps [t0, t1). parts: the phases of their input projection; 1: it is computed in the phase of the first step. */
+/* Steps [t0, t1). parts: the phases of their input projection; 0: it is computed in the phase of the first step.
+ * by_rows: its members share its rows, else the hidden units. */
 typedef struct {
     const struct NAME(forward) * f;
     ptrdiff_t t0, t1;
-    int parts;
+    int parts, by_rows;
 } NAME(forward_phase);
 
 /* Whether the gates are in the tape, of all steps, rather than in the workspace, of a chunk. */
@@ -311,9 +312,14 @@ static void NAME(forward_share_of_input)(const void *context, const fastrnn_memb
 {
     const NAME(forward_phase) *phase = context;
     const steps *s = &phase->f->steps;
-    const fastrnn_range rows = {0, first_row(s, phase->t1) - first_row(s, phase->t0)};
-    const ptrdiff_t blocks = fastrnn_panels(phase->f->packed->H, phase->f->cell->block);
-    NAME(project_rows)(phase->f, me, phase->t0, rows, fastrnn_share_of_item(blocks, phase->parts, me));
+    const ptrdiff_t rows = first_row(s, phase->t1) - first_row(s, phase->t0),
+                    blocks = fastrnn_panels(phase->f->packed->H, phase->f->cell->block);
+    if (phase->by_rows)
+        NAME(project_rows)(phase->f, me, phase->t0, fastrnn_share_of_item(rows, phase->parts, me),
+                           (fastrnn_range){0, blocks});
+    else
+        NAME(project_rows)(phase->f, me, phase->t0, (fastrnn_range){0, rows},
+                           fastrnn_share_of_item(blocks, phase->parts, me));
 }
 
 /* Part 0 of step `item`. */
@@ -324,7 +330,7 @@ static void NAME(forward_share_of_step)(const void *context, const fastrnn_membe
     const ptrdiff_t G = f->cell->gates * f->packed->H;
     const fastrnn_range blocks = fastrnn_share(fastrnn_panels(f->packed->H, f->cell->block), me), all = {0, f->args->B};
     const ptrdiff_t first = first_row(&f->steps, phase->t0), at = first_row(&f->steps, me->item) - first;
-    if (me->item == phase->t0 && phase->parts == 1)
+    if (me->item == phase->t0 && phase->parts == 0)
         NAME(project_rows)(f, me, phase->t0, (fastrnn_range){0, first_row(&f->steps, phase->t1) - first}, blocks);
     NAME(forward_step)(f, me, 0, me->item, NAME(gates_from)(f, phase->t0) + at * G, all, blocks);
 }
@@ -357,25 +363,32 @@ static void NAME(forward_share_of_rounding)(const void *context, const fastrnn_m
 }
 static int NAME(forward_rounding)(const struct NAME(forward) * f, fastrnn_team *team, int most, int part, ptrdiff_t t)
 {
-    const NAME(forward_phase) phase = {f, t, t, part};
+    const NAME(forward_phase) phase = {f, t, t, part, 0};
     const double numbers = (double)rows_of_step(&f->steps, t) * (double)f->packed->H;
     return !NAME(rounds_whole_rows)(f, part) ||
            fastrnn_team_phase(team, most, 4 * numbers, NAME(forward_share_of_rounding), &phase, t);
 }
 
-/* Steps [t0, t1), a chunk, with the hidden units shared by the team. Returns 0 if the call is cancelled. */
-static int NAME(forward_units)(const struct NAME(forward) * f, fastrnn_team *team, int most, ptrdiff_t t0, ptrdiff_t t1)
+/* Steps [t0, t1), a chunk: the team shares the input projection, and the hidden units unless the plan leaves the steps
+ * to the caller. Returns 0 if the call is cancelled. */
+static int NAME(forward_steps)(const struct NAME(forward) * f, fastrnn_team *team, fastrnn_plan p, ptrdiff_t t0,
+                               ptrdiff_t t1)
 {
     const ptrdiff_t I = f->packed->I, H = f->packed->H, P = f->packed->P, blocks = fastrnn_panels(H, f->cell->block);
     const double rows = (double)(first_row(&f->steps, t1) - first_row(&f->steps, t0)), G = f->cell->gates * (double)H;
-    const NAME(forward_phase) phase = {f, t0, t1, fastrnn_phases(2 * rows * I * G, blocks / most)};
-    const double input = 2 * rows * I * G / phase.parts;
-    if (f->x_rows && !fastrnn_team_phase(team, most, rows * I, NAME(forward_share_of_copies), &phase, 0)) return 0;
-    for (int k = 0; phase.parts > 1 && k < phase.parts; k++)
-        if (!fastrnn_team_phase(team, most, input, NAME(forward_share_of_input), &phase, k)) return 0;
+    const int products_only = p.sharing == FASTRNN_SHARE_PRODUCTS, most = products_only ? 1 : p.threads;
+    const int by_rows = products_only && fastrnn_shares_rows((ptrdiff_t)rows, p.threads);
+    const int parts =
+        fastrnn_phases(2 * rows * I * G, by_rows ? (ptrdiff_t)rows / (64 * p.threads) : blocks / p.threads);
+    const int with_first_step = parts == 1 && !products_only;
+    const NAME(forward_phase) phase = {f, t0, t1, with_first_step ? 0 : parts, by_rows};
+    const double input = 2 * rows * I * G / parts;
+    if (f->x_rows && !fastrnn_team_phase(team, p.threads, rows * I, NAME(forward_share_of_copies), &phase, 0)) return 0;
+    for (int k = 0; k < phase.parts; k++)
+        if (!fastrnn_team_phase(team, p.threads, input, NAME(forward_share_of_input), &phase, k)) return 0;
     for (ptrdiff_t t = t0; t < t1; t++) {
         const double now = (double)rows_of_step(&f->steps, t);
-        const double recurrent = 2 * now * f->packed->S * H, first = t == t0 && phase.parts == 1 ? input : 0;
+        const double recurrent = 2 * now * f->packed->S * H, first = t == t0 && with_first_step ? input : 0;
         NAME(begin_step)(f, t, (fastrnn_range){0, f->args->B});
         if (!fastrnn_team_phase(team, most, recurrent * f->cell->parts[0] + first, NAME(forward_share_of_step), &phase,
                                 t) ||
@@ -419,13 +432,13 @@ static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team
         NAME(forward_rows)(f, &caller, all, 0, T);
         return fastrnn_team_go(&caller, 0);
     }
-    if (p.split_rows) {
+    if (p.sharing == FASTRNN_SHARE_ROWS) {
         const double operations = 2.0 * f->cell->gates * f->packed->H * (f->packed->I + f->packed->S);
         const ptrdiff_t piece = fastrnn_panels(first_row(&f->steps, T), fastrnn_pieces(p.alone, PIECE, T));
         for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) { /* short phases until the team is complete */
             const int members = fastrnn_team_gather(team, p.threads, 0);
             t1 = end_of_chunk(&f->steps, t0, members < p.threads ? piece / 4 : piece);
-            const NAME(forward_phase) phase = {f, t0, t1, 0};
+            const NAME(forward_phase) phase = {f, t0, t1, 0, 1};
             const double rows = (double)(first_row(&f->steps, t1) - first_row(&f->steps, t0));
             if (!fastrnn_team_phase(team, p.threads, operations * rows, NAME(forward_share_of_rows), &phase, 0))
                 return 0;
@@ -434,7 +447,7 @@ static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team
     }
     for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) {
         t1 = end_of_chunk(&f->steps, t0, f->chunk);
-        if (!NAME(forward_units)(f, team, p.threads, t0, t1)) return 0;
+        if (!NAME(forward_steps)(f, team, p, t0, t1)) return 0;
     }
     NAME(end_forward)(f, all);
     return 1;
@@ -534,7 +547,7 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
     const fastrnn_packed *packed[FASTRNN_MOST_CALLS] = {NULL};
     for (int k = 0; k < count; k++) packed[k] = args[k].packed;
     double operations;
-    fastrnn_arrangement how = NAME(plan_calls)(s, packed, count, stacked, threads, plans, &operations);
+    fastrnn_arrangement how = NAME(plan_calls)(s, packed, FASTRNN_FORWARD, count, stacked, threads, plans, &operations);
     const ptrdiff_t active = args->T > 0 ? rows_of_step(&s, 0) : 0;
     fastrnn_team team;
     if (active > 0) {

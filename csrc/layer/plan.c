@@ -13,7 +13,9 @@ const fastrnn_machine fastrnn_usual_machine = {
     .memory = {{40e3, 200}, {1e6, 100}, {4e6, 50}, {0, 20}},
 };
 
-enum { FEWEST_ROWS = 4 }; /* rows of a step for each thread, if threads share the batch */
+/* FEWEST_ROWS: rows of a step for each thread, if threads share the batch. PRODUCTS: phases of a call that shares only
+ * products. */
+enum { FEWEST_ROWS = 4, PRODUCTS = 3 };
 
 /* A phase of a step costs more than an empty one: the members fetch the context and h_{t-1} from each other's caches,
  * and the slower one is waited for. Measured as 2.5 to 3 times on a Xeon (Sapphire Rapids). */
@@ -48,38 +50,53 @@ static double bandwidth(const fastrnn_machine *machine, double bytes)
     return machine->memory[level].bandwidth;
 }
 
-/* The estimated time in ns for n threads, which share the B sequences of a step or the hidden units. Sharing hidden
- * units keeps a slice of weight_hh in each core's caches and costs a phase of the team for each part of a step. Sharing
- * the batch needs few phases, but every core reads all weights in every step, weight_ih too, because the core that
- * projects a row also uses it: it pays off from some rows on. */
-static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, ptrdiff_t B, int n, int split_rows)
+/* The estimated time in ns for n threads. Sharing hidden units keeps a slice of weight_hh in each core's caches and
+ * costs a phase of the team for each part of a step. Sharing the batch needs few phases, but every core reads all
+ * weights in every step, weight_ih too, because the core that projects a row also uses it: it pays off from some rows
+ * on. Sharing only the products of many steps needs the fewest phases, but the caller fetches their results. */
+static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, ptrdiff_t B, int n,
+                       fastrnn_sharing sharing)
 {
+    const int by_rows = sharing == FASTRNN_SHARE_ROWS, by_units = sharing == FASTRNN_SHARE_UNITS;
     const double lanes = s->width / 2, speed = machine->flops * lanes * s->rate, gates = s->gates;
-    const double rows = split_rows ? (double)fastrnn_panels(B, n) : (double)B;
-    const double units = split_rows ? (double)s->H : (double)largest_share(s->H, s->block, n);
-    const double weights = gates * units * (split_rows ? s->P + s->I : s->P); /* numbers read each step */
+    const double rows = by_rows ? (double)fastrnn_panels(B, n) : (double)B;
+    const double units = by_units ? (double)largest_share(s->H, s->block, n) : (double)s->H;
+    const double weights = gates * units * (by_rows ? s->P + s->I : s->P); /* numbers read each step */
     const double bytes = weights * s->weight, speed_of_reading = bandwidth(machine, bytes);
     const double product = 2 * rows * weights / speed, reading = bytes / speed_of_reading;
     double step = (product > reading ? product : reading) + machine->cell * gates * rows * units / lanes;
-    if (n > 1 && !split_rows) step += s->parts * machine->phase + (double)B * s->P * s->element / machine->transfer;
-    double input = split_rows ? 0 : 2 * rows * s->I * gates * units / speed;
-    const double once = split_rows ? 0 : gates * units * s->I * s->weight / speed_of_reading / s->T; /* weight_ih */
+    if (n > 1 && by_units) step += s->parts * machine->phase + (double)B * s->P * s->element / machine->transfer;
+    double input = by_rows ? 0 : 2 * rows * s->I * gates * units / speed;
+    const double once = by_rows ? 0 : gates * units * s->I * s->weight / speed_of_reading / s->T; /* weight_ih */
+    if (sharing == FASTRNN_SHARE_PRODUCTS) input /= n;
     if (once > input) input = once;
-    const double time = s->T * (step + input) + (n > 1 ? machine->start : 0);
+    if (sharing == FASTRNN_SHARE_PRODUCTS)
+        input += PRODUCTS * machine->phase / s->T + rows * gates * s->H * s->element * (n - 1) / n / machine->transfer;
+    const double sums = 2 * B * s->sums * gates * s->H / (machine->flops * lanes) / n;
+    const double time = s->T * (step + input + sums) + (n > 1 ? machine->start : 0);
     return n > 1 ? machine->caution * time : time;
+}
+
+/* Whether n members can share so: of the products of many steps, rows if these are enough, else blocks. */
+static int can_share(const fastrnn_shape *s, ptrdiff_t B, int n, fastrnn_sharing sharing)
+{
+    const ptrdiff_t blocks = fastrnn_panels(s->H, s->block);
+    if (sharing == FASTRNN_SHARE_UNITS) return n <= blocks;
+    if (sharing == FASTRNN_SHARE_ROWS) return n <= B / FEWEST_ROWS;
+    return n > 1 && (n <= blocks || fastrnn_shares_rows(s->rows, n));
 }
 
 fastrnn_plan fastrnn_plan_call(const fastrnn_shape *s, const fastrnn_machine *machine, int threads)
 {
     const ptrdiff_t B = s->T > 0 ? fastrnn_panels(s->rows, s->T) : 0; /* the average number of sequences of a step */
-    const ptrdiff_t blocks = fastrnn_panels(s->H, s->block);
-    fastrnn_plan best = {1, 0, 0, 0};
+    fastrnn_plan best = {.threads = 1};
     if (B == 0) return best;
-    for (int n = 1; n <= threads && (n <= B / FEWEST_ROWS || n <= blocks); n++)
-        for (int split_rows = 0; split_rows <= (n > 1); split_rows++) {
-            if (split_rows ? n > B / FEWEST_ROWS : n > blocks) continue;
-            const double time = estimate(s, machine, B, n, split_rows);
-            if (n == 1 || time < best.time) best = (fastrnn_plan){n, split_rows, time, n == 1 ? time : best.alone};
+    best.time = best.alone = estimate(s, machine, B, 1, FASTRNN_SHARE_UNITS);
+    for (int n = 2; n <= threads; n++)
+        for (fastrnn_sharing sharing = FASTRNN_SHARE_UNITS; sharing <= FASTRNN_SHARE_PRODUCTS; sharing++) {
+            if (!can_share(s, B, n, sharing)) continue;
+            const double time = estimate(s, machine, B, n, sharing);
+            if (time < best.time) best = (fastrnn_plan){n, sharing, time, best.alone};
         }
     return best;
 }
@@ -114,7 +131,8 @@ fastrnn_arrangement fastrnn_arrange(fastrnn_plan *plans, int count, int stacked,
         const int items = fastrnn_pieces(longest, stacked ? stacked_piece : own_piece, T);
         const double waiting = stacked ? (double)(items + members - 1) / items : 1;
         if (longest * waiting * (double)fastrnn_panels(count, members) < in_turn) {
-            for (int k = 0; k < count; k++) plans[k] = (fastrnn_plan){1, 0, plans[k].alone, plans[k].alone};
+            for (int k = 0; k < count; k++)
+                plans[k] = (fastrnn_plan){1, FASTRNN_SHARE_UNITS, plans[k].alone, plans[k].alone};
             return (fastrnn_arrangement){1, items, members, alone};
         }
     }

@@ -10,6 +10,7 @@ enum { FASTRNN_MOST_ITEMS = 16 }; /* the most pieces of time into which calls si
 /* One layer over T steps with `rows` rows in all. */
 typedef struct {
     ptrdiff_t T, rows, I, H, P; /* P: the columns of weight_hh */
+    ptrdiff_t sums;             /* the columns of the gradients of both weights; 0 in the forward pass */
     int gates, parts;           /* of the cell: gates, and parts of its recurrent product */
     size_t element, weight;     /* bytes of a number, and of a weight of the products */
     double rate;                /* of the products, relative to that of single or double precision */
@@ -32,9 +33,13 @@ extern const fastrnn_machine fastrnn_usual_machine; /* a core of Zen 4 */
 /* The usual machine, but with a phase without work that takes empty_phase ns; 0: the usual time. */
 fastrnn_machine fastrnn_machine_with(double empty_phase);
 
+/* What members share: the hidden units of each step; the sequences of all steps; or only the products of many steps at
+ * once, the input projection and the gradients of weights and x, while the caller computes the steps. */
+typedef enum { FASTRNN_SHARE_UNITS, FASTRNN_SHARE_ROWS, FASTRNN_SHARE_PRODUCTS } fastrnn_sharing;
+
 typedef struct {
     int threads;
-    int split_rows;     /* members share the batch, else the hidden units */
+    fastrnn_sharing sharing;
     double time, alone; /* the estimate, and that for one thread */
 } fastrnn_plan;
 
@@ -56,6 +61,10 @@ typedef struct {
 /* The arrangement of `count` calls of T steps. plans (count), in and out: side by side, each becomes a plan for one
  * thread. */
 fastrnn_arrangement fastrnn_arrange(fastrnn_plan *plans, int count, int stacked, ptrdiff_t T, int threads);
+
+/* Whether members that share a product of this many rows, computed at once, share rows; else they share its columns,
+ * and read only a part of the weights each. */
+static inline int fastrnn_shares_rows(ptrdiff_t rows, int members) { return rows >= 8 * (ptrdiff_t)members; }
 
 /* The number of pieces, 1 to n, into which work of `time` ns is cut so that each takes at least `piece` ns. */
 int fastrnn_pieces(double time, double piece, ptrdiff_t n);

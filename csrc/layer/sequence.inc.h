@@ -3,7 +3,7 @@
 
 /* The shape of a call. Weights that the product widens to its precision, and multiplies no faster, count as wide ones:
  * every core that shares the batch would read all of them, and two cores together do not read twice as fast. */
-static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed)
+static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed, fastrnn_pass pass)
 {
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
@@ -13,6 +13,7 @@ static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed)
                            .I = packed->I,
                            .H = packed->H,
                            .P = packed->S,
+                           .sums = pass == FASTRNN_BACKWARD ? packed->I + packed->S : 0,
                            .gates = cell->gates,
                            .parts = packed->parts,
                            .element = sizeof(real),
@@ -24,13 +25,13 @@ static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed)
 
 /* The arrangement of the calls. plans (count) written: the plan of each call; operations written: the sum of the
  * operations of their products. */
-static fastrnn_arrangement NAME(plan_calls)(steps s, const fastrnn_packed *const *packed, int count, int stacked,
-                                            int threads, fastrnn_plan *plans, double *operations)
+static fastrnn_arrangement NAME(plan_calls)(steps s, const fastrnn_packed *const *packed, fastrnn_pass pass, int count,
+                                            int stacked, int threads, fastrnn_plan *plans, double *operations)
 {
     double most = 0;
     *operations = 0;
     for (int k = 0; k < count; k++) {
-        const fastrnn_shape shape = NAME(shape_of)(s, packed[k]);
+        const fastrnn_shape shape = NAME(shape_of)(s, packed[k], pass);
         const double own = fastrnn_operations(&shape);
         *operations += own;
         if (own > most) most = own;
@@ -38,7 +39,7 @@ static fastrnn_arrangement NAME(plan_calls)(steps s, const fastrnn_packed *const
     threads = most < FASTRNN_FEWEST_OPERATIONS ? 1 : fastrnn_team_threads(threads);
     const fastrnn_machine machine = fastrnn_machine_with(fastrnn_team_empty_phase());
     for (int k = 0; k < count; k++) {
-        const fastrnn_shape shape = NAME(shape_of)(s, packed[k]);
+        const fastrnn_shape shape = NAME(shape_of)(s, packed[k], pass);
         plans[k] = fastrnn_plan_call(&shape, &machine, threads);
     }
     return fastrnn_arrange(plans, count, stacked, s.T, threads);

@@ -1,6 +1,6 @@
 /* Plans of shapes given on the command line: eleven numbers T rows I H P gates parts element weight width block, the
- * threads, the rate of the products, and the time of an empty phase. Prints threads, split_rows, and the estimates in
- * ns; compiled and run by test_plan.py. */
+ * threads, the rate of the products, the time of an empty phase, and the columns of gradients. Prints threads, sharing,
+ * and the estimates in ns; compiled and run by test_plan.py. */
 #include "layer/plan.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 int main(int argc, char **argv)
 {
-    if (argc != 15) return 2;
+    if (argc != 16) return 2;
     long n[13];
     for (int k = 1; k < 13; k++) n[k] = strtol(argv[k], NULL, 10);
     const fastrnn_shape shape = {
@@ -17,6 +17,7 @@ int main(int argc, char **argv)
         .I = n[3],
         .H = n[4],
         .P = n[5],
+        .sums = strtol(argv[15], NULL, 10),
         .gates = (int)n[6],
         .parts = (int)n[7],
         .element = (size_t)n[8],
@@ -27,6 +28,6 @@ int main(int argc, char **argv)
     };
     const fastrnn_machine machine = fastrnn_machine_with(strtod(argv[14], NULL));
     const fastrnn_plan plan = fastrnn_plan_call(&shape, &machine, (int)n[12]);
-    printf("%d %d %.17g %.17g\n", plan.threads, plan.split_rows, plan.time, plan.alone);
+    printf("%d %d %.17g %.17g\n", plan.threads, (int)plan.sharing, plan.time, plan.alone);
     return 0;
 }

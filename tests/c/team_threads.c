@@ -28,6 +28,8 @@ static const example examples[] = {
     {"sequences shared, projected", "lstm", 1, 0, 5, 64, 16, 16, 9, 0, 1, 0},
     {"sequences shared, ragged", "rnn_tanh", 1, 0, 6, 96, 32, 32, 0, 1, 0, 1},
     {"sequences shared, two parts", "gru_reset_before", 1, 0, 5, 64, 16, 32, 0, 0, 0, 0},
+    {"products shared", "lstm", 1, 0, 40, 1, 200, 16, 0, 0, 1, 0},
+    {"products shared, ragged", "gru", 1, 0, 40, 3, 300, 24, 0, 1, 0, 1},
     {"directions", "gru", 2, 0, 20, 4, 48, 48, 0, 0, 0, 0},
     {"directions, ragged", "lstm", 2, 0, 20, 5, 48, 48, 0, 1, 0, 1},
     {"two layers", "lstm", 2, 1, 40, 2, 32, 32, 0, 0, 0, 0},
@@ -51,8 +53,9 @@ enum {
     MEMORY = 64 << 20,
 };
 
-/* Arrangements: calls of one thread; one call whose units or rows are shared; several, of which some are shared. */
-enum { UNITS_SHARED, ROWS_SHARED, ALONE, IN_TURN, SIDE_BY_SIDE, ARRANGEMENTS };
+/* Arrangements: one call whose units, rows or products are shared; calls of one thread; several, of which some are
+ * shared. */
+enum { UNITS_SHARED, ROWS_SHARED, PRODUCTS_SHARED, ALONE, IN_TURN, SIDE_BY_SIDE, ARRANGEMENTS };
 
 /* Arrays are allocated one after the other: first the inputs, then the outputs. */
 typedef struct {
@@ -91,7 +94,8 @@ static void check(int holds, const char *what, const example *e, int threads)
 
 static fastrnn_plan plan_of(const steps *s, const fastrnn_packed *packed, int threads)
 {
-    const fastrnn_shape shape = packed->dtype == FASTRNN_F32 ? shape_of_f32(*s, packed) : shape_of_f64(*s, packed);
+    const fastrnn_shape shape = packed->dtype == FASTRNN_F32 ? shape_of_f32(*s, packed, FASTRNN_FORWARD)
+                                                             : shape_of_f64(*s, packed, FASTRNN_FORWARD);
     const fastrnn_machine machine = fastrnn_machine_with(fastrnn_team_empty_phase());
     return fastrnn_plan_call(&shape, &machine, threads);
 }
@@ -182,7 +186,7 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
     fastrnn_workspace *workspace = fastrnn_workspace_create();
     if (status == FASTRNN_OK) {
         const fastrnn_arrangement how = fastrnn_arrange(plans, e->count, e->stacked, T, threads);
-        met[how.side_by_side ? SIDE_BY_SIDE : how.members < 2 ? ALONE : e->count > 1 ? IN_TURN : plans->split_rows]++;
+        met[how.side_by_side ? SIDE_BY_SIDE : how.members < 2 ? ALONE : e->count > 1 ? IN_TURN : plans->sharing]++;
         status = fastrnn_forward(forward, e->count, e->stacked, workspace, interruption, threads);
     }
     if (status == FASTRNN_OK)
@@ -330,9 +334,10 @@ int main(int argc, char **argv)
         borrower.borrows = 1;
         call_all(&borrower);
         call_at_once(isa, dtype, met);
-        printf("%s: alone %d, units shared %d, rows shared %d, in turn %d, side by side %d; %d interrupted\n",
+        printf("%s: alone %d, units shared %d, rows shared %d, products shared %d, in turn %d, side by side %d; "
+               "%d interrupted\n",
                dtype == FASTRNN_F32 ? "float32" : "float64", met[ALONE], met[UNITS_SHARED], met[ROWS_SHARED],
-               met[IN_TURN], met[SIDE_BY_SIDE], ended);
+               met[PRODUCTS_SHARED], met[IN_TURN], met[SIDE_BY_SIDE], ended);
         for (int k = 0; k < ARRANGEMENTS; k++) all &= met[k] > 0;
         all &= fastrnn_borrowed_shares() > 0;
         if (!all || (argc < 2 && !ended)) {
