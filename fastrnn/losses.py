@@ -165,9 +165,7 @@ def _classes(targets: Array, C: int, ignored: int) -> tuple[Array, float]:
     rows = fitting.astype(np.int64).reshape(-1)
     number, wrong = _core.mark_ignored(rows, C, ignored)
     if wrong >= 0:
-        raise ValueError(
-            f"targets: expected 0 to {C - 1}, or ignore_index={ignored}, got {targets.reshape(-1)[wrong]}"
-        )
+        raise ValueError(f"targets: expected 0 to {C - 1}, or ignore_index={ignored}, got {targets.reshape(-1)[wrong]}")
     return rows, number
 
 
