@@ -1820,8 +1820,8 @@ def linear_backward(cnp.ndarray x not None, cnp.ndarray weight not None, cnp.nda
 
 
 def mark_ignored(cnp.ndarray targets not None, Py_ssize_t C, int64_t ignored):
-    """Replaces the ignored ones of targets (N,) of int64 by -1; returns the number of the others, and the row of the first
-    that is not 0 to C - 1, or -1."""
+    """Replaces the ignored ones of targets (N,) of int64 by -1; returns the number of the others, and the row of the
+    first that is not 0 to C - 1, or -1."""
     cdef int64_t *target = <int64_t *>_writable(targets, cnp.NPY_INT64)
     cdef Py_ssize_t n, count = 0
     for n in range(targets.shape[0]):
