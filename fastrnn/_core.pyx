@@ -668,7 +668,7 @@ cdef class KnownWeights:
             return None
         cdef Inputs inputs = found[0]
         cdef list states = empty_states(inputs.state_0)
-        output = infer(inputs, found[1][0], states, num_threads)
+        output = infer(inputs, found[1][0], states, num_threads, pool)
         pool.give_back_all(found[1])
         return output, states[0] if len(states) == 1 else tuple(states)
 
@@ -927,6 +927,28 @@ cdef class Pool:
             return array
         return _view(TapeMemory([array], self), <char *>cnp.PyArray_DATA(array), ndim, shape, type_number)
 
+    def empty(self, shape, dtype):
+        """An array as numpy.empty makes it, for a result; a large one is a lease.
+
+        The C library hands large blocks back to the system, and new memory costs a page fault for each 4 KiB.
+        """
+        cdef cnp.dtype of = np.dtype(dtype)
+        cdef cnp.npy_intp n, size = 1
+        for n in shape if type(shape) is tuple else (shape,):
+            size *= n
+        if size * of.itemsize < LARGE_BYTES:
+            return np.empty(shape, of)
+        return self._lease(1, &size, of.num, of.itemsize).reshape(shape)
+
+    cdef cnp.ndarray _empty(self, int ndim, cnp.npy_intp *shape, int type_number, size_t itemsize):
+        cdef size_t size = itemsize
+        cdef int k
+        for k in range(ndim):
+            size *= shape[k]
+        if size < LARGE_BYTES:
+            return cnp.PyArray_EMPTY(ndim, shape, type_number, 0)
+        return self._lease(ndim, shape, type_number, itemsize)
+
     def lease(self, tuple shape not None, cnp.dtype dtype not None):
         """Take an uninitialised array, of at most three axes, that gives its memory back when it is deallocated.
 
@@ -976,6 +998,7 @@ cdef class Pool:
 
 cdef enum:
     SMALL_BYTES = 4096  # smaller arrays are allocated as quickly
+    LARGE_BYTES = 65536  # smaller arrays stay in the C library's memory
     MOST_BUFFERS = 256
 
 
@@ -1418,14 +1441,14 @@ def backward(list calls not None, bint stacked, int num_threads):
     workspace.check(status)
 
 
-def infer(Inputs inputs not None, Packed packed not None, list state_n not None, int num_threads):
+def infer(Inputs inputs not None, Packed packed not None, list state_n not None, int num_threads, Pool pool not None):
     """Inference of one layer that reads sequences of one length from their beginnings.
 
-    Writes state_n, a list of ndarray like inputs.state_0; returns the output, (T, B, P), in new memory.
+    Writes state_n, a list of ndarray like inputs.state_0; returns the output, (T, B, P), a large one as a lease.
     """
     cdef cnp.npy_intp shape[3]
     shape[0], shape[1], shape[2] = inputs.x.shape[0], inputs.x.shape[1], packed.P
-    cdef cnp.ndarray output = cnp.PyArray_EMPTY(3, shape, packed.type_number, 0)
+    cdef cnp.ndarray output = pool._empty(3, shape, packed.type_number, cnp.PyArray_ITEMSIZE(inputs.x))
     cdef ForwardCall call = ForwardCall(
         packed, 0, inputs.x, None, inputs.state_0, state_n, output, None, inputs.layout.resets
     )

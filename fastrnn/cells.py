@@ -183,7 +183,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
             raise ValueError("d_state: is not given, so all gradients would be zero")
         stack, B = inputs.stack, inputs.layout.B
         given = self._checked_states(stack, "d_state", "d_{}", given, B, inputs.batched, check_array)
-        d_params = self._params._like(np.empty)
+        d_params = self._params._like(POOL.empty)
         is_needed = flag("input_gradient", input_gradient)
         d_x, d_before = tape.backward(None, given, self._split(d_params._arrays), is_needed)
         if is_needed:

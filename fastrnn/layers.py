@@ -531,7 +531,7 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             d_output = self._output_gradient(stack, d_output, T, B, batched)
         if d_state_n is not None:
             given = self._checked_states(stack, "d_state_n", "d_{}_n", given, B, batched, check_array)
-        d_params = self._params._like(np.empty)
+        d_params = self._params._like(POOL.empty)
         is_needed = input_gradient if input_gradient is True else flag("input_gradient", input_gradient)
         d_x, d_state = tape.backward(d_output, given, self._split(d_params._arrays), is_needed)
         return *self._returned(d_x, d_state, batched), d_params

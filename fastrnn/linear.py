@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn import _config, _core, _threads
+from fastrnn._engine.pool import POOL
 from fastrnn._parametrized import generator, no_draws
 from fastrnn._validation import (
     Array,
@@ -296,9 +297,9 @@ class Linear:
             raise shape_error("d_y", ("...",) * (len(expected) - 1) + ("out_features",), expected, array.shape)
         if _core.fingerprint(tape._x) != tape._fingerprint:
             raise ValueError("x: has been changed since the forward pass")
-        d_params = self._params.empty_like()
+        d_params = self._params._like(POOL.empty)
         gradients = d_params._views()
-        d_x = np.empty(tape._shape, self.dtype) if flag("input_gradient", input_gradient) else None
+        d_x = POOL.empty(tape._shape, self.dtype) if flag("input_gradient", input_gradient) else None
         _core.linear_backward(
             tape._x,
             tape._weight,
@@ -354,7 +355,7 @@ class Linear:
 
     def _compute(self, x, rows):
         views = self._params._views()
-        y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
+        y = POOL.empty((*x.shape[:-1], self.out_features), self.dtype)
         flat = y.reshape(-1, self.out_features)
         num_threads, isa = _threads.most_threads(), _config.instruction_set()
         _core.linear(rows, views["weight"], views.get("bias"), flat, num_threads, isa)

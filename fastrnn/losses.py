@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn import _config, _core, _threads
+from fastrnn._engine.pool import POOL
 from fastrnn._validation import Array, as_array, integer, shape_error
 
 __all__ = ["mean_squared_error", "softmax_cross_entropy"]
@@ -74,7 +75,7 @@ def softmax_cross_entropy(
         weighting = np.where(rows.reshape(index.shape) < 0, 0.0, _weights(weights, index.shape, array, "logits"))
         rows[weighting.reshape(-1) == 0] = -1
         number = float(weighting.sum())
-    d_logits, losses = np.empty(array.shape, array.dtype), np.empty(rows.size)
+    d_logits, losses = POOL.empty(array.shape, array.dtype), np.empty(rows.size)
     total = _core.softmax_cross_entropy(
         array.reshape(-1, C),
         rows,
@@ -146,7 +147,7 @@ def mean_squared_error(
 
 def _squared_error(prediction, target, number):
     """The sum of squared differences over `number`, NaN if that is 0, and its gradient."""
-    d_prediction = np.empty(prediction.shape, prediction.dtype)
+    d_prediction = POOL.empty(prediction.shape, prediction.dtype)
     total = _core.squared_error(
         prediction,
         target,

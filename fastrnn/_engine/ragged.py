@@ -124,7 +124,7 @@ class Layout:
         """An array in this layout as a padded one (T, B, n), contiguous, with zeros beyond the lengths."""
         if self.offsets is None:
             return np.ascontiguousarray(rows)
-        array = np.empty((self.T, self.B, rows.shape[-1]), rows.dtype)
+        array = POOL.empty((self.T, self.B, rows.shape[-1]), rows.dtype)
         self._sequences.pad(rows, array, most_threads())
         return array
 

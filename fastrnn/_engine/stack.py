@@ -145,10 +145,10 @@ class Dropout:
 
 
 def new_array(layout, width, dtype, reverse=False):
-    """An array (..., width) for `as_returned`: new memory if it becomes the result itself, else memory of the pool."""
+    """An array (..., width) for `as_returned`: a lease if it becomes the result itself, else memory of the pool."""
     if reverse or layout.offsets is not None:
         return POOL.array(layout.shape, width, dtype)
-    return np.empty((*layout.shape, width), dtype)
+    return POOL.empty((*layout.shape, width), dtype)
 
 
 def as_returned(layout, rows, reverse=False):
@@ -156,7 +156,11 @@ def as_returned(layout, rows, reverse=False):
     if not reverse and layout.offsets is None:
         return rows
     ordered = layout.reversed(rows) if reverse else rows
-    array = ordered.copy() if layout.offsets is None else layout.pad(ordered)
+    if layout.offsets is None:
+        array = POOL.empty(ordered.shape, ordered.dtype)
+        array[...] = ordered
+    else:
+        array = layout.pad(ordered)
     POOL.give_back_all([rows, ordered] if reverse else [rows])
     return array
 
@@ -205,7 +209,7 @@ def infer_one(inputs, packed, state_n):
     stack, layout, x = inputs.stack, inputs.layout, inputs.x
     (reverse,) = stack.directions
     if not reverse and layout.offsets is None:
-        return _core.infer(inputs, packed[0], state_n, most_threads())
+        return _core.infer(inputs, packed[0], state_n, most_threads(), POOL)
     output = new_array(layout, stack.P, stack.dtype, reverse)
     x = layout.reversed(x) if reverse else x
     resets = layout.of_direction(reverse).resets
