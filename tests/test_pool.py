@@ -234,3 +234,36 @@ def test_options_of_newer_versions_are_defaults_in_older_files(monkeypatch):
     other = fastrnn.LSTM.__new__(fastrnn.LSTM)
     other.__setstate__(state)
     assert repr(other) == repr(layer) and other.params == layer.params
+
+
+def test_large_results_lie_in_the_pool_and_small_ones_do_not(pool):
+    small, large = pool.empty((16, 16), np.float32), pool.empty((40, 8, 64), "f8")
+    assert small.flags.owndata and len(pool) == 0
+    assert large.shape == (40, 8, 64) and large.dtype == np.float64 and large.flags.c_contiguous and large.flags.writeable
+    assert large.ctypes.data % 64 == 0
+    address = large.ctypes.data
+    del large
+    assert len(pool) == 1 and pool.empty(20_000, np.float64).ctypes.data == address
+
+
+def test_a_result_keeps_its_memory_as_long_as_any_view_of_it(threads):
+    threads(2)
+    layer, head = fastrnn.LSTM(8, 64, rng=0), fastrnn.Linear(64, 40, rng=0)
+    x = np.random.default_rng(0).standard_normal((50, 16, 8)).astype(np.float32)
+
+    def results():
+        output, _, tape = layer.forward(x)
+        logits, head_tape = head.forward(output)
+        loss, d_logits = fastrnn.softmax_cross_entropy(logits, np.zeros((50, 16), int))
+        d_output, d_head = head.backward(head_tape, d_logits)
+        d_x, _, d_params = layer.backward(tape, d_output)
+        return [a[1:] for a in (layer(x)[0], output, logits, d_logits, d_output, d_x, d_params.flat)]
+
+    first = results()
+    expected = [a.copy() for a in first]
+    for _ in range(5):
+        again = results()
+        assert not any(np.shares_memory(a, b) for a in first for b in again)
+        del again
+    for a, b in zip(first, expected, strict=True):
+        assert a.tobytes() == b.tobytes()

@@ -17,15 +17,22 @@ struct NAME(forward) {
     real *x_rows; /* (rows of a chunk, x_row): a copy of the chunk's x, rounded, or if its rows collide in the cache;
                      else NULL */
     real *hidden; /* (2, B, h_row): h_{t-1} and h_t, alternating, as the products read them */
-    real *m;      /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
-    real *gated;  /* (B, unit_row): the first part's result, of a cell of two parts */
+    /* If members share sequences: what a member writes lies in memory of its own, see own_memory. Between phases the
+     * states are here, hidden (B, h_row) and state (B, H). own_h (2, B, P): h_{t-1} and h_t; NULL: only in output. */
+    real *between_hidden, *between_state[FASTRNN_MOST_STATES], *own_h;
+    ptrdiff_t half_of_hidden, half_of_own_h; /* numbers */
+    int by_rows, keeps_own_h;                /* whether members share sequences, and whether there is own_h */
+    ptrdiff_t own_from;                      /* the first step whose h is in own_h */
+    real *m;                         /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
+    real *gated;                     /* (B, unit_row): the first part's result, of a cell of two parts */
     real *rounded_m, *rounded_gated; /* (B, rounded_row): m and gated as the products read them, if they are rounded */
     real *recurrent;                 /* (B, G): the recurrent sums of a step, if the cell keeps them apart */
     real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states of the step before except h, zeros where reset */
     ptrdiff_t x_row, h_row, unit_row, rounded_row;
     ptrdiff_t chunk; /* rows whose input projection is one product, at least B */
     size_t at_gates, at_x_rows, at_hidden, at_state[FASTRNN_MOST_STATES], at_reset_state[FASTRNN_MOST_STATES], at_m,
-        at_gated, at_rounded, at_recurrent; /* offsets in the workspace */
+        at_gated, at_rounded, at_recurrent, at_between_hidden, at_between_state[FASTRNN_MOST_STATES],
+        at_own_h; /* offsets in the workspace */
 };
 
 /* Steps [t0, t1). parts: the phases of their input projection; 0: it is computed in the phase of the first step.
@@ -76,7 +83,14 @@ static void NAME(project_rows)(const struct NAME(forward) * f, const fastrnn_mem
 /* h_t as the products of step t + 1 read it, and the flags of the sequences that are reset before. */
 static real *NAME(h_after)(const struct NAME(forward) * f, ptrdiff_t t)
 {
-    return f->hidden + (t + 1) % 2 * f->args->B * f->h_row;
+    return f->hidden + (t + 1) % 2 * f->half_of_hidden;
+}
+
+/* h_t (rows of the step, P). */
+static real *NAME(h_of)(const struct NAME(forward) * f, ptrdiff_t t)
+{
+    if (f->own_h && t >= f->own_from) return f->own_h + t % 2 * f->half_of_own_h;
+    return (real *)f->args->output + first_row(&f->steps, t) * f->packed->P;
 }
 
 /* Rounds the rows of h_t that step t + 1 reads: some columns, or whole rows. */
@@ -85,7 +99,7 @@ static void NAME(round_h)(const struct NAME(forward) * f, ptrdiff_t t, fastrnn_r
     const ptrdiff_t P = f->packed->P;
     const fastrnn_range next = first_of(rows, rows_of_step(&f->steps, t + 1));
     const uint8_t *resets = resets_of_step(&f->steps, t + 1);
-    const real *h = (const real *)f->args->output + (first_row(&f->steps, t) + next.from) * P;
+    const real *h = NAME(h_of)(f, t) + next.from * P;
     real *to = NAME(h_after)(f, t) + next.from * f->h_row;
     if (resets) resets += next.from;
     if (f->whole_h)
@@ -123,7 +137,7 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
                                real *gates, fastrnn_range rows, fastrnn_range blocks)
 {
     const fastrnn_forward_args *args = f->args;
-    const ptrdiff_t B = args->B, H = f->packed->H, P = f->packed->P, at = first_row(&f->steps, t);
+    const ptrdiff_t H = f->packed->H, P = f->packed->P, at = first_row(&f->steps, t);
     const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t)),
                         units = {blocks.from * f->cell->block,
                                  blocks.to * f->cell->block < H ? blocks.to * f->cell->block : H};
@@ -137,11 +151,11 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         .weight_hh = f->packed->weight_hh,
         .bias_hh = (const real *const *)f->packed->bias_hh,
         .peephole = f->packed->peephole,
-        .operand = {copied ? f->hidden + t % 2 * B * f->h_row : args->state_0[0],
+        .operand = {copied ? f->hidden + t % 2 * f->half_of_hidden : args->state_0[0],
                     f->rounding ? f->rounded_gated : f->gated},
         .operand_row = {copied ? f->h_row : P, f->rounding ? f->rounded_row : f->unit_row},
-        .h_prev = as_read ? f->hidden + t % 2 * B * f->h_row
-                  : t     ? (const real *)args->output + first_row(&f->steps, t - 1) * P
+        .h_prev = as_read ? f->hidden + t % 2 * f->half_of_hidden
+                  : t     ? NAME(h_of)(f, t - 1)
                           : args->state_0[0],
         .h_prev_row = as_read ? f->h_row : P,
         .gates = gates,
@@ -150,7 +164,7 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         .gated_row = f->unit_row,
         .kept_h = f->kept[0] && !f->m ? f->kept[0] + at * H : NULL,
         .intermediate = f->intermediate ? f->intermediate + at * H : NULL,
-        .h = f->m ? f->m : (real *)args->output + at * P,
+        .h = f->m ? f->m : NAME(h_of)(f, t),
         .h_row = f->m ? f->unit_row : P,
         .h_next = f->m || f->rounding ? NULL : NAME(h_after)(f, t),
         .h_next_row = f->h_row,
@@ -184,6 +198,9 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         clear_rows(step.h_next, f->h_row, resets_of_step(&f->steps, t + 1),
                    first_of(rows, rows_of_step(&f->steps, t + 1)), units, sizeof(real));
     if (f->rounding) NAME(round_results)(f, last, t, now, units);
+    if (f->own_h && last)
+        memcpy((real *)args->output + (at + now.from) * P, NAME(h_of)(f, t) + now.from * P,
+               (size_t)(now.to - now.from) * (size_t)P * sizeof(real));
 }
 
 /* After a part of step t, or after its recurrent projection (part MOST_PARTS): the operands whose scales depend on
@@ -294,11 +311,50 @@ static void NAME(forward_rows)(const struct NAME(forward) * f, const fastrnn_mem
     if (to == f->args->T) NAME(end_forward)(f, rows);
 }
 
+/* f with memory of the member's own for what it writes in a phase. Rows lie as they do in a whole array, but those of
+ * different members are apart: a processor fetches lines that follow those it uses, and would take them away from the
+ * member that writes them. */
+static struct NAME(forward) NAME(own_memory)(const struct NAME(forward) * f, const fastrnn_member *me, ptrdiff_t t0)
+{
+    const ptrdiff_t apart = APART / (ptrdiff_t)sizeof(real) * me->index;
+    struct NAME(forward) own = *f;
+    real **arrays[] = {&own.x_rows,    &own.hidden,        &own.m,         &own.gated,
+                       &own.rounded_m, &own.rounded_gated, &own.recurrent, &own.own_h};
+    for (size_t k = 0; k < sizeof arrays / sizeof arrays[0]; k++)
+        if (*arrays[k]) *arrays[k] += apart;
+    for (int n = 0; n < FASTRNN_MOST_STATES; n++) {
+        if (own.state[n]) own.state[n] += apart;
+        if (own.reset_state[n]) own.reset_state[n] += apart;
+    }
+    if (!NAME(keeps_gates)(f)) own.gates += apart;
+    own.own_from = t0;
+    return own;
+}
+
+/* Copies the states before step t of some sequences from the memory between phases to the member's own, or back. */
+static void NAME(move_states)(const struct NAME(forward) * own, ptrdiff_t t, fastrnn_range rows, int back)
+{
+    const ptrdiff_t H = own->packed->H, h_row = own->h_row;
+    const fastrnn_range now = first_of(rows, rows_of_step(&own->steps, t));
+    real *hidden[] = {own->between_hidden + now.from * h_row,
+                      own->hidden + t % 2 * own->half_of_hidden + now.from * h_row};
+    copy_bytes(hidden[!back], hidden[back], now.to - now.from, h_row, sizeof(real));
+    for (int n = 1; n < own->cell->states; n++) {
+        if (!own->state[n]) continue;
+        real *state[] = {own->between_state[n] + rows.from * H, own->state[n] + rows.from * H};
+        copy_bytes(state[!back], state[back], rows.to - rows.from, H, sizeof(real));
+    }
+}
+
 static void NAME(forward_share_of_rows)(const void *context, const fastrnn_member *me)
 {
     const NAME(forward_phase) *phase = context;
     const fastrnn_range rows = share_rows(&phase->f->steps, phase->t0, phase->t1, me);
-    NAME(forward_rows)(phase->f, me, rows, phase->t0, phase->t1);
+    if (rows.from >= rows.to) return;
+    const struct NAME(forward) own = NAME(own_memory)(phase->f, me, phase->t0);
+    NAME(move_states)(&own, phase->t0, rows, 0);
+    NAME(forward_rows)(&own, me, rows, phase->t0, phase->t1);
+    NAME(move_states)(&own, phase->t1, rows, 1);
 }
 
 static void NAME(forward_share_of_copies)(const void *context, const fastrnn_member *me)
@@ -413,11 +469,12 @@ static void NAME(begin_forward)(const struct NAME(forward) * f)
     const fastrnn_range rows = {0, rows_of_step(&f->steps, 0)}, columns = {0, P};
     const uint8_t *resets = resets_of_step(&f->steps, 0);
     const real *h_0 = f->args->state_0[0];
+    real *hidden = f->between_hidden ? f->between_hidden : f->hidden;
     if (f->rounding) {
-        f->rounding->round_rows(rows.to, P, f->bounded && !f->m, h_0, P, resets, f->hidden, f->h_row);
+        f->rounding->round_rows(rows.to, P, f->bounded && !f->m, h_0, P, resets, hidden, f->h_row);
     } else if (f->steps.resets) {
-        for (ptrdiff_t b = 0; b < rows.to; b++) copy_bytes(f->hidden + b * f->h_row, h_0 + b * P, 1, P, sizeof(real));
-        clear_rows(f->hidden, f->h_row, resets, rows, columns, sizeof(real));
+        for (ptrdiff_t b = 0; b < rows.to; b++) copy_bytes(hidden + b * f->h_row, h_0 + b * P, 1, P, sizeof(real));
+        clear_rows(hidden, f->h_row, resets, rows, columns, sizeof(real));
     }
 }
 
@@ -461,9 +518,20 @@ static int NAME(exceeds_bound)(const real *a, ptrdiff_t n)
     return exceeds;
 }
 
-/* Fills f, except for pointers into the workspace, for which it reserves memory. */
-static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forward_args *args, fastrnn_layout *layout)
+/* Reserves (rows, columns) numbers, and what members need to keep their rows apart, unless there are no rows. */
+static size_t NAME(reserve_rows)(fastrnn_layout *layout, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t apart)
 {
+    const size_t at = fastrnn_reserve(layout, sizeof(real), rows, columns, 1);
+    if (rows > 0) fastrnn_reserve(layout, sizeof(real), apart, 1, 1);
+    return at;
+}
+
+/* Fills f, except for pointers into the workspace, for which it reserves memory. */
+static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forward_args *args, fastrnn_plan p,
+                                  fastrnn_layout *layout)
+{
+    const int by_rows = p.sharing == FASTRNN_SHARE_ROWS && p.threads > 1;
+    const ptrdiff_t apart = by_rows ? APART / (ptrdiff_t)sizeof(real) * (p.threads - 1) : 0;
     const fastrnn_packed *packed = args->packed;
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
@@ -489,18 +557,26 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     };
     f->whole_h = has_scales && (!bounded || packed->has_projection || NAME(exceeds_bound)(args->state_0[0], B * P));
     f->chunk = chunk_rows(&f->steps, projection_bytes(I, G, sizeof(real)), G + (copy_x ? x_row : 0), sizeof(real));
-    f->at_gates = fastrnn_reserve(layout, sizeof(real), NAME(keeps_gates)(f) ? 0 : f->chunk, G, 1);
-    f->at_x_rows = fastrnn_reserve(layout, sizeof(real), copy_x ? f->chunk : 0, x_row, 1);
-    f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, B, f->h_row);
-    for (int n = 1; n < cell->states; n++)
-        f->at_state[n] = fastrnn_reserve(layout, sizeof(real), args->tape ? 0 : B, H, 1);
+    f->half_of_hidden = B * f->h_row + apart;
+    f->half_of_own_h = B * P + apart;
+    f->at_gates = NAME(reserve_rows)(layout, NAME(keeps_gates)(f) ? 0 : f->chunk, G, apart);
+    f->at_x_rows = NAME(reserve_rows)(layout, copy_x ? f->chunk : 0, x_row, apart);
+    f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, f->half_of_hidden, 1);
+    for (int n = 1; n < cell->states; n++) f->at_state[n] = NAME(reserve_rows)(layout, args->tape ? 0 : B, H, apart);
     for (int n = rounding ? 0 : 1; n < cell->states; n++)
-        f->at_reset_state[n] = fastrnn_reserve(layout, sizeof(real), args->resets ? B : 0, H, 1);
-    f->at_m = fastrnn_reserve(layout, sizeof(real), packed->has_projection ? B : 0, f->unit_row, 1);
-    f->at_gated = fastrnn_reserve(layout, sizeof(real), packed->parts > 1 ? B : 0, f->unit_row, 1);
-    f->at_rounded = fastrnn_reserve(layout, sizeof(real), packed->has_projection || packed->parts > 1 ? B : 0,
-                                    f->rounded_row, 1); /* no cell of two parts has a projection */
-    f->at_recurrent = fastrnn_reserve(layout, sizeof(real), cell->recurrent ? B : 0, G, 1);
+        f->at_reset_state[n] = NAME(reserve_rows)(layout, args->resets ? B : 0, H, apart);
+    f->at_m = NAME(reserve_rows)(layout, packed->has_projection ? B : 0, f->unit_row, apart);
+    f->at_gated = NAME(reserve_rows)(layout, packed->parts > 1 ? B : 0, f->unit_row, apart);
+    f->at_rounded = NAME(reserve_rows)(layout, packed->has_projection || packed->parts > 1 ? B : 0, f->rounded_row,
+                                       apart); /* no cell of two parts has a projection */
+    f->at_recurrent = NAME(reserve_rows)(layout, cell->recurrent ? B : 0, G, apart);
+    f->at_between_hidden = fastrnn_reserve(layout, sizeof(real), by_rows ? B : 0, f->h_row, 1);
+    for (int n = 1; n < cell->states; n++)
+        f->at_between_state[n] = fastrnn_reserve(layout, sizeof(real), by_rows && !args->tape ? B : 0, H, 1);
+    const double own_bytes = (double)B * (double)P * sizeof(real) / p.threads;
+    f->keeps_own_h = by_rows && !packed->has_projection && own_bytes <= OWN_H_BYTES;
+    f->at_own_h = fastrnn_reserve(layout, sizeof(real), f->keeps_own_h ? 2 : 0, f->half_of_own_h, 1);
+    f->by_rows = by_rows;
 }
 
 static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
@@ -520,6 +596,12 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
     f->hidden = (real *)(memory + f->at_hidden);
     for (int n = f->rounding ? 0 : 1; n < f->cell->states; n++)
         f->reset_state[n] = (real *)(memory + f->at_reset_state[n]);
+    if (f->by_rows) {
+        f->between_hidden = (real *)(memory + f->at_between_hidden);
+        for (int n = 1; n < f->cell->states; n++)
+            if (f->state[n]) f->between_state[n] = (real *)(memory + f->at_between_state[n]);
+    }
+    if (f->keeps_own_h) f->own_h = (real *)(memory + f->at_own_h);
     if (packed->has_projection) f->m = (real *)(memory + f->at_m);
     if (packed->parts > 1) f->gated = (real *)(memory + f->at_gated);
     if (f->rounding && packed->has_projection) f->rounded_m = (real *)(memory + f->at_rounded);
@@ -560,7 +642,8 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
     fastrnn_layout layout = {0};
     for (int k = 0; k < count; k++) {
         fastrnn_layout own = {0}; /* calls one after the other use the same memory */
-        NAME(prepare_forward)(&calls[k], &args[k], how.side_by_side ? &layout : &own);
+        NAME(prepare_forward)(&calls[k], &args[k], plans[k], how.side_by_side ? &layout : &own);
+        fastrnn_reserve(&layout, 1, how.side_by_side ? APART : 0, 1, 1);
         if (!how.side_by_side) merge_layout(&layout, &own);
     }
     char *memory = fastrnn_borrow(workspace, &layout);
