@@ -239,7 +239,8 @@ def test_options_of_newer_versions_are_defaults_in_older_files(monkeypatch):
 def test_large_results_lie_in_the_pool_and_small_ones_do_not(pool):
     small, large = pool.empty((16, 16), np.float32), pool.empty((40, 8, 64), "f8")
     assert small.flags.owndata and len(pool) == 0
-    assert large.shape == (40, 8, 64) and large.dtype == np.float64 and large.flags.c_contiguous and large.flags.writeable
+    assert large.shape == (40, 8, 64) and large.dtype == np.float64
+    assert large.flags.c_contiguous and large.flags.writeable
     assert large.ctypes.data % 64 == 0
     address = large.ctypes.data
     del large

@@ -17,7 +17,7 @@
  * caches. PIECE: ns of work of a phase in which a team shares sequences; its members may change between phases. APART:
  * bytes between what members write. Processors prefetch some rows ahead of those that a loop reads or writes.
  * OWN_H_BYTES: the most bytes of a member's h_t that it writes to memory of its own first. */
-enum { CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20, PIECE = 200000, APART = 16384, OWN_H_BYTES = 16384 };
+enum { CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20, PIECE = 400000, APART = 16384, OWN_H_BYTES = 16384 };
 
 /* Bytes of a chunk of the input projection. Each chunk reads all of weight_ih: if that does not fit in the second-level
  * cache, more rows in a chunk pay off more than a chunk that fits there. */
