@@ -151,11 +151,23 @@ def test_bits_do_not_depend_on_threads_and_instruction_sets(N, C, dtype, threads
         (ValueError, r"targets: expected \(2,\), got \(2, 3\)", np.zeros((2, 3)), np.zeros((2, 3), int)),
         (ValueError, "targets: expected 0 to 2, or ignore_index=-100, got 3", np.zeros((2, 3)), [0, 3]),
         (ValueError, "targets: expected 0 to 2, or ignore_index=-100, got -1", np.zeros((2, 3)), [0, -1]),
+        (
+            ValueError,
+            "targets: expected 0 to 2, or ignore_index=-100, got 18446744073709551516",
+            np.zeros((2, 3)),
+            np.array([0, 2**64 - 100], np.uint64),  # -100, if it is cast to int64
+        ),
     ],
 )
 def test_invalid_logits_and_targets(error, message, logits, targets):
     with pytest.raises(error, match=f"^{message}"):
         fastrnn.softmax_cross_entropy(logits, targets)
+
+
+def test_an_ignored_index_that_is_no_int64():
+    for index in (2**63, -(2**63)):
+        with pytest.raises(ValueError, match="^ignore_index: expected an integer of 64 bits"):
+            fastrnn.softmax_cross_entropy(np.zeros((2, 3)), [0, 1], ignore_index=index)
 
 
 def test_invalid_predictions():
