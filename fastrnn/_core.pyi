@@ -1,7 +1,7 @@
 # The types of _core.pyx, whose docstrings describe shapes and meaning.
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -116,6 +116,9 @@ class Pool:
     def lease(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]: ...
     def give_back(self, buffer: NDArray[Any] | Packed | None) -> None: ...
     def give_back_all(self, buffers: Sequence[NDArray[Any] | Packed | None]) -> None: ...
+
+@final
+class Lease: ...
 
 @disjoint_base
 class TapeMemory:

@@ -781,7 +781,7 @@ cdef char *_saved(Packed packed, cnp.ndarray saved, size_t rows) except NULL:
     return data
 
 
-# Memory for arrays that no caller sees
+# Memory that is used again
 
 cdef cnp.ndarray _view(object owner, char *data, int ndim, cnp.npy_intp *shape, int type_number):
     """An array whose memory belongs to the owner."""
@@ -863,10 +863,10 @@ cdef class Pool:
         PyThread_release_lock(self.lock)
         return found
 
-    cdef Buffer take_buffer(self, size_t size):
-        """The smallest buffer of at least `size` bytes; None if the pool has none or only much larger ones."""
+    cdef Buffer take_buffer(self, size_t size, size_t best_bytes):
+        """The smallest buffer of at least `size` and less than `best_bytes` bytes, or None."""
         cdef Py_ssize_t k, best = -1
-        cdef size_t nbytes, best_bytes = 2 * size + SMALL_BYTES
+        cdef size_t nbytes
         cdef Buffer found = None
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
             return None
@@ -883,8 +883,9 @@ cdef class Pool:
         PyThread_release_lock(self.lock)
         return found
 
-    cdef cnp.ndarray take(self, int ndim, cnp.npy_intp *shape, int type_number, size_t itemsize):
-        cdef size_t size = itemsize
+    cdef cnp.ndarray take(self, int ndim, cnp.npy_intp *shape, int type_number, size_t itemsize, bint as_result=False):
+        """A result may be kept for long: its buffer may be larger by a quarter, of others it may be twice as large."""
+        cdef size_t size = itemsize, best_bytes
         cdef int k
         cdef cnp.npy_intp length
         cdef Buffer buffer = None
@@ -893,7 +894,8 @@ cdef class Pool:
             size *= shape[k]
         length = size + _ALIGNMENT
         if size >= SMALL_BYTES:
-            buffer = self.take_buffer(length)
+            best_bytes = (size + size // 4 if as_result else 2 * size) + SMALL_BYTES
+            buffer = self.take_buffer(length, best_bytes)
         if buffer is not None:
             memory = buffer.memory
         else:
@@ -922,10 +924,13 @@ cdef class Pool:
         return self.take(1, &shape, cnp.NPY_UINT8, 1)
 
     cdef cnp.ndarray _lease(self, int ndim, cnp.npy_intp *shape, int type_number, size_t itemsize):
-        cdef cnp.ndarray array = self.take(ndim, shape, type_number, itemsize)
+        cdef cnp.ndarray array = self.take(ndim, shape, type_number, itemsize, True)
         if cnp.PyArray_NBYTES(array) < SMALL_BYTES:
             return array
-        return _view(TapeMemory([array], self), <char *>cnp.PyArray_DATA(array), ndim, shape, type_number)
+        cdef Lease lease = Lease.__new__(Lease)
+        lease.array, lease.pool = array, self
+        # A view of the array, because NumPy makes only arrays with a writeable array as base writeable again.
+        return _view(lease, <char *>cnp.PyArray_DATA(array), ndim, shape, type_number).view()
 
     def empty(self, shape, dtype):
         """An array as numpy.empty makes it, for a result; a large one is a lease.
@@ -933,12 +938,12 @@ cdef class Pool:
         The C library hands large blocks back to the system, and new memory costs a page fault for each 4 KiB.
         """
         cdef cnp.dtype of = np.dtype(dtype)
-        cdef cnp.npy_intp n, size = 1
+        cdef cnp.npy_intp sizes[64]  # as many as an array can have
+        cdef int ndim = 0
         for n in shape if type(shape) is tuple else (shape,):
-            size *= n
-        if size * of.itemsize < LARGE_BYTES:
-            return np.empty(shape, of)
-        return self._lease(1, &size, of.num, of.itemsize).reshape(shape)
+            sizes[ndim] = n
+            ndim += 1
+        return self._empty(ndim, sizes, of.num, of.itemsize)
 
     cdef cnp.ndarray _empty(self, int ndim, cnp.npy_intp *shape, int type_number, size_t itemsize):
         cdef size_t size = itemsize
@@ -1002,10 +1007,25 @@ cdef enum:
     MOST_BUFFERS = 256
 
 
+@cython.no_gc  # it holds an array of bytes
+@cython.auto_pickle(False)
+@cython.final
+cdef class Lease:
+    """The owner of the memory of a lease, which gives it back to the pool when it is deallocated."""
+    cdef cnp.ndarray array
+    cdef Pool pool
+
+    def __dealloc__(self):
+        try:
+            self.pool.give_back(self.array)
+        except MemoryError:
+            pass
+
+
 @cython.no_gc  # it holds arrays and packed weights, which refer to nothing
 @cython.auto_pickle(False)
 cdef class TapeMemory:
-    """The buffers of a tape or of a lease. When it is deallocated, it gives them back to the pool.
+    """The buffers of a tape. When it is deallocated, it gives them back to the pool.
 
     It does so in `__dealloc__`, because Python ignores exceptions of signal handlers that run within `__del__`.
     """
@@ -1846,15 +1866,17 @@ def mark_ignored(cnp.ndarray targets not None, Py_ssize_t C, int64_t ignored):
     """Replaces the ignored ones of targets (N,) of int64 by -1; returns the number of the others, and the row of the
     first that is not 0 to C - 1, or -1."""
     cdef int64_t *target = <int64_t *>_writable(targets, cnp.NPY_INT64)
-    cdef Py_ssize_t n, count = 0
-    for n in range(targets.shape[0]):
-        if target[n] == ignored:
-            target[n] = -1
-        elif 0 <= target[n] < C:
-            count += 1
-        else:
-            return count, n
-    return count, -1
+    cdef Py_ssize_t n, N = targets.shape[0], count = 0, wrong = -1
+    with nogil:
+        for n in range(N):
+            if target[n] == ignored:
+                target[n] = -1
+            elif 0 <= target[n] < C:
+                count += 1
+            else:
+                wrong = n
+                break
+    return count, wrong
 
 
 cdef double *_doubles(cnp.ndarray sums) except? NULL:

@@ -49,7 +49,8 @@ def softmax_cross_entropy(
     TypeError
         If `logits` has no dtype float32 or float64, `targets` has no integers, or `weights` has no real numbers.
     ValueError
-        If the shapes do not fit, a target is out of range, or a weight is negative or not finite.
+        If the shapes do not fit, a target is out of range, a weight is negative or not finite, or `ignore_index` is no
+        signed integer of 64 bits.
 
     Examples
     --------
@@ -61,8 +62,8 @@ def softmax_cross_entropy(
     array = _floats("logits", logits)
     index = as_array("targets", targets)
     ignored = integer("ignore_index", ignore_index)
-    if abs(ignored) >= 2**63:
-        raise ValueError(f"ignore_index: expected an integer of 64 bits, got {ignored}")
+    if not -(2**63) <= ignored < 2**63:
+        raise ValueError(f"ignore_index: expected a signed integer of 64 bits, got {ignored}")
     if array.ndim == 0 or array.shape[-1] == 0:
         raise ValueError(f"logits: expected (..., C) with C of at least 1, got {array.shape}")
     C = array.shape[-1]
@@ -161,10 +162,11 @@ def _squared_error(prediction, target, number):
 
 def _classes(targets: Array, C: int, ignored: int) -> tuple[Array, float]:
     """The classes of the rows, (N,) of int64 with -1 for the ignored ones, and the number of the others."""
-    most = np.iinfo(np.int64).max
-    fitting = np.minimum(targets, np.uint64(most)) if targets.dtype == np.uint64 else targets
-    rows = fitting.astype(np.int64).reshape(-1)
-    number, wrong = _core.mark_ignored(rows, C, ignored)
+    rows = targets.astype(np.int64).reshape(-1)
+    if targets.dtype.kind == "u" and (rows < 0).any():  # larger than any int64
+        wrong = int(np.argmax(rows < 0))
+    else:
+        number, wrong = _core.mark_ignored(rows, C, ignored)
     if wrong >= 0:
         raise ValueError(f"targets: expected 0 to {C - 1}, or ignore_index={ignored}, got {targets.reshape(-1)[wrong]}")
     return rows, number

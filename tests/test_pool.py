@@ -247,6 +247,26 @@ def test_large_results_lie_in_the_pool_and_small_ones_do_not(pool):
     assert len(pool) == 1 and pool.empty(20_000, np.float64).ctypes.data == address
 
 
+@pytest.mark.parametrize("steps", [2, 200], ids=["small", "large"])
+def test_results_can_be_made_read_only_and_writeable_again(steps):
+    layer = fastrnn.LSTM(8, 64, rng=0)
+    x = np.ones((steps, 16, 8), np.float32)
+    output, _, tape = layer.forward(x)
+    d_x, _, d_params = layer.backward(tape, output)
+    for array in (layer(x)[0], output, d_x, d_params.flat):
+        for writeable in (False, True):
+            array.flags.writeable = writeable
+            assert array.flags.writeable is writeable
+
+
+def test_a_kept_result_wastes_little(pool):
+    pool.give_back(pool.bytes(400_000))
+    assert len(pool) == 1
+    kept = pool.empty(250_000, np.uint8)
+    assert len(pool) == 1  # a buffer of another size
+    assert np.shares_memory(pool.bytes(250_000), kept) is False and len(pool) == 0
+
+
 def test_a_result_keeps_its_memory_as_long_as_any_view_of_it(threads):
     threads(2)
     layer, head = fastrnn.LSTM(8, 64, rng=0), fastrnn.Linear(64, 40, rng=0)

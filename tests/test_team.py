@@ -81,6 +81,8 @@ CASES = {
     "products shared, two parts": (fastrnn.GRU, 40, 2, 300, 24, dict(reset_after=False), {}),
     "products shared, ragged": (fastrnn.GRU, 40, 3, 300, 24, {}, dict(lengths=[40, 3, 11])),
     "products shared, checkpoints": (fastrnn.RNN, 90, 2, 300, 24, {}, dict(checkpoint_every=30)),
+    "products shared in several parts": (fastrnn.LSTM, 300, 1, 600, 16, {}, {}),
+    "units shared, products in several parts": (fastrnn.GRU, 40, 8, 256, 128, {}, {}),
     "products shared by columns": (fastrnn.LSTM, 3, 2, 2000, 40, {}, {}),
     "directions": (fastrnn.GRU, 20, 4, 48, 48, dict(bidirectional=True), {}),
     "directions, ragged": (fastrnn.LSTM, 20, 5, 48, 48, dict(bidirectional=True), dict(lengths=[20, 3, 11, 20, 7])),

@@ -36,11 +36,11 @@ struct NAME(forward) {
 };
 
 /* Steps [t0, t1). parts: the phases of their input projection; 0: it is computed in the phase of the first step.
- * by_rows: its members share its rows, else the hidden units. */
+ * shares_rows: the members share rows of the projection, else hidden units. */
 typedef struct {
     const struct NAME(forward) * f;
     ptrdiff_t t0, t1;
-    int parts, by_rows;
+    int parts, shares_rows;
 } NAME(forward_phase);
 
 /* Whether the gates are in the tape, of all steps, rather than in the workspace, of a chunk. */
@@ -370,7 +370,7 @@ static void NAME(forward_share_of_input)(const void *context, const fastrnn_memb
     const steps *s = &phase->f->steps;
     const ptrdiff_t rows = first_row(s, phase->t1) - first_row(s, phase->t0),
                     blocks = fastrnn_panels(phase->f->packed->H, phase->f->cell->block);
-    if (phase->by_rows)
+    if (phase->shares_rows)
         NAME(project_rows)(phase->f, me, phase->t0, fastrnn_share_of_item(rows, phase->parts, me),
                            (fastrnn_range){0, blocks});
     else
@@ -433,11 +433,11 @@ static int NAME(forward_steps)(const struct NAME(forward) * f, fastrnn_team *tea
     const ptrdiff_t I = f->packed->I, H = f->packed->H, P = f->packed->P, blocks = fastrnn_panels(H, f->cell->block);
     const double rows = (double)(first_row(&f->steps, t1) - first_row(&f->steps, t0)), G = f->cell->gates * (double)H;
     const int products_only = p.sharing == FASTRNN_SHARE_PRODUCTS, most = products_only ? 1 : p.threads;
-    const int by_rows = products_only && fastrnn_shares_rows((ptrdiff_t)rows, p.threads);
+    const int shares_rows = products_only && fastrnn_shares_rows((ptrdiff_t)rows, p.threads);
     const int parts =
-        fastrnn_phases(2 * rows * I * G, by_rows ? (ptrdiff_t)rows / (64 * p.threads) : blocks / p.threads);
+        fastrnn_phases(2 * rows * I * G, shares_rows ? (ptrdiff_t)rows / (64 * p.threads) : blocks / p.threads);
     const int with_first_step = parts == 1 && !products_only;
-    const NAME(forward_phase) phase = {f, t0, t1, with_first_step ? 0 : parts, by_rows};
+    const NAME(forward_phase) phase = {f, t0, t1, with_first_step ? 0 : parts, shares_rows};
     const double input = 2 * rows * I * G / parts;
     if (f->x_rows && !fastrnn_team_phase(team, p.threads, rows * I, NAME(forward_share_of_copies), &phase, 0)) return 0;
     for (int k = 0; k < phase.parts; k++)
@@ -495,7 +495,7 @@ static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team
         for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) { /* short phases until the team is complete */
             const int members = fastrnn_team_gather(team, p.threads, 0);
             t1 = end_of_chunk(&f->steps, t0, members < p.threads ? piece / 4 : piece);
-            const NAME(forward_phase) phase = {f, t0, t1, 0, 1};
+            const NAME(forward_phase) phase = {f, t0, t1, 0, 0};
             const double rows = (double)(first_row(&f->steps, t1) - first_row(&f->steps, t0));
             if (!fastrnn_team_phase(team, p.threads, operations * rows, NAME(forward_share_of_rows), &phase, 0))
                 return 0;

@@ -112,7 +112,8 @@ int fastrnn_pieces(double time, double piece, ptrdiff_t n)
 int fastrnn_phases(double operations, ptrdiff_t most)
 {
     const double of_a_phase = 1e7, phases = operations / of_a_phase;
-    return phases < 1 || most<1 ? 1 : phases>(double) most ? (int)most : (int)phases;
+    if (phases > (double)most) return most < 1 ? 1 : (int)most;
+    return phases < 1 ? 1 : (int)phases;
 }
 
 fastrnn_arrangement fastrnn_arrange(fastrnn_plan *plans, int count, int stacked, ptrdiff_t T, int threads)

@@ -1,4 +1,4 @@
-/* Planning: the number of threads of a call, and whether they share sequences or hidden units. Pure functions of a
+/* Planning: the number of threads of a call, and what they share. Pure functions of a
  * shape and of a description of the machine. No result depends on a plan. */
 #ifndef FASTRNN_PLAN_H
 #define FASTRNN_PLAN_H

@@ -388,7 +388,7 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
     const double timed = 1e6, speed = 10; /* operations; operations per ns, a lower bound */
     const int64_t impatience = 200000;    /* interrupts may take tens of us */
     const int size = fastrnn_team_gather(team, most, operations);
-    fastrnn_member me = {0, size, most, team, 1, item};
+    fastrnn_member me = {0, size, most, 1, team, item};
     if (size == 1) {
         job(context, &me);
         return fastrnn_team_go(&me, 0);
@@ -398,7 +398,7 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
         helper *h = team->held[k - 1];
         h->job = job;
         h->context = context;
-        h->member = (fastrnn_member){k, size, most, team, 0, item};
+        h->member = (fastrnn_member){k, size, most, 0, team, item};
         h->patience = team->patient ? INT64_MAX : impatience + (int64_t)(operations / speed);
         atomic_store_explicit(&h->order, ++h->ordered, memory_order_release);
     }
@@ -542,7 +542,7 @@ int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
 int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_job *job, const void *context,
                        ptrdiff_t item)
 {
-    const fastrnn_member me = {0, 1, most, team, 1, item};
+    const fastrnn_member me = {0, 1, most, 1, team, item};
     (void)operations;
     job(context, &me);
     return !team->cancelled;

@@ -19,8 +19,8 @@ typedef struct fastrnn_team fastrnn_team;
 typedef struct {
     int index, size; /* 0 <= index < size */
     int most;        /* the most members, an argument of fastrnn_team_phase */
+    int is_caller;   /* whether this is the calling thread, which polls should_cancel */
     fastrnn_team *team;
-    int is_caller;  /* whether this is the calling thread, which polls should_cancel */
     ptrdiff_t item; /* of the phase, an argument of fastrnn_team_phase */
 } fastrnn_member;
 
@@ -56,14 +56,14 @@ int fastrnn_team_go(const fastrnn_member *, double operations);
 /* The member as a team of one, for work that it does not share. */
 static inline fastrnn_member fastrnn_alone(const fastrnn_member *me)
 {
-    const fastrnn_member alone = {0, 1, 1, me->team, me->is_caller, me->item};
+    const fastrnn_member alone = {0, 1, 1, me->is_caller, me->team, me->item};
     return alone;
 }
 
 /* The caller as a team of one. */
 static inline fastrnn_member fastrnn_caller(fastrnn_team *team)
 {
-    const fastrnn_member caller = {0, 1, 1, team, 1, 0};
+    const fastrnn_member caller = {0, 1, 1, 1, team, 0};
     return caller;
 }
 
@@ -84,7 +84,7 @@ static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
  * the last items. */
 static inline fastrnn_range fastrnn_part(ptrdiff_t n, ptrdiff_t k, int parts)
 {
-    const fastrnn_member member = {(int)k, parts, parts, NULL, 0, 0};
+    const fastrnn_member member = {(int)k, parts, parts, 0, NULL, 0};
     return fastrnn_share(n, &member);
 }
 static inline fastrnn_range fastrnn_share_of_item(ptrdiff_t n, int parts, const fastrnn_member *me)

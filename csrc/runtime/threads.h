@@ -67,6 +67,7 @@ typedef struct helper {
     cpu_set_t processors; /* its affinity, as set by the last caller that summoned it */
 #endif
 } helper;
+_Static_assert(offsetof(helper, patience) + sizeof(int64_t) <= 64, "an order is one cache line");
 
 static inline unsigned long long seat_of(unsigned long long number, unsigned state)
 {

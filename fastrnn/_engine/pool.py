@@ -1,8 +1,8 @@
 """The pool of unused buffers of this process, which bounds the memory that is kept for later calls.
 
-It holds the memory of deallocated tapes, packed weights of layers that are not frozen, and arrays that a call needs
-between its arguments and its results. The pool belongs to no layer: others use the memory of a deallocated layer, or
-it is dropped for newer buffers.
+It holds the memory of deallocated tapes and large results, packed weights of layers that are not frozen, and arrays
+that a call needs between its arguments and its results. The pool belongs to no layer: others use the memory of a
+deallocated layer, or it is dropped for newer buffers.
 """
 
 import os

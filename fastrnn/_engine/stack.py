@@ -187,7 +187,7 @@ def infer(inputs, packed, state_n):
     Returns
     -------
     output : ndarray, (T, B, D*P)
-        Padded, in new memory.
+        Padded, in memory of its own.
     """
     stack, layout, x = inputs.stack, inputs.layout, inputs.x
     if stack.count == 1:
@@ -327,7 +327,7 @@ def forward(inputs, packed, state_n, reserve, dropout=None, gates=None):
     Returns
     -------
     output : ndarray, (T, B, D*P)
-        Padded, in new memory.
+        Padded, in memory of its own.
     masks : list of ndarray of bool or None, (..., D*P)
         The mask of the input of each layer.
     """
@@ -411,7 +411,7 @@ def backward(inputs, packed, reserve, gradients, dropout=None, masks=None, input
     Returns
     -------
     d_x : ndarray, (T, B, I), or None
-        Padded, in new memory.
+        Padded, in memory of its own.
     """
     stack, layout, x, d_output = inputs.stack, inputs.layout, inputs.x, gradients.d_output
     is_chain = len(stack.directions) == 1
