@@ -781,7 +781,7 @@ cdef char *_saved(Packed packed, cnp.ndarray saved, size_t rows) except NULL:
     return data
 
 
-# Memory that is used again
+# Memory that later calls reuse
 
 cdef cnp.ndarray _view(object owner, char *data, int ndim, cnp.npy_intp *shape, int type_number):
     """An array whose memory belongs to the owner."""
@@ -884,7 +884,7 @@ cdef class Pool:
         return found
 
     cdef cnp.ndarray take(self, int ndim, cnp.npy_intp *shape, int type_number, size_t itemsize, bint as_result=False):
-        """A result may be kept for long: its buffer may be larger by a quarter, of others it may be twice as large."""
+        """Callers may keep a result for long: its buffer is at most a quarter larger, that of others at most twice."""
         cdef size_t size = itemsize, best_bytes
         cdef int k
         cdef cnp.npy_intp length
@@ -929,7 +929,7 @@ cdef class Pool:
             return array
         cdef Lease lease = Lease.__new__(Lease)
         lease.array, lease.pool = array, self
-        # A view of the array, because NumPy makes only arrays with a writeable array as base writeable again.
+        # NumPy sets the flag `writeable` again only if the base of an array is a writeable array: so a view of it.
         return _view(lease, <char *>cnp.PyArray_DATA(array), ndim, shape, type_number).view()
 
     def empty(self, shape, dtype):

@@ -1,4 +1,4 @@
-"""Plans (csrc/layer/plan.c) by a table: how many threads a call gets, and what they share."""
+"""Plans (csrc/layer/plan.c) by a table: how many threads a call gets, and the work they share."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ LSTM, GRU, RNN = (4, 1), (3, 1), (1, 1)  # gates, parts
 AVX2, AVX512 = 16, 32  # numbers of a float32 panel's row
 UNITS, ROWS, PRODUCTS = 0, 1, 2  # fastrnn_sharing
 
-# T, B, I, H, cell, panel width, threads -> threads of the plan, what they share
+# T, B, I, H, cell, panel width, threads -> threads of the plan, the work they share
 TABLE = [
     (1, 1, 64, 64, LSTM, AVX2, 2, 1, UNITS),
     (300, 1, 128, 128, LSTM, AVX2, 2, 2, UNITS),

@@ -17,10 +17,11 @@ struct NAME(forward) {
     real *x_rows; /* (rows of a chunk, x_row): a copy of the chunk's x, rounded, or if its rows collide in the cache;
                      else NULL */
     real *hidden; /* (2, B, h_row): h_{t-1} and h_t, alternating, as the products read them */
-    /* If members share sequences: what a member writes lies in memory of its own, see own_memory. Between phases the
-     * states are here, hidden (B, h_row) and state (B, H). own_h (2, B, P): h_{t-1} and h_t; NULL: only in output. */
+    /* If members share sequences, each has private rows of the arrays it writes (own_memory). between_hidden (B, h_row)
+     * and between_state (B, H): the states between two phases. own_h (2, B, P): h_{t-1} and h_t before they are copied
+     * to the output; NULL: the kernel writes to the output. */
     real *between_hidden, *between_state[FASTRNN_MOST_STATES], *own_h;
-    ptrdiff_t half_of_hidden, half_of_own_h; /* numbers */
+    ptrdiff_t half_of_hidden, half_of_own_h; /* numbers between h_{t-1} and h_t */
     int by_rows, keeps_own_h;                /* whether members share sequences, and whether there is own_h */
     ptrdiff_t own_from;                      /* the first step whose h is in own_h */
     real *m;                         /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
@@ -311,9 +312,8 @@ static void NAME(forward_rows)(const struct NAME(forward) * f, const fastrnn_mem
     if (to == f->args->T) NAME(end_forward)(f, rows);
 }
 
-/* f with memory of the member's own for what it writes in a phase. Rows lie as they do in a whole array, but those of
- * different members are apart: a processor fetches lines that follow those it uses, and would take them away from the
- * member that writes them. */
+/* f with private rows of the arrays that the member writes. Row r has its usual offset plus APART bytes for each member
+ * before this one: the hardware prefetches a few rows ahead, and would take their cache lines from the next member. */
 static struct NAME(forward) NAME(own_memory)(const struct NAME(forward) * f, const fastrnn_member *me, ptrdiff_t t0)
 {
     const ptrdiff_t apart = APART / (ptrdiff_t)sizeof(real) * me->index;
@@ -331,7 +331,7 @@ static struct NAME(forward) NAME(own_memory)(const struct NAME(forward) * f, con
     return own;
 }
 
-/* Copies the states before step t of some sequences from the memory between phases to the member's own, or back. */
+/* Copies the states before step t of some sequences from the arrays between phases to the private rows, or back. */
 static void NAME(move_states)(const struct NAME(forward) * own, ptrdiff_t t, fastrnn_range rows, int back)
 {
     const ptrdiff_t H = own->packed->H, h_row = own->h_row;
@@ -518,7 +518,7 @@ static int NAME(exceeds_bound)(const real *a, ptrdiff_t n)
     return exceeds;
 }
 
-/* Reserves (rows, columns) numbers, and what members need to keep their rows apart, unless there are no rows. */
+/* Reserves (rows, columns) numbers, and `apart` more for the distances between members; nothing for no rows. */
 static size_t NAME(reserve_rows)(fastrnn_layout *layout, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t apart)
 {
     const size_t at = fastrnn_reserve(layout, sizeof(real), rows, columns, 1);

@@ -77,7 +77,8 @@ static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, p
     return n > 1 ? machine->caution * time : time;
 }
 
-/* Whether n members can share so: of the products of many steps, rows if these are enough, else blocks. */
+/* Whether the work is enough for n members. Products of many steps are shared by rows if there are enough, else by
+ * blocks of hidden units. */
 static int can_share(const fastrnn_shape *s, ptrdiff_t B, int n, fastrnn_sharing sharing)
 {
     const ptrdiff_t blocks = fastrnn_panels(s->H, s->block);

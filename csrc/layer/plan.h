@@ -1,5 +1,5 @@
-/* Planning: the number of threads of a call, and what they share. Pure functions of a
- * shape and of a description of the machine. No result depends on a plan. */
+/* Planning: the number of threads of a call, and the work they share. Pure functions of a shape and of a description of
+ * the machine. No result depends on a plan. */
 #ifndef FASTRNN_PLAN_H
 #define FASTRNN_PLAN_H
 
@@ -33,8 +33,8 @@ extern const fastrnn_machine fastrnn_usual_machine; /* a core of Zen 4 */
 /* The usual machine, but with a phase without work that takes empty_phase ns; 0: the usual time. */
 fastrnn_machine fastrnn_machine_with(double empty_phase);
 
-/* What members share: the hidden units of each step; the sequences of all steps; or only the products of many steps at
- * once, the input projection and the gradients of weights and x, while the caller computes the steps. */
+/* The work that members share: the hidden units of each step; the sequences of all steps; or only the products of many
+ * steps at once (input projection, gradients of weights and x), while the caller computes the steps. */
 typedef enum { FASTRNN_SHARE_UNITS, FASTRNN_SHARE_ROWS, FASTRNN_SHARE_PRODUCTS } fastrnn_sharing;
 
 typedef struct {

@@ -13,11 +13,11 @@
 #include "runtime/memory.h"
 #include "runtime/team.h"
 
-/* Bytes of the gates and copied inputs of a chunk: enough rows for a product at full speed, few enough to stay in the
- * caches. PIECE: ns of work of a phase in which a team shares sequences (backward: half of it, the rest
- * are sums); its members may change between phases. APART:
- * bytes between what members write. Processors prefetch some rows ahead of those that a loop reads or writes.
- * OWN_H_BYTES: the most bytes of a member's h_t that it writes to memory of its own first. */
+/* CHUNK_BYTES: of the gates and copied inputs of a chunk: enough rows for a product at full speed, few enough to stay
+ * in the caches. PIECE: ns of work of a phase in which a team shares sequences; its members may change between phases.
+ * Backward half of it, because the estimate of a backward pass includes the gradients of weights. APART: bytes between
+ * the private rows of two members, more than the hardware prefetches ahead. OWN_H_BYTES: a member's h_t of at most this
+ * size is written to a private array first. */
 enum { CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20, PIECE = 400000, APART = 16384, OWN_H_BYTES = 16384 };
 
 /* Bytes of a chunk of the input projection. Each chunk reads all of weight_ih: if that does not fit in the second-level

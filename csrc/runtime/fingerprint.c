@@ -13,7 +13,8 @@
  *    the prime 2^61 - 1. */
 enum { PAIRS = (FASTRNN_KEY_WORDS - 1) / 2, PAIR_BYTES = 16, BLOCK_BYTES = PAIRS * PAIR_BYTES };
 
-/* Eight iterations at a time: a loop of 64 short ones, whose end is predicted wrongly, loses a quarter of its time. */
+/* Unrolled eight times: the branch misprediction at the end of each block of 64 iterations takes a quarter of the time.
+ */
 #if defined(__GNUC__)
 #define UNROLLED _Pragma("GCC unroll 8")
 #else

@@ -80,8 +80,8 @@ static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
 }
 
 /* fastrnn_part: part k of n items divided into `parts` parts. fastrnn_share_of_item: the member's share of part number
- * `item`, the item of the phase. Parts are cut so that all members of a whole team have equal shares of each, but for
- * the last items. */
+ * `item`, the item of the phase. A part has a multiple of `most` items, except the last one, so that the members of a
+ * complete team have equal shares. */
 static inline fastrnn_range fastrnn_part(ptrdiff_t n, ptrdiff_t k, int parts)
 {
     const fastrnn_member member = {(int)k, parts, parts, 0, NULL, 0};
