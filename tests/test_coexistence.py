@@ -190,8 +190,10 @@ def test_signals_in_the_middle_of_calls():
     output = layer(long)[0].tobytes()
     signal.signal(signal.SIGALRM, handle)
     signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
-    for _ in range(6):
+    for _ in range(200):
         assert layer(long)[0].tobytes() == output
+        if len(calls) > 2:
+            break
     signal.setitimer(signal.ITIMER_REAL, 0)
     assert calls and all(calls)
     """)
