@@ -895,19 +895,29 @@ def fma(a, b, c):
 class Rounded:
     """A weight of a quantized layer and the product with it: integers with scales (G,), or numbers without.
 
-    `values` (G, K) are float32. `is_bounded` says whether the operand of the product is bounded by 1.
+    `values` (G, K) are float32. `is_bounded` says whether the operand of the product is bounded by 1. The operand of
+    a weight with `has_rest` has two parts: the operand rounded to the format, and the rounded rest.
     """
 
-    def __init__(self, form, values, scales, is_bounded):
-        self.form, self.values, self.scales, self.is_bounded = form, values, scales, is_bounded
+    def __init__(self, form, values, scales, is_bounded, has_rest):
+        self.form, self.values, self.scales = form, values, scales
+        self.is_bounded, self.has_rest = is_bounded, has_rest
 
     def __getitem__(self, rows):
         scales = None if self.scales is None else self.scales[rows]
-        return Rounded(self.form, self.values[rows], scales, self.is_bounded)
+        return Rounded(self.form, self.values[rows], scales, self.is_bounded, self.has_rest)
 
     def product(self, a, z):
         """z plus the product with `a` (B, K), whose rows are rounded to the format."""
-        a, scales = self.form.round_operand(a, self.is_bounded)
+        rounded, scales = self.form.round_operand(a, self.is_bounded)
+        z = self.rounded_product(rounded, scales, z)
+        if not self.has_rest:
+            return z
+        rest, scales = self.form.round_operand(fma(-rounded, scales[:, None], a), False)
+        return self.rounded_product(rest, scales, z)
+
+    def rounded_product(self, a, scales, z):
+        """z plus the product with rounded rows."""
         if scales is not None:
             sums = a.astype(np.float64) @ self.values.T  # exact
             return fma(sums.astype(np.float32), flushed(scales[:, None] * self.scales), z)
@@ -942,7 +952,7 @@ def rounded_weights(layer, suffix):
                 values = block_diagonal(values, layer.hidden_size)
             if form.round_operand is not None:
                 of_h = name == "weight_hh" and "weight_hr" + suffix not in layer.params
-                values = Rounded(form, values, scales, is_bounded and of_h)
+                values = Rounded(form, values, scales, is_bounded and of_h, form.has_scales and name == "weight_hr")
         if values is not None:
             weights[name] = values
     return weights

@@ -43,7 +43,7 @@ typedef struct fastrnn_narrow {
     fastrnn_format format;
     const char *instructions;
     double rate;  /* of the product, relative to that of single precision, for plans */
-    size_t bytes; /* of a number of the operand; 0: the operand is the float row itself, and the next three are NULL */
+    size_t bytes; /* of a number of the operand; 0: the operand is the float row itself, and the next four are NULL */
     /* operand (M, K) written from a (M, K), floats. zero (M): flags of rows that count as zeros, or NULL. round_rows
      * rounds whole rows. round_units rounds columns [k0, k1) of rows of a bounded operand, k0 a multiple of 16. If
      * begin_rows is not NULL, it is called first for these rows. Then several threads may round parts of the same rows
@@ -53,6 +53,9 @@ typedef struct fastrnn_narrow {
     void (*begin_rows)(ptrdiff_t M, void *operand, ptrdiff_t row);
     void (*round_units)(ptrdiff_t M, ptrdiff_t k0, ptrdiff_t k1, const void *a, ptrdiff_t a_row, const uint8_t *zero,
                         void *operand, ptrdiff_t row);
+    /* a (M, K) becomes the rest: a minus the numbers that round_rows writes for it if it is not bounded. NULL: the
+     * format takes operands of one part */
+    void (*subtract_rounded)(ptrdiff_t M, ptrdiff_t K, void *a, ptrdiff_t a_row);
     /* c (M, N) written for panels [p0, p1): start + operand (M, K) times the matrix; start: a row of floats, or NULL
      * for the values of c */
     void (*product)(ptrdiff_t M, const struct fastrnn_matrix *, ptrdiff_t p0, ptrdiff_t p1, const void *operand,

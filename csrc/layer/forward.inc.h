@@ -14,6 +14,7 @@ struct NAME(forward) {
     const fastrnn_narrow *rounding;   /* the format that rounds the operands of all products, or NULL */
     int bounded;                      /* whether |h_t| <= max(1, |h_{t-1}|), but for rounding */
     int whole_h, whole_m;             /* whether the scale of an operand, h or m, depends on all its units */
+    int has_rest;                     /* whether the operand m has a second part */
     real *x_rows; /* (rows of a chunk, x_row): a copy of the chunk's x, rounded, or if its rows collide in the cache;
                      else NULL */
     real *hidden; /* (2, B, h_row): h_{t-1} and h_t, alternating, as the products read them */
@@ -27,12 +28,14 @@ struct NAME(forward) {
     real *m;                         /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
     real *gated;                     /* (B, unit_row): the first part's result, of a cell of two parts */
     real *rounded_m, *rounded_gated; /* (B, rounded_row): m and gated as the products read them, if they are rounded */
-    real *recurrent;                 /* (B, G): the recurrent sums of a step, if the cell keeps them apart */
+    real *rest_of_m; /* (B, rounded_row): the second part of the operand m, or NULL. Its error adds to that of h_t,
+                      * which is rounded as well; with 8 bits, it would be the largest of all */
+    real *recurrent; /* (B, G): the recurrent sums of a step, if the cell keeps them apart */
     real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states of the step before except h, zeros where reset */
     ptrdiff_t x_row, h_row, unit_row, rounded_row;
     ptrdiff_t chunk; /* rows whose input projection is one product, at least B */
     size_t at_gates, at_x_rows, at_hidden, at_state[FASTRNN_MOST_STATES], at_reset_state[FASTRNN_MOST_STATES], at_m,
-        at_gated, at_rounded, at_recurrent, at_between_hidden, at_between_state[FASTRNN_MOST_STATES],
+        at_gated, at_rounded, at_rest, at_recurrent, at_between_hidden, at_between_state[FASTRNN_MOST_STATES],
         at_own_h; /* offsets in the workspace */
 };
 
@@ -118,6 +121,22 @@ static void NAME(begin_step)(const struct NAME(forward) * f, ptrdiff_t t, fastrn
     if (f->gated && !f->whole_h) f->rounding->begin_rows(n, f->rounded_gated + at, f->rounded_row);
 }
 
+/* Rounds m for some sequences: some units, or whole rows if the scales depend on them. */
+static void NAME(round_m)(const struct NAME(forward) * f, fastrnn_range rows, fastrnn_range units)
+{
+    const fastrnn_narrow *rounding = f->rounding;
+    const ptrdiff_t n = rows.to - rows.from, H = f->packed->H, at = rows.from * f->rounded_row;
+    real *m = f->m + rows.from * f->unit_row;
+    if (!f->whole_m) {
+        rounding->round_units(n, units.from, units.to, m, f->unit_row, NULL, f->rounded_m + at, f->rounded_row);
+        return;
+    }
+    rounding->round_rows(n, H, 0, m, f->unit_row, NULL, f->rounded_m + at, f->rounded_row);
+    if (!f->rest_of_m) return;
+    rounding->subtract_rounded(n, H, m, f->unit_row);
+    rounding->round_rows(n, H, 0, m, f->unit_row, NULL, f->rest_of_m + at, f->rounded_row);
+}
+
 /* Rounds the results of a part for the next product, if that needs no whole rows: r h_{t-1}, m or h_t. */
 static void NAME(round_results)(const struct NAME(forward) * f, int last, ptrdiff_t t, fastrnn_range now,
                                 fastrnn_range units)
@@ -127,8 +146,7 @@ static void NAME(round_results)(const struct NAME(forward) * f, int last, ptrdif
         f->rounding->round_units(n, units.from, units.to, f->gated + now.from * f->unit_row, f->unit_row, NULL,
                                  f->rounded_gated + now.from * f->rounded_row, f->rounded_row);
     else if (last && f->m && !f->whole_m)
-        f->rounding->round_units(n, units.from, units.to, f->m + now.from * f->unit_row, f->unit_row, NULL,
-                                 f->rounded_m + now.from * f->rounded_row, f->rounded_row);
+        NAME(round_m)(f, now, units);
     else if (last && !f->m && !f->whole_h)
         NAME(round_h)(f, t, now, units);
 }
@@ -217,15 +235,13 @@ static void NAME(round_whole_rows)(const struct NAME(forward) * f, int part, ptr
     const ptrdiff_t H = f->packed->H;
     const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t));
     if (!NAME(rounds_whole_rows)(f, part)) return;
-    const int is_last = part >= f->packed->parts - 1, is_m = is_last && f->m && part != MOST_PARTS;
-    if (is_last && !is_m) {
+    if (part < f->packed->parts - 1)
+        f->rounding->round_rows(now.to - now.from, H, f->bounded, f->gated + now.from * f->unit_row, f->unit_row, NULL,
+                                f->rounded_gated + now.from * f->rounded_row, f->rounded_row);
+    else if (f->m && part != MOST_PARTS)
+        NAME(round_m)(f, now, (fastrnn_range){0, H});
+    else
         NAME(round_h)(f, t, now, (fastrnn_range){0, f->packed->P});
-        return;
-    }
-    const real *from = is_m ? f->m : f->gated;
-    real *to = is_m ? f->rounded_m : f->rounded_gated;
-    f->rounding->round_rows(now.to - now.from, H, !is_m && f->bounded, from + now.from * f->unit_row, f->unit_row, NULL,
-                            to + now.from * f->rounded_row, f->rounded_row);
 }
 
 /* The recurrent projection of step t: h_t = m W_hr^T, for some sequences and some panels of h_t. */
@@ -241,9 +257,13 @@ static void NAME(project_hidden)(const struct NAME(forward) * f, const fastrnn_m
     const real *m = f->rounding ? f->rounded_m : f->m;
     const ptrdiff_t m_row = f->rounding ? f->rounded_row : f->unit_row, to_row = f->rounding ? P : f->h_row;
     const double operations = 2.0 * (now.to - now.from) * H * width;
-    for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
+    for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);) {
         f->kernel->multiply(now.to - now.from, piece.from, piece.to, m + now.from * m_row, m_row, &f->packed->weight_hr,
                             NULL, to, to_row);
+        if (f->rest_of_m)
+            f->rounding->product(now.to - now.from, &f->packed->weight_hr, piece.from, piece.to,
+                                 f->rest_of_m + now.from * m_row, m_row, NULL, to, to_row);
+    }
     const ptrdiff_t from = panels.from * width, end = panels.to * width < P ? panels.to * width : P;
     if (from >= end) return;
     if (f->rounding) {
@@ -318,8 +338,8 @@ static struct NAME(forward) NAME(own_memory)(const struct NAME(forward) * f, con
 {
     const ptrdiff_t apart = APART / (ptrdiff_t)sizeof(real) * me->index;
     struct NAME(forward) own = *f;
-    real **arrays[] = {&own.x_rows,    &own.hidden,        &own.m,         &own.gated,
-                       &own.rounded_m, &own.rounded_gated, &own.recurrent, &own.own_h};
+    real **arrays[] = {&own.x_rows,    &own.hidden,        &own.m,         &own.gated, &own.rounded_m,
+                       &own.rest_of_m, &own.rounded_gated, &own.recurrent, &own.own_h};
     for (size_t k = 0; k < sizeof arrays / sizeof arrays[0]; k++)
         if (*arrays[k]) *arrays[k] += apart;
     for (int n = 0; n < FASTRNN_MOST_STATES; n++) {
@@ -550,6 +570,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
         .rounding = rounding,
         .bounded = bounded,
         .whole_m = has_scales,
+        .has_rest = rounding && rounding->subtract_rounded && packed->has_projection,
         .x_row = x_row,
         .h_row = rounding ? fastrnn_operand_row(rounding, P) : padded_row(P, sizeof(real)),
         .unit_row = padded_row(H, sizeof(real)),
@@ -569,6 +590,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     f->at_gated = NAME(reserve_rows)(layout, packed->parts > 1 ? B : 0, f->unit_row, apart);
     f->at_rounded = NAME(reserve_rows)(layout, packed->has_projection || packed->parts > 1 ? B : 0, f->rounded_row,
                                        apart); /* no cell of two parts has a projection */
+    f->at_rest = NAME(reserve_rows)(layout, f->has_rest ? B : 0, f->rounded_row, apart);
     f->at_recurrent = NAME(reserve_rows)(layout, cell->recurrent ? B : 0, G, apart);
     f->at_between_hidden = fastrnn_reserve(layout, sizeof(real), by_rows ? B : 0, f->h_row, 1);
     for (int n = 1; n < cell->states; n++)
@@ -606,6 +628,7 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
     if (packed->parts > 1) f->gated = (real *)(memory + f->at_gated);
     if (f->rounding && packed->has_projection) f->rounded_m = (real *)(memory + f->at_rounded);
     if (f->rounding && packed->parts > 1) f->rounded_gated = (real *)(memory + f->at_rounded);
+    if (f->has_rest) f->rest_of_m = (real *)(memory + f->at_rest);
     if (f->cell->recurrent) f->recurrent = (real *)(memory + f->at_recurrent);
 }
 

@@ -31,6 +31,7 @@ static const fastrnn_narrow N(narrow) = {
     .round_rows = N(round_rows),
     .begin_rows = N(begin_rows),
     .round_units = N(round_units),
+    .subtract_rounded = N(subtract_rounded),
     .product = N(product),
 };
 

@@ -39,21 +39,45 @@ INLINE void N(round)(ptrdiff_t k0, ptrdiff_t k1, const float *a, float factor, v
         N(store)(operand, k, v_mul(NAME(load_lanes)(a + k, k1 - k < VL ? (int)(k1 - k) : VL), f));
 }
 
+/* The scale of a row of K numbers, and the factor that turns its numbers into multiples of it. */
+INLINE float N(scale)(ptrdiff_t K, const float *a, int bounded, int is_zero, float *factor)
+{
+    float poison = 0;
+    const float most = is_zero ? 0 : N(largest)(K, a, &poison);
+    *factor = 0;
+    if (poison != poison) return poison;
+    if (bounded && most <= FASTRNN_BOUND) {
+        *factor = is_zero ? 0 : 127;
+        return 1.0f / 127;
+    }
+    if (most < FASTRNN_LEAST_ROW) return 0;
+    *factor = 127 / most;
+    return most / 127;
+}
+
 static void N(round_rows)(ptrdiff_t M, ptrdiff_t K, int bounded, const void *a, ptrdiff_t a_row, const uint8_t *zero,
                           void *operand, ptrdiff_t row)
 {
     for (ptrdiff_t m = 0; m < M; m++) {
         const float *from = (const float *)a + m * a_row;
-        float *to = (float *)operand + m * row, poison = 0, factor = 0, scale = 0;
-        const float most = zero && zero[m] ? 0 : N(largest)(K, from, &poison);
-        if (poison != poison)
-            scale = poison;
-        else if (bounded && most <= FASTRNN_BOUND)
-            scale = 1.0f / 127, factor = zero && zero[m] ? 0 : 127;
-        else if (most >= FASTRNN_LEAST_ROW)
-            scale = most / 127, factor = 127 / most;
+        float *to = (float *)operand + m * row, factor;
+        to[row - 1] = N(scale)(K, from, bounded, zero && zero[m], &factor);
         N(round)(0, K, from, factor, to);
-        to[row - 1] = scale;
+    }
+}
+
+static void N(subtract_rounded)(ptrdiff_t M, ptrdiff_t K, void *a, ptrdiff_t a_row)
+{
+    const vec integers = v_set1(0x1.8p23f); /* a float of this size is an integer */
+    for (ptrdiff_t m = 0; m < M; m++) {
+        float *row = (float *)a + m * a_row, factor;
+        const vec scale = v_set1(-N(scale)(K, row, 0, 0, &factor)), f = v_set1(factor);
+        for (ptrdiff_t k = 0; k < K; k += VL) {
+            const int lanes = K - k < VL ? (int)(K - k) : VL;
+            const vec x = NAME(load_lanes)(row + k, lanes);
+            const vec rounded = v_sub(v_add(v_mul(x, f), integers), integers);
+            NAME(store_lanes)(row + k, v_fma(rounded, scale, x), lanes);
+        }
     }
 }
 
