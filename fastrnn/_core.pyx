@@ -14,9 +14,8 @@ call. The arrays may also be (B, n); `index` is then 0.
 
 cimport cython
 cimport numpy as cnp
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.pythread cimport (
@@ -2000,6 +1999,21 @@ def sum_squares(cnp.ndarray array not None, int num_threads, str isa not None):
     return result
 
 
+ctypedef fused _word:
+    uint32_t
+    uint64_t
+
+
+cdef bint _differ(const _word *numbers, Py_ssize_t every, cnp.ndarray values) noexcept:
+    """Whether a bit of the values differs from that of each number that is a multiple of `every`."""
+    cdef const _word *expected = <const _word *>cnp.PyArray_DATA(values)
+    cdef _word difference = 0
+    cdef Py_ssize_t k
+    for k in range(cnp.PyArray_SIZE(values)):
+        difference |= expected[k] ^ numbers[k * every]
+    return difference != 0
+
+
 cdef class Samples:
     """Some of the numbers of arrays, to detect most changes of them in little time.
 
@@ -2010,36 +2024,29 @@ cdef class Samples:
     count : int
         Of each array, at least so many numbers at equal distances, or all.
     """
-    cdef list arrays
-    cdef Py_ssize_t count
-    cdef bytes values
+    cdef list arrays, values
 
     def __init__(self, list arrays not None, Py_ssize_t count):
-        self.arrays, self.count = arrays, count
-        self.values = self.read()
-
-    cdef bytes read(self):
         cdef cnp.ndarray array
-        cdef Py_ssize_t k, n, every, element, size = 0
-        for array in self.arrays:
+        cdef Py_ssize_t every
+        self.arrays, self.values = arrays, []
+        for array in arrays:
             _readable(array, _type_of(array))
-            n = cnp.PyArray_SIZE(array)
-            every = max(1, n // self.count)
-            size += (n + every - 1) // every * cnp.PyArray_ITEMSIZE(array)
-        cdef bytes values = PyBytes_FromStringAndSize(NULL, size)
-        cdef char *to = PyBytes_AS_STRING(values)
-        cdef const char *data
-        for array in self.arrays:
-            n, element, data = cnp.PyArray_SIZE(array), cnp.PyArray_ITEMSIZE(array), cnp.PyArray_BYTES(array)
-            every = max(1, n // self.count)
-            for k in range(0, n, every):
-                memcpy(to, data + k * element, element)
-                to += element
-        return values
+            every = max(1, cnp.PyArray_SIZE(array) // count)
+            self.values.append((every, array.reshape(-1)[::every].copy()))
 
     def have_changed(self):
         """Whether one of these numbers is another than at first."""
-        return self.read() != self.values
+        cdef cnp.ndarray array, values
+        cdef Py_ssize_t k, every
+        cdef bint have_changed = False
+        for k in range(len(self.arrays)):
+            array, every, values = self.arrays[k], self.values[k][0], self.values[k][1]
+            if cnp.PyArray_ITEMSIZE(array) == 4:
+                have_changed |= _differ(<const uint32_t *>_readable(array, _type_of(array)), every, values)
+            else:
+                have_changed |= _differ(<const uint64_t *>_readable(array, _type_of(array)), every, values)
+        return have_changed
 
 
 # Drawn once in each process, so that no change goes undetected in all processes.
