@@ -31,6 +31,7 @@ TABLE = [
     (100, 64, 128, 128, LSTM, AVX512, 2, 2, ROWS),
     (25, 1, 2048, 2048, LSTM, AVX512, 2, 2, UNITS),
     (25, 1, 2048, 2048, LSTM, AVX512, 16, 16, UNITS),
+    (10, 64, 1536, 1536, LSTM, AVX512, 2, 2, UNITS),  # weights beyond the caches are read once
     (100, 256, 128, 128, GRU, AVX512, 16, 16, ROWS),
     (100, 32, 128, 128, GRU, AVX2, 1, 1, UNITS),
     (100, 1, 32, 32, RNN, AVX2, 2, 1, UNITS),
@@ -77,6 +78,12 @@ def test_more_threads_are_never_planned_to_be_slower(plan, B, I, H):
     assert all(slow[2] >= fast[2] for slow, fast in zip(times, times[1:]))
     assert {alone for *_, alone in times} == {times[0][2]}
     assert all(row[0] <= threads for row, threads in zip(times, (1, 2, 4, 8)))
+
+
+def test_weights_in_memory_are_read_by_one_core_each(plan):
+    """Two cores that share the batch would both wait for all of them, in float32 and in int8."""
+    for shape, options in [((10, 32, 2048, 2048), {}), ((10, 64, 2600, 2600), {"weight": 1, "rate": 4})]:
+        assert plan(*shape, LSTM, AVX512, 2, empty_phase=600, **options)[:2] == (2, UNITS)
 
 
 def test_a_barrier_within_each_step_counts(plan):

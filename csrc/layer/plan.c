@@ -11,6 +11,7 @@ const fastrnn_machine fastrnn_usual_machine = {
     .transfer = 8,
     .caution = 1.1,
     .memory = {{40e3, 200}, {1e6, 100}, {4e6, 50}, {0, 20}},
+    .in_caches = 16e6,
 };
 
 /* FEWEST_ROWS: rows of a step for each thread, if threads share the batch. PRODUCTS: phases of a call that shares only
@@ -53,7 +54,8 @@ static double bandwidth(const fastrnn_machine *machine, double bytes)
 /* The estimated time in ns for n threads. Sharing hidden units keeps a slice of weight_hh in each core's caches and
  * costs a phase of the team for each part of a step. Sharing the batch needs few phases, but every core reads all
  * weights in every step, weight_ih too, because the core that projects a row also uses it: it pays off from some rows
- * on. Sharing only the products of many steps needs the fewest phases, but the caller fetches their results. */
+ * on, but if all cores read the same weights from memory, their products wait for it. Sharing only the products of many
+ * steps needs the fewest phases, but the caller fetches their results. */
 static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, ptrdiff_t B, int n,
                        fastrnn_sharing sharing)
 {
@@ -64,7 +66,9 @@ static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, p
     const double weights = gates * units * (by_rows ? s->P + s->I : s->P); /* numbers read each step */
     const double bytes = weights * s->weight, speed_of_reading = bandwidth(machine, bytes);
     const double product = 2 * rows * weights / speed, reading = bytes / speed_of_reading;
-    double step = (product > reading ? product : reading) + machine->cell * gates * rows * units / lanes;
+    const double longer = product > reading ? product : reading;
+    const int waits = n > 1 && by_rows && bytes > machine->in_caches;
+    double step = (waits ? product + reading : longer) + machine->cell * gates * rows * units / lanes;
     if (n > 1 && by_units) step += s->parts * machine->phase + (double)B * s->P * s->element / machine->transfer;
     double input = by_rows ? 0 : 2 * rows * s->I * gates * units / speed;
     const double once = by_rows ? 0 : gates * units * s->I * s->weight / speed_of_reading / s->T; /* weight_ih */

@@ -27,6 +27,7 @@ typedef struct {
     struct {
         double below, bandwidth; /* arrays of less than `below` bytes are read at `bandwidth` bytes per ns */
     } memory[4];                 /* the last one has no `below` */
+    double in_caches;            /* bytes of an array that may still be in a cache of all cores */
 } fastrnn_machine;
 extern const fastrnn_machine fastrnn_usual_machine; /* a core of Zen 4 */
 

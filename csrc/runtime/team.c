@@ -316,6 +316,22 @@ static void open_for_helpers(fastrnn_team *team)
     }
 }
 
+/* Waits for helpers that have been called, before a phase that is much longer than the time in which they come: they
+ * look for work only for some microseconds, and would have gone to sleep again when the phase ends. */
+static void wait_for_called(fastrnn_team *team, int members, double operations)
+{
+    const double fastest = 200; /* operations per ns */
+    const int64_t longest = 200000, arrival = GET_OF(team->crew, arrival);
+    const int64_t most = 2 * arrival < longest ? 2 * arrival : longest;
+    if (!team->calling || team->size >= members || operations / fastest < 16.0 * (double)arrival) return;
+    const int64_t waited = fastrnn_clock() - team->called;
+    if (waited > most) return;
+    spinning wait = {0};
+    while (team->size < members && fastrnn_spin(&wait, 0) < most - waited)
+        if (GET_OF(team->crew, ready) > 0) take_ready(team, members);
+    if (team->calling) pause_tries(team->crew, team->size, 2 * FAIR * most, FAIR * most);
+}
+
 int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
 {
     const double look = 2e7; /* about a tenth of a millisecond */
@@ -330,6 +346,7 @@ int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
                 take_ready(team, may_have(team, members, fastrnn_clock()));
             else if ((team->operations += operations) > look)
                 look_for_helpers(team, 0);
+            wait_for_called(team, members, operations);
         }
     }
     return team->size < most ? team->size : most;
