@@ -28,8 +28,8 @@ struct NAME(forward) {
     real *m;                         /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
     real *gated;                     /* (B, unit_row): the first part's result, of a cell of two parts */
     real *rounded_m, *rounded_gated; /* (B, rounded_row): m and gated as the products read them, if they are rounded */
-    real *rest_of_m; /* (B, rounded_row): the second part of the operand m, or NULL. Its error adds to that of h_t,
-                      * which is rounded as well; with 8 bits, it would be the largest of all */
+    real *rest_of_m; /* (B, rounded_row): the second part of the operand m, or NULL. Without it, 8 bits of m
+                      * would add an error to h_t nearly as large as all others together */
     real *recurrent; /* (B, G): the recurrent sums of a step, if the cell keeps them apart */
     real *reset_state[FASTRNN_MOST_STATES]; /* (B, H): states of the step before except h, zeros where reset */
     ptrdiff_t x_row, h_row, unit_row, rounded_row;
