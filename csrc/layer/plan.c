@@ -7,7 +7,9 @@ const fastrnn_machine fastrnn_usual_machine = {
     .start = 1000,
     .phase = 400,
     .flops = 10,
+    .step = 60,
     .cell = 6,
+    .rounding = 10,
     .transfer = 8,
     .caution = 1.1,
     .memory = {{40e3, 200}, {1e6, 100}, {4e6, 50}, {0, 20}},
@@ -35,13 +37,8 @@ double fastrnn_operations(const fastrnn_shape *s)
 /* The largest share of one of `members`, if n hidden units are shared in blocks. */
 static ptrdiff_t largest_share(ptrdiff_t n, ptrdiff_t block, int members)
 {
-    ptrdiff_t most = 0;
-    for (int k = 0; k < members; k++) {
-        const fastrnn_range part = fastrnn_part(fastrnn_panels(n, block), k, members);
-        const ptrdiff_t units = (part.to * block < n ? part.to * block : n) - part.from * block;
-        if (units > most) most = units;
-    }
-    return most;
+    const ptrdiff_t share = fastrnn_panels(fastrnn_panels(n, block), members) * block;
+    return share < n ? share : n;
 }
 
 static double bandwidth(const fastrnn_machine *machine, double bytes)
@@ -60,20 +57,26 @@ static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, p
                        fastrnn_sharing sharing)
 {
     const int by_rows = sharing == FASTRNN_SHARE_ROWS, by_units = sharing == FASTRNN_SHARE_UNITS;
-    const double lanes = s->width / 2, speed = machine->flops * lanes * s->rate, gates = s->gates;
+    const int width = s->width / 2; /* of a vector */
+    const double lanes = width, speed = machine->flops * lanes * s->rate, gates = s->gates;
     const double rows = by_rows ? (double)fastrnn_panels(B, n) : (double)B;
-    const double units = by_units ? (double)largest_share(s->H, s->block, n) : (double)s->H;
-    const double weights = gates * units * (by_rows ? s->P + s->I : s->P); /* numbers read each step */
+    const ptrdiff_t units = by_units ? largest_share(s->H, s->block, n) : s->H;
+    const double vectors = (double)fastrnn_panels(units, width);                    /* of units, in the step */
+    const double columns = lanes * (double)fastrnn_panels(s->gates * units, width); /* of the input projection */
+    const double weights = gates * (double)units * (by_rows ? s->P + s->I : s->P);  /* numbers read each step */
     const double bytes = weights * s->weight, speed_of_reading = bandwidth(machine, bytes);
-    const double product = 2 * rows * weights / speed, reading = bytes / speed_of_reading;
+    const double recurrent = 2 * rows * gates * vectors * lanes * s->P / speed;
+    double input = 2 * rows * columns * s->I / speed;
+    const double product = by_rows ? recurrent + input : recurrent, reading = bytes / speed_of_reading;
     const double longer = product > reading ? product : reading;
     const int waits = n > 1 && by_rows && bytes > machine->in_caches;
-    double step = (waits ? product + reading : longer) + machine->cell * gates * rows * units / lanes;
+    double step = machine->step + (waits ? product + reading : longer) + machine->cell * gates * rows * vectors;
+    step += rows * s->rounded * machine->rounding;
     if (n > 1 && by_units) step += s->parts * machine->phase + (double)B * s->P * s->element / machine->transfer;
-    double input = by_rows ? 0 : 2 * rows * s->I * gates * units / speed;
-    const double once = by_rows ? 0 : gates * units * s->I * s->weight / speed_of_reading / s->T; /* weight_ih */
+    const double once = gates * (double)units * s->I * s->weight / speed_of_reading / s->T; /* weight_ih */
     if (sharing == FASTRNN_SHARE_PRODUCTS) input /= n;
     if (once > input) input = once;
+    if (by_rows) input = 0;
     if (sharing == FASTRNN_SHARE_PRODUCTS)
         input += PRODUCTS * machine->phase / s->T + rows * gates * s->H * s->element * (n - 1) / n / machine->transfer;
     const double sums = 2 * B * s->sums * gates * s->H / (machine->flops * lanes) / n;

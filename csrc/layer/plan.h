@@ -11,6 +11,7 @@ enum { FASTRNN_MOST_ITEMS = 16 }; /* the most pieces of time into which calls si
 typedef struct {
     ptrdiff_t T, rows, I, H, P; /* P: the columns of weight_hh */
     ptrdiff_t sums;             /* the columns of the gradients of both weights; 0 in the forward pass */
+    int rounded;                /* the operands of a step that are rounded */
     int gates, parts;           /* of the cell: gates, and parts of its recurrent product */
     size_t element, weight;     /* bytes of a number, and of a weight of the products */
     double rate;                /* of the products, relative to that of single or double precision */
@@ -21,7 +22,9 @@ typedef struct {
 typedef struct {
     double start, phase; /* of a team, and of one of its phases */
     double flops;        /* per ns, of one core, for each lane of a vector */
+    double step;         /* of a step without rows: the calls of kernels */
     double cell;         /* the element-wise part of a cell on one vector, for each gate */
+    double rounding;     /* of a row of an operand */
     double transfer;     /* bytes per ns, of h_t to the other cores */
     double caution;      /* factor on the time of a team, which loses more than one thread if others use its cores */
     struct {

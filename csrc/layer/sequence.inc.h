@@ -8,12 +8,14 @@ static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed, fastr
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
     const fastrnn_narrow *narrow = packed->narrow && packed->narrow->rate > 1 ? packed->narrow : NULL;
+    const int rounds = packed->narrow && packed->narrow->bytes;
     return (fastrnn_shape){.T = s.T,
                            .rows = first_row(&s, s.T),
                            .I = packed->I,
                            .H = packed->H,
                            .P = packed->S,
                            .sums = pass == FASTRNN_BACKWARD ? packed->I + packed->S : 0,
+                           .rounded = rounds ? 1 + packed->parts + packed->has_projection : 0,
                            .gates = cell->gates,
                            .parts = packed->parts,
                            .element = sizeof(real),
