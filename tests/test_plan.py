@@ -42,16 +42,17 @@ TABLE = [
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    """(T, B, I, H, cell, width, threads, weight, rate, empty_phase, sums) -> threads, sharing, time, alone."""
+    """(T, B, I, H, cell, width, threads, options) -> threads, sharing, time, alone."""
     program = tmp_path_factory.mktemp("plan") / "plan"
     sources = [ROOT / "tests" / "c" / "plan.c", ROOT / "csrc" / "layer" / "plan.c"]
     flags = ["-O1", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "csrc"]
     subprocess.run([*CC, *flags, *sources, "-o", program], check=True)
 
-    def planned(T, B, I, H, cell, width, threads, weight=4, rate=1, empty_phase=0, sums=0):
+    def planned(T, B, I, H, cell, width, threads, weight=4, rate=1, empty_phase=0, sums=0, rounded=0):
         gates, parts = cell
         block = 16 if cell == LSTM else 32
-        arguments = [T, T * B, I, H, H, gates, parts, 4, weight, width, block, threads, rate, empty_phase, sums]
+        arguments = [T, T * B, I, H, H, gates, parts, 4, weight, width, block, threads]
+        arguments += [rate, empty_phase, sums, rounded]
         line = subprocess.run([program, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
         threads, sharing, time, alone = line.split()
         return int(threads), int(sharing), float(time), float(alone)
@@ -68,8 +69,27 @@ def test_plan(plan, row):
 def test_gradients_of_weights_are_shared_where_steps_are_not(plan):
     """Backward computes more products of many steps than forward."""
     shape = (100, 1, 64, 64, LSTM, AVX512, 2)
-    assert plan(*shape, empty_phase=500)[:2] == (1, UNITS)
-    assert plan(*shape, empty_phase=500, sums=128)[:2] == (2, PRODUCTS)
+    assert plan(*shape, empty_phase=250)[:2] == (1, UNITS)
+    assert plan(*shape, empty_phase=250, sums=128)[:2] == (2, PRODUCTS)
+
+
+def test_small_steps_backward_are_shared_by_near_cores_alone(plan):
+    """Members with neighbouring rows write some cache lines both, and the sums read the rows of all members."""
+    shape = (25, 69, 7, 9, LSTM, AVX512, 2)
+    assert [plan(*shape, empty_phase=ns)[:2] for ns in (100, 500)] == [(2, ROWS), (2, ROWS)]
+    assert [plan(*shape, empty_phase=ns, sums=16)[:2] for ns in (100, 500)] == [(2, ROWS), (1, UNITS)]
+
+
+def test_few_units_take_as_long_as_a_vector_of_them(plan):
+    """A step computes whole vectors, and its kernels are called for no rows, too."""
+    one, vector = (plan(100, 64, 4, H, LSTM, AVX512, 1)[3] for H in (1, 16))
+    assert 0.6 * vector < one < vector
+    assert plan(1000, 1, 1, 1, RNN, AVX512, 1)[3] > 50_000
+
+
+def test_rounding_counts_for_each_row(plan):
+    shape = (100, 64, 4, 8, LSTM, AVX512, 1)
+    assert plan(*shape, weight=1, rate=4, rounded=2)[3] > plan(*shape, weight=1, rate=4)[3] + 100 * 64 * 2 * 5
 
 
 @pytest.mark.parametrize("B, I, H", [(1, 128, 128), (9, 64, 300), (64, 32, 32)])

@@ -30,15 +30,15 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t p0, ptrdiff_t p1, const real *
  * more than SOME_ROWS, which the product would split. */
 enum { NAME(OUTER_ROWS) = 8 * TILE_ROWS };
 _Static_assert((int)BLOCK_ROWS * NR * (int)sizeof(real) <= (int)NAME(PANEL_BYTES), "a block is one part of a product");
-static void NAME(outer_product)(ptrdiff_t M, const real *a, ptrdiff_t a_row, const fastrnn_matrix *matrix,
-                                sum_start start, real *c, real *scratch)
+static void NAME(outer_product)(ptrdiff_t M, ptrdiff_t p0, ptrdiff_t p1, const real *a, ptrdiff_t a_row,
+                                const fastrnn_matrix *matrix, sum_start start, real *c, real *scratch)
 {
     const ptrdiff_t K = matrix->K, N = matrix->N;
     const real *row = start == SUM_FRESH ? NAME(zeros) : start == SUM_ADDED ? NAME(added) : NULL;
     for (ptrdiff_t m = 0; m < M; m += NAME(OUTER_ROWS)) {
         const ptrdiff_t rows = M - m < NAME(OUTER_ROWS) ? M - m : NAME(OUTER_ROWS);
         NAME(pack_tiles)(rows, K, a + m, a_row, scratch);
-        NAME(product)(rows, matrix, 0, (N + NR - 1) / NR, scratch, 1, 0, row, c + m * N, N);
+        NAME(product)(rows, matrix, p0, p1, scratch, 1, 0, row, c + m * N, N);
     }
 }
 

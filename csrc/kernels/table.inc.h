@@ -122,11 +122,11 @@ typedef struct {
      * a_row are leading dimensions */
     void (*multiply)(ptrdiff_t M, ptrdiff_t p0, ptrdiff_t p1, const real *a, ptrdiff_t a_row, const fastrnn_matrix *,
                      const real *bias, real *c, ptrdiff_t c_row);
-    /* c (M, N): the sum over k < K of a[k, 0:M]^T b[k], with a (K, M) of leading dimension a_row, which may be
-     * negative, and b the matrix (K, N), K <= BLOCK_ROWS; sum_start: how the sum begins. scratch: outer_rows * K
-     * numbers */
-    void (*outer_product)(ptrdiff_t M, const real *a, ptrdiff_t a_row, const fastrnn_matrix *, sum_start, real *c,
-                          real *scratch);
+    /* c (M, N) for panels [p0, p1): the sum over k < K of a[k, 0:M]^T b[k], with a (K, M) of leading dimension a_row,
+     * which may be negative, and b the matrix (K, N), K <= BLOCK_ROWS; sum_start: how the sum begins. scratch:
+     * outer_rows * K numbers */
+    void (*outer_product)(ptrdiff_t M, ptrdiff_t p0, ptrdiff_t p1, const real *a, ptrdiff_t a_row,
+                          const fastrnn_matrix *, sum_start, real *c, real *scratch);
     /* sum (M): the sum over k < K of a[k, 0:M], with a (K, M) of leading dimension a_row */
     void (*sum_rows)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_row, sum_start, real *sum);
     /* c (n) written: a + b; b may be NULL for zeros, c may be a */

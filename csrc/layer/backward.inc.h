@@ -15,6 +15,14 @@ struct NAME(backward) {
     real *d_m; /* (B, H): with a projection, the gradient of a step's hidden units; of a cell of two parts, of gated */
     real *d_hidden, *d_state[FASTRNN_MOST_STATES]; /* (B, P), (B, H): gradients of the states, step by step; not in the
                                                       results, as in forward. d_state[0]: along the bypass */
+    /* If members share sequences, each has private rows of the arrays that it writes in one step and reads in the next
+     * (own_backward). between_hidden (B, P) and between_state (B, H): the gradients of the states between two phases.
+     * own_d_gates (2, B, d_gates_row): d_gates of steps t and t + 1 before they are copied to d_gates; NULL: the kernel
+     * writes there. */
+    real *between_hidden, *between_state[FASTRNN_MOST_STATES], *own_d_gates;
+    int by_rows, keeps_own_d_gates; /* whether members share sequences, and whether there is own_d_gates */
+    ptrdiff_t half_of_own_d_gates;  /* numbers between those of t and t + 1 */
+    ptrdiff_t own_before;           /* the steps before this one have d_gates in own_d_gates */
     real *panels_x, *panels_h, *panels_m, *panels_g; /* packed rows of x, h_prev, m and gated: [panel][up to
                                                         BLOCK_ROWS][width] */
     const real *gates, *states[FASTRNN_MOST_STATES],
@@ -25,27 +33,13 @@ struct NAME(backward) {
     NAME(sums) sums;
     size_t at_d_gates, at_h_prev, at_d_h, at_m, at_gated, at_d_m, at_d_hidden, at_d_state[FASTRNN_MOST_STATES],
         at_reset_state[FASTRNN_MOST_STATES], at_panels_x, at_panels_h, at_panels_m, at_panels_g, at_scratch, at_block,
-        at_groups;
+        at_groups, at_between_hidden, at_between_state[FASTRNN_MOST_STATES], at_own_d_gates;
 };
 
-/* Adds to the gradient of a weight, with a row of N numbers for each of some columns of a: the sum of a[r]^T b[r] over
- * the rows of a part, the last first. a has the leading dimension a_row; b (part.rows, N) is packed in panels. */
-static void NAME(weight_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, fastrnn_block_part part,
-                                  fastrnn_range columns, ptrdiff_t N, const real *a, ptrdiff_t a_row, real *panels,
-                                  NAME(sum) gradient)
+/* The member's memory for packed tiles. */
+static real *NAME(scratch_of)(const struct NAME(backward) * b, const fastrnn_member *me)
 {
-    const fastrnn_matrix matrix = {.K = part.rows, .N = N, .panels = panels};
-    const ptrdiff_t most = b->kernel->outer_rows;
-    for (ptrdiff_t from = columns.from, to; from < columns.to; from = to) {
-        to = columns.to - from < most ? columns.to : from + most;
-        if (!fastrnn_team_go(me, 2.0 * (to - from) * N * part.rows)) return;
-        const NAME(sum) rest = NAME(sum_from)(gradient, (from - columns.from) * N);
-        sum_start start;
-        real *sum = NAME(open_sum)(&b->sums, rest, part, &start);
-        b->kernel->outer_product(to - from, a + from, a_row, &matrix, start, sum,
-                                 b->scratch + me->index * b->scratch_size);
-        NAME(close_sum)(&b->sums, b->kernel, rest, part, (to - from) * N);
-    }
+    return b->scratch + me->index * b->scratch_size;
 }
 
 /* Rows of h, in panels of each head. */
@@ -68,17 +62,18 @@ static void NAME(pack_heads_of)(const struct NAME(backward) * b, const fastrnn_m
     }
 }
 
-/* weight_gradient of weight_hh: of each head, its own columns of a and its own panels. */
+/* sum_products of weight_hh: of each head, its own columns of a and its own panels. */
 static void NAME(recurrent_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, fastrnn_block_part part,
                                      fastrnn_range columns, const real *a, ptrdiff_t a_row, real *panels,
                                      NAME(sum) gradient)
 {
     const ptrdiff_t heads = b->packed->heads, S = b->packed->S;
+    const fastrnn_range panels_of_head = {0, fastrnn_panels(S, b->kernel->width)};
     for (ptrdiff_t from = columns.from, to; from < columns.to; from = to) {
         to = heads > 1 && (from / S + 1) * S < columns.to ? (from / S + 1) * S : columns.to;
         const fastrnn_matrix matrix = NAME(rows_of_head)(b, part.rows, panels, heads > 1 ? from / S % heads : 0);
-        NAME(weight_gradient)(b, me, part, (fastrnn_range){from, to}, S, a, a_row, matrix.panels,
-                              NAME(sum_from)(gradient, (from - columns.from) * S));
+        NAME(sum_products)(&b->sums, b->kernel, me, part, (fastrnn_range){from, to}, panels_of_head, a, a_row, &matrix,
+                           NAME(scratch_of)(b, me), NAME(sum_from)(gradient, (from - columns.from) * S));
     }
 }
 
@@ -178,8 +173,9 @@ static void NAME(share_of_packing)(const void *context, const fastrnn_member *me
     if (b->gated) NAME(pack_heads_of)(b, me, rows, b->gated + last * H, -H, b->panels_g);
 }
 
-/* Adds the part's rows to the gradients of the member's share of the weights' rows. The gradients of the recurrent sums
- * are the first of d_gates, those of the input's sums the last: the same columns, or `shift` further. */
+/* Adds the part's rows to the gradients of the member's share of the weights' rows, or of the columns of weight_ih. The
+ * gradients of the recurrent sums are the first of d_gates, those of the input's sums the last: the same columns, or
+ * `shift` further. */
 static void NAME(share_of_sums)(const void *context, const fastrnn_member *me)
 {
     const NAME(backward_phase) *phase = context;
@@ -201,8 +197,15 @@ static void NAME(share_of_sums)(const void *context, const fastrnn_member *me)
     const ptrdiff_t low_row = G - shift + low.from, high_row = high.from - shift;
     const int same_biases = shift == 0 && args->d_bias_ih && args->d_bias_hh;
     const real *d_gates = b->d_gates + (phase->end - 1) * row;
-    NAME(weight_gradient)(b, me, part, gates, I, d_gates + shift, -row, b->panels_x,
-                          NAME(sum_from)(sums->weight_ih, gates.from * I));
+    const fastrnn_matrix x = {.K = part.rows, .N = I, .panels = b->panels_x},
+                         m = {.K = part.rows, .N = H, .panels = b->panels_m};
+    const ptrdiff_t x_panels = fastrnn_panels(I, kernel->width);
+    const int by_columns = shares_columns(G, I);
+    const fastrnn_range rows_ih = by_columns ? (fastrnn_range){0, G} : gates,
+                        some = by_columns ? fastrnn_share_of_item(x_panels, phase->parts, me)
+                                          : (fastrnn_range){0, x_panels};
+    NAME(sum_products)(sums, kernel, me, part, rows_ih, some, d_gates + shift, -row, &x, NAME(scratch_of)(b, me),
+                       NAME(sum_from)(sums->weight_ih, rows_ih.from * I));
     NAME(recurrent_gradient)(b, me, part, low, d_gates, -row, b->panels_h,
                              NAME(sum_from)(sums->weight_hh, low_row * S));
     NAME(recurrent_gradient)(b, me, part, of_h, d_gates, -row, b->panels_h,
@@ -211,8 +214,9 @@ static void NAME(share_of_sums)(const void *context, const fastrnn_member *me)
         NAME(recurrent_gradient)(b, me, part, of_g, d_gates, -row, b->panels_g,
                                  NAME(sum_from)(sums->weight_hh, of_g.from * S));
     if (b->m)
-        NAME(weight_gradient)(b, me, part, of_P, H, b->d_h + (phase->end - 1) * P, -P, b->panels_m,
-                              NAME(sum_from)(sums->weight_hr, of_P.from * H));
+        NAME(sum_products)(sums, kernel, me, part, of_P, (fastrnn_range){0, fastrnn_panels(H, kernel->width)},
+                           b->d_h + (phase->end - 1) * P, -P, &m, NAME(scratch_of)(b, me),
+                           NAME(sum_from)(sums->weight_hr, of_P.from * H));
     if (args->d_bias_ih)
         NAME(bias_gradient)(b, part, gates, d_gates + shift, -row, NAME(sum_from)(sums->bias_ih, gates.from));
     if (args->d_bias_hh && !same_biases) {
@@ -272,6 +276,14 @@ static void NAME(input_gradient)(const struct NAME(backward) * b, const fastrnn_
                             &b->packed->weight_ih[0], NULL, (real *)b->args->d_x + first * I, I);
 }
 
+/* d_gates (rows of the step, d_gates_row) of step t of a chunk that begins with step t0, as steps t and t - 1 read and
+ * write them. */
+static real *NAME(d_gates_of)(const struct NAME(backward) * b, ptrdiff_t t0, ptrdiff_t t)
+{
+    if (b->own_d_gates && t < b->own_before) return b->own_d_gates + t % 2 * b->half_of_own_d_gates;
+    return b->d_gates + (first_row(&b->steps, t) - first_row(&b->steps, t0)) * b->d_gates_row;
+}
+
 /* With a projection: d_h of step t, for some sequences and some panels. */
 static void NAME(hidden_gradient)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t t0, ptrdiff_t t,
                                   fastrnn_range rows, fastrnn_range panels)
@@ -279,7 +291,7 @@ static void NAME(hidden_gradient)(const struct NAME(backward) * b, const fastrnn
     const NAME(kernels) *kernel = b->kernel;
     const ptrdiff_t P = b->packed->P, G = b->cell->gates * b->packed->H, row = b->d_gates_row;
     const ptrdiff_t first = first_row(&b->steps, t0), at = first_row(&b->steps, t);
-    const real *d_gates_next = b->d_gates + (first_row(&b->steps, t + 1) - first) * row;
+    const real *d_gates_next = NAME(d_gates_of)(b, t0, t + 1);
     const real *d_output = b->args->d_output;
     real *d_h = b->d_h + (at - first) * P;
     const fastrnn_range now = first_of(rows, rows_of_step(&b->steps, t)),
@@ -318,7 +330,7 @@ static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_m
         .H = H,
         .options = packed->has_options ? &packed->options : NULL,
         .matrix = &packed->weight_hh[part],
-        .a = b->d_gates + (first_row(&b->steps, t + 1) - first) * row,
+        .a = NAME(d_gates_of)(b, t0, t + 1),
         .a_row = row,
         .product_rows = after,
         .sum = b->d_hidden,
@@ -331,7 +343,7 @@ static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_m
                   : t                          ? h + first_row(&b->steps, t - 1) * H
                                                : args->state_0[0],
         .d_output = d_output ? d_output + at * P : NULL,
-        .d_gates = b->d_gates + (at - first) * row,
+        .d_gates = NAME(d_gates_of)(b, t0, t),
         .d_gates_row = row,
         .h = h ? NULL : h_next,
     };
@@ -365,6 +377,9 @@ static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_m
         clear_rows(h_next, P, next_resets, first_of(now, after), columns, sizeof(real));
     for (int n = 0; part == packed->parts - 1 && n < b->cell->states; n++)
         if (b->d_state[n]) clear_rows(b->d_state[n], H, resets, now, columns, sizeof(real));
+    if (b->own_d_gates && part == packed->parts - 1)
+        copy_bytes(b->d_gates + (at - first + now.from) * row, step.d_gates + now.from * row, now.to - now.from, row,
+                   sizeof(real));
 }
 
 /* Steps [from, to) of a chunk from t0 to t1, the last first, for some sequences, by one member. If these are all
@@ -386,7 +401,38 @@ static void NAME(backward_rows)(const struct NAME(backward) * b, const fastrnn_m
         const fastrnn_range now =
             all ? (fastrnn_range){0, first_row(&b->steps, to) - at} : first_of(rows, rows_of_step(&b->steps, t));
         NAME(input_gradient)(b, me, at + now.from, now.to - now.from, x_panels,
-                             b->d_gates + (at - first + now.from) * row);
+                             all ? b->d_gates + (at - first) * row : NAME(d_gates_of)(b, t0, t) + now.from * row);
+    }
+}
+
+/* b with private rows of the arrays that the member reads after it has written them, as in own_memory, for steps before
+ * step `end`. */
+static struct NAME(backward)
+    NAME(own_backward)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t end)
+{
+    const ptrdiff_t apart = APART / (ptrdiff_t)sizeof(real) * me->index;
+    struct NAME(backward) own = *b;
+    own.d_m += apart;
+    own.d_hidden += apart;
+    if (own.own_d_gates) own.own_d_gates += apart;
+    for (int n = 0; n < FASTRNN_MOST_STATES; n++) {
+        if (own.d_state[n]) own.d_state[n] += apart;
+        own.reset_state[n] += apart;
+    }
+    own.own_before = end;
+    return own;
+}
+
+/* Copies the gradients of the states of some sequences from the arrays between phases to the private rows, or back. */
+static void NAME(move_gradients)(const struct NAME(backward) * own, fastrnn_range rows, int back)
+{
+    const ptrdiff_t H = own->packed->H, P = own->packed->P;
+    real *hidden[] = {own->between_hidden + rows.from * P, own->d_hidden + rows.from * P};
+    copy_bytes(hidden[!back], hidden[back], rows.to - rows.from, P, sizeof(real));
+    for (int n = 0; n < own->cell->states; n++) {
+        if (!own->d_state[n]) continue;
+        real *state[] = {own->between_state[n] + rows.from * H, own->d_state[n] + rows.from * H};
+        copy_bytes(state[!back], state[back], rows.to - rows.from, H, sizeof(real));
     }
 }
 
@@ -394,7 +440,11 @@ static void NAME(backward_share_of_rows)(const void *context, const fastrnn_memb
 {
     const NAME(backward_phase) *phase = context;
     const fastrnn_range rows = share_rows(&phase->b->steps, phase->from, phase->to, me);
-    NAME(backward_rows)(phase->b, me, rows, phase->t0, phase->t1, phase->from, phase->to);
+    if (rows.from >= rows.to) return;
+    const struct NAME(backward) own = NAME(own_backward)(phase->b, me, phase->to);
+    NAME(move_gradients)(&own, rows, 0);
+    NAME(backward_rows)(&own, me, rows, phase->t0, phase->t1, phase->from, phase->to);
+    NAME(move_gradients)(&own, rows, 1);
 }
 
 static void NAME(backward_share_of_hidden)(const void *context, const fastrnn_member *me)
@@ -479,8 +529,9 @@ static void NAME(end_backward)(const struct NAME(backward) * b)
 {
     const ptrdiff_t H = b->packed->H, count = rows_of_step(&b->steps, 0);
     real *d_h_0 = b->args->d_state_0[0];
-    for (int n = 1; n < b->cell->states; n++) copy_bytes(b->args->d_state_0[n], b->d_state[n], count, H, sizeof(real));
-    if (b->cell->bypass) b->kernel->add(count * H, d_h_0, b->d_state[0], d_h_0);
+    real *const *d_state = b->by_rows ? b->between_state : b->d_state;
+    for (int n = 1; n < b->cell->states; n++) copy_bytes(b->args->d_state_0[n], d_state[n], count, H, sizeof(real));
+    if (b->cell->bypass) b->kernel->add(count * H, d_h_0, d_state[0], d_h_0);
 }
 
 /* The steps of a chunk, then d_x: the team shares d_x, and the hidden units unless the plan leaves the steps to the
@@ -653,8 +704,10 @@ static void NAME(place_sums)(struct NAME(backward) * b, char *memory)
 
 /* Fills b, except for pointers into the workspace, for which it reserves memory. */
 static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_backward_args *args, ptrdiff_t chunk,
-                                   int threads, fastrnn_layout *layout)
+                                   fastrnn_plan p, fastrnn_layout *layout)
 {
+    const int by_rows = p.sharing == FASTRNN_SHARE_ROWS && p.threads > 1;
+    const ptrdiff_t apart = by_rows ? APART / (ptrdiff_t)sizeof(real) * (p.threads - 1) : 0;
     const fastrnn_packed *packed = args->packed;
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
@@ -670,6 +723,9 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
         .d_gates_row = row,
         .scratch_size = (ptrdiff_t)kernel->outer_rows * BLOCK_ROWS,
         .chunk = chunk,
+        .by_rows = by_rows,
+        .keeps_own_d_gates = by_rows && (double)B * (double)row * sizeof(real) / p.threads <= OWN_GATES_BYTES,
+        .half_of_own_d_gates = B * row + apart,
     };
     NAME(prepare_sums)(b, layout);
     b->at_d_gates = fastrnn_reserve(layout, sizeof(real), b->chunk + B, row, 1);
@@ -677,18 +733,22 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
     b->at_d_h = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, P, 1);
     b->at_m = fastrnn_reserve(layout, sizeof(real), projected * b->chunk, H, 1);
     b->at_gated = fastrnn_reserve(layout, sizeof(real), two_parts * b->chunk, H, 1);
-    b->at_d_m = fastrnn_reserve(layout, sizeof(real), projected || two_parts ? B : 0, H, 1);
-    b->at_d_hidden = fastrnn_reserve(layout, sizeof(real), B, P, 1);
-    for (int n = 0; n < cell->states; n++)
-        b->at_d_state[n] = fastrnn_reserve(layout, sizeof(real), n > 0 || cell->bypass ? B : 0, H, 1);
-    for (int n = 0; n < cell->states; n++)
-        b->at_reset_state[n] = fastrnn_reserve(layout, sizeof(real), args->resets ? B : 0, H, 1);
+    b->at_own_d_gates = fastrnn_reserve(layout, sizeof(real), b->keeps_own_d_gates ? 2 : 0, b->half_of_own_d_gates, 1);
+    b->at_d_m = NAME(reserve_rows)(layout, projected || two_parts ? B : 0, H, apart);
+    b->at_d_hidden = NAME(reserve_rows)(layout, B, P, apart);
+    b->at_between_hidden = fastrnn_reserve(layout, sizeof(real), by_rows ? B : 0, P, 1);
+    for (int n = 0; n < cell->states; n++) {
+        const int has_gradient = n > 0 || cell->bypass;
+        b->at_d_state[n] = NAME(reserve_rows)(layout, has_gradient ? B : 0, H, apart);
+        b->at_between_state[n] = fastrnn_reserve(layout, sizeof(real), has_gradient && by_rows ? B : 0, H, 1);
+        b->at_reset_state[n] = NAME(reserve_rows)(layout, args->resets ? B : 0, H, apart);
+    }
     b->at_panels_x = fastrnn_reserve(layout, sizeof(real), BLOCK_ROWS, fastrnn_panels(I, width), width);
     const ptrdiff_t h_panels = packed->heads * fastrnn_panels(packed->S, width);
     b->at_panels_h = fastrnn_reserve(layout, sizeof(real), BLOCK_ROWS, h_panels, width);
     b->at_panels_m = fastrnn_reserve(layout, sizeof(real), projected * BLOCK_ROWS, fastrnn_panels(H, width), width);
     b->at_panels_g = fastrnn_reserve(layout, sizeof(real), two_parts * BLOCK_ROWS, h_panels, width);
-    b->at_scratch = fastrnn_reserve(layout, sizeof(real), b->scratch_size, threads, 1);
+    b->at_scratch = fastrnn_reserve(layout, sizeof(real), b->scratch_size, p.threads, 1);
 }
 
 static void NAME(place_backward)(struct NAME(backward) * b, char *memory)
@@ -712,8 +772,13 @@ static void NAME(place_backward)(struct NAME(backward) * b, char *memory)
     b->d_m = (real *)(memory + b->at_d_m);
     for (int n = 0; n < b->cell->states; n++) b->reset_state[n] = (real *)(memory + b->at_reset_state[n]);
     b->d_hidden = (real *)(memory + b->at_d_hidden);
-    for (int n = 0; n < b->cell->states; n++)
-        if (n > 0 || b->cell->bypass) b->d_state[n] = (real *)(memory + b->at_d_state[n]);
+    if (b->keeps_own_d_gates) b->own_d_gates = (real *)(memory + b->at_own_d_gates);
+    if (b->by_rows) b->between_hidden = (real *)(memory + b->at_between_hidden);
+    for (int n = 0; n < b->cell->states; n++) {
+        if (n == 0 && !b->cell->bypass) continue;
+        b->d_state[n] = (real *)(memory + b->at_d_state[n]);
+        if (b->by_rows) b->between_state[n] = (real *)(memory + b->at_between_state[n]);
+    }
     const fastrnn_tape at = fastrnn_tape_layout(packed->dtype, packed->cell, first_row(&b->steps, b->steps.T),
                                                 packed->H, packed->has_projection ? packed->P : 0);
     b->gates = fastrnn_in_tape(b->args->tape, at.gates);
@@ -728,12 +793,13 @@ static void NAME(begin_backward)(const struct NAME(backward) * b)
     const fastrnn_backward_args *args = b->args;
     const ptrdiff_t B = args->B, I = b->packed->I, H = b->packed->H, P = b->packed->P, G = b->cell->gates * H;
     const ptrdiff_t some = rows_of_step(&b->steps, 0);
-    copy_bytes(b->d_hidden, args->d_state_n[0], some, P, sizeof(real));
-    if (b->cell->bypass) copy_bytes(b->d_state[0], NULL, some, H, sizeof(real));
+    real *const *d_state = b->by_rows ? b->between_state : b->d_state;
+    copy_bytes(b->by_rows ? b->between_hidden : b->d_hidden, args->d_state_n[0], some, P, sizeof(real));
+    if (b->cell->bypass) copy_bytes(d_state[0], NULL, some, H, sizeof(real));
     for (int n = 0; n < b->cell->states; n++) {
         const ptrdiff_t columns = n ? H : P;
         const real *d_state_n = args->d_state_n[n];
-        if (n > 0) copy_bytes(b->d_state[n], d_state_n, some, H, sizeof(real));
+        if (n > 0) copy_bytes(d_state[n], d_state_n, some, H, sizeof(real));
         copy_bytes((real *)args->d_state_0[n] + some * columns, d_state_n ? d_state_n + some * columns : NULL, B - some,
                    columns, sizeof(real));
     }
@@ -766,8 +832,8 @@ static fastrnn_status NAME(run_backward)(const fastrnn_backward_args *args, int 
     fastrnn_layout layout = {0};
     for (int k = 0; k < count; k++) {
         fastrnn_layout own = {0}; /* calls one after the other use the same memory */
-        NAME(prepare_backward)(&calls[k], &args[k], how.side_by_side ? chunk : NAME(backward_chunk)(&args[k]),
-                               plans[k].threads, how.side_by_side ? &layout : &own);
+        NAME(prepare_backward)(&calls[k], &args[k], how.side_by_side ? chunk : NAME(backward_chunk)(&args[k]), plans[k],
+                               how.side_by_side ? &layout : &own);
         if (!how.side_by_side) merge_layout(&layout, &own);
     }
     char *memory = fastrnn_borrow(workspace, &layout);

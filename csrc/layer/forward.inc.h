@@ -8,8 +8,9 @@ struct NAME(forward) {
     const NAME(cell) * cell;
     steps steps;
     real *gates;                                    /* (rows of a chunk, G), or (N, G) in the tape */
+    real *kept_gates;                               /* in the tape: (N, G); NULL: not saved */
     real *kept[FASTRNN_MOST_STATES], *intermediate; /* in the tape: (N, P) h, (N, H) other states; NULL: not saved */
-    real *state[FASTRNN_MOST_STATES]; /* without a tape, (B, H): the states of step t except h. Not state_n, which
+    real *state[FASTRNN_MOST_STATES]; /* (B, H): the states of step t except h; NULL: in the tape. Not state_n, which
                                          may share a cache line with that of a call on another core */
     const fastrnn_narrow *rounding;   /* the format that rounds the operands of all products, or NULL */
     int bounded;                      /* whether |h_t| <= max(1, |h_{t-1}|), but for rounding */
@@ -24,9 +25,10 @@ struct NAME(forward) {
     real *between_hidden, *between_state[FASTRNN_MOST_STATES], *own_h;
     ptrdiff_t half_of_hidden, half_of_own_h; /* numbers between h_{t-1} and h_t */
     int by_rows, keeps_own_h;                /* whether members share sequences, and whether there is own_h */
-    ptrdiff_t own_from;                      /* the first step whose h is in own_h */
-    real *m;                         /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
-    real *gated;                     /* (B, unit_row): the first part's result, of a cell of two parts */
+    int fills_tape;     /* whether a step's gates and states are in the tape at once; else they are copied to it */
+    ptrdiff_t own_from; /* the first step whose h is in own_h */
+    real *m;            /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
+    real *gated;        /* (B, unit_row): the first part's result, of a cell of two parts */
     real *rounded_m, *rounded_gated; /* (B, rounded_row): m and gated as the products read them, if they are rounded */
     real *rest_of_m; /* (B, rounded_row): the second part of the operand m, or NULL. Without it, 8 bits of m
                       * would add an error to h_t nearly as large as all others together */
@@ -48,13 +50,13 @@ typedef struct {
 } NAME(forward_phase);
 
 /* Whether the gates are in the tape, of all steps, rather than in the workspace, of a chunk. */
-static int NAME(keeps_gates)(const struct NAME(forward) * f) { return f->args->tape && f->cell->saves_gates; }
+static int NAME(gates_in_tape)(const struct NAME(forward) * f) { return f->fills_tape && f->cell->saves_gates; }
 
 /* The gates (rows, G) of the steps from t0 on. */
 static real *NAME(gates_from)(const struct NAME(forward) * f, ptrdiff_t t0)
 {
     const ptrdiff_t G = f->cell->gates * f->packed->H;
-    return f->gates + (NAME(keeps_gates)(f) ? first_row(&f->steps, t0) * G : 0);
+    return f->gates + (NAME(gates_in_tape)(f) ? first_row(&f->steps, t0) * G : 0);
 }
 
 /* Copies rows of x, counted from step t0, to x_rows. */
@@ -151,6 +153,16 @@ static void NAME(round_results)(const struct NAME(forward) * f, int last, ptrdif
         NAME(round_h)(f, t, now, units);
 }
 
+/* Copies the gates of step t, and its states except h, to the tape. */
+static void NAME(fill_tape)(const struct NAME(forward) * f, ptrdiff_t t, const real *gates, fastrnn_range rows)
+{
+    const ptrdiff_t H = f->packed->H, G = f->cell->gates * H, n = rows.to - rows.from;
+    const ptrdiff_t at = first_row(&f->steps, t) + rows.from;
+    if (f->kept_gates) copy_bytes(f->kept_gates + at * G, gates + rows.from * G, n, G, sizeof(real));
+    for (int k = 1; k < f->cell->states; k++)
+        copy_bytes(f->kept[k] + at * H, f->state[k] + rows.from * H, n, H, sizeof(real));
+}
+
 /* One part of step t, whose gates (rows of the step, G) are given, for some sequences and some blocks. */
 static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_member *me, int part, ptrdiff_t t,
                                real *gates, fastrnn_range rows, fastrnn_range blocks)
@@ -194,10 +206,10 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
         step.h_prev = f->reset_state[0];
     }
     for (int n = 1; n < f->cell->states; n++) {
-        step.state[n] = f->kept[n] ? f->kept[n] + at * H : f->state[n];
-        step.state_prev[n] = !t           ? args->state_0[n]
-                             : f->kept[n] ? f->kept[n] + first_row(&f->steps, t - 1) * H
-                                          : f->state[n];
+        step.state[n] = f->state[n] ? f->state[n] : f->kept[n] + at * H;
+        step.state_prev[n] = !t            ? args->state_0[n]
+                             : f->state[n] ? f->state[n]
+                                           : f->kept[n] + first_row(&f->steps, t - 1) * H;
         if (resets && part == 0) copy_rows(f->reset_state[n], step.state_prev[n], H, resets, now, units, sizeof(real));
         if (resets) step.state_prev[n] = f->reset_state[n];
     }
@@ -220,6 +232,7 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
     if (f->own_h && last)
         memcpy((real *)args->output + (at + now.from) * P, NAME(h_of)(f, t) + now.from * P,
                (size_t)(now.to - now.from) * (size_t)P * sizeof(real));
+    if (args->tape && !f->fills_tape && last) NAME(fill_tape)(f, t, gates, now);
 }
 
 /* After a part of step t, or after its recurrent projection (part MOST_PARTS): the operands whose scales depend on
@@ -346,7 +359,7 @@ static struct NAME(forward) NAME(own_memory)(const struct NAME(forward) * f, con
         if (own.state[n]) own.state[n] += apart;
         if (own.reset_state[n]) own.reset_state[n] += apart;
     }
-    if (!NAME(keeps_gates)(f)) own.gates += apart;
+    if (!NAME(gates_in_tape)(f)) own.gates += apart;
     own.own_from = t0;
     return own;
 }
@@ -576,14 +589,15 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
         .unit_row = padded_row(H, sizeof(real)),
         .rounded_row = rounding ? fastrnn_operand_row(rounding, H) : 0,
     };
+    f->fills_tape = args->tape && !(by_rows && (double)B * (double)G * sizeof(real) / p.threads <= OWN_GATES_BYTES);
     f->whole_h = has_scales && (!bounded || packed->has_projection || NAME(exceeds_bound)(args->state_0[0], B * P));
     f->chunk = chunk_rows(&f->steps, projection_bytes(I, G, sizeof(real)), G + (copy_x ? x_row : 0), sizeof(real));
     f->half_of_hidden = B * f->h_row + apart;
     f->half_of_own_h = B * P + apart;
-    f->at_gates = NAME(reserve_rows)(layout, NAME(keeps_gates)(f) ? 0 : f->chunk, G, apart);
+    f->at_gates = NAME(reserve_rows)(layout, NAME(gates_in_tape)(f) ? 0 : f->chunk, G, apart);
     f->at_x_rows = NAME(reserve_rows)(layout, copy_x ? f->chunk : 0, x_row, apart);
     f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, f->half_of_hidden, 1);
-    for (int n = 1; n < cell->states; n++) f->at_state[n] = NAME(reserve_rows)(layout, args->tape ? 0 : B, H, apart);
+    for (int n = 1; n < cell->states; n++) f->at_state[n] = NAME(reserve_rows)(layout, f->fills_tape ? 0 : B, H, apart);
     for (int n = rounding ? 0 : 1; n < cell->states; n++)
         f->at_reset_state[n] = NAME(reserve_rows)(layout, args->resets ? B : 0, H, apart);
     f->at_m = NAME(reserve_rows)(layout, packed->has_projection ? B : 0, f->unit_row, apart);
@@ -594,7 +608,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     f->at_recurrent = NAME(reserve_rows)(layout, cell->recurrent ? B : 0, G, apart);
     f->at_between_hidden = fastrnn_reserve(layout, sizeof(real), by_rows ? B : 0, f->h_row, 1);
     for (int n = 1; n < cell->states; n++)
-        f->at_between_state[n] = fastrnn_reserve(layout, sizeof(real), by_rows && !args->tape ? B : 0, H, 1);
+        f->at_between_state[n] = fastrnn_reserve(layout, sizeof(real), by_rows && !f->fills_tape ? B : 0, H, 1);
     const double own_bytes = (double)B * (double)P * sizeof(real) / p.threads;
     f->keeps_own_h = by_rows && !packed->has_projection && own_bytes <= OWN_H_BYTES;
     f->at_own_h = fastrnn_reserve(layout, sizeof(real), f->keeps_own_h ? 2 : 0, f->half_of_own_h, 1);
@@ -608,12 +622,14 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
     f->gates = (real *)(memory + f->at_gates);
     if (f->args->tape) {
         const fastrnn_tape at = fastrnn_tape_layout(packed->dtype, packed->cell, N, packed->H, projection);
-        if (f->cell->saves_gates) f->gates = fastrnn_in_tape(f->args->tape, at.gates);
+        if (f->cell->saves_gates) f->kept_gates = fastrnn_in_tape(f->args->tape, at.gates);
+        if (NAME(gates_in_tape)(f)) f->gates = f->kept_gates;
         for (int n = 0; n < f->cell->states; n++) f->kept[n] = fastrnn_in_tape(f->args->tape, at.states[n]);
         f->intermediate = fastrnn_in_tape(f->args->tape, at.intermediate);
         fastrnn_clear_gaps(f->args->tape, packed->dtype, packed->cell, N, packed->H, projection);
-    } else
-        for (int n = 1; n < f->cell->states; n++) f->state[n] = (real *)(memory + f->at_state[n]);
+    }
+    for (int n = 1; n < f->cell->states; n++)
+        if (!f->fills_tape) f->state[n] = (real *)(memory + f->at_state[n]);
     if (f->rounding || rows_collide(packed->I, sizeof(real))) f->x_rows = (real *)(memory + f->at_x_rows);
     f->hidden = (real *)(memory + f->at_hidden);
     for (int n = f->rounding ? 0 : 1; n < f->cell->states; n++)

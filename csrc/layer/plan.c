@@ -17,15 +17,19 @@ const fastrnn_machine fastrnn_usual_machine = {
 };
 
 /* FEWEST_ROWS: rows of a step for each thread, if threads share the batch. PRODUCTS: phases of a call that shares only
- * products. */
+ * products. BORDERS: phases that cost as much as the cache lines that members with neighbouring rows write both, in a
+ * step backward. */
 enum { FEWEST_ROWS = 4, PRODUCTS = 3 };
+static const double BORDERS = 0.6;
 
 /* A phase of a step costs more than an empty one: the members fetch the context and h_{t-1} from each other's caches,
- * and the slower one is waited for. Measured as 2.5 to 3 times on a Xeon (Sapphire Rapids). */
+ * and the slower one is waited for. Measured as 2.5 to 3 times on a Xeon (Sapphire Rapids). Cores that are far apart
+ * fetch other data more slowly, too. */
 fastrnn_machine fastrnn_machine_with(double empty_phase)
 {
     fastrnn_machine machine = fastrnn_usual_machine;
     if (empty_phase > 0) machine.phase = 2.7 * empty_phase;
+    if (machine.phase > fastrnn_usual_machine.phase) machine.transfer *= fastrnn_usual_machine.phase / machine.phase;
     return machine;
 }
 
@@ -52,34 +56,40 @@ static double bandwidth(const fastrnn_machine *machine, double bytes)
  * costs a phase of the team for each part of a step. Sharing the batch needs few phases, but every core reads all
  * weights in every step, weight_ih too, because the core that projects a row also uses it: it pays off from some rows
  * on, but if all cores read the same weights from memory, their products wait for it. Sharing only the products of many
- * steps needs the fewest phases, but the caller fetches their results. */
+ * steps needs the fewest phases, but the caller fetches their results. Products compute whole vectors. In the backward
+ * pass a step reads the gradients of all gates, not h, and the sums over rows read them once more. */
 static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, ptrdiff_t B, int n,
                        fastrnn_sharing sharing)
 {
-    const int by_rows = sharing == FASTRNN_SHARE_ROWS, by_units = sharing == FASTRNN_SHARE_UNITS;
-    const int width = s->width / 2; /* of a vector */
-    const double lanes = width, speed = machine->flops * lanes * s->rate, gates = s->gates;
-    const double rows = by_rows ? (double)fastrnn_panels(B, n) : (double)B;
+    const int by_units = n > 1 && sharing == FASTRNN_SHARE_UNITS, by_rows = n > 1 && sharing == FASTRNN_SHARE_ROWS;
+    const int by_products = n > 1 && sharing == FASTRNN_SHARE_PRODUCTS, backward = s->sums > 0, lanes = s->width / 2;
+    const double gates = s->gates, speed = machine->flops * lanes, others = (double)(n - 1) / n;
+    const ptrdiff_t rows = by_rows ? fastrnn_panels(B, n) : B;
     const ptrdiff_t units = by_units ? largest_share(s->H, s->block, n) : s->H;
-    const double vectors = (double)fastrnn_panels(units, width);                    /* of units, in the step */
-    const double columns = lanes * (double)fastrnn_panels(s->gates * units, width); /* of the input projection */
-    const double weights = gates * (double)units * (by_rows ? s->P + s->I : s->P);  /* numbers read each step */
-    const double bytes = weights * s->weight, speed_of_reading = bandwidth(machine, bytes);
-    const double recurrent = 2 * rows * gates * vectors * lanes * s->P / speed;
-    double input = 2 * rows * columns * s->I / speed;
-    const double product = by_rows ? recurrent + input : recurrent, reading = bytes / speed_of_reading;
-    const double longer = product > reading ? product : reading;
-    const int waits = n > 1 && by_rows && bytes > machine->in_caches;
-    double step = machine->step + (waits ? product + reading : longer) + machine->cell * gates * rows * vectors;
-    step += rows * s->rounded * machine->rounding;
-    if (n > 1 && by_units) step += s->parts * machine->phase + (double)B * s->P * s->element / machine->transfer;
-    const double once = gates * (double)units * s->I * s->weight / speed_of_reading / s->T; /* weight_ih */
-    if (sharing == FASTRNN_SHARE_PRODUCTS) input /= n;
-    if (once > input) input = once;
-    if (by_rows) input = 0;
-    if (sharing == FASTRNN_SHARE_PRODUCTS)
-        input += PRODUCTS * machine->phase / s->T + rows * gates * s->H * s->element * (n - 1) / n / machine->transfer;
-    const double sums = 2 * B * s->sums * gates * s->H / (machine->flops * lanes) / n;
+    const double vectors = (double)rows * fastrnn_panels(units, lanes);
+    const double gates_bytes = (double)B * gates * s->H * s->element, h_bytes = (double)B * s->P * s->element;
+
+    double product = 2 * vectors * lanes * gates * s->P / (speed * s->rate);
+    double input = 2 * (double)rows * fastrnn_panels(s->gates * units, lanes) * lanes * s->I / (speed * s->rate);
+    double weights = gates * units * s->P * s->weight;
+    const double weights_ih = gates * units * s->I * s->weight;
+    if (by_rows) {
+        product += input;
+        weights += weights_ih;
+        input = 0;
+    } else if (by_products)
+        input /= n;
+    const double reading = weights / bandwidth(machine, weights);
+    const double reading_ih = by_rows ? 0 : weights_ih / bandwidth(machine, weights) / s->T;
+    if (input < reading_ih) input = reading_ih;
+
+    const int waits = by_rows && weights > machine->in_caches;
+    double step = waits ? product + reading : product > reading ? product : reading;
+    step += machine->step + machine->cell * gates * vectors + machine->rounding * rows * s->rounded;
+    if (by_units) step += s->parts * machine->phase + (backward ? gates_bytes : h_bytes) / machine->transfer;
+    if (by_rows && backward) step += BORDERS * machine->phase + others * gates_bytes / machine->transfer;
+    if (by_products) step += PRODUCTS * machine->phase / s->T + others * gates_bytes / machine->transfer;
+    const double sums = 2 * (double)B * s->sums * gates * s->H / speed / n;
     const double time = s->T * (step + input + sums) + (n > 1 ? machine->start : 0);
     return n > 1 ? machine->caution * time : time;
 }

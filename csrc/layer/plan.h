@@ -47,10 +47,11 @@ typedef struct {
     double time, alone; /* the estimate, and that for one thread */
 } fastrnn_plan;
 
-/* The multiplications and additions in the products of a shape. Calls with fewer than FASTRNN_FEWEST_OPERATIONS, which
- * take some microseconds, run on one thread. */
-enum { FASTRNN_FEWEST_OPERATIONS = 200000 };
+/* The multiplications and additions in the products of a shape. */
 double fastrnn_operations(const fastrnn_shape *);
+
+/* ns of a call on one thread: a shorter one is not planned for more threads. */
+enum { FASTRNN_SHORTEST = 5000 };
 
 /* The plan with the least estimated time among those of 1 to `threads` threads. */
 fastrnn_plan fastrnn_plan_call(const fastrnn_shape *, const fastrnn_machine *, int threads);

@@ -30,19 +30,19 @@ static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed, fastr
 static fastrnn_arrangement NAME(plan_calls)(steps s, const fastrnn_packed *const *packed, fastrnn_pass pass, int count,
                                             int stacked, int threads, fastrnn_plan *plans, double *operations)
 {
-    double most = 0;
+    fastrnn_shape shapes[FASTRNN_MOST_CALLS];
+    double longest = 0;
     *operations = 0;
     for (int k = 0; k < count; k++) {
-        const fastrnn_shape shape = NAME(shape_of)(s, packed[k], pass);
-        const double own = fastrnn_operations(&shape);
-        *operations += own;
-        if (own > most) most = own;
+        shapes[k] = NAME(shape_of)(s, packed[k], pass);
+        plans[k] = fastrnn_plan_call(&shapes[k], &fastrnn_usual_machine, 1);
+        *operations += fastrnn_operations(&shapes[k]);
+        if (plans[k].alone > longest) longest = plans[k].alone;
     }
-    threads = most < FASTRNN_FEWEST_OPERATIONS ? 1 : fastrnn_team_threads(threads);
-    const fastrnn_machine machine = fastrnn_machine_with(fastrnn_team_empty_phase());
-    for (int k = 0; k < count; k++) {
-        const fastrnn_shape shape = NAME(shape_of)(s, packed[k], pass);
-        plans[k] = fastrnn_plan_call(&shape, &machine, threads);
+    threads = longest < FASTRNN_SHORTEST ? 1 : fastrnn_team_threads(threads);
+    if (threads > 1) {
+        const fastrnn_machine machine = fastrnn_machine_with(fastrnn_team_empty_phase());
+        for (int k = 0; k < count; k++) plans[k] = fastrnn_plan_call(&shapes[k], &machine, threads);
     }
     return fastrnn_arrange(plans, count, stacked, s.T, threads);
 }

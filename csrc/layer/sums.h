@@ -5,6 +5,7 @@
 
 #include "kernels/kernels.h"
 #include "layer/packed.h"
+#include "runtime/team.h"
 
 enum { GROUP_SUMS = 64 };
 
@@ -31,5 +32,9 @@ static inline fastrnn_block_part fastrnn_next_part(ptrdiff_t done, ptrdiff_t lim
     const int ends = done + rows == total;
     return (fastrnn_block_part){rows, done / BLOCK_ROWS, in_block == 0, rows == left || ends, ends};
 }
+
+/* Whether members that share the gradient of a weight (M, N) share its columns, else its rows: then each reads only
+ * those columns of the right-hand side that it has packed, and all of the left-hand side. */
+static inline int shares_columns(ptrdiff_t M, ptrdiff_t N) { return M < N; }
 
 #endif

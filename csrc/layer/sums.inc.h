@@ -59,3 +59,25 @@ static void NAME(close_sum)(const NAME(sums) * sums, const NAME(kernels) * kerne
             kernel->add(n, to, from, to);
     }
 }
+
+/* Adds to the gradient of a weight the sum of a[r]^T b[r] over the rows of a part, the last first: for some columns of
+ * a, which are rows of the weight, and some panels of b (part.rows, N). a has the leading dimension a_row. gradient
+ * begins with the first of the columns; scratch: memory for packed tiles, of this member alone. */
+static void NAME(sum_products)(const NAME(sums) * sums, const NAME(kernels) * kernel, const fastrnn_member *me,
+                               fastrnn_block_part part, fastrnn_range columns, fastrnn_range panels, const real *a,
+                               ptrdiff_t a_row, const fastrnn_matrix *b, real *scratch, NAME(sum) gradient)
+{
+    const ptrdiff_t most = kernel->outer_rows, N = b->N, first = panels.from * kernel->width;
+    const ptrdiff_t n = (panels.to * kernel->width < N ? panels.to * kernel->width : N) - first;
+    for (ptrdiff_t from = columns.from, to; n > 0 && from < columns.to; from = to) {
+        to = columns.to - from < most ? columns.to : from + most;
+        if (!fastrnn_team_go(me, 2.0 * (to - from) * n * part.rows)) return;
+        const NAME(sum) rest = NAME(sum_from)(gradient, (from - columns.from) * N);
+        sum_start start;
+        real *sum = NAME(open_sum)(sums, rest, part, &start);
+        kernel->outer_product(to - from, panels.from, panels.to, a + from, a_row, b, start, sum, scratch);
+        const ptrdiff_t pieces = n == N ? 1 : to - from;
+        for (ptrdiff_t k = 0; k < pieces; k++)
+            NAME(close_sum)(sums, kernel, NAME(sum_from)(rest, k * N + first), part, (to - from) * n / pieces);
+    }
+}

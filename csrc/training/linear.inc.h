@@ -114,24 +114,21 @@ static void NAME(pack_x)(const void *context, const fastrnn_member *me)
                          &l->x);
 }
 
-/* Adds the part's rows to the gradients of the member's share of the outputs, in whole tiles. */
+/* Adds the part's rows to the gradients of the member's share of the outputs, in whole tiles, or of the columns of the
+ * weight. */
 static void NAME(sums_of_linear)(const void *context, const fastrnn_member *me)
 {
     const NAME(linear_back) *l = context;
     const NAME(kernels) *kernel = l->kernel;
-    const ptrdiff_t I = l->args->I, O = l->args->O, tile = kernel->tile_rows;
+    const ptrdiff_t I = l->args->I, O = l->args->O, tile = kernel->tile_rows, panels = fastrnn_panels(I, kernel->width);
     const fastrnn_range tiles = fastrnn_share(fastrnn_panels(O, tile), me);
     const fastrnn_range outputs = {tiles.from * tile, tiles.to * tile < O ? tiles.to * tile : O};
+    const int by_columns = shares_columns(O, I);
+    const fastrnn_range rows = by_columns ? (fastrnn_range){0, O} : outputs,
+                        some = by_columns ? fastrnn_share(panels, me) : (fastrnn_range){0, panels};
     const real *d_y = (const real *)l->args->d_y + (l->end - 1) * O;
-    for (ptrdiff_t from = outputs.from, to; from < outputs.to; from = to) {
-        to = outputs.to - from < kernel->outer_rows ? outputs.to : from + kernel->outer_rows;
-        if (!fastrnn_team_go(me, 2.0 * (to - from) * I * l->part.rows)) return;
-        const NAME(sum) rest = NAME(sum_from)(l->sums.weight_ih, from * I);
-        sum_start start;
-        real *sum = NAME(open_sum)(&l->sums, rest, l->part, &start);
-        kernel->outer_product(to - from, d_y + from, -O, &l->x, start, sum, l->scratch + me->index * l->scratch_size);
-        NAME(close_sum)(&l->sums, kernel, rest, l->part, (to - from) * I);
-    }
+    NAME(sum_products)(&l->sums, kernel, me, l->part, rows, some, d_y, -O, &l->x,
+                       l->scratch + me->index * l->scratch_size, NAME(sum_from)(l->sums.weight_ih, rows.from * I));
     if (l->args->d_bias && outputs.from < outputs.to) {
         const NAME(sum) rest = NAME(sum_from)(l->sums.bias_ih, outputs.from);
         sum_start start;

@@ -1,6 +1,6 @@
 /* Plans of shapes given on the command line: eleven numbers T rows I H P gates parts element weight width block, the
- * threads, the rate of the products, the time of an empty phase, and the columns of gradients. Prints threads, sharing,
- * and the estimates in ns; compiled and run by test_plan.py. */
+ * threads, the rate of the products, the time of an empty phase, the columns of gradients, and the rounded operands.
+ * Prints threads, sharing, and the estimates in ns; compiled and run by test_plan.py. */
 #include "layer/plan.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 int main(int argc, char **argv)
 {
-    if (argc != 16) return 2;
+    if (argc != 17) return 2;
     long n[13];
     for (int k = 1; k < 13; k++) n[k] = strtol(argv[k], NULL, 10);
     const fastrnn_shape shape = {
@@ -18,6 +18,7 @@ int main(int argc, char **argv)
         .H = n[4],
         .P = n[5],
         .sums = strtol(argv[15], NULL, 10),
+        .rounded = (int)strtol(argv[16], NULL, 10),
         .gates = (int)n[6],
         .parts = (int)n[7],
         .element = (size_t)n[8],
