@@ -724,7 +724,7 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
         .scratch_size = (ptrdiff_t)kernel->outer_rows * BLOCK_ROWS,
         .chunk = chunk,
         .by_rows = by_rows,
-        .keeps_own_d_gates = by_rows && (double)B * (double)row * sizeof(real) / p.threads <= OWN_GATES_BYTES,
+        .keeps_own_d_gates = by_rows && (double)B * (double)row * sizeof(real) / p.threads <= OWN_BYTES,
         .half_of_own_d_gates = B * row + apart,
     };
     NAME(prepare_sums)(b, layout);

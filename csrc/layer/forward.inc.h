@@ -589,7 +589,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
         .unit_row = padded_row(H, sizeof(real)),
         .rounded_row = rounding ? fastrnn_operand_row(rounding, H) : 0,
     };
-    f->fills_tape = args->tape && !(by_rows && (double)B * (double)G * sizeof(real) / p.threads <= OWN_GATES_BYTES);
+    f->fills_tape = args->tape && !(by_rows && (double)B * (double)G * sizeof(real) / p.threads <= OWN_BYTES);
     f->whole_h = has_scales && (!bounded || packed->has_projection || NAME(exceeds_bound)(args->state_0[0], B * P));
     f->chunk = chunk_rows(&f->steps, projection_bytes(I, G, sizeof(real)), G + (copy_x ? x_row : 0), sizeof(real));
     f->half_of_hidden = B * f->h_row + apart;
@@ -610,7 +610,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     for (int n = 1; n < cell->states; n++)
         f->at_between_state[n] = fastrnn_reserve(layout, sizeof(real), by_rows && !f->fills_tape ? B : 0, H, 1);
     const double own_bytes = (double)B * (double)P * sizeof(real) / p.threads;
-    f->keeps_own_h = by_rows && !packed->has_projection && own_bytes <= OWN_H_BYTES;
+    f->keeps_own_h = by_rows && !packed->has_projection && own_bytes <= OWN_BYTES;
     f->at_own_h = fastrnn_reserve(layout, sizeof(real), f->keeps_own_h ? 2 : 0, f->half_of_own_h, 1);
     f->by_rows = by_rows;
 }

@@ -16,10 +16,9 @@
 /* CHUNK_BYTES: of the gates and copied inputs of a chunk: enough rows for a product at full speed, few enough to stay
  * in the caches. PIECE: ns of work of a phase in which a team shares sequences; its members may change between phases.
  * Backward half of it, because the estimate of a backward pass includes the gradients of weights. APART: bytes between
- * the private rows of two members, more than the hardware prefetches ahead. OWN_H_BYTES,
- * OWN_GATES_BYTES: a member's h_t, or gates of a step, of at most this size are written to a private array first. */
-enum { CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20, PIECE = 400000, APART = 16384 };
-enum { OWN_H_BYTES = 16 << 10, OWN_GATES_BYTES = 64 << 10 };
+ * the private rows of two members, more than the hardware prefetches ahead. OWN_BYTES: a member's h_t, or gates of a
+ * step, of at most this size are written to a private array first. */
+enum { CHUNK_BYTES = 1 << 20, BACKWARD_CHUNK_BYTES = 16 << 20, PIECE = 400000, APART = 16384, OWN_BYTES = 16384 };
 
 /* Bytes of a chunk of the input projection. Each chunk reads all of weight_ih: if that does not fit in the second-level
  * cache, more rows in a chunk pay off more than a chunk that fits there. */

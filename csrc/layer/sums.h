@@ -35,6 +35,6 @@ static inline fastrnn_block_part fastrnn_next_part(ptrdiff_t done, ptrdiff_t lim
 
 /* Whether members that share the gradient of a weight (M, N) share its columns, else its rows: then each reads only
  * those columns of the right-hand side that it has packed, and all of the left-hand side. */
-static inline int shares_columns(ptrdiff_t M, ptrdiff_t N) { return M < N; }
+static inline int shares_columns(ptrdiff_t M, ptrdiff_t N) { return 2 * M < N; }
 
 #endif
