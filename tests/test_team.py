@@ -80,6 +80,9 @@ CASES = {
     "rows shared in several phases, two parts": (fastrnn.GRU, 60, 32, 64, 64, dict(reset_after=False), {}),
     "rows shared in several phases, ragged": (fastrnn.LSTM, 60, 40, 64, 64, dict(proj_size=24),
                                               dict(lengths=60 - np.arange(40))),
+    "rows shared in several phases, resets": (fastrnn.GRU, 60, 32, 64, 64, {}, dict(resets=np.eye(60, 32, -9, bool))),
+    "rows shared in several phases, four states": (fastrnn.SLSTM, 60, 32, 64, 64, {}, dict(lengths=60 - np.arange(32))),
+    "columns of a gradient in several parts": (fastrnn.RNN, 20, 4, 800, 352, {}, {}),
     "rows shared, columns of a gradient": (fastrnn.RNN, 700, 48, 40, 3, {}, {}),  # groups of blocks, see sums.h
     "products shared": (fastrnn.LSTM, 60, 1, 200, 16, dict(peephole=True), {}),
     "products shared, projected": (fastrnn.LSTM, 40, 2, 300, 24, dict(proj_size=9), {}),

@@ -15,7 +15,7 @@ struct NAME(backward) {
     real *d_m; /* (B, H): with a projection, the gradient of a step's hidden units; of a cell of two parts, of gated */
     real *d_hidden, *d_state[FASTRNN_MOST_STATES]; /* (B, P), (B, H): gradients of the states, step by step; not in the
                                                       results, as in forward. d_state[0]: along the bypass */
-    /* If members share sequences, each has private rows of the arrays that it writes in one step and reads in the next
+    /* If members share sequences, each has private rows of d_m, d_hidden, d_state, reset_state and own_d_gates
      * (own_backward). between_hidden (B, P) and between_state (B, H): the gradients of the states between two phases.
      * own_d_gates (2, B, d_gates_row): d_gates of steps t and t + 1 before they are copied to d_gates; NULL: the kernel
      * writes there. */
@@ -309,8 +309,8 @@ static void NAME(hidden_gradient)(const struct NAME(backward) * b, const fastrnn
 }
 
 /* Part 0 of step t of a chunk from t0 to t1, or part 1 after it, for some sequences and some panels of hidden units.
- * Copies h_t, which is h_prev of the step after, from the tape for the sequences `next`, unless the cell recovers it.
- */
+ * Copies h_t, which is h_prev of the step after, from the tape for the sequences `next`, unless the cell recovers it;
+ * and private d_gates to those of all rows. */
 static void NAME(backward_step)(const struct NAME(backward) * b, const fastrnn_member *me, int part, ptrdiff_t t0,
                                 ptrdiff_t t1, ptrdiff_t t, fastrnn_range rows, fastrnn_range units, fastrnn_range next)
 {
@@ -405,8 +405,7 @@ static void NAME(backward_rows)(const struct NAME(backward) * b, const fastrnn_m
     }
 }
 
-/* b with private rows of the arrays that the member reads after it has written them, as in own_memory, for steps before
- * step `end`. */
+/* b with private rows, as in own_memory, for the steps before step `end`. */
 static struct NAME(backward)
     NAME(own_backward)(const struct NAME(backward) * b, const fastrnn_member *me, ptrdiff_t end)
 {
@@ -706,8 +705,8 @@ static void NAME(place_sums)(struct NAME(backward) * b, char *memory)
 static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_backward_args *args, ptrdiff_t chunk,
                                    fastrnn_plan p, fastrnn_layout *layout)
 {
-    const int by_rows = p.sharing == FASTRNN_SHARE_ROWS && p.threads > 1;
-    const ptrdiff_t apart = by_rows ? APART / (ptrdiff_t)sizeof(real) * (p.threads - 1) : 0;
+    const int by_rows = shares_sequences(p);
+    const ptrdiff_t apart = between_members(p, sizeof(real));
     const fastrnn_packed *packed = args->packed;
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
@@ -724,7 +723,7 @@ static void NAME(prepare_backward)(struct NAME(backward) * b, const fastrnn_back
         .scratch_size = (ptrdiff_t)kernel->outer_rows * BLOCK_ROWS,
         .chunk = chunk,
         .by_rows = by_rows,
-        .keeps_own_d_gates = by_rows && (double)B * (double)row * sizeof(real) / p.threads <= OWN_BYTES,
+        .keeps_own_d_gates = is_private_first(p, B, cell->d_gates * H, sizeof(real)),
         .half_of_own_d_gates = B * row + apart,
     };
     NAME(prepare_sums)(b, layout);

@@ -25,10 +25,11 @@ struct NAME(forward) {
     real *between_hidden, *between_state[FASTRNN_MOST_STATES], *own_h;
     ptrdiff_t half_of_hidden, half_of_own_h; /* numbers between h_{t-1} and h_t */
     int by_rows, keeps_own_h;                /* whether members share sequences, and whether there is own_h */
-    int fills_tape;     /* whether a step's gates and states are in the tape at once; else they are copied to it */
-    ptrdiff_t own_from; /* the first step whose h is in own_h */
-    real *m;            /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
-    real *gated;        /* (B, unit_row): the first part's result, of a cell of two parts */
+    int in_tape; /* whether a step's gates and states except h are written to the tape; else, if there is a tape, they
+                    are copied there at the end of the step */
+    ptrdiff_t own_from;              /* the first step whose h is in own_h */
+    real *m;                         /* (B, unit_row): the hidden units before a recurrent projection, or NULL */
+    real *gated;                     /* (B, unit_row): the first part's result, of a cell of two parts */
     real *rounded_m, *rounded_gated; /* (B, rounded_row): m and gated as the products read them, if they are rounded */
     real *rest_of_m; /* (B, rounded_row): the second part of the operand m, or NULL. Without it, 8 bits of m
                       * would add an error to h_t nearly as large as all others together */
@@ -50,7 +51,7 @@ typedef struct {
 } NAME(forward_phase);
 
 /* Whether the gates are in the tape, of all steps, rather than in the workspace, of a chunk. */
-static int NAME(gates_in_tape)(const struct NAME(forward) * f) { return f->fills_tape && f->cell->saves_gates; }
+static int NAME(gates_in_tape)(const struct NAME(forward) * f) { return f->in_tape && f->cell->saves_gates; }
 
 /* The gates (rows, G) of the steps from t0 on. */
 static real *NAME(gates_from)(const struct NAME(forward) * f, ptrdiff_t t0)
@@ -163,7 +164,8 @@ static void NAME(fill_tape)(const struct NAME(forward) * f, ptrdiff_t t, const r
         copy_bytes(f->kept[k] + at * H, f->state[k] + rows.from * H, n, H, sizeof(real));
 }
 
-/* One part of step t, whose gates (rows of the step, G) are given, for some sequences and some blocks. */
+/* One part of step t, whose gates (rows of the step, G) are given, for some sequences and some blocks. After the last
+ * part private rows are copied to the output and the tape. */
 static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_member *me, int part, ptrdiff_t t,
                                real *gates, fastrnn_range rows, fastrnn_range blocks)
 {
@@ -232,7 +234,7 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
     if (f->own_h && last)
         memcpy((real *)args->output + (at + now.from) * P, NAME(h_of)(f, t) + now.from * P,
                (size_t)(now.to - now.from) * (size_t)P * sizeof(real));
-    if (args->tape && !f->fills_tape && last) NAME(fill_tape)(f, t, gates, now);
+    if (args->tape && !f->in_tape && last) NAME(fill_tape)(f, t, gates, now);
 }
 
 /* After a part of step t, or after its recurrent projection (part MOST_PARTS): the operands whose scales depend on
@@ -563,8 +565,8 @@ static size_t NAME(reserve_rows)(fastrnn_layout *layout, ptrdiff_t rows, ptrdiff
 static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forward_args *args, fastrnn_plan p,
                                   fastrnn_layout *layout)
 {
-    const int by_rows = p.sharing == FASTRNN_SHARE_ROWS && p.threads > 1;
-    const ptrdiff_t apart = by_rows ? APART / (ptrdiff_t)sizeof(real) * (p.threads - 1) : 0;
+    const int by_rows = shares_sequences(p);
+    const ptrdiff_t apart = between_members(p, sizeof(real));
     const fastrnn_packed *packed = args->packed;
     const NAME(kernels) *kernel = packed->isa->SUFFIX;
     const NAME(cell) *cell = kernel->cells[packed->cell];
@@ -589,7 +591,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
         .unit_row = padded_row(H, sizeof(real)),
         .rounded_row = rounding ? fastrnn_operand_row(rounding, H) : 0,
     };
-    f->fills_tape = args->tape && !(by_rows && (double)B * (double)G * sizeof(real) / p.threads <= OWN_BYTES);
+    f->in_tape = args->tape && !is_private_first(p, B, G, sizeof(real));
     f->whole_h = has_scales && (!bounded || packed->has_projection || NAME(exceeds_bound)(args->state_0[0], B * P));
     f->chunk = chunk_rows(&f->steps, projection_bytes(I, G, sizeof(real)), G + (copy_x ? x_row : 0), sizeof(real));
     f->half_of_hidden = B * f->h_row + apart;
@@ -597,7 +599,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     f->at_gates = NAME(reserve_rows)(layout, NAME(gates_in_tape)(f) ? 0 : f->chunk, G, apart);
     f->at_x_rows = NAME(reserve_rows)(layout, copy_x ? f->chunk : 0, x_row, apart);
     f->at_hidden = fastrnn_reserve(layout, sizeof(real), 2, f->half_of_hidden, 1);
-    for (int n = 1; n < cell->states; n++) f->at_state[n] = NAME(reserve_rows)(layout, f->fills_tape ? 0 : B, H, apart);
+    for (int n = 1; n < cell->states; n++) f->at_state[n] = NAME(reserve_rows)(layout, f->in_tape ? 0 : B, H, apart);
     for (int n = rounding ? 0 : 1; n < cell->states; n++)
         f->at_reset_state[n] = NAME(reserve_rows)(layout, args->resets ? B : 0, H, apart);
     f->at_m = NAME(reserve_rows)(layout, packed->has_projection ? B : 0, f->unit_row, apart);
@@ -608,9 +610,8 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     f->at_recurrent = NAME(reserve_rows)(layout, cell->recurrent ? B : 0, G, apart);
     f->at_between_hidden = fastrnn_reserve(layout, sizeof(real), by_rows ? B : 0, f->h_row, 1);
     for (int n = 1; n < cell->states; n++)
-        f->at_between_state[n] = fastrnn_reserve(layout, sizeof(real), by_rows && !f->fills_tape ? B : 0, H, 1);
-    const double own_bytes = (double)B * (double)P * sizeof(real) / p.threads;
-    f->keeps_own_h = by_rows && !packed->has_projection && own_bytes <= OWN_BYTES;
+        f->at_between_state[n] = fastrnn_reserve(layout, sizeof(real), by_rows && !f->in_tape ? B : 0, H, 1);
+    f->keeps_own_h = !packed->has_projection && is_private_first(p, B, P, sizeof(real));
     f->at_own_h = fastrnn_reserve(layout, sizeof(real), f->keeps_own_h ? 2 : 0, f->half_of_own_h, 1);
     f->by_rows = by_rows;
 }
@@ -629,7 +630,7 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
         fastrnn_clear_gaps(f->args->tape, packed->dtype, packed->cell, N, packed->H, projection);
     }
     for (int n = 1; n < f->cell->states; n++)
-        if (!f->fills_tape) f->state[n] = (real *)(memory + f->at_state[n]);
+        if (!f->in_tape) f->state[n] = (real *)(memory + f->at_state[n]);
     if (f->rounding || rows_collide(packed->I, sizeof(real))) f->x_rows = (real *)(memory + f->at_x_rows);
     f->hidden = (real *)(memory + f->at_hidden);
     for (int n = f->rounding ? 0 : 1; n < f->cell->states; n++)

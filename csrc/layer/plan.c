@@ -17,7 +17,7 @@ const fastrnn_machine fastrnn_usual_machine = {
 };
 
 /* FEWEST_ROWS: rows of a step for each thread, if threads share the batch. PRODUCTS: phases of a call that shares only
- * products. BORDERS: phases that cost as much as the cache lines that members with neighbouring rows write both, in a
+ * products. BORDERS: the cost, in phases, of the cache lines that two members with neighbouring rows both write in a
  * step backward. */
 enum { FEWEST_ROWS = 4, PRODUCTS = 3 };
 static const double BORDERS = 0.6;
@@ -41,8 +41,13 @@ double fastrnn_operations(const fastrnn_shape *s)
 /* The largest share of one of `members`, if n hidden units are shared in blocks. */
 static ptrdiff_t largest_share(ptrdiff_t n, ptrdiff_t block, int members)
 {
-    const ptrdiff_t share = fastrnn_panels(fastrnn_panels(n, block), members) * block;
-    return share < n ? share : n;
+    ptrdiff_t most = 0;
+    for (int k = 0; k < members; k++) {
+        const fastrnn_range part = fastrnn_part(fastrnn_panels(n, block), k, members);
+        const ptrdiff_t units = (part.to * block < n ? part.to * block : n) - part.from * block;
+        if (units > most) most = units;
+    }
+    return most;
 }
 
 static double bandwidth(const fastrnn_machine *machine, double bytes)
@@ -56,8 +61,9 @@ static double bandwidth(const fastrnn_machine *machine, double bytes)
  * costs a phase of the team for each part of a step. Sharing the batch needs few phases, but every core reads all
  * weights in every step, weight_ih too, because the core that projects a row also uses it: it pays off from some rows
  * on, but if all cores read the same weights from memory, their products wait for it. Sharing only the products of many
- * steps needs the fewest phases, but the caller fetches their results. Products compute whole vectors. In the backward
- * pass a step reads the gradients of all gates, not h, and the sums over rows read them once more. */
+ * steps needs the fewest phases, but the caller fetches their results. Products compute whole vectors. Backward, a step
+ * of which members share hidden units reads the gradients of all gates, not h; if they share sequences, the sums over
+ * rows read them. */
 static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, ptrdiff_t B, int n,
                        fastrnn_sharing sharing)
 {

@@ -25,7 +25,7 @@ typedef struct {
     double step;         /* of a step without rows: the calls of kernels */
     double cell;         /* the element-wise part of a cell on one vector, for each gate */
     double rounding;     /* of a row of an operand */
-    double transfer;     /* bytes per ns, of h_t to the other cores */
+    double transfer;     /* bytes per ns, from the cache of another core */
     double caution;      /* factor on the time of a team, which loses more than one thread if others use its cores */
     struct {
         double below, bandwidth; /* arrays of less than `below` bytes are read at `bandwidth` bytes per ns */

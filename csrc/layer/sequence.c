@@ -30,6 +30,20 @@ static double projection_bytes(ptrdiff_t I, ptrdiff_t G, size_t element)
     return ROWS * row < MOST ? ROWS * row : MOST;
 }
 
+/* Whether the members of a plan's team share sequences, and numbers of a workspace between the private rows of the
+ * first member and those of the last. */
+static int shares_sequences(fastrnn_plan p) { return p.sharing == FASTRNN_SHARE_ROWS && p.threads > 1; }
+static ptrdiff_t between_members(fastrnn_plan p, size_t element)
+{
+    return shares_sequences(p) ? APART / (ptrdiff_t)element * (p.threads - 1) : 0;
+}
+
+/* Whether a member's share of an array (B, columns) that the members of a plan write in a step is private at first. */
+static int is_private_first(fastrnn_plan p, ptrdiff_t B, ptrdiff_t columns, size_t element)
+{
+    return shares_sequences(p) && (double)B * (double)columns * (double)element / p.threads <= OWN_BYTES;
+}
+
 /* Runs a phase on the team, or all of it on the member `alone`. Returns 0 if the call is cancelled. */
 static int phase_of(fastrnn_team *team, const fastrnn_member *alone, int most, double operations, fastrnn_job *job,
                     const void *context, ptrdiff_t item)

@@ -33,8 +33,9 @@ static inline fastrnn_block_part fastrnn_next_part(ptrdiff_t done, ptrdiff_t lim
     return (fastrnn_block_part){rows, done / BLOCK_ROWS, in_block == 0, rows == left || ends, ends};
 }
 
-/* Whether members that share the gradient of a weight (M, N) share its columns, else its rows: then each reads only
- * those columns of the right-hand side that it has packed, and all of the left-hand side. */
+/* Whether members that share the gradient of a weight (M, N) share its columns, else its rows: then each reads all of
+ * the left-hand side, and only some columns of the right-hand side; in a phase of one part, those that it has packed.
+ */
 static inline int shares_columns(ptrdiff_t M, ptrdiff_t N) { return 2 * M < N; }
 
 #endif
