@@ -74,7 +74,7 @@ def test_gradients_of_weights_are_shared_where_steps_are_not(plan):
 
 
 def test_small_steps_backward_are_shared_by_near_cores_alone(plan):
-    """Members with neighbouring rows write some cache lines both, and the sums read the rows of all members."""
+    """Members with neighbouring rows both write some cache lines, and the sums read the rows of all members."""
     shape = (25, 69, 7, 9, LSTM, AVX512, 2)
     assert [plan(*shape, empty_phase=ns)[:2] for ns in (100, 500)] == [(2, ROWS), (2, ROWS)]
     assert [plan(*shape, empty_phase=ns, sums=16)[:2] for ns in (100, 500)] == [(2, ROWS), (1, UNITS)]
