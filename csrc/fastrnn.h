@@ -74,6 +74,8 @@ typedef struct {
     const char *name;       /* "int8", for example; NULL for FASTRNN_NATIVE and for a number that is no format */
     const char *numbers;    /* the numbers of weights, as NumPy calls them: "i1", "f2", "u2" or "u1" */
     int has_scales;         /* whether each row of a weight has a scale */
+    int rounds_projection;  /* whether weight_hr has such numbers, too; else it has floats, because rounding it would
+                               add an error to h_t nearly as large as all others together */
     ptrdiff_t most_columns; /* of a weight */
 } fastrnn_format_properties;
 fastrnn_format_properties fastrnn_format_at(fastrnn_format); /* all 0 for FASTRNN_NATIVE and past the last */
@@ -147,7 +149,8 @@ typedef struct {
     const void *bias_ih, *bias_hh; /* (G), each may be NULL for zeros */
     const void *weight_hr;         /* (P, H); NULL for no recurrent projection, and then P is H */
     const void *peephole;          /* (peepholes, H), the LSTM's of i, f and o; or NULL */
-    fastrnn_format format; /* of weight_ih, weight_hh and weight_hr; the other arrays are of the call's precision */
+    fastrnn_format format;         /* of weight_ih, weight_hh and, if it rounds projections, weight_hr; the other arrays
+                                      are of the call's precision */
     const float *scale_ih, *scale_hh, *scale_hr; /* (G), (G), (P): of the rows, if the format has them */
     const char *instructions;                    /* of fastrnn_narrow_instructions(): to use where the format
                                                      has them; NULL: the fastest */

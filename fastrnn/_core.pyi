@@ -49,7 +49,7 @@ class Packed:
     @property
     def nbytes(self) -> int: ...
 
-NARROW_FORMATS: dict[str, tuple[np.dtype[Any], bool, int]]
+NARROW_FORMATS: dict[str, tuple[np.dtype[Any], bool, bool, int]]
 
 def narrow_instructions(isa: str) -> dict[str, list[str]]: ...
 def round_weight(

@@ -51,6 +51,7 @@ cdef extern from "fastrnn.h" nogil:
         const char *name
         const char *numbers
         int has_scales
+        int rounds_projection
         Py_ssize_t most_columns
     fastrnn_format_properties fastrnn_format_at(fastrnn_format)
     const char *fastrnn_narrow_instructions(const fastrnn_isa *, fastrnn_format, int index)
@@ -268,14 +269,14 @@ cdef dict _formats_of_types = {}
 
 
 def _narrow_formats():
-    """The narrow formats of the library: name to (dtype of the weights, whether rows have scales, most columns)."""
+    """The narrow formats of the library: name to the fields of `Format` from `dtype` to `most_columns`."""
     cdef fastrnn_format_properties properties
     cdef dict result = {}
     for number in range(FASTRNN_NATIVE + 1, FASTRNN_FORMATS):
         properties = fastrnn_format_at(<fastrnn_format><int>number)
         name, dtype = properties.name.decode(), np.dtype(properties.numbers.decode())
         _formats[name] = _formats_of_types[dtype.num] = number
-        result[name] = dtype, bool(properties.has_scales), properties.most_columns
+        result[name] = dtype, bool(properties.has_scales), bool(properties.rounds_projection), properties.most_columns
     return result
 
 
@@ -496,14 +497,14 @@ cdef int _weights(fastrnn_weights *w, Kernel kernel, tuple weights) except -1:
     w.weight_ih, w.weight_hh = _readable(weight_ih, weight_type), _readable(weight_hh, weight_type)
     w.bias_ih = _readable(_weight(weights, 2), type_number)
     w.bias_hh = _readable(_weight(weights, 3), type_number)
-    w.weight_hr = _readable(weight_hr, weight_type)
+    narrow = fastrnn_format_at(w.format)
+    w.weight_hr = _readable(weight_hr, weight_type if narrow.rounds_projection else type_number)
     w.peephole = _readable(_weight(weights, 5), type_number)
     w.scale_ih = <const float *>_readable(_weight(weights, 6), cnp.NPY_FLOAT)
     w.scale_hh = <const float *>_readable(_weight(weights, 7), cnp.NPY_FLOAT)
     w.scale_hr = <const float *>_readable(_weight(weights, 8), cnp.NPY_FLOAT)
     w.instructions = NULL
     if w.format:
-        narrow = fastrnn_format_at(w.format)
         if narrow.has_scales and (
             w.scale_ih == NULL or w.scale_hh == NULL or (weight_hr is not None and w.scale_hr == NULL)
         ):

@@ -547,8 +547,9 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
         format : {"int8", "float16", "bfloat16", "float8"}
             "int8": weights are integers from -127 to 127 with a scale for each row; so are x and h, with a scale for
             each sequence and step, which is 1/127 for an h bounded by 1. "float16": weights are rounded, and products
-            are those of float32. "bfloat16": weights, x and h are rounded. "float8": as "float16", to 4
-            significant bits, with a power of two as the scale of each row.
+            are those of float32. "bfloat16": weights, x and h are rounded. In both, the weight of a recurrent
+            projection stays float32. "float8": weights are rounded to 4 significant bits, with a power of two as the
+            scale of each row, and products are those of float32.
 
         Returns
         -------

@@ -30,17 +30,12 @@ def _scale_of(name):
     return name.replace("weight_", "scale_")
 
 
-def _is_matrix(name):
-    """Whether a parameter is a weight of matrix products."""
-    return name.startswith(MATRICES)
-
-
 def _layout(shapes, form):
     """name -> (shape, dtype) of each array of a quantized layer, of the shapes of the parameters of the layer."""
     layout = {}
     for name, shape in shapes.items():
-        layout[name] = shape, form.dtype if _is_matrix(name) else FLOAT32
-        if form.has_scales and _is_matrix(name):
+        layout[name] = shape, form.dtype if form.rounds(name) else FLOAT32
+        if form.has_scales and form.rounds(name):
             layout[_scale_of(name)] = shape[:1], FLOAT32
     return layout
 
@@ -54,7 +49,8 @@ class QuantizedParameters(Mapping[str, Array]):
 
     The weights of matrix products have the dtype of their format, or are its bit patterns in an unsigned integer where
     NumPy lacks it. If the format has scales, those of `weight_ih_l0` (G, I) are `scale_ih_l0` (G,): the weight is
-    ``scale_ih_l0[:, None] * weight_ih_l0``. Scales, biases and peephole weights are float32.
+    ``scale_ih_l0[:, None] * weight_ih_l0``. Scales, biases, peephole weights and `weight_hr` of float16 and bfloat16
+    are float32.
     """
 
     __slots__ = ("_arrays", "_frozen")
@@ -143,7 +139,7 @@ class Quantized(InferenceLayer[Given, Returned]):
             raise ValueError(f"layer: expected float32, got {layer!r}; a layer of float32 can load its state_dict()")
         arrays: dict[str, Array] = {}
         for name, array in layer.params.items():
-            if not _is_matrix(name):
+            if not form.rounds(name):
                 arrays[name] = array.copy()
                 continue
             try:
@@ -244,9 +240,9 @@ class Quantized(InferenceLayer[Given, Returned]):
         layer = self._layer_class(**self._constructor_arguments(), rng=no_draws())  # type: ignore[call-arg]
         for name, array in layer.params.items():
             values = self._params[name]
-            array[...] = (
-                self._format.widen(values, self._params._arrays.get(_scale_of(name))) if _is_matrix(name) else values
-            )
+            if self._format.rounds(name):
+                values = self._format.widen(values, self._params._arrays.get(_scale_of(name)))
+            array[...] = values
         layer._rng = np.random.default_rng()  # for the masks of dropout
         return layer
 

@@ -892,28 +892,34 @@ def fma(a, b, c):
         return flushed(total).astype(np.float32)
 
 
+def unrounded(rows, is_bounded):
+    """An operand that no format rounds, as `Format.round_operand` returns one."""
+    return rows, None
+
+
 class Rounded:
     """A weight of a quantized layer and the product with it: integers with scales (G,), or numbers without.
 
-    `values` (G, K) are float32. `is_bounded` says whether the operand of the product is bounded by 1. The operand of
-    a weight with `has_rest` has two parts: the operand rounded to the format, and the rounded rest.
+    `values` (G, K) are float32. `round_operand` is that of a `Format`. `is_bounded` says whether the operand of the
+    product is bounded by 1. The operand of a weight with `has_rest` has two parts: the rounded operand, and the rounded
+    rest.
     """
 
-    def __init__(self, form, values, scales, is_bounded, has_rest):
-        self.form, self.values, self.scales = form, values, scales
+    def __init__(self, round_operand, values, scales, is_bounded, has_rest):
+        self.round_operand, self.values, self.scales = round_operand, values, scales
         self.is_bounded, self.has_rest = is_bounded, has_rest
 
     def __getitem__(self, rows):
         scales = None if self.scales is None else self.scales[rows]
-        return Rounded(self.form, self.values[rows], scales, self.is_bounded, self.has_rest)
+        return Rounded(self.round_operand, self.values[rows], scales, self.is_bounded, self.has_rest)
 
     def product(self, a, z):
-        """z plus the product with `a` (B, K), whose rows are rounded to the format."""
-        rounded, scales = self.form.round_operand(a, self.is_bounded)
+        """z plus the product with `a` (B, K), whose rows are rounded."""
+        rounded, scales = self.round_operand(a, self.is_bounded)
         z = self.rounded_product(rounded, scales, z)
         if not self.has_rest:
             return z
-        rest, scales = self.form.round_operand(fma(-rounded, scales[:, None], a), False)
+        rest, scales = self.round_operand(fma(-rounded, scales[:, None], a), False)
         return self.rounded_product(rest, scales, z)
 
     def rounded_product(self, a, scales, z):
@@ -946,13 +952,16 @@ def rounded_weights(layer, suffix):
     for name in cell.weight_names:
         values = layer.params.get(name + suffix)
         if name in spec.MATRICES and values is not None:
-            scales = layer.params.get(name.replace("weight", "scale") + suffix)
-            values = values.astype(np.float32) if is_exact else form.widen(values, scales)
+            scales, is_rounded = layer.params.get(name.replace("weight", "scale") + suffix), form.rounds(name)
+            if is_rounded:
+                values = values.astype(np.float32) if is_exact else form.widen(values, scales)
             if cell is spec.SLSTM and name == "weight_hh":
                 values = block_diagonal(values, layer.hidden_size)
             if form.round_operand is not None:
                 of_h = name == "weight_hh" and "weight_hr" + suffix not in layer.params
-                values = Rounded(form, values, scales, is_bounded and of_h, form.has_scales and name == "weight_hr")
+                round_operand = form.round_operand if is_rounded else unrounded
+                has_rest = form.has_scales and name == "weight_hr"
+                values = Rounded(round_operand, values, scales, is_bounded and of_h, has_rest)
         if values is not None:
             weights[name] = values
     return weights

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastrnn._engine.formats import FORMATS
-from fastrnn._engine.spec import FORMAT_VERSION, MATRICES, OPTIONS
+from fastrnn._engine.spec import FORMAT_VERSION, OPTIONS
 from fastrnn._parametrized import LAYERS, no_draws
 from fastrnn._validation import flag, shape_error, size
 from fastrnn.cells import Cell
@@ -320,7 +320,7 @@ def _build(about, tensors):
         raise ValueError(f"dtype: expected {' or '.join(map(repr, allowed))}, got {_short(dtype_name)}")
 
     def dtype_of(name):
-        return DTYPES[form.name if form is not None and name.startswith(MATRICES) else dtype_name]
+        return DTYPES[form.name if form is not None and form.rounds(name) else dtype_name]
 
     others = [name for name, tensor in tensors.items() if tensor["dtype"] != dtype_of(name)[0]]
     _raise_if_any([f"{_short(name)}: expected {dtype_of(name)[0]}, got {tensors[name]['dtype']}" for name in others])
@@ -380,7 +380,7 @@ def _misfits(shapes, tensors):
 
 def _problem_of(form, name, array):
     """The reason why no layer quantized to this format has such an array, or None."""
-    if name.startswith(MATRICES):
+    if form.rounds(name):
         return form.problem_of(array)
     if name.startswith("scale_") and not ((array >= 0) & (array <= form.largest_scale)).all():
         return f"expected numbers from 0 to {form.largest_scale:.3g}"

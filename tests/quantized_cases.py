@@ -29,6 +29,13 @@ KINDS = {
 ALL_FORMATS = tuple(FORMATS)
 
 
+def is_rounded(name, form):
+    """Whether a parameter of a quantized layer has the numbers of the format."""
+    return name.startswith(("weight_ih", "weight_hh")) or (
+        name.startswith("weight_hr") and form not in ("float16", "bfloat16")
+    )
+
+
 def make(kind, I, H, *, seed=1, **options):
     """A layer of float32 of a kind; H is a multiple of 3 for heads."""
     cls, its_options = KINDS[kind]

@@ -220,10 +220,10 @@ static void pack_float8(ptrdiff_t K, ptrdiff_t first, const char *from, char *to
 
 /* 64: the depth of a tile of AMX. */
 const fastrnn_narrow_layout fastrnn_narrow_layouts[FASTRNN_FORMATS] = {
-    [FASTRNN_INT8] = {{"int8", "i1", 1, FASTRNN_MOST_INT8}, 1, 4, 64, 0, round_int8, pack_int8},
-    [FASTRNN_FLOAT16] = {{"float16", "f2", 0, PTRDIFF_MAX}, 2, 1, 1, 0, round_float16, pack_float16},
-    [FASTRNN_BFLOAT16] = {{"bfloat16", "u2", 0, PTRDIFF_MAX}, 2, 2, 2, 0, round_bfloat16, pack_bfloat16},
-    [FASTRNN_FLOAT8] = {{"float8", "u1", 1, PTRDIFF_MAX}, 1, 1, 1, 1, round_float8, pack_float8},
+    [FASTRNN_INT8] = {{"int8", "i1", 1, 1, FASTRNN_MOST_INT8}, 1, 4, 64, 0, round_int8, pack_int8},
+    [FASTRNN_FLOAT16] = {{"float16", "f2", 0, 0, PTRDIFF_MAX}, 2, 1, 1, 0, round_float16, pack_float16},
+    [FASTRNN_BFLOAT16] = {{"bfloat16", "u2", 0, 0, PTRDIFF_MAX}, 2, 2, 2, 0, round_bfloat16, pack_bfloat16},
+    [FASTRNN_FLOAT8] = {{"float8", "u1", 1, 1, PTRDIFF_MAX}, 1, 1, 1, 1, round_float8, pack_float8},
 };
 
 /* The place of column j in a row of a panel. */

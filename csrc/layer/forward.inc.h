@@ -12,7 +12,7 @@ struct NAME(forward) {
     real *kept[FASTRNN_MOST_STATES], *intermediate; /* in the tape: (N, P) h, (N, H) other states; NULL: not saved */
     real *state[FASTRNN_MOST_STATES]; /* (B, H): the states of step t except h; NULL: in the tape. Not state_n, which
                                          may share a cache line with that of a call on another core */
-    const fastrnn_narrow *rounding;   /* the format that rounds the operands of all products, or NULL */
+    const fastrnn_narrow *rounding;   /* the format that rounds the operands of products, or NULL */
     int bounded;                      /* whether |h_t| <= max(1, |h_{t-1}|), but for rounding */
     int whole_h, whole_m;             /* whether the scale of an operand, h or m, depends on all its units */
     int has_rest;                     /* whether the operand m has a second part */
@@ -148,7 +148,7 @@ static void NAME(round_results)(const struct NAME(forward) * f, int last, ptrdif
     if (!last && !f->whole_h)
         f->rounding->round_units(n, units.from, units.to, f->gated + now.from * f->unit_row, f->unit_row, NULL,
                                  f->rounded_gated + now.from * f->rounded_row, f->rounded_row);
-    else if (last && f->m && !f->whole_m)
+    else if (last && f->rounded_m && !f->whole_m)
         NAME(round_m)(f, now, units);
     else if (last && !f->m && !f->whole_h)
         NAME(round_h)(f, t, now, units);
@@ -269,8 +269,8 @@ static void NAME(project_hidden)(const struct NAME(forward) * f, const fastrnn_m
     const fastrnn_range now = first_of(rows, rows_of_step(&f->steps, t));
     real *output = (real *)args->output + (at + now.from) * P, *h_next = NAME(h_after)(f, t);
     real *to = f->rounding ? output : h_next + now.from * f->h_row;
-    const real *m = f->rounding ? f->rounded_m : f->m;
-    const ptrdiff_t m_row = f->rounding ? f->rounded_row : f->unit_row, to_row = f->rounding ? P : f->h_row;
+    const real *m = f->rounded_m ? f->rounded_m : f->m;
+    const ptrdiff_t m_row = f->rounded_m ? f->rounded_row : f->unit_row, to_row = f->rounding ? P : f->h_row;
     const double operations = 2.0 * (now.to - now.from) * H * width;
     for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);) {
         f->kernel->multiply(now.to - now.from, piece.from, piece.to, m + now.from * m_row, m_row, &f->packed->weight_hr,
@@ -574,6 +574,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
     const fastrnn_narrow *narrow = packed->narrow, *rounding = narrow && narrow->bytes ? narrow : NULL;
     const int copy_x = rounding || rows_collide(I, sizeof(real));
     const int has_scales = rounding && rounding->begin_rows;
+    const int rounds_m = rounding && packed->weight_hr.narrow;
     const int bounded = cell->bounded && packed->options.activation == FASTRNN_TANH;
     const ptrdiff_t x_row = rounding ? fastrnn_operand_row(rounding, I) : copy_x ? padded_row(I, sizeof(real)) : I;
     *f = (struct NAME(forward)){
@@ -584,8 +585,8 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
         .steps = {args->T, B, args->offsets, args->resets},
         .rounding = rounding,
         .bounded = bounded,
-        .whole_m = has_scales,
-        .has_rest = rounding && rounding->subtract_rounded && packed->has_projection,
+        .whole_m = has_scales && rounds_m,
+        .has_rest = rounds_m && rounding->subtract_rounded,
         .x_row = x_row,
         .h_row = rounding ? fastrnn_operand_row(rounding, P) : padded_row(P, sizeof(real)),
         .unit_row = padded_row(H, sizeof(real)),
@@ -604,7 +605,7 @@ static void NAME(prepare_forward)(struct NAME(forward) * f, const fastrnn_forwar
         f->at_reset_state[n] = NAME(reserve_rows)(layout, args->resets ? B : 0, H, apart);
     f->at_m = NAME(reserve_rows)(layout, packed->has_projection ? B : 0, f->unit_row, apart);
     f->at_gated = NAME(reserve_rows)(layout, packed->parts > 1 ? B : 0, f->unit_row, apart);
-    f->at_rounded = NAME(reserve_rows)(layout, packed->has_projection || packed->parts > 1 ? B : 0, f->rounded_row,
+    f->at_rounded = NAME(reserve_rows)(layout, rounds_m || packed->parts > 1 ? B : 0, f->rounded_row,
                                        apart); /* no cell of two parts has a projection */
     f->at_rest = NAME(reserve_rows)(layout, f->has_rest ? B : 0, f->rounded_row, apart);
     f->at_recurrent = NAME(reserve_rows)(layout, cell->recurrent ? B : 0, G, apart);
@@ -643,7 +644,7 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
     if (f->keeps_own_h) f->own_h = (real *)(memory + f->at_own_h);
     if (packed->has_projection) f->m = (real *)(memory + f->at_m);
     if (packed->parts > 1) f->gated = (real *)(memory + f->at_gated);
-    if (f->rounding && packed->has_projection) f->rounded_m = (real *)(memory + f->at_rounded);
+    if (f->rounding && packed->weight_hr.narrow) f->rounded_m = (real *)(memory + f->at_rounded);
     if (f->rounding && packed->parts > 1) f->rounded_gated = (real *)(memory + f->at_rounded);
     if (f->has_rest) f->rest_of_m = (real *)(memory + f->at_rest);
     if (f->cell->recurrent) f->recurrent = (real *)(memory + f->at_recurrent);

@@ -108,8 +108,11 @@ static offsets reserve_all(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_
         }
         at.weight_hh[k].matrix.heads = heads;
     }
-    if (weights->weight_hr)
-        at.weight_hr = reserve_matrix(layout, narrow, element, width, is_forward ? H : P, is_forward ? P : H);
+    if (weights->weight_hr) {
+        const int is_narrow = narrow && fastrnn_narrow_layouts[narrow->format].properties.rounds_projection;
+        at.weight_hr =
+            reserve_matrix(layout, is_narrow ? narrow : NULL, element, width, is_forward ? H : P, is_forward ? P : H);
+    }
     at.peephole = fastrnn_reserve(layout, element, weights->peephole ? cell->peepholes : 0, H, 1);
     return at;
 }

@@ -20,7 +20,7 @@ struct fastrnn_packed {
     ptrdiff_t I, H, P, heads;
     ptrdiff_t S; /* P / heads: the columns of weight_hh */
     int has_projection, parts;
-    const fastrnn_narrow *narrow; /* the kernels of the weights' format, or NULL */
+    const fastrnn_narrow *narrow; /* the kernels of the format of weight_ih and weight_hh, or NULL */
     size_t bytes;                 /* of the block of memory that begins with this struct and ends with the panels */
     fastrnn_matrix weight_ih[MOST_PARTS], weight_hh[MOST_PARTS], weight_hr;
     void *bias_ih[MOST_PARTS], *bias_hh[MOST_PARTS];

@@ -15,7 +15,7 @@ static fastrnn_shape NAME(shape_of)(steps s, const fastrnn_packed *packed, fastr
                            .H = packed->H,
                            .P = packed->S,
                            .sums = pass == FASTRNN_BACKWARD ? packed->I + packed->S : 0,
-                           .rounded = rounds ? 1 + packed->parts + packed->has_projection : 0,
+                           .rounded = rounds ? 1 + packed->parts + (packed->weight_hr.narrow != NULL) : 0,
                            .gates = cell->gates,
                            .parts = packed->parts,
                            .element = sizeof(real),

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from fastrnn._core import NARROW_FORMATS, round_weight
+from fastrnn._engine.spec import MATRICES
 from fastrnn._threads import most_threads
 from fastrnn._validation import Array
 
@@ -35,12 +36,17 @@ class Format(NamedTuple):
     name: str
     dtype: np.dtype[Any]  # of the values, in NumPy and for the kernels
     has_scales: bool
+    rounds_projection: bool  # whether weight_hr has this format, too; else it is float32
     most_columns: int
     name_in_files: str  # of the dtype, in the safetensors format
     widen: Callable[[Array, Array | None], Array]
     round_operand: Callable[[Array, bool], tuple[Array, Array | None]] | None
     problem_of: Callable[[Array], str | None] = lambda values: None  # why no rounded weight has such values, or None
     largest: float = 1.0  # magnitude of the values, if there are scales
+
+    def rounds(self, name: str) -> bool:
+        """Whether the parameter of this name has the format; the others are float32."""
+        return name.startswith(MATRICES) and (self.rounds_projection or not name.startswith("weight_hr"))
 
     @property
     def largest_scale(self) -> np.float32:
@@ -145,8 +151,7 @@ def _problem_of_float8(values):
 
 def _format(name, *fields):
     """The format that the C library has under this name."""
-    dtype, has_scales, most_columns = NARROW_FORMATS[name]
-    return Format(name, dtype, has_scales, most_columns, *fields)
+    return Format(name, *NARROW_FORMATS[name], *fields)
 
 
 FORMATS: dict[str, Format] = {
