@@ -14,10 +14,11 @@ call. The arrays may also be (B, n); `index` is then 0.
 
 cimport cython
 cimport numpy as cnp
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from cpython.pycapsule cimport PyCapsule_New
+from cpython.exc cimport PyErr_Clear
+from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer, PyCapsule_New
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
     PyThread_type_lock,
@@ -2064,3 +2065,123 @@ def fingerprint(cnp.ndarray array not None):
     with nogil:
         result = fastrnn_fingerprint(_key, data, size)
     return result
+
+
+# Tensors of PyTorch. The structs are those of DLPack's dlpack.h, version 1: its API of C functions reads a tensor in a
+# tenth of the time of a call in Python.
+
+cdef enum:
+    _OF_CPU = 1  # kDLCPU
+    _FLOATS = 2  # kDLFloat
+    _MOST_AXES = 3
+
+
+cdef struct DLTensor:
+    void *data
+    int32_t device_type, device_id
+    int32_t ndim
+    uint8_t code, bits
+    uint16_t lanes
+    int64_t *shape
+    int64_t *strides
+    uint64_t byte_offset
+
+
+cdef struct DLPackExchangeAPI:
+    uint32_t major, minor
+    void *before, *allocate, *managed_from, *managed_to
+    int (*read)(void *, DLTensor *) noexcept  # non-zero, with an exception set, for a tensor without such a description
+    void *stream
+
+
+cdef bint _is_contiguous(const DLTensor *tensor) noexcept:
+    cdef int64_t stride = 1
+    cdef int k
+    for k in range(tensor.ndim - 1, -1, -1):
+        if tensor.shape[k] != 1 and tensor.strides[k] != stride:
+            return False
+        stride *= tensor.shape[k]
+    return stride > 0
+
+
+cdef class Tensors:
+    """Reads plain tensors in the memory of the CPU.
+
+    Parameters
+    ----------
+    types : tuple of type
+        The types of plain tensors.
+    api : PyCapsule or None
+        ``Tensor.__dlpack_c_exchange_api__``. Without it, no tensor counts as plain, and each is read by calls in
+        Python.
+    """
+    cdef tuple types
+    cdef DLPackExchangeAPI *api
+
+    def __init__(self, tuple types not None, api=None):
+        self.types = types
+        if api is not None:
+            self.api = <DLPackExchangeAPI *>PyCapsule_GetPointer(api, PyCapsule_GetName(api))
+            if self.api.major != 1:
+                self.api = NULL
+
+    cdef bint read(self, tensor, DLTensor *to) noexcept:
+        """Whether this is a plain tensor; its description is then written."""
+        if self.api == NULL:
+            return False
+        for one in self.types:
+            if type(tensor) is one:
+                break
+        else:
+            return False
+        if self.api.read(<void *>tensor, to) != 0:  # a sparse one, for example
+            PyErr_Clear()
+            return False
+        return to.device_type == _OF_CPU
+
+    def are_plain(self, tuple tensors not None, cnp.dtype dtype not None):
+        """Whether all are plain tensors of this dtype, float32 or float64."""
+        cdef DLTensor read
+        for tensor in tensors:
+            if not self.read(tensor, &read) or read.code != _FLOATS or read.bits != 8 * dtype.itemsize:
+                return False
+        return True
+
+    def are_in_place(self, dict parameters not None, list names not None, list tensors not None,
+                     list addresses not None):
+        """Whether the parameters with these names are these tensors, plain, contiguous and at these addresses."""
+        cdef DLTensor read
+        cdef Py_ssize_t k
+        if len(names) != len(tensors):
+            return False
+        for k in range(len(names)):
+            tensor = parameters.get(names[k])
+            if tensor is not tensors[k]:
+                return False
+            if self.api == NULL:
+                if tensor.data_ptr() != addresses[k] or not tensor.is_contiguous():
+                    return False
+            elif (
+                not self.read(tensor, &read) or not _is_contiguous(&read)
+                or <size_t>read.data + read.byte_offset != <size_t>addresses[k]
+            ):
+                return False
+        return True
+
+    def array(self, tensor, cnp.dtype dtype not None):
+        """An array that shares the memory of a plain tensor and keeps the tensor alive.
+
+        None for a tensor that a kernel cannot read in place.
+        """
+        cdef DLTensor read
+        cdef cnp.npy_intp shape[_MOST_AXES]
+        cdef int k
+        if (
+            not self.read(tensor, &read) or read.code != _FLOATS or read.bits != 8 * dtype.itemsize
+            or read.ndim > _MOST_AXES or not _is_contiguous(&read)
+            or (<size_t>read.data + read.byte_offset) % dtype.itemsize or tensor.is_neg()
+        ):
+            return None
+        for k in range(read.ndim):
+            shape[k] = read.shape[k]
+        return _view(tensor, <char *>read.data + read.byte_offset, read.ndim, shape, dtype.num)

@@ -23,6 +23,7 @@ from fastrnn._config import instruction_set
 from fastrnn._core import (
     Inputs,
     Samples,
+    Tensors,
     aligned,
     borrow_threads,
     empty_states,
@@ -58,9 +59,9 @@ __all__ = ["GRU", "LSTM", "RNN", "Replaced", "replace", "restore"]
 NUMPY_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 TORCH_KERNELS = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
 PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
+TENSORS = Tensors(PLAIN_TENSORS, getattr(torch.Tensor, "__dlpack_c_exchange_api__", None))
 
 # Of a tensor, for `map`.
-data_ptr, is_contiguous = torch.Tensor.data_ptr, torch.Tensor.is_contiguous
 requires_grad, version = attrgetter("requires_grad"), attrgetter("_version")
 
 
@@ -141,7 +142,8 @@ def _arrangement(mode, input_size, hidden_size, proj_size, num_layers, bidirecti
 
 def _array(tensor, dtype):
     """A tensor of the CPU as an array that the kernels can read, if possible its own memory."""
-    return native(tensor.numpy(force=True), dtype)
+    array = TENSORS.array(tensor, dtype)
+    return native(tensor.numpy(force=True), dtype) if array is None else array
 
 
 def _layout(x, batch_sizes):
@@ -152,7 +154,8 @@ def _layout(x, batch_sizes):
 def _inputs(arrangement, x, batch_sizes, states):
     """The Inputs of a pass; zeros for absent states."""
     stack = arrangement.stack
-    dtype, array = stack.dtype, x.numpy(force=True)
+    dtype = stack.dtype
+    array = _array(x, dtype)
     if not states and batch_sizes is None:
         inputs = plain_inputs(stack, array, padded)
         if inputs is not None:
@@ -162,7 +165,7 @@ def _inputs(arrangement, x, batch_sizes, states):
         state_0 = [_array(state, dtype) for state in states]
     else:
         state_0 = zero_states(stack.count, layout.B, stack.widths, dtype)
-    return Inputs(stack, layout, native(array, dtype), False, state_0, None, True)
+    return Inputs(stack, layout, array, False, state_0, None, True)
 
 
 @_borrows
@@ -222,17 +225,17 @@ class Weights:
 
     def __init__(self, arrangement, tensors):
         self.arrangement, self.tensors, self.are_counted = arrangement, tensors, _are_counted(tensors)
-        self.dtype, self.addresses = tensors[0].dtype, list(map(data_ptr, tensors))
-        self.arrays = [_array(w, arrangement.stack.dtype) for w in tensors]
+        self.dtype, self.addresses = arrangement.stack.dtype, [w.data_ptr() for w in tensors]
+        # Arrays that keep the memory alive, as those of `_array` do not when a tensor is given other memory.
+        self.arrays = [native(w.numpy(force=True), self.dtype) for w in tensors]
         self.groups = arrangement.grouped(self.arrays)
         self.small = [array for array in self.arrays if array.nbytes <= MOST_COMPARED_BYTES]
         self.large = [array for array in self.arrays if array.nbytes > MOST_COMPARED_BYTES]
         self.latest = self.kept = None
 
-    def are(self, tensors):
-        """Whether these are the tensors, in the memory that the arrays share with them."""
-        are_known = all(map(is_, tensors, self.tensors))
-        return are_known and list(map(data_ptr, tensors)) == self.addresses and all(map(is_contiguous, tensors))
+    def are_those_of(self, module):
+        """Whether the tensors are the parameters of the module, in the memory that the arrays share with them."""
+        return TENSORS.are_in_place(module._parameters, module._flat_weights_names, self.tensors, self.addresses)
 
     def fingerprints(self):
         """Of the small weights."""
@@ -590,12 +593,9 @@ def _warn_once(reason):
 
 def _are_usual(tensors, dtype):
     """Whether tensors are plain ones of the CPU and of this dtype, and no mode of PyTorch is on that needs torch.nn."""
-    for tensor in tensors:
-        if type(tensor) not in PLAIN_TENSORS or tensor.dtype is not dtype or not tensor.is_cpu:
-            return False
-    return not (
+    return TENSORS.are_plain(tensors, dtype) and not (
         torch.is_autocast_enabled("cpu")
-        or torch.jit.is_tracing()
+        or torch._C._is_tracing()
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
@@ -689,13 +689,13 @@ class Recurrent(torch.nn.RNNBase):
 
     def _weights(self, x, states):
         """The Weights of a call in eager mode, or None for torch.nn to compute it or to refuse its arguments."""
-        names, known = self._flat_weights_names, self.__dict__.get("_known")
+        known = self.__dict__.get("_known")
         if known is not None:
-            if not known.are(list(map(self._parameters.get, names))):
+            if not known.are_those_of(self):
                 self._forget()
             elif _are_usual((x, *states), known.dtype):
                 return known
-        tensors: list[Any] = [getattr(self, name, None) for name in names]
+        tensors: list[Any] = [getattr(self, name, None) for name in self._flat_weights_names]
         if self._is_refused([x, *states, *tensors], False):
             return None
         arrangement = self._arrangement(x.dtype)
