@@ -398,11 +398,41 @@ class Samples:
 
 @disjoint_base
 class Tensors:
-    def __init__(self, types: tuple[type, ...], api: Any = None) -> None: ...
+    def __init__(
+        self,
+        types: tuple[type, ...],
+        dtypes: dict[Any, Any],
+        from_numpy: Callable[[NDArray[Any]], Any],
+        api: Any = None,
+    ) -> None: ...
     def are_plain(self, tensors: tuple[Any, ...], dtype: np.dtype[Any]) -> bool: ...
     def are_in_place(
         self, parameters: dict[str, Any], names: list[str], tensors: list[Any], addresses: list[int]
     ) -> bool: ...
     def array(self, tensor: Any, dtype: np.dtype[Any]) -> NDArray[Any] | None: ...
+
+@disjoint_base
+class PackedModule:
+    def __init__(
+        self,
+        reader: Tensors,
+        stack: Any,
+        packed: Packed,
+        weights: list[Any],
+        addresses: list[int],
+        versions: list[int],
+        samples: Samples,
+    ) -> None: ...
+    def infer(
+        self,
+        parameters: dict[str, Any],
+        names: list[str],
+        x: Any,
+        hx: Any,
+        batch_first: bool,
+        num_threads: int,
+        isa: str,
+        pool: Pool,
+    ) -> tuple[Any, Any] | None: ...
 
 def fingerprint(array: NDArray[Any]) -> int: ...

@@ -2094,7 +2094,17 @@ cdef struct DLPackExchangeAPI:
     void *stream
 
 
+cdef size_t _address(const DLTensor *tensor) noexcept:
+    return <size_t>tensor.data + tensor.byte_offset
+
+
+cdef bint _is_of(const DLTensor *tensor, cnp.dtype dtype) noexcept:
+    """Whether the numbers are of this dtype, float32 or float64."""
+    return tensor.code == _FLOATS and tensor.bits == 8 * dtype.itemsize and tensor.lanes == 1
+
+
 cdef bint _is_contiguous(const DLTensor *tensor) noexcept:
+    """Whether the numbers lie in the order of C, without gaps, and there are any."""
     cdef int64_t stride = 1
     cdef int k
     for k in range(tensor.ndim - 1, -1, -1):
@@ -2111,28 +2121,34 @@ cdef class Tensors:
     ----------
     types : tuple of type
         The types of plain tensors.
+    dtypes : dict of dtype to torch.dtype
+    from_numpy : callable
+        Makes a tensor of an array.
     api : PyCapsule or None
-        ``Tensor.__dlpack_c_exchange_api__``. Without it, no tensor counts as plain, and each is read by calls in
-        Python.
+        ``Tensor.__dlpack_c_exchange_api__``, of PyTorch 2.10 or later. Without it, methods in Python are called, and
+        `array` finds no tensor that it can read.
     """
     cdef tuple types
+    cdef dict dtypes
+    cdef object from_numpy
     cdef DLPackExchangeAPI *api
 
-    def __init__(self, tuple types not None, api=None):
-        self.types = types
+    def __init__(self, tuple types not None, dict dtypes not None, from_numpy, api=None):
+        self.types, self.dtypes, self.from_numpy = types, dtypes, from_numpy
         if api is not None:
             self.api = <DLPackExchangeAPI *>PyCapsule_GetPointer(api, PyCapsule_GetName(api))
             if self.api.major != 1:
                 self.api = NULL
 
-    cdef bint read(self, tensor, DLTensor *to) noexcept:
-        """Whether this is a plain tensor; its description is then written."""
-        if self.api == NULL:
-            return False
+    cdef bint is_plain(self, tensor) noexcept:
         for one in self.types:
             if type(tensor) is one:
-                break
-        else:
+                return True
+        return False
+
+    cdef bint read(self, tensor, DLTensor *to) noexcept:
+        """Whether the API describes a plain tensor of the CPU; the description is then written."""
+        if not self.is_plain(tensor) or self.api == NULL:
             return False
         if self.api.read(<void *>tensor, to) != 0:  # a sparse one, for example
             PyErr_Clear()
@@ -2143,13 +2159,16 @@ cdef class Tensors:
         """Whether all are plain tensors of this dtype, float32 or float64."""
         cdef DLTensor read
         for tensor in tensors:
-            if not self.read(tensor, &read) or read.code != _FLOATS or read.bits != 8 * dtype.itemsize:
+            if self.api == NULL:
+                if not self.is_plain(tensor) or not tensor.is_cpu or tensor.dtype is not self.dtypes[dtype]:
+                    return False
+            elif not self.read(tensor, &read) or not _is_of(&read, dtype):
                 return False
         return True
 
     def are_in_place(self, dict parameters not None, list names not None, list tensors not None,
                      list addresses not None):
-        """Whether the parameters with these names are these tensors, plain, contiguous and at these addresses."""
+        """Whether the parameters with these names are these tensors, contiguous and at these addresses."""
         cdef DLTensor read
         cdef Py_ssize_t k
         if len(names) != len(tensors):
@@ -2162,26 +2181,126 @@ cdef class Tensors:
                 if tensor.data_ptr() != addresses[k] or not tensor.is_contiguous():
                     return False
             elif (
-                not self.read(tensor, &read) or not _is_contiguous(&read)
-                or <size_t>read.data + read.byte_offset != <size_t>addresses[k]
+                not self.read(tensor, &read) or not _is_contiguous(&read) or _address(&read) != <size_t>addresses[k]
             ):
                 return False
         return True
 
     def array(self, tensor, cnp.dtype dtype not None):
-        """An array that shares the memory of a plain tensor and keeps the tensor alive.
+        """An array in the memory of a plain tensor, which it keeps alive; None if no kernel can read the tensor there.
 
-        None for a tensor that a kernel cannot read in place.
+        The tensor must not be given other memory while the array is in use.
         """
         cdef DLTensor read
         cdef cnp.npy_intp shape[_MOST_AXES]
         cdef int k
-        if (
-            not self.read(tensor, &read) or read.code != _FLOATS or read.bits != 8 * dtype.itemsize
-            or read.ndim > _MOST_AXES or not _is_contiguous(&read)
-            or (<size_t>read.data + read.byte_offset) % dtype.itemsize or tensor.is_neg()
-        ):
+        if not self.read(tensor, &read) or not _is_of(&read, dtype) or read.ndim > _MOST_AXES:
+            return None
+        if not _is_contiguous(&read) or _address(&read) % dtype.itemsize or tensor.is_neg():
             return None
         for k in range(read.ndim):
             shape[k] = read.shape[k]
-        return _view(tensor, <char *>read.data + read.byte_offset, read.ndim, shape, dtype.num)
+        return _view(tensor, <char *>_address(&read), read.ndim, shape, dtype.num)
+
+
+cdef class PackedModule:
+    """The packed weights of a module of one layer in one direction, for calls in eval mode without gradients.
+
+    Parameters
+    ----------
+    reader : Tensors
+    stack : fastrnn._engine.stack.Stack
+    packed : Packed
+        For forward.
+    weights : list of Tensor
+        The parameters that were packed.
+    addresses, versions : list of int
+        Of their memory, and of their values as PyTorch counts these.
+    samples : Samples
+        Of their values.
+    """
+    cdef Tensors reader
+    cdef Packed packed
+    cdef list weights, addresses, versions
+    cdef Samples samples
+    cdef cnp.dtype dtype
+    cdef tuple widths
+    cdef Py_ssize_t most_rows
+
+    def __init__(self, Tensors reader not None, stack, Packed packed not None, list weights not None,
+                 list addresses not None, list versions not None, Samples samples not None):
+        self.reader, self.packed = reader, packed
+        self.weights, self.addresses, self.versions, self.samples = weights, addresses, versions, samples
+        self.dtype, self.widths, self.most_rows = stack.dtype, stack.widths, stack.most_rows
+
+    cdef bint are_weights_of(self, dict parameters, list names) except -1:
+        """Whether the parameters with these names have the values that were packed, so far as `Packs` can tell."""
+        cdef Py_ssize_t k
+        if not self.reader.are_in_place(parameters, names, self.weights, self.addresses):
+            return False
+        for k in range(len(self.weights)):
+            if self.weights[k]._version != self.versions[k]:
+                return False
+        return not self.samples.have_changed()
+
+    cdef list states_of(self, hx, Py_ssize_t B, int axes):
+        """The states as arrays, of zeros without hx; None for tensors of other kinds or shapes."""
+        cdef list states = []
+        cdef cnp.ndarray array
+        cdef Py_ssize_t k
+        if hx is None:
+            return zero_states(axes - 2, B, self.widths, self.dtype)
+        if len(self.widths) == 1:
+            hx = (hx,)
+        if type(hx) is not tuple or len(<tuple>hx) != len(self.widths):
+            return None
+        for k in range(len(self.widths)):
+            array = self.reader.array(hx[k], self.dtype)
+            if array is None or cnp.PyArray_NDIM(array) != axes or array.shape[0] != 1:
+                return None
+            if array.shape[axes - 2] != B or array.shape[axes - 1] != <Py_ssize_t>self.widths[k]:
+                return None
+            states.append(array)
+        return states
+
+    def infer(self, dict parameters not None, list names not None, x, hx, bint batch_first, int num_threads,
+              str isa not None, Pool pool not None):
+        """The results of a call, or None if its arguments need the longer way, which has all checks.
+
+        Parameters
+        ----------
+        parameters, names : dict of str to Tensor, list of str
+            The parameters of the module, and the names of its weights.
+        x : Tensor, (T, B, I) or (T, I); with `batch_first` (B, T, I), of which B or T is 1
+        hx : Tensor, tuple of Tensor, or None
+
+        Returns
+        -------
+        results : tuple, or None
+            The output, in the axes of x, and the state after: a tensor, or a tuple of several.
+        """
+        cdef cnp.npy_intp shape[3]
+        cdef cnp.npy_intp T, B
+        cdef cnp.ndarray rows = self.reader.array(x, self.dtype), output
+        if rows is None or cnp.PyArray_NDIM(rows) < 2 or _find(isa) != self.packed.isa:
+            return None
+        cdef int axes = cnp.PyArray_NDIM(rows)
+        T, B = rows.shape[0], rows.shape[1] if axes == 3 else 1
+        if axes == 3 and batch_first:
+            T, B = B, T
+            if T != 1 and B != 1:
+                return None
+        if rows.shape[axes - 1] != self.packed.I or T > self.most_rows // B:
+            return None
+        if not self.are_weights_of(parameters, names):
+            return None
+        cdef list state_0 = self.states_of(hx, B, axes), state_n
+        if state_0 is None:
+            return None
+        shape[0], shape[1], shape[axes - 1] = rows.shape[0], rows.shape[1], self.packed.P
+        output = pool._empty(axes, shape, self.dtype.num, self.dtype.itemsize)
+        shape[0], shape[1], shape[2] = T, B, self.packed.I
+        rows, state_n = _view(rows, <char *>cnp.PyArray_DATA(rows), 3, shape, self.dtype.num), empty_states(state_0)
+        forward([ForwardCall(self.packed, 0, rows, None, state_0, state_n, output, None)], False, num_threads)
+        tensors = [self.reader.from_numpy(one) for one in state_n]
+        return self.reader.from_numpy(output), tensors[0] if len(tensors) == 1 else tuple(tensors)

@@ -22,6 +22,7 @@ import numpy as np
 from fastrnn._config import instruction_set
 from fastrnn._core import (
     Inputs,
+    PackedModule,
     Samples,
     Tensors,
     aligned,
@@ -39,6 +40,7 @@ from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import PackedRows, padded
 from fastrnn._engine.spec import SPECS
 from fastrnn._engine.stack import Dropout, Stack
+from fastrnn._threads import most_threads
 from fastrnn._validation import flag
 
 try:
@@ -59,7 +61,8 @@ __all__ = ["GRU", "LSTM", "RNN", "Replaced", "replace", "restore"]
 NUMPY_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 TORCH_KERNELS = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
 PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
-TENSORS = Tensors(PLAIN_TENSORS, getattr(torch.Tensor, "__dlpack_c_exchange_api__", None))
+TORCH_DTYPES = {dtype: of_torch for of_torch, dtype in NUMPY_DTYPES.items()}
+TENSORS = Tensors(PLAIN_TENSORS, TORCH_DTYPES, from_numpy, getattr(torch.Tensor, "__dlpack_c_exchange_api__", None))
 
 # Of a tensor, for `map`.
 requires_grad, version = attrgetter("requires_grad"), attrgetter("_version")
@@ -281,11 +284,11 @@ class Packs:
         The instruction set and the versions of the weights.
     """
 
-    __slots__ = ("stamp", "is_kept", "fingerprints", "samples", "samples_of_large", "_forward", "_backward")
+    __slots__ = ("stamp", "is_kept", "fingerprints", "samples", "samples_of_large", "module", "_forward", "_backward")
 
     def __init__(self, stamp=None):
         self.stamp, self.is_kept = stamp, False
-        self.fingerprints = self._forward = self._backward = None
+        self.fingerprints = self._forward = self._backward = self.module = None
         self.samples: Any = None
         self.samples_of_large: Any = None
 
@@ -307,7 +310,10 @@ class Packs:
         if packed is None:
             packed = weights.arrangement.stack.pack(weights.groups, False)
             if self.is_kept:
-                self._forward = packed
+                self._forward, stack, versions = packed, weights.arrangement.stack, self.stamp[1:]
+                if stack.is_one:
+                    (one,), known = packed, (weights.tensors, weights.addresses)
+                    self.module = PackedModule(TENSORS, stack, one, *known, versions, self.samples)
         return packed
 
     def backward(self, weights, input_gradient):
@@ -592,9 +598,15 @@ def _warn_once(reason):
 
 
 def _are_usual(tensors, dtype):
-    """Whether tensors are plain ones of the CPU and of this dtype, and no mode of PyTorch is on that needs torch.nn."""
-    return TENSORS.are_plain(tensors, dtype) and not (
-        torch.is_autocast_enabled("cpu")
+    """Whether a kernel can compute with tensors, plain ones of the CPU and of this dtype, in the modes of PyTorch."""
+    return TENSORS.are_plain(tensors, dtype) and not _has_mode()
+
+
+def _has_mode():
+    """Whether a mode of PyTorch is on that needs torch.nn."""
+    return (
+        torch._C._is_any_autocast_enabled()
+        and torch.is_autocast_enabled("cpu")
         or torch._C._is_tracing()
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
@@ -618,6 +630,8 @@ def _reason(tensors, traced):
     for tensor in tensors:
         if type(tensor) not in PLAIN_TENSORS:
             return f"it has a {type(tensor).__name__}"
+        if tensor.layout is not torch.strided:
+            return f"it has a tensor of {tensor.layout}"
     if torch.jit.is_tracing():
         return "torch.jit.trace records it"
     if torch._C._are_functorch_transforms_active():
@@ -649,12 +663,16 @@ class Recurrent(torch.nn.RNNBase):
                 return _outside_of_graphs(self, input, hx)  # the number of its sequences is a value of a tensor
         elif get_eval_frame_callback() is not None:  # Dynamo refuses this module and would trace its functions
             return _outside_of_graphs(self, input, hx)
+        elif not (torch.is_grad_enabled() or self.training):
+            results = self._infer_plain(input, hx)
+            if results is not None:
+                return results
         is_packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if is_packed else (input, None)
         if hx is None:
             states = []
         elif self.mode == "LSTM":
-            states = list(hx) if isinstance(hx, (tuple, list)) else [hx]
+            states = list(hx) if isinstance(hx, (tuple, list)) and hx else [hx]
         else:
             states = [hx]
         traced = _is_traced()
@@ -675,6 +693,21 @@ class Recurrent(torch.nn.RNNBase):
         else:
             output, *state_n = run(x, None, states, weights)
         return output, tuple(state_n) if self.mode == "LSTM" else state_n[0]
+
+    def _infer_plain(self, input, hx):
+        """The results of a plain call in eval mode without gradients, or None for a call that is not plain."""
+        known = self.__dict__.get("_known")
+        kept = None if known is None else known.kept
+        if kept is None or kept.module is None or _is_traced() or _has_mode():
+            return None
+        before = borrow_threads(True)
+        try:
+            return kept.module.infer(
+                self._parameters, self._flat_weights_names, input, hx, self.batch_first, most_threads(),
+                instruction_set(), POOL,
+            )  # fmt: skip
+        finally:
+            borrow_threads(before)
 
     def _of_packed(self, run, input, states, weights):
         """The results for a PackedSequence."""

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.checkpoint import checkpoint
 
 import fastrnn.torch as fast
-from fastrnn import _config
+from fastrnn import _config, _core
 from fastrnn._engine.ragged import padded
 
 NAMES = ["LSTM", "GRU", "RNN"]
@@ -534,6 +534,210 @@ def test_inference_mode_parameters_are_not_kept():
         module.weight_ih_l0[5, 1] += 1
         assert not torch.equal(module(torch.ones(3, 2, I))[0], before)
     assert "_known" not in module.__dict__
+
+
+# Plain calls in eval mode, which read tensors in C
+
+
+class Refusing:
+    """In place of the packed weights of a module: no call may reach them."""
+
+    def infer(self, *arguments):
+        raise AssertionError
+
+
+def ready(module, x):
+    """The module after a call without gradients in eval mode, whose packed weights are kept."""
+    with torch.no_grad():
+        module.eval()(x)
+    assert module._known.kept.module is not None
+    return module
+
+
+def state_for(module, x, dtype=torch.float64):
+    """A state for x, as a caller gives it."""
+    shapes = [(L, width) if x.dim() == 2 else (L, B, width) for L, B, width in module._state_shapes(
+        1 if x.dim() == 2 else x.shape[0 if module.batch_first else 1])]  # fmt: skip
+    states = [random(*shape, dtype=dtype) for shape in shapes]
+    return tuple(states) if module.mode == "LSTM" else states[0]
+
+
+ONE_LAYER = [
+    ("LSTM", {}),
+    ("LSTM", {"proj_size": 2}),
+    ("LSTM", {"bias": False}),
+    ("GRU", {}),
+    ("RNN", {}),
+    ("RNN", {"nonlinearity": "relu"}),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("has_state", [False, True])
+@pytest.mark.parametrize(
+    "shape, batch_first",
+    [((1, 1, I), False), ((5, 3, I), False), ((5, I), False), ((5, I), True), ((1, 5, I), True), ((3, 1, I), True)],
+)
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+@pytest.mark.parametrize("name, options", ONE_LAYER)
+def test_plain_calls(name, options, shape, batch_first, has_state, dtype, monkeypatch):
+    original, module = pair(name, dtype=dtype, batch_first=batch_first, **options)
+    x = random(*shape, dtype=dtype)
+    state = state_for(module, x, dtype) if has_state else None
+    with torch.no_grad():
+        first = module.eval()(x, state)
+        monkeypatch.setattr(fast.Recurrent, "_weights", None)
+        found, expected = module(x, state), original(x, state)
+    assert type(found[1]) is type(expected[1])
+    for one, other, reference in zip(tensors_of(found), tensors_of(first), tensors_of(expected), strict=True):
+        assert torch.equal(one, other) and one.shape == reference.shape and one.dtype == dtype
+        assert one.is_contiguous() and not one.requires_grad
+    same(tensors_of(found), tensors_of(expected), 1e-10 if dtype == torch.float64 else 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:fastrnn.torch. torch.nn computes:UserWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_that_are_not_plain(name):
+    """They take the longer way, or that of torch.nn."""
+    original, module = pair(name, dtype=torch.float32)
+    x = random(4, 3, I, dtype=torch.float32)
+    ready(module, x)
+    state = state_for(module, x, torch.float32)
+    negative = torch._neg_view(x)
+    strided = random(4, 3, 2 * I, dtype=torch.float32)[..., ::2]
+    packed = pack_sequence([x[:, 0], x[:2, 1]])
+    of_list = list(state) if name == "LSTM" else state
+    strange = [(negative, None), (strided, None), (x.transpose(0, 1), None), (packed, None), (x, of_list)]
+    strange += [(x, tuple(torch._neg_view(s) for s in state) if name == "LSTM" else torch._neg_view(state))]
+    strange += [
+        (x[:0], None),
+        (x[..., :2], None),
+        (x[0, 0], None),
+        (x[None], None),
+        (x.double(), None),
+        (x.long(), None),
+    ]
+    strange += [(x.to_sparse(), None), (x, (state,)), (x, (state, state)), (x, x), (x, 1), (None, None), (x, ())]
+    strange += [(x[0], state), (x[:, :2], state)]
+    with torch.no_grad():
+        for one, other in strange:
+            found, expected = (outcome(lambda m=m: m(one, other)) for m in (module, original))
+            if isinstance(found, list):
+                same(*[tensors_of([m(one, other)]) for m in (module, original)], 1e-6)
+            else:
+                assert found == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_that_are_not_in_order_of_time(name):
+    original, module = pair(name, batch_first=True)
+    x = random(3, 4, I)
+    ready(module, x)
+    with torch.no_grad():
+        same(tensors_of(module(x)), tensors_of(original(x)))
+
+
+def in_training(module, x):
+    module.training = True
+    return module(x)
+
+
+def with_gradients(module, x):
+    with torch.enable_grad():
+        output, _ = module(x)
+    assert output.requires_grad
+    return output.detach()
+
+
+def in_autocast(module, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return module(x)
+
+
+def in_a_trace(module, x):
+    return torch.jit.trace(module, x, check_trace=False)(2 * x)
+
+
+def in_a_transform(module, x):
+    return torch.func.grad(lambda x: module(x)[0].sum())(x)
+
+
+def at_a_dual_level(module, x):
+    from torch.autograd import forward_ad
+
+    with forward_ad.dual_level(), torch.enable_grad():
+        return forward_ad.unpack_dual(module(forward_ad.make_dual(x, x))[0]).tangent
+
+
+def in_make_fx(module, x):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    return make_fx(lambda x: module(x)[0])(x)(2 * x)
+
+
+@pytest.mark.filterwarnings("ignore:fastrnn.torch. torch.nn computes:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    "call", [in_training, with_gradients, in_autocast, in_a_trace, in_a_transform, at_a_dual_level, in_make_fx]
+)
+def test_modes_that_are_not_plain(call):
+    original, module = pair("GRU", dtype=torch.float32)
+    x = random(4, 3, I, dtype=torch.float32)
+    ready(module, x)._known.kept.module = Refusing()
+    original.eval()
+    with torch.no_grad():
+        with pytest.raises(AssertionError):
+            module(x)
+        same(*[tensors_of(call(m, x)) for m in (module, original)], 1e-2 if call is in_autocast else 1e-6)
+
+
+def test_modules_that_are_not_plain():
+    """Of several layers or both directions."""
+    for options in ({"num_layers": 2}, {"bidirectional": True}):
+        original, module = pair("GRU", **options)
+        x = random(4, 3, I)
+        with torch.no_grad():
+            module.eval()(x)
+            assert module._known.kept.module is None
+            same(tensors_of(module(x)), tensors_of(original(x)))
+
+
+def test_plain_calls_keep_nothing_of_their_arguments():
+    module, x = fast.LSTM(I, H), torch.zeros(3, 2, I)
+    ready(module, x)
+    with torch.no_grad():
+        output, state = module(x)
+        before = sys.getrefcount(x), sys.getrefcount(state[0])
+        for _ in range(10):
+            module(x, state)
+        assert (sys.getrefcount(x), sys.getrefcount(state[0])) == before
+        x.fill_(1), state[0].fill_(1)
+        assert not torch.equal(module(x)[0], output) and output.data_ptr() not in (x.data_ptr(), state[0].data_ptr())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pytorch_without_the_functions_of_dlpack(name, monkeypatch):
+    monkeypatch.setattr(fast, "TENSORS", _core.Tensors(fast.PLAIN_TENSORS, fast.TORCH_DTYPES, torch.from_numpy))
+    original, module = pair(name)
+    x = random(4, 3, I)
+    for is_training in (True, False):
+        module.train(is_training)
+        for _ in range(3):
+            same(*[tensors_of(m(x)) for m in (module, original)])
+        known, kept = module._known, module._known.kept
+        module(x)
+        assert module._known is known and known.kept is kept is not None
+        with torch.no_grad():
+            same(*[tensors_of(m(x)) for m in (module, original)])
+        gradients = [torch.autograd.grad(loss_of(m(x)), list(m.parameters())) for m in (module, original)]
+        same(*gradients)
+        for change in (scale, other_data, other_parameter):
+            change(module), change(original)
+            same(*[tensors_of(m(x)) for m in (module, original)])
+            assert module._known.kept is not kept
+    with torch.no_grad():
+        same(*[tensors_of(m(torch._neg_view(x))) for m in (module, original)])
 
 
 # What torch.nn computes
