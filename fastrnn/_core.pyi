@@ -1,6 +1,6 @@
 # The types of _core.pyx, whose docstrings describe shapes and meaning.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -277,7 +277,12 @@ class Chain:
     def saved(self) -> list[NDArray[np.uint8]]: ...
     def __init__(self, layout: Any, inputs: list[Any], state_0: _States, saved: list[NDArray[np.uint8]]) -> None: ...
 
-def infer(inputs: Inputs, packed: Packed, state_n: _States, num_threads: int, pool: Pool) -> NDArray[Any]: ...
+def infer(
+    inputs: Inputs, packed: list[Packed], state_n: _States, num_threads: int, pool: Pool
+) -> NDArray[Any] | None: ...
+def infer_plain(
+    stack: Any, x: Any, state: Any, packed: list[Packed], num_threads: int, pool: Pool
+) -> tuple[NDArray[Any], Any] | None: ...
 def forward(calls: list[ForwardCall], stacked: bool, num_threads: int) -> None: ...
 def backward(calls: list[BackwardCall], stacked: bool, num_threads: int) -> None: ...
 def aligned(reserve: NDArray[np.uint8], pool: Pool) -> NDArray[np.uint8]: ...
@@ -407,7 +412,7 @@ class Tensors:
     ) -> None: ...
     def are_plain(self, tensors: tuple[Any, ...], dtype: np.dtype[Any]) -> bool: ...
     def are_in_place(
-        self, parameters: dict[str, Any], names: list[str], tensors: list[Any], addresses: list[int]
+        self, parameters: Mapping[str, Any], names: list[str], tensors: list[Any], addresses: list[int]
     ) -> bool: ...
     def array(self, tensor: Any, dtype: np.dtype[Any]) -> NDArray[Any] | None: ...
 
@@ -417,7 +422,7 @@ class PackedModule:
         self,
         reader: Tensors,
         stack: Any,
-        packed: Packed,
+        packed: list[Packed],
         weights: list[Any],
         addresses: list[int],
         versions: list[int],
@@ -425,7 +430,7 @@ class PackedModule:
     ) -> None: ...
     def infer(
         self,
-        parameters: dict[str, Any],
+        parameters: Mapping[str, Any],
         names: list[str],
         x: Any,
         hx: Any,

@@ -18,7 +18,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.exc cimport PyErr_Clear
-from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer, PyCapsule_New
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
     PyThread_type_lock,
@@ -539,9 +539,9 @@ def pack(Kernel kernel not None, list weights not None, bint backward, int num_t
          Pool pool=None, int without_input=0):
     """Pack the weights of several layers and directions for one pass: a list of Packed, in memory of the pool.
 
-    Of the first `without_input` of them, packed for backward, weight_ih is left out, and there is no d_x. Weights
-    whose dtype is that of a narrow format, with the scales of their rows if it has them, are packed in that format, for
-    forward calls in float32.
+    Of the first `without_input` of them, packed for backward, weight_ih is left out, and there is no d_x. If the dtype
+    of weight_ih is that of a narrow format, the weights that the format rounds, with the scales of their rows if it has
+    them, are packed in that format, for forward calls in float32.
     """
     cdef const fastrnn_isa *kernels = _find(isa)
     cdef fastrnn_weights w
@@ -668,8 +668,9 @@ cdef class KnownWeights:
         if found is None:
             return None
         cdef Inputs inputs = found[0]
+        stack = inputs.stack
         cdef list states = empty_states(inputs.state_0)
-        output = infer(inputs, found[1][0], states, num_threads, pool)
+        output = _infer(stack, found[1], inputs.x, inputs.state_0, states, num_threads, pool)
         pool.give_back_all(found[1])
         return output, states[0] if len(states) == 1 else tuple(states)
 
@@ -789,6 +790,13 @@ cdef cnp.ndarray _view(object owner, char *data, int ndim, cnp.npy_intp *shape, 
     cdef cnp.ndarray view = cnp.PyArray_SimpleNewFromData(ndim, shape, type_number, data)
     cnp.set_array_base(view, owner)
     return view
+
+
+cdef cnp.ndarray _with_shape(cnp.ndarray array, int axes, cnp.npy_intp first, cnp.npy_intp second, cnp.npy_intp third):
+    """A view of a contiguous array with another shape of two or three axes."""
+    cdef cnp.npy_intp shape[3]
+    shape[0], shape[1], shape[2] = first, second, third
+    return _view(array, <char *>cnp.PyArray_DATA(array), axes, shape, cnp.PyArray_TYPE(array))
 
 
 @cython.freelist(32)
@@ -1294,11 +1302,8 @@ cdef class Inputs:
         self.state_0, self.shared, self.batched = state_0, shared, batched
 
 
-def plain_inputs(stack, x, padded not None):
-    """The Inputs of a call without a state and lengths, whose x (T, B, I) a kernel can read in place.
-
-    Returns None for any other x, which takes the slower way with all checks. ``padded(T, B)`` returns a layout.
-    """
+cdef cnp.ndarray _plain_rows(stack, x):
+    """A view of an x (T, B, I) for this stack that a kernel can read in place; None for any other x."""
     cdef cnp.ndarray array
     cdef cnp.npy_intp *shape
     cdef cnp.dtype dtype = stack.dtype
@@ -1313,11 +1318,19 @@ def plain_inputs(stack, x, padded not None):
     if shape[0] > <cnp.npy_intp>stack.most_rows // shape[1]:
         return None
     # A view, because another thread may assign to the shape of x while the call computes.
-    array = _view(array, <char *>cnp.PyArray_DATA(array), 3, shape, dtype.num)
-    shape = cnp.PyArray_DIMS(array)
-    cdef object layout = padded(shape[0], shape[1])
-    cdef list state_0 = zero_states(stack.leading, shape[1], stack.widths, dtype)
-    return Inputs(stack, layout, array, False, state_0, None, True)
+    return _view(array, <char *>cnp.PyArray_DATA(array), 3, shape, dtype.num)
+
+
+def plain_inputs(stack, x, padded not None):
+    """The Inputs of a call without a state and lengths, whose x (T, B, I) a kernel can read in place.
+
+    Returns None for any other x, which takes the slower way with all checks. ``padded(T, B)`` returns a layout.
+    """
+    cdef cnp.ndarray rows = _plain_rows(stack, x)
+    if rows is None:
+        return None
+    cdef list state_0 = zero_states(stack.leading, rows.shape[1], stack.widths, stack.dtype)
+    return Inputs(stack, padded(rows.shape[0], rows.shape[1]), rows, False, state_0, None, True)
 
 
 @cython.freelist(8)
@@ -1462,19 +1475,147 @@ def backward(list calls not None, bint stacked, int num_threads):
     workspace.check(status)
 
 
-def infer(Inputs inputs not None, Packed packed not None, list state_n not None, int num_threads, Pool pool not None):
-    """Inference of one layer that reads sequences of one length from their beginnings.
+cdef enum:
+    MOST_BYTES_BETWEEN = 1 << 20  # of all arrays between layers or directions
 
-    Writes state_n, a list of ndarray like inputs.state_0; returns the output, (T, B, P), a large one as a lease.
-    """
+
+# Inference of sequences of one length. After some milliseconds of sleep the caches are empty, and the Python code of
+# fastrnn._engine.stack takes longer than dozens of steps: so calls whose arrays are small are made here.
+
+cdef cnp.ndarray _empty_rows(cnp.ndarray x, Py_ssize_t columns, Pool pool):
+    """An uninitialised array (T, B, columns) for x (T, B, ..)."""
     cdef cnp.npy_intp shape[3]
-    shape[0], shape[1], shape[2] = inputs.x.shape[0], inputs.x.shape[1], packed.P
-    cdef cnp.ndarray output = pool._empty(3, shape, packed.type_number, cnp.PyArray_ITEMSIZE(inputs.x))
-    cdef ForwardCall call = ForwardCall(
-        packed, 0, inputs.x, None, inputs.state_0, state_n, output, None, inputs.layout.resets
-    )
-    forward([call], False, num_threads)
-    return output
+    shape[0], shape[1], shape[2] = x.shape[0], x.shape[1], columns
+    return pool._empty(3, shape, cnp.PyArray_TYPE(x), cnp.PyArray_ITEMSIZE(x))
+
+
+cdef cnp.ndarray _reversed(cnp.ndarray x, Pool pool):
+    """A copy of x (T, B, I) with the last step first."""
+    cdef cnp.ndarray result = _empty_rows(x, x.shape[2], pool)
+    cdef const char *step = <const char *>cnp.PyArray_DATA(x)
+    cdef char *to = <char *>cnp.PyArray_DATA(result)
+    cdef size_t bytes = x.shape[1] * x.shape[2] * cnp.PyArray_ITEMSIZE(x)
+    cdef Py_ssize_t t, T = x.shape[0]
+    for t in range(T):
+        memcpy(to + t * bytes, step + (T - 1 - t) * bytes, bytes)
+    return result
+
+
+cdef cnp.ndarray _joined(cnp.ndarray forward, cnp.ndarray backward, Pool pool):
+    """The output (T, B, 2*P) of both directions from those of each, (T, B, P), in the order in which it reads."""
+    cdef cnp.ndarray result = _empty_rows(forward, 2 * forward.shape[2], pool)
+    cdef char *to = <char *>cnp.PyArray_DATA(result)
+    cdef size_t bytes = forward.shape[2] * cnp.PyArray_ITEMSIZE(forward)
+    cdef Py_ssize_t t, b, T = forward.shape[0], B = forward.shape[1]
+    for t in range(T):
+        for b in range(B):
+            memcpy(to, <const char *>cnp.PyArray_DATA(forward) + (t * B + b) * bytes, bytes)
+            memcpy(to + bytes, <const char *>cnp.PyArray_DATA(backward) + ((T - 1 - t) * B + b) * bytes, bytes)
+            to += 2 * bytes
+    return result
+
+
+cdef cnp.ndarray _infer(stack, list packed, cnp.ndarray x, list state_0, list state_n, int num_threads, Pool pool):
+    """The output (T, B, D*P) of all layers, a large one as a lease.
+
+    x is (T, B, I), the states are lists of ndarray (L*D, B, n), of which state_n is written.
+    """
+    cdef Py_ssize_t P = (<Packed>packed[0]).P
+    cdef Py_ssize_t k, count = len(packed), D = len(<tuple>stack.directions)
+    cdef cnp.ndarray output, back
+    cdef list calls = []
+    if D == 1:
+        for k in range(count):
+            output = _empty_rows(x, P, pool)
+            calls.append(ForwardCall(packed[k], k, x, None, state_0, state_n, output, None))
+            x = output
+        forward(calls, count > 1, num_threads)
+        return output
+    for k in range(0, count, 2):
+        output, back = _empty_rows(x, P, pool), _empty_rows(x, P, pool)
+        calls = [
+            ForwardCall(packed[k], k, x, None, state_0, state_n, output, None),
+            ForwardCall(packed[k + 1], k + 1, _reversed(x, pool), None, state_0, state_n, back, None),
+        ]
+        forward(calls, False, num_threads)
+        x = _joined(output, back, pool)
+    return x
+
+
+cdef bint _is_small(stack, Py_ssize_t count, Py_ssize_t T, Py_ssize_t B) except -1:
+    """Whether `_infer` is for calls of this size: forwards or in both directions, all layers of a direction together,
+    and little memory between layers. One layer forwards is always small.
+    """
+    cdef tuple directions = stack.directions
+    cdef Py_ssize_t width = max(<Py_ssize_t>stack.I, <Py_ssize_t>stack.output_width)
+    if directions[0]:
+        return False
+    if count == 1:
+        return True
+    if len(directions) == 1 and count > FASTRNN_MOST_CALLS:
+        return False
+    return T <= MOST_BYTES_BETWEEN // (count * B * width * (<cnp.dtype>stack.dtype).itemsize)
+
+
+def infer(Inputs inputs not None, list packed not None, list state_n not None, int num_threads, Pool pool not None):
+    """Inference of layers that read sequences of one length without resets, forwards or in both directions.
+
+    Writes state_n, a list of ndarray like inputs.state_0. Returns the output, (T, B, D*P), a large one as a lease; or
+    None for a call of another kind or with large arrays between layers.
+    """
+    cdef cnp.ndarray x = inputs.x
+    if inputs.layout.offsets is not None or inputs.layout.resets is not None or not x.shape[0] or not x.shape[1]:
+        return None
+    if not _is_small(inputs.stack, len(packed), x.shape[0], x.shape[1]):
+        return None
+    return _infer(inputs.stack, packed, inputs.x, inputs.state_0, state_n, num_threads, pool)
+
+
+cdef list _plain_states(stack, state, Py_ssize_t B):
+    """Views of the arrays of a state that a kernel can read in place, or zeros for None; None for any other state."""
+    cdef tuple widths = stack.widths, given
+    cdef cnp.dtype dtype = stack.dtype
+    cdef cnp.ndarray array
+    cdef cnp.npy_intp *shape
+    cdef list states = []
+    cdef Py_ssize_t k, leading = stack.leading
+    cdef int axes = 3 if leading else 2
+    if state is None:
+        return zero_states(leading, B, widths, dtype)
+    if (len(widths) > 1) != (type(state) is tuple):
+        return None
+    given = <tuple>state if len(widths) > 1 else (state,)
+    if len(given) != len(widths):
+        return None
+    for k in range(len(widths)):
+        if type(given[k]) is not cnp.ndarray:
+            return None
+        array = <cnp.ndarray>given[k]
+        if cnp.PyArray_TYPE(array) != dtype.num or not cnp.PyArray_ISCARRAY_RO(array):
+            return None
+        shape = cnp.PyArray_DIMS(array)
+        if cnp.PyArray_NDIM(array) != axes or leading and shape[0] != leading:
+            return None
+        if shape[axes - 2] != B or shape[axes - 1] != <cnp.npy_intp>widths[k]:
+            return None
+        states.append(_view(array, <char *>cnp.PyArray_DATA(array), axes, shape, dtype.num))
+    return states
+
+
+def infer_plain(stack, x, state, list packed not None, int num_threads, Pool pool not None):
+    """The results of a call for an x as of `plain_inputs` and a state of such arrays or None; None for another call.
+
+    Returns the output, (T, B, D*P), and the state after, an array (L*D, B, n) or a tuple of several.
+    """
+    cdef cnp.ndarray rows = _plain_rows(stack, x)
+    if rows is None or not _is_small(stack, len(packed), rows.shape[0], rows.shape[1]):
+        return None
+    cdef list state_0 = _plain_states(stack, state, rows.shape[1])
+    if state_0 is None:
+        return None
+    cdef list state_n = empty_states(state_0)
+    output = _infer(stack, packed, rows, state_0, state_n, num_threads, pool)
+    return output, state_n[0] if len(state_n) == 1 else tuple(state_n)
 
 
 def aligned(cnp.ndarray reserve not None, Pool pool not None):
@@ -2124,7 +2265,7 @@ cdef class Tensors:
     dtypes : dict of dtype to torch.dtype
     from_numpy : callable
         Makes a tensor of an array.
-    api : PyCapsule or None
+    api : PyCapsule, optional
         ``Tensor.__dlpack_c_exchange_api__``, of PyTorch 2.10 or later. Without it, methods in Python are called, and
         `array` finds no tensor that it can read.
     """
@@ -2135,9 +2276,9 @@ cdef class Tensors:
 
     def __init__(self, tuple types not None, dict dtypes not None, from_numpy, api=None):
         self.types, self.dtypes, self.from_numpy = types, dtypes, from_numpy
-        if api is not None:
-            self.api = <DLPackExchangeAPI *>PyCapsule_GetPointer(api, PyCapsule_GetName(api))
-            if self.api.major != 1:
+        if PyCapsule_IsValid(api, "dlpack_exchange_api"):
+            self.api = <DLPackExchangeAPI *>PyCapsule_GetPointer(api, "dlpack_exchange_api")
+            if self.api.major != 1 or self.api.read == NULL:
                 self.api = NULL
 
     cdef bint is_plain(self, tensor) noexcept:
@@ -2160,15 +2301,20 @@ cdef class Tensors:
         cdef DLTensor read
         for tensor in tensors:
             if self.api == NULL:
-                if not self.is_plain(tensor) or not tensor.is_cpu or tensor.dtype is not self.dtypes[dtype]:
+                if not self.is_plain(tensor) or not tensor.is_cpu or str(tensor.layout) != "torch.strided":
+                    return False
+                if tensor.dtype is not self.dtypes[dtype]:
                     return False
             elif not self.read(tensor, &read) or not _is_of(&read, dtype):
                 return False
         return True
 
-    def are_in_place(self, dict parameters not None, list names not None, list tensors not None,
+    def are_in_place(self, parameters not None, list names not None, list tensors not None,
                      list addresses not None):
-        """Whether the parameters with these names are these tensors, contiguous and at these addresses."""
+        """Whether the parameters with these names are these tensors, contiguous and at these addresses.
+
+        `parameters` is a mapping from names to tensors.
+        """
         cdef DLTensor read
         cdef Py_ssize_t k
         if len(names) != len(tensors):
@@ -2194,9 +2340,12 @@ cdef class Tensors:
         cdef DLTensor read
         cdef cnp.npy_intp shape[_MOST_AXES]
         cdef int k
+        if not self.is_plain(tensor) or tensor.is_neg():  # which may be code of a caller's, so it comes first
+            return None
         if not self.read(tensor, &read) or not _is_of(&read, dtype) or read.ndim > _MOST_AXES:
             return None
-        if not _is_contiguous(&read) or _address(&read) % dtype.itemsize or tensor.is_neg():
+        # No address: zeros without memory.
+        if not _is_contiguous(&read) or not _address(&read) or _address(&read) % dtype.itemsize:
             return None
         for k in range(read.ndim):
             shape[k] = read.shape[k]
@@ -2204,7 +2353,7 @@ cdef class Tensors:
 
 
 cdef class PackedModule:
-    """The packed weights of a module of one layer in one direction, for calls in eval mode without gradients.
+    """The packed weights of a module, for calls in eval mode without gradients.
 
     Parameters
     ----------
@@ -2220,20 +2369,17 @@ cdef class PackedModule:
         Of their values.
     """
     cdef Tensors reader
-    cdef Packed packed
-    cdef list weights, addresses, versions
+    cdef object stack
+    cdef list packed, weights, addresses, versions
     cdef Samples samples
     cdef cnp.dtype dtype
-    cdef tuple widths
-    cdef Py_ssize_t most_rows
 
-    def __init__(self, Tensors reader not None, stack, Packed packed not None, list weights not None,
+    def __init__(self, Tensors reader not None, stack, list packed not None, list weights not None,
                  list addresses not None, list versions not None, Samples samples not None):
-        self.reader, self.packed = reader, packed
+        self.reader, self.stack, self.packed, self.dtype = reader, stack, packed, stack.dtype
         self.weights, self.addresses, self.versions, self.samples = weights, addresses, versions, samples
-        self.dtype, self.widths, self.most_rows = stack.dtype, stack.widths, stack.most_rows
 
-    cdef bint are_weights_of(self, dict parameters, list names) except -1:
+    cdef bint are_weights_of(self, parameters, list names) except -1:
         """Whether the parameters with these names have the values that were packed, so far as `Packs` can tell."""
         cdef Py_ssize_t k
         if not self.reader.are_in_place(parameters, names, self.weights, self.addresses):
@@ -2244,32 +2390,25 @@ cdef class PackedModule:
         return not self.samples.have_changed()
 
     cdef list states_of(self, hx, Py_ssize_t B, int axes):
-        """The states as arrays, of zeros without hx; None for tensors of other kinds or shapes."""
+        """The state as arrays (L*D, B, n), zeros without hx; None for tensors of other kinds or shapes."""
         cdef list states = []
         cdef cnp.ndarray array
-        cdef Py_ssize_t k
         if hx is None:
-            return zero_states(axes - 2, B, self.widths, self.dtype)
-        if len(self.widths) == 1:
-            hx = (hx,)
-        if type(hx) is not tuple or len(<tuple>hx) != len(self.widths):
-            return None
-        for k in range(len(self.widths)):
-            array = self.reader.array(hx[k], self.dtype)
-            if array is None or cnp.PyArray_NDIM(array) != axes or array.shape[0] != 1:
+            return _plain_states(self.stack, None, B)
+        for one in hx if type(hx) is tuple else (hx,):
+            array = self.reader.array(one, self.dtype)
+            if array is None or cnp.PyArray_NDIM(array) != axes:
                 return None
-            if array.shape[axes - 2] != B or array.shape[axes - 1] != <Py_ssize_t>self.widths[k]:
-                return None
-            states.append(array)
-        return states
+            states.append(_with_shape(array, 3, array.shape[0], 1, array.shape[1]) if axes == 2 else array)
+        return _plain_states(self.stack, tuple(states) if type(hx) is tuple else states[0], B)
 
-    def infer(self, dict parameters not None, list names not None, x, hx, bint batch_first, int num_threads,
+    def infer(self, parameters not None, list names not None, x, hx, bint batch_first, int num_threads,
               str isa not None, Pool pool not None):
         """The results of a call, or None if its arguments need the longer way, which has all checks.
 
         Parameters
         ----------
-        parameters, names : dict of str to Tensor, list of str
+        parameters, names : mapping of str to Tensor, list of str
             The parameters of the module, and the names of its weights.
         x : Tensor, (T, B, I) or (T, I); with `batch_first` (B, T, I), of which B or T is 1
         hx : Tensor, tuple of Tensor, or None
@@ -2279,28 +2418,33 @@ cdef class PackedModule:
         results : tuple, or None
             The output, in the axes of x, and the state after: a tensor, or a tuple of several.
         """
-        cdef cnp.npy_intp shape[3]
-        cdef cnp.npy_intp T, B
-        cdef cnp.ndarray rows = self.reader.array(x, self.dtype), output
-        if rows is None or cnp.PyArray_NDIM(rows) < 2 or _find(isa) != self.packed.isa:
+        cdef cnp.ndarray given = self.reader.array(x, self.dtype), rows, output
+        if given is None or cnp.PyArray_NDIM(given) < 2 or _find(isa) != (<Packed>self.packed[0]).isa:
             return None
-        cdef int axes = cnp.PyArray_NDIM(rows)
-        T, B = rows.shape[0], rows.shape[1] if axes == 3 else 1
-        if axes == 3 and batch_first:
-            T, B = B, T
-            if T != 1 and B != 1:
+        cdef int axes = cnp.PyArray_NDIM(given)
+        if axes == 2:
+            given = _with_shape(given, 3, given.shape[0], 1, given.shape[1])
+        elif batch_first:
+            if given.shape[0] != 1 and given.shape[1] != 1:
                 return None
-        if rows.shape[axes - 1] != self.packed.I or T > self.most_rows // B:
+            given = _with_shape(given, 3, given.shape[1], given.shape[0], given.shape[2])
+        rows = _plain_rows(self.stack, given)
+        if rows is None or not _is_small(self.stack, len(self.packed), rows.shape[0], rows.shape[1]):
             return None
         if not self.are_weights_of(parameters, names):
             return None
-        cdef list state_0 = self.states_of(hx, B, axes), state_n
+        cdef list state_0 = self.states_of(hx, rows.shape[1], axes), state_n
         if state_0 is None:
             return None
-        shape[0], shape[1], shape[axes - 1] = rows.shape[0], rows.shape[1], self.packed.P
-        output = pool._empty(axes, shape, self.dtype.num, self.dtype.itemsize)
-        shape[0], shape[1], shape[2] = T, B, self.packed.I
-        rows, state_n = _view(rows, <char *>cnp.PyArray_DATA(rows), 3, shape, self.dtype.num), empty_states(state_0)
-        forward([ForwardCall(self.packed, 0, rows, None, state_0, state_n, output, None)], False, num_threads)
-        tensors = [self.reader.from_numpy(one) for one in state_n]
-        return self.reader.from_numpy(output), tensors[0] if len(tensors) == 1 else tuple(tensors)
+        state_n = empty_states(state_0)
+        output = _infer(self.stack, self.packed, rows, state_0, state_n, num_threads, pool)
+        after = [self.tensor(one, axes, False) for one in state_n]
+        return self.tensor(output, axes, batch_first), after[0] if len(after) == 1 else tuple(after)
+
+    cdef object tensor(self, cnp.ndarray array, int axes, bint batch_first):
+        """A tensor of an array (T, B, n) or (L*D, B, n) in the axes of the caller."""
+        if axes == 2:
+            array = _with_shape(array, 2, array.shape[0], array.shape[2], 1)
+        elif batch_first:
+            array = _with_shape(array, 3, array.shape[1], array.shape[0], array.shape[2])
+        return self.reader.from_numpy(array)

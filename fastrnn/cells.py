@@ -12,7 +12,7 @@ from fastrnn._engine import spec
 from fastrnn._engine.arguments import as_states, check_states, initial_states
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import padded
-from fastrnn._engine.stack import infer_one
+from fastrnn._engine.stack import infer
 from fastrnn._engine.tape import Tape
 from fastrnn._parametrized import Activated, Clipped, Given, Parametrized, Returned
 from fastrnn._validation import (
@@ -80,7 +80,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
         stack, frozen = inputs.stack, self._params._frozen
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
-        infer_one(inputs, packed, state_n)
+        infer(inputs, packed, state_n)
         if frozen is None:
             POOL.give_back_all(packed)
         return self._returned(state_n, inputs.batched)

@@ -100,7 +100,7 @@ def _infer(spec, arguments):
         return results
     inputs, packed, _ = function_inputs(spec, arguments, False)
     state_n = empty_states(inputs.state_0)
-    output = stack.infer_one(inputs, packed, state_n)
+    output = stack.infer(inputs, packed, state_n)
     POOL.give_back_all(packed)
     if inputs.layout.offsets is not None:
         POOL.give_back(inputs.x)

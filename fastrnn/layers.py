@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn._core import Inputs, empty_states, plain_inputs, zero_states
+from fastrnn._core import Inputs, empty_states, infer_plain, plain_inputs, zero_states
 from fastrnn._engine import spec
 from fastrnn._engine.arguments import as_states, check_states, initial_states
 from fastrnn._engine.pool import POOL
@@ -16,6 +16,7 @@ from fastrnn._engine.ragged import layout_of, padded
 from fastrnn._engine.stack import Dropout, infer
 from fastrnn._engine.tape import Tape
 from fastrnn._parametrized import Activated, Clipped, Configured, Given, Parametrized, Returned
+from fastrnn._threads import most_threads
 from fastrnn._validation import (
     Array,
     FourStates,
@@ -213,8 +214,13 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
         ValueError
             If a shape or a length does not fit. The message starts with the argument's name.
         """
+        frozen = self._params._frozen
+        if frozen is not None and lengths is None and resets is None and not self._options["batch_first"]:
+            results = infer_plain(self._stack, x, state, frozen.for_forward, most_threads(), POOL)
+            if results is not None:
+                return results
         inputs = self._inputs(x, state, lengths, resets, private=False)
-        stack, frozen = inputs.stack, self._params._frozen
+        stack = inputs.stack
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
         output = infer(inputs, packed, state_n)

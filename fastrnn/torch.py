@@ -310,10 +310,16 @@ class Packs:
         if packed is None:
             packed = weights.arrangement.stack.pack(weights.groups, False)
             if self.is_kept:
-                self._forward, stack, versions = packed, weights.arrangement.stack, self.stamp[1:]
-                if stack.is_one:
-                    (one,), known = packed, (weights.tensors, weights.addresses)
-                    self.module = PackedModule(TENSORS, stack, one, *known, versions, self.samples)
+                self._forward, (_, *versions) = packed, self.stamp
+                self.module = PackedModule(
+                    TENSORS,
+                    weights.arrangement.stack,
+                    packed,
+                    weights.tensors,
+                    weights.addresses,
+                    versions,
+                    self.samples,
+                )
         return packed
 
     def backward(self, weights, input_gradient):
@@ -630,8 +636,8 @@ def _reason(tensors, traced):
     for tensor in tensors:
         if type(tensor) not in PLAIN_TENSORS:
             return f"it has a {type(tensor).__name__}"
-        if tensor.layout is not torch.strided:
-            return f"it has a tensor of {tensor.layout}"
+        if tensor.layout is not torch.strided or tensor.is_nested:
+            return f"it has a tensor of {'torch.nested' if tensor.is_nested else tensor.layout}"
     if torch.jit.is_tracing():
         return "torch.jit.trace records it"
     if torch._C._are_functorch_transforms_active():

@@ -367,7 +367,9 @@ static void narrow(const fastrnn_isa *isa, fastrnn_cell cell, fastrnn_format for
     fastrnn_weights w = {.cell = cell, .I = s.I, .H = H, .P = P, .heads = heads, .format = format};
     w.weight_ih = narrow_weight("ih", format, G, s.I, &w.scale_ih);
     w.weight_hh = narrow_weight("hh", format, G, P / heads, &w.scale_hh);
-    w.weight_hr = projection ? narrow_weight("hr", format, P, H, &w.scale_hr) : NULL;
+    if (projection)
+        w.weight_hr = fastrnn_format_at(format).rounds_projection ? narrow_weight("hr", format, P, H, &w.scale_hr)
+                                                                  : given("weight_hr", 0, P, H, e, 0.5);
     w.bias_ih = given("bias_ih", 0, 1, G, e, 0.5);
     w.bias_hh = given("bias_hh", 0, 1, G, e, 0.5);
     fastrnn_forward_args args = {.T = T, .B = B, .resets = options & RESETS ? resets : NULL};

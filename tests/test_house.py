@@ -71,7 +71,7 @@ def test_python_knows_formats_by_their_table():
 def test_the_tables_of_formats_have_the_same_entries():
     assert list(FORMATS) == list(NARROW_FORMATS)
     for name, form in FORMATS.items():
-        assert (form.name, *form[1:4]) == (name, *NARROW_FORMATS[name])
+        assert (form.name, *form[1:5]) == (name, *NARROW_FORMATS[name])
 
 
 @pytest.mark.parametrize("section", ["Adding a cell", "Adding a weight format", "Adding an option"])

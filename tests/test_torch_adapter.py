@@ -1,5 +1,6 @@
 """fastrnn.torch: the results, gradients and errors of torch.nn, in every way in which PyTorch runs a module."""
 
+import collections
 import copy
 import io
 import pickle
@@ -562,13 +563,15 @@ def state_for(module, x, dtype=torch.float64):
     return tuple(states) if module.mode == "LSTM" else states[0]
 
 
-ONE_LAYER = [
+PLAIN = [
     ("LSTM", {}),
     ("LSTM", {"proj_size": 2}),
     ("LSTM", {"bias": False}),
     ("GRU", {}),
     ("RNN", {}),
-    ("RNN", {"nonlinearity": "relu"}),
+    ("RNN", {"nonlinearity": "relu", "num_layers": 2}),
+    ("GRU", {"bidirectional": True}),
+    ("LSTM", {"bidirectional": True, "num_layers": 2, "proj_size": 2}),
 ]
 
 
@@ -579,7 +582,7 @@ ONE_LAYER = [
     [((1, 1, I), False), ((5, 3, I), False), ((5, I), False), ((5, I), True), ((1, 5, I), True), ((3, 1, I), True)],
 )
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
-@pytest.mark.parametrize("name, options", ONE_LAYER)
+@pytest.mark.parametrize("name, options", PLAIN)
 def test_plain_calls(name, options, shape, batch_first, has_state, dtype, monkeypatch):
     original, module = pair(name, dtype=dtype, batch_first=batch_first, **options)
     x = random(*shape, dtype=dtype)
@@ -626,6 +629,41 @@ def test_arguments_that_are_not_plain(name):
                 same(*[tensors_of([m(one, other)]) for m in (module, original)], 1e-6)
             else:
                 assert found == expected
+
+
+def test_zeros_without_memory():
+    """As input, state and gradient."""
+    original, module = pair("GRU")
+    x, zeros = random(4, 3, I).requires_grad_(), torch._efficientzerotensor((4, 3, H), dtype=torch.float64)
+    for _ in range(3):
+        gradients = [torch.autograd.grad(m(x, zeros[:1])[0], [x, *m.parameters()], zeros) for m in (module, original)]
+        same(*gradients)
+    ready(module, x)
+    with torch.no_grad():
+        same(*[tensors_of(module(torch._efficientzerotensor((4, 3, I), dtype=torch.float64), zeros[:1])),
+               tensors_of(module(torch.zeros_like(x)))])  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_a_nested_tensor():
+    original, module = pair("GRU")
+    x = torch.nested.nested_tensor([random(3, I), random(2, I)])
+    with pytest.warns(UserWarning, match="torch.nn computes this module: it has a tensor of torch.nested"):
+        found = outcome(lambda: module(x))
+    assert found == outcome(lambda: original(x))
+
+
+def test_parameters_in_another_mapping():
+    """As of modules that old versions of PyTorch have pickled."""
+    original, module = pair("GRU")
+    module._parameters = collections.OrderedDict(module._parameters)
+    x = random(4, 3, I)
+    for is_training in (True, False):
+        module.train(is_training)
+        for _ in range(3):
+            same(*[tensors_of(m(x)) for m in (module, original)])
+            with torch.no_grad():
+                same(*[tensors_of(m(x)) for m in (module, original)])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -692,15 +730,13 @@ def test_modes_that_are_not_plain(call):
         same(*[tensors_of(call(m, x)) for m in (module, original)], 1e-2 if call is in_autocast else 1e-6)
 
 
-def test_modules_that_are_not_plain():
-    """Of several layers or both directions."""
-    for options in ({"num_layers": 2}, {"bidirectional": True}):
-        original, module = pair("GRU", **options)
-        x = random(4, 3, I)
-        with torch.no_grad():
-            module.eval()(x)
-            assert module._known.kept.module is None
-            same(tensors_of(module(x)), tensors_of(original(x)))
+def test_large_arrays_between_layers():
+    """They are for the engine."""
+    original, module = pair("GRU", num_layers=2, dtype=torch.float32)
+    x = random(40000, 2, I, dtype=torch.float32)
+    ready(module, x[:3])
+    with torch.no_grad():
+        same(tensors_of(module(x)), tensors_of(original(x)), 1e-5)
 
 
 def test_plain_calls_keep_nothing_of_their_arguments():
@@ -738,6 +774,9 @@ def test_a_pytorch_without_the_functions_of_dlpack(name, monkeypatch):
             assert module._known.kept is not kept
     with torch.no_grad():
         same(*[tensors_of(m(torch._neg_view(x))) for m in (module, original)])
+        with pytest.warns(UserWarning, match="torch.sparse_coo"):
+            found = outcome(lambda: module(x.to_sparse()))
+        assert found == outcome(lambda: original(x.to_sparse()))
 
 
 # What torch.nn computes

@@ -189,9 +189,12 @@ def infer(inputs, packed, state_n):
     output : ndarray, (T, B, D*P)
         Padded, in memory of its own.
     """
+    output = _core.infer(inputs, packed, state_n, most_threads(), POOL)
+    if output is not None:
+        return output
     stack, layout, x = inputs.stack, inputs.layout, inputs.x
     if stack.count == 1:
-        return infer_one(inputs, packed, state_n)
+        return _infer_one(inputs, packed, state_n)
     if len(stack.directions) == 2:
         return _infer_both(inputs, packed, state_n)
     (reverse,) = stack.directions
@@ -204,12 +207,10 @@ def infer(inputs, packed, state_n):
     return as_returned(layout, output, reverse)
 
 
-def infer_one(inputs, packed, state_n):
+def _infer_one(inputs, packed, state_n):
     """`infer` of one layer in one direction."""
     stack, layout, x = inputs.stack, inputs.layout, inputs.x
     (reverse,) = stack.directions
-    if not reverse and layout.offsets is None:
-        return _core.infer(inputs, packed[0], state_n, most_threads(), POOL)
     output = new_array(layout, stack.P, stack.dtype, reverse)
     x = layout.reversed(x) if reverse else x
     resets = layout.of_direction(reverse).resets

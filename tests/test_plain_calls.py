@@ -1,0 +1,191 @@
+"""Plain calls of frozen layers, which the binding makes without the engine: the same bits and errors as other calls."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastrnn
+from depth import DEPTH
+from fastrnn import _core, functional
+from layer_cases import layers, members, state_like
+
+MOST_BYTES_BETWEEN = 1 << 20
+
+
+@pytest.fixture
+def engine_is_off(monkeypatch):
+    """No call reaches the engine."""
+    monkeypatch.setattr(fastrnn.layers, "infer", None)
+    monkeypatch.setattr(fastrnn.layers.InferenceLayer, "_inputs", None)
+
+
+def bytes_of(results):
+    output, state = results
+    return [(a.dtype, a.shape, a.tobytes()) for a in (output, *members(state))]
+
+
+def by_the_engine(layer, x, state=None):
+    """The results of the call with flags, none of which is set: it is not plain."""
+    return layer(x, state, resets=np.zeros(x.shape[:2], bool))
+
+
+def in_float32(layer):
+    """A layer with the options of this one, in float32."""
+    return type(layer)(**layer._constructor_arguments() | {"dtype": np.float32}, rng=0)
+
+
+@settings(max_examples=200 * DEPTH)
+@given(
+    layer=layers(batch_first=False) | layers(batch_first=False).map(in_float32),
+    T=st.integers(1, 6),
+    B=st.integers(1, 5),
+    has_state=st.booleans(),
+    freeze=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_the_bits_of_other_calls(layer, T, B, has_state, freeze, seed):
+    x = np.random.default_rng(seed).standard_normal((T, B, layer.input_size)).astype(layer.dtype)
+    state = state_like(layer, B, seed) if has_state else None
+    expected = bytes_of(by_the_engine(layer, x, state))
+    if freeze:
+        layer.freeze()
+    arguments = [x, *(members(state) if has_state else [])]
+    before = [array.tobytes() for array in arguments]
+    assert bytes_of(layer(x, state)) == expected
+    assert [array.tobytes() for array in arguments] == before
+
+
+@pytest.mark.parametrize("has_state", [False, True])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 3}, {"bidirectional": True},
+                                     {"bidirectional": True, "num_layers": 2, "proj_size": 3}], ids=str)  # fmt: skip
+def test_frozen_and_quantized_layers_do_without_the_engine(options, has_state, engine_is_off):
+    layer = fastrnn.LSTM(5, 6, **options, rng=0)
+    x = np.random.default_rng(0).standard_normal((4, 2, 5), np.float32)
+    for one in (layer, layer.quantize("int8")):
+        one.freeze()
+        output, state = one(x)
+        assert output.shape == (4, 2, one(x)[0].shape[2]) and len(state) == 2
+        if has_state:
+            one(x, state)
+            with pytest.raises(TypeError):  # the engine, which is off
+                one(x, list(state))
+    with pytest.raises(TypeError):
+        layer(x[:, ::2])
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_layers": 2}, {"bidirectional": True}, {"bidirectional": True, "num_layers": 2}], ids=str
+)
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_the_largest_arrays_between_layers(options, more, monkeypatch):
+    """Those of more bytes are for the engine, which needs less memory."""
+    H, count = (64, 2 * options.get("num_layers", 1)) if "bidirectional" in options else (128, 2)
+    layer = fastrnn.GRU(3, H, **options, rng=0)
+    T = MOST_BYTES_BETWEEN // (count * 128 * 4) + more
+    x = np.random.default_rng(0).standard_normal((T, 1, 3), np.float32)
+    expected = bytes_of(by_the_engine(layer, x))
+    layer.freeze()
+    assert bytes_of(layer(x)) == expected
+    monkeypatch.setattr(fastrnn.layers.InferenceLayer, "_inputs", None)
+    if more <= 0:
+        layer(x)
+    else:
+        with pytest.raises(TypeError):
+            layer(x)
+
+
+@pytest.mark.parametrize("count", [_core.MOST_CALLS, _core.MOST_CALLS + 1])
+def test_as_many_layers_as_run_together_and_one_more(count):
+    layer = fastrnn.RNN(3, 4, count, rng=0)
+    x = np.random.default_rng(0).standard_normal((5, 2, 3), np.float32)
+    expected = bytes_of(by_the_engine(layer, x))
+    layer.freeze()
+    assert bytes_of(layer(x)) == expected
+
+
+def outcome(function):
+    try:
+        return bytes_of(function())
+    except Exception as error:
+        return type(error), str(error)
+
+
+def strange_arguments(layer):
+    """x and state of all kinds that are not plain, or are wrong."""
+    x = np.random.default_rng(0).standard_normal((4, 2, 5), np.float32)
+    _, state = layer(x)
+    first = members(state)[0]
+
+    def same_kind(states):
+        return tuple(states) if isinstance(state, tuple) else next(iter(states))
+
+    for one in (x[:0], x[:, :0], x[..., :4], x[0, 0], x[0], x[None], x.astype(np.float64), x.astype(">f4"), x[::-1],
+                x.tolist(), np.asfortranarray(x), x.astype(int), None, "x", x.astype(complex)):  # fmt: skip
+        yield one, None
+        yield one, state
+    for change in (
+        np.float64,
+        lambda s: s[:, :1],
+        lambda s: s[0],
+        lambda s: s[..., :-1],
+        lambda s: s[:, ::-1],
+        lambda s: s[:, :0],
+        lambda s: np.concatenate([s, s]),
+        lambda s: s.astype(">f4"),
+        lambda s: None,
+    ):
+        yield x, same_kind(change(s) for s in members(state))  # fmt: skip
+    for one in (list(members(state)), first, (), (first,), (first,) * 3, 1, "h"):
+        yield x, one
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cls", [fastrnn.LSTM, fastrnn.GRU, fastrnn.SLSTM])
+def test_all_other_arguments_have_the_results_and_errors_of_a_layer_that_is_not_frozen(cls, bidirectional):
+    layer, frozen = (cls(5, 6, bidirectional=bidirectional, rng=0) for _ in range(2))
+    frozen.freeze()
+    for x, state in strange_arguments(layer):
+        assert outcome(lambda: frozen(x, state)) == outcome(lambda: layer(x, state))
+
+
+def test_results_are_memory_of_their_own():
+    for options in ({}, {"num_layers": 2}, {"bidirectional": True}):
+        layer = fastrnn.GRU(5, 6, **options, rng=0)
+        layer.freeze()
+        x = np.ones((4, 2, 5), np.float32)
+        results = [layer(x) for _ in range(3)]
+        arrays = [a for output, state in results for a in (output, state)]
+        assert all(a.flags.writeable and a.flags.c_contiguous for a in arrays)
+        assert not any(np.may_share_memory(a, b) for k, a in enumerate(arrays) for b in (x, *arrays[:k]))
+
+
+def test_calls_in_threads():
+    layer = fastrnn.LSTM(8, 16, 2, bidirectional=True, rng=0)
+    layer.freeze()
+    inputs = [np.random.default_rng(k).standard_normal((20, 1 + k, 8), np.float32) for k in range(4)]
+    expected = [bytes_of(layer(x)) for x in inputs]
+    found = [None] * 4
+
+    def run(k):
+        found[k] = [bytes_of(layer(inputs[k])) for _ in range(50)]
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(one == expected[k] for k in range(4) for one in found[k])
+
+
+@pytest.mark.parametrize("I", [0, 1, 5])
+def test_functions_of_one_layer(I):
+    """`functional` takes the same way for arrays, and the engine with flags."""
+    rng = np.random.default_rng(0)
+    x, w_ih, w_hh = (rng.standard_normal(shape, np.float32) for shape in ((4, 2, I), (18, I), (18, 6)))
+    expected = bytes_of(functional.gru(x, None, w_ih, w_hh, resets=np.zeros((4, 2), bool)))
+    for _ in range(3):  # once the weights are known, they are not checked again
+        assert bytes_of(functional.gru(x, None, w_ih, w_hh)) == expected
+        assert bytes_of(functional.gru(x, np.zeros((2, 6), np.float32), w_ih, w_hh)) == expected
