@@ -1302,16 +1302,21 @@ cdef class Inputs:
         self.state_0, self.shared, self.batched = state_0, shared, batched
 
 
+cdef bint _is_plain(array, cnp.dtype dtype) noexcept:
+    """Whether a kernel can read this in place: an array of the dtype, contiguous and aligned."""
+    if type(array) is not cnp.ndarray or cnp.PyArray_TYPE(<cnp.ndarray>array) != dtype.num:
+        return False
+    return cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>array)
+
+
 cdef cnp.ndarray _plain_rows(stack, x):
     """A view of an x (T, B, I) for this stack that a kernel can read in place; None for any other x."""
     cdef cnp.ndarray array
     cdef cnp.npy_intp *shape
     cdef cnp.dtype dtype = stack.dtype
-    if type(x) is not cnp.ndarray:
+    if not _is_plain(x, dtype) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
         return None
     array = <cnp.ndarray>x
-    if cnp.PyArray_TYPE(array) != dtype.num or not cnp.PyArray_ISCARRAY_RO(array) or cnp.PyArray_NDIM(array) != 3:
-        return None
     shape = cnp.PyArray_DIMS(array)
     if shape[2] != <cnp.npy_intp>stack.I or not shape[0] or not shape[1]:
         return None
@@ -1571,50 +1576,90 @@ def infer(Inputs inputs not None, list packed not None, list state_n not None, i
     return _infer(inputs.stack, packed, inputs.x, inputs.state_0, state_n, num_threads, pool)
 
 
-cdef list _plain_states(stack, state, Py_ssize_t B):
-    """Views of the arrays of a state that a kernel can read in place, or zeros for None; None for any other state."""
-    cdef tuple widths = stack.widths, given
-    cdef cnp.dtype dtype = stack.dtype
+cdef cnp.ndarray _by_steps(cnp.ndarray x, Pool pool):
+    """A copy (T, B, I) of a contiguous x (B, T, I)."""
+    cdef Py_ssize_t b, t, B = x.shape[0], T = x.shape[1]
+    cdef cnp.ndarray result = _empty_rows(_with_shape(x, 3, T, B, x.shape[2]), x.shape[2], pool)
+    cdef size_t bytes = x.shape[2] * cnp.PyArray_ITEMSIZE(x)
+    cdef const char *row = <const char *>cnp.PyArray_DATA(x)
+    cdef char *to = <char *>cnp.PyArray_DATA(result)
+    for b in range(B):
+        for t in range(T):
+            memcpy(to + (t * B + b) * bytes, row, bytes)
+            row += bytes
+    return result
+
+
+cdef list _plain_states(stack, tuple given, Py_ssize_t B, int axes):
+    """The arrays (L*D, B, n) of a state for an x with so many axes, zeros for None; None if one is not plain."""
+    cdef tuple widths = stack.widths
     cdef cnp.ndarray array
-    cdef cnp.npy_intp *shape
     cdef list states = []
-    cdef Py_ssize_t k, leading = stack.leading
-    cdef int axes = 3 if leading else 2
-    if state is None:
-        return zero_states(leading, B, widths, dtype)
-    if (len(widths) > 1) != (type(state) is tuple):
-        return None
-    given = <tuple>state if len(widths) > 1 else (state,)
+    cdef Py_ssize_t k, count = stack.leading
+    if given is None:
+        return zero_states(count, B, widths, stack.dtype)
     if len(given) != len(widths):
         return None
     for k in range(len(widths)):
-        if type(given[k]) is not cnp.ndarray:
+        if not _is_plain(given[k], stack.dtype) or cnp.PyArray_NDIM(<cnp.ndarray>given[k]) != axes:
             return None
         array = <cnp.ndarray>given[k]
-        if cnp.PyArray_TYPE(array) != dtype.num or not cnp.PyArray_ISCARRAY_RO(array):
+        if array.shape[0] != count or array.shape[axes - 1] != <cnp.npy_intp>widths[k]:
             return None
-        shape = cnp.PyArray_DIMS(array)
-        if cnp.PyArray_NDIM(array) != axes or leading and shape[0] != leading:
+        if axes == 3 and array.shape[1] != B:
             return None
-        if shape[axes - 2] != B or shape[axes - 1] != <cnp.npy_intp>widths[k]:
-            return None
-        states.append(_view(array, <char *>cnp.PyArray_DATA(array), axes, shape, dtype.num))
+        states.append(_with_shape(array, 3, count, B, array.shape[axes - 1]))
     return states
 
 
-def infer_plain(stack, x, state, list packed not None, int num_threads, Pool pool not None):
-    """The results of a call for an x as of `plain_inputs` and a state of such arrays or None; None for another call.
+cdef cnp.ndarray _as_given(cnp.ndarray array, int axes, bint batch_first):
+    """An array (T, B, n) or (L*D, B, n) in the axes of the caller."""
+    if axes == 2:
+        return _with_shape(array, 2, array.shape[0], array.shape[2], 1)
+    return <cnp.ndarray>cnp.PyArray_SwapAxes(array, 0, 1) if batch_first else array
 
-    Returns the output, (T, B, D*P), and the state after, an array (L*D, B, n) or a tuple of several.
-    """
-    cdef cnp.ndarray rows = _plain_rows(stack, x)
+
+cdef tuple _infer_plain(stack, list packed, x, tuple state, bint batch_first, int num_threads, Pool pool):
+    """The output and a list of the states after, in the axes of the caller; None if the call is not plain."""
+    cdef cnp.ndarray given, rows
+    cdef list state_0, state_n
+    if not _is_plain(x, stack.dtype):
+        return None
+    given = rows = <cnp.ndarray>x
+    cdef int axes = cnp.PyArray_NDIM(given)
+    if axes == 2:
+        rows = _with_shape(given, 3, given.shape[0], 1, given.shape[1])
+    elif axes == 3 and batch_first:
+        rows = _with_shape(given, 3, given.shape[1], given.shape[0], given.shape[2])
+    rows = _plain_rows(stack, rows)
     if rows is None or not _is_small(stack, len(packed), rows.shape[0], rows.shape[1]):
         return None
-    cdef list state_0 = _plain_states(stack, state, rows.shape[1])
+    state_0 = _plain_states(stack, state, rows.shape[1], axes)
     if state_0 is None:
         return None
-    cdef list state_n = empty_states(state_0)
+    if axes == 3 and batch_first and rows.shape[0] > 1 and rows.shape[1] > 1:
+        rows = _by_steps(given, pool)
+    state_n = empty_states(state_0)
     output = _infer(stack, packed, rows, state_0, state_n, num_threads, pool)
+    return _as_given(output, axes, batch_first), [_as_given(one, axes, False) for one in state_n]
+
+
+def infer_plain(stack, x, state, list packed not None, bint batch_first, int num_threads, Pool pool not None):
+    """The results of a call of a layer for plain arrays: x, and a state that is None, an array or a tuple of several.
+
+    Returns the output and the state after, in the axes of x; None for another call.
+    """
+    cdef tuple given = None
+    if type(state) is tuple:
+        given = <tuple>state
+    elif state is not None:
+        given = (state,)
+    if given is not None and (len(given) > 1) != (type(state) is tuple):
+        return None
+    results = _infer_plain(stack, packed, x, given, batch_first, num_threads, pool)
+    if results is None:
+        return None
+    output, state_n = results
     return output, state_n[0] if len(state_n) == 1 else tuple(state_n)
 
 
@@ -2389,19 +2434,6 @@ cdef class PackedModule:
                 return False
         return not self.samples.have_changed()
 
-    cdef list states_of(self, hx, Py_ssize_t B, int axes):
-        """The state as arrays (L*D, B, n), zeros without hx; None for tensors of other kinds or shapes."""
-        cdef list states = []
-        cdef cnp.ndarray array
-        if hx is None:
-            return _plain_states(self.stack, None, B)
-        for one in hx if type(hx) is tuple else (hx,):
-            array = self.reader.array(one, self.dtype)
-            if array is None or cnp.PyArray_NDIM(array) != axes:
-                return None
-            states.append(_with_shape(array, 3, array.shape[0], 1, array.shape[1]) if axes == 2 else array)
-        return _plain_states(self.stack, tuple(states) if type(hx) is tuple else states[0], B)
-
     def infer(self, parameters not None, list names not None, x, hx, bint batch_first, int num_threads,
               str isa not None, Pool pool not None):
         """The results of a call, or None if its arguments need the longer way, which has all checks.
@@ -2410,7 +2442,7 @@ cdef class PackedModule:
         ----------
         parameters, names : mapping of str to Tensor, list of str
             The parameters of the module, and the names of its weights.
-        x : Tensor, (T, B, I) or (T, I); with `batch_first` (B, T, I), of which B or T is 1
+        x : Tensor, (T, B, I), with `batch_first` (B, T, I), or (T, I)
         hx : Tensor, tuple of Tensor, or None
 
         Returns
@@ -2418,33 +2450,18 @@ cdef class PackedModule:
         results : tuple, or None
             The output, in the axes of x, and the state after: a tensor, or a tuple of several.
         """
-        cdef cnp.ndarray given = self.reader.array(x, self.dtype), rows, output
-        if given is None or cnp.PyArray_NDIM(given) < 2 or _find(isa) != (<Packed>self.packed[0]).isa:
+        cdef list states
+        cdef tuple state = None, results
+        if _find(isa) != (<Packed>self.packed[0]).isa or not self.are_weights_of(parameters, names):
             return None
-        cdef int axes = cnp.PyArray_NDIM(given)
-        if axes == 2:
-            given = _with_shape(given, 3, given.shape[0], 1, given.shape[1])
-        elif batch_first:
-            if given.shape[0] != 1 and given.shape[1] != 1:
+        if hx is not None:
+            states = [self.reader.array(one, self.dtype) for one in (hx if type(hx) is tuple else (hx,))]
+            if (len(states) > 1) != (type(hx) is tuple):
                 return None
-            given = _with_shape(given, 3, given.shape[1], given.shape[0], given.shape[2])
-        rows = _plain_rows(self.stack, given)
-        if rows is None or not _is_small(self.stack, len(self.packed), rows.shape[0], rows.shape[1]):
+            state = tuple(states)
+        array = self.reader.array(x, self.dtype)
+        results = _infer_plain(self.stack, self.packed, array, state, batch_first, num_threads, pool)
+        if results is None:
             return None
-        if not self.are_weights_of(parameters, names):
-            return None
-        cdef list state_0 = self.states_of(hx, rows.shape[1], axes), state_n
-        if state_0 is None:
-            return None
-        state_n = empty_states(state_0)
-        output = _infer(self.stack, self.packed, rows, state_0, state_n, num_threads, pool)
-        after = [self.tensor(one, axes, False) for one in state_n]
-        return self.tensor(output, axes, batch_first), after[0] if len(after) == 1 else tuple(after)
-
-    cdef object tensor(self, cnp.ndarray array, int axes, bint batch_first):
-        """A tensor of an array (T, B, n) or (L*D, B, n) in the axes of the caller."""
-        if axes == 2:
-            array = _with_shape(array, 2, array.shape[0], array.shape[2], 1)
-        elif batch_first:
-            array = _with_shape(array, 3, array.shape[1], array.shape[0], array.shape[2])
-        return self.reader.from_numpy(array)
+        after = [self.reader.from_numpy(one) for one in results[1]]
+        return self.reader.from_numpy(results[0]), after[0] if len(after) == 1 else tuple(after)

@@ -215,8 +215,9 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
             If a shape or a length does not fit. The message starts with the argument's name.
         """
         frozen = self._params._frozen
-        if frozen is not None and lengths is None and resets is None and not self._options["batch_first"]:
-            results = infer_plain(self._stack, x, state, frozen.for_forward, most_threads(), POOL)
+        if frozen is not None and lengths is None and resets is None:
+            batch_first = self._options["batch_first"]
+            results = infer_plain(self._stack, x, state, frozen.for_forward, batch_first, most_threads(), POOL)
             if results is not None:
                 return results
         inputs = self._inputs(x, state, lengths, resets, private=False)

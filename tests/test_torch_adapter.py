@@ -579,7 +579,15 @@ PLAIN = [
 @pytest.mark.parametrize("has_state", [False, True])
 @pytest.mark.parametrize(
     "shape, batch_first",
-    [((1, 1, I), False), ((5, 3, I), False), ((5, I), False), ((5, I), True), ((1, 5, I), True), ((3, 1, I), True)],
+    [
+        ((1, 1, I), False),
+        ((5, 3, I), False),
+        ((5, I), False),
+        ((5, I), True),
+        ((1, 5, I), True),
+        ((3, 1, I), True),
+        ((3, 4, I), True),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 @pytest.mark.parametrize("name, options", PLAIN)
@@ -594,7 +602,7 @@ def test_plain_calls(name, options, shape, batch_first, has_state, dtype, monkey
     assert type(found[1]) is type(expected[1])
     for one, other, reference in zip(tensors_of(found), tensors_of(first), tensors_of(expected), strict=True):
         assert torch.equal(one, other) and one.shape == reference.shape and one.dtype == dtype
-        assert one.is_contiguous() and not one.requires_grad
+        assert one.is_contiguous() == reference.is_contiguous() and not one.requires_grad
     same(tensors_of(found), tensors_of(expected), 1e-10 if dtype == torch.float64 else 1e-6)
 
 
@@ -664,15 +672,6 @@ def test_parameters_in_another_mapping():
             same(*[tensors_of(m(x)) for m in (module, original)])
             with torch.no_grad():
                 same(*[tensors_of(m(x)) for m in (module, original)])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_batches_that_are_not_in_order_of_time(name):
-    original, module = pair(name, batch_first=True)
-    x = random(3, 4, I)
-    ready(module, x)
-    with torch.no_grad():
-        same(tensors_of(module(x)), tensors_of(original(x)))
 
 
 def in_training(module, x):
