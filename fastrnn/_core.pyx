@@ -3,8 +3,8 @@
 """Binding of csrc/fastrnn.h: records of calls to C structs, arrays to pointers, status to exception.
 
 Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is checked here. Their shapes are not
-checked: the callers have checked them and have allocated the results. `Steps` does both, for a call that lasts
-microseconds.
+checked: the callers have checked them and have allocated the results. `Steps` and the plain calls do both, because
+such a call lasts microseconds.
 
 The weights of one direction of one layer are a tuple in the order of WEIGHTS; absent weights are None, and may be left
 out at the end. A state is a list of arrays (L, B, n), one for each state of the cell, h first. The first axis counts
@@ -2385,7 +2385,7 @@ cdef class Tensors:
         cdef DLTensor read
         cdef cnp.npy_intp shape[_MOST_AXES]
         cdef int k
-        if not self.is_plain(tensor) or tensor.is_neg():  # which may be code of a caller's, so it comes first
+        if not self.is_plain(tensor) or tensor.is_neg():  # which may run a caller's code, so it comes first
             return None
         if not self.read(tensor, &read) or not _is_of(&read, dtype) or read.ndim > _MOST_AXES:
             return None
@@ -2404,7 +2404,7 @@ cdef class PackedModule:
     ----------
     reader : Tensors
     stack : fastrnn._engine.stack.Stack
-    packed : Packed
+    packed : list of Packed
         For forward.
     weights : list of Tensor
         The parameters that were packed.

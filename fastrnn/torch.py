@@ -604,7 +604,7 @@ def _warn_once(reason):
 
 
 def _are_usual(tensors, dtype):
-    """Whether a kernel can compute with tensors, plain ones of the CPU and of this dtype, in the modes of PyTorch."""
+    """Whether tensors are plain ones of the CPU and of this dtype, and no mode of PyTorch is on that needs torch.nn."""
     return TENSORS.are_plain(tensors, dtype) and not _has_mode()
 
 
