@@ -12,7 +12,7 @@ STUDY   = unrolled long_gap gradients many_to_one speech many_to_many one_to_man
 
 BIN     = $(VENV)/bin
 C_FILES = $(wildcard csrc/*.h csrc/*/*.[ch] csrc/*/*/*.h)
-SOURCES = setup.py pyproject.toml MANIFEST.in $(C_FILES) $(wildcard fastrnn/*.pyx)
+SOURCES = setup.py pyproject.toml MANIFEST.in $(C_FILES) $(wildcard fastrnn/*.pyx fastrnn/_binding/*.pxi)
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
@@ -59,7 +59,7 @@ lint: $(VENV)/lint ## what .ci/run has to say about style and types (seconds)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/clang-format --dry-run -Werror $(C_FILES) benchmarks/*.c examples/c/*.c tests/c/real_time.c
-	@PATH="$(abspath $(BIN)):$$PATH" cython-lint fastrnn/_core.pyx fastrnn/__init__.pxd tests/client/fastrnn_client.pyx
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint fastrnn/_core.pyx fastrnn/_binding/*.pxi fastrnn/__init__.pxd tests/client/fastrnn_client.pyx
 	@$(BIN)/mypy
 	@$(BIN)/python -m mypy.stubtest fastrnn --allowlist .ci/stubtest-allowlist --mypy-config-file pyproject.toml
 

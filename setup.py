@@ -58,7 +58,7 @@ setup(
         Extension(
             "fastrnn._core",
             sources=["fastrnn/_core.pyx", *sorted(glob("csrc/*/*.c"))],
-            depends=sorted(glob("csrc/**/*.h", recursive=True)),
+            depends=sorted(glob("csrc/**/*.h", recursive=True) + glob("fastrnn/_binding/*.pxi")),
             include_dirs=["csrc", numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             language="c",

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "fastrnn" if (ROOT / "fastrnn").exists() else Path(fastrnn.__fi
 
 # Modules that would have to know a format if it were not in the tables. The others name dtypes of other libraries.
 OF_QUANTIZED_LAYERS = (
-    "_core.pyx", "_core.pyi", "_config.py", "__main__.py", "_parametrized.py", "layers.py", "quantization.py",
+    "_core.pyi", "_config.py", "__main__.py", "_parametrized.py", "layers.py", "quantization.py",
     "reference.py", "serialization.py", "stream.py",
 )  # fmt: skip
 
@@ -62,6 +62,7 @@ def test_a_format_is_named_in_the_files_of_contributing_alone(form):
 def test_python_knows_formats_by_their_table():
     modules = [PACKAGE / name for name in OF_QUANTIZED_LAYERS if (PACKAGE / name).exists()]
     modules += [path for path in (PACKAGE / "_engine").glob("*.py") if path.name != "formats.py"]
+    modules += (PACKAGE / "_binding").glob("*.pxi")
     names = "|".join(FORMATS)
     found = {path.name for path in modules if re.search(rf"(?i)(?<!u)({names})(?!\w)", python_code(path))}
     assert len(modules) > 10
@@ -83,4 +84,4 @@ def test_the_files_that_contributing_lists_exist(section):
     assert len(paths) >= 4
     for path in paths:
         root = PACKAGE.parent if path.startswith("fastrnn/") else ROOT
-        assert (root / path).exists() or (path.endswith(".pyx") and PACKAGE.parent != ROOT), path
+        assert (root / path).exists() or (path.endswith(".pxi") and PACKAGE.parent != ROOT), path

@@ -16,7 +16,7 @@ sys.path.pop()
 MUTATIONS = mutants.mutations()
 # Tests of a wheel run beside a tree without fastrnn/: then the sources are those installed, which lack the binding's.
 PACKAGE = ROOT / "fastrnn" if (ROOT / "fastrnn").exists() else Path(fastrnn.__file__).parent
-HERE = [one for one in MUTATIONS if PACKAGE == ROOT / "fastrnn" or not one.file.endswith(".pyx")]
+HERE = [one for one in MUTATIONS if PACKAGE == ROOT / "fastrnn" or not one.file.endswith((".pyx", ".pxi"))]
 
 
 @pytest.mark.parametrize("mutation", HERE, ids=lambda mutation: mutation.name)

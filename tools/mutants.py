@@ -96,6 +96,8 @@ class Tree:
         for unit in units:
             target = objects / ("-".join(unit.relative_to(self.tree).parts) + ".o")
             sources = dependencies(target)
+            if unit.suffix == ".pyx":
+                sources += sorted(self.package.rglob("*.pxi"))
             if changed is not None and (changed in sources or changed == unit):
                 target = again / target.name
                 missing.append((unit, target))

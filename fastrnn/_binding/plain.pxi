@@ -1,0 +1,360 @@
+# Inference of sequences of one length. After some milliseconds of sleep the caches are empty, and the Python code of
+# fastrnn._engine.stack takes longer than dozens of steps: so calls whose arrays are small are made here.
+
+cdef enum:
+    MOST_BYTES_BETWEEN = 1 << 20  # of all arrays between layers or directions
+
+
+cdef cnp.ndarray _plain_rows(stack, x):
+    """A view of an x (T, B, I) for this stack that a kernel can read in place; None for any other x."""
+    cdef cnp.ndarray array
+    cdef cnp.npy_intp *shape
+    cdef cnp.dtype dtype = stack.dtype
+    if not _is_plain(x, dtype) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
+        return None
+    array = <cnp.ndarray>x
+    shape = cnp.PyArray_DIMS(array)
+    if shape[2] != <cnp.npy_intp>stack.I or not shape[0] or not shape[1]:
+        return None
+    if shape[0] > <cnp.npy_intp>stack.most_rows // shape[1]:
+        return None
+    # A view, because another thread may assign to the shape of x while the call computes.
+    return _view(array, <char *>cnp.PyArray_DATA(array), 3, shape, dtype.num)
+
+
+def plain_inputs(stack, x, padded not None):
+    """The Inputs of a call without a state and lengths, whose x (T, B, I) a kernel can read in place.
+
+    Returns None for any other x, which takes the slower way with all checks. ``padded(T, B)`` returns a layout.
+    """
+    cdef cnp.ndarray rows = _plain_rows(stack, x)
+    if rows is None:
+        return None
+    cdef list state_0 = zero_states(stack.leading, rows.shape[1], stack.widths, stack.dtype)
+    return Inputs(stack, padded(rows.shape[0], rows.shape[1]), rows, False, state_0, None, True)
+
+
+cdef cnp.ndarray _empty_rows(cnp.ndarray x, Py_ssize_t columns, Pool pool):
+    """An uninitialised array (T, B, columns) for x (T, B, ..)."""
+    cdef cnp.npy_intp shape[3]
+    shape[0], shape[1], shape[2] = x.shape[0], x.shape[1], columns
+    return pool._empty(3, shape, cnp.PyArray_TYPE(x), cnp.PyArray_ITEMSIZE(x))
+
+
+cdef cnp.ndarray _reversed(cnp.ndarray x, Pool pool):
+    """A copy of x (T, B, I) with the last step first."""
+    cdef cnp.ndarray result = _empty_rows(x, x.shape[2], pool)
+    cdef const char *step = <const char *>cnp.PyArray_DATA(x)
+    cdef char *to = <char *>cnp.PyArray_DATA(result)
+    cdef size_t bytes = x.shape[1] * x.shape[2] * cnp.PyArray_ITEMSIZE(x)
+    cdef Py_ssize_t t, T = x.shape[0]
+    for t in range(T):
+        memcpy(to + t * bytes, step + (T - 1 - t) * bytes, bytes)
+    return result
+
+
+cdef cnp.ndarray _joined(cnp.ndarray forward, cnp.ndarray backward, Pool pool):
+    """The output (T, B, 2*P) of both directions from those of each, (T, B, P), in the order in which it reads."""
+    cdef cnp.ndarray result = _empty_rows(forward, 2 * forward.shape[2], pool)
+    cdef char *to = <char *>cnp.PyArray_DATA(result)
+    cdef size_t bytes = forward.shape[2] * cnp.PyArray_ITEMSIZE(forward)
+    cdef Py_ssize_t t, b, T = forward.shape[0], B = forward.shape[1]
+    for t in range(T):
+        for b in range(B):
+            memcpy(to, <const char *>cnp.PyArray_DATA(forward) + (t * B + b) * bytes, bytes)
+            memcpy(to + bytes, <const char *>cnp.PyArray_DATA(backward) + ((T - 1 - t) * B + b) * bytes, bytes)
+            to += 2 * bytes
+    return result
+
+
+cdef cnp.ndarray _infer(stack, list packed, cnp.ndarray x, list state_0, list state_n, int num_threads, Pool pool):
+    """The output (T, B, D*P) of all layers, a large one as a lease.
+
+    x is (T, B, I), the states are lists of ndarray (L*D, B, n), of which state_n is written.
+    """
+    cdef Py_ssize_t P = (<Packed>packed[0]).P
+    cdef Py_ssize_t k, count = len(packed), D = len(<tuple>stack.directions)
+    cdef cnp.ndarray output, back
+    cdef list calls = []
+    if D == 1:
+        for k in range(count):
+            output = _empty_rows(x, P, pool)
+            calls.append(ForwardCall(packed[k], k, x, None, state_0, state_n, output, None))
+            x = output
+        forward(calls, count > 1, num_threads)
+        return output
+    for k in range(0, count, 2):
+        output, back = _empty_rows(x, P, pool), _empty_rows(x, P, pool)
+        calls = [
+            ForwardCall(packed[k], k, x, None, state_0, state_n, output, None),
+            ForwardCall(packed[k + 1], k + 1, _reversed(x, pool), None, state_0, state_n, back, None),
+        ]
+        forward(calls, False, num_threads)
+        x = _joined(output, back, pool)
+    return x
+
+
+cdef bint _is_small(stack, Py_ssize_t count, Py_ssize_t T, Py_ssize_t B) except -1:
+    """Whether `_infer` is for calls of this size: forwards or in both directions, all layers of a direction together,
+    and little memory between layers. One layer forwards is always small.
+    """
+    cdef tuple directions = stack.directions
+    cdef Py_ssize_t width = max(<Py_ssize_t>stack.I, <Py_ssize_t>stack.output_width)
+    if directions[0]:
+        return False
+    if count == 1:
+        return True
+    if len(directions) == 1 and count > FASTRNN_MOST_CALLS:
+        return False
+    return T <= MOST_BYTES_BETWEEN // (count * B * width * (<cnp.dtype>stack.dtype).itemsize)
+
+
+def infer(Inputs inputs not None, list packed not None, list state_n not None, int num_threads, Pool pool not None):
+    """Inference of layers that read sequences of one length without resets, forwards or in both directions.
+
+    Writes state_n, a list of ndarray like inputs.state_0. Returns the output, (T, B, D*P), a large one as a lease; or
+    None for a call of another kind or with large arrays between layers.
+    """
+    cdef cnp.ndarray x = inputs.x
+    if inputs.layout.offsets is not None or inputs.layout.resets is not None or not x.shape[0] or not x.shape[1]:
+        return None
+    if not _is_small(inputs.stack, len(packed), x.shape[0], x.shape[1]):
+        return None
+    return _infer(inputs.stack, packed, inputs.x, inputs.state_0, state_n, num_threads, pool)
+
+
+cdef cnp.ndarray _by_steps(cnp.ndarray x, Pool pool):
+    """A copy (T, B, I) of a contiguous x (B, T, I)."""
+    cdef Py_ssize_t b, t, B = x.shape[0], T = x.shape[1]
+    cdef cnp.ndarray result = _empty_rows(_with_shape(x, 3, T, B, x.shape[2]), x.shape[2], pool)
+    cdef size_t bytes = x.shape[2] * cnp.PyArray_ITEMSIZE(x)
+    cdef const char *row = <const char *>cnp.PyArray_DATA(x)
+    cdef char *to = <char *>cnp.PyArray_DATA(result)
+    for b in range(B):
+        for t in range(T):
+            memcpy(to + (t * B + b) * bytes, row, bytes)
+            row += bytes
+    return result
+
+
+cdef list _plain_states(stack, tuple given, Py_ssize_t B, int axes):
+    """The arrays (L*D, B, n) of a state for an x with so many axes, zeros for None; None if one is not plain."""
+    cdef tuple widths = stack.widths
+    cdef cnp.ndarray array
+    cdef list states = []
+    cdef Py_ssize_t k, count = stack.leading
+    if given is None:
+        return zero_states(count, B, widths, stack.dtype)
+    if len(given) != len(widths):
+        return None
+    for k in range(len(widths)):
+        if not _is_plain(given[k], stack.dtype) or cnp.PyArray_NDIM(<cnp.ndarray>given[k]) != axes:
+            return None
+        array = <cnp.ndarray>given[k]
+        if array.shape[0] != count or array.shape[axes - 1] != <cnp.npy_intp>widths[k]:
+            return None
+        if axes == 3 and array.shape[1] != B:
+            return None
+        states.append(_with_shape(array, 3, count, B, array.shape[axes - 1]))
+    return states
+
+
+cdef cnp.ndarray _as_given(cnp.ndarray array, int axes, bint batch_first):
+    """An array (T, B, n) or (L*D, B, n) in the axes of the caller."""
+    if axes == 2:
+        return _with_shape(array, 2, array.shape[0], array.shape[2], 1)
+    return <cnp.ndarray>cnp.PyArray_SwapAxes(array, 0, 1) if batch_first else array
+
+
+cdef tuple _infer_plain(stack, list packed, x, tuple state, bint batch_first, int num_threads, Pool pool):
+    """The output and a list of the states after, in the axes of the caller; None if the call is not plain."""
+    cdef cnp.ndarray given, rows
+    cdef list state_0, state_n
+    if not _is_plain(x, stack.dtype):
+        return None
+    given = rows = <cnp.ndarray>x
+    cdef int axes = cnp.PyArray_NDIM(given)
+    if axes == 2:
+        rows = _with_shape(given, 3, given.shape[0], 1, given.shape[1])
+    elif axes == 3 and batch_first:
+        rows = _with_shape(given, 3, given.shape[1], given.shape[0], given.shape[2])
+    rows = _plain_rows(stack, rows)
+    if rows is None or not _is_small(stack, len(packed), rows.shape[0], rows.shape[1]):
+        return None
+    state_0 = _plain_states(stack, state, rows.shape[1], axes)
+    if state_0 is None:
+        return None
+    if axes == 3 and batch_first and rows.shape[0] > 1 and rows.shape[1] > 1:
+        rows = _by_steps(given, pool)
+    state_n = empty_states(state_0)
+    output = _infer(stack, packed, rows, state_0, state_n, num_threads, pool)
+    return _as_given(output, axes, batch_first), [_as_given(one, axes, False) for one in state_n]
+
+
+def infer_plain(stack, x, state, list packed not None, bint batch_first, int num_threads, Pool pool not None):
+    """The results of a call of a layer for plain arrays: x, and a state that is None, an array or a tuple of several.
+
+    Returns the output and the state after, in the axes of x; None for another call.
+    """
+    cdef tuple given = None
+    if type(state) is tuple:
+        given = <tuple>state
+    elif state is not None:
+        given = (state,)
+    if given is not None and (len(given) > 1) != (type(state) is tuple):
+        return None
+    results = _infer_plain(stack, packed, x, given, batch_first, num_threads, pool)
+    if results is None:
+        return None
+    output, state_n = results
+    return output, state_n[0] if len(state_n) == 1 else tuple(state_n)
+
+
+cdef enum:
+    MOST_KNOWN = 4096  # stacks
+    MOST_OPTIONS = 8
+    MOST_NUMBERS = 64
+
+
+cdef int _weights_key(spec, tuple options, reverse, tuple weights, cnp.npy_intp *key) except -1:
+    """Write a key of the addresses of the specification and of its options, and of the type and shapes of weights.
+
+    Returns how many numbers were written to `key`, at most MOST_NUMBERS; 0 for weights that a kernel cannot read in
+    place. None may be among them.
+    """
+    cdef int type_number = -1, k, ndim, n = 3
+    cdef cnp.ndarray array
+    if len(options) > MOST_OPTIONS:
+        return 0
+    key[0], key[1] = <cnp.npy_intp><void *>spec, <cnp.npy_intp><void *>reverse
+    for option in options:
+        key[n] = <cnp.npy_intp><void *>option
+        n += 1
+    for one in weights:
+        if one is None:
+            if n == MOST_NUMBERS:
+                return 0
+            key[n] = -1
+            n += 1
+            continue
+        if type(one) is not cnp.ndarray:
+            return 0
+        array = <cnp.ndarray>one
+        if type_number < 0:
+            type_number = cnp.PyArray_TYPE(array)
+            if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
+                return 0
+        ndim = cnp.PyArray_NDIM(array)
+        if (
+            cnp.PyArray_TYPE(array) != type_number or not cnp.PyArray_ISCARRAY_RO(array)
+            or n + 1 + ndim > MOST_NUMBERS
+        ):
+            return 0
+        key[n] = ndim
+        for k in range(ndim):
+            key[n + 1 + k] = cnp.PyArray_DIMS(array)[k]
+        n += 1 + ndim
+    key[2] = type_number
+    return n
+
+
+cdef class KnownWeights:
+    """The stacks of weights and options that have been checked, of functions of one direction of one layer.
+
+    A stack is found by the type and shapes of the weights, and by the options themselves: the same objects, which are
+    immutable, so nothing is compared, and no code of a caller runs. At most MOST_KNOWN stacks are remembered.
+    """
+    cdef dict known  # key to (stack, the objects whose addresses are in the key)
+    cdef tuple last  # (key, stack) of the latest find
+
+    def __cinit__(self):
+        self.known = {}
+
+    cdef object find(self, spec, tuple options, reverse, tuple weights):
+        """The stack, or None if the weights are not plain arrays or not known."""
+        cdef cnp.npy_intp numbers[MOST_NUMBERS]
+        cdef tuple last = self.last
+        cdef bytes key
+        cdef size_t size = _weights_key(spec, options, reverse, weights, numbers) * sizeof(cnp.npy_intp)
+        if size == 0:
+            return None
+        if last is not None:
+            key = <bytes>last[0]
+            if <size_t>len(key) == size and memcmp(<const char *>key, numbers, size) == 0:
+                return last[1]
+        key = (<char *>numbers)[:size]
+        found = self.known.get(key)
+        if found is None:
+            return None
+        self.last = key, found[0]
+        return found[0]
+
+    def add(self, spec, tuple options not None, reverse, tuple weights not None, stack):
+        """Remember the stack of checked weights and options, the latter as callers gave them."""
+        cdef cnp.npy_intp numbers[MOST_NUMBERS]
+        cdef size_t size = _weights_key(spec, options, reverse, weights, numbers) * sizeof(cnp.npy_intp)
+        for option in (*options, reverse):
+            if option is not None and type(option) not in (bool, int, float, str):
+                return  # it may change
+        if size and len(self.known) < MOST_KNOWN:
+            self.known[(<char *>numbers)[:size]] = stack, spec, options, reverse
+
+    def infer(self, spec, tuple arguments not None, int num_threads, str isa not None, Pool pool not None,
+              padded not None):
+        """The results of a function for plain arrays whose shapes are known, without a state, lengths and resets.
+
+        Parameters
+        ----------
+        arguments : tuple (x, state, weights, options, lengths, resets, reverse)
+            As callers give them.
+
+        Returns
+        -------
+        results : tuple or None
+            output, (T, B, P), and state_n: an array (B, n), or a tuple of several. None for other arguments.
+        """
+        x, state, weights, options, lengths, resets, reverse = arguments
+        if state is not None or lengths is not None or resets is not None or reverse is not False:
+            return None
+        found = self.pack(spec, options, reverse, weights, False, num_threads, isa, pool, x, padded)
+        if found is None:
+            return None
+        cdef Inputs inputs = found[0]
+        stack = inputs.stack
+        cdef list states = empty_states(inputs.state_0)
+        output = _infer(stack, found[1], inputs.x, inputs.state_0, states, num_threads, pool)
+        pool.give_back_all(found[1])
+        return output, states[0] if len(states) == 1 else tuple(states)
+
+    cpdef tuple pack(self, spec, tuple options, reverse, tuple weights, bint training, int num_threads, str isa,
+                     Pool pool, x=None, padded=None):
+        """Pack plain arrays whose shapes are known, one direction of one layer, without a conversion or a check.
+
+        The shapes and pointers are read without running Python code in between, so that no view is needed.
+
+        Parameters
+        ----------
+        x, padded
+            As for `plain_inputs`, for a call without a state and lengths.
+
+        Returns
+        -------
+        found : tuple or None
+            The Inputs, or without x the Stack; the weights packed for forward; and with `training` those packed for
+            backward, else None; each a list of one. None if the arrays are not plain or not known.
+        """
+        stack = self.find(spec, options, reverse, weights)
+        if stack is None:
+            return None
+        cdef fastrnn_weights w
+        cdef int type_number = _weights(&w, <Kernel?>stack.kernel, weights)
+        first = stack
+        if padded is not None:
+            first = plain_inputs(stack, x, padded)
+            if first is None:
+                return None
+        cdef const fastrnn_isa *kernels = _find(isa)
+        cdef Packed for_backward = None
+        if training:
+            for_backward = _pack(kernels, &w, type_number, True, num_threads, pool)
+        return first, [_pack(kernels, &w, type_number, False, num_threads, pool)], [for_backward]
