@@ -398,7 +398,7 @@ def sum_squares(array: NDArray[Any], num_threads: int, isa: str) -> float: ...
 
 @disjoint_base
 class Samples:
-    def __init__(self, arrays: list[NDArray[Any]], count: int) -> None: ...
+    def __init__(self, arrays: list[NDArray[Any]], count: int, whole_bytes: int = 0) -> None: ...
     def have_changed(self) -> bool: ...
 
 @disjoint_base
@@ -411,22 +411,29 @@ class Tensors:
         api: Any = None,
     ) -> None: ...
     def are_plain(self, tensors: tuple[Any, ...], dtype: np.dtype[Any]) -> bool: ...
-    def are_in_place(
-        self, parameters: Mapping[str, Any], names: list[str], tensors: list[Any], addresses: list[int]
-    ) -> bool: ...
     def array(self, tensor: Any, dtype: np.dtype[Any]) -> NDArray[Any] | None: ...
+
+@disjoint_base
+class ModuleWeights:
+    stack: Any
+    dtype: np.dtype[Any]
+    tensors: list[Any]
+    addresses: list[int]
+    def __init__(self, reader: Tensors, stack: Any, tensors: list[Any], addresses: list[int]) -> None: ...
+    def are_those_of(self, parameters: Mapping[str, Any], names: list[str]) -> bool: ...
+    def arguments(
+        self, parameters: Mapping[str, Any], names: list[str], x: Any, hx: Any, batch_first: bool
+    ) -> tuple[tuple[Any, ...], int] | None: ...
 
 @disjoint_base
 class PackedModule:
     def __init__(
         self,
-        reader: Tensors,
-        stack: Any,
+        weights: ModuleWeights,
         packed: list[Packed],
-        weights: list[Any],
-        addresses: list[int],
         versions: list[int],
         samples: Samples,
+        exact: Samples | None,
     ) -> None: ...
     def infer(
         self,
@@ -435,6 +442,7 @@ class PackedModule:
         x: Any,
         hx: Any,
         batch_first: bool,
+        exact: bool,
         num_threads: int,
         isa: str,
         pool: Pool,

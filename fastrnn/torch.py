@@ -22,13 +22,13 @@ import numpy as np
 from fastrnn._config import instruction_set
 from fastrnn._core import (
     Inputs,
+    ModuleWeights,
     PackedModule,
     Samples,
     Tensors,
     aligned,
     borrow_threads,
     empty_states,
-    fingerprint,
     native,
     plain_inputs,
     set_lender,
@@ -211,7 +211,7 @@ FEWEST_SAMPLES = 64  # at least so many elements of each weight are compared
 MOST_COMPARED_BYTES = 128 << 10  # in training, a weight of at most so many bytes is compared as a whole
 
 
-class Weights:
+class Weights(ModuleWeights):
     """The weights of a module as the kernels read them, and packed.
 
     Parameters
@@ -221,28 +221,15 @@ class Weights:
         Of its shapes and its dtype, in any layout in memory.
     """
 
-    __slots__ = (
-        "arrangement", "tensors", "dtype", "are_counted", "addresses", "arrays", "groups", "small", "large", "latest",
-        "kept",
-    )  # fmt: skip
+    __slots__ = "arrangement", "are_counted", "arrays", "groups", "latest", "kept"
 
     def __init__(self, arrangement, tensors):
-        self.arrangement, self.tensors, self.are_counted = arrangement, tensors, _are_counted(tensors)
-        self.dtype, self.addresses = arrangement.stack.dtype, [w.data_ptr() for w in tensors]
+        super().__init__(TENSORS, arrangement.stack, list(tensors), [w.data_ptr() for w in tensors])
+        self.arrangement, self.are_counted = arrangement, _are_counted(tensors)
         # Arrays that keep the memory alive, as those of `_array` do not when a tensor is given other memory.
         self.arrays = [native(w.numpy(force=True), self.dtype) for w in tensors]
         self.groups = arrangement.grouped(self.arrays)
-        self.small = [array for array in self.arrays if array.nbytes <= MOST_COMPARED_BYTES]
-        self.large = [array for array in self.arrays if array.nbytes > MOST_COMPARED_BYTES]
         self.latest = self.kept = None
-
-    def are_those_of(self, module):
-        """Whether the tensors are the parameters of the module, in the memory that the arrays share with them."""
-        return TENSORS.are_in_place(module._parameters, module._flat_weights_names, self.tensors, self.addresses)
-
-    def fingerprints(self):
-        """Of the small weights."""
-        return list(map(fingerprint, self.small))
 
     def packs(self, exact):
         """The Packs of the weights as they are now, kept ones if the weights have not changed.
@@ -255,7 +242,7 @@ class Weights:
         if not self.are_counted:
             return Packs()
         stamp, kept = [instruction_set(), *map(version, self.tensors)], self.kept
-        if kept is not None and kept.stamp == stamp and kept.are_of(self, exact):
+        if kept is not None and kept.stamp == stamp and kept.are_current(exact):
             return kept
         packs = Packs(stamp)
         if not exact or self.latest == stamp:
@@ -284,25 +271,24 @@ class Packs:
         The instruction set and the versions of the weights.
     """
 
-    __slots__ = ("stamp", "is_kept", "fingerprints", "samples", "samples_of_large", "module", "_forward", "_backward")
+    __slots__ = "stamp", "is_kept", "samples", "exact", "module", "_forward", "_backward"
 
     def __init__(self, stamp=None):
         self.stamp, self.is_kept = stamp, False
-        self.fingerprints = self._forward = self._backward = self.module = None
+        self._forward = self._backward = self.module = None
         self.samples: Any = None
-        self.samples_of_large: Any = None
+        self.exact: Any = None
 
     def keep(self, weights, exact):
         """Note the values of the weights, before they are packed: another thread may change them."""
         self.is_kept, self.samples = True, Samples(weights.arrays, FEWEST_SAMPLES)
         if exact:
-            self.fingerprints, self.samples_of_large = weights.fingerprints(), Samples(weights.large, FEWEST_SAMPLES)
+            self.exact = Samples(weights.arrays, FEWEST_SAMPLES, MOST_COMPARED_BYTES)
 
-    def are_of(self, weights, exact):
+    def are_current(self, exact):
         """Whether the weights have the values they had."""
-        if exact:
-            return self.fingerprints == weights.fingerprints() and not self.samples_of_large.have_changed()
-        return not self.samples.have_changed()
+        samples = self.exact if exact else self.samples
+        return samples is not None and not samples.have_changed()
 
     def forward(self, weights):
         """The weights packed for forward; for `done` after the pass."""
@@ -311,15 +297,7 @@ class Packs:
             packed = weights.arrangement.stack.pack(weights.groups, False)
             if self.is_kept:
                 self._forward, (_, *versions) = packed, self.stamp
-                self.module = PackedModule(
-                    TENSORS,
-                    weights.arrangement.stack,
-                    packed,
-                    weights.tensors,
-                    weights.addresses,
-                    versions,
-                    self.samples,
-                )
+                self.module = PackedModule(weights, packed, versions, self.samples, self.exact)
         return packed
 
     def backward(self, weights, input_gradient):
@@ -669,8 +647,8 @@ class Recurrent(torch.nn.RNNBase):
                 return _outside_of_graphs(self, input, hx)  # the number of its sequences is a value of a tensor
         elif get_eval_frame_callback() is not None:  # Dynamo refuses this module and would trace its functions
             return _outside_of_graphs(self, input, hx)
-        elif not (torch.is_grad_enabled() or self.training):
-            results = self._infer_plain(input, hx)
+        else:
+            results = self._plain(input, hx)
             if results is not None:
                 return results
         is_packed = isinstance(input, PackedSequence)
@@ -700,16 +678,34 @@ class Recurrent(torch.nn.RNNBase):
             output, *state_n = run(x, None, states, weights)
         return output, tuple(state_n) if self.mode == "LSTM" else state_n[0]
 
-    def _infer_plain(self, input, hx):
-        """The results of a plain call in eval mode without gradients, or None for a call that is not plain."""
+    def _plain(self, input, hx):
+        """The results of a call with plain tensors in eager mode, or None for a call that needs the longer way."""
         known = self.__dict__.get("_known")
-        kept = None if known is None else known.kept
-        if kept is None or kept.module is None or _is_traced() or _has_mode():
+        if known is None or _is_traced() or _has_mode() or self._dropout():
+            return None
+        return (self._plain_with_graph if torch.is_grad_enabled() else self._infer_plain)(known, input, hx)
+
+    def _plain_with_graph(self, known, input, hx):
+        """`_plain` for tensors of which some need gradients."""
+        found = known.arguments(self._parameters, self._flat_weights_names, input, hx, self.batch_first)
+        if found is None:
+            return None
+        (x, *others), states = found
+        if self.batch_first:
+            x = x.transpose(0, 1)
+        output, *state_n = Layers.run((known, None, None, states), x, *others)
+        if self.batch_first:
+            output = output.transpose(0, 1)
+        return output, tuple(state_n) if len(state_n) > 1 else state_n[0]
+
+    def _infer_plain(self, known, input, hx):
+        """`_plain` without gradients, if the packed weights are kept."""
+        if known.kept is None or known.kept.module is None:
             return None
         before = borrow_threads(True)
         try:
-            return kept.module.infer(
-                self._parameters, self._flat_weights_names, input, hx, self.batch_first, most_threads(),
+            return known.kept.module.infer(
+                self._parameters, self._flat_weights_names, input, hx, self.batch_first, self.training, most_threads(),
                 instruction_set(), POOL,
             )  # fmt: skip
         finally:
@@ -730,7 +726,7 @@ class Recurrent(torch.nn.RNNBase):
         """The Weights of a call in eager mode, or None for torch.nn to compute it or to refuse its arguments."""
         known = self.__dict__.get("_known")
         if known is not None:
-            if not known.are_those_of(self):
+            if not known.are_those_of(self._parameters, self._flat_weights_names):
                 self._forget()
             elif _are_usual((x, *states), known.dtype):
                 return known

@@ -537,7 +537,7 @@ def test_inference_mode_parameters_are_not_kept():
     assert "_known" not in module.__dict__
 
 
-# Plain calls in eval mode, which read tensors in C
+# Plain calls, which read tensors in C
 
 
 class Refusing:
@@ -547,10 +547,12 @@ class Refusing:
         raise AssertionError
 
 
-def ready(module, x):
-    """The module after a call without gradients in eval mode, whose packed weights are kept."""
+def ready(module, x, is_training=False):
+    """The module after calls without gradients, whose packed weights are kept: in training mode, from the second."""
+    module.train(is_training)
     with torch.no_grad():
-        module.eval()(x)
+        for _ in range(1 + is_training):
+            module(x)
     assert module._known.kept.module is not None
     return module
 
@@ -576,6 +578,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("is_training", [False, True])
 @pytest.mark.parametrize("has_state", [False, True])
 @pytest.mark.parametrize(
     "shape, batch_first",
@@ -591,12 +594,15 @@ PLAIN = [
 )
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 @pytest.mark.parametrize("name, options", PLAIN)
-def test_plain_calls(name, options, shape, batch_first, has_state, dtype, monkeypatch):
+def test_plain_calls(name, options, shape, batch_first, has_state, is_training, dtype, monkeypatch):
     original, module = pair(name, dtype=dtype, batch_first=batch_first, **options)
     x = random(*shape, dtype=dtype)
     state = state_for(module, x, dtype) if has_state else None
+    ready(module, x, is_training)
     with torch.no_grad():
-        first = module.eval()(x, state)
+        module._known.kept.module, kept = None, module._known.kept.module
+        first = module(x, state)
+        module._known.kept.module = kept
         monkeypatch.setattr(fast.Recurrent, "_weights", None)
         found, expected = module(x, state), original(x, state)
     assert type(found[1]) is type(expected[1])
@@ -606,9 +612,47 @@ def test_plain_calls(name, options, shape, batch_first, has_state, dtype, monkey
     same(tensors_of(found), tensors_of(expected), 1e-10 if dtype == torch.float64 else 1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("has_state", [False, True])
+@pytest.mark.parametrize("name, options", PLAIN)
+def test_plain_calls_with_gradients(name, options, has_state, batch_first, monkeypatch):
+    original, module = pair(name, batch_first=batch_first, **options)
+    x = random(5, 3, I)
+    state = state_for(module, x) if has_state else None
+    module(x)
+    monkeypatch.setattr(fast.Recurrent, "_weights", None)
+    for of_x, of_state, of_weights in [(True, True, True), (False, False, True), (True, True, False)]:
+        states = [s.requires_grad_(of_state) for s in tensors_of(state)] if has_state else []
+        tensors = [x.requires_grad_(of_x), *states]
+        for m in (module, original):
+            for name, parameter in m.named_parameters():
+                parameter.requires_grad_(of_weights or name == "weight_hh_l0")
+        found = []
+        for m in (module, original):
+            wanted = [tensor for tensor in [*tensors, *m.parameters()] if tensor.requires_grad]
+            results = tensors_of(m(x, state))
+            assert all(tensor.requires_grad for tensor in results)
+            loss = sum((tensor * tensor).sum() for tensor in results)
+            found.append([*results, *torch.autograd.grad(loss, wanted)])
+        same(*found)
+
+
+def test_plain_calls_without_a_tensor_that_needs_gradients():
+    original, module = pair("GRU")
+    x = random(4, 3, I)
+    for _ in range(3):
+        for m in (original, module):
+            m.requires_grad_(False)
+        found, expected = module(x), original(x)
+        assert not found[0].requires_grad
+        same(tensors_of(found), tensors_of(expected))
+
+
 @pytest.mark.filterwarnings("ignore:fastrnn.torch. torch.nn computes:UserWarning")
+@pytest.mark.parametrize("has_gradients", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_arguments_that_are_not_plain(name):
+def test_arguments_that_are_not_plain(name, has_gradients):
     """They take the longer way, or that of torch.nn."""
     original, module = pair(name, dtype=torch.float32)
     x = random(4, 3, I, dtype=torch.float32)
@@ -630,7 +674,7 @@ def test_arguments_that_are_not_plain(name):
     ]
     strange += [(x.to_sparse(), None), (x, (state,)), (x, (state, state)), (x, x), (x, 1), (None, None), (x, ())]
     strange += [(x[0], state), (x[:, :2], state)]
-    with torch.no_grad():
+    with torch.set_grad_enabled(has_gradients):
         for one, other in strange:
             found, expected = (outcome(lambda m=m: m(one, other)) for m in (module, original))
             if isinstance(found, list):
@@ -674,8 +718,8 @@ def test_parameters_in_another_mapping():
                 same(*[tensors_of(m(x)) for m in (module, original)])
 
 
-def in_training(module, x):
-    module.training = True
+def with_dropout(module, x):
+    module.training, module.dropout = True, 1.0
     return module(x)
 
 
@@ -716,10 +760,10 @@ def in_make_fx(module, x):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning")
 @pytest.mark.parametrize(
-    "call", [in_training, with_gradients, in_autocast, in_a_trace, in_a_transform, at_a_dual_level, in_make_fx]
+    "call", [with_dropout, with_gradients, in_autocast, in_a_trace, in_a_transform, at_a_dual_level, in_make_fx]
 )
 def test_modes_that_are_not_plain(call):
-    original, module = pair("GRU", dtype=torch.float32)
+    original, module = pair("GRU", num_layers=2, dtype=torch.float32)
     x = random(4, 3, I, dtype=torch.float32)
     ready(module, x)._known.kept.module = Refusing()
     original.eval()

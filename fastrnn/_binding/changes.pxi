@@ -24,29 +24,35 @@ cdef class Samples:
         Float32 or float64, contiguous; kept.
     count : int
         Of each array, at least so many numbers at equal distances, or all.
+    whole_bytes : int
+        All numbers of an array of at most so many bytes.
     """
     cdef list arrays, values
 
-    def __init__(self, list arrays not None, Py_ssize_t count):
+    def __init__(self, list arrays not None, Py_ssize_t count, Py_ssize_t whole_bytes=0):
         cdef cnp.ndarray array
         cdef Py_ssize_t every
         self.arrays, self.values = arrays, []
         for array in arrays:
             _readable(array, _type_of(array))
-            every = max(1, cnp.PyArray_SIZE(array) // count)
+            every = 1 if cnp.PyArray_NBYTES(array) <= whole_bytes else max(1, cnp.PyArray_SIZE(array) // count)
             self.values.append((every, array.reshape(-1)[::every].copy()))
 
     def have_changed(self):
         """Whether one of these numbers is another than at first."""
         cdef cnp.ndarray array, values
+        cdef const void *numbers
         cdef Py_ssize_t k, every
         cdef bint have_changed = False
         for k in range(len(self.arrays)):
             array, every, values = self.arrays[k], self.values[k][0], self.values[k][1]
-            if cnp.PyArray_ITEMSIZE(array) == 4:
-                have_changed |= _differ(<const uint32_t *>_readable(array, _type_of(array)), every, values)
+            numbers = _readable(array, _type_of(array))
+            if every == 1:
+                have_changed |= memcmp(numbers, cnp.PyArray_DATA(values), cnp.PyArray_NBYTES(values)) != 0
+            elif cnp.PyArray_ITEMSIZE(array) == 4:
+                have_changed |= _differ(<const uint32_t *>numbers, every, values)
             else:
-                have_changed |= _differ(<const uint64_t *>_readable(array, _type_of(array)), every, values)
+                have_changed |= _differ(<const uint64_t *>numbers, every, values)
         return have_changed
 
 

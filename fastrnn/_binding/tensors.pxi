@@ -102,29 +102,6 @@ cdef class Tensors:
                 return False
         return True
 
-    def are_in_place(self, parameters not None, list names not None, list tensors not None,
-                     list addresses not None):
-        """Whether the parameters with these names are these tensors, contiguous and at these addresses.
-
-        `parameters` is a mapping from names to tensors.
-        """
-        cdef DLTensor read
-        cdef Py_ssize_t k
-        if len(names) != len(tensors):
-            return False
-        for k in range(len(names)):
-            tensor = parameters.get(names[k])
-            if tensor is not tensors[k]:
-                return False
-            if self.api == NULL:
-                if tensor.data_ptr() != addresses[k] or not tensor.is_contiguous():
-                    return False
-            elif (
-                not self.read(tensor, &read) or not _is_contiguous(&read) or _address(&read) != <size_t>addresses[k]
-            ):
-                return False
-        return True
-
     def array(self, tensor, cnp.dtype dtype not None):
         """An array in the memory of a plain tensor, which it keeps alive; None if no kernel can read the tensor there.
 
@@ -145,44 +122,108 @@ cdef class Tensors:
         return _view(tensor, <char *>_address(&read), read.ndim, shape, dtype.num)
 
 
-cdef class PackedModule:
-    """The packed weights of a module, for calls in eval mode without gradients.
+cdef class ModuleWeights:
+    """The weights of a module in the memory where they were found, the base of `fastrnn.torch.Weights`.
 
     Parameters
     ----------
     reader : Tensors
     stack : fastrnn._engine.stack.Stack
-    packed : list of Packed
-        For forward.
-    weights : list of Tensor
-        The parameters that were packed.
-    addresses, versions : list of int
-        Of their memory, and of their values as PyTorch counts these.
-    samples : Samples
-        Of their values.
+    tensors : list of Tensor
+        The parameters of the module.
+    addresses : list of int
+        Of their memory.
     """
     cdef Tensors reader
-    cdef object stack
-    cdef list packed, weights, addresses, versions
-    cdef Samples samples
-    cdef cnp.dtype dtype
+    cdef readonly object stack
+    cdef readonly cnp.dtype dtype
+    cdef readonly list tensors, addresses
 
-    def __init__(self, Tensors reader not None, stack, list packed not None, list weights not None,
-                 list addresses not None, list versions not None, Samples samples not None):
-        self.reader, self.stack, self.packed, self.dtype = reader, stack, packed, stack.dtype
-        self.weights, self.addresses, self.versions, self.samples = weights, addresses, versions, samples
+    def __init__(self, Tensors reader not None, stack, list tensors not None, list addresses not None):
+        self.reader, self.stack, self.dtype, self.tensors, self.addresses = (
+            reader, stack, stack.dtype, tensors, addresses
+        )
 
-    cdef bint are_weights_of(self, parameters, list names) except -1:
-        """Whether the parameters with these names have the values that were packed, so far as `Packs` can tell."""
+    def are_those_of(self, parameters not None, list names not None):
+        """Whether the parameters with these names are the tensors, contiguous and at their addresses.
+
+        `parameters` is a mapping from names to tensors.
+        """
+        cdef DLTensor read
         cdef Py_ssize_t k
-        if not self.reader.are_in_place(parameters, names, self.weights, self.addresses):
+        if len(names) != len(self.tensors):
             return False
-        for k in range(len(self.weights)):
-            if self.weights[k]._version != self.versions[k]:
+        for k in range(len(names)):
+            tensor = parameters.get(names[k])
+            if tensor is not self.tensors[k]:
                 return False
-        return not self.samples.have_changed()
+            if self.reader.api == NULL:
+                if tensor.data_ptr() != self.addresses[k] or not tensor.is_contiguous():
+                    return False
+            elif (
+                not self.reader.read(tensor, &read) or not _is_contiguous(&read)
+                or _address(&read) != <size_t>self.addresses[k]
+            ):
+                return False
+        return True
 
-    def infer(self, parameters not None, list names not None, x, hx, bint batch_first, int num_threads,
+    def arguments(self, parameters not None, list names not None, x, hx, bint batch_first):
+        """The tensors (x, *states, *weights) of a pass, and the number of states, if some of them need gradients.
+
+        None if the arguments need the longer way, which has all checks: if the tensors are not plain ones of shapes
+        (T, B, I), with `batch_first` (B, T, I), and (L*D, B, n), or none of them needs a gradient.
+        """
+        cdef DLTensor read
+        cdef Py_ssize_t k, B
+        cdef tuple widths = self.stack.widths, given = ()
+        if self.reader.api == NULL or not self.are_those_of(parameters, names):
+            return None
+        if not self.reader.read(x, &read) or not _is_of(&read, self.dtype) or read.ndim != 3:
+            return None
+        B = read.shape[0 if batch_first else 1]
+        if not read.shape[0] or not read.shape[1] or read.shape[2] != <Py_ssize_t>self.stack.I:
+            return None
+        if hx is not None:
+            given = <tuple>hx if type(hx) is tuple else (hx,)
+            if len(given) != len(widths) or (len(given) > 1) != (type(hx) is tuple):
+                return None
+            for k in range(len(given)):
+                if not self.reader.read(given[k], &read) or not _is_of(&read, self.dtype) or read.ndim != 3:
+                    return None
+                if read.shape[0] != <Py_ssize_t>self.stack.count or read.shape[1] != B:
+                    return None
+                if read.shape[2] != <Py_ssize_t>widths[k]:
+                    return None
+        cdef tuple tensors = (x, *given, *self.tensors)
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return tensors, len(given)
+        return None
+
+
+cdef class PackedModule:
+    """The packed weights of a module, for calls without gradients.
+
+    Parameters
+    ----------
+    weights : ModuleWeights
+    packed : list of Packed
+        For forward.
+    versions : list of int
+        Of the values of the weights, as PyTorch counts them.
+    samples, exact : Samples
+        Of their values: a few of each, and as many as training mode compares, or None for calls in eval mode alone.
+    """
+    cdef ModuleWeights weights
+    cdef list packed, versions
+    cdef Samples samples, exact
+
+    def __init__(self, ModuleWeights weights not None, list packed not None, list versions not None,
+                 Samples samples not None, Samples exact):
+        self.weights, self.packed, self.versions = weights, packed, versions
+        self.samples, self.exact = samples, exact
+
+    def infer(self, parameters not None, list names not None, x, hx, bint batch_first, bint exact, int num_threads,
               str isa not None, Pool pool not None):
         """The results of a call, or None if its arguments need the longer way, which has all checks.
 
@@ -192,24 +233,37 @@ cdef class PackedModule:
             The parameters of the module, and the names of its weights.
         x : Tensor, (T, B, I), with `batch_first` (B, T, I), or (T, I)
         hx : Tensor, tuple of Tensor, or None
+        exact : bool
+            Whether the module is in training mode.
 
         Returns
         -------
         results : tuple, or None
             The output, in the axes of x, and the state after: a tensor, or a tuple of several.
         """
+        cdef ModuleWeights weights = self.weights
+        cdef Tensors reader = weights.reader
+        cdef Samples samples = self.exact if exact else self.samples
         cdef list states
         cdef tuple state = None, results
-        if _find(isa) != (<Packed>self.packed[0]).isa or not self.are_weights_of(parameters, names):
+        cdef Py_ssize_t k
+        if samples is None or _find(isa) != (<Packed>self.packed[0]).isa:
+            return None
+        if not weights.are_those_of(parameters, names):
+            return None
+        for k in range(len(weights.tensors)):
+            if weights.tensors[k]._version != self.versions[k]:
+                return None
+        if samples.have_changed():
             return None
         if hx is not None:
-            states = [self.reader.array(one, self.dtype) for one in (hx if type(hx) is tuple else (hx,))]
+            states = [reader.array(one, weights.dtype) for one in (hx if type(hx) is tuple else (hx,))]
             if (len(states) > 1) != (type(hx) is tuple):
                 return None
             state = tuple(states)
-        array = self.reader.array(x, self.dtype)
-        results = _infer_plain(self.stack, self.packed, array, state, batch_first, num_threads, pool)
+        array = reader.array(x, weights.dtype)
+        results = _infer_plain(weights.stack, self.packed, array, state, batch_first, num_threads, pool)
         if results is None:
             return None
-        after = [self.reader.from_numpy(one) for one in results[1]]
-        return self.reader.from_numpy(results[0]), after[0] if len(after) == 1 else tuple(after)
+        after = [reader.from_numpy(one) for one in results[1]]
+        return reader.from_numpy(results[0]), after[0] if len(after) == 1 else tuple(after)
