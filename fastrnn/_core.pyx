@@ -33,8 +33,10 @@ from fastrnn cimport (
     fastrnn_workspace,
 )
 
+import math
 import os
 import threading
+from functools import lru_cache
 
 import numpy as np
 

@@ -121,7 +121,9 @@ class Recurrent(keras.layers.RNN):
     def _run(self, x, initial_state, lengths):
         """output (T, B, H) and the states after, of x (T, B, I)."""
         kind, options = self._kernel
-        states, weights = list(initial_state), self._weights_by_name()
+        # A layer that keeps its states overwrites them, also those that a backward pass still needs.
+        states = [state.clone() for state in initial_state] if self.stateful else list(initial_state)
+        weights = self._weights_by_name()
         tensors = [x, *states, *weights.values()]
         for tensor in tensors:
             if tensor.device.type != "cpu" or tensor.dtype not in NUMPY_DTYPES:

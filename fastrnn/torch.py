@@ -14,7 +14,7 @@ import ctypes
 import os
 import warnings
 from functools import lru_cache, wraps
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,10 +143,17 @@ def _arrangement(mode, input_size, hidden_size, proj_size, num_layers, bidirecti
     return Arrangement(stack, mode, bias, tuple(shapes), len(shapes) // stack.count)
 
 
-def _array(tensor, dtype):
-    """A tensor of the CPU as an array that the kernels can read, if possible its own memory."""
+def _array(tensor, dtype, shared=False):
+    """A tensor of the CPU as an array that the kernels can read, if possible its own memory.
+
+    `Tensor.numpy` would keep others from resizing the memory, as FSDP does: it is asked for a copy, or with `shared` for
+    a tensor whose values the array has to follow.
+    """
     array = TENSORS.array(tensor, dtype)
-    return native(tensor.numpy(force=True), dtype) if array is None else array
+    if array is not None:
+        return array
+    source = tensor if shared else tensor.clone(memory_format=torch.contiguous_format)
+    return native(source.numpy(force=True), dtype)
 
 
 def _layout(x, batch_sizes):
@@ -226,8 +233,8 @@ class Weights(ModuleWeights):
     def __init__(self, arrangement, tensors):
         super().__init__(TENSORS, arrangement.stack, list(tensors), [w.data_ptr() for w in tensors])
         self.arrangement, self.are_counted = arrangement, _are_counted(tensors)
-        # Arrays that keep the memory alive, as those of `_array` do not when a tensor is given other memory.
-        self.arrays = [native(w.numpy(force=True), self.dtype) for w in tensors]
+        # In memory that is gone once a tensor has been given other memory: the addresses tell.
+        self.arrays = [_array(w, self.dtype, self.are_counted) for w in tensors]
         self.groups = arrangement.grouped(self.arrays)
         self.latest = self.kept = None
 
@@ -395,7 +402,7 @@ class Layers(torch.autograd.Function):
                 weights.arrangement, batch_sizes, dropout, needed, [x, *others], states, gradients
             )
             return (None, *found)
-        if not all(map(is_, tensors, weights.tensors)):  # hooks of saved tensors have made others
+        if not weights.are_at(tensors):  # they have other memory, or hooks of saved tensors have made others
             weights, packs = Weights(weights.arrangement, tensors), Packs()
         packed = packs.backward(weights, needed[0])
         d_x, d_state_0, d_weights = _backward(

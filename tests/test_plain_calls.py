@@ -1,5 +1,7 @@
 """Plain calls of frozen layers, which the binding makes without the engine: the same bits and errors as other calls."""
 
+import copy
+import gc
 import threading
 
 import numpy as np
@@ -195,3 +197,55 @@ def test_functions_of_one_layer(I):
     for _ in range(3):  # once the weights are known, they are not checked again
         assert bytes_of(functional.gru(x, None, w_ih, w_hh)) == expected
         assert bytes_of(functional.gru(x, np.zeros((2, 6), np.float32), w_ih, w_hh)) == expected
+
+
+class Finalizer:
+    """Runs a function when the garbage is collected."""
+
+    def __init__(self, function):
+        self.function, self.itself = function, self
+
+    def __del__(self):
+        self.function()
+
+
+@pytest.mark.parametrize("has_state", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_the_collection_of_garbage_may_assign_to_shapes(batch_first, has_state):
+    """At any allocation during a call: each call has the results for the old shape or for the new one."""
+    layer = fastrnn.GRU(3, 4, batch_first=batch_first, rng=0)
+    frozen = copy.deepcopy(layer)
+    frozen.freeze()
+    x = np.random.default_rng(1).standard_normal((6, 2, 3)).astype(np.float32)
+    turned = x.reshape(2, 6, 3)
+    states = {shape: np.ones((1, shape[0 if batch_first else 1], 4), np.float32) for shape in (x.shape, turned.shape)}
+    state = states[x.shape].copy() if has_state else None
+    outcomes = [bytes_of(layer(x.copy(), states[x.shape] if has_state else None))]
+    if not has_state:
+        outcomes.append(bytes_of(layer(turned.copy())))
+
+    def other_shapes():
+        x.shape = turned.shape
+        if has_state:
+            state.shape = (1, -1, 2)
+
+    thresholds = gc.get_threshold()
+    try:
+        for objects in range(1, 40):
+            x.shape = (6, 2, 3)
+            if has_state:
+                state.shape = (1, -1, 4)
+            gc.disable()
+            gc.collect()
+            Finalizer(other_shapes)
+            gc.set_threshold(objects, 1000, 1000)
+            gc.enable()
+            try:
+                found = frozen(x, state)
+            except ValueError:
+                found = None  # the new shapes of x and state do not fit each other
+            finally:
+                gc.set_threshold(*thresholds)
+            assert bytes_of(found) in outcomes if found is not None else has_state
+    finally:
+        gc.enable()

@@ -537,6 +537,71 @@ def test_inference_mode_parameters_are_not_kept():
     assert "_known" not in module.__dict__
 
 
+@pytest.mark.parametrize("size", [4, 70])
+def test_a_change_of_a_row_or_a_column_is_seen(size):
+    """Made through `.data`, in eval mode: what pruning and ablation do."""
+    original, module = pair("LSTM", size, size + 3)
+    x = random(3, 2, size)
+    original.eval(), module.eval()
+    with torch.no_grad():
+        for name, w in module.named_parameters():
+            for axis in range(w.dim()):
+                for k in range(w.shape[axis]):
+                    module(x), module(x)
+                    for m in (module, original):
+                        dict(m.named_parameters())[name].data.select(axis, k).mul_(2)
+                    same(tensors_of(module(x)), tensors_of(original(x)))
+
+
+def other_memory(module):
+    """As `share_memory` gives it, and a queue of torch.multiprocessing to which the state_dict goes."""
+    module.share_memory()
+
+
+def memory_freed_for_a_while(module):
+    """As FSDP frees and fills it, without a new version."""
+    storages = [w.untyped_storage() for w in module.parameters()]
+    values, sizes = [w.detach().clone() for w in module.parameters()], [storage.nbytes() for storage in storages]
+    for storage in storages:
+        storage.resize_(0)
+    taken = [torch.full((size,), 255, dtype=torch.uint8) for size in sizes]
+    for storage, size, w, value in zip(storages, sizes, module.parameters(), values):
+        storage.resize_(size)
+        with torch.autograd._unsafe_preserve_version_counter(w), torch.no_grad():
+            w.copy_(value)
+    assert taken
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("change", [other_memory, memory_freed_for_a_while])
+@pytest.mark.parametrize("calls", [1, 3])
+def test_other_memory_of_the_weights_before_the_backward_pass(change, calls, batch_first):
+    original, module = pair("LSTM", 30, 60, num_layers=2, batch_first=batch_first)
+    x = random(3, 2, 30)
+    found = []
+    for m in (module, original):
+        for _ in range(calls):
+            output, _ = m(x)
+            change(m)
+            found.append(torch.autograd.grad(loss_of(output), list(m.parameters())))
+    for one, other in zip(found[:calls], found[calls:]):
+        same(one, other)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_memory_stays_resizable(batch_first):
+    """Of weights, inputs and states, also of those that are not contiguous."""
+    module = fast.LSTM(I, H, batch_first=batch_first, dtype=torch.float64)
+    x = random(3, 3, I)
+    state = tuple(random(1, H, 3).transpose(1, 2) for _ in range(2))
+    output, _ = module(x, state)
+    output.sum().backward()
+    with torch.no_grad():
+        module(x, state), module.eval()(x), module(x.transpose(0, 1))
+    for tensor in (x, *state, *module.parameters()):
+        assert tensor.untyped_storage().resizable()
+
+
 # Plain calls, which read tensors in C
 
 

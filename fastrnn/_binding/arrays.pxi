@@ -96,6 +96,13 @@ cdef cnp.ndarray _view(object owner, char *data, int ndim, cnp.npy_intp *shape, 
     return view
 
 
+cdef cnp.ndarray _view_of(cnp.ndarray array):
+    """A view of a contiguous array, which does not see the shapes that are assigned to the array."""
+    return _view(
+        array, <char *>cnp.PyArray_DATA(array), cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), cnp.PyArray_TYPE(array)
+    )
+
+
 cdef cnp.ndarray _with_shape(cnp.ndarray array, int axes, cnp.npy_intp first, cnp.npy_intp second, cnp.npy_intp third):
     """A view of a contiguous array with another shape of two or three axes."""
     cdef cnp.npy_intp shape[3]

@@ -5,13 +5,23 @@ ctypedef fused _word:
     uint64_t
 
 
-cdef bint _differ(const _word *numbers, Py_ssize_t every, cnp.ndarray values) noexcept:
-    """Whether a bit of the values differs from that of each number that is a multiple of `every`."""
+@lru_cache(maxsize=256)
+def _sampled(tuple shape, Py_ssize_t count):
+    """Indices into a flat array of this shape: in each row and each column, and `count` at equal distances, or all."""
+    rows = shape[0]
+    columns = math.prod(shape[1:])
+    diagonal = np.arange(max(rows, columns))
+    equidistant = np.arange(0, rows * columns, max(1, rows * columns // count))
+    return np.unique(np.concatenate([diagonal % rows * columns + diagonal % columns, equidistant]))
+
+
+cdef bint _differ(const _word *numbers, const Py_ssize_t *indices, cnp.ndarray values) noexcept:
+    """Whether a bit of the values differs from those of the numbers with these indices."""
     cdef const _word *expected = <const _word *>cnp.PyArray_DATA(values)
     cdef _word difference = 0
     cdef Py_ssize_t k
     for k in range(cnp.PyArray_SIZE(values)):
-        difference |= expected[k] ^ numbers[k * every]
+        difference |= expected[k] ^ numbers[indices[k]]
     return difference != 0
 
 
@@ -21,38 +31,40 @@ cdef class Samples:
     Parameters
     ----------
     arrays : list of ndarray
-        Float32 or float64, contiguous; kept.
+        Float32 or float64, contiguous, not empty; kept.
     count : int
-        Of each array, at least so many numbers at equal distances, or all.
+        Of each array, at least so many numbers at equal distances, and one in each row and each column.
     whole_bytes : int
         All numbers of an array of at most so many bytes.
     """
-    cdef list arrays, values
+    cdef list arrays, indices, values
 
     def __init__(self, list arrays not None, Py_ssize_t count, Py_ssize_t whole_bytes=0):
         cdef cnp.ndarray array
-        cdef Py_ssize_t every
-        self.arrays, self.values = arrays, []
+        self.arrays, self.indices, self.values = arrays, [], []
         for array in arrays:
             _readable(array, _type_of(array))
-            every = 1 if cnp.PyArray_NBYTES(array) <= whole_bytes else max(1, cnp.PyArray_SIZE(array) // count)
-            self.values.append((every, array.reshape(-1)[::every].copy()))
+            indices = None if cnp.PyArray_NBYTES(array) <= whole_bytes else _sampled((<object>array).shape, count)
+            if indices is not None and len(indices) == cnp.PyArray_SIZE(array):
+                indices = None
+            self.indices.append(indices)
+            self.values.append(array.copy() if indices is None else array.reshape(-1)[indices])
 
     def have_changed(self):
         """Whether one of these numbers is another than at first."""
-        cdef cnp.ndarray array, values
+        cdef cnp.ndarray array, values, indices
         cdef const void *numbers
-        cdef Py_ssize_t k, every
+        cdef Py_ssize_t k
         cdef bint have_changed = False
         for k in range(len(self.arrays)):
-            array, every, values = self.arrays[k], self.values[k][0], self.values[k][1]
+            array, indices, values = self.arrays[k], self.indices[k], self.values[k]
             numbers = _readable(array, _type_of(array))
-            if every == 1:
+            if indices is None:
                 have_changed |= memcmp(numbers, cnp.PyArray_DATA(values), cnp.PyArray_NBYTES(values)) != 0
             elif cnp.PyArray_ITEMSIZE(array) == 4:
-                have_changed |= _differ(<const uint32_t *>numbers, every, values)
+                have_changed |= _differ(<const uint32_t *>numbers, _indices(indices), values)
             else:
-                have_changed |= _differ(<const uint64_t *>numbers, every, values)
+                have_changed |= _differ(<const uint64_t *>numbers, _indices(indices), values)
         return have_changed
 
 

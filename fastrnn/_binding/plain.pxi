@@ -5,21 +5,15 @@ cdef enum:
     MOST_BYTES_BETWEEN = 1 << 20  # of all arrays between layers or directions
 
 
-cdef cnp.ndarray _plain_rows(stack, x):
-    """A view of an x (T, B, I) for this stack that a kernel can read in place; None for any other x."""
-    cdef cnp.ndarray array
-    cdef cnp.npy_intp *shape
-    cdef cnp.dtype dtype = stack.dtype
-    if not _is_plain(x, dtype) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
-        return None
-    array = <cnp.ndarray>x
-    shape = cnp.PyArray_DIMS(array)
-    if shape[2] != <cnp.npy_intp>stack.I or not shape[0] or not shape[1]:
-        return None
-    if shape[0] > <cnp.npy_intp>stack.most_rows // shape[1]:
-        return None
-    # A view, because another thread may assign to the shape of x while the call computes.
-    return _view(array, <char *>cnp.PyArray_DATA(array), 3, shape, dtype.num)
+# Every array of a caller is replaced by a view before its shape is read, because other code may assign to the shape
+# during the call: another thread, or a finalizer that runs when an object is allocated here.
+
+cdef bint _fits(stack, cnp.ndarray rows) except -1:
+    """Whether this array of the stack's dtype is an x (T, B, I) for it, with steps and sequences."""
+    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(rows)
+    if cnp.PyArray_NDIM(rows) != 3 or shape[2] != <cnp.npy_intp>stack.I or not shape[0] or not shape[1]:
+        return False
+    return shape[0] <= <cnp.npy_intp>stack.most_rows // shape[1]
 
 
 def plain_inputs(stack, x, padded not None):
@@ -27,8 +21,10 @@ def plain_inputs(stack, x, padded not None):
 
     Returns None for any other x, which takes the slower way with all checks. ``padded(T, B)`` returns a layout.
     """
-    cdef cnp.ndarray rows = _plain_rows(stack, x)
-    if rows is None:
+    if not _is_plain(x, stack.dtype):
+        return None
+    cdef cnp.ndarray rows = _view_of(<cnp.ndarray>x)
+    if not _fits(stack, rows):
         return None
     cdef list state_0 = zero_states(stack.leading, rows.shape[1], stack.widths, stack.dtype)
     return Inputs(stack, padded(rows.shape[0], rows.shape[1]), rows, False, state_0, None, True)
@@ -150,7 +146,7 @@ cdef list _plain_states(stack, tuple given, Py_ssize_t B, int axes):
     for k in range(len(widths)):
         if not _is_plain(given[k], stack.dtype) or cnp.PyArray_NDIM(<cnp.ndarray>given[k]) != axes:
             return None
-        array = <cnp.ndarray>given[k]
+        array = _view_of(<cnp.ndarray>given[k])
         if array.shape[0] != count or array.shape[axes - 1] != <cnp.npy_intp>widths[k]:
             return None
         if axes == 3 and array.shape[1] != B:
@@ -172,14 +168,13 @@ cdef tuple _infer_plain(stack, list packed, x, tuple state, bint batch_first, in
     cdef list state_0, state_n
     if not _is_plain(x, stack.dtype):
         return None
-    given = rows = <cnp.ndarray>x
+    given = rows = _view_of(<cnp.ndarray>x)
     cdef int axes = cnp.PyArray_NDIM(given)
     if axes == 2:
         rows = _with_shape(given, 3, given.shape[0], 1, given.shape[1])
     elif axes == 3 and batch_first:
         rows = _with_shape(given, 3, given.shape[1], given.shape[0], given.shape[2])
-    rows = _plain_rows(stack, rows)
-    if rows is None or not _is_small(stack, len(packed), rows.shape[0], rows.shape[1]):
+    if not _fits(stack, rows) or not _is_small(stack, len(packed), rows.shape[0], rows.shape[1]):
         return None
     state_0 = _plain_states(stack, state, rows.shape[1], axes)
     if state_0 is None:

@@ -144,26 +144,32 @@ cdef class ModuleWeights:
             reader, stack, stack.dtype, tensors, addresses
         )
 
-    def are_those_of(self, parameters not None, list names not None):
-        """Whether the parameters with these names are the tensors, contiguous and at their addresses.
-
-        `parameters` is a mapping from names to tensors.
-        """
+    cdef bint is_at(self, Py_ssize_t k, tensor) except -1:
+        """Whether this is the tensor k, contiguous and at its address."""
         cdef DLTensor read
+        if tensor is not self.tensors[k]:
+            return False
+        if self.reader.api == NULL or not self.reader.is_plain(tensor):
+            return tensor.data_ptr() == self.addresses[k] and tensor.is_contiguous()
+        return (
+            self.reader.read(tensor, &read) and _is_contiguous(&read) and _address(&read) == <size_t>self.addresses[k]
+        )
+
+    def are_at(self, list tensors not None):
+        """Whether these are the tensors, contiguous and at their addresses."""
+        cdef Py_ssize_t k
+        for k in range(len(tensors)):
+            if not self.is_at(k, tensors[k]):
+                return False
+        return True
+
+    def are_those_of(self, parameters not None, list names not None):
+        """Whether the parameters with these names, of a mapping, are the tensors, contiguous and at their addresses."""
         cdef Py_ssize_t k
         if len(names) != len(self.tensors):
             return False
         for k in range(len(names)):
-            tensor = parameters.get(names[k])
-            if tensor is not self.tensors[k]:
-                return False
-            if self.reader.api == NULL:
-                if tensor.data_ptr() != self.addresses[k] or not tensor.is_contiguous():
-                    return False
-            elif (
-                not self.reader.read(tensor, &read) or not _is_contiguous(&read)
-                or _address(&read) != <size_t>self.addresses[k]
-            ):
+            if not self.is_at(k, parameters.get(names[k])):
                 return False
         return True
 
