@@ -65,7 +65,8 @@ def converted(name, value):
         raise TypeError(f"{name}: expected an array, got None")
     if requires_grad(value) or isinstance(value, (tuple, list)) and any(map(requires_grad, value)):
         raise TypeError(
-            f"{name}: a tensor that requires grad, and no gradient would flow back to it; give its .detach()"
+            f"{name}: a tensor that requires grad, and no gradient would flow back to it; give its .detach(), "
+            "or use the modules of fastrnn.torch"
         )
     if isinstance(value, tuple) and hasattr(value, "batch_sizes"):
         raise TypeError(

@@ -21,12 +21,15 @@ from fastrnn._validation import (
     flag,
     float_dtype,
     item_of,
+    names_arguments,
     shape_error,
     size,
 )
-from fastrnn.parameters import Parameters, check_values
+from fastrnn.parameters import Parameters, check_values, checked_version
 
 __all__ = ["Linear"]
+
+PICKLE_VERSION = 1
 
 
 class LinearTape:
@@ -84,6 +87,7 @@ class Linear:
 
     __slots__ = ("_params", "_bias")
 
+    @names_arguments
     def __init__(
         self,
         in_features: int,
@@ -193,6 +197,19 @@ class Linear:
         options = ("" if self._bias else ", bias=False") + ("" if self.dtype == np.float32 else ", dtype=float64")
         return f"Linear({self.in_features}, {self.out_features}{options})"
 
+    # Pickles and copies have public names alone.
+
+    def __getstate__(self):
+        return {"version": PICKLE_VERSION, "params": self._params, "attributes": dict(getattr(self, "__dict__", {}))}
+
+    def __setstate__(self, state):
+        checked_version(state, PICKLE_VERSION, "a pickle of Linear")
+        self._params = state["params"]
+        self._bias = "bias" in self._params
+        for name, value in state["attributes"].items():
+            setattr(self, name, value)
+
+    @names_arguments
     def __call__(self, x: ArrayLike) -> Array:
         """Compute the layer and keep nothing for a backward pass.
 
@@ -215,6 +232,7 @@ class Linear:
         x, rows = self._rows("x", x, "in_features", self.in_features)
         return self._compute(x, rows)
 
+    @names_arguments
     def forward(self, x: ArrayLike) -> tuple[Array, LinearTape]:
         """Compute the layer and keep a tape for `backward`.
 
@@ -360,3 +378,6 @@ class Linear:
         num_threads, isa = _threads.most_threads(), _config.instruction_set()
         _core.linear(rows, views["weight"], views.get("bias"), flat, num_threads, isa)
         return y
+
+
+Linear.__module__ = "fastrnn"  # the public name, also in pickles

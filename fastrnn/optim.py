@@ -17,9 +17,11 @@ from numpy.typing import ArrayLike
 
 from fastrnn import _config, _core, _threads
 from fastrnn._validation import Array, as_array, check_cast, flag, integer, number, shape_error
-from fastrnn.parameters import Parameters
+from fastrnn.parameters import Parameters, checked_version
 
 __all__ = ["SGD", "Adam", "AdamW", "clip_by_global_norm"]
+
+PICKLE_VERSION = 1
 
 # Parameters or gradients as callers give them: one, or several in an order.
 Given: TypeAlias = Parameters | ArrayLike | Sequence[Parameters | ArrayLike]
@@ -28,8 +30,8 @@ Given: TypeAlias = Parameters | ArrayLike | Sequence[Parameters | ArrayLike]
 class Optimizer:
     """The base of the optimizers: the parameters, their state, and one step over all of them."""
 
-    # The arrays of state of each array of parameters, as torch calls them.
-    _state_names: tuple[str, ...] = ()
+    # The arguments of the constructor beside `params`; each is an attribute with an underscore before its name.
+    _arguments: tuple[str, ...] = ("lr",)
 
     def __init__(self, params: Given, lr: float) -> None:
         arrays = arrays_of("params", params)
@@ -38,6 +40,33 @@ class Optimizer:
         self._lr = number("lr", lr)
         self._steps = 0
         self._state = {name: [np.zeros_like(array) for array in arrays] for name in self._state_names}
+
+    @property
+    def _state_names(self) -> tuple[str, ...]:
+        """The arrays of state of each array of parameters, as torch calls them."""
+        return ()
+
+    # Pickles and copies have public names alone; and the attributes that others have added.
+
+    def __getstate__(self):
+        own = {"_targets", "_is_single", "_names", "_steps", "_state", *[f"_{name}" for name in self._arguments]}
+        return {
+            "version": PICKLE_VERSION,
+            "params": self._targets[0] if self._is_single else self._targets,
+            "arguments": {name: getattr(self, f"_{name}") for name in self._arguments},
+            "steps": self._steps,
+            "state": self._state,
+            "attributes": {name: value for name, value in vars(self).items() if name not in own},
+        }
+
+    def __setstate__(self, state):
+        checked_version(state, PICKLE_VERSION, f"a pickle of {type(self).__name__}")
+        self._targets, self._is_single = _several("params", state["params"])
+        self._names = _names("params", self._targets, self._is_single)
+        for name in self._arguments:
+            setattr(self, f"_{name}", state["arguments"][name])
+        self._steps, self._state = state["steps"], state["state"]
+        self.__dict__.update(state["attributes"])
 
     @property
     def lr(self) -> float:
@@ -182,6 +211,8 @@ class SGD(Optimizer):
     >>> optimizer.step(d_params)
     """
 
+    _arguments = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
+
     def __init__(
         self,
         params: Given,
@@ -195,9 +226,11 @@ class SGD(Optimizer):
         self._dampening, self._nesterov = number("dampening", dampening, -math.inf), flag("nesterov", nesterov)
         if self._nesterov and (self._momentum == 0 or self._dampening != 0):
             raise ValueError("nesterov: needs a momentum, and a dampening of 0")
-        if self._momentum:
-            self._state_names = ("momentum_buffer",)
         super().__init__(params, lr)
+
+    @property
+    def _state_names(self) -> tuple[str, ...]:
+        return ("momentum_buffer",) if self._momentum else ()
 
     def _update(self, p, g, states, num_threads, isa):
         _core.sgd_step(
@@ -257,7 +290,7 @@ class Adam(Optimizer):
     -0.0010000000474974513
     """
 
-    _state_names = ("exp_avg", "exp_avg_sq")
+    _arguments = ("lr", "betas", "eps", "weight_decay")
     _decoupled = False
 
     def __init__(
@@ -275,6 +308,10 @@ class Adam(Optimizer):
         self._betas = number("betas[0]", beta_1, below=1), number("betas[1]", beta_2, below=1)
         self._eps, self._weight_decay = number("eps", eps), number("weight_decay", weight_decay)
         super().__init__(params, lr)
+
+    @property
+    def _state_names(self) -> tuple[str, ...]:
+        return "exp_avg", "exp_avg_sq"
 
     def _update(self, p, g, states, num_threads, isa):
         m, v = states
@@ -345,7 +382,7 @@ def clip_by_global_norm(gradients: Parameters | Array | Sequence[Parameters | Ar
         Arrays of float32 or float64, C-contiguous and writeable, each of which counts once. The norm is the root of the
         sum of the squares of all numbers of all arrays, added in double precision.
     max_norm : float
-        The largest norm, at least 0.
+        The largest norm, at least 0; `math.inf` for the norm alone.
 
     Returns
     -------
@@ -368,7 +405,7 @@ def clip_by_global_norm(gradients: Parameters | Array | Sequence[Parameters | Ar
     >>> gradient.round(3)
     array([0.6, 0.8])
     """
-    largest = number("max_norm", max_norm)
+    largest = math.inf if isinstance(max_norm, float) and max_norm == math.inf else number("max_norm", max_norm)
     arrays = arrays_of("gradients", gradients)
     norm = norm_of(arrays)
     if largest < norm < math.inf:

@@ -31,6 +31,8 @@ def checked_version(state, newest, what):
 
 def check_values(name, value, array):
     """Refuse an array whose dtype or shape does not fit a parameter."""
+    if value.dtype.kind in "iu" and value.dtype.itemsize < 4:
+        raise TypeError(f"{name}: {value.dtype}, as of a quantized layer; give the parameters of its dequantized()")
     check_cast(name, value, array.dtype)
     if value.shape != array.shape:
         raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
@@ -167,13 +169,12 @@ class Parameters(Mapping[str, Array]):
 
     # Arithmetic is that of `flat`.
 
-    __array_ufunc__ = None
-
-    def _no_arithmetic(self, other: object = None) -> NoReturn:
+    def _no_arithmetic(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("Parameters: have no arithmetic; use .flat, as in params.flat -= rate * d_params.flat")
 
-    __add__ = __sub__ = __mul__ = __truediv__ = __pow__ = __matmul__ = _no_arithmetic
-    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = __rmatmul__ = _no_arithmetic
+    __array__ = __array_ufunc__ = __array_function__ = _no_arithmetic
+    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = _no_arithmetic
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __rmatmul__ = _no_arithmetic
     __neg__ = __abs__ = _no_arithmetic
 
     def copy(self) -> Parameters:

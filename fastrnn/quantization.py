@@ -62,7 +62,7 @@ class QuantizedParameters(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         try:
-            return self._arrays[name]
+            return self._arrays[name].view()  # whose shape, dtype and flags a caller may assign to
         except KeyError:
             raise KeyError(f"{name}: is not among the names {', '.join(self._arrays)}") from None
 
@@ -164,11 +164,16 @@ class Quantized(InferenceLayer[Given, Returned]):
         self._layer_class, self._format, self._layout = layer_class, form, _layout(shapes, form)
         self._options, self._stack, self._names = layer._options, layer._stack, layer._names
 
+    def _check_values(self, arrays):
+        """Raise a ValueError for arrays of numbers that no layer of this format has."""
+        found = {name: self._format.problem_with(name, array) for name, array in arrays.items()}
+        problems = [f"{name}: {problem}" for name, problem in found.items() if problem]
+        if problems:
+            raise ValueError("; ".join(problems))
+
     def _fill(self, arrays):
         """Set the parameters, arrays of our own by name, and pack them."""
-        if {name: (array.shape, array.dtype) for name, array in arrays.items()} != self._layout:
-            raise ValueError(f"the parameters of a pickle do not fit {self!r}")
-        self._params = QuantizedParameters({name: arrays[name] for name in self._layout})
+        self._params = QuantizedParameters({name: np.ascontiguousarray(arrays[name]) for name in self._layout})
         self._weights = []
         for first, *_ in self._names:
             suffix = first.removeprefix("weight_ih")
@@ -188,7 +193,10 @@ class Quantized(InferenceLayer[Given, Returned]):
     def __setstate__(self, state):
         checked_version(state, PICKLE_VERSION, "a pickle of Quantized")
         self._configure(LAYERS[state["class"]], state["arguments"], FORMATS[state["format"]])
-        self._fill(state["params"])
+        if {name: (array.shape, array.dtype) for name, array in state["params"].items()} != self._layout:
+            raise ValueError(f"the parameters of a pickle do not fit {self!r}")
+        self._check_values(state["params"])
+        self._fill({name: array.copy() for name, array in state["params"].items()})
         self.__dict__.update(state["attributes"])
 
     if not TYPE_CHECKING:  # for a type checker it would be any attribute
@@ -313,7 +321,8 @@ def compare(
         raise ValueError(f"other: its outputs are {actual.shape}, those of layer {expected.shape}")
     # Beyond the end of a sequence both have zeros.
     count = expected.size if lengths is None else int(np.sum(lengths)) * expected.shape[-1]
-    difference = np.abs(actual - expected)
+    with np.errstate(invalid="ignore"):
+        difference = np.where(actual == expected, 0, np.abs(actual - expected))  # 0 between equal infinities
     if difference.ndim == 3 and layer.batch_first:
         difference = difference.swapaxes(0, 1)
     parted = np.flatnonzero(~(difference <= tolerance).all(axis=tuple(range(1, difference.ndim))))
@@ -321,6 +330,6 @@ def compare(
     return Comparison(
         float(difference.max(initial=0)),
         rms,
-        rms / rms_output if rms_output else rms and math.inf,
+        rms and (rms / rms_output if rms_output else math.inf),
         int(parted[0]) if parted.size else None,
     )

@@ -902,16 +902,16 @@ class Rounded:
 
     `values` (G, K) are float32. `round_operand` is that of a `Format`. `is_bounded` says whether the operand of the
     product is bounded by 1. The operand of a weight with `has_rest` has two parts: the rounded operand, and the rounded
-    rest.
+    rest. `present` (G, K) says which values there are; None for all.
     """
 
-    def __init__(self, round_operand, values, scales, is_bounded, has_rest):
+    def __init__(self, round_operand, values, scales, is_bounded, has_rest, present=None):
         self.round_operand, self.values, self.scales = round_operand, values, scales
-        self.is_bounded, self.has_rest = is_bounded, has_rest
+        self.is_bounded, self.has_rest, self.present = is_bounded, has_rest, present
 
     def __getitem__(self, rows):
-        scales = None if self.scales is None else self.scales[rows]
-        return Rounded(self.round_operand, self.values[rows], scales, self.is_bounded, self.has_rest)
+        scales, present = (None if a is None else a[rows] for a in (self.scales, self.present))
+        return Rounded(self.round_operand, self.values[rows], scales, self.is_bounded, self.has_rest, present)
 
     def product(self, a, z):
         """z plus the product with `a` (B, K), whose rows are rounded."""
@@ -928,8 +928,9 @@ class Rounded:
             sums = a.astype(np.float64) @ self.values.T  # exact
             return fma(sums.astype(np.float32), flushed(scales[:, None] * self.scales), z)
         z = np.broadcast_to(z, (len(a), len(self.values)))
-        for w_k, a_k in zip(self.values.T, a.T):
-            z = fma(w_k, a_k[:, None], z)
+        for k, (w_k, a_k) in enumerate(zip(self.values.T, a.T)):
+            added = fma(w_k, a_k[:, None], z)
+            z = added if self.present is None else np.where(self.present[:, k], added, z)
         return z
 
 
@@ -955,13 +956,15 @@ def rounded_weights(layer, suffix):
             scales, is_rounded = layer.params.get(name.replace("weight", "scale") + suffix), form.rounds(name)
             if is_rounded:
                 values = values.astype(np.float32) if is_exact else form.widen(values, scales)
-            if cell is spec.SLSTM and name == "weight_hh":
+            present = None
+            if cell is spec.SLSTM and name == "weight_hh" and form.round_operand is not None:
+                present = block_diagonal(np.ones(values.shape, bool), layer.hidden_size)
                 values = block_diagonal(values, layer.hidden_size)
             if form.round_operand is not None:
                 of_h = name == "weight_hh" and "weight_hr" + suffix not in layer.params
                 round_operand = form.round_operand if is_rounded else unrounded
                 has_rest = form.has_scales and name == "weight_hr"
-                values = Rounded(round_operand, values, scales, is_bounded and of_h, has_rest)
+                values = Rounded(round_operand, values, scales, is_bounded and of_h, has_rest, present)
         if values is not None:
             weights[name] = values
     return weights

@@ -338,8 +338,7 @@ def _build(about, tensors):
             array[...] = arrays[name]
         layer._rng = np.random.default_rng()  # for the masks of dropout
     else:
-        found = {name: _problem_of(form, name, array) for name, array in arrays.items()}
-        _raise_if_any([f"{name}: {problem}" for name, problem in found.items() if problem])
+        layer._check_values(arrays)
         layer._fill({name: array.astype(array.dtype.newbyteorder("=")) for name, array in arrays.items()})
     return layer
 
@@ -376,15 +375,6 @@ def _misfits(shapes, tensors):
         elif tuple(tensors[name]["shape"]) != shape:
             problems.append(str(shape_error(name, shape, (None,) * len(shape), tuple(tensors[name]["shape"]))))
     return problems + [f"{_short(name)}: not a parameter" for name in tensors if name not in shapes]
-
-
-def _problem_of(form, name, array):
-    """The reason why no layer quantized to this format has such an array, or None."""
-    if form.rounds(name):
-        return form.problem_of(array)
-    if name.startswith("scale_") and not ((array >= 0) & (array <= form.largest_scale)).all():
-        return f"expected numbers from 0 to {form.largest_scale:.3g}"
-    return None
 
 
 def _parsed(about):

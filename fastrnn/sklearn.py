@@ -706,7 +706,13 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
             counts = np.bincount(targets, frequency, K)
             by_class = np.divide(counts.sum(), K * counts, out=np.zeros(K), where=counts > 0)
         else:
-            by_class = np.array([self.class_weight.get(label, 1.0) for label in self.classes_.tolist()], np.float64)
+            classes = self.classes_.tolist()
+            unknown = [label for label in self.class_weight if label not in classes]
+            if unknown and not is_partial:
+                raise ValueError(f"class_weight: {unknown} are not among the classes {classes}")
+            by_class = np.array([self.class_weight.get(label, 1.0) for label in classes], np.float64)
+            if not (by_class >= 0).all():
+                raise ValueError(f"class_weight: expected at least 0, got {by_class.min()}")
         return positive_weights(frequency * by_class[targets], len(targets))
 
     def _strata(self, targets):

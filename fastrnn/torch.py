@@ -146,8 +146,8 @@ def _arrangement(mode, input_size, hidden_size, proj_size, num_layers, bidirecti
 def _array(tensor, dtype, shared=False):
     """A tensor of the CPU as an array that the kernels can read, if possible its own memory.
 
-    `Tensor.numpy` would keep others from resizing the memory, as FSDP does: it is asked for a copy, or with `shared` for
-    a tensor whose values the array has to follow.
+    `Tensor.numpy` would keep others from resizing the memory, as FSDP does: so it is called for a copy, or with
+    `shared` for a tensor whose values the array has to follow.
     """
     array = TENSORS.array(tensor, dtype)
     if array is not None:

@@ -209,6 +209,24 @@ def test_stateful_layers_carry_their_states():
     assert not np.allclose(found[0][0], found[0][1])
 
 
+@pytest.mark.parametrize("name", ["SimpleRNN", "GRU", "LSTM"])
+def test_stateful_layers_learn(name):
+    """The states that a backward pass needs are overwritten after each batch."""
+    rng, found = np.random.default_rng(0), []
+    x, y = rng.normal(size=(B, T, I)).astype(np.float32), np.zeros((B, H), np.float32)
+    layers = pair(name)
+    for layer in layers:
+        model = keras.Sequential([keras.Input((T, I), batch_size=B), type(layer)(H, stateful=True)])
+        model.set_weights(layer.get_weights())
+        model.compile("sgd", "mse")
+        try:
+            found.append(model.fit(x, y, epochs=3, batch_size=B, shuffle=False, verbose=0).history["loss"])
+        except RuntimeError:  # Keras itself cannot, for cells of several gates
+            assert name != "SimpleRNN" and layer is layers[1]
+    assert found[0][2] < found[0][0]
+    np.testing.assert_allclose(found[0], found[-1], rtol=1e-5)
+
+
 def test_shapes_without_data():
     layer = ours.LSTM(H, return_sequences=True, return_state=True)
     output, h, c = layer(keras.Input((None, I)))

@@ -219,7 +219,9 @@ def test_state_dicts_with_a_prefix(layer):
     "compute",
     [
         lambda p: p - 1, lambda p: 0.1 * p, lambda p: p + p, lambda p: np.float32(0.1) * p, lambda p: p / 2,
-        lambda p: -p, lambda p: np.ones(3) - p, lambda p: p**2,
+        lambda p: -p, lambda p: np.ones(3) - p, lambda p: p**2, lambda p: p // 2, lambda p: p % 2,
+        lambda p: np.sqrt(p), lambda p: np.add(np.ones(3), p), lambda p: np.sum(p), lambda p: np.linalg.norm(p),
+        lambda p: np.asarray(p), lambda p: np.array([p]),
     ],
 )  # fmt: skip
 def test_arithmetic_on_parameters(compute):

@@ -286,5 +286,12 @@ def test_frozen_layers_are_refused():
     optimizer.step(layer.params.zeros_like())
 
 
+def test_the_norm_alone():
+    g = np.array([3.0, 4.0])
+    assert optim.clip_by_global_norm(g, np.inf) == 5 and g.tolist() == [3, 4]
+    with pytest.raises(ValueError, match="^max_norm: expected"):
+        optim.clip_by_global_norm(g, np.nan)
+
+
 def test_optim_is_imported_on_demand():
     assert fastrnn.optim is optim and "optim" in dir(fastrnn)

@@ -25,10 +25,12 @@ OBJECTS = {
     "RNNCell": lambda: fastrnn.RNNCell(3, 4, nonlinearity="relu", dtype=np.float64, rng=1),
     "UGRNN": lambda: fastrnn.UGRNN(3, 4, 2, reverse=True, clip=2.0, rng=1),
     "UGRNNCell": lambda: fastrnn.UGRNNCell(3, 4, activation="relu", rng=1),
+    "Linear": lambda: fastrnn.Linear(3, 4, rng=1),
+    "Linear, no bias": lambda: fastrnn.Linear(3, 4, bias=False, dtype=np.float64, rng=1),
     "Parameters": lambda: fastrnn.GRU(3, 4, rng=1).params,
     "Parameters, none": lambda: fastrnn.Parameters({}, np.float64),
 }
-LAYERS = {name: make for name, make in OBJECTS.items() if not name.startswith("Parameters")}
+LAYERS = {name: make for name, make in OBJECTS.items() if not name.startswith(("Parameters", "Linear"))}
 PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 
 
@@ -125,6 +127,52 @@ def test_objects_that_are_shared_stay_shared():
     layer, shared, params = pickle.loads(pickle.dumps((layer, shared, layer.params)))
     assert layer.params is shared.params is params and layer._rng is shared._rng
     assert layer.other is shared and shared.other is layer
+
+
+class NamedLinear(fastrnn.Linear):
+    """A user's class with attributes."""
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_copies_of_a_linear(bias):
+    one = NamedLinear(3, 4, bias, rng=1)
+    one.note, x = "kept", np.ones((2, 3), np.float32)
+    for _, duplicate in ways():
+        other = duplicate(one)
+        assert type(other) is NamedLinear and other.note == "kept" and repr(other) == repr(one)
+        assert other(x).tobytes() == one(x).tobytes() and other.params == one.params
+
+
+@pytest.mark.parametrize("make", [
+    lambda p: fastrnn.optim.SGD(p, 0.1, momentum=0.9, nesterov=True),
+    lambda p: fastrnn.optim.SGD(p, 0.1),
+    lambda p: fastrnn.optim.Adam(p, betas=(0.8, 0.99)),
+    lambda p: fastrnn.optim.AdamW(p, weight_decay=0.1),
+])  # fmt: skip
+@pytest.mark.parametrize("is_single", [False, True])
+def test_optimizers(make, is_single):
+    """Public names and a version; a pickle of a layer and its optimizer goes on with the bits of the original."""
+    layer, array = fastrnn.GRU(3, 4, rng=1), np.ones(5)
+    optimizer = make(layer.params if is_single else [layer.params, array])
+    gradient = layer.params.copy()
+    gradients = gradient if is_single else [gradient, np.arange(5.0)]
+    optimizer.step(gradients)
+    optimizer.note = "kept"
+    imported, strings = names_in(pickle.dumps(optimizer))
+    strings -= {name for _, name in imported}
+    assert {"version", "lr", "steps"} <= strings and not any(text.startswith("_") for text in strings)
+    for freeze in (False, True):
+        if freeze:
+            layer.freeze()
+        other, array_2, twin = pickle.loads(pickle.dumps((layer, array, optimizer)))
+        other.unfreeze()
+        layer.unfreeze()
+        for one in (optimizer, twin):
+            one.step(gradients)
+        assert twin.note == "kept" and twin.steps == optimizer.steps and twin.lr == optimizer.lr
+        assert other.params == layer.params and array_2.tobytes() == array.tobytes()
+    with pytest.raises(ValueError, match="a pickle of [A-Za-z]+: version 2, from a newer fastrnn"):
+        optimizer.__setstate__({"version": 2})
 
 
 def test_a_copy_does_not_warn_again():

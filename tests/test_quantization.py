@@ -505,6 +505,61 @@ def test_parameters_are_equal_by_value(form):
     assert one.params != fastrnn.LSTM(5, 6, rng=0).params
 
 
+def test_parameters_keep_what_callers_assign_to_them(form, tmp_path):
+    """Shape, dtype and flags of an array that was read do not reach the layer."""
+    layer = fastrnn.LSTM(3, 4, rng=0)
+    q, x = layer.quantize(form), numbers(5, 2, 3)
+    expected, state = bytes_of(q(x)), q.__getstate__()["params"]
+    q.params["weight_ih_l0"].shape = (-1,)
+    q.params["weight_hh_l0"].dtype = np.dtype(f"V{q.params['weight_hh_l0'].dtype.itemsize}")
+    with pytest.raises(ValueError):
+        q.params["bias_ih_l0"].flags.writeable = True
+    fastrnn.save(tmp_path / "q.safetensors", q)
+    for other in (q, copy.deepcopy(q), fastrnn.load(tmp_path / "q.safetensors")):
+        assert bytes_of(other(x)) == expected
+        assert {name: array.tobytes() for name, array in other.params.items()} == {
+            name: array.tobytes() for name, array in state.items()
+        }
+    assert q.dequantized().params["weight_ih_l0"].shape == (16, 3)
+
+
+@pytest.mark.parametrize("form", ["int8", "bfloat16", "float8"])
+def test_the_stored_numbers_are_not_parameters_of_other_layers(form):
+    """They are bit patterns, or lack their scales."""
+    layer = fastrnn.LSTM(4, 3, rng=0)
+    before = layer.params.flat.tobytes()
+    params = {name: a for name, a in layer.quantize(form).params.items() if not name.startswith("scale")}
+    with pytest.raises(ValueError, match="weight_ih_l0: u?int(8|16), as of a quantized layer; give the parameters of"):
+        layer.load_state_dict(params)
+    with pytest.raises(TypeError, match="^weight_ih_l0: u?int(8|16), as of a quantized layer"):
+        layer.params["weight_ih_l0"] = params["weight_ih_l0"]
+    assert layer.params.flat.tobytes() == before
+
+
+def test_values_of_pickles_that_no_layer_has():
+    q = fastrnn.LSTM(4, 3, rng=0).quantize("int8")
+    state = q.__getstate__()
+    weight = state["params"]["weight_ih_l0"].copy()
+    weight[0, 0] = -128
+    other = object.__new__(type(q))
+    with pytest.raises(ValueError, match="^weight_ih_l0: expected numbers from -127 to 127, got -128$"):
+        other.__setstate__(state | {"params": state["params"] | {"weight_ih_l0": weight}})
+    fortran = np.asfortranarray(state["params"]["weight_ih_l0"])
+    other.__setstate__(state | {"params": state["params"] | {"weight_ih_l0": fortran}})
+    assert other.params == q.params and bytes_of(other(numbers(3, 2, 4))) == bytes_of(q(numbers(3, 2, 4)))
+
+
+def test_a_nan_in_one_head_stays_there_in_the_reference_too(form):
+    if form == "int8":  # a row with a NaN has no scale: see docs/quantization.md
+        return
+    q = fastrnn.SLSTM(5, 64, num_heads=2, rng=0).quantize(form)
+    state = [np.full((1, 1, 64), 0.5, np.float32) for _ in range(4)]
+    state[0][0, 0, 0] = np.nan
+    x = np.ones((1, 1, 5), np.float32)
+    found, expected = q(x, tuple(state))[0], reference.quantized(q, x, tuple(state))[0]
+    assert np.isnan(found).sum() == 32 and (np.isnan(found) == np.isnan(expected)).all()
+
+
 def test_masked_steps(form):
     q, x = fastrnn.GRU(4, 5, rng=0).quantize(form), numbers(6, 2, 4)
     mask = np.array([[1, 0, 1, 1, 0, 1], [0, 1, 1, 0, 0, 1]], bool).T
@@ -558,6 +613,9 @@ def test_compare_of_nothing_and_of_zeros():
     x = numbers(4, 3, 8)
     x[2] = np.nan
     assert fastrnn.compare(layer, layer.quantize("int8"), x).first == 2
+    relu = fastrnn.RNN(2, 2, nonlinearity="relu", rng=0)
+    relu.params.flat[...] = 1
+    assert fastrnn.compare(relu, relu, np.full((2, 1, 2), 3e38, np.float32)) == (0, 0, 0, None)
 
 
 def test_arguments_of_compare():

@@ -48,6 +48,14 @@ class Format(NamedTuple):
         """Whether the parameter of this name has the format; the others are float32."""
         return name.startswith(MATRICES) and (self.rounds_projection or not name.startswith("weight_hr"))
 
+    def problem_with(self, name: str, array: Array) -> str | None:
+        """The reason why no layer of this format has a parameter of this name with such values, or None."""
+        if self.rounds(name):
+            return self.problem_of(array)
+        if name.startswith("scale_") and not ((array >= 0) & (array <= self.largest_scale)).all():
+            return f"expected numbers from 0 to {self.largest_scale:.3g}"
+        return None
+
     @property
     def largest_scale(self) -> np.float32:
         """The largest scale with which every number is finite."""
