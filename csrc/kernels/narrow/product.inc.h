@@ -11,7 +11,7 @@
  * bytes, ARGUMENT_BYTES, those of a broadcast, NARROW_ROWS, the most rows of a tile, and NARROW_FEW, those whose tiles
  * have more than two vectors. K need not be a multiple of GROUP: the weights beyond are 0.
  *
- * Tiles of more than three rows prefetch the weights AHEAD bytes further on, for the reason in kernels/product.inc.h.
+ * Tiles of more than NARROW_FEW rows prefetch the weights AHEAD bytes further on: see kernels/product.inc.h.
  */
 
 INLINE void N(tile)(const int mr, const int nv, ptrdiff_t groups, const char *a, ptrdiff_t a_bytes, const char *p,
@@ -47,7 +47,7 @@ INLINE void N(tile)(const int mr, const int nv, ptrdiff_t groups, const char *a,
             }
         }
         UNROLL for (int j = 0; 3 * j < mr; j++) rows[j] += ARGUMENT_BYTES;
-        if (mr > 3) UNROLL for (int v = 0; v < nv; v++) v_prefetch(p + v * VECTOR + AHEAD);
+        if (mr > NARROW_FEW) UNROLL for (int v = 0; v < nv; v++) v_prefetch(p + v * VECTOR + AHEAD);
         p += 2 * VECTOR;
     }
     UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++)
