@@ -13,9 +13,9 @@ enum { NAME(PANEL_BYTES) = 64 * 1024 };
 
 /* Rows of the panel that are prefetched ahead of their use, into L1 and into L2. Panels are contiguous, so far ahead is
  * often the next panel: where weight_hh is read from memory at each step, that keeps the transfers going. A matrix of
- * at most NEAR_BYTES stays in the L2 of the cores, and a prefetch takes the place of a load. With few rows the loop is
- * bound by loads, and the processor's own prefetch is faster. */
-enum { NAME(ROWS_TO_L1) = 16, NAME(ROWS_TO_L2) = 512, NAME(NEAR_BYTES) = 2 << 20 };
+ * at most NEAR_BYTES stays in the caches, and there a prefetch only takes the place of a load. With few rows the loop
+ * is bound by loads, and the processor's own prefetch is faster. */
+enum { NAME(ROWS_TO_L1) = 16, NAME(ROWS_TO_L2) = 512, NAME(NEAR_BYTES) = 8 << 20 };
 
 /* The microkernel: a register tile of mr rows and nv vectors, two vectors to a panel; C has `lanes` columns of the last
  * vector. p and start point at the first panel; p_panel is the stride to the next one. far: whether to prefetch. start:
