@@ -42,7 +42,7 @@ TABLE = [
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    """(T, B, I, H, cell, width, threads, options) -> threads, sharing, time, alone."""
+    """(T, B, I, H, cell, width, threads, options) -> threads, sharing, time, alone, side_by_side of two calls."""
     program = tmp_path_factory.mktemp("plan") / "plan"
     sources = [ROOT / "tests" / "c" / "plan.c", ROOT / "csrc" / "layer" / "plan.c"]
     flags = ["-O1", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "csrc"]
@@ -54,8 +54,8 @@ def plan(tmp_path_factory):
         arguments = [T, T * B, I, H, H, gates, parts, 4, weight, width, block, threads]
         arguments += [rate, empty_phase, sums, rounded]
         line = subprocess.run([program, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
-        threads, sharing, time, alone = line.split()
-        return int(threads), int(sharing), float(time), float(alone)
+        threads, sharing, time, alone, side_by_side = line.split()
+        return int(threads), int(sharing), float(time), float(alone), int(side_by_side)
 
     return planned
 
@@ -64,6 +64,12 @@ def plan(tmp_path_factory):
 def test_plan(plan, row):
     *shape, threads, sharing = row
     assert plan(*shape)[:2] == (threads, sharing)
+
+
+@pytest.mark.parametrize(("H", "side_by_side"), [(128, 1), (400, 1), (746, 0), (1024, 0), (1536, 0)])
+def test_layers_whose_weights_leave_the_caches_run_in_turn(plan, H, side_by_side):
+    """Side by side, each step of each layer would read them from memory."""
+    assert plan(50, 1, 64, H, LSTM, AVX512, 2)[4] == side_by_side
 
 
 def test_gradients_of_weights_are_shared_where_steps_are_not(plan):
@@ -96,7 +102,7 @@ def test_rounding_counts_for_each_row(plan):
 def test_more_threads_are_never_planned_to_be_slower(plan, B, I, H):
     times = [plan(50, B, I, H, LSTM, AVX512, threads) for threads in (1, 2, 4, 8)]
     assert all(slow[2] >= fast[2] for slow, fast in zip(times, times[1:]))
-    assert {alone for *_, alone in times} == {times[0][2]}
+    assert {alone for *_, alone, _ in times} == {times[0][2]}
     assert all(row[0] <= threads for row, threads in zip(times, (1, 2, 4, 8)))
 
 

@@ -45,6 +45,7 @@ typedef struct {
     int threads;
     fastrnn_sharing sharing;
     double time, alone; /* the estimate, and that for one thread */
+    double weights;     /* bytes of weight_hh, which every step reads */
 } fastrnn_plan;
 
 /* The multiplications and additions in the products of a shape. */
@@ -65,7 +66,8 @@ typedef struct {
 
 /* The arrangement of `count` calls of T steps. plans (count), in and out: side by side, each becomes a plan for one
  * thread. */
-fastrnn_arrangement fastrnn_arrange(fastrnn_plan *plans, int count, int stacked, ptrdiff_t T, int threads);
+fastrnn_arrangement fastrnn_arrange(fastrnn_plan *plans, const fastrnn_machine *, int count, int stacked, ptrdiff_t T,
+                                    int threads);
 
 /* Whether members that share a product of this many rows, computed at once, share rows; else they share its columns,
  * and read only a part of the weights each. */

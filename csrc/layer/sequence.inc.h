@@ -44,7 +44,7 @@ static fastrnn_arrangement NAME(plan_calls)(steps s, const fastrnn_packed *const
         const fastrnn_machine machine = fastrnn_machine_with(fastrnn_team_empty_phase());
         for (int k = 0; k < count; k++) plans[k] = fastrnn_plan_call(&shapes[k], &machine, threads);
     }
-    return fastrnn_arrange(plans, count, stacked, s.T, threads);
+    return fastrnn_arrange(plans, &fastrnn_usual_machine, count, stacked, s.T, threads);
 }
 
 #include "layer/forward.inc.h"

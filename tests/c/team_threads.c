@@ -185,7 +185,8 @@ static fastrnn_status run(const example *e, fastrnn_dtype dtype, const fastrnn_i
 
     fastrnn_workspace *workspace = fastrnn_workspace_create();
     if (status == FASTRNN_OK) {
-        const fastrnn_arrangement how = fastrnn_arrange(plans, e->count, e->stacked, T, threads);
+        const fastrnn_arrangement how =
+            fastrnn_arrange(plans, &fastrnn_usual_machine, e->count, e->stacked, T, threads);
         met[how.side_by_side ? SIDE_BY_SIDE : how.members < 2 ? ALONE : e->count > 1 ? IN_TURN : plans->sharing]++;
         status = fastrnn_forward(forward, e->count, e->stacked, workspace, interruption, threads);
     }
