@@ -42,7 +42,9 @@ TABLE = [
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    """(T, B, I, H, cell, width, threads, options) -> threads, sharing, time, alone, side_by_side of two calls."""
+    """(T, B, I, H, cell, width, threads, options) -> threads, sharing, time, alone, and of two calls: side_by_side if
+    they are stacked, side_by_side if they are not, and then the pieces of time.
+    """
     program = tmp_path_factory.mktemp("plan") / "plan"
     sources = [ROOT / "tests" / "c" / "plan.c", ROOT / "csrc" / "layer" / "plan.c"]
     flags = ["-O1", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "csrc"]
@@ -54,8 +56,8 @@ def plan(tmp_path_factory):
         arguments = [T, T * B, I, H, H, gates, parts, 4, weight, width, block, threads]
         arguments += [rate, empty_phase, sums, rounded]
         line = subprocess.run([program, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
-        threads, sharing, time, alone, side_by_side = line.split()
-        return int(threads), int(sharing), float(time), float(alone), int(side_by_side)
+        threads, sharing, time, alone, *of_two = line.split()
+        return int(threads), int(sharing), float(time), float(alone), *map(int, of_two)
 
     return planned
 
@@ -70,6 +72,12 @@ def test_plan(plan, row):
 def test_layers_whose_weights_leave_the_caches_run_in_turn(plan, H, side_by_side):
     """Side by side, each step of each layer would read them from memory."""
     assert plan(50, 1, 64, H, LSTM, AVX512, 2)[4] == side_by_side
+
+
+def test_directions_read_a_large_weight_ih_in_few_pieces(plan):
+    """Each piece of time reads it again."""
+    assert plan(300, 1, 64, 128, LSTM, AVX512, 2)[5:] == (1, 16)
+    assert plan(27, 1, 959, 249, LSTM, AVX512, 2)[5:] in ((0, 1), (1, 1), (1, 2))
 
 
 def test_gradients_of_weights_are_shared_where_steps_are_not(plan):
@@ -102,7 +110,7 @@ def test_rounding_counts_for_each_row(plan):
 def test_more_threads_are_never_planned_to_be_slower(plan, B, I, H):
     times = [plan(50, B, I, H, LSTM, AVX512, threads) for threads in (1, 2, 4, 8)]
     assert all(slow[2] >= fast[2] for slow, fast in zip(times, times[1:]))
-    assert {alone for *_, alone, _ in times} == {times[0][2]}
+    assert {row[3] for row in times} == {times[0][2]}
     assert all(row[0] <= threads for row, threads in zip(times, (1, 2, 4, 8)))
 
 

@@ -18,8 +18,8 @@ const fastrnn_machine fastrnn_usual_machine = {
 
 /* FEWEST_ROWS: rows of a step for each thread, if threads share the batch. PRODUCTS: phases of a call that shares only
  * products. BORDERS: the cost, in phases, of the cache lines that two members with neighbouring rows both write in a
- * step backward. */
-enum { FEWEST_ROWS = 4, PRODUCTS = 3 };
+ * step backward. MOST_READING: the time of a piece, in times to read weight_ih. */
+enum { FEWEST_ROWS = 4, PRODUCTS = 3, MOST_READING = 4 };
 static const double BORDERS = 0.6;
 
 /* A phase of a step costs more than an empty one: the members fetch the context and h_{t-1} from each other's caches,
@@ -113,14 +113,16 @@ static int can_share(const fastrnn_shape *s, ptrdiff_t B, int n, fastrnn_sharing
 fastrnn_plan fastrnn_plan_call(const fastrnn_shape *s, const fastrnn_machine *machine, int threads)
 {
     const ptrdiff_t B = s->T > 0 ? fastrnn_panels(s->rows, s->T) : 0; /* the average number of sequences of a step */
+    const double weights_ih = (double)s->gates * s->H * s->I * s->weight;
     fastrnn_plan best = {.threads = 1, .weights = (double)s->gates * s->H * s->P * s->weight};
+    best.reading = weights_ih / bandwidth(machine, weights_ih);
     if (B == 0) return best;
     best.time = best.alone = estimate(s, machine, B, 1, FASTRNN_SHARE_UNITS);
     for (int n = 2; n <= threads; n++)
         for (fastrnn_sharing sharing = FASTRNN_SHARE_UNITS; sharing <= FASTRNN_SHARE_PRODUCTS; sharing++) {
             if (!can_share(s, B, n, sharing)) continue;
             const double time = estimate(s, machine, B, n, sharing);
-            if (time < best.time) best = (fastrnn_plan){n, sharing, time, best.alone, best.weights};
+            if (time < best.time) best.threads = n, best.sharing = sharing, best.time = time;
         }
     return best;
 }
@@ -140,27 +142,29 @@ int fastrnn_phases(double operations, ptrdiff_t most)
     return phases < 1 ? 1 : (int)phases;
 }
 
-/* Side by side, the weights of all calls have to be in the caches at the same time; in turn, those of one call. */
+/* Side by side, the weights of all calls have to be in the caches at the same time, in turn those of one call; and each
+ * piece of time reads weight_ih again. */
 fastrnn_arrangement fastrnn_arrange(fastrnn_plan *plans, const fastrnn_machine *machine, int count, int stacked,
                                     ptrdiff_t T, int threads)
 {
     const double own_piece = 20000, stacked_piece = 15000; /* ns */
-    double in_turn = 0, longest = 0, alone = 0, weights = 0;
+    double in_turn = 0, longest = 0, alone = 0, weights = 0, piece = stacked ? stacked_piece : own_piece;
     int most = 1;
     for (int k = 0; k < count; k++) {
         in_turn += plans[k].time;
         alone += plans[k].alone;
         weights += plans[k].weights;
+        if (piece < MOST_READING * plans[k].reading) piece = MOST_READING * plans[k].reading;
         if (plans[k].alone > longest) longest = plans[k].alone;
         if (plans[k].threads > most) most = plans[k].threads;
     }
     const int members = threads < count ? threads : count;
     if (members > 1 && weights <= machine->in_caches) {
-        const int items = fastrnn_pieces(longest, stacked ? stacked_piece : own_piece, T);
+        const int items = fastrnn_pieces(longest, piece, T);
         const double waiting = stacked ? (double)(items + members - 1) / items : 1;
         if (longest * waiting * (double)fastrnn_panels(count, members) < in_turn) {
             for (int k = 0; k < count; k++)
-                plans[k] = (fastrnn_plan){1, FASTRNN_SHARE_UNITS, plans[k].alone, plans[k].alone, plans[k].weights};
+                plans[k].threads = 1, plans[k].sharing = FASTRNN_SHARE_UNITS, plans[k].time = plans[k].alone;
             return (fastrnn_arrangement){1, items, members, alone};
         }
     }

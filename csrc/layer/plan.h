@@ -46,6 +46,7 @@ typedef struct {
     fastrnn_sharing sharing;
     double time, alone; /* the estimate, and that for one thread */
     double weights;     /* bytes of weight_hh, which every step reads */
+    double reading;     /* the estimated time to read weight_ih, as every piece of time does */
 } fastrnn_plan;
 
 /* The multiplications and additions in the products of a shape. */

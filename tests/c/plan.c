@@ -1,7 +1,7 @@
 /* Plans of shapes given on the command line: eleven numbers T rows I H P gates parts element weight width block, the
  * threads, the rate of the products, the time of an empty phase, the columns of gradients, and the rounded operands.
- * Prints threads, sharing, the estimates in ns, and whether two stacked calls run side by side; compiled and run by
- * test_plan.py. */
+ * Prints threads, sharing, the estimates in ns, and whether two stacked calls run side by side, and two directions, in
+ * how many pieces of time; compiled and run by test_plan.py. */
 #include "layer/plan.h"
 
 #include <stdio.h>
@@ -30,8 +30,10 @@ int main(int argc, char **argv)
     };
     const fastrnn_machine machine = fastrnn_machine_with(strtod(argv[14], NULL));
     const fastrnn_plan plan = fastrnn_plan_call(&shape, &machine, (int)n[12]);
-    fastrnn_plan two[2] = {plan, plan};
-    const fastrnn_arrangement how = fastrnn_arrange(two, &machine, 2, 1, n[1], (int)n[12]);
-    printf("%d %d %.17g %.17g %d\n", plan.threads, (int)plan.sharing, plan.time, plan.alone, how.side_by_side);
+    fastrnn_plan layers[2] = {plan, plan}, directions[2] = {plan, plan};
+    const fastrnn_arrangement stacked = fastrnn_arrange(layers, &machine, 2, 1, n[1], (int)n[12]);
+    const fastrnn_arrangement apart = fastrnn_arrange(directions, &machine, 2, 0, n[1], (int)n[12]);
+    printf("%d %d %.17g %.17g %d %d %d\n", plan.threads, (int)plan.sharing, plan.time, plan.alone, stacked.side_by_side,
+           apart.side_by_side, apart.items);
     return 0;
 }
