@@ -43,7 +43,7 @@ TABLE = [
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
     """(T, B, I, H, cell, width, threads, options) -> threads, sharing, time, alone, and of two calls: side_by_side if
-    they are stacked, side_by_side if they are not, and then the pieces of time.
+    they are stacked, side_by_side if they are not, and then the phases.
     """
     program = tmp_path_factory.mktemp("plan") / "plan"
     sources = [ROOT / "tests" / "c" / "plan.c", ROOT / "csrc" / "layer" / "plan.c"]
@@ -74,8 +74,8 @@ def test_layers_whose_weights_leave_the_caches_run_in_turn(plan, H, side_by_side
     assert plan(50, 1, 64, H, LSTM, AVX512, 2)[4] == side_by_side
 
 
-def test_directions_read_a_large_weight_ih_in_few_pieces(plan):
-    """Each piece of time reads it again."""
+def test_directions_read_a_large_weight_ih_in_few_phases(plan):
+    """Each phase reads it again."""
     assert plan(300, 1, 64, 128, LSTM, AVX512, 2)[5:] == (1, 16)
     assert plan(27, 1, 959, 249, LSTM, AVX512, 2)[5:] in ((0, 1), (1, 1), (1, 2))
 

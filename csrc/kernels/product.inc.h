@@ -12,17 +12,16 @@
 enum { NAME(PANEL_BYTES) = 64 * 1024 };
 
 /* Rows of the panel that are prefetched ahead of their use, into L1 and into L2. Panels are contiguous, so far ahead is
- * often the next panel: where weight_hh is read from memory at each step, that keeps the transfers going. A matrix of
- * at most NEAR_BYTES stays in the caches, and there a prefetch only takes the place of a load. With few rows the loop
- * is bound by loads, and the processor's own prefetch is faster. */
-enum { NAME(ROWS_TO_L1) = 16, NAME(ROWS_TO_L2) = 512, NAME(NEAR_BYTES) = 8 << 20 };
+ * often the next panel: where weights are read from memory, in each step or in the first one after a pause, that keeps
+ * the transfers going. With few rows the loop is bound by loads, and the processor's own prefetch is faster. */
+enum { NAME(ROWS_TO_L1) = 16, NAME(ROWS_TO_L2) = 512 };
 
 /* The microkernel: a register tile of mr rows and nv vectors, two vectors to a panel; C has `lanes` columns of the last
- * vector. p and start point at the first panel; p_panel is the stride to the next one. far: whether to prefetch. start:
- * the row that the sums begin with, or NULL to begin with the values of C. add: the sum is added to C rather than
- * stored. mr and nv are constants after inlining, so that `sum` is in registers. */
+ * vector. p and start point at the first panel; p_panel is the stride to the next one. start: the row that the sums
+ * begin with, or NULL to begin with the values of C. add: the sum is added to C rather than stored. mr and nv are
+ * constants after inlining, so that `sum` is in registers. */
 INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k,
-                       const real *p, ptrdiff_t p_panel, int far, const real *start, int add, real *c, ptrdiff_t c_row,
+                       const real *p, ptrdiff_t p_panel, const real *start, int add, real *c, ptrdiff_t c_row,
                        int lanes)
 {
     enum { ROWS = TILE_ROWS, WIDTH = 8 };
@@ -55,7 +54,7 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
             }
         }
         UNROLL for (int j = 0; 3 * j < mr; j++) row[j] += a_k;
-        if (mr > FEW_ROWS(TILE_ROWS) && far) UNROLL for (int v = 0; v < nv; v++)
+        if (mr > FEW_ROWS(TILE_ROWS)) UNROLL for (int v = 0; v < nv; v++)
             {
                 v_prefetch(p + v * VL + NAME(ROWS_TO_L1) * NR);
                 v_prefetch_l2(p + v * VL + NAME(ROWS_TO_L2) * NR);
@@ -74,12 +73,12 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
 }
 
 #define TILE_PARAMETERS                                                                                                \
-    ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *p, ptrdiff_t p_panel, int far,             \
-        const real *start, int add, real *c, ptrdiff_t c_row, int lanes
+    ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *p, ptrdiff_t p_panel, const real *start,   \
+        int add, real *c, ptrdiff_t c_row, int lanes
 #define TILE(mr, nv)                                                                                                   \
     static void NAME(tile_##mr##_##nv)(TILE_PARAMETERS)                                                                \
     {                                                                                                                  \
-        NAME(tile)(mr, nv, K, a, a_row, a_k, p, p_panel, far, start, add, c, c_row, lanes);                            \
+        NAME(tile)(mr, nv, K, a, a_row, a_k, p, p_panel, start, add, c, c_row, lanes);                                 \
     }
 TILES_TO(TILE_ROWS)(TILE)
 
@@ -128,7 +127,6 @@ static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p
     const fastrnn_heads *heads = &matrix->heads;
     const ptrdiff_t segment = heads->head ? heads->rows : K;
     const ptrdiff_t most = M == 1 ? 4 : M <= FEW_ROWS(TILE_ROWS) ? 2 : 1;
-    const int far = matrix->N * K * (ptrdiff_t)sizeof(real) > NAME(NEAR_BYTES);
     for (ptrdiff_t m0 = 0, m1; m0 < M; m0 = m1) {
         m1 = m0 + NAME(even_part)(M - m0, NAME(SOME_ROWS));
         ptrdiff_t k = 0, depth;
@@ -145,8 +143,7 @@ static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p
                     const real *tile = a_k ? a + m * a_row + (column + some.first) * a_k : a + m * K + k * mr;
                     /* clang-format off */
                     NAME(tiles)[mr][some.vectors](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr, p + (q * K + k) * NR,
-                                                  K * NR, far, row, add,
-                                                  c + m * c_row + q * NR, c_row, some.lanes);
+                                                  K * NR, row, add, c + m * c_row + q * NR, c_row, some.lanes);
                     /* clang-format on */
                 }
             }

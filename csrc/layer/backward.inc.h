@@ -603,13 +603,15 @@ typedef struct {
     ptrdiff_t t0, t1;
 } NAME(backwards);
 
-static void NAME(backward_piece)(const void *context, const fastrnn_member *me, int k, int item, int items)
+static void NAME(backward_pieces)(const void *context, const fastrnn_member *me, int k, int from, int to, int items)
 {
     const NAME(backwards) *all = context;
     const struct NAME(backward) *b = &all->calls[k];
-    const fastrnn_range rows = {0, b->args->B}, piece = fastrnn_part(all->t1 - all->t0, items - 1 - item, items);
-    if (item == 0) NAME(first_h_prev)(b, all->t0);
-    NAME(backward_rows)(b, me, rows, all->t0, all->t1, all->t0 + piece.from, all->t0 + piece.to);
+    const fastrnn_range rows = {0, b->args->B};
+    const ptrdiff_t n = all->t1 - all->t0, t0 = all->t0 + fastrnn_part(n, items - to, items).from;
+    const ptrdiff_t t1 = all->t0 + fastrnn_part(n, items - 1 - from, items).to;
+    if (from == 0) NAME(first_h_prev)(b, all->t0);
+    NAME(backward_rows)(b, me, rows, all->t0, all->t1, t0, t1);
 }
 
 static void NAME(backwards_end_chunk)(const void *context, const fastrnn_member *me)
@@ -639,7 +641,7 @@ static int NAME(backward_side_by_side)(const struct NAME(backward) * calls, int 
         const double part = (double)(all.t1 - all.t0) / T;
         fastrnn_arrangement now = how;
         now.items = fastrnn_pieces(how.items * part, 1, all.t1 - all.t0);
-        if (!run_side_by_side(team, now, count, stacked, 2 * operations * part, NAME(backward_piece), &all)) return 0;
+        if (!run_side_by_side(team, now, count, stacked, 2 * operations * part, NAME(backward_pieces), &all)) return 0;
         if (!fastrnn_team_phase(team, how.members, operations * part, NAME(backwards_end_chunk), &all, 0)) return 0;
     }
     return 1;

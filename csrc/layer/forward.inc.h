@@ -650,14 +650,14 @@ static void NAME(place_forward)(struct NAME(forward) * f, char *memory)
     if (f->cell->recurrent) f->recurrent = (real *)(memory + f->at_recurrent);
 }
 
-/* Piece `item` of call k, by one member. */
-static void NAME(forward_piece)(const void *calls, const fastrnn_member *me, int k, int item, int items)
+/* Pieces [from, to) of call k, by one member. */
+static void NAME(forward_pieces)(const void *calls, const fastrnn_member *me, int k, int from, int to, int items)
 {
     const struct NAME(forward) *f = (const struct NAME(forward) *)calls + k;
     const fastrnn_range all = {0, f->args->B};
-    const ptrdiff_t from = first_step(&f->steps, item, items), to = first_step(&f->steps, item + 1, items);
-    if (item == 0) NAME(begin_forward)(f);
-    if (from < to) NAME(forward_rows)(f, me, all, from, to);
+    const ptrdiff_t t0 = first_step(&f->steps, from, items), t1 = first_step(&f->steps, to, items);
+    if (from == 0) NAME(begin_forward)(f);
+    if (t0 < t1) NAME(forward_rows)(f, me, all, t0, t1);
 }
 
 static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int count, int stacked,
@@ -696,7 +696,7 @@ static fastrnn_status NAME(run_forward)(const fastrnn_forward_args *args, int co
     int complete = 1;
     if (active > 0) {
         if (how.side_by_side)
-            run_side_by_side(&team, how, count, stacked, operations, NAME(forward_piece), calls);
+            run_side_by_side(&team, how, count, stacked, operations, NAME(forward_pieces), calls);
         else
             for (int k = 0; k < count && NAME(forward_call)(&calls[k], &team, plans[k]); k++) continue;
         complete = fastrnn_team_close(&team);

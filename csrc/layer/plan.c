@@ -18,7 +18,7 @@ const fastrnn_machine fastrnn_usual_machine = {
 
 /* FEWEST_ROWS: rows of a step for each thread, if threads share the batch. PRODUCTS: phases of a call that shares only
  * products. BORDERS: the cost, in phases, of the cache lines that two members with neighbouring rows both write in a
- * step backward. MOST_READING: the time of a piece, in times to read weight_ih. */
+ * step backward. MOST_READING: the least time of a phase side by side, in times to read weight_ih. */
 enum { FEWEST_ROWS = 4, PRODUCTS = 3, MOST_READING = 4 };
 static const double BORDERS = 0.6;
 
@@ -143,30 +143,32 @@ int fastrnn_phases(double operations, ptrdiff_t most)
 }
 
 /* Side by side, the weights of all calls have to be in the caches at the same time, in turn those of one call; and each
- * piece of time reads weight_ih again. */
+ * phase reads weight_ih again. A stacked call waits for whole phases; the others begin with short ones, which helpers
+ * can join. */
 fastrnn_arrangement fastrnn_arrange(fastrnn_plan *plans, const fastrnn_machine *machine, int count, int stacked,
                                     ptrdiff_t T, int threads)
 {
     const double own_piece = 20000, stacked_piece = 15000; /* ns */
-    double in_turn = 0, longest = 0, alone = 0, weights = 0, piece = stacked ? stacked_piece : own_piece;
+    double in_turn = 0, longest = 0, alone = 0, weights = 0, phase = stacked ? stacked_piece : own_piece;
     int most = 1;
     for (int k = 0; k < count; k++) {
         in_turn += plans[k].time;
         alone += plans[k].alone;
         weights += plans[k].weights;
-        if (piece < MOST_READING * plans[k].reading) piece = MOST_READING * plans[k].reading;
+        if (phase < MOST_READING * plans[k].reading) phase = MOST_READING * plans[k].reading;
         if (plans[k].alone > longest) longest = plans[k].alone;
         if (plans[k].threads > most) most = plans[k].threads;
     }
     const int members = threads < count ? threads : count;
     if (members > 1 && weights <= machine->in_caches) {
-        const int items = fastrnn_pieces(longest, piece, T);
+        const int phases = fastrnn_pieces(longest, phase, T);
+        const int items = stacked ? phases : fastrnn_pieces(longest, own_piece, T);
         const double waiting = stacked ? (double)(items + members - 1) / items : 1;
         if (longest * waiting * (double)fastrnn_panels(count, members) < in_turn) {
             for (int k = 0; k < count; k++)
                 plans[k].threads = 1, plans[k].sharing = FASTRNN_SHARE_UNITS, plans[k].time = plans[k].alone;
-            return (fastrnn_arrangement){1, items, members, alone};
+            return (fastrnn_arrangement){1, items, members, (items + phases - 1) / phases, alone};
         }
     }
-    return (fastrnn_arrangement){0, 1, most, alone};
+    return (fastrnn_arrangement){0, 1, most, 1, alone};
 }

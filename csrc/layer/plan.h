@@ -62,6 +62,7 @@ fastrnn_plan fastrnn_plan_call(const fastrnn_shape *, const fastrnn_machine *, i
  * of time. A stacked call is one piece behind the call whose result it reads. */
 typedef struct {
     int side_by_side, items, members; /* members: the most that any phase has */
+    int together;                     /* the pieces of a phase of all members */
     double alone;                     /* the estimate for one thread */
 } fastrnn_arrangement;
 

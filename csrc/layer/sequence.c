@@ -55,12 +55,13 @@ static int phase_of(fastrnn_team *team, const fastrnn_member *alone, int most, d
     return fastrnn_team_go(alone, 0);
 }
 
-/* Calls side by side: in phase p each call computes piece p; of stacked calls, call k computes piece p - k. */
-typedef void piece_of_call(const void *calls, const fastrnn_member *, int k, int item, int items);
+/* Calls side by side: in a phase each call computes the next pieces of time, [from, to) of `items`; of stacked calls,
+ * call k is k pieces behind. */
+typedef void pieces_of_call(const void *calls, const fastrnn_member *, int k, int from, int to, int items);
 typedef struct {
-    piece_of_call *piece;
+    pieces_of_call *pieces;
     const void *calls;
-    int count, stacked, items;
+    int count, stacked, items, together; /* together: the pieces of this phase */
 } side_by_side;
 
 static void share_of_calls(const void *context, const fastrnn_member *me)
@@ -68,18 +69,24 @@ static void share_of_calls(const void *context, const fastrnn_member *me)
     const side_by_side *all = context;
     const fastrnn_member alone = fastrnn_alone(me);
     for (int k = me->index; k < all->count; k += me->size) {
-        const int item = (int)me->item - (all->stacked ? k : 0);
-        if (item >= 0 && item < all->items) all->piece(all->calls, &alone, k, item, all->items);
+        const int from = (int)me->item - (all->stacked ? k : 0), to = from + all->together;
+        if (from >= 0 && from < all->items)
+            all->pieces(all->calls, &alone, k, from, to < all->items ? to : all->items, all->items);
     }
 }
 
 static int run_side_by_side(fastrnn_team *team, fastrnn_arrangement how, int count, int stacked, double operations,
-                            piece_of_call *piece, const void *calls)
+                            pieces_of_call *pieces, const void *calls)
 {
-    const side_by_side all = {piece, calls, count, stacked, how.items};
-    const int phases = how.items + (stacked ? count - 1 : 0);
-    for (int k = 0; k < phases; k++)
-        if (!fastrnn_team_phase(team, how.members, operations / phases, share_of_calls, &all, k)) return 0;
+    side_by_side all = {pieces, calls, count, stacked, how.items, 0};
+    const int last = how.items + (stacked ? count - 1 : 0);
+    for (int k = 0; k < last; k += all.together) { /* longer phases, until the team is complete */
+        const int longer = all.together ? 2 * all.together : 1;
+        const int complete = how.together > 1 && fastrnn_team_gather(team, how.members, 0) == how.members;
+        all.together = complete || longer > how.together ? how.together : longer;
+        const double part = operations * all.together / last;
+        if (!fastrnn_team_phase(team, how.members, part, share_of_calls, &all, k)) return 0;
+    }
     return 1;
 }
 

@@ -1,7 +1,7 @@
 /* Plans of shapes given on the command line: eleven numbers T rows I H P gates parts element weight width block, the
  * threads, the rate of the products, the time of an empty phase, the columns of gradients, and the rounded operands.
  * Prints threads, sharing, the estimates in ns, and whether two stacked calls run side by side, and two directions, in
- * how many pieces of time; compiled and run by test_plan.py. */
+ * how many phases; compiled and run by test_plan.py. */
 #include "layer/plan.h"
 
 #include <stdio.h>
@@ -34,6 +34,6 @@ int main(int argc, char **argv)
     const fastrnn_arrangement stacked = fastrnn_arrange(layers, &machine, 2, 1, n[1], (int)n[12]);
     const fastrnn_arrangement apart = fastrnn_arrange(directions, &machine, 2, 0, n[1], (int)n[12]);
     printf("%d %d %.17g %.17g %d %d %d\n", plan.threads, (int)plan.sharing, plan.time, plan.alone, stacked.side_by_side,
-           apart.side_by_side, apart.items);
+           apart.side_by_side, apart.items / apart.together);
     return 0;
 }

@@ -55,7 +55,7 @@ static void N(widened_product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdif
                 for (ptrdiff_t m = m0, mr; m < m1; m += mr) {
                     mr = NAME(even_part)(m1 - m, TILE_ROWS);
                     NAME(tiles)
-                    [mr][some.vectors](depth, a + m *row + some.first + k, row, 1, floats, 0, 0, from, 0,
+                    [mr][some.vectors](depth, a + m *row + some.first + k, row, 1, floats, 0, from, 0,
                                        c + m *c_row + q *NR, c_row, some.lanes);
                 }
                 k += depth;
