@@ -98,9 +98,8 @@ cdef cnp.ndarray _view(object owner, char *data, int ndim, cnp.npy_intp *shape, 
 
 cdef cnp.ndarray _view_of(cnp.ndarray array):
     """A view of a contiguous array, which does not see the shapes that are assigned to the array."""
-    return _view(
-        array, <char *>cnp.PyArray_DATA(array), cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), cnp.PyArray_TYPE(array)
-    )
+    cdef char *data = <char *>cnp.PyArray_DATA(array)
+    return _view(array, data, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), cnp.PyArray_TYPE(array))
 
 
 cdef cnp.ndarray _with_shape(cnp.ndarray array, int axes, cnp.npy_intp first, cnp.npy_intp second, cnp.npy_intp third):
