@@ -46,6 +46,8 @@ from fastrnn._validation import flag
 try:
     import torch
     from torch import from_numpy
+    from torch._C import _are_functorch_transforms_active, _is_any_autocast_enabled, _is_tracing
+    from torch._C import _len_torch_dispatch_stack as dispatch_modes
     from torch._C._dynamo.eval_frame import get_eval_frame_callback
     from torch._C._functorch import is_legacy_batchedtensor
     from torch._compile import _disable_dynamo
@@ -369,7 +371,7 @@ def _differentiable_backward(arrangement, batch_sizes, dropout, needed, tensors,
 
 def _are_batched(gradients):
     """Whether gradients are batches of gradients, as of vmap over a backward pass."""
-    return torch._C._are_functorch_transforms_active() or any(map(is_legacy_batchedtensor, gradients))
+    return _are_functorch_transforms_active() or any(map(is_legacy_batchedtensor, gradients))
 
 
 # Eager mode
@@ -596,17 +598,17 @@ def _are_usual(tensors, dtype):
 def _has_mode():
     """Whether a mode of PyTorch is on that needs torch.nn."""
     return (
-        torch._C._is_any_autocast_enabled()
+        _is_any_autocast_enabled()
         and torch.is_autocast_enabled("cpu")
-        or torch._C._is_tracing()
-        or torch._C._are_functorch_transforms_active()
+        or _is_tracing()
+        or _are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
 
 
 def _is_traced():
     """Whether PyTorch records the operators that run."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return torch.compiler.is_compiling() or dispatch_modes() > 0
 
 
 def _reason(tensors, traced):
@@ -625,7 +627,7 @@ def _reason(tensors, traced):
             return f"it has a tensor of {'torch.nested' if tensor.is_nested else tensor.layout}"
     if torch.jit.is_tracing():
         return "torch.jit.trace records it"
-    if torch._C._are_functorch_transforms_active():
+    if _are_functorch_transforms_active():
         return "a transform of torch.func is active"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"

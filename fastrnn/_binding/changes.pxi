@@ -7,11 +7,12 @@ ctypedef fused _word:
 
 @lru_cache(maxsize=256)
 def _sampled(tuple shape, Py_ssize_t count):
-    """Indices into a flat array of this shape: in each row and each column, and `count` at equal distances, or all."""
+    """Indices into a flat array of this shape: one in each row and each column, and at least `count`, or all."""
     rows = shape[0]
     columns = math.prod(shape[1:])
-    diagonal = np.arange(max(rows, columns))
-    equidistant = np.arange(0, rows * columns, max(1, rows * columns // count))
+    number = max(rows, columns)
+    diagonal = np.arange(number)
+    equidistant = np.arange(0, rows * columns, max(1, rows * columns // count)) if number < count else diagonal[:0]
     return np.unique(np.concatenate([diagonal % rows * columns + diagonal % columns, equidistant]))
 
 
@@ -33,7 +34,7 @@ cdef class Samples:
     arrays : list of ndarray
         Float32 or float64, contiguous, not empty; kept.
     count : int
-        Of each array, at least so many numbers at equal distances, and one in each row and each column.
+        Of each array, at least so many numbers, with one in each row and each column.
     whole_bytes : int
         All numbers of an array of at most so many bytes.
     """
