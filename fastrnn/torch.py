@@ -596,13 +596,15 @@ def _are_usual(tensors, dtype):
 
 
 def _has_mode():
-    """Whether a mode of PyTorch is on that needs torch.nn."""
+    """Whether a mode of PyTorch is on that needs torch.nn or an operator."""
     return (
-        _is_any_autocast_enabled()
+        dispatch_modes() > 0
+        or _is_any_autocast_enabled()
         and torch.is_autocast_enabled("cpu")
         or _is_tracing()
         or _are_functorch_transforms_active()
         or forward_ad._current_level >= 0
+        or torch.compiler.is_compiling()
     )
 
 
@@ -657,7 +659,7 @@ class Recurrent(torch.nn.RNNBase):
         elif get_eval_frame_callback() is not None:  # Dynamo refuses this module and would trace its functions
             return _outside_of_graphs(self, input, hx)
         else:
-            results = self._plain(input, hx)
+            results = (self._plain_with_graph if torch.is_grad_enabled() else self._infer_plain)(input, hx)
             if results is not None:
                 return results
         is_packed = isinstance(input, PackedSequence)
@@ -687,15 +689,11 @@ class Recurrent(torch.nn.RNNBase):
             output, *state_n = run(x, None, states, weights)
         return output, tuple(state_n) if self.mode == "LSTM" else state_n[0]
 
-    def _plain(self, input, hx):
-        """The results of a call with plain tensors in eager mode, or None for a call that needs the longer way."""
+    def _plain_with_graph(self, input, hx):
+        """The results of a call with plain tensors some of which need gradients; None for the longer way."""
         known = self.__dict__.get("_known")
-        if known is None or _is_traced() or _has_mode() or self._dropout():
+        if known is None or _has_mode() or self.training and self._dropout():
             return None
-        return (self._plain_with_graph if torch.is_grad_enabled() else self._infer_plain)(known, input, hx)
-
-    def _plain_with_graph(self, known, input, hx):
-        """`_plain` for tensors of which some need gradients."""
         found = known.arguments(self._parameters, self._flat_weights_names, input, hx, self.batch_first)
         if found is None:
             return None
@@ -707,13 +705,15 @@ class Recurrent(torch.nn.RNNBase):
             output = output.transpose(0, 1)
         return output, tuple(state_n) if len(state_n) > 1 else state_n[0]
 
-    def _infer_plain(self, known, input, hx):
-        """`_plain` without gradients, if the packed weights are kept."""
-        if known.kept is None or known.kept.module is None:
+    def _infer_plain(self, input, hx):
+        """The results of a call with plain tensors without gradients, if packed weights are kept; None for another."""
+        known = self.__dict__.get("_known")
+        kept = None if known is None else known.kept
+        if kept is None or kept.module is None or _has_mode() or self.training and self._dropout():
             return None
         before = borrow_threads(True)
         try:
-            return known.kept.module.infer(
+            return kept.module.infer(
                 self._parameters, self._flat_weights_names, input, hx, self.batch_first, self.training, most_threads(),
                 instruction_set(), POOL,
             )  # fmt: skip
