@@ -419,7 +419,15 @@ class ModuleWeights:
     dtype: np.dtype[Any]
     tensors: list[Any]
     addresses: list[int]
-    def __init__(self, reader: Tensors, stack: Any, tensors: list[Any], addresses: list[int]) -> None: ...
+    shapes: tuple[tuple[int, ...], ...]
+    def __init__(
+        self,
+        reader: Tensors,
+        stack: Any,
+        tensors: list[Any],
+        shapes: tuple[tuple[int, ...], ...],
+        addresses: list[int],
+    ) -> None: ...
     def are_at(self, tensors: list[Any]) -> bool: ...
     def are_those_of(self, parameters: Mapping[str, Any], names: list[str]) -> bool: ...
     def arguments(
@@ -430,7 +438,6 @@ class ModuleWeights:
 class PackedModule:
     def __init__(
         self,
-        weights: ModuleWeights,
         packed: list[Packed],
         versions: list[int],
         samples: Samples,
@@ -438,6 +445,7 @@ class PackedModule:
     ) -> None: ...
     def infer(
         self,
+        weights: ModuleWeights,
         parameters: Mapping[str, Any],
         names: list[str],
         x: Any,

@@ -167,12 +167,13 @@ class Parameters(Mapping[str, Array]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    # Arithmetic is that of `flat`.
+    # Arithmetic is that of `flat`. None, so that NumPy asks the operators here, `==` among them.
+    __array_ufunc__ = None
 
     def _no_arithmetic(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("Parameters: have no arithmetic; use .flat, as in params.flat -= rate * d_params.flat")
 
-    __array__ = __array_ufunc__ = __array_function__ = _no_arithmetic
+    __array__ = __array_function__ = _no_arithmetic
     __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = _no_arithmetic
     __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __rmatmul__ = _no_arithmetic
     __neg__ = __abs__ = _no_arithmetic

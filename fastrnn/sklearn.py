@@ -708,7 +708,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         else:
             classes = self.classes_.tolist()
             unknown = [label for label in self.class_weight if label not in classes]
-            if unknown and not is_partial:
+            if unknown and not is_partial and not all(label in self.class_weight for label in classes):
                 raise ValueError(f"class_weight: {unknown} are not among the classes {classes}")
             by_class = np.array([self.class_weight.get(label, 1.0) for label in classes], np.float64)
             if not (by_class >= 0).all():

@@ -233,10 +233,13 @@ class Weights(ModuleWeights):
     __slots__ = "arrangement", "are_counted", "arrays", "groups", "latest", "kept"
 
     def __init__(self, arrangement, tensors):
-        super().__init__(TENSORS, arrangement.stack, list(tensors), [w.data_ptr() for w in tensors])
-        self.arrangement, self.are_counted = arrangement, _are_counted(tensors)
+        tensors, addresses = list(tensors), [w.data_ptr() for w in tensors]
+        super().__init__(TENSORS, arrangement.stack, tensors, arrangement.shapes, addresses)
+        self.arrangement, are_counted = arrangement, _are_counted(tensors)
         # In memory that is gone once a tensor has been given other memory: the addresses tell.
-        self.arrays = [_array(w, self.dtype, self.are_counted) for w in tensors]
+        self.arrays = [_array(w, self.dtype, are_counted) for w in tensors]
+        # A copy, of memory that no kernel can read in place, is of the values as they are now.
+        self.are_counted = are_counted and addresses == [a.__array_interface__["data"][0] for a in self.arrays]
         self.groups = arrangement.grouped(self.arrays)
         self.latest = self.kept = None
 
@@ -306,7 +309,7 @@ class Packs:
             packed = weights.arrangement.stack.pack(weights.groups, False)
             if self.is_kept:
                 self._forward, (_, *versions) = packed, self.stamp
-                self.module = PackedModule(weights, packed, versions, self.samples, self.exact)
+                self.module = PackedModule(packed, versions, self.samples, self.exact)
         return packed
 
     def backward(self, weights, input_gradient):
@@ -405,6 +408,8 @@ class Layers(torch.autograd.Function):
             )
             return (None, *found)
         if not weights.are_at(tensors):  # they have other memory, or hooks of saved tensors have made others
+            if tuple([tuple(w.shape) for w in tensors]) != weights.shapes:
+                raise RuntimeError("a weight has another shape than in the forward pass")
             weights, packs = Weights(weights.arrangement, tensors), Packs()
         packed = packs.backward(weights, needed[0])
         d_x, d_state_0, d_weights = _backward(
@@ -714,8 +719,8 @@ class Recurrent(torch.nn.RNNBase):
         before = borrow_threads(True)
         try:
             return kept.module.infer(
-                self._parameters, self._flat_weights_names, input, hx, self.batch_first, self.training, most_threads(),
-                instruction_set(), POOL,
+                known, self._parameters, self._flat_weights_names, input, hx, self.batch_first, self.training,
+                most_threads(), instruction_set(), POOL,
             )  # fmt: skip
         finally:
             borrow_threads(before)

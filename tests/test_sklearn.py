@@ -253,6 +253,7 @@ def test_class_weights_are_sample_weights():
         balanced.partial_fit(x, label, classes=[0, 1, 2])
     with pytest.raises(ValueError, match=r"^class_weight: \[5, '1'\] are not among the classes \[0, 1, 2\]$"):
         small(SequenceClassifier, class_weight={5: 1.0, 0: 2.0, "1": 3.0}).fit(x, label)
+    small(SequenceClassifier, class_weight={0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}).fit(x, label)  # a class of another part
     with pytest.raises(ValueError, match="^class_weight: expected at least 0, got -1.0$"):
         small(SequenceClassifier, class_weight={1: -1.0}).fit(x, label)
 

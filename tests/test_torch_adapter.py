@@ -2,11 +2,13 @@
 
 import collections
 import copy
+import gc
 import io
 import pickle
 import subprocess
 import sys
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -586,6 +588,68 @@ def test_other_memory_of_the_weights_before_the_backward_pass(change, calls, bat
             found.append(torch.autograd.grad(loss_of(output), list(m.parameters())))
     for one, other in zip(found[:calls], found[calls:]):
         same(one, other)
+
+
+@pytest.mark.parametrize("shape", [(4 * H, 3000), (4 * H, I - 1), (1,), (0,)])
+def test_another_shape_of_a_weight_before_the_backward_pass(shape):
+    module = fast.LSTM(I, H)
+    output, _ = module(torch.randn(40, 20, I))
+    module.weight_ih_l0.data = torch.randn(shape)
+    with pytest.raises(RuntimeError, match="^a weight has another shape than in the forward pass$"):
+        output.sum().backward()
+
+
+def test_another_shape_of_a_weight_in_the_same_memory():
+    original, module = pair("GRU")
+    x = random(3, 2, I)
+    for m in (module, original):
+        m.eval()
+    with torch.no_grad():
+        module(x), module(x)
+        for m in (module, original):
+            m.weight_ih_l0.data = m.weight_ih_l0.data[:H]
+        assert outcome(lambda: module(x)) == outcome(lambda: original(x))
+
+
+def unaligned(w):
+    """The values in memory that begins at no multiple of their size."""
+    memory = bytearray(w.numel() * w.element_size() + 1)
+    copy = torch.frombuffer(memory, dtype=w.dtype, offset=1, count=w.numel()).view(w.shape)
+    return copy.copy_(w)
+
+
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")
+@pytest.mark.parametrize("grad", [False, True])
+def test_weights_that_no_kernel_reads_in_place(grad):
+    """Unaligned ones: later changes are seen."""
+    original, module = pair("LSTM")
+    for m in (module, original):
+        for w in m.parameters():
+            w.data = unaligned(w.detach())
+    x = random(4, 2, I)
+    for _ in range(3):
+        with torch.set_grad_enabled(grad):
+            same(tensors_of(module(x)), tensors_of(original(x)))
+        with torch.no_grad():
+            for m in (module, original):
+                for w in m.parameters():
+                    w.mul_(1.5)
+
+
+def test_weights_are_freed_with_their_module():
+    """Without the collection of garbage."""
+    module, x = fast.LSTM(I, H), torch.zeros(3, 2, I)
+    gc.collect()
+    gc.disable()
+    try:
+        for is_training in (True, False):
+            ready(module, x, is_training)
+            module(x)[0].sum().backward()
+        weight = weakref.ref(module.weight_hh_l0)
+        del module
+        assert weight() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("batch_first", [False, True])

@@ -8,11 +8,13 @@ ctypedef fused _word:
 @lru_cache(maxsize=256)
 def _sampled(tuple shape, Py_ssize_t count):
     """Indices into a flat array of this shape: one in each row and each column, and at least `count`, or all."""
-    rows = shape[0]
+    rows = shape[0] if shape else 1
     columns = math.prod(shape[1:])
     number = max(rows, columns)
-    diagonal = np.arange(number)
-    equidistant = np.arange(0, rows * columns, max(1, rows * columns // count)) if number < count else diagonal[:0]
+    diagonal = np.arange(number, dtype=np.intp)
+    equidistant = diagonal[:0]
+    if number < count:
+        equidistant = np.arange(0, rows * columns, max(1, rows * columns // count), np.intp)
     return np.unique(np.concatenate([diagonal % rows * columns + diagonal % columns, equidistant]))
 
 

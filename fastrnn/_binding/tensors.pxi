@@ -131,6 +131,8 @@ cdef class ModuleWeights:
     stack : fastrnn._engine.stack.Stack
     tensors : list of Tensor
         The parameters of the module.
+    shapes : tuple of tuple
+        Theirs.
     addresses : list of int
         Of their memory.
     """
@@ -138,25 +140,31 @@ cdef class ModuleWeights:
     cdef readonly object stack
     cdef readonly cnp.dtype dtype
     cdef readonly list tensors, addresses
+    cdef readonly tuple shapes
 
-    def __init__(self, Tensors reader not None, stack, list tensors not None, list addresses not None):
-        self.reader, self.stack, self.dtype, self.tensors, self.addresses = (
-            reader, stack, stack.dtype, tensors, addresses
-        )
+    def __init__(self, Tensors reader not None, stack, list tensors not None, tuple shapes not None,
+                 list addresses not None):
+        self.reader, self.stack, self.dtype = reader, stack, stack.dtype
+        self.tensors, self.shapes, self.addresses = tensors, shapes, addresses
 
     cdef bint is_at(self, Py_ssize_t k, tensor) except -1:
-        """Whether this is the tensor k, contiguous and at its address."""
+        """Whether this is the tensor k, contiguous, at its address and of its shape."""
         cdef DLTensor read
+        cdef tuple shape = self.shapes[k]
+        cdef int axis
         if tensor is not self.tensors[k]:
             return False
         if self.reader.api == NULL or not self.reader.is_plain(tensor):
-            return tensor.data_ptr() == self.addresses[k] and tensor.is_contiguous()
-        return (
-            self.reader.read(tensor, &read) and _is_contiguous(&read) and _address(&read) == <size_t>self.addresses[k]
-        )
+            return tensor.data_ptr() == self.addresses[k] and tensor.is_contiguous() and tensor.shape == shape
+        if not self.reader.read(tensor, &read) or not _is_contiguous(&read) or read.ndim != len(shape):
+            return False
+        for axis in range(read.ndim):
+            if read.shape[axis] != <int64_t>shape[axis]:
+                return False
+        return _address(&read) == <size_t>self.addresses[k]
 
     def are_at(self, list tensors not None):
-        """Whether these are the tensors, contiguous and at their addresses."""
+        """Whether these are the tensors, contiguous, at their addresses and of their shapes."""
         cdef Py_ssize_t k
         for k in range(len(tensors)):
             if not self.is_at(k, tensors[k]):
@@ -164,7 +172,7 @@ cdef class ModuleWeights:
         return True
 
     def are_those_of(self, parameters not None, list names not None):
-        """Whether the parameters with these names, of a mapping, are the tensors, contiguous and at their addresses."""
+        """Whether the parameters with these names, of a mapping, are the tensors, as `are_at`."""
         cdef Py_ssize_t k
         if len(names) != len(self.tensors):
             return False
@@ -208,11 +216,10 @@ cdef class ModuleWeights:
 
 
 cdef class PackedModule:
-    """The packed weights of a module, for calls without gradients.
+    """The packed weights of a module, for calls without gradients. It does not refer to their ModuleWeights.
 
     Parameters
     ----------
-    weights : ModuleWeights
     packed : list of Packed
         For forward.
     versions : list of int
@@ -220,21 +227,20 @@ cdef class PackedModule:
     samples, exact : Samples
         Of their values: a few of each, and as many as training mode compares, or None for calls in eval mode alone.
     """
-    cdef ModuleWeights weights
     cdef list packed, versions
     cdef Samples samples, exact
 
-    def __init__(self, ModuleWeights weights not None, list packed not None, list versions not None,
-                 Samples samples not None, Samples exact):
-        self.weights, self.packed, self.versions = weights, packed, versions
-        self.samples, self.exact = samples, exact
+    def __init__(self, list packed not None, list versions not None, Samples samples not None, Samples exact):
+        self.packed, self.versions, self.samples, self.exact = packed, versions, samples, exact
 
-    def infer(self, parameters not None, list names not None, x, hx, bint batch_first, bint exact, int num_threads,
-              str isa not None, Pool pool not None):
+    def infer(self, ModuleWeights weights not None, parameters not None, list names not None, x, hx, bint batch_first,
+              bint exact, int num_threads, str isa not None, Pool pool not None):
         """The results of a call, or None if its arguments need the longer way, which has all checks.
 
         Parameters
         ----------
+        weights : ModuleWeights
+            Those that were packed.
         parameters, names : mapping of str to Tensor, list of str
             The parameters of the module, and the names of its weights.
         x : Tensor, (T, B, I), with `batch_first` (B, T, I), or (T, I)
@@ -247,7 +253,6 @@ cdef class PackedModule:
         results : tuple, or None
             The output, in the axes of x, and the state after: a tensor, or a tuple of several.
         """
-        cdef ModuleWeights weights = self.weights
         cdef Tensors reader = weights.reader
         cdef Samples samples = self.exact if exact else self.samples
         cdef list states
