@@ -537,7 +537,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         Whether each feature is standardized by its mean and deviation over all steps of the training sequences.
     class_weight : dict, "balanced" or None, default None
         Factors of the sample weights by class, 1 for a class that the dict lacks; "balanced" makes the sums of the
-        weights of all classes equal.
+        weights of all classes equal. Labels of no class are refused if the dict lacks a class.
     alpha : float, default 0.03
         The strength of the L2 term: alpha / batch_size times a parameter is added to its gradient.
     batch_size : int or "auto", default "auto"
