@@ -13,7 +13,7 @@ from fastrnn import _core  # type: ignore[attr-defined]  # a submodule
 from fastrnn._engine.spec import FORMAT_VERSION, OPTIONS, REQUIRED, CellSpec
 from fastrnn._engine.stack import Stack
 from fastrnn._validation import Array, as_array, detached, item_of
-from fastrnn.parameters import Parameters, check_values, checked_version
+from fastrnn.parameters import Parameters, check_loaded, checked_version
 
 # A state as callers may give it and as it is returned: (h, c) of an LSTM, h of the others.
 Given = TypeVar("Given")
@@ -280,7 +280,7 @@ class Parametrized(Configured):
                 problems.append(f"{name}: missing")
             else:
                 try:
-                    check_values(name, given[name], array)
+                    check_loaded(name, given[name], array)
                 except (TypeError, ValueError) as error:
                     problems.append(str(error))
         problems += [f"{name}: not a parameter" for name, array in given.items() if array is None]

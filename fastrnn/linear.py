@@ -25,7 +25,7 @@ from fastrnn._validation import (
     shape_error,
     size,
 )
-from fastrnn.parameters import Parameters, check_values, checked_version
+from fastrnn.parameters import Parameters, check_loaded, checked_version
 
 __all__ = ["Linear"]
 
@@ -357,7 +357,7 @@ class Linear:
         if given.keys() != views.keys():
             raise ValueError(f"mapping: expected {', '.join(views)}, got {', '.join(map(str, given)) or 'nothing'}")
         for name, array in views.items():
-            check_values(name, given[name], array)
+            check_loaded(name, given[name], array)
         for name, array in views.items():
             array[...] = given[name]
 

@@ -29,10 +29,15 @@ def checked_version(state, newest, what):
         raise ValueError(f"{what}: version {version}, from a newer fastrnn; this one reads up to {newest}")
 
 
+def check_loaded(name, value, array):
+    """Refuse an array of a state_dict that does not fit, or has the stored numbers of a quantized layer."""
+    if value.dtype in (np.int8, np.uint8, np.uint16):
+        raise TypeError(f"{name}: {value.dtype}, as of a quantized layer; give the parameters of its dequantized()")
+    check_values(name, value, array)
+
+
 def check_values(name, value, array):
     """Refuse an array whose dtype or shape does not fit a parameter."""
-    if value.dtype.kind in "iu" and value.dtype.itemsize < 4:
-        raise TypeError(f"{name}: {value.dtype}, as of a quantized layer; give the parameters of its dequantized()")
     check_cast(name, value, array.dtype)
     if value.shape != array.shape:
         raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)

@@ -54,7 +54,7 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
             }
         }
         UNROLL for (int j = 0; 3 * j < mr; j++) row[j] += a_k;
-        if (mr > FEW_ROWS(TILE_ROWS)) UNROLL for (int v = 0; v < nv; v++)
+        if (mr > FEW_ROWS) UNROLL for (int v = 0; v < nv; v++)
             {
                 v_prefetch(p + v * VL + NAME(ROWS_TO_L1) * NR);
                 v_prefetch_l2(p + v * VL + NAME(ROWS_TO_L2) * NR);
@@ -80,12 +80,13 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
     {                                                                                                                  \
         NAME(tile)(mr, nv, K, a, a_row, a_k, p, p_panel, start, add, c, c_row, lanes);                                 \
     }
-TILES_TO(TILE_ROWS)(TILE)
+TILES_TO(TILE_ROWS)(TILE) TILES_OF_FEW(FEW_ROWS)(TILE)
 
     typedef void (*NAME(tile_function))(TILE_PARAMETERS);
 
 #define TILE_ENTRY(mr, nv) [mr][nv] = NAME(tile_##mr##_##nv),
-static const NAME(tile_function) NAME(tiles)[TILE_ROWS + 1][9] = {TILES_TO(TILE_ROWS)(TILE_ENTRY)};
+static const NAME(tile_function)
+    NAME(tiles)[TILE_ROWS + 1][9] = {TILES_TO(TILE_ROWS)(TILE_ENTRY) TILES_OF_FEW(FEW_ROWS)(TILE_ENTRY)};
 
 /* The most rows of A that are multiplied together. */
 enum { NAME(SOME_ROWS) = 16 * TILE_ROWS };
@@ -113,6 +114,14 @@ INLINE NAME(some_panels) NAME(panels_from)(const fastrnn_matrix *matrix, ptrdiff
     return some;
 }
 
+/* The same for M rows: there are no tiles of three vectors and more than three rows. */
+INLINE NAME(some_panels)
+    NAME(tile_panels)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t q, ptrdiff_t p1, ptrdiff_t most)
+{
+    const NAME(some_panels) some = NAME(panels_from)(matrix, q, p1, most);
+    return M > 3 && some.vectors == 3 ? NAME(panels_from)(matrix, q, q + 1, 1) : some;
+}
+
 /* C[M x N] = start + A P for panels [p0, p1) of the matrix; start and c point at panel 0. start: a row; or zeros; or
  * NULL for the values of C; or `added`, for which K is one part. a_k = 0: A was packed by pack_tiles. Some rows of A
  * and a part of K are multiplied by all panels before the next part is, because that much of A stays in L2. */
@@ -126,7 +135,7 @@ static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p
     const ptrdiff_t k_block = M > TILE_ROWS ? NAME(PANEL_BYTES) / (NR * (ptrdiff_t)sizeof(real)) : K;
     const fastrnn_heads *heads = &matrix->heads;
     const ptrdiff_t segment = heads->head ? heads->rows : K;
-    const ptrdiff_t most = M == 1 ? 4 : M <= FEW_ROWS(TILE_ROWS) ? 2 : 1;
+    const ptrdiff_t most = M == 1 ? 4 : M <= FEW_ROWS ? 2 : 1;
     for (ptrdiff_t m0 = 0, m1; m0 < M; m0 = m1) {
         m1 = m0 + NAME(even_part)(M - m0, NAME(SOME_ROWS));
         ptrdiff_t k = 0, depth;
@@ -135,7 +144,7 @@ static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p
             const ptrdiff_t column = heads->head ? k / segment * heads->units + in_segment : k; /* of A, dense */
             depth = rest < k_block ? rest : k_block;
             for (ptrdiff_t q = p0, next; q < p1; q = next) {
-                const NAME(some_panels) some = NAME(panels_from)(matrix, q, p1, most);
+                const NAME(some_panels) some = NAME(tile_panels)(M, matrix, q, p1, most);
                 next = some.end;
                 const real *row = k > 0 ? NULL : start && start != NAME(zeros) ? start + q * NR : start;
                 for (ptrdiff_t m = m0, mr; m < m1; m += mr) {

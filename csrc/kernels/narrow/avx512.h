@@ -61,7 +61,7 @@ int fastrnn_bfloat16_is_fused(void)
 #define RATE 1.8
 #define ARGUMENT_BYTES 4
 #define NARROW_ROWS 14
-#define NARROW_FEW FEW_ROWS(NARROW_ROWS)
+#define NARROW_FEW 6
 typedef __m512i group_vdpbf16, argument_vdpbf16;
 INLINE __m512i load_vdpbf16(const char *p) { return _mm512_loadu_si512(p); }
 INLINE __m512i broadcast_vdpbf16(const char *a) { return _mm512_set1_epi32(*(const int *)a); }
@@ -125,7 +125,7 @@ TARGET_BEGIN("avx512f,avx512bw,avx512vnni")
 #define OFFSET 128
 #define ARGUMENT_BYTES 4
 #define NARROW_ROWS 14
-#define NARROW_FEW FEW_ROWS(NARROW_ROWS)
+#define NARROW_FEW 6
 typedef __m512i sum_i8vnni, group_i8vnni, argument_i8vnni;
 INLINE __m512i no_sums_i8vnni(void) { return _mm512_setzero_si512(); }
 INLINE __m512i load_sums_i8vnni(const int32_t *p) { return _mm512_loadu_si512(p); }

@@ -8,6 +8,7 @@
 #define LOAD(p, columns, v) N(load)((p) - (v) % 2 * VL, (v) % 2, (columns)->scales + (v) * VL)
 #define GROUP_BYTES 1
 #define NARROW_ROWS 4
+#define NARROW_FEW 3
 #define ROWS_IN_REGISTERS 4
 
 #if defined(__GNUC__)

@@ -80,7 +80,7 @@ TARGET_BEGIN("arch=armv8.2-a+dotprod")
 #define OFFSET 0
 #define ARGUMENT_BYTES 4
 #define NARROW_ROWS 10
-#define NARROW_FEW FEW_ROWS(NARROW_ROWS)
+#define NARROW_FEW 6
 typedef int32x4_t sum_i8dot;
 typedef int8x16_t group_i8dot, argument_i8dot;
 INLINE int32x4_t no_sums_i8dot(void) { return vdupq_n_s32(0); }

@@ -67,11 +67,12 @@ INLINE void N(tile)(const int mr, const int nv, ptrdiff_t groups, const char *a,
     {                                                                                                                  \
         N(tile)(mr, nv, groups, a, a_bytes, p, p_panel, columns, scale, row, start, c, c_row, lanes);                  \
     }
-TILES_TO(NARROW_ROWS)(TILE)
+TILES_TO(NARROW_ROWS)(TILE) TILES_OF_FEW(NARROW_FEW)(TILE)
 
     typedef void (*N(tile_function))(TILE_PARAMETERS);
 #define TILE_ENTRY(mr, nv) [mr][nv] = N(tile_##mr##_##nv),
-static const N(tile_function) N(tiles)[NARROW_ROWS + 1][9] = {TILES_TO(NARROW_ROWS)(TILE_ENTRY)};
+static const N(tile_function)
+    N(tiles)[NARROW_ROWS + 1][9] = {TILES_TO(NARROW_ROWS)(TILE_ENTRY) TILES_OF_FEW(NARROW_FEW)(TILE_ENTRY)};
 
 /* C = start + A P for panels [p0, p1); start and c point at panel 0. Some rows of A are multiplied by all panels before
  * the next ones are, because that much of A stays in L2. */
@@ -86,7 +87,7 @@ static void N(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p0, 
     for (ptrdiff_t m0 = 0, m1; m0 < M; m0 = m1) {
         m1 = m0 + NAME(even_part)(M - m0, SOME_ROWS);
         for (ptrdiff_t q = p0, next; q < p1; q = next) {
-            const NAME(some_panels) some = NAME(panels_from)(matrix, q, p1, most);
+            const NAME(some_panels) some = NAME(tile_panels)(M, matrix, q, p1, most);
             next = some.end;
             const fastrnn_columns at = fastrnn_columns_from(matrix, q * NR);
             for (ptrdiff_t m = m0, mr; m < m1; m += mr) {

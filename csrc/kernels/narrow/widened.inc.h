@@ -1,11 +1,10 @@
 /* The kernels of a format whose weights are widened to floats. Products and sums are those of single precision, and the
  * operand is the float row itself. The format defines
- *   FORMAT, LOAD, GROUP_BYTES, NARROW_ROWS
+ *   FORMAT, LOAD, GROUP_BYTES, NARROW_ROWS, NARROW_FEW
  *   ROWS_IN_REGISTERS   the most rows of a product that widens weights in registers, for each tile anew */
 #define GROUP 1
 #define ARGUMENT_BYTES 4
 #define HAS_SCALES 0
-#define NARROW_FEW FEW_ROWS(NARROW_ROWS)
 
 typedef vec N(sum);
 typedef vec N(group);

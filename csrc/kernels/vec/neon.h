@@ -6,6 +6,7 @@
 /* 32 registers: a tile of 10 rows by 2 vectors keeps 20 sums, enough for four units that take four cycles each, 2 panel
  * vectors and the numbers of A, which are loaded ahead: with more rows gcc 12 keeps some of the sums in memory. */
 #define TILE_ROWS 10
+#define FEW_ROWS 6
 #define STREAM_VECTORS 16
 
 INLINE void v_prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
