@@ -273,6 +273,11 @@ typedef struct {
     const ptrdiff_t *lengths; /* (B): in that order */
 } fastrnn_ragged;
 
+/* order, sorted (B) and offsets (steps + 1) written, those of a fastrnn_ragged: `sorted` has the lengths in order.
+ * steps is the largest of the lengths (B). */
+void fastrnn_sort_lengths(ptrdiff_t B, ptrdiff_t steps, const ptrdiff_t *lengths, ptrdiff_t *order, ptrdiff_t *sorted,
+                          ptrdiff_t *offsets);
+
 /* fastrnn_gather: rows (N, n) written, the packed rows of an array (T, B, n). fastrnn_scatter: array (T, B, n) written
  * from its packed rows, 0 beyond the lengths. */
 fastrnn_status fastrnn_gather(const fastrnn_ragged *, size_t bytes, const void *array, ptrdiff_t step,

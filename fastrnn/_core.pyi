@@ -281,7 +281,14 @@ def infer(
     inputs: Inputs, packed: list[Packed], state_n: _States, num_threads: int, pool: Pool
 ) -> NDArray[Any] | None: ...
 def infer_plain(
-    stack: Any, x: Any, state: Any, packed: list[Packed], batch_first: bool, num_threads: int, pool: Pool
+    stack: Any,
+    x: Any,
+    state: Any,
+    lengths: Any,
+    packed: list[Packed],
+    batch_first: bool,
+    num_threads: int,
+    pool: Pool,
 ) -> tuple[NDArray[Any], Any] | None: ...
 def forward(calls: list[ForwardCall], stacked: bool, num_threads: int) -> None: ...
 def backward(calls: list[BackwardCall], stacked: bool, num_threads: int) -> None: ...
@@ -330,7 +337,11 @@ class PackedStream:
 @disjoint_base
 class PackedSequences:
     @property
+    def offsets(self) -> NDArray[np.intp]: ...
+    @property
     def order(self) -> NDArray[np.intp]: ...
+    @staticmethod
+    def of(T: int, lengths: NDArray[np.intp]) -> PackedSequences: ...
     def __init__(
         self, T: int, offsets: NDArray[np.intp], order: NDArray[np.intp], lengths: NDArray[np.intp]
     ) -> None: ...

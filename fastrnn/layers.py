@@ -215,9 +215,10 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
             If a shape or a length does not fit. The message starts with the argument's name.
         """
         frozen = self._params._frozen
-        if frozen is not None and lengths is None and resets is None:
+        if frozen is not None and resets is None:
             batch_first = self._options["batch_first"]
-            results = infer_plain(self._stack, x, state, frozen.for_forward, batch_first, most_threads(), POOL)
+            threads = most_threads()
+            results = infer_plain(self._stack, x, state, lengths, frozen.for_forward, batch_first, threads, POOL)
             if results is not None:
                 return results
         inputs = self._inputs(x, state, lengths, resets, private=False)

@@ -29,9 +29,9 @@ def bytes_of(results):
     return [(a.dtype, a.shape, a.tobytes()) for a in (output, *members(state))]
 
 
-def by_the_engine(layer, x, state=None):
-    """The results of the call with flags, none of which is set: it is not plain."""
-    return layer(x, state, resets=np.zeros(x.shape[:-1], bool))
+def by_the_engine(layer, x, state=None, lengths=None):
+    """The results of a forward pass in training, which the engine computes."""
+    return layer.forward(x, state, lengths)[:2]
 
 
 def in_float32(layer):
@@ -47,27 +47,35 @@ def in_float32(layer):
     has_state=st.booleans(),
     batched=st.booleans(),
     freeze=st.booleans(),
+    dtype_of_lengths=st.sampled_from([None, np.int64, np.int32, np.uint64, np.uint8, list]),
     seed=st.integers(0, 2**32),
 )
-def test_the_bits_of_other_calls(layer, T, B, has_state, batched, freeze, seed):
+def test_the_bits_of_other_calls(layer, T, B, has_state, batched, freeze, dtype_of_lengths, seed):
     shape = ((B, T) if layer.batch_first else (T, B)) if batched else (T,)
     x = np.random.default_rng(seed).standard_normal((*shape, layer.input_size)).astype(layer.dtype)
     state = state_like(layer, B, seed) if has_state else None
     if has_state and not batched:
         states = [s[:, 0].copy() for s in members(state)]
         state = tuple(states) if isinstance(state, tuple) else states[0]
-    expected = bytes_of(by_the_engine(layer, x, state))
+    lengths = np.random.default_rng(seed).integers(0, T, B, endpoint=True) if batched and dtype_of_lengths else None
+    expected = bytes_of(by_the_engine(layer, x, state, lengths))
+    if lengths is not None:
+        lengths = lengths.tolist() if dtype_of_lengths is list else lengths.astype(dtype_of_lengths)
+        for b, length in enumerate(lengths):  # values beyond the lengths are not read
+            (x[b] if layer.batch_first else x[:, b])[length:] = np.nan
     if freeze:
         layer.freeze()
     arguments = [x, *(members(state) if has_state else [])]
     before = [array.tobytes() for array in arguments]
-    assert bytes_of(layer(x, state)) == expected
+    for flags in (None, np.zeros(x.shape[:-1], bool)):
+        assert bytes_of(layer(x, state, lengths, flags)) == expected
     assert [array.tobytes() for array in arguments] == before
 
 
 @pytest.mark.parametrize("has_state", [False, True])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 3, "batch_first": True}, {"bidirectional": True},
-                                     {"bidirectional": True, "num_layers": 2, "proj_size": 3}], ids=str)  # fmt: skip
+                                     {"reverse": True}, {"bidirectional": True, "num_layers": 2, "proj_size": 3}],
+                         ids=str)  # fmt: skip
 def test_frozen_and_quantized_layers_do_without_the_engine(options, has_state, engine_is_off):
     layer = fastrnn.LSTM(5, 6, **options, rng=0)
     x = np.random.default_rng(0).standard_normal((4, 2, 5), np.float32)
@@ -76,8 +84,13 @@ def test_frozen_and_quantized_layers_do_without_the_engine(options, has_state, e
         output, state = one(x)
         assert output.shape == (4, 2, one(x)[0].shape[2]) and len(state) == 2
         one(x[0])
+        T, B = (2, 4) if one.batch_first else (4, 2)
+        of_all = [np.arange(B) % (T + 1), np.full(B, T, np.int32), [T - 1] * B, np.zeros(B, np.uint64)]
+        for lengths in of_all:
+            one(x, lengths=lengths)
         if has_state:
             one(x, state)
+            one(x, state, of_all[0])
             with pytest.raises(TypeError):  # the engine, which is off
                 one(x, list(state))
     with pytest.raises(TypeError):
@@ -122,7 +135,7 @@ def outcome(function):
 
 
 def strange_arguments(layer):
-    """x and state of all kinds that are not plain, or are wrong."""
+    """x, state and lengths of all kinds that are not plain, or are wrong."""
     x = np.random.default_rng(0).standard_normal((4, 2, 5), np.float32)
     _, state = layer(x)
     first = members(state)[0]
@@ -132,8 +145,9 @@ def strange_arguments(layer):
 
     for one in (x[:0], x[:, :0], x[..., :4], x[0, 0], x[0], x[None], x.astype(np.float64), x.astype(">f4"), x[::-1],
                 x.tolist(), np.asfortranarray(x), x.astype(int), None, "x", x.astype(complex)):  # fmt: skip
-        yield one, None
-        yield one, state
+        yield one, None, None
+        yield one, state, None
+        yield one, state, [1, 4]
     for change in (
         np.float64,
         lambda s: s[:, :1],
@@ -145,9 +159,18 @@ def strange_arguments(layer):
         lambda s: s.astype(">f4"),
         lambda s: None,
     ):
-        yield x, same_kind(change(s) for s in members(state))  # fmt: skip
+        yield x, same_kind(change(s) for s in members(state)), None
+        yield x, same_kind(change(s) for s in members(state)), [4, 2]
     for one in (list(members(state)), first, (), (first,), (first,) * 3, 1, "h"):
-        yield x, one
+        yield x, one, None
+    counts = np.array([3, 1])
+    for one in (counts, counts.astype(np.int8), counts.astype(">i8"), counts.astype(np.uint64), counts.astype(float),
+                counts.astype(bool), counts.astype("m8[s]"), counts.astype("M8[s]"), counts.astype(object),
+                np.repeat(counts, 2)[::2], counts.view(np.recarray), counts[None], counts[:1], counts[:0], counts[0],
+                counts - 2, counts + 2, counts.astype(np.uint32) - 2, counts.astype(np.uint64) - 2, counts - 2**40,
+                [3, 1], (3, 1), [3, 5], [-1, 1], [3], [3, 1, 1], [True, 2], [3.0, 1], [2**70, 1], [None, 1], ["3", 1],
+                [np.int8(3), 1], range(1, 3), 3, "31", None):  # fmt: skip
+        yield x, None, one
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -155,8 +178,8 @@ def strange_arguments(layer):
 def test_all_other_arguments_have_the_results_and_errors_of_a_layer_that_is_not_frozen(cls, bidirectional):
     layer, frozen = (cls(5, 6, bidirectional=bidirectional, rng=0) for _ in range(2))
     frozen.freeze()
-    for x, state in strange_arguments(layer):
-        assert outcome(lambda: frozen(x, state)) == outcome(lambda: layer(x, state))
+    for x, state, lengths in strange_arguments(layer):
+        assert outcome(lambda: frozen(x, state, lengths)) == outcome(lambda: layer(x, state, lengths))
 
 
 def test_results_are_memory_of_their_own():
@@ -164,7 +187,7 @@ def test_results_are_memory_of_their_own():
         layer = fastrnn.GRU(5, 6, **options, rng=0)
         layer.freeze()
         x = np.ones((4, 2, 5), np.float32)
-        results = [layer(x) for _ in range(3)]
+        results = [layer(x, lengths=lengths) for lengths in (None, None, [4, 4], [3, 1], [1, 3])]
         arrays = [a for output, state in results for a in (output, state)]
         assert all(a.flags.writeable and a.flags.c_contiguous for a in arrays)
         assert not any(np.may_share_memory(a, b) for k, a in enumerate(arrays) for b in (x, *arrays[:k]))
@@ -174,11 +197,12 @@ def test_calls_in_threads():
     layer = fastrnn.LSTM(8, 16, 2, bidirectional=True, rng=0)
     layer.freeze()
     inputs = [np.random.default_rng(k).standard_normal((20, 1 + k, 8), np.float32) for k in range(4)]
-    expected = [bytes_of(layer(x)) for x in inputs]
+    lengths = [None, [3, 20], np.array([1, 7, 19]), None]
+    expected = [bytes_of(layer(inputs[k], lengths=lengths[k])) for k in range(4)]
     found = [None] * 4
 
     def run(k):
-        found[k] = [bytes_of(layer(inputs[k])) for _ in range(50)]
+        found[k] = [bytes_of(layer(inputs[k], lengths=lengths[k])) for _ in range(50)]
 
     threads = [threading.Thread(target=run, args=(k,)) for k in range(4)]
     for thread in threads:
@@ -210,8 +234,9 @@ class Finalizer:
 
 
 @pytest.mark.parametrize("has_state", [False, True])
+@pytest.mark.parametrize("has_lengths", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_the_collection_of_garbage_may_assign_to_shapes(batch_first, has_state):
+def test_the_collection_of_garbage_may_assign_to_shapes(batch_first, has_lengths, has_state):
     """At any allocation during a call: each call has the results for the old shape or for the new one."""
     layer = fastrnn.GRU(3, 4, batch_first=batch_first, rng=0)
     frozen = copy.deepcopy(layer)
@@ -220,14 +245,17 @@ def test_the_collection_of_garbage_may_assign_to_shapes(batch_first, has_state):
     turned = x.reshape(2, 6, 3)
     states = {shape: np.ones((1, shape[0 if batch_first else 1], 4), np.float32) for shape in (x.shape, turned.shape)}
     state = states[x.shape].copy() if has_state else None
-    outcomes = [bytes_of(layer(x.copy(), states[x.shape] if has_state else None))]
-    if not has_state:
+    lengths = np.arange(1, 1 + states[x.shape].shape[1]) % 3 if has_lengths else None
+    outcomes = [bytes_of(layer(x.copy(), states[x.shape] if has_state else None, lengths))]
+    if not has_state and not has_lengths:
         outcomes.append(bytes_of(layer(turned.copy())))
 
     def other_shapes():
         x.shape = turned.shape
         if has_state:
             state.shape = (1, -1, 2)
+        if has_lengths:
+            lengths.shape = (1, -1)
 
     thresholds = gc.get_threshold()
     try:
@@ -235,17 +263,19 @@ def test_the_collection_of_garbage_may_assign_to_shapes(batch_first, has_state):
             x.shape = (6, 2, 3)
             if has_state:
                 state.shape = (1, -1, 4)
+            if has_lengths:
+                lengths.shape = (-1,)
             gc.disable()
             gc.collect()
             Finalizer(other_shapes)
             gc.set_threshold(objects, 1000, 1000)
             gc.enable()
             try:
-                found = frozen(x, state)
+                found = frozen(x, state, lengths)
             except ValueError:
                 found = None  # the new shapes of x and state do not fit each other
             finally:
                 gc.set_threshold(*thresholds)
-            assert bytes_of(found) in outcomes if found is not None else has_state
+            assert bytes_of(found) in outcomes if found is not None else has_state or has_lengths
     finally:
         gc.enable()

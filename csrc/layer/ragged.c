@@ -1,8 +1,30 @@
-/* Ragged batches: from padded to packed layout and back. */
+/* Ragged batches: the packed layout, and from padded to packed layout and back. */
 #include <string.h>
 
 #include "fastrnn.h"
 #include "runtime/team.h"
+
+/* A counting sort, whose counts are in the memory of `offsets`: first of the sequences of each length, then of the
+ * longer ones, which are the place of the next sequence of that length, and at last the sequences of each step. */
+void fastrnn_sort_lengths(ptrdiff_t B, ptrdiff_t steps, const ptrdiff_t *lengths, ptrdiff_t *order, ptrdiff_t *sorted,
+                          ptrdiff_t *offsets)
+{
+    memset(offsets, 0, (size_t)(steps + 1) * sizeof *offsets);
+    for (ptrdiff_t b = 0; b < B; b++) offsets[lengths[b]]++;
+    for (ptrdiff_t t = steps, longer = 0; t >= 0; t--) {
+        const ptrdiff_t count = offsets[t];
+        offsets[t] = longer;
+        longer += count;
+    }
+    for (ptrdiff_t b = 0; b < B; b++) {
+        const ptrdiff_t place = offsets[lengths[b]]++;
+        order[place] = b;
+        sorted[place] = lengths[b];
+    }
+    /* Now offsets[t + 1] sequences have a step t. */
+    offsets[0] = 0;
+    for (ptrdiff_t t = 1; t <= steps; t++) offsets[t] += offsets[t - 1];
+}
 
 typedef struct {
     const fastrnn_ragged *rows;

@@ -48,6 +48,8 @@ cdef extern from "fastrnn.h" nogil:
                                    const fastrnn_interruption *, int threads)
     fastrnn_status fastrnn_backward(const fastrnn_backward_args *, int count, bint stacked, fastrnn_workspace *,
                                     const fastrnn_interruption *, int threads)
+    void fastrnn_sort_lengths(Py_ssize_t B, Py_ssize_t steps, const Py_ssize_t *lengths, Py_ssize_t *order,
+                              Py_ssize_t *lengths_in_order, Py_ssize_t *offsets)
     fastrnn_status fastrnn_gather(const fastrnn_ragged *, size_t bytes, const void *array, Py_ssize_t step,
                                   Py_ssize_t sequence, void *to, const fastrnn_interruption *, int threads)
     fastrnn_status fastrnn_scatter(const fastrnn_ragged *, size_t bytes, const void *rows, void *array, Py_ssize_t step,

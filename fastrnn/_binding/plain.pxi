@@ -1,5 +1,5 @@
-# Inference of sequences of one length. After some milliseconds of sleep the caches are empty, and the Python code of
-# fastrnn._engine.stack takes longer than dozens of steps: so calls whose arrays are small are made here.
+# Inference. After some milliseconds of sleep the caches are empty, and the Python code of fastrnn._engine.stack takes
+# longer than dozens of steps: so calls whose arrays between layers and directions are small are made here.
 
 cdef enum:
     MOST_BYTES_BETWEEN = 1 << 20  # of all arrays between layers or directions
@@ -31,15 +31,21 @@ def plain_inputs(stack, x, padded not None):
 
 
 cdef cnp.ndarray _empty_rows(cnp.ndarray x, Py_ssize_t columns, Pool pool):
-    """An uninitialised array (T, B, columns) for x (T, B, ..)."""
+    """An uninitialised array (T, B, columns) for x (T, B, ..), or (N, columns) for x (N, ..)."""
     cdef cnp.npy_intp shape[3]
-    shape[0], shape[1], shape[2] = x.shape[0], x.shape[1], columns
-    return pool._empty(3, shape, cnp.PyArray_TYPE(x), cnp.PyArray_ITEMSIZE(x))
+    cdef int k, last = cnp.PyArray_NDIM(x) - 1
+    for k in range(last):
+        shape[k] = cnp.PyArray_DIMS(x)[k]
+    shape[last] = columns
+    return pool._empty(last + 1, shape, cnp.PyArray_TYPE(x), cnp.PyArray_ITEMSIZE(x))
 
 
-cdef cnp.ndarray _reversed(cnp.ndarray x, Pool pool):
-    """A copy of x (T, B, I) with the last step first."""
-    cdef cnp.ndarray result = _empty_rows(x, x.shape[2], pool)
+cdef cnp.ndarray _reversed(cnp.ndarray x, PackedSequences sequences, int num_threads, Pool pool):
+    """A copy of x (T, B, I), or of the rows (N, I) of these sequences, with the last step of each first."""
+    cdef cnp.ndarray result = _empty_rows(x, cnp.PyArray_DIMS(x)[cnp.PyArray_NDIM(x) - 1], pool)
+    if sequences is not None:
+        sequences.reverse(x, result, num_threads)
+        return result
     cdef const char *step = <const char *>cnp.PyArray_DATA(x)
     cdef char *to = <char *>cnp.PyArray_DATA(result)
     cdef size_t bytes = x.shape[1] * x.shape[2] * cnp.PyArray_ITEMSIZE(x)
@@ -49,74 +55,98 @@ cdef cnp.ndarray _reversed(cnp.ndarray x, Pool pool):
     return result
 
 
-cdef cnp.ndarray _joined(cnp.ndarray forward, cnp.ndarray backward, Pool pool):
-    """The output (T, B, 2*P) of both directions from those of each, (T, B, P), in the order in which it reads."""
-    cdef cnp.ndarray result = _empty_rows(forward, 2 * forward.shape[2], pool)
+cdef cnp.ndarray _joined(cnp.ndarray forward, cnp.ndarray backward, PackedSequences sequences, Pool pool):
+    """The output (T, B, 2*P) or (N, 2*P) of both directions from those of each, in the order in which it reads."""
+    cdef Py_ssize_t P = cnp.PyArray_DIMS(forward)[cnp.PyArray_NDIM(forward) - 1]
+    cdef cnp.ndarray result = _empty_rows(forward, 2 * P, pool)
+    cdef const char *row = <const char *>cnp.PyArray_DATA(forward)
+    cdef const char *rows_back = <const char *>cnp.PyArray_DATA(backward)
     cdef char *to = <char *>cnp.PyArray_DATA(result)
-    cdef size_t bytes = forward.shape[2] * cnp.PyArray_ITEMSIZE(forward)
-    cdef Py_ssize_t t, b, T = forward.shape[0], B = forward.shape[1]
+    cdef size_t bytes = P * cnp.PyArray_ITEMSIZE(forward)
+    cdef Py_ssize_t t, t_back, b, T, B = 0
+    if sequences is None:
+        T, B = forward.shape[0], forward.shape[1]
+    else:
+        T = sequences.rows.steps
     for t in range(T):
+        if sequences is not None:
+            B = sequences.rows.offsets[t + 1] - sequences.rows.offsets[t]
         for b in range(B):
-            memcpy(to, <const char *>cnp.PyArray_DATA(forward) + (t * B + b) * bytes, bytes)
-            memcpy(to + bytes, <const char *>cnp.PyArray_DATA(backward) + ((T - 1 - t) * B + b) * bytes, bytes)
-            to += 2 * bytes
+            memcpy(to, row, bytes)
+            if sequences is None:
+                memcpy(to + bytes, rows_back + ((T - 1 - t) * B + b) * bytes, bytes)
+            else:
+                t_back = sequences.rows.lengths[b] - 1 - t
+                memcpy(to + bytes, rows_back + (sequences.rows.offsets[t_back] + b) * bytes, bytes)
+            row, to = row + bytes, to + 2 * bytes
     return result
 
 
-cdef cnp.ndarray _infer(stack, list packed, cnp.ndarray x, list state_0, list state_n, int num_threads, Pool pool):
-    """The output (T, B, D*P) of all layers, a large one as a lease.
+cdef cnp.ndarray _infer(stack, list packed, cnp.ndarray x, PackedSequences sequences, tuple resets, list state_0,
+                        list state_n, int num_threads, Pool pool):
+    """The output (T, B, D*P) or (N, D*P) of all layers, a large one as a lease.
 
-    x is (T, B, I), the states are lists of ndarray (L*D, B, n), of which state_n is written.
+    x is (T, B, I), or the rows (N, I) of these sequences; `resets` has the flags of its rows as each direction reads
+    them. The states are lists of ndarray (L*D, B, n), of which state_n is written.
     """
     cdef Py_ssize_t P = (<Packed>packed[0]).P
-    cdef Py_ssize_t k, count = len(packed), D = len(<tuple>stack.directions)
+    cdef Py_ssize_t k, count = len(packed)
+    cdef tuple directions = stack.directions
+    cdef cnp.ndarray offsets = None if sequences is None else sequences.offsets
     cdef cnp.ndarray output, back
     cdef list calls = []
-    if D == 1:
+    if len(directions) == 1:
+        if directions[0]:
+            x = _reversed(x, sequences, num_threads, pool)
         for k in range(count):
             output = _empty_rows(x, P, pool)
-            calls.append(ForwardCall(packed[k], k, x, None, state_0, state_n, output, None))
+            calls.append(ForwardCall(packed[k], k, x, offsets, state_0, state_n, output, None, resets[0]))
             x = output
         forward(calls, count > 1, num_threads)
-        return output
+        return _reversed(output, sequences, num_threads, pool) if directions[0] else output
     for k in range(0, count, 2):
         output, back = _empty_rows(x, P, pool), _empty_rows(x, P, pool)
+        from_ends = _reversed(x, sequences, num_threads, pool)
         calls = [
-            ForwardCall(packed[k], k, x, None, state_0, state_n, output, None),
-            ForwardCall(packed[k + 1], k + 1, _reversed(x, pool), None, state_0, state_n, back, None),
+            ForwardCall(packed[k], k, x, offsets, state_0, state_n, output, None, resets[0]),
+            ForwardCall(packed[k + 1], k + 1, from_ends, offsets, state_0, state_n, back, None, resets[1]),
         ]
         forward(calls, False, num_threads)
-        x = _joined(output, back, pool)
+        x = _joined(output, back, sequences, pool)
     return x
 
 
 cdef bint _is_small(stack, Py_ssize_t count, Py_ssize_t T, Py_ssize_t B) except -1:
-    """Whether `_infer` is for calls of this size: forwards or in both directions, all layers of a direction together,
-    and little memory between layers. One layer forwards is always small.
+    """Whether `_infer` is for calls of this size: all layers of a direction together, and little memory between them.
+
+    One layer is always small, unless it reads in both directions.
     """
-    cdef tuple directions = stack.directions
     cdef Py_ssize_t width = max(<Py_ssize_t>stack.I, <Py_ssize_t>stack.output_width)
-    if directions[0]:
-        return False
     if count == 1:
         return True
-    if len(directions) == 1 and count > FASTRNN_MOST_CALLS:
+    if len(<tuple>stack.directions) == 1 and count > FASTRNN_MOST_CALLS:
         return False
-    return T <= MOST_BYTES_BETWEEN // (count * B * width * (<cnp.dtype>stack.dtype).itemsize)
+    return T <= MOST_BYTES_BETWEEN // (count * max(1, B) * width * (<cnp.dtype>stack.dtype).itemsize)
+
+
+cdef tuple NO_RESETS = (None, None)
 
 
 def infer(Inputs inputs not None, list packed not None, list state_n not None, int num_threads, Pool pool not None):
-    """Inference of layers that read sequences of one length without resets, forwards or in both directions.
+    """Inference of one layer, or of several with small arrays between layers and directions.
 
-    Writes state_n, a list of ndarray like inputs.state_0. Returns the output, (T, B, D*P), a large one as a lease; or
-    None for a call of another kind or with large arrays between layers.
+    Writes state_n, a list of ndarray like inputs.state_0. Returns the output, (T, B, D*P), or (N, D*P) in packed
+    layout, a large one as a lease; or None for a call with large arrays.
     """
-    cdef cnp.ndarray x = inputs.x
-    if inputs.layout.offsets is not None or inputs.layout.resets is not None or not x.shape[0] or not x.shape[1]:
+    layout = inputs.layout
+    cdef tuple resets = NO_RESETS
+    if not _is_small(inputs.stack, len(packed), layout.T, layout.B):
         return None
-    if not _is_small(inputs.stack, len(packed), x.shape[0], x.shape[1]):
-        return None
-    return _infer(inputs.stack, packed, inputs.x, inputs.state_0, state_n, num_threads, pool)
+    if layout.resets is not None:
+        resets = tuple([layout.of_direction(reverse).resets for reverse in <tuple>inputs.stack.directions])
+    return _infer(
+        inputs.stack, packed, inputs.x, layout.sequences, resets, inputs.state_0, state_n, num_threads, pool
+    )
 
 
 cdef cnp.ndarray _by_steps(cnp.ndarray x, Pool pool):
@@ -162,10 +192,51 @@ cdef cnp.ndarray _as_given(cnp.ndarray array, int axes, bint batch_first):
     return <cnp.ndarray>cnp.PyArray_SwapAxes(array, 0, 1) if batch_first else array
 
 
-cdef tuple _infer_plain(stack, list packed, x, tuple state, bint batch_first, int num_threads, Pool pool):
+cdef cnp.ndarray _plain_lengths(lengths, Py_ssize_t T, Py_ssize_t B):
+    """A private array of intp of lengths that are an array of 32 or 64 bits or a list of int; None for any others."""
+    cdef cnp.npy_intp size = B
+    cdef cnp.ndarray given = None, result
+    cdef Py_ssize_t b, *to
+    if type(lengths) is cnp.ndarray:
+        given = <cnp.ndarray>lengths
+        if not cnp.PyArray_ISINTEGER(given) or cnp.PyArray_NDIM(given) != 1 or not cnp.PyArray_ISCARRAY_RO(given):
+            return None
+        given = _view_of(given)
+        if given.shape[0] != B or cnp.PyArray_ITEMSIZE(given) not in (4, 8):
+            return None
+    elif type(lengths) is not list or len(<list>lengths) != B:
+        return None
+    result = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
+    to = <Py_ssize_t *>cnp.PyArray_DATA(result)
+    for b in range(B):
+        if given is None:
+            one = (<list>lengths)[b]
+            if type(one) is not int or not 0 <= one <= T:
+                return None
+            to[b] = one
+        elif cnp.PyArray_ITEMSIZE(given) == 4:
+            to[b] = (<const cnp.int32_t *>cnp.PyArray_DATA(given))[b]
+        else:
+            to[b] = <Py_ssize_t>(<const cnp.int64_t *>cnp.PyArray_DATA(given))[b]
+        if not 0 <= to[b] <= T:
+            return None  # also for unsigned numbers that are negative here
+    return result
+
+
+cdef bint _are_all(cnp.ndarray lengths, Py_ssize_t T) noexcept:
+    """Whether each of the lengths, an array of intp, is T."""
+    cdef Py_ssize_t b
+    for b in range(lengths.shape[0]):
+        if (<const Py_ssize_t *>cnp.PyArray_DATA(lengths))[b] != T:
+            return False
+    return True
+
+
+cdef tuple _infer_plain(stack, list packed, x, tuple state, lengths, bint batch_first, int num_threads, Pool pool):
     """The output and a list of the states after, in the axes of the caller; None if the call is not plain."""
-    cdef cnp.ndarray given, rows
+    cdef cnp.ndarray given, rows, steps
     cdef list state_0, state_n
+    cdef PackedSequences sequences = None
     if not _is_plain(x, stack.dtype):
         return None
     given = rows = _view_of(<cnp.ndarray>x)
@@ -176,18 +247,35 @@ cdef tuple _infer_plain(stack, list packed, x, tuple state, bint batch_first, in
         rows = _with_shape(given, 3, given.shape[1], given.shape[0], given.shape[2])
     if not _fits(stack, rows) or not _is_small(stack, len(packed), rows.shape[0], rows.shape[1]):
         return None
-    state_0 = _plain_states(stack, state, rows.shape[1], axes)
+    cdef Py_ssize_t T = rows.shape[0], B = rows.shape[1]
+    if lengths is not None:
+        steps = _plain_lengths(lengths, T, B)
+        if steps is None or axes == 2:
+            return None
+        if not _are_all(steps, T):
+            sequences = PackedSequences.of(T, steps)
+    state_0 = _plain_states(stack, state, B, axes)
     if state_0 is None:
         return None
-    if axes == 3 and batch_first and rows.shape[0] > 1 and rows.shape[1] > 1:
+    if sequences is not None:
+        if batch_first:
+            given = <cnp.ndarray>cnp.PyArray_SwapAxes(given, 0, 1)
+        rows = sequences.packed(given, num_threads, pool)
+        if state is not None:
+            state_0 = [sequences.reordered(one, False) for one in state_0]
+    elif axes == 3 and batch_first and T > 1 and B > 1:
         rows = _by_steps(given, pool)
     state_n = empty_states(state_0)
-    output = _infer(stack, packed, rows, state_0, state_n, num_threads, pool)
+    output = _infer(stack, packed, rows, sequences, NO_RESETS, state_0, state_n, num_threads, pool)
+    if sequences is not None:
+        output = sequences.padded(output, num_threads, pool)
+        state_n = [sequences.reordered(one, True) for one in state_n]
     return _as_given(output, axes, batch_first), [_as_given(one, axes, False) for one in state_n]
 
 
-def infer_plain(stack, x, state, list packed not None, bint batch_first, int num_threads, Pool pool not None):
-    """The results of a call of a layer for plain arrays: x, and a state that is None, an array or a tuple of several.
+def infer_plain(stack, x, state, lengths, list packed not None, bint batch_first, int num_threads, Pool pool not None):
+    """The results of a call of a layer for plain arrays: x, a state that is None, an array or a tuple of several, and
+    lengths that are None, an array of intp or int32, or a list.
 
     Returns the output and the state after, in the axes of x; None for another call.
     """
@@ -198,7 +286,7 @@ def infer_plain(stack, x, state, list packed not None, bint batch_first, int num
         given = (state,)
     if given is not None and (len(given) > 1) != (type(state) is tuple):
         return None
-    results = _infer_plain(stack, packed, x, given, batch_first, num_threads, pool)
+    results = _infer_plain(stack, packed, x, given, lengths, batch_first, num_threads, pool)
     if results is None:
         return None
     output, state_n = results
@@ -317,7 +405,7 @@ cdef class KnownWeights:
         cdef Inputs inputs = found[0]
         stack = inputs.stack
         cdef list states = empty_states(inputs.state_0)
-        output = _infer(stack, found[1], inputs.x, inputs.state_0, states, num_threads, pool)
+        output = _infer(stack, found[1], inputs.x, None, NO_RESETS, inputs.state_0, states, num_threads, pool)
         pool.give_back_all(found[1])
         return output, states[0] if len(states) == 1 else tuple(states)
 

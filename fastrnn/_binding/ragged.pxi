@@ -15,14 +15,49 @@ cdef class PackedSequences:
         Their lengths, in that order.
     """
     cdef fastrnn_ragged rows
-    cdef readonly cnp.ndarray order
-    cdef cnp.ndarray offsets, lengths
+    cdef readonly cnp.ndarray offsets, order
+    cdef cnp.ndarray lengths
 
     def __init__(self, Py_ssize_t T, cnp.ndarray offsets not None, cnp.ndarray order not None,
                  cnp.ndarray lengths not None):
         self.offsets, self.order, self.lengths = offsets, order, lengths
         self.rows.T, self.rows.B, self.rows.steps = T, order.shape[0], offsets.shape[0] - 1
         self.rows.offsets, self.rows.order, self.rows.lengths = _indices(offsets), _indices(order), _indices(lengths)
+
+    @staticmethod
+    def of(Py_ssize_t T, cnp.ndarray lengths not None):
+        """Those of a batch with these lengths, an array of intp, (B,), each from 0 to T, in any order."""
+        cdef const Py_ssize_t *of_caller = _indices(lengths)
+        cdef cnp.npy_intp b, B = lengths.shape[0], steps = 0, size
+        for b in range(B):
+            if not 0 <= of_caller[b] <= T:
+                raise ValueError(f"lengths: expected 0 to T={T}, got {of_caller[b]}")
+            steps = max(steps, of_caller[b])
+        cdef cnp.ndarray order = cnp.PyArray_EMPTY(1, &B, cnp.NPY_INTP, 0)
+        cdef cnp.ndarray in_order = cnp.PyArray_EMPTY(1, &B, cnp.NPY_INTP, 0)
+        size = steps + 1
+        cdef cnp.ndarray offsets = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
+        fastrnn_sort_lengths(
+            B, steps, of_caller, <Py_ssize_t *>cnp.PyArray_DATA(order), <Py_ssize_t *>cnp.PyArray_DATA(in_order),
+            <Py_ssize_t *>cnp.PyArray_DATA(offsets)
+        )
+        return PackedSequences(T, offsets, order, in_order)
+
+    cdef cnp.ndarray reordered(self, cnp.ndarray state, bint back):
+        """A copy of a contiguous state (L, B, n) in this order; with `back`, of one in this order as it was before."""
+        cdef cnp.ndarray result = cnp.PyArray_EMPTY(3, cnp.PyArray_DIMS(state), cnp.PyArray_TYPE(state), 0)
+        cdef size_t bytes = state.shape[2] * cnp.PyArray_ITEMSIZE(state)
+        cdef const char *source = <const char *>cnp.PyArray_DATA(state)
+        cdef char *to = <char *>cnp.PyArray_DATA(result)
+        cdef Py_ssize_t k, b, first
+        for k in range(state.shape[0]):
+            first = k * self.rows.B
+            for b in range(self.rows.B):
+                if back:
+                    memcpy(to + (first + self.rows.order[b]) * bytes, source + (first + b) * bytes, bytes)
+                else:
+                    memcpy(to + (first + b) * bytes, source + (first + self.rows.order[b]) * bytes, bytes)
+        return result
 
     cdef size_t check(self, cnp.ndarray rows, cnp.ndarray array) except? 0:
         """The bytes of a row of rows (N, n), contiguous, and of array (T, B, n), whose rows are contiguous; checked."""
@@ -44,6 +79,22 @@ cdef class PackedSequences:
     def pad(self, cnp.ndarray rows not None, cnp.ndarray array not None, int num_threads):
         """Fill a padded array (T, B, n) from packed rows (N, n), with zeros beyond the lengths."""
         self.move(1, self.check(rows, array), rows, array.strides[0], array.strides[1], array, num_threads)
+
+    cdef cnp.ndarray packed(self, cnp.ndarray array, int num_threads, Pool pool):
+        """The packed rows (N, n), new, of a padded array (T, B, n)."""
+        cdef cnp.npy_intp shape[2]
+        shape[0], shape[1] = self.rows.offsets[self.rows.steps], array.shape[2]
+        cdef cnp.ndarray rows = pool._empty(2, shape, cnp.PyArray_TYPE(array), cnp.PyArray_ITEMSIZE(array))
+        self.pack(array, rows, num_threads)
+        return rows
+
+    cdef cnp.ndarray padded(self, cnp.ndarray rows, int num_threads, Pool pool):
+        """The padded array (T, B, n), new, of packed rows (N, n)."""
+        cdef cnp.npy_intp shape[3]
+        shape[0], shape[1], shape[2] = self.rows.T, self.rows.B, rows.shape[1]
+        cdef cnp.ndarray array = pool._empty(3, shape, cnp.PyArray_TYPE(rows), cnp.PyArray_ITEMSIZE(rows))
+        self.pad(rows, array, num_threads)
+        return array
 
     def reverse(self, cnp.ndarray rows not None, cnp.ndarray reversed_rows not None, int num_threads):
         """Fill reversed_rows (N, n) from rows (N, n), each sequence in the opposite order."""

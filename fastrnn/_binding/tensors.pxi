@@ -273,7 +273,7 @@ cdef class PackedModule:
                 return None
             state = tuple(states)
         array = reader.array(x, weights.dtype)
-        results = _infer_plain(weights.stack, self.packed, array, state, batch_first, num_threads, pool)
+        results = _infer_plain(weights.stack, self.packed, array, state, None, batch_first, num_threads, pool)
         if results is None:
             return None
         after = [reader.from_numpy(one) for one in results[1]]

@@ -40,6 +40,8 @@ class Layout:
         The time steps of the longest sequence; 0 without sequences.
     offsets : ndarray of intp, (steps + 1,), or None
         The first row of each step, and N: the cumulative sum of `batch_sizes`. None in padded layout.
+    sequences : PackedSequences or None
+        The sequences by their lengths, which moves rows between the layouts. None in padded layout.
     first : int
         The index of the first row in the whole batch: 0 except for a segment.
     resets : ndarray of bool, (T, B) or (N,), or None
@@ -47,8 +49,7 @@ class Layout:
     """
 
     __slots__ = (
-        "T", "B", "shape", "rows", "steps", "offsets", "first", "resets", "_lengths", "_padded_resets", "_sequences",
-        "_sorted_indices",
+        "T", "B", "shape", "rows", "steps", "offsets", "first", "resets", "sequences", "_lengths", "_padded_resets",
     )  # fmt: skip
 
     T: int
@@ -57,6 +58,7 @@ class Layout:
     rows: int
     steps: int
     offsets: Any
+    sequences: Any
     first: int
     resets: Any
 
@@ -65,24 +67,19 @@ class Layout:
         self._lengths, self._padded_resets = lengths, resets
         if lengths is None:
             self.shape, self.rows, self.steps, self.offsets = (T, B), T * B, T if B else 0, None
+            self.sequences = None
             return
-        order = np.argsort(-lengths, kind="stable")
-        lengths = lengths[order]
-        batch_sizes = B - np.cumsum(np.bincount(lengths))[:-1]
-        self.steps = len(batch_sizes)
-        self.offsets = np.zeros(self.steps + 1, np.intp)
-        np.cumsum(batch_sizes, out=self.offsets[1:])
-        self.rows = int(self.offsets[-1])
+        self.sequences = PackedSequences.of(T, lengths)
+        self.offsets = self.sequences.offsets
+        self.steps, self.rows = len(self.offsets) - 1, int(self.offsets[-1])
         self.shape = (self.rows,)
-        self._sorted_indices = order
-        self._sequences = PackedSequences(T, self.offsets, order, lengths)
         if resets is not None:
             self.resets = self._packed_resets(resets)
 
     def _packed_resets(self, resets):
         """Flags (T, B) in packed layout, (N,)."""
         packed = np.empty((self.rows, 1), bool)
-        self._sequences.pack(resets[..., None], packed, most_threads())
+        self.sequences.pack(resets[..., None], packed, most_threads())
         return packed[:, 0]
 
     def of_direction(self, reverse):
@@ -114,10 +111,10 @@ class Layout:
             array = np.ascontiguousarray(array)
         if array.dtype != dtype:
             packed = np.empty((self.rows, array.shape[-1]), array.dtype)
-            self._sequences.pack(array, packed, most_threads())
+            self.sequences.pack(array, packed, most_threads())
             return native(packed, dtype)
         packed = POOL.array(self.shape, array.shape[-1], dtype)
-        self._sequences.pack(array, packed, most_threads())
+        self.sequences.pack(array, packed, most_threads())
         return packed
 
     def pad(self, rows):
@@ -125,7 +122,7 @@ class Layout:
         if self.offsets is None:
             return np.ascontiguousarray(rows)
         array = POOL.empty((self.T, self.B, rows.shape[-1]), rows.dtype)
-        self._sequences.pad(rows, array, most_threads())
+        self.sequences.pad(rows, array, most_threads())
         return array
 
     def reversed(self, rows):
@@ -134,14 +131,14 @@ class Layout:
         if self.offsets is None:
             array[...] = rows[::-1]
         else:
-            self._sequences.reverse(np.ascontiguousarray(rows), array, most_threads())
+            self.sequences.reverse(np.ascontiguousarray(rows), array, most_threads())
         return array
 
     def sort(self, states):
         """States (..., B, n) or None with the sequences in the order of this layout; (..., 1, n) is unchanged."""
         if self.offsets is None:
             return states
-        order = self._sorted_indices
+        order = self.sequences.order
         return [s if s is None or s.shape[-2] == 1 else s[..., order, :] for s in states]
 
     def unsort(self, states):
@@ -151,7 +148,7 @@ class Layout:
         unsorted = []
         for s in states:
             array = np.empty_like(s)
-            array[..., self._sorted_indices, :] = s
+            array[..., self.sequences.order, :] = s
             unsorted.append(array)
         return unsorted
 
@@ -220,10 +217,9 @@ class PackedRows(Layout):
         np.cumsum(batch_sizes, out=self.offsets[1:])
         self.rows = int(self.offsets[-1])
         self.shape = (self.rows,)
-        self._sorted_indices = np.arange(B)
         ends = batch_sizes - np.append(batch_sizes[1:], 0)  # the sequences that end with each step
         lengths = np.repeat(np.arange(T, 0, -1), ends[::-1])
-        self._sequences = PackedSequences(T, self.offsets, self._sorted_indices, lengths)
+        self.sequences = PackedSequences(T, self.offsets, np.arange(B), lengths)
 
     def pack(self, array, dtype):
         return native(array, dtype)

@@ -191,10 +191,8 @@ def infer(inputs, packed, state_n):
     """
     output = _core.infer(inputs, packed, state_n, most_threads(), POOL)
     if output is not None:
-        return output
+        return output if inputs.layout.offsets is None else inputs.layout.pad(output)
     stack, layout, x = inputs.stack, inputs.layout, inputs.x
-    if stack.count == 1:
-        return _infer_one(inputs, packed, state_n)
     if len(stack.directions) == 2:
         return _infer_both(inputs, packed, state_n)
     (reverse,) = stack.directions
@@ -202,20 +200,6 @@ def infer(inputs, packed, state_n):
         x, layout = layout.reversed(x), layout.of_direction(reverse)
     output = new_array(layout, stack.P, stack.dtype, reverse)
     _infer_chain(stack, packed, layout, x, inputs.state_0, state_n, output)
-    if reverse:
-        POOL.give_back(x)
-    return as_returned(layout, output, reverse)
-
-
-def _infer_one(inputs, packed, state_n):
-    """`infer` of one layer in one direction."""
-    stack, layout, x = inputs.stack, inputs.layout, inputs.x
-    (reverse,) = stack.directions
-    output = new_array(layout, stack.P, stack.dtype, reverse)
-    x = layout.reversed(x) if reverse else x
-    resets = layout.of_direction(reverse).resets
-    call = ForwardCall(packed[0], 0, x, layout.offsets, inputs.state_0, state_n, output, None, resets)
-    _core.forward([call], False, most_threads())
     if reverse:
         POOL.give_back(x)
     return as_returned(layout, output, reverse)
