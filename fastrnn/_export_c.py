@@ -113,7 +113,7 @@ def _kernels(cell: str, is_float: bool, name: str) -> str:
     parts = [_options((public / "fastrnn.h").read_text(encoding="utf-8"))]
     parts += [_read(folder / file) for file in ("stream_types.h", "names.h", "vec/generic.h", "exponential.h")]
     parts.append(f"#define real {'float' if is_float else 'double'}\n#define SUFFIX {precision}\n")
-    parts += [_read(folder / f"{file}.inc.h") for file in ("activation", "options", "units", "stream")]
+    parts += [_read(folder / f"{file}.inc.h") for file in ("lanes", "activation", "options", "units", "stream")]
     parts.append(
         "#define DEFINE_CELL(CELL, GATES_0, GATES_1, BLOCK, FIRST, SECOND, THIRD, ...)"
         " DEFINE_STREAM(CELL, GATES_0, GATES_1, FIRST, SECOND, THIRD)\n"

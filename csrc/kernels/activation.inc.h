@@ -90,7 +90,7 @@ INLINE vec NAME(log_sigmoid)(vec x)
 static void NAME(activate)(fastrnn_function function, ptrdiff_t n, const real *x, real *y)
 {
     for (ptrdiff_t k = 0; k < n; k += VL) {
-        int lanes = n - k < VL ? (int)(n - k) : VL;
+        int lanes = NAME(lanes_at)(n, k);
         vec v = v_load_n(x + k, lanes);
         vec f = function == FASTRNN_ACTIVATE_TANH          ? NAME(tanh)(v)
                 : function == FASTRNN_ACTIVATE_LOG_SIGMOID ? NAME(log_sigmoid)(v)

@@ -1,5 +1,6 @@
 /* Every kernel in one precision, and its table. Included by kernels_*.c with real and SUFFIX defined. */
 
+#include "kernels/lanes.inc.h"
 #include "kernels/activation.inc.h"
 #include "kernels/options.inc.h"
 #include "kernels/product.inc.h"
@@ -45,7 +46,7 @@ static void NAME(outer_product)(ptrdiff_t M, ptrdiff_t p0, ptrdiff_t p1, const r
 static void NAME(sum_rows)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_row, sum_start start, real *sum)
 {
     for (ptrdiff_t m = 0; m < M; m += VL) {
-        int lanes = M - m < VL ? (int)(M - m) : VL;
+        int lanes = NAME(lanes_at)(M, m);
         vec s = NAME(begin_sum)(start, sum + m, lanes);
         for (ptrdiff_t k = 0; k < K; k++) s = v_add(s, NAME(load_lanes)(a + k * a_row + m, lanes));
         NAME(end_sum)(start, sum + m, s, lanes);
@@ -55,7 +56,7 @@ static void NAME(sum_rows)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t a_
 static void NAME(add)(ptrdiff_t n, const real *a, const real *b, real *c)
 {
     for (ptrdiff_t k = 0; k < n; k += VL) {
-        const int lanes = n - k < VL ? (int)(n - k) : VL;
+        const int lanes = NAME(lanes_at)(n, k);
         const vec more = b ? NAME(load_lanes)(b + k, lanes) : v_set1(0);
         NAME(store_lanes)(c + k, v_add(NAME(load_lanes)(a + k, lanes), more), lanes);
     }

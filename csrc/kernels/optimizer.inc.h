@@ -1,7 +1,5 @@
 /* Steps of optimizers, element by element. The formulas are those of torch.optim. */
 
-/* The numbers of the vector at k, of n. */
-INLINE int NAME(lanes_at)(ptrdiff_t n, ptrdiff_t k) { return n - k < VL ? (int)(n - k) : VL; }
 #define LANES_OF(array) NAME(load_lanes)((array) + k, lanes)
 #define SET_LANES(array, value) NAME(store_lanes)((array) + k, value, lanes)
 

@@ -31,7 +31,7 @@ static void NAME(pack_gates)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, pt
     for (ptrdiff_t j = p0 * NR; j < p1 * NR && j < N; j += VL) {
         const real *rows[VL];
         ptrdiff_t heads[VL];
-        const int columns = N - j < VL ? (int)(N - j) : VL;
+        const int columns = NAME(lanes_at)(N, j);
         for (int i = 0; i < columns; i++) {
             const ptrdiff_t row = fastrnn_row_of_column(gates, block, H, j + i);
             rows[i] = weight + row * depth;
@@ -41,7 +41,7 @@ static void NAME(pack_gates)(int gates, int block, ptrdiff_t H, ptrdiff_t p0, pt
         ptrdiff_t h = head ? fastrnn_first_unit(&matrix->heads, j / NR) / head : 0;
         for (ptrdiff_t k0 = 0; k0 < K; k0 += depth, h++, to += depth * NR) /* heads; of the others there are zeros */
             for (ptrdiff_t k = 0; k < depth; k += VL) {
-                const int lanes = depth - k < VL ? (int)(depth - k) : VL;
+                const int lanes = NAME(lanes_at)(depth, k);
                 vec square[VL];
                 UNROLL
                 for (int i = 0; i < VL; i++) {

@@ -210,7 +210,7 @@ static void NAME(pack_tiles)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t 
             real *to = tiles + m * K + k0 * mr;
             for (ptrdiff_t k = k0; k < k1; k++, from += a_k, to += mr)
                 for (ptrdiff_t i = 0; i < mr; i += VL) {
-                    int lanes = mr - i < VL ? (int)(mr - i) : VL;
+                    int lanes = NAME(lanes_at)(mr, i);
                     v_store_n(to + i, v_load_n(from + i, lanes), lanes);
                 }
         }

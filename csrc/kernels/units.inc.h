@@ -1,14 +1,5 @@
 /* The arguments of the functions of a cell: a vector of hidden units of one sequence. */
 
-INLINE vec NAME(load_lanes)(const real *p, int lanes) { return lanes == VL ? v_load(p) : v_load_n(p, lanes); }
-INLINE void NAME(store_lanes)(real *p, vec a, int lanes)
-{
-    if (lanes == VL)
-        v_store(p, a);
-    else
-        v_store_n(p, a, lanes);
-}
-
 /* A vector of hidden units of one sequence, of which the first `lanes` exist. The pointers are those of NAME(step) at
  * these units: gates and recurrent at the first gate of part 0, gates_1 at that of part 1.
  * `gate_stride` is the stride from a gate to the next gate of the same part; the stride of peepholes and d_gates is H.

@@ -73,7 +73,7 @@ static void NAME(lstm_recover_h)(ptrdiff_t n, ptrdiff_t H, const fastrnn_options
 {
     for (ptrdiff_t r = 0; r < n; r++)
         for (ptrdiff_t j = 0; j < H; j += VL) {
-            NAME(units) u = {.H = H, .options = options, .lanes = H - j < VL ? (int)(H - j) : VL, .h = h + r * H + j};
+            NAME(units) u = {.H = H, .options = options, .lanes = NAME(lanes_at)(H, j), .h = h + r * H + j};
             u.gates = (real *)gates + r * 4 * H + fastrnn_gate_column(4, NAME(LSTM_BLOCK), j);
             u.gate_stride = fastrnn_gate_stride(NAME(LSTM_BLOCK), H, j);
             u.state[1] = (real *)states[1] + r * H + j;
@@ -89,7 +89,7 @@ static void NAME(lstm_peephole_gradient)(ptrdiff_t n, ptrdiff_t H, ptrdiff_t j0,
     static const int gate_of[3] = {0, 1, 3};
     for (int p = 0; p < 3; p++)
         for (ptrdiff_t j = j0; j < j1; j += VL) {
-            const int lanes = j1 - j < VL ? (int)(j1 - j) : VL;
+            const int lanes = NAME(lanes_at)(j1, j);
             const real *c = p < 2 ? state_prev[1] : state[1];
             vec sum = NAME(begin_sum)(start, d_peephole + p * H + j, lanes);
             for (ptrdiff_t r = n - 1; r >= 0; r--)

@@ -87,7 +87,7 @@ static void NAME(slstm_recover_h)(ptrdiff_t rows, ptrdiff_t H, const fastrnn_opt
     (void)options;
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t j = 0; j < H; j += VL) {
-            const int lanes = H - j < VL ? (int)(H - j) : VL;
+            const int lanes = NAME(lanes_at)(H, j);
             const ptrdiff_t gate_stride = fastrnn_gate_stride(NAME(SLSTM_BLOCK), H, j);
             const real *at = gates + r * 4 * H + fastrnn_gate_column(4, NAME(SLSTM_BLOCK), j);
             const vec o = NAME(load_lanes)(at + 3 * gate_stride, lanes),

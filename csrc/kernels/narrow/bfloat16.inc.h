@@ -27,7 +27,7 @@ static void N(round_units)(ptrdiff_t M, ptrdiff_t k0, ptrdiff_t k1, const void *
     for (ptrdiff_t m = 0; m < M; m++)
         for (ptrdiff_t k = k0; k < k1; k += VL) {
             const float *from = (const float *)a + m * a_row + k;
-            vec x = zero && zero[m] ? v_set1(0) : NAME(load_lanes)(from, k1 - k < VL ? (int)(k1 - k) : VL);
+            vec x = zero && zero[m] ? v_set1(0) : NAME(load_lanes)(from, NAME(lanes_at)(k1, k));
             N(store)((float *)operand + m * row, k, v_bfloat16(x));
         }
 }

@@ -16,7 +16,7 @@ INLINE float N(largest)(ptrdiff_t K, const float *a, float *poison)
 {
     vec most = v_set1(0), bad = v_set1(0);
     for (ptrdiff_t k = 0; k < K; k += VL) {
-        const vec x = NAME(load_lanes)(a + k, K - k < VL ? (int)(K - k) : VL);
+        const vec x = NAME(load_lanes)(a + k, NAME(lanes_at)(K, k));
         most = v_max(most, v_abs(x));
         bad = v_fma(x, v_set1(0), bad);
     }
@@ -36,7 +36,7 @@ INLINE void N(round)(ptrdiff_t k0, ptrdiff_t k1, const float *a, float factor, v
 {
     const vec f = v_set1(factor);
     for (ptrdiff_t k = k0; k < k1; k += VL)
-        N(store)(operand, k, v_mul(NAME(load_lanes)(a + k, k1 - k < VL ? (int)(k1 - k) : VL), f));
+        N(store)(operand, k, v_mul(NAME(load_lanes)(a + k, NAME(lanes_at)(k1, k)), f));
 }
 
 /* The scale of a row of K numbers, and the factor that turns its numbers into multiples of it. */
@@ -73,7 +73,7 @@ static void N(subtract_rounded)(ptrdiff_t M, ptrdiff_t K, void *a, ptrdiff_t a_r
         float *row = (float *)a + m * a_row, factor;
         const vec scale = v_set1(-N(scale)(K, row, 0, 0, &factor)), f = v_set1(factor);
         for (ptrdiff_t k = 0; k < K; k += VL) {
-            const int lanes = K - k < VL ? (int)(K - k) : VL;
+            const int lanes = NAME(lanes_at)(K, k);
             const vec x = NAME(load_lanes)(row + k, lanes);
             const vec rounded = v_sub(v_add(v_mul(x, f), integers), integers);
             NAME(store_lanes)(row + k, v_fma(rounded, scale, x), lanes);
@@ -99,7 +99,7 @@ static void N(round_units)(ptrdiff_t M, ptrdiff_t k0, ptrdiff_t k1, const void *
         }
         vec bad = v_set1(0);
         for (ptrdiff_t k = k0; k < k1; k += VL) {
-            const vec x = NAME(load_lanes)(from + k, k1 - k < VL ? (int)(k1 - k) : VL);
+            const vec x = NAME(load_lanes)(from + k, NAME(lanes_at)(k1, k));
             bad = v_fma(x, v_set1(0), bad);
             N(store)(to, k, v_mul(x, f));
         }
