@@ -30,7 +30,6 @@ from fastrnn._engine.arguments import (
     stateless_call,
 )
 from fastrnn._engine.pool import POOL
-from fastrnn._engine.ragged import padded
 from fastrnn._engine.spec import GRU, LSTM, RNN, SLSTM, UGRNN, CellSpec
 from fastrnn._engine.tape import Tape as EngineTape
 from fastrnn._parametrized import Parametrized
@@ -95,7 +94,7 @@ class Tape(EngineTape):
 
 def _infer(spec, arguments):
     """output and state_n of a function that keeps nothing."""
-    results = KNOWN_WEIGHTS.infer(spec, arguments, most_threads(), instruction_set(), POOL, padded)
+    results = KNOWN_WEIGHTS.infer(spec, arguments, most_threads(), instruction_set(), POOL)
     if results is not None:
         return results
     inputs, packed, _ = function_inputs(spec, arguments, False)
