@@ -83,7 +83,7 @@ class Cell(Parametrized, Generic[Given, Returned]):
             if results is not None:
                 return results
         inputs = self._inputs(x, state, private=False)
-        stack = inputs.stack
+        stack, frozen = inputs.stack, self._params._frozen  # after conversions, which may run code of the caller
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
         infer(inputs, packed, state_n)

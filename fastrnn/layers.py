@@ -222,7 +222,7 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
             if results is not None:
                 return results
         inputs = self._inputs(x, state, lengths, resets, private=False)
-        stack = inputs.stack
+        stack, frozen = inputs.stack, self._params._frozen  # after conversions, which may run code of the caller
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
         output = infer(inputs, packed, state_n)
@@ -285,7 +285,7 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
             check_flags("resets", resets, ("T", "B"), (T, B))
             return resets.copy()
         check_flags("resets", resets, ("B", "T"), (B, T))
-        return np.ascontiguousarray(resets.T)
+        return resets.T.copy()
 
     def _x_error(self, given, hint):
         I = self._stack.I

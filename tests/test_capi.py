@@ -127,6 +127,16 @@ def test_what_is_no_stream_is_refused():
     packed = capi.PackedStream(fastrnn.RNN(2, 3))
     with pytest.raises(TypeError, match="constant"):
         packed.__init__(fastrnn.RNN(2, 3))
+    empty = capi.PackedStream.__new__(capi.PackedStream)
+    for use in (
+        lambda: empty.address,
+        lambda: empty.nbytes,
+        lambda: empty.state_bytes,
+        empty.new_state,
+        empty.contents,
+    ):
+        with pytest.raises(TypeError, match="constructor has not been called"):
+            use()
     with pytest.raises(TypeError, match="cannot be copied"):
         packed.__reduce__()
 
