@@ -135,7 +135,7 @@ def from_weights(
     >>> layer
     LSTM(8, 16, batch_first=True, dtype=float64)
     """
-    spec = SPECS[choice("kind", kind.lower() if isinstance(kind, str) else kind, tuple(SPECS))]
+    spec = _spec_of(kind)
     if layout is not None:
         choice("layout", layout, _layouts.NAMES)
         _refuse_given(f"layout={layout!r} says it", gates=gates, transposed=transposed or None, fused=fused)
@@ -181,21 +181,27 @@ def from_weights(
 
 
 def from_state_dict(
-    mapping: Mapping[str, ArrayLike], prefix: str | None = None, **options: Any
+    mapping: Mapping[str, ArrayLike], prefix: str | None = None, *, kind: str | None = None, **options: Any
 ) -> Recurrent[Any, Any] | Cell[Any, Any]:
-    """A new layer or cell from the parameters of one of torch.nn, by their names.
+    """A new layer or cell from the parameters of one of torch.nn or fastrnn, by their names.
 
-    Kind, sizes, layers, directions, biases, projection and peepholes follow from the names and shapes.
+    Sizes, layers, directions, biases, projection, peepholes and heads follow from the names and shapes, and so does the
+    kind, unless it is given.
 
     Parameters
     ----------
     mapping : mapping of str to array_like
         A state_dict of torch.nn.LSTM, GRU, RNN or one of their cells, or of a module that contains one; the
-        `state_dict()` of a layer of fastrnn; or a result of `load_tensors`. Tensors and arrays alike; integers are
-        refused.
+        `state_dict()` of a layer or cell of fastrnn; or a result of `load_tensors`. Tensors and arrays alike; integers
+        are refused.
     prefix : str, optional
         The part of the names before "weight_ih_l0", or before "weight_ih" of a cell; a dot at its end may be left out.
         Default: found, if there is one layer or cell in the mapping.
+    kind : {"lstm", "gru", "rnn", "slstm", "ugrnn"}, optional
+        The cell. Default: that of torch.nn with this shape of weight_hh. (4*H, H) is read as an LSTM, (3*H, H) as a
+        GRU, (H, H) as an RNN; with weight_hr or weight_peephole it is an LSTM. Of the cells that torch.nn lacks, an
+        sLSTM of two or more heads is found by its shape, (4*H, H/num_heads). An sLSTM of one head has the shapes of an
+        LSTM, and other libraries order the two gates of a UGRNN in another way: both need `kind`.
     **options
         Arguments of the layer that parameters do not show: `nonlinearity` of an RNN, `batch_first`, `dropout`, `dtype`,
         `rng` and those that torch.nn does not have. Others have to agree with the parameters.
@@ -211,8 +217,8 @@ def from_state_dict(
         If `mapping` is not a mapping, or an array holds no floating-point numbers.
     ValueError
         If there is no layer or more than one (the message names the prefixes), if a name under the prefix is not a
-        parameter of such a layer, or if shapes do not fit together. Layers with weight normalisation or other
-        parameters of their own are refused so.
+        parameter of such a layer, if `kind` is unknown, or if shapes do not fit together or fit no `kind`. Layers with
+        weight normalisation or other parameters of their own are refused so.
 
     See Also
     --------
@@ -224,7 +230,10 @@ def from_state_dict(
     >>> model = {f"encoder.{name}": w for name, w in fastrnn.GRU(8, 16, num_layers=2).state_dict().items()}
     >>> fastrnn.from_state_dict(model)
     GRU(8, 16, num_layers=2)
+    >>> fastrnn.from_state_dict(fastrnn.SLSTM(8, 16).state_dict(), kind="slstm")
+    SLSTM(8, 16)
     """
+    given = None if kind is None else _spec_of(kind)
     names = keys(mapping)
     prefix = _prefix(mapping, names, prefix)
     parameters = _parameters(names, prefix)
@@ -233,7 +242,7 @@ def from_state_dict(
     directions: list[Weights] = []
     for suffix in suffixes:
         directions.append({p.weight: arrays[name] for name, p in parameters.items() if p.suffix == suffix})
-    spec = _kind(directions[0], prefix, suffixes[0])
+    spec = given or _kind(directions[0], prefix, suffixes[0])
     (layout,) = _layouts.variants(spec, "torch", None, False, None)
     for suffix, weights in zip(suffixes, directions):
         labels = {name: prefix + name + suffix for name in layout.names}
@@ -247,6 +256,11 @@ def from_state_dict(
         layout.directions(spec, weights, labels)
     options = {"bidirectional": any(s.endswith("_reverse") for s in suffixes)} | options if suffixes[0] else options
     return _layer(spec, directions, [prefix] * len(directions), options, is_cell=not suffixes[0])
+
+
+def _spec_of(kind: str) -> CellSpec:
+    """The cell that the argument `kind` names."""
+    return SPECS[choice("kind", kind.lower() if isinstance(kind, str) else kind, tuple(SPECS))]
 
 
 # Arrays as they are given
@@ -479,9 +493,7 @@ def _kind(weights: Weights, prefix: str, suffix: str) -> CellSpec:
     name = f"{prefix}weight_hh{suffix}"
     if not shape:
         raise ValueError(f"mapping: {name}: missing")
-    raise ValueError(
-        f"mapping: {name}: expected (4*H, H), (3*H, H) or (H, H), got {shape}; from_weights makes layers of other cells"
-    )
+    raise ValueError(f"mapping: {name}: expected (4*H, H), (3*H, H) or (H, H), got {shape}; other cells need kind=")
 
 
 # The layer
@@ -512,7 +524,10 @@ def _layer(
         if len(directions) % D:
             raise ValueError(f"bidirectional: {len(directions)} directions are given, an odd number")
         seen |= {"num_layers": len(directions) // D, "bidirectional": D == 2}
-    cls = LAYERS[f"{spec.name.upper()}Cell" if is_cell else spec.name.upper()]
+    class_name = f"{spec.name.upper()}Cell" if is_cell else spec.name.upper()
+    if class_name not in LAYERS:
+        raise ValueError(f"mapping: {labels[0]}weight_hh: of an {class_name}, which fastrnn does not have")
+    cls = LAYERS[class_name]
     for name, value in seen.items():
         if value and name not in cls._option_names:
             raise ValueError(f"{labels[0]}{cls.__name__} has no {name}, which the arrays have")
