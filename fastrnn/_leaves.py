@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 import sys
 
 import numpy as np
 
 from fastrnn._unpickling import Opaque
-from fastrnn._validation import Array
+from fastrnn._validation import Array, short
 
 __all__ = [
-    "Bfloat16Array", "Leaf", "NumpyArray", "NumpyDtype", "Refused", "check_sizes", "integers", "own", "short",
+    "Bfloat16Array", "Leaf", "NumpyArray", "NumpyDtype", "Refused", "check_sizes", "integers", "own",
     "widened",
 ]  # fmt: skip
 
 MOST_AXES = 32  # of NumPy 1; NumPy 2 has 64
-
-SHORT = reprlib.Repr()
-SHORT.maxstring = 200  # for the names of classes and tensors
 
 
 class Leaf:
@@ -156,11 +152,3 @@ def check_sizes(shape):
     """Refuse sizes of which NumPy could make no array; those of an empty one are not limited by its bytes."""
     if any(size < 0 for size in shape) or math.prod(size or 1 for size in shape) > sys.maxsize >> 4:
         raise ValueError(f"sizes {short(shape)}")
-
-
-def short(value):
-    """A short representation of a value from a file, for messages."""
-    try:
-        return SHORT.repr(value)
-    except ValueError:  # an integer with more digits than Python prints
-        return "a huge number"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import reprlib
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn._validation import Array
+from fastrnn._validation import Array, short
 
 OPERATORS = ("LSTM", "GRU", "RNN")
 DOMAINS = ("", "ai.onnx")
@@ -513,14 +512,6 @@ CONVERTING = ("Cast", "ConstantOfShape", "DequantizeLinear")
 
 
 # Messages
-
-SHORT = reprlib.Repr()
-SHORT.maxstring = 200  # of paths
-
-
-def short(value: Any) -> str:
-    """A short representation of a value from a file."""
-    return SHORT.repr(value)
 
 
 def listed(names: list[str]) -> str:

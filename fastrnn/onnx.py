@@ -23,9 +23,8 @@ from fastrnn._onnx_graph import (
     listed,
     named_file,
     read_model,
-    short,
 )
-from fastrnn._validation import Array, flag
+from fastrnn._validation import Array, flag, short
 from fastrnn._version import __version__
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.layers import Recurrent as Layer

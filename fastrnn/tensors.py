@@ -15,9 +15,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fastrnn._leaves import Bfloat16Array, Leaf, NumpyArray, NumpyDtype, Refused, integers, short
+from fastrnn._leaves import Bfloat16Array, Leaf, NumpyArray, NumpyDtype, Refused, integers
 from fastrnn._torch_files import MOST_RECORDS, Archive, from_archive, from_stacked_pickles
-from fastrnn._validation import Array
+from fastrnn._validation import Array, short
 from fastrnn.serialization import _from_json, _path
 
 __all__ = ["load_tensors"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numbers
+import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from fastrnn import _layouts
 from fastrnn._engine.spec import SPECS, CellSpec
 from fastrnn._layouts import Layout, Weights
 from fastrnn._parametrized import LAYERS, Parametrized, generator, no_draws
-from fastrnn._validation import Array, as_array, choice, detached, flag, item_of, shape_error, size
+from fastrnn._validation import Array, as_array, choice, detached, flag, item_of, number, shape_error, short, size
 from fastrnn.cells import Cell
 from fastrnn.layers import Recurrent
 
@@ -296,12 +295,10 @@ def _forget_bias(spec: CellSpec, layout: str | None, given: float | None) -> flo
     """The number that is added to the bias of f."""
     if given is None:
         return 1.0 if layout == "tf1" and spec.name == "lstm" else 0.0
-    is_number = isinstance(given, numbers.Real) and not isinstance(given, (bool, np.bool_))
-    if not is_number or not abs(given) <= sys.float_info.max:
-        raise TypeError(f"forget_bias: expected a finite number, got {_short(given)}")
-    if given and spec.name != "lstm":
+    added = number("forget_bias", given, -math.inf)
+    if added and spec.name != "lstm":
         raise ValueError("forget_bias: is only for an LSTM")
-    return float(given)
+    return added
 
 
 def _from_buffer(spec, buffer, options):
@@ -346,7 +343,7 @@ def _named(given: Any, candidates: Sequence[Layout], label: str) -> tuple[dict[s
         for variant in candidates:
             if variant.fits(named):
                 return named, variant
-        described = "{" + ", ".join(f"{_short(name)}: {array.shape}" for name, array in named.items()) + "}"
+        described = "{" + ", ".join(f"{short(name)}: {array.shape}" for name, array in named.items()) + "}"
     else:
         values = [floats(f"{label}[{k}]", value) for k, value in enumerate(given)]
         for variant in candidates:
@@ -532,7 +529,7 @@ def _layer(
         if value and name not in cls._option_names:
             raise ValueError(f"{labels[0]}{cls.__name__} has no {name}, which the arrays have")
         if name in options and not np.array_equal(options[name], value):
-            shown = _short(options[name])
+            shown = short(options[name])
             raise ValueError(f"{name}: {shown} does not agree with the arrays, in which it is {value!r}")
     widest = np.result_type(*(array.dtype for weights in directions for array in weights.values()))
     arguments = {name: value for name, value in seen.items() if name in cls._option_names}
@@ -561,9 +558,3 @@ def _fill(layer: Parametrized, directions: list[Weights], labels: Sequence[str])
 
 
 BIDIRECTIONAL_HINT = "; each layer takes the output of the one below; two directions need bidirectional=True"
-
-
-def _short(value):
-    import reprlib
-
-    return reprlib.repr(value)

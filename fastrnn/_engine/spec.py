@@ -12,16 +12,13 @@ quotients of these, such as "4*H". Layouts of other libraries also have sums, su
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from typing import Any
 
-import numpy as np
-
 from fastrnn._core import Kernel
-from fastrnn._validation import choice, flag, float_dtype, probability, shape_error, size
+from fastrnn._validation import choice, flag, float_dtype, probability, real, shape_error, short, size
 
 NONLINEARITIES = ("tanh", "relu")
 RNN_NONLINEARITIES = ("tanh", "relu", "sigmoid")
@@ -90,14 +87,9 @@ def _clip(name, value):
     """The bound of `clip`: None, or a positive finite float."""
     if value is None:
         return None
-    if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected None or a positive number, got {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:  # of an int
-        number = math.inf
+    number = real(name, value, "None or a positive number")
     if not 0 < number < math.inf:
-        raise ValueError(f"{name}: expected None or a positive finite number, got {value!r}")
+        raise ValueError(f"{name}: expected None or a positive finite number, got {short(value)}")
     return number
 
 
