@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import optim, serialization
-from fastrnn._validation import Array
+from fastrnn._validation import Array, number, size
 from fastrnn.parameters import Parameters
 
 METADATA_KEY = "fastrnn_training"
@@ -36,9 +36,8 @@ def read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
     from safetensors.numpy import load
 
     try:
-        about, _ = serialization._read(path, METADATA_KEY, "Group.checkpoint")
-        with open(path, "rb") as file:
-            return about, load(file.read())
+        data = serialization._content(path)
+        return serialization._parts(data, METADATA_KEY, "Group.checkpoint")[0], load(data)
     except (ValueError, SafetensorError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -83,7 +82,9 @@ class State:
         """Set all values to those of the file, if all of them fit; return the step."""
         try:
             return self._restore(*content)
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise ValueError(f"{os.fsdecode(path)}: damaged: {error} is not in the file") from error
+        except (OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fsdecode(path)}: {error}") from error
 
     def _restore(self, text, tensors):
@@ -95,8 +96,10 @@ class State:
         for name, is_wanted in ("optimizer", self._optimizer is not None), ("rng", self._rng is not None):
             if (name in about) != is_wanted:
                 raise ValueError(f"{name}: " + ("is not in the file" if is_wanted else "is in the file"))
+        step = size("step", about["step"], minimum=0)
         expected = dict(self._arrays)
         if self._optimizer is not None:
+            steps, lr = size("steps", about["optimizer"]["steps"], minimum=0), number("lr", about["optimizer"]["lr"])
             kind = self._about_optimizer()["class"]
             if about["optimizer"]["class"] != kind:
                 raise ValueError(f"optimizer: expected {kind}, got {about['optimizer']['class']}")
@@ -104,19 +107,15 @@ class State:
             del state["steps"]
             expected |= {f"optimizer.{name}": array for name, array in state.items()}
         _check_fit(expected, tensors)
-        rng_state: Any = None
+        # Everything is known to fit from here on, except that a bit generator has limits of its own: it comes first.
         if self._rng is not None:
-            rng_state = _from_json(self._rng.bit_generator.state, about["rng"])
-
+            _set_state(self._rng.bit_generator, _from_json(self._rng.bit_generator.state, about["rng"]))
         if self._optimizer is not None:
-            self._optimizer.lr = about["optimizer"]["lr"]
-            saved = {name: tensors[f"optimizer.{name}"] for name in state}
-            self._optimizer.load_state_dict({"steps": about["optimizer"]["steps"]} | saved)
-        if self._rng is not None:
-            self._rng.bit_generator.state = rng_state
+            self._optimizer.lr = lr
+            self._optimizer.load_state_dict({"steps": steps} | {name: tensors[f"optimizer.{name}"] for name in state})
         for name, array in self._arrays.items():
             array[...] = tensors[name]
-        return int(about["step"])
+        return step
 
 
 def _named_arrays(params):
@@ -159,6 +158,16 @@ def _to_json(value):
     if isinstance(value, dict):
         return {name: _to_json(one) for name, one in value.items()}
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _set_state(generator, state):
+    """Set the state of a bit generator; on any error it keeps the state before."""
+    before = generator.state
+    try:
+        generator.state = state
+    except (OverflowError, TypeError, ValueError) as error:
+        generator.state = before
+        raise ValueError(f"rng: {error}") from error
 
 
 def _from_json(present, value):

@@ -22,7 +22,7 @@ import numpy as np
 from fastrnn._engine.formats import FORMATS
 from fastrnn._engine.spec import FORMAT_VERSION, OPTIONS
 from fastrnn._parametrized import LAYERS, no_draws
-from fastrnn._validation import flag, shape_error, size
+from fastrnn._validation import flag, shape_error, short, size
 from fastrnn.cells import Cell
 from fastrnn.layers import Recurrent
 from fastrnn.quantization import Quantized
@@ -162,7 +162,7 @@ def load(path: str | os.PathLike[str]) -> Layer:
     path = _path(path)
     _import_safetensors()
     try:
-        about, tensors = _read(path, METADATA_KEY, "fastrnn.save")
+        about, tensors = _parts(_content(path), METADATA_KEY, "fastrnn.save")
         return _build(about, tensors)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -176,7 +176,7 @@ def _path(path):
     if not path:
         raise ValueError("path: is empty")
     if "\0" in path:
-        raise ValueError(f"path: has a null character, {_short(path)}")
+        raise ValueError(f"path: has a null character, {short(path)}")
     return path
 
 
@@ -267,9 +267,8 @@ def _opener_like(path):
 # Reading. `load` puts the path in front of the message of every ValueError.
 
 
-def _read(path, key, writer):
-    """The text under a key of the metadata, and of each tensor "dtype", "shape" and "data"."""
-    safetensors = _import_safetensors()
+def _content(path):
+    """The bytes of a file, whose header is within the limits."""
     # A directory cannot be read, a pipe or a device perhaps without end.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a file")
@@ -284,11 +283,17 @@ def _read(path, key, writer):
         # Each tensor has one brace; so have the header, its metadata, the description and the arguments in it.
         if header.count(b"{") > MOST_TENSORS + 4:
             raise ValueError(f"damaged, or not a safetensors file of a layer: more than {MOST_TENSORS} tensors")
-        data = b"".join((length, header, file.read()))
+        return b"".join((length, header, file.read()))
+
+
+def _parts(data, key, writer):
+    """The text under a key of the metadata, and of each tensor "dtype", "shape" and "data"; from _content."""
+    safetensors = _import_safetensors()
     try:
         tensors = dict(safetensors.deserialize(data))
         # It leaves out the metadata, so the header, which is now known to be well-formed, is read once more.
-        metadata = _from_json(header.decode()).get("__metadata__") or {}
+        end = 8 + int.from_bytes(data[:8], "little")
+        metadata = _from_json(data[8:end].decode()).get("__metadata__") or {}
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"damaged, or not a safetensors file: {error}") from error
     if key not in metadata:
@@ -304,7 +309,7 @@ def _from_json(text):
         found = {}
         for name, value in pairs:
             if name in found:
-                raise ValueError(f"the key {_short(name)} stands there twice")
+                raise ValueError(f"the key {short(name)} stands there twice")
             found[name] = value
         return found
 
@@ -317,13 +322,13 @@ def _build(about, tensors):
     dtype_name = arguments.get("dtype")
     allowed = ("float32", "float64") if form is None else ("float32",)
     if not isinstance(dtype_name, str) or dtype_name not in allowed:
-        raise ValueError(f"dtype: expected {' or '.join(map(repr, allowed))}, got {_short(dtype_name)}")
+        raise ValueError(f"dtype: expected {' or '.join(map(repr, allowed))}, got {short(dtype_name)}")
 
     def dtype_of(name):
         return DTYPES[form.name if form is not None and form.rounds(name) else dtype_name]
 
     others = [name for name, tensor in tensors.items() if tensor["dtype"] != dtype_of(name)[0]]
-    _raise_if_any([f"{_short(name)}: expected {dtype_of(name)[0]}, got {tensors[name]['dtype']}" for name in others])
+    _raise_if_any([f"{short(name)}: expected {dtype_of(name)[0]}, got {tensors[name]['dtype']}" for name in others])
     itemsize = DTYPES[dtype_name if form is None else form.name][1].itemsize
     try:
         _check_sizes(arguments, len(tensors), sum(len(t["data"]) for t in tensors.values()) // itemsize)
@@ -374,7 +379,7 @@ def _misfits(shapes, tensors):
             problems.append(f"{name}: missing")
         elif tuple(tensors[name]["shape"]) != shape:
             problems.append(str(shape_error(name, shape, (None,) * len(shape), tuple(tensors[name]["shape"]))))
-    return problems + [f"{_short(name)}: not a parameter" for name in tensors if name not in shapes]
+    return problems + [f"{short(name)}: not a parameter" for name in tensors if name not in shapes]
 
 
 def _parsed(about):
@@ -384,23 +389,23 @@ def _parsed(about):
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the metadata are not JSON: {error}") from error
     if not isinstance(about, dict):
-        raise ValueError(f"the metadata: expected a JSON object, got {_short(about)}")
+        raise ValueError(f"the metadata: expected a JSON object, got {short(about)}")
     version, name, arguments = (about.get(key) for key in ("format_version", "class", "arguments"))
     if type(version) is not int or version < 1:
-        raise ValueError(f"format_version: expected an integer of at least 1, got {_short(version)}")
+        raise ValueError(f"format_version: expected an integer of at least 1, got {short(version)}")
     if version > NEWEST_VERSION:
         raise ValueError(
-            f"format_version: {_short(version)}, from a newer fastrnn; this one reads up to {NEWEST_VERSION}"
+            f"format_version: {short(version)}, from a newer fastrnn; this one reads up to {NEWEST_VERSION}"
         )
     if not isinstance(name, str) or name not in LAYERS:
-        raise ValueError(f"class: expected one of {', '.join(LAYERS)}, got {_short(name)}")
+        raise ValueError(f"class: expected one of {', '.join(LAYERS)}, got {short(name)}")
     if not isinstance(arguments, dict):
-        raise ValueError(f"arguments: expected a JSON object, got {_short(arguments)}")
+        raise ValueError(f"arguments: expected a JSON object, got {short(arguments)}")
     if "format" not in about:
         return LAYERS[name], version, arguments, None
     form = about["format"]
     if not isinstance(form, str) or form not in FORMATS:
-        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {_short(form)}")
+        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {short(form)}")
     if not issubclass(LAYERS[name], Recurrent):
         raise ValueError(f"format: a {name} is not quantized")
     return LAYERS[name], version, arguments, FORMATS[form]
@@ -421,7 +426,7 @@ def _check_sizes(arguments, tensors, numbers):
     least = D * H * (I + H_out + (L - 1) * (D + 1) * H_out)
     if 2 * D * L > tensors or least > numbers:
         raise ValueError(
-            f"input_size={_short(I)}, hidden_size={_short(H)}, num_layers={_short(L)}: "
+            f"input_size={short(I)}, hidden_size={short(H)}, num_layers={short(L)}: "
             f"more parameters than the file holds, {numbers} numbers in {tensors} tensors"
         )
 
@@ -431,10 +436,3 @@ def _raise_if_any(problems, prefix=""):
         more = len(problems) - MOST_PROBLEMS_SHOWN
         shown = problems[:MOST_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
         raise ValueError(prefix + "; ".join(shown))
-
-
-def _short(value):
-    """A short representation of a value from a file, for messages."""
-    import reprlib
-
-    return reprlib.repr(value)

@@ -758,7 +758,7 @@ def test_format_versions_that_are_none(path, layer, value):
 @pytest.mark.parametrize("value", [None, "", "lstm", "Parameters", "__class__", "os.system", 1, ["LSTM"], "x" * 9999])
 def test_unknown_classes(path, layer, value):
     write(path, description() | {"class": value}, layer)
-    assert len(refused(path, "class: expected one of LSTM")) < len(str(path)) + 200
+    assert len(refused(path, "class: expected one of LSTM")) < len(str(path)) + 400
 
 
 @pytest.mark.parametrize("name", list(description()["arguments"]))
@@ -868,7 +868,7 @@ def test_missing_and_additional_tensors(path, layer):
 
 def test_long_lists_of_problems_are_cut(path, layer):
     write(path, description(), layer.state_dict() | {"x" * k: np.zeros(1, np.float32) for k in range(1, 1000)})
-    assert len(refused(path, "and 991 more")) < 1000
+    assert len(refused(path, "and 991 more")) < 2000
 
 
 @pytest.mark.parametrize("shape", [(16,), (3, 16), (16, 3, 1), (48,), (16, 0), (8, 6)])
