@@ -247,9 +247,13 @@ def check_bytes(name, shape, width, itemsize):
 
 # Names of arguments in other libraries, and here.
 ALIASES = {
-    "hx": "state", "initial_state": "state", "input": "x", "mask": "lengths", "seq_lengths": "lengths",
-    "seed": "rng", "random_state": "rng",
+    "hx": "state", "initial_state": "state", "input": "x", "seq_lengths": "lengths", "seed": "rng",
+    "random_state": "rng",
 }  # fmt: skip
+MASK = (
+    "mask: is not an argument; give lengths, integers (B,), for padding at the end, or call "
+    "fastrnn.masked(layer, x, mask) for a mask of booleans"
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 A = ParamSpec("A")
@@ -273,9 +277,12 @@ def names_arguments(function: Function) -> Function:
 
 def refuse_aliases(function, kwargs):
     """Raise a TypeError for an argument under another library's name."""
+    parameters = inspect.signature(function).parameters
     for name in kwargs:
-        if ALIASES.get(name) in inspect.signature(function).parameters:
+        if ALIASES.get(name) in parameters:
             raise TypeError(f"{name}: is called {ALIASES[name]} here") from None
+        if name == "mask" and "lengths" in parameters and name not in parameters:
+            raise TypeError(MASK) from None
 
 
 def takes(arguments: Callable[A, Arguments]) -> Callable[[Callable[[Arguments], R]], Callable[A, R]]:
