@@ -15,29 +15,31 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import optim, serialization
+from fastrnn import optim
+from fastrnn._files import MOST_TENSORS, content_of, from_json, import_safetensors, parts_of, path_of, write_atomically
 from fastrnn._validation import Array, number, size
 from fastrnn.parameters import Parameters
 
 METADATA_KEY = "fastrnn_training"
 FORMAT_VERSION = 1
+MOST_OBJECTS = 8  # of JSON in the metadata, which count as tensors when a file is read
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Replace the file atomically."""
-    serialization._write_atomically(serialization._path(path), data)
+    write_atomically(path_of(path), data)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
     """The description and the arrays of a file."""
-    path = serialization._path(path)
-    serialization._import_safetensors()
+    path = path_of(path)
+    import_safetensors()
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        data = serialization._content(path)
-        return serialization._parts(data, METADATA_KEY, "Group.checkpoint")[0], load(data)
+        data = content_of(path)
+        return parts_of(data, METADATA_KEY, "Group.checkpoint")[0], load(data)
     except (ValueError, SafetensorError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -62,7 +64,7 @@ class State:
 
     def to_bytes(self, step: int) -> bytes:
         """The content of a file."""
-        serialization._import_safetensors()
+        import_safetensors()
         from safetensors.numpy import save
 
         about: dict[str, Any] = {"format_version": FORMAT_VERSION, "shards": self._shards, "step": step}
@@ -71,6 +73,9 @@ class State:
             state = self._optimizer.state_dict()
             about["optimizer"] = self._about_optimizer() | {"steps": state.pop("steps"), "lr": self._optimizer.lr}
             tensors |= {f"optimizer.{name}": array for name, array in state.items()}
+        most = MOST_TENSORS - MOST_OBJECTS
+        if len(tensors) > most:
+            raise ValueError(f"params, optimizer, arrays: {len(tensors)} arrays, a file holds at most {most}")
         if self._rng is not None:
             about["rng"] = _to_json(self._rng.bit_generator.state)
         return save(tensors, {METADATA_KEY: json.dumps(about, allow_nan=False)})
@@ -88,7 +93,7 @@ class State:
             raise ValueError(f"{os.fsdecode(path)}: {error}") from error
 
     def _restore(self, text, tensors):
-        about = serialization._from_json(text)
+        about = from_json(text)
         if about["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format_version: expected {FORMAT_VERSION}, got {about['format_version']!r}")
         if about["shards"] != self._shards:
@@ -109,7 +114,7 @@ class State:
         _check_fit(expected, tensors)
         # Everything is known to fit from here on, except that a bit generator has limits of its own: it comes first.
         if self._rng is not None:
-            _set_state(self._rng.bit_generator, _from_json(self._rng.bit_generator.state, about["rng"]))
+            _set_state(self._rng.bit_generator, _in_form_of(self._rng.bit_generator.state, about["rng"]))
         if self._optimizer is not None:
             self._optimizer.lr = lr
             self._optimizer.load_state_dict({"steps": steps} | {name: tensors[f"optimizer.{name}"] for name in state})
@@ -170,12 +175,12 @@ def _set_state(generator, state):
         raise ValueError(f"rng: {error}") from error
 
 
-def _from_json(present, value):
+def _in_form_of(present, value):
     """The value in the form of the present state."""
     if isinstance(present, dict):
         if not isinstance(value, dict) or present.keys() != value.keys():
             raise ValueError(f"rng: expected a state of {present.get('bit_generator', 'the same form')}")
-        return {name: _from_json(one, value[name]) for name, one in present.items()}
+        return {name: _in_form_of(one, value[name]) for name, one in present.items()}
     if isinstance(present, np.ndarray):
         return np.array(value, present.dtype).reshape(present.shape)
     if type(present) is not type(value) or (isinstance(value, str) and value != present):

@@ -210,8 +210,8 @@ def export_c(layer: Recurrent[Any, Any], path: str | os.PathLike[str], name: str
     >>> folder.cleanup()
     """
     from fastrnn._export_c import header
-    from fastrnn.serialization import _path, _write_atomically
+    from fastrnn._files import path_of, write_atomically
 
-    path = _path(path)
+    path = path_of(path)
     text = header(layer, Path(path).stem if name is None else name)
-    _write_atomically(path, text.encode())
+    write_atomically(path, text.encode())

@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 
 from fastrnn._engine.spec import NONLINEARITIES, OPTIONS, RNN_NONLINEARITIES
+from fastrnn._files import from_json, path_of
 from fastrnn._hdf5 import SIGNATURE, File, Weight, attribute, child, dataset_in, has_names, names_in
 from fastrnn._validation import choice, flag, short
 from fastrnn.layers import GRU, LSTM, RNN
-from fastrnn.serialization import _from_json, _path
 from fastrnn.weights import from_weights
 
 __all__ = ["from_keras"]
@@ -178,7 +178,7 @@ def from_keras(
         raise TypeError(f"layer: expected the name of one layer, got {short(layer)}")
     if not isinstance(source, (str, bytes, os.PathLike)):
         return _translated(_choose(_live(source), layer), said)
-    path = _path(source)
+    path = path_of(source)
     try:
         with _candidates(path) as candidates:
             return _translated(_choose(candidates, layer), said)
@@ -604,7 +604,7 @@ def _places(config, names=(), group=""):
 
 def _parsed(what, text):
     try:
-        return _from_json(text)
+        return from_json(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what}: not JSON: {error}") from error
 

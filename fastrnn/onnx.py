@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
+from fastrnn._files import path_of, write_atomically
 from fastrnn._layouts import variants
 from fastrnn._onnx_axes import BETWEEN, Axes
 from fastrnn._onnx_graph import (
@@ -29,7 +30,6 @@ from fastrnn._version import __version__
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.layers import Recurrent as Layer
 from fastrnn.quantization import Quantized
-from fastrnn.serialization import _path, _write_atomically
 from fastrnn.weights import from_weights
 
 __all__ = ["from_onnx", "to_onnx"]
@@ -662,7 +662,7 @@ def to_onnx(
         given = f"{cls.__module__}.{cls.__qualname__}{hint}"
         raise TypeError(f"layer: expected LSTM, GRU or RNN, which ONNX has, got {given}")
     state, lengths = flag("state", state), flag("lengths", lengths)
-    path = _path(path)
+    path = path_of(path)
     proj_size = getattr(layer, "proj_size", 0)
     if proj_size:
         raise ValueError(f"layer: proj_size={proj_size}, and ONNX's LSTM has no projection")
@@ -672,7 +672,7 @@ def to_onnx(
         raise ValueError(f"layer: has {layer.params.flat.nbytes} bytes of parameters, a model holds {MOST_FILE_BYTES}")
     onnx = import_onnx("to_onnx")
     model = Writer(onnx, layer, state, lengths).model()
-    _write_atomically(path, model.SerializeToString(deterministic=True))
+    write_atomically(path, model.SerializeToString(deterministic=True))
 
 
 class Writer:

@@ -12,15 +12,14 @@ Nothing in a file is executed. Sizes are compared with the length of the file be
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastrnn._engine.formats import FORMATS
 from fastrnn._engine.spec import FORMAT_VERSION, OPTIONS
+from fastrnn._files import MOST_TENSORS, content_of, from_json, import_safetensors, parts_of, path_of, write_atomically
 from fastrnn._parametrized import LAYERS, no_draws
 from fastrnn._validation import flag, shape_error, short, size
 from fastrnn.cells import Cell
@@ -41,12 +40,6 @@ DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     "float64": ("F64", np.dtype("<f8")),
 }
 DTYPES |= {form.name: (form.name_in_files, form.dtype.newbyteorder("<")) for form in FORMATS.values()}
-
-# Limits of a file, because a parsed header takes some 30 times its size: enough for 341 layers of the kind with the
-# most parameters (an LSTM with biases, projections and peepholes in both directions has 12), and for more than any
-# parameter needs in the header (its longest entry, with numbers of 20 digits, has less than 180 bytes).
-MOST_TENSORS = 4096
-MOST_HEADER_BYTES = 256 * MOST_TENSORS
 
 MOST_PROBLEMS_SHOWN = 8
 
@@ -95,10 +88,10 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     cls = layer._layer_class if type(layer) is Quantized else type(layer)
     if LAYERS.get(cls.__name__) is not cls:
         raise TypeError(f"layer: expected a layer ({', '.join(LAYERS)}), got {cls.__module__}.{cls.__qualname__}")
-    path = _path(path)
+    path = path_of(path)
     if len(layer.params) > MOST_TENSORS:
         raise ValueError(f"layer: has {len(layer.params)} parameters, a file holds at most {MOST_TENSORS}")
-    _import_safetensors()
+    import_safetensors()
     import json
 
     from safetensors.numpy import save as to_bytes
@@ -110,7 +103,7 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     data = to_bytes(arrays, {METADATA_KEY: json.dumps(about, allow_nan=False)})
     if isinstance(layer, Quantized) and layer._format.dtype.kind == "u":
         data = _with_dtype(data, layer._format.name_in_files)
-    _write_atomically(path, data)
+    write_atomically(path, data)
 
 
 def load(path: str | os.PathLike[str]) -> Layer:
@@ -159,38 +152,13 @@ def load(path: str | os.PathLike[str]) -> Layer:
     --------
     See `save`.
     """
-    path = _path(path)
-    _import_safetensors()
+    path = path_of(path)
+    import_safetensors()
     try:
-        about, tensors = _parts(_content(path), METADATA_KEY, "fastrnn.save")
+        about, tensors = parts_of(content_of(path), METADATA_KEY, "fastrnn.save")
         return _build(about, tensors)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _path(path):
-    try:
-        path = os.fsdecode(path)
-    except TypeError as error:
-        raise TypeError(f"path: {error}") from None
-    if not path:
-        raise ValueError("path: is empty")
-    if "\0" in path:
-        raise ValueError(f"path: has a null character, {short(path)}")
-    return path
-
-
-def _import_safetensors():
-    try:
-        import safetensors
-    except ImportError as error:
-        raise ImportError(
-            "fastrnn.save and fastrnn.load need the package safetensors: pip install safetensors"
-        ) from error
-    return safetensors
-
-
-# Writing
 
 
 def _with_dtype(data, dtype):
@@ -205,115 +173,6 @@ def _with_dtype(data, dtype):
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # so that the arrays remain aligned
     return len(text).to_bytes(8, "little") + text + data[end:]
-
-
-def _write_atomically(path, data):
-    """Replace `path` by a file of `data`, so that a loss of power leaves either the file before or the new one."""
-    if not os.path.basename(path) or (os.path.exists(path) and not os.path.isfile(path)):
-        raise ValueError(f"{path}: not a file")
-    path = os.path.realpath(path)
-    # A name of fixed length, because that of `path` may be as long as the system allows.
-    temporary = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}")
-    try:
-        file = open(temporary, "xb", opener=_opener_like(path))
-    except OSError as error:  # which would name the temporary file
-        raise OSError(error.errno, error.strerror, path) from None
-    try:
-        with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    # The new name lasts from here on. Not every file system can do that, and an error would say that nothing was saved.
-    if os.name == "posix":
-        with contextlib.suppress(OSError):
-            folder = os.open(os.path.dirname(path), os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-
-
-def _opener_like(path):
-    """For a new file with the permissions of that under `path` from the start; for a new file, those of the umask."""
-    try:
-        before = os.stat(path)
-    except FileNotFoundError:
-        before = None
-    if before is None or os.name != "posix":
-        return None
-
-    def opener(name, flags):
-        descriptor = os.open(name, flags, 0o600)
-        mode = stat.S_IMODE(before.st_mode) & 0o777
-        try:
-            os.fchown(descriptor, before.st_uid, before.st_gid)
-        except OSError:
-            try:
-                os.fchown(descriptor, -1, before.st_gid)
-            except OSError:  # the group is now another, which may do no more than everybody
-                mode = mode & 0o707 | (mode & 0o007) << 3
-        with contextlib.suppress(OSError):  # of a file system without permissions
-            os.fchmod(descriptor, mode)
-        return descriptor
-
-    return opener
-
-
-# Reading. `load` puts the path in front of the message of every ValueError.
-
-
-def _content(path):
-    """The bytes of a file, whose header is within the limits."""
-    # A directory cannot be read, a pipe or a device perhaps without end.
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("not a file")
-    # Read rather than mapped: if a mapped file is truncated, the process dies.
-    with open(path, "rb") as file:
-        length = file.read(8)
-        header_bytes = int.from_bytes(length, "little")
-        if header_bytes > MOST_HEADER_BYTES:
-            problem = f"a header of {header_bytes} bytes, at most {MOST_HEADER_BYTES} are read"
-            raise ValueError(f"damaged, or not a safetensors file of a layer: {problem}")
-        header = file.read(header_bytes)
-        # Each tensor has one brace; so have the header, its metadata, the description and the arguments in it.
-        if header.count(b"{") > MOST_TENSORS + 4:
-            raise ValueError(f"damaged, or not a safetensors file of a layer: more than {MOST_TENSORS} tensors")
-        return b"".join((length, header, file.read()))
-
-
-def _parts(data, key, writer):
-    """The text under a key of the metadata, and of each tensor "dtype", "shape" and "data"; from _content."""
-    safetensors = _import_safetensors()
-    try:
-        tensors = dict(safetensors.deserialize(data))
-        # It leaves out the metadata, so the header, which is now known to be well-formed, is read once more.
-        end = 8 + int.from_bytes(data[:8], "little")
-        metadata = _from_json(data[8:end].decode()).get("__metadata__") or {}
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise ValueError(f"damaged, or not a safetensors file: {error}") from error
-    if key not in metadata:
-        raise ValueError(f"not written by {writer}: the metadata have no {key!r}")
-    return metadata[key], tensors
-
-
-def _from_json(text):
-    """The value of which `text` is the JSON, in which no key stands twice: readers differ in which one they take."""
-    import json
-
-    def unique(pairs):
-        found = {}
-        for name, value in pairs:
-            if name in found:
-                raise ValueError(f"the key {short(name)} stands there twice")
-            found[name] = value
-        return found
-
-    return json.loads(text, object_pairs_hook=unique)
 
 
 def _build(about, tensors):
@@ -385,7 +244,7 @@ def _misfits(shapes, tensors):
 def _parsed(about):
     """The class, the version of the file, the arguments, and the Format of a quantized layer or None."""
     try:
-        about = _from_json(about)
+        about = from_json(about)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the metadata are not JSON: {error}") from error
     if not isinstance(about, dict):

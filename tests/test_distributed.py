@@ -427,6 +427,20 @@ def test_a_description_that_is_wrong_changes_nothing(tmp_path, keys, value, mess
     assert after == before
 
 
+def test_the_most_arrays_of_a_file(tmp_path):
+    """More could be written, but not be read again."""
+    pytest.importorskip("safetensors")
+    path, group = tmp_path / "file", distributed.group(4)
+    params, optimizer, arguments = state()
+    most = 4088 - len(params[0]) - 1 - len(optimizer.state_dict().keys() - {"steps"})
+    arguments["arrays"] = {f"{k}": np.full(1, k) for k in range(most)}
+    group.checkpoint(path, params, optimizer, step=12, **arguments)
+    assert group.resume(path, params, optimizer, **arguments) == 12
+    arguments["arrays"]["one more"] = np.zeros(1)
+    with pytest.raises(ValueError, match="^params, optimizer, arrays: 4089 arrays, a file holds at most 4088$"):
+        group.checkpoint(path, params, optimizer, step=13, **arguments)
+
+
 def test_a_file_is_read_once(tmp_path, monkeypatch):
     """Another process may replace it at any time."""
     pytest.importorskip("safetensors")
