@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._engine.spec import NONLINEARITIES, OPTIONS, RNN_NONLINEARITIES
+from fastrnn._engine.spec import NONLINEARITIES, OPTIONS, RNN_NONLINEARITIES, SPECS
 from fastrnn._files import from_json, path_of
 from fastrnn._hdf5 import SIGNATURE, File, Weight, attribute, child, dataset_in, has_names, names_in
 from fastrnn._validation import choice, flag, short
@@ -60,7 +60,7 @@ KINDS = {
     "GRUCell": "gru",
     "SimpleRNNCell": "rnn",
 }
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+GATES = {kind: len(SPECS[kind].gates) for kind in ("lstm", "gru", "rnn")}
 
 # Layers that are found and named, whether or not they can be translated.
 RECURRENT = ("LSTM", "GRU", "SimpleRNN", "CuDNNLSTM", "CuDNNGRU", "RNN", "Bidirectional")
