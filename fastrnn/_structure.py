@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _core
+from fastrnn._core import ALIGNMENT
 from fastrnn._engine.pool import POOL
 from fastrnn._validation import FLOAT32, FLOAT64, Array, is_number, real
-from fastrnn.parameters import ALIGNMENT, Parameters
+from fastrnn.parameters import Parameters
 
 
 @dataclass(frozen=True)
