@@ -8,13 +8,11 @@ import sys
 
 import numpy as np
 
+from fastrnn._engine.formats import widened
 from fastrnn._unpickling import Opaque
 from fastrnn._validation import Array, short
 
-__all__ = [
-    "Bfloat16Array", "Leaf", "NumpyArray", "NumpyDtype", "Refused", "check_sizes", "integers", "own",
-    "widened",
-]  # fmt: skip
+__all__ = ["Bfloat16Array", "Leaf", "NumpyArray", "NumpyDtype", "Refused", "check_sizes", "integers", "own"]
 
 MOST_AXES = 32  # of NumPy 1; NumPy 2 has 64
 
@@ -128,15 +126,6 @@ def own(array: Array) -> Array:
     if array.dtype == bool:
         return np.not_equal(array.view(np.uint8), 0, out=np.empty(array.shape, bool))
     return array.astype(array.dtype.newbyteorder("="), order="C")
-
-
-def widened(array: Array) -> Array:
-    """The float32 numbers of bfloat16 numbers, given as uint16: their upper halves."""
-    numbers = np.empty(array.shape, np.float32)
-    bits = numbers.view(np.uint32)
-    bits[...] = array
-    np.left_shift(bits, np.uint32(16), out=bits)
-    return numbers
 
 
 def integers(name, value):

@@ -467,7 +467,7 @@ class Reader:
                 raise ValueError(f"{name}: expected {expected}, got {array.shape}")
             if array.dtype != W.dtype:
                 raise ValueError(f"{name}: expected {W.dtype} as W is, got {array.dtype}")
-            arrays[name] = widened(name, array)
+            arrays[name] = single_or_double(name, array)
         if I == 0:
             raise ValueError("W: has no columns")
         return arrays
@@ -501,7 +501,7 @@ class Reader:
             array = array.transpose(1, 0, 2)
         if array.ndim != 3 or (array.shape[0], array.shape[2]) != (D, H):
             raise ValueError(f"{name}: expected ({D}, B, {H}), got {array.shape}")
-        array = widened(name, array)
+        array = single_or_double(name, array)
         return array if array.any() else None
 
     def _lengths(self, recurrent):
@@ -596,7 +596,7 @@ def optional(node: Any, position: int) -> str:
     return node.input[position] if position < len(node.input) else ""
 
 
-def widened(name: str, array: Array) -> Array:
+def single_or_double(name: str, array: Array) -> Array:
     """The array in float64 if it has that, other floating-point numbers in float32."""
     if array.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
         raise ValueError(f"{name}: expected floating-point numbers, got {array.dtype}")

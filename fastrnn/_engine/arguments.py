@@ -227,6 +227,11 @@ def state_symbols(stack):
     return symbols
 
 
+def output_symbol(stack):
+    """The symbol of the width of h in messages of layers."""
+    return "hidden_size" if stack.P == stack.H else "proj_size"
+
+
 def function_inputs(spec, arguments, training):
     """The inputs of a function of one layer and one direction, and its weights packed for forward and backward.
 

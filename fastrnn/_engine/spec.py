@@ -15,17 +15,29 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
-from typing import Any
+from typing import Any, get_args
 
 from fastrnn._core import Kernel
-from fastrnn._validation import choice, flag, float_dtype, probability, real, shape_error, short, size
+from fastrnn._validation import (
+    Nonlinearity,
+    RecurrentActivation,
+    RNNNonlinearity,
+    choice,
+    flag,
+    float_dtype,
+    probability,
+    real,
+    shape_error,
+    short,
+    size,
+)
 
-NONLINEARITIES = ("tanh", "relu")
-RNN_NONLINEARITIES = ("tanh", "relu", "sigmoid")
+NONLINEARITIES = get_args(Nonlinearity)
+RNN_NONLINEARITIES = get_args(RNNNonlinearity)
+RECURRENT_ACTIVATIONS = get_args(RecurrentActivation)
 ACTIVATION_OPTIONS = ("recurrent_activation", "activation", "clip")
 # The weights of matrix products, which a quantized layer has in fewer bits.
 MATRICES = ("weight_ih", "weight_hh", "weight_hr")
-RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
 
 
 # Options
