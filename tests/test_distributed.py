@@ -396,12 +396,15 @@ def test_a_file_that_does_not_fit_changes_nothing(tmp_path, shards, changes, mes
         (["rng", "state", "state"], 10**60, "rng: "),
         (["rng", "state", "inc"], -1, "rng: "),
         (["rng", "has_uint32"], 10**30, "rng: "),
+        (["rng", "state", "pos"], 10**30, "rng: "),
     ],
 )
 def test_a_description_that_is_wrong_changes_nothing(tmp_path, keys, value, message):
     safetensors = pytest.importorskip("safetensors.numpy")
     path, group = tmp_path / "file", distributed.group(4)
-    params, optimizer, arguments = state()
+    # This one sets its state in two parts.
+    kind = np.random.MT19937 if keys[-1] == "pos" else np.random.PCG64
+    params, optimizer, arguments = state(rng=kind)
     group.checkpoint(path, params, optimizer, step=12, **arguments)
     with safetensors.safe_open(path, "np") as file:
         about = json.loads(file.metadata()["fastrnn_training"])
