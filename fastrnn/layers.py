@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn._core import Inputs, empty_states, infer_plain, plain_inputs, zero_states
 from fastrnn._engine import spec
-from fastrnn._engine.arguments import as_states, check_states, initial_states
+from fastrnn._engine.arguments import as_states, check_states, initial_states, output_symbol
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import layout_of, padded
 from fastrnn._engine.stack import Dropout, infer
@@ -90,11 +90,6 @@ class SequenceDropout(Dropout):
         if self.sequences is None:
             return of_sequences  # for all steps of x (T, B, n)
         return of_sequences[self.sequences[first_row : first_row + len(x)]]
-
-
-def output_symbol(stack):
-    """The symbol of the width of h in messages."""
-    return "hidden_size" if stack.P == stack.H else "proj_size"
 
 
 class InferenceLayer(Configured, Generic[Given, Returned]):

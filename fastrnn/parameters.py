@@ -12,12 +12,10 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastrnn._core import ALIGNMENT
 from fastrnn._validation import Array, as_array, check_cast, detached, float_dtype, shape_error, size
 
 __all__ = ["Parameters"]
-
-# The start of `flat` in memory: a cache line, and the widest vector.
-ALIGNMENT = 64
 
 PICKLE_VERSION = 1
 
