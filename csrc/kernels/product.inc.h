@@ -149,11 +149,10 @@ static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p
                 const real *row = k > 0 ? NULL : start && start != NAME(zeros) ? start + q * NR : start;
                 for (ptrdiff_t m = m0, mr; m < m1; m += mr) {
                     mr = NAME(even_part)(m1 - m, TILE_ROWS);
-                    const real *tile = a_k ? a + m * a_row + (column + some.first) * a_k : a + m * K + k * mr;
-                    /* clang-format off */
-                    NAME(tiles)[mr][some.vectors](depth, tile, a_k ? a_row : 1, a_k ? a_k : mr, p + (q * K + k) * NR,
-                                                  K * NR, row, add, c + m * c_row + q * NR, c_row, some.lanes);
-                    /* clang-format on */
+                    const real *rows = a_k ? a + m * a_row + (column + some.first) * a_k : a + m * K + k * mr;
+                    const NAME(tile_function) tile = NAME(tiles)[mr][some.vectors];
+                    tile(depth, rows, a_k ? a_row : 1, a_k ? a_k : mr, p + (q * K + k) * NR, K * NR, row, add,
+                         c + m * c_row + q * NR, c_row, some.lanes);
                 }
             }
             k += depth;

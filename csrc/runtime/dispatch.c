@@ -5,6 +5,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if !defined(__STDC_NO_ATOMICS__)
+#include <stdatomic.h>
+#endif
 #include <string.h>
 
 #include "fastrnn.h"
@@ -68,19 +71,14 @@ static int has_f16c(void)
     return leaf1[2] >> 29 & 1;
 }
 
-/* Tiles need the permission of Linux: for the process, once. */
+/* Tiles need the permission of Linux, which is that of the process. */
 static int has_amx(void)
 {
 #if defined(__linux__)
-    enum { REQUEST = 0x1023, TILE_DATA = 18, UNKNOWN = 0, NO = 1, YES = 2 };
-    static _Atomic int known;
-    if (known == UNKNOWN) {
-        const unsigned long long tiles = 0x60000;
-        const int has = has_avx512_vnni() && has_bit(0, LEAF7_EDX, 24) && has_bit(0, LEAF7_EDX, 25) &&
-                        (enabled_registers() & tiles) == tiles;
-        known = has && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0 ? YES : NO;
-    }
-    return known == YES;
+    enum { REQUEST = 0x1023, TILE_DATA = 18 };
+    const unsigned long long tiles = 0x60000;
+    return has_avx512_vnni() && has_bit(0, LEAF7_EDX, 24) && has_bit(0, LEAF7_EDX, 25) &&
+           (enabled_registers() & tiles) == tiles && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 #else
     return 0;
 #endif
@@ -152,6 +150,7 @@ static const struct {
 #endif
     {NULL, NULL, NULL},
 };
+enum { FURTHER = sizeof further / sizeof further[0] };
 
 fastrnn_format_properties fastrnn_format_at(fastrnn_format format)
 {
@@ -159,18 +158,38 @@ fastrnn_format_properties fastrnn_format_at(fastrnn_format format)
     return fastrnn_narrow_layouts[is_narrow ? format : FASTRNN_NATIVE].properties;
 }
 
-/* The position of a format's kernels among those that this processor supports: slow ones last. -1: not supported. */
+/* How instructions rank among those of a format. */
+enum { UNKNOWN, UNSUPPORTED, FAST, SLOW };
+static int find_rank(int k)
+{
+    if (!further[k].is_supported()) return UNSUPPORTED;
+    return further[k].is_fast && !further[k].is_fast() ? SLOW : FAST;
+}
+
+/* The rank of further[k], found once: under a hypervisor CPUID takes tens of microseconds, and has_avx512_bf16 computes
+ * for a millisecond. Threads that find it at the same time find the same. */
+static int rank_at(int k)
+{
+#if defined(__STDC_NO_ATOMICS__)
+    return find_rank(k);
+#else
+    static atomic_int ranks[FURTHER];
+    int rank = atomic_load_explicit(&ranks[k], memory_order_relaxed);
+    if (rank == UNKNOWN) atomic_store_explicit(&ranks[k], rank = find_rank(k), memory_order_relaxed);
+    return rank;
+#endif
+}
+
 static int rank_of(const fastrnn_narrow *narrow)
 {
     for (int k = 0; further[k].instructions; k++)
-        if (strcmp(narrow->instructions, further[k].instructions) == 0)
-            return !further[k].is_supported() ? -1 : further[k].is_fast && !further[k].is_fast();
-    return 0;
+        if (strcmp(narrow->instructions, further[k].instructions) == 0) return rank_at(k);
+    return FAST; /* every processor of the set has them */
 }
 
 static const fastrnn_narrow *narrow_at(const fastrnn_isa *isa, fastrnn_format format, int index)
 {
-    for (int rank = 0; rank <= 1; rank++)
+    for (int rank = FAST; rank <= SLOW; rank++)
         for (int k = 0; isa->narrow[k]; k++)
             if (isa->narrow[k]->format == format && rank_of(isa->narrow[k]) == rank && index-- == 0)
                 return isa->narrow[k];

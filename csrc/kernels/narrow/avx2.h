@@ -54,14 +54,19 @@ INLINE argument_i8avx2 broadcast_i8avx2(const char *a)
 {
     return (argument_i8avx2){_mm256_set1_epi32(((const int *)a)[0]), _mm256_set1_epi32(((const int *)a)[1])};
 }
-/* With intrinsics gcc 12 keeps half of the sums in memory. */
+/* With intrinsics gcc 12 keeps half of the sums in memory. MSVC has no inline assembly. */
 INLINE __m256i dot_i8avx2(__m256i sum, group_i8avx2 w, argument_i8avx2 a)
 {
+#if defined(__GNUC__)
     __m256i product;
     __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0\n\tvpmaddwd %4, %5, %1\n\tvpaddd %1, %0, %0"
             : "+&x"(sum), "=&x"(product)
             : "x"(w.even), "x"(a.even), "x"(w.odd), "x"(a.odd));
     return sum;
+#else
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w.even, a.even));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(w.odd, a.odd));
+#endif
 }
 INLINE vec_f32 floats_i8avx2(__m256i sum) { return _mm256_cvtepi32_ps(sum); }
 INLINE void store_i8avx2(void *row, ptrdiff_t k, vec_f32 x)
@@ -85,11 +90,15 @@ INLINE __m256i no_sums_i8vnni(void) { return _mm256_setzero_si256(); }
 INLINE __m256i load_sums_i8vnni(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE __m256i load_i8vnni(const char *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE __m256i broadcast_i8vnni(const char *a) { return _mm256_set1_epi32(*(const int *)a); }
-/* In assembly for the same reason; {vex} selects the encoding of AVX-VNNI, not that of AVX-512. */
+/* In assembly for the same reason. {vex} selects the encoding of AVX-VNNI, not that of AVX-512. */
 INLINE __m256i dot_i8vnni(__m256i sum, __m256i w, __m256i a)
 {
+#if defined(__GNUC__)
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(w));
     return sum;
+#else
+    return _mm256_dpbusd_avx_epi32(sum, a, w);
+#endif
 }
 INLINE vec_f32 floats_i8vnni(__m256i sum) { return _mm256_cvtepi32_ps(sum); }
 INLINE void store_i8vnni(void *row, ptrdiff_t k, vec_f32 x)

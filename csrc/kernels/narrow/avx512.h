@@ -25,6 +25,12 @@ INLINE pair_f32 load_bf16(const char *p)
 TARGET_END
 
 TARGET_BEGIN("avx512f,avx512bw,avx512bf16")
+#if defined(__GNUC__)
+INLINE __m512bh bf16_of(__m512i bits) { return (__m512bh)bits; }
+#else /* MSVC: one type under two names, and no casts between vectors */
+INLINE __m512bh bf16_of(__m512i bits) { return bits; }
+#endif
+
 int fastrnn_bfloat16_is_fused(void)
 {
     enum { CASES = 4096, MASK = -65536 };
@@ -42,7 +48,7 @@ int fastrnn_bfloat16_is_fused(void)
         const __m512i w = _mm512_loadu_si512(bits[1]), a = _mm512_loadu_si512(bits[2]);
         const __m512i upper = _mm512_set1_epi32(MASK);
         const vec_f32 sum = _mm512_castsi512_ps(_mm512_loadu_si512(bits[0]));
-        const vec_f32 got = _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)a);
+        const vec_f32 got = _mm512_dpbf16_ps(sum, bf16_of(w), bf16_of(a));
         vec_f32 want = v_fma_f32(_mm512_castsi512_ps(_mm512_and_si512(w, upper)),
                                  _mm512_castsi512_ps(_mm512_and_si512(a, upper)), sum);
         want = v_fma_f32(_mm512_castsi512_ps(_mm512_slli_epi32(w, 16)), _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)),
@@ -65,10 +71,7 @@ int fastrnn_bfloat16_is_fused(void)
 typedef __m512i group_vdpbf16, argument_vdpbf16;
 INLINE __m512i load_vdpbf16(const char *p) { return _mm512_loadu_si512(p); }
 INLINE __m512i broadcast_vdpbf16(const char *a) { return _mm512_set1_epi32(*(const int *)a); }
-INLINE vec_f32 dot_vdpbf16(vec_f32 sum, __m512i w, __m512i a)
-{
-    return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)a);
-}
+INLINE vec_f32 dot_vdpbf16(vec_f32 sum, __m512i w, __m512i a) { return _mm512_dpbf16_ps(sum, bf16_of(w), bf16_of(a)); }
 /* The upper halves of pairs of lanes, the first one above: even lanes are in the lower half of 64 bits. */
 INLINE void store_vdpbf16(void *row, ptrdiff_t k, vec_f32 x)
 {
@@ -131,11 +134,15 @@ INLINE __m512i no_sums_i8vnni(void) { return _mm512_setzero_si512(); }
 INLINE __m512i load_sums_i8vnni(const int32_t *p) { return _mm512_loadu_si512(p); }
 INLINE __m512i load_i8vnni(const char *p) { return _mm512_loadu_si512(p); }
 INLINE __m512i broadcast_i8vnni(const char *a) { return _mm512_set1_epi32(*(const int *)a); }
-/* With the intrinsic gcc 12 keeps half of the sums in memory. */
+/* With the intrinsic gcc 12 keeps half of the sums in memory. MSVC has no inline assembly. */
 INLINE __m512i dot_i8vnni(__m512i sum, __m512i w, __m512i a)
 {
+#if defined(__GNUC__)
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(w));
     return sum;
+#else
+    return _mm512_dpbusd_epi32(sum, a, w);
+#endif
 }
 INLINE vec_f32 floats_i8vnni(__m512i sum) { return _mm512_cvtepi32_ps(sum); }
 INLINE void store_i8vnni(void *row, ptrdiff_t k, vec_f32 x)

@@ -92,11 +92,10 @@ static void N(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p0, 
             const fastrnn_columns at = fastrnn_columns_from(matrix, q * NR);
             for (ptrdiff_t m = m0, mr; m < m1; m += mr) {
                 mr = NAME(even_part)(m1 - m, NARROW_ROWS);
-                N(tiles)
-                [mr][some.vectors](groups, (const char *)(a + m *row) + some.first *ARGUMENT_BYTES / GROUP, a_bytes,
-                                   (const char *)matrix->panels + q *p_panel, p_panel, &at, a + (m + 1) *row - 1, row,
-                                   start &&start != NAME(zeros) ? start + q *NR : start, c + m *c_row + q *NR, c_row,
-                                   some.lanes);
+                const N(tile_function) tile = N(tiles)[mr][some.vectors];
+                tile(groups, (const char *)(a + m * row) + some.first * ARGUMENT_BYTES / GROUP, a_bytes,
+                     (const char *)matrix->panels + q * p_panel, p_panel, &at, a + (m + 1) * row - 1, row,
+                     start && start != NAME(zeros) ? start + q * NR : start, c + m * c_row + q * NR, c_row, some.lanes);
             }
         }
     }

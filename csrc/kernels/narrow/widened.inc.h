@@ -53,9 +53,9 @@ static void N(widened_product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdif
                 const float *from = k > 0 ? NULL : start && start != NAME(zeros) ? start + q * NR : start;
                 for (ptrdiff_t m = m0, mr; m < m1; m += mr) {
                     mr = NAME(even_part)(m1 - m, TILE_ROWS);
-                    NAME(tiles)
-                    [mr][some.vectors](depth, a + m *row + some.first + k, row, 1, floats, 0, from, 0,
-                                       c + m *c_row + q *NR, c_row, some.lanes);
+                    const NAME(tile_function) tile = NAME(tiles)[mr][some.vectors];
+                    tile(depth, a + m * row + some.first + k, row, 1, floats, 0, from, 0, c + m * c_row + q * NR, c_row,
+                         some.lanes);
                 }
                 k += depth;
             } while (k < K);
