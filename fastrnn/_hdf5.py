@@ -21,8 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from fastrnn._validation import Array
-from fastrnn.serialization import _short
+from fastrnn._validation import Array, short
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -90,7 +89,7 @@ class File:
         """Bytes that begin with a signature."""
         data = self.read(address, count, tag.decode())
         if data[:4] != tag:
-            raise ValueError(f"damaged: {_short(data[:4])} at {address}, expected {tag.decode()}")
+            raise ValueError(f"damaged: {short(data[:4])} at {address}, expected {tag.decode()}")
         return data
 
 
@@ -297,7 +296,7 @@ def _product(shape):
 def _attribute_parts(what, content):
     """Name, datatype, dataspace and data of the message of an attribute."""
     if len(content) < 9 or content[0] not in (1, 2, 3) or content[0] > 1 and content[1]:
-        raise ValueError(f"{what}: an attribute of version {_short(content[:2])}: {NEWER}")
+        raise ValueError(f"{what}: an attribute of version {short(content[:2])}: {NEWER}")
     sizes = struct.unpack_from("<HHH", content, 2)
     at = 9 if content[0] == 3 else 8
     parts = []
@@ -313,7 +312,7 @@ def _attribute_parts(what, content):
 def _shape(what, dataspace):
     """The shape of a dataspace message, section IV.A.2.b."""
     if len(dataspace) < 4 or dataspace[0] not in (1, 2):
-        raise ValueError(f"{what}: a dataspace of version {_short(dataspace[:1])}: {NEWER}")
+        raise ValueError(f"{what}: a dataspace of version {short(dataspace[:1])}: {NEWER}")
     version, rank = dataspace[0], dataspace[1]
     if version == 2 and dataspace[3] == 2:
         return (0,)
@@ -356,7 +355,7 @@ def child(node: Node, path: str, missing: bool = False) -> Any:
         if name not in links:
             if missing:
                 return None
-            raise ValueError(f"{node.name}: {_short(name)}: missing")
+            raise ValueError(f"{node.name}: {short(name)}: missing")
         address = links[name]
         place = f"{node.path}/{name}".lstrip("/")
         if address is None:

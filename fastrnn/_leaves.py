@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 import sys
 
 import numpy as np
 
+from fastrnn._engine.formats import widened
 from fastrnn._unpickling import Opaque
-from fastrnn._validation import Array
+from fastrnn._validation import Array, short
 
-__all__ = [
-    "Bfloat16Array", "Leaf", "NumpyArray", "NumpyDtype", "Refused", "check_sizes", "integers", "own", "short",
-    "widened",
-]  # fmt: skip
+__all__ = ["Bfloat16Array", "Leaf", "NumpyArray", "NumpyDtype", "Refused", "check_sizes", "integers", "own"]
 
 MOST_AXES = 32  # of NumPy 1; NumPy 2 has 64
-
-SHORT = reprlib.Repr()
-SHORT.maxstring = 200  # for the names of classes and tensors
 
 
 class Leaf:
@@ -134,15 +128,6 @@ def own(array: Array) -> Array:
     return array.astype(array.dtype.newbyteorder("="), order="C")
 
 
-def widened(array: Array) -> Array:
-    """The float32 numbers of bfloat16 numbers, given as uint16: their upper halves."""
-    numbers = np.empty(array.shape, np.float32)
-    bits = numbers.view(np.uint32)
-    bits[...] = array
-    np.left_shift(bits, np.uint32(16), out=bits)
-    return numbers
-
-
 def integers(name, value):
     """A tuple of integers of 64 bits, one for each axis, from a tuple or list."""
     if type(value) in (tuple, list) and len(value) > MOST_AXES:
@@ -156,11 +141,3 @@ def check_sizes(shape):
     """Refuse sizes of which NumPy could make no array; those of an empty one are not limited by its bytes."""
     if any(size < 0 for size in shape) or math.prod(size or 1 for size in shape) > sys.maxsize >> 4:
         raise ValueError(f"sizes {short(shape)}")
-
-
-def short(value):
-    """A short representation of a value from a file, for messages."""
-    try:
-        return SHORT.repr(value)
-    except ValueError:  # an integer with more digits than Python prints
-        return "a huge number"

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastrnn._onnx_graph import DOMAINS, Constants, Graph, NotConstant, label, short
+from fastrnn._onnx_graph import DOMAINS, Constants, Graph, NotConstant, label
+from fastrnn._validation import short
 
 # Operators that keep the numbers of a sequence and may stand between two layers.
 BETWEEN = ("Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import reprlib
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn._validation import Array
+from fastrnn._files import path_of
+from fastrnn._validation import Array, short
 
 OPERATORS = ("LSTM", "GRU", "RNN")
 DOMAINS = ("", "ai.onnx")
@@ -196,11 +196,7 @@ def read_model(model: Any) -> Model:
         return named_file("model", lambda: Model("model", None, _parsed(onnx, bytes(model))))
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model: expected a path, bytes or an onnx.ModelProto, got {type(model).__name__}")
-    path = os.fsdecode(model)
-    if not path:
-        raise ValueError("model: is empty")
-    if "\0" in path:
-        raise ValueError(f"model: has a null character, {short(path)}")
+    path = path_of(model, "model")
     # A directory cannot be read, a pipe or a device perhaps without end.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{path}: not a file")
@@ -513,14 +509,6 @@ CONVERTING = ("Cast", "ConstantOfShape", "DequantizeLinear")
 
 
 # Messages
-
-SHORT = reprlib.Repr()
-SHORT.maxstring = 200  # of paths
-
-
-def short(value: Any) -> str:
-    """A short representation of a value from a file."""
-    return SHORT.repr(value)
 
 
 def listed(names: list[str]) -> str:

@@ -144,12 +144,15 @@ class Parametrized(Configured):
             LAYERS[cls.__name__] = cls
 
     def _construct(self, arguments: dict[str, Any]) -> None:
-        """Construct the object from the arguments of its constructor, not yet checked, by name."""
+        """Construct the object from the arguments of its constructor, not yet checked, by name.
+
+        A constructor that is called again, and fails, changes nothing.
+        """
         rng, params = arguments["rng"], None
         if isinstance(rng, Restored):
             params, rng = rng
-        shapes, rng = self._configure(arguments, params is None), generator(rng)
-        options = self._options
+        options, names, shapes, stack = self._configured(arguments, params is None)
+        rng = generator(rng)
         if params is None:
             params = Parameters(shapes, options["dtype"])
             bound = options["hidden_size"] ** -0.5
@@ -157,11 +160,11 @@ class Parametrized(Configured):
                 array[...] = rng.uniform(-bound, bound, array.shape)
         elif list(params._shapes().items()) != list(shapes.items()) or params.flat.dtype != options["dtype"]:
             raise ValueError(f"the parameters of a pickle do not fit its arguments: {params!r}")
-        self._rng, self._params = rng, params
+        self._options, self._names, self._stack, self._rng, self._params = options, names, stack, rng, params
         self._weights = self._split(params._views())
 
-    def _configure(self, arguments: dict[str, Any], is_new: bool) -> dict[str, tuple[int, ...]]:
-        """Set all but the parameters from the arguments of the constructor; returns their shapes by name."""
+    def _configured(self, arguments: dict[str, Any], is_new: bool) -> tuple[Any, ...]:
+        """The checked options, names of the parameters of each direction, their shapes by name, and the stack."""
         options = {name: OPTIONS[name].check(name, arguments[name]) for name in self._option_names}
         self._spec.check(options)
         self._check_options(options, is_new)
@@ -177,6 +180,8 @@ class Parametrized(Configured):
                 f"input_size, hidden_size: too large: the parameters of input_size={sizes['I']}, "
                 f"hidden_size={H}, num_layers={num_layers} are more than memory can address"
             )
+        if num_layers > 1000:  # a MemoryError before all names are made
+            np.empty(len(directions) * (first + (num_layers - 1) * other), dtype)
         names: list[list[str]] = []
         shapes: dict[str, tuple[int, ...]] = {}
         for k in range(num_layers):
@@ -184,10 +189,8 @@ class Parametrized(Configured):
                 end = suffix.format(k)
                 names.append([name + end for name in spec.weight_names])
                 shapes |= {name + end: shape for name, shape in of_layer[min(k, 1)].items()}
-        self._options, self._names = options, names
-        kernel = spec.kernel_of(options)
-        self._stack = Stack(spec, kernel, dtype, sizes, num_layers, directions, self._states_have_layers)
-        return shapes
+        stack = Stack(spec, spec.kernel_of(options), dtype, sizes, num_layers, directions, self._states_have_layers)
+        return options, names, shapes, stack
 
     def _check_options(self, options: dict[str, Any], is_new: bool) -> None:
         """Check options together, and warn of those that have no effect if the object is not a copy."""
@@ -320,14 +323,9 @@ class Parametrized(Configured):
         made before stays writeable: writing to it changes `params` but not the results. The first `forward` after
         `freeze` detects such a change and raises a ValueError.
         """
-        params = self._params
-        try:
-            params._set_writeable(False)
-            frozen = Frozen(_core.fingerprint(params._flat), self._stack.pack(self._weights, False))
-        except BaseException:  # Ctrl-C, too
-            params._set_writeable(params._frozen is None)
-            raise
-        params._frozen = frozen  # of the parameters, because layers may share these
+        flat = self._params._flat
+        # Of the parameters, because layers may share these.
+        self._params._freeze(lambda: Frozen(_core.fingerprint(flat), self._stack.pack(self._weights, False)))
 
     def _packed_for_training(self, frozen):
         """The frozen weights packed for forward, and those packed for backward."""
@@ -339,8 +337,7 @@ class Parametrized(Configured):
 
     def unfreeze(self) -> None:
         """Make the parameters writeable again, and drop their packed form."""
-        self._params._frozen = None
-        self._params._set_writeable(True)
+        self._params._unfreeze()
 
 
 class Clipped(Parametrized):

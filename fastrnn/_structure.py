@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import numbers
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastrnn import _core
+from fastrnn._core import ALIGNMENT
 from fastrnn._engine.pool import POOL
-from fastrnn._validation import FLOAT32, FLOAT64, Array
-from fastrnn.parameters import ALIGNMENT, Parameters
+from fastrnn._validation import FLOAT32, FLOAT64, Array, is_number, real
+from fastrnn.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def flattened(name: str, value: Any) -> tuple[Structure, list[Array]]:
     if isinstance(value, Parameters):
         flat = value._flat
         return Structure("Parameters", flat.dtype.name, tuple(value._shapes().items())), [flat]
-    if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-        return Structure("number", FLOAT64.name), [np.array([value], FLOAT64)]
+    if is_number(value):
+        return Structure("number", FLOAT64.name), [np.array([real(name, value)], FLOAT64)]
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a number, an ndarray, Parameters or a sequence, got {type(value).__name__}")
     if value.dtype not in (FLOAT32, FLOAT64):

@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._leaves import Leaf, NumpyArray, NumpyDtype, Refused, check_sizes, integers, own, short, widened
+from fastrnn._engine.formats import widened
+from fastrnn._leaves import Leaf, NumpyArray, NumpyDtype, Refused, check_sizes, integers, own
 from fastrnn._unpickling import Function, NewClass, Opaque, OrderedDict, checked_key, read_pickle
+from fastrnn._validation import short
 
 __all__ = ["Archive", "from_archive", "from_stacked_pickles"]
 

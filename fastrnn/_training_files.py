@@ -15,30 +15,31 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import optim, serialization
-from fastrnn._validation import Array
+from fastrnn import optim
+from fastrnn._files import MOST_TENSORS, content_of, from_json, import_safetensors, parts_of, path_of, write_atomically
+from fastrnn._validation import Array, number, size
 from fastrnn.parameters import Parameters
 
 METADATA_KEY = "fastrnn_training"
 FORMAT_VERSION = 1
+MOST_OBJECTS = 8  # of JSON in the metadata, which count as tensors when a file is read
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Replace the file atomically."""
-    serialization._write_atomically(serialization._path(path), data)
+    write_atomically(path_of(path), data)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
     """The description and the arrays of a file."""
-    path = serialization._path(path)
-    serialization._import_safetensors()
+    path = path_of(path)
+    import_safetensors()
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        about, _ = serialization._read(path, METADATA_KEY, "Group.checkpoint")
-        with open(path, "rb") as file:
-            return about, load(file.read())
+        data = content_of(path)
+        return parts_of(data, METADATA_KEY, "Group.checkpoint")[0], load(data)
     except (ValueError, SafetensorError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -63,7 +64,7 @@ class State:
 
     def to_bytes(self, step: int) -> bytes:
         """The content of a file."""
-        serialization._import_safetensors()
+        import_safetensors()
         from safetensors.numpy import save
 
         about: dict[str, Any] = {"format_version": FORMAT_VERSION, "shards": self._shards, "step": step}
@@ -72,6 +73,9 @@ class State:
             state = self._optimizer.state_dict()
             about["optimizer"] = self._about_optimizer() | {"steps": state.pop("steps"), "lr": self._optimizer.lr}
             tensors |= {f"optimizer.{name}": array for name, array in state.items()}
+        most = MOST_TENSORS - MOST_OBJECTS
+        if len(tensors) > most:
+            raise ValueError(f"params, optimizer, arrays: {len(tensors)} arrays, a file holds at most {most}")
         if self._rng is not None:
             about["rng"] = _to_json(self._rng.bit_generator.state)
         return save(tensors, {METADATA_KEY: json.dumps(about, allow_nan=False)})
@@ -83,11 +87,13 @@ class State:
         """Set all values to those of the file, if all of them fit; return the step."""
         try:
             return self._restore(*content)
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise ValueError(f"{os.fsdecode(path)}: damaged: {error} is not in the file") from error
+        except (OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fsdecode(path)}: {error}") from error
 
     def _restore(self, text, tensors):
-        about = serialization._from_json(text)
+        about = from_json(text)
         if about["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format_version: expected {FORMAT_VERSION}, got {about['format_version']!r}")
         if about["shards"] != self._shards:
@@ -95,8 +101,10 @@ class State:
         for name, is_wanted in ("optimizer", self._optimizer is not None), ("rng", self._rng is not None):
             if (name in about) != is_wanted:
                 raise ValueError(f"{name}: " + ("is not in the file" if is_wanted else "is in the file"))
+        step = size("step", about["step"], minimum=0)
         expected = dict(self._arrays)
         if self._optimizer is not None:
+            steps, lr = size("steps", about["optimizer"]["steps"], minimum=0), number("lr", about["optimizer"]["lr"])
             kind = self._about_optimizer()["class"]
             if about["optimizer"]["class"] != kind:
                 raise ValueError(f"optimizer: expected {kind}, got {about['optimizer']['class']}")
@@ -104,19 +112,15 @@ class State:
             del state["steps"]
             expected |= {f"optimizer.{name}": array for name, array in state.items()}
         _check_fit(expected, tensors)
-        rng_state: Any = None
+        # Everything is known to fit from here on, except that a bit generator has limits of its own: it comes first.
         if self._rng is not None:
-            rng_state = _from_json(self._rng.bit_generator.state, about["rng"])
-
+            _set_state(self._rng.bit_generator, _in_form_of(self._rng.bit_generator.state, about["rng"]))
         if self._optimizer is not None:
-            self._optimizer.lr = about["optimizer"]["lr"]
-            saved = {name: tensors[f"optimizer.{name}"] for name in state}
-            self._optimizer.load_state_dict({"steps": about["optimizer"]["steps"]} | saved)
-        if self._rng is not None:
-            self._rng.bit_generator.state = rng_state
+            self._optimizer.lr = lr
+            self._optimizer.load_state_dict({"steps": steps} | {name: tensors[f"optimizer.{name}"] for name in state})
         for name, array in self._arrays.items():
             array[...] = tensors[name]
-        return int(about["step"])
+        return step
 
 
 def _named_arrays(params):
@@ -161,12 +165,22 @@ def _to_json(value):
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-def _from_json(present, value):
+def _set_state(generator, state):
+    """Set the state of a bit generator; on any error it keeps the state before."""
+    before = generator.state
+    try:
+        generator.state = state
+    except (OverflowError, TypeError, ValueError) as error:
+        generator.state = before
+        raise ValueError(f"rng: {error}") from error
+
+
+def _in_form_of(present, value):
     """The value in the form of the present state."""
     if isinstance(present, dict):
         if not isinstance(value, dict) or present.keys() != value.keys():
             raise ValueError(f"rng: expected a state of {present.get('bit_generator', 'the same form')}")
-        return {name: _from_json(one, value[name]) for name, one in present.items()}
+        return {name: _in_form_of(one, value[name]) for name, one in present.items()}
     if isinstance(present, np.ndarray):
         return np.array(value, present.dtype).reshape(present.shape)
     if type(present) is not type(value) or (isinstance(value, str) and value != present):

@@ -16,6 +16,7 @@ import inspect
 import math
 import numbers
 import operator
+import reprlib
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -36,6 +37,17 @@ RecurrentActivation = Literal["sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_six
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
+
+SHORT = reprlib.Repr()
+SHORT.maxstring = 200  # for the names of classes and tensors
+
+
+def short(value: object) -> str:
+    """A representation of any value that is short enough for a message."""
+    try:
+        return SHORT.repr(value)
+    except ValueError:  # an integer with more digits than Python prints
+        return "a huge number"
 
 
 # Arrays
@@ -235,9 +247,13 @@ def check_bytes(name, shape, width, itemsize):
 
 # Names of arguments in other libraries, and here.
 ALIASES = {
-    "hx": "state", "initial_state": "state", "input": "x", "mask": "lengths", "seq_lengths": "lengths",
-    "seed": "rng", "random_state": "rng",
+    "hx": "state", "initial_state": "state", "input": "x", "seq_lengths": "lengths", "seed": "rng",
+    "random_state": "rng",
 }  # fmt: skip
+MASK = (
+    "mask: is not an argument; give lengths, integers (B,), for padding at the end, or call "
+    "fastrnn.masked(layer, x, mask) for a mask of booleans"
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 A = ParamSpec("A")
@@ -261,9 +277,12 @@ def names_arguments(function: Function) -> Function:
 
 def refuse_aliases(function, kwargs):
     """Raise a TypeError for an argument under another library's name."""
+    parameters = inspect.signature(function).parameters
     for name in kwargs:
-        if ALIASES.get(name) in inspect.signature(function).parameters:
+        if ALIASES.get(name) in parameters:
             raise TypeError(f"{name}: is called {ALIASES[name]} here") from None
+        if name == "mask" and "lengths" in parameters and name not in parameters:
+            raise TypeError(MASK) from None
 
 
 def takes(arguments: Callable[A, Arguments]) -> Callable[[Callable[[Arguments], R]], Callable[A, R]]:
@@ -314,7 +333,7 @@ def size(name, value, minimum=1):
     """An integer of at least `minimum`."""
     number = integer(name, value)
     if number < minimum:
-        raise ValueError(f"{name}: expected at least {minimum}, got {number}")
+        raise ValueError(f"{name}: expected at least {minimum}, got {short(number)}")
     return number
 
 
@@ -324,26 +343,38 @@ def flag(name, value):
     return bool(value)
 
 
+def is_number(value: object) -> bool:
+    """Whether the value is a real number; a bool is not one."""
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+
+
+def real(name: str, value: Any, expected: str = "a number") -> float:
+    """A float, which is infinite for an integer that no float can hold; `expected` is for the message."""
+    if not is_number(value):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def probability(name, value):
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected a number from 0 to 1, got {value!r}")
-    if not 0 <= value <= 1:  # type: ignore[operator]  # mypy knows no order of Real
-        raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
-    return float(value)
+    result = real(name, value, "a number from 0 to 1")
+    if not 0 <= result <= 1:
+        raise ValueError(f"{name}: expected a number from 0 to 1, got {short(value)}")
+    return result
 
 
 def number(name: str, value: Any, minimum: float = 0.0, below: float = math.inf) -> float:
     """A finite float of at least `minimum`."""
-    if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    result = float(value)
+    result = real(name, value)
     if not minimum <= result < below or not math.isfinite(result):
         bound = (
             ""
             if minimum == -math.inf
             else f" of at least {minimum:g}" + (f" and less than {below:g}" if below < math.inf else "")
         )
-        raise ValueError(f"{name}: expected a finite number{bound}, got {value!r}")
+        raise ValueError(f"{name}: expected a finite number{bound}, got {short(value)}")
     return result
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import _core  # type: ignore[attr-defined]  # a submodule
-from fastrnn._config import instruction_set
+from fastrnn._config import instruction_set, runnable
+from fastrnn._validation import choice
 
 if TYPE_CHECKING:
     from fastrnn.layers import Recurrent
@@ -108,6 +109,9 @@ class PackedStream(_core.PackedStream):
     ----------
     layer : LSTM or another recurrent layer
         Of one direction, forward; any number of layers.
+    isa : str, optional
+        The instruction set whose kernels run the stream, one that this processor supports. Default: the one in use,
+        ``fastrnn.config()["instruction_set"]``.
 
     Attributes
     ----------
@@ -123,9 +127,10 @@ class PackedStream(_core.PackedStream):
     Raises
     ------
     TypeError
-        If `layer` is no layer of fastrnn, or a quantized one.
+        If `layer` is no layer of fastrnn, or a quantized one, or `isa` is no string.
     ValueError
-        If it is bidirectional or reverse, because then its output at a step depends on all later steps.
+        If the layer is bidirectional or reverse, because then its output at a step depends on all later steps; or if
+        `isa` is unknown or not supported by this processor.
 
     Examples
     --------
@@ -138,7 +143,6 @@ class PackedStream(_core.PackedStream):
     """
 
     def __init__(self, layer: Recurrent[Any, Any], *, isa: str | None = None) -> None:
-        # isa: the name of an instruction set; default: the one in use.
         from fastrnn.layers import Recurrent
         from fastrnn.quantization import Quantized
 
@@ -150,7 +154,9 @@ class PackedStream(_core.PackedStream):
         if stack.directions != (False,):
             kind = "bidirectional" if len(stack.directions) == 2 else "reverse"
             raise ValueError(f"layer: a {kind} layer has no output before it has seen the last step")
-        super().__init__(stack.kernel, layer._weights, instruction_set() if isa is None else isa)
+        in_use = instruction_set()
+        isa = in_use if isa is None else choice("isa", isa, dict.fromkeys((*runnable(), in_use)))
+        super().__init__(stack.kernel, layer._weights, isa)
         self.dtype = stack.dtype
         self.inputs, self.outputs = stack.I, stack.P
         self._layer = repr(layer)
@@ -167,10 +173,10 @@ class PackedStream(_core.PackedStream):
         Returns
         -------
         state : ndarray of uint8, (state_bytes,)
-            Aligned to 64 bytes. ``state.ctypes.data`` is the pointer.
+            At a multiple of 64 bytes. ``state.ctypes.data`` is the pointer.
         """
-        memory = np.zeros(self.state_bytes + 64, np.uint8)
-        start = -memory.ctypes.data % 64
+        memory = np.zeros(self.state_bytes + _core.ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % _core.ALIGNMENT
         return memory[start : start + self.state_bytes]
 
 
@@ -210,8 +216,8 @@ def export_c(layer: Recurrent[Any, Any], path: str | os.PathLike[str], name: str
     >>> folder.cleanup()
     """
     from fastrnn._export_c import header
-    from fastrnn.serialization import _path, _write_atomically
+    from fastrnn._files import path_of, write_atomically
 
-    path = _path(path)
+    path = path_of(path)
     text = header(layer, Path(path).stem if name is None else name)
-    _write_atomically(path, text.encode())
+    write_atomically(path, text.encode())

@@ -7,7 +7,7 @@ from typing import Generic, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn._core import Inputs, empty_states, zero_states
+from fastrnn._core import Inputs, empty_states, infer_step, zero_states
 from fastrnn._engine import spec
 from fastrnn._engine.arguments import as_states, check_states, initial_states
 from fastrnn._engine.pool import POOL
@@ -15,6 +15,7 @@ from fastrnn._engine.ragged import padded
 from fastrnn._engine.stack import infer
 from fastrnn._engine.tape import Tape
 from fastrnn._parametrized import Activated, Clipped, Given, Parametrized, Returned
+from fastrnn._threads import most_threads
 from fastrnn._validation import (
     Array,
     Nonlinearity,
@@ -76,8 +77,13 @@ class Cell(Parametrized, Generic[Given, Returned]):
         ValueError
             If a shape does not fit. The message starts with the argument's name.
         """
+        frozen = self._params._frozen
+        if frozen is not None:
+            results = infer_step(self._stack, x, state, frozen.for_forward, most_threads(), POOL)
+            if results is not None:
+                return results
         inputs = self._inputs(x, state, private=False)
-        stack, frozen = inputs.stack, self._params._frozen
+        stack, frozen = inputs.stack, self._params._frozen  # after conversions, which may run code of the caller
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
         infer(inputs, packed, state_n)

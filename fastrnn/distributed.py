@@ -21,13 +21,13 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from fastrnn import _config, _threads, _training_files, functional, optim
+from fastrnn._core import ALIGNMENT
 from fastrnn._engine.pool import POOL
 from fastrnn._structure import Buffer, Structure, flattened
 from fastrnn._tree import PartialSums, additions, nodes_of_ranks, run_of
 from fastrnn._validation import Array, size
 from fastrnn._version import __version__
 from fastrnn.losses import softmax_cross_entropy
-from fastrnn.parameters import ALIGNMENT
 
 __all__ = ["Group", "Shard", "group"]
 

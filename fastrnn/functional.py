@@ -22,6 +22,7 @@ from fastrnn._core import aligned, empty_states, native
 from fastrnn._engine import stack, stateless
 from fastrnn._engine.arguments import (
     KNOWN_WEIGHTS,
+    StatelessCall,
     as_state_tuple,
     check_members,
     checked_output_gradients,
@@ -30,7 +31,6 @@ from fastrnn._engine.arguments import (
     stateless_call,
 )
 from fastrnn._engine.pool import POOL
-from fastrnn._engine.ragged import padded
 from fastrnn._engine.spec import GRU, LSTM, RNN, SLSTM, UGRNN, CellSpec
 from fastrnn._engine.tape import Tape as EngineTape
 from fastrnn._parametrized import Parametrized
@@ -95,7 +95,7 @@ class Tape(EngineTape):
 
 def _infer(spec, arguments):
     """output and state_n of a function that keeps nothing."""
-    results = KNOWN_WEIGHTS.infer(spec, arguments, most_threads(), instruction_set(), POOL, padded)
+    results = KNOWN_WEIGHTS.infer(spec, arguments, most_threads(), instruction_set(), POOL)
     if results is not None:
         return results
     inputs, packed, _ = function_inputs(spec, arguments, False)
@@ -1133,16 +1133,9 @@ def infer(
     forward
     """
     call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options)
-    inputs = call.inputs
     if call.dropout is not None:  # the masks belong to a pass that keeps a reserve
-        named: dict[str, Any] = {
-            "lengths": lengths,
-            "resets": resets,
-            "bidirectional": bidirectional,
-            "dropout": dropout,
-            "seed": seed,
-        }
-        return forward(kind, x, state, weights, **named, **options)[:2]
+        return _with_reserve(call)[:2]
+    inputs = call.inputs
     packed, state_n = inputs.stack.pack(call.weights, False), empty_states(inputs.state_0)
     output = stack.infer(inputs, packed, state_n)
     POOL.give_back_all([*packed, inputs.x])
@@ -1195,8 +1188,8 @@ def forward(
         Decides, with the shapes, which elements `dropout` sets to zero. At least 0.
     **options
         ``reverse=True``, which excludes `bidirectional`, reads the sequences from their ends. The others are the
-        options of the cell: `recurrent_activation`, `activation` and `clip` of an LSTM and of a GRU, `reset_after` of a
-        GRU, `nonlinearity` and `clip` of an RNN.
+        options of the cell: `recurrent_activation`, `activation` and `clip` of an LSTM, a GRU and a UGRNN,
+        `reset_after` of a GRU, `nonlinearity` and `clip` of an RNN.
 
     Returns
     -------
@@ -1231,7 +1224,13 @@ def forward(
     >>> d_x.shape, d_h_0.shape, d_weights[1]["weight_hh"].shape
     ((5, 2, 3), (2, 2, 4), (12, 4))
     """
-    call = stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options)
+    return _with_reserve(
+        stateless_call(kind, x, state, weights, lengths, resets, bidirectional, dropout, seed, options)
+    )
+
+
+def _with_reserve(call: StatelessCall) -> tuple[Array, tuple[Array, ...], Array]:
+    """The results of `forward` from its checked arguments."""
     inputs = call.inputs
     packed = inputs.stack.pack(call.weights, False)
     output, state_n, reserve = stateless.forward(inputs, packed, call.dropout)
@@ -1374,7 +1373,7 @@ def weights_of(layer: Parametrized) -> list[dict[str, Array]]:
 
     Parameters
     ----------
-    layer : LSTM, GRU, RNN, SLSTM, LSTMCell, GRUCell or RNNCell
+    layer : LSTM, GRU, RNN, SLSTM, UGRNN, LSTMCell, GRUCell, RNNCell or UGRNNCell
 
     Returns
     -------

@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._engine.spec import NONLINEARITIES, OPTIONS, RNN_NONLINEARITIES
+from fastrnn._engine.spec import NONLINEARITIES, OPTIONS, RNN_NONLINEARITIES, SPECS
+from fastrnn._files import from_json, path_of
 from fastrnn._hdf5 import SIGNATURE, File, Weight, attribute, child, dataset_in, has_names, names_in
-from fastrnn._validation import choice, flag
+from fastrnn._validation import choice, flag, short
 from fastrnn.layers import GRU, LSTM, RNN
-from fastrnn.serialization import _from_json, _path, _short
 from fastrnn.weights import from_weights
 
 __all__ = ["from_keras"]
@@ -60,7 +60,7 @@ KINDS = {
     "GRUCell": "gru",
     "SimpleRNNCell": "rnn",
 }
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+GATES = {kind: len(SPECS[kind].gates) for kind in ("lstm", "gru", "rnn")}
 
 # Layers that are found and named, whether or not they can be translated.
 RECURRENT = ("LSTM", "GRU", "SimpleRNN", "CuDNNLSTM", "CuDNNGRU", "RNN", "Bidirectional")
@@ -175,10 +175,10 @@ def from_keras(
     if activation is not None:
         choice("activation", activation, RNN_NONLINEARITIES)
     if layer is not None and not isinstance(layer, str):
-        raise TypeError(f"layer: expected the name of one layer, got {_short(layer)}")
+        raise TypeError(f"layer: expected the name of one layer, got {short(layer)}")
     if not isinstance(source, (str, bytes, os.PathLike)):
         return _translated(_choose(_live(source), layer), said)
-    path = _path(source)
+    path = path_of(source)
     try:
         with _candidates(path) as candidates:
             return _translated(_choose(candidates, layer), said)
@@ -233,7 +233,7 @@ def _choose(candidates: Sequence[Candidate], layer: str | None) -> Candidate:
     found = found or [one for one in candidates if one.name.rpartition("/")[2] == layer]
     if len(found) != 1:
         problem = f"{len(found)} layers have the name" if found else "no recurrent layer has the name"
-        raise ValueError(f"layer: {problem} {_short(layer)}; there are {listed}")
+        raise ValueError(f"layer: {problem} {short(layer)}; there are {listed}")
     return found[0]
 
 
@@ -265,7 +265,7 @@ def _translated(candidate: Candidate, said: dict[str, Any]) -> LSTM | GRU | RNN:
     try:
         return _translate(candidate, said)
     except ValueError as error:
-        raise ValueError(f"layer {_short(candidate.name)}: {error}") from error
+        raise ValueError(f"layer {short(candidate.name)}: {error}") from error
 
 
 def _translate(candidate, said):
@@ -432,9 +432,7 @@ def _group_name(described):
 def _config(described):
     config = described.get("config")
     if not isinstance(config, dict):
-        raise ValueError(
-            f"config of {_short(described.get('class_name'))}: expected a JSON object, got {_short(config)}"
-        )
+        raise ValueError(f"config of {short(described.get('class_name'))}: expected a JSON object, got {short(config)}")
     return config
 
 
@@ -443,11 +441,11 @@ def _settings_of_directions(class_name, config, version, said):
         return [_settings(class_name, config, version, said)]
     _check_keys(class_name, config, {"merge_mode", "layer", "backward_layer"})
     if config.get("merge_mode", "concat") != "concat":
-        raise ValueError(f"merge_mode: {_short(config['merge_mode'])} has no equivalent, only 'concat'")
+        raise ValueError(f"merge_mode: {short(config['merge_mode'])} has no equivalent, only 'concat'")
     described = config.get("layer")
     name = _class_name(described)
     if name not in RECURRENT or name == "Bidirectional":
-        raise ValueError(f"layer: a Bidirectional of {name or _short(described)} has no equivalent")
+        raise ValueError(f"layer: a Bidirectional of {name or short(described)} has no equivalent")
     forward = _settings(name, _config(described), version, said)
     if forward.go_backwards:
         raise ValueError("go_backwards: True for the forward layer of a Bidirectional has no equivalent")
@@ -456,7 +454,7 @@ def _settings_of_directions(class_name, config, version, said):
         return [forward, forward]
     if _class_name(described) != name:
         raise ValueError(
-            f"backward_layer: expected {name} as forward, got {_short(described.get('class_name', described))}"
+            f"backward_layer: expected {name} as forward, got {short(described.get('class_name', described))}"
         )
     backward = _settings(name, _config(described), version, said)
     if not backward.go_backwards:
@@ -471,7 +469,7 @@ def _check_keys(class_name, config, known):
         key for key, value in config.items() if key not in known and key not in WITHOUT_EFFECT and value is not None
     ]
     if others:
-        shown = ", ".join(f"{key}={_short(config[key])}" for key in sorted(others)[:MOST_NAMES_SHOWN])
+        shown = ", ".join(f"{key}={short(config[key])}" for key in sorted(others)[:MOST_NAMES_SHOWN])
         raise ValueError(f"{shown}: not a known setting of {class_name}")
 
 
@@ -481,7 +479,7 @@ def _settings(class_name, config, version, said):
         cell = config.get("cell")
         class_name = _class_name(cell)
         if class_name not in KINDS or not class_name.endswith("Cell"):
-            what = class_name or (_short(cell.get("class_name")) if isinstance(cell, dict) else _short(cell))
+            what = class_name or (short(cell.get("class_name")) if isinstance(cell, dict) else short(cell))
             raise ValueError(f"cell: an RNN of {what} has no equivalent, only of LSTMCell, GRUCell or SimpleRNNCell")
         config = {**{key: value for key, value in config.items() if key != "cell"}, **_config(cell)}
     if class_name not in KINDS:
@@ -490,7 +488,7 @@ def _settings(class_name, config, version, said):
     kind = KINDS[class_name]
     units = config.get("units")
     if type(units) is not int or units < 1:
-        raise ValueError(f"units: expected an integer of at least 1, got {_short(units)}")
+        raise ValueError(f"units: expected an integer of at least 1, got {short(units)}")
     flags = {name: _flag(name, config.get(name, False)) for name in ("go_backwards", "time_major")}
     if class_name.startswith("CuDNN"):
         return _of_cudnn(kind, units, **flags)
@@ -510,7 +508,7 @@ def _settings(class_name, config, version, said):
 
 def _flag(name, value):
     if not isinstance(value, bool):
-        raise ValueError(f"{name}: expected true or false, got {_short(value)}")
+        raise ValueError(f"{name}: expected true or false, got {short(value)}")
     return value
 
 
@@ -522,7 +520,7 @@ def _function_name(name, value):
             value = function
     if not isinstance(value, str):
         shown = value.get("registered_name") or value.get("class_name") if isinstance(value, dict) else value
-        raise ValueError(f"{name}: {_short('linear' if value is None else shown)} has no equivalent")
+        raise ValueError(f"{name}: {short('linear' if value is None else shown)} has no equivalent")
     return value
 
 
@@ -530,7 +528,7 @@ def _activation(value, kind):
     value = _function_name("activation", value)
     allowed = RNN_NONLINEARITIES if kind == "rnn" else NONLINEARITIES
     if value not in allowed:
-        raise ValueError(f"activation: {_short(value)} has no equivalent, only {' and '.join(map(repr, allowed))}")
+        raise ValueError(f"activation: {short(value)} has no equivalent, only {' and '.join(map(repr, allowed))}")
     return value
 
 
@@ -542,11 +540,11 @@ def _gate_activation(value, version, given):
         if by_version is None and given in (None, "sigmoid"):
             raise ValueError(
                 "recurrent_activation: 'hard_sigmoid' is one function in Keras 2 and another in Keras 3, and the "
-                f"file does not say its version ({_short(version)}); give 'hard_sigmoid_fifth' or 'hard_sigmoid_sixth'"
+                f"file does not say its version ({short(version)}); give 'hard_sigmoid_fifth' or 'hard_sigmoid_sixth'"
             )
         return by_version or given
     if value != "sigmoid":
-        raise ValueError(f"recurrent_activation: {_short(value)} has no equivalent, only 'sigmoid' and 'hard_sigmoid'")
+        raise ValueError(f"recurrent_activation: {short(value)} has no equivalent, only 'sigmoid' and 'hard_sigmoid'")
     return value
 
 
@@ -606,7 +604,7 @@ def _places(config, names=(), group=""):
 
 def _parsed(what, text):
     try:
-        return _from_json(text)
+        return from_json(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what}: not JSON: {error}") from error
 
@@ -615,7 +613,7 @@ def _model_config(what, text):
     """The configuration of the model, or of the layer alone."""
     described = _parsed(what, text)
     if not isinstance(described, dict):
-        raise ValueError(f"{what}: expected a JSON object, got {_short(described)}")
+        raise ValueError(f"{what}: expected a JSON object, got {short(described)}")
     return described.get("config")
 
 
@@ -693,7 +691,7 @@ def _in_archive(config, version, root):
         def directions():
             name = _own_name(root, place.group)
             if name not in (None, place.names[-1]):
-                raise ValueError(f"model.weights.h5: {place.group}: the weights of {_short(name)}")
+                raise ValueError(f"model.weights.h5: {place.group}: the weights of {short(name)}")
             if place.class_name != "Bidirectional":
                 return [_numbered(root, place.group)]
             return [_numbered(root, f"{place.group}/{one}_layer") for one in ("forward", "backward")]
@@ -806,7 +804,7 @@ def _in_hdf5(root):
     version = attribute(group, "keras_version") or attribute(root, "keras_version")
     if _major(version) == 1:
         raise ValueError(
-            f"keras_version: {_short(version)}: files of Keras 1 are not read; load and save them with Keras 2"
+            f"keras_version: {short(version)}: files of Keras 1 are not read; load and save them with Keras 2"
         )
     if text is None:
         return [

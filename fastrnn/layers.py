@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn._core import Inputs, empty_states, infer_plain, plain_inputs, zero_states
 from fastrnn._engine import spec
-from fastrnn._engine.arguments import as_states, check_states, initial_states
+from fastrnn._engine.arguments import as_states, check_states, initial_states, output_symbol
 from fastrnn._engine.pool import POOL
 from fastrnn._engine.ragged import layout_of, padded
 from fastrnn._engine.stack import Dropout, infer
@@ -90,11 +90,6 @@ class SequenceDropout(Dropout):
         if self.sequences is None:
             return of_sequences  # for all steps of x (T, B, n)
         return of_sequences[self.sequences[first_row : first_row + len(x)]]
-
-
-def output_symbol(stack):
-    """The symbol of the width of h in messages."""
-    return "hidden_size" if stack.P == stack.H else "proj_size"
 
 
 class InferenceLayer(Configured, Generic[Given, Returned]):
@@ -222,7 +217,7 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
             if results is not None:
                 return results
         inputs = self._inputs(x, state, lengths, resets, private=False)
-        stack = inputs.stack
+        stack, frozen = inputs.stack, self._params._frozen  # after conversions, which may run code of the caller
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward
         state_n = empty_states(inputs.state_0)
         output = infer(inputs, packed, state_n)
@@ -285,7 +280,7 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
             check_flags("resets", resets, ("T", "B"), (T, B))
             return resets.copy()
         check_flags("resets", resets, ("B", "T"), (B, T))
-        return np.ascontiguousarray(resets.T)
+        return resets.T.copy()
 
     def _x_error(self, given, hint):
         I = self._stack.I

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn import _config, _core, _threads
 from fastrnn._engine.pool import POOL
+from fastrnn._engine.tape import AnyTape
 from fastrnn._parametrized import generator, no_draws
 from fastrnn._validation import (
     Array,
@@ -32,18 +33,18 @@ __all__ = ["Linear"]
 PICKLE_VERSION = 1
 
 
-class LinearTape:
+class LinearTape(AnyTape):
     """The input and the weight of one `forward` of a `Linear`, for its `backward`; opaque."""
 
-    __slots__ = ("_x", "_weight", "_shape", "_fingerprint", "_owner")
+    __slots__ = ("x", "weight", "shape")
 
     def __init__(self, owner, x, rows):
-        self._owner, self._x, self._shape = owner, rows, x.shape
-        self._weight = owner.params._views()["weight"].copy()
-        self._fingerprint = _core.fingerprint(rows)
+        super().__init__(owner, rows)
+        self.x, self.shape = rows, x.shape
+        self.weight = owner.params._views()["weight"].copy()
 
     def __repr__(self):
-        return f"<LinearTape of {self._owner!r}>"
+        return f"<LinearTape of {self.owner_name()}>"
 
 
 class Linear:
@@ -85,7 +86,7 @@ class Linear:
     (25, 16, 10)
     """
 
-    __slots__ = ("_params", "_bias")
+    __slots__ = ("_params", "_bias", "__weakref__")
 
     @names_arguments
     def __init__(
@@ -306,21 +307,18 @@ class Linear:
         ValueError
             If the tape is another layer's, if a shape does not fit, or if the `x` of the forward pass has been changed.
         """
-        check_tape(tape, LinearTape, "second")
+        check_tape(tape, LinearTape, "second", self, "layer")
         array, d_rows = self._rows("d_y", d_y, "out_features", self.out_features)
-        if tape._owner is not self:
-            raise ValueError(f"tape: is of another layer, {tape._owner!r}")
-        expected = (*tape._shape[:-1], self.out_features)
+        expected = (*tape.shape[:-1], self.out_features)
         if array.shape != expected:
             raise shape_error("d_y", ("...",) * (len(expected) - 1) + ("out_features",), expected, array.shape)
-        if _core.fingerprint(tape._x) != tape._fingerprint:
-            raise ValueError("x: has been changed since the forward pass")
+        tape.check_x(tape.x)
         d_params = self._params._like(POOL.empty)
         gradients = d_params._views()
-        d_x = POOL.empty(tape._shape, self.dtype) if flag("input_gradient", input_gradient) else None
+        d_x = POOL.empty(tape.shape, self.dtype) if flag("input_gradient", input_gradient) else None
         _core.linear_backward(
-            tape._x,
-            tape._weight,
+            tape.x,
+            tape.weight,
             d_rows,
             None if d_x is None else d_x.reshape(-1, self.in_features),
             gradients["weight"],

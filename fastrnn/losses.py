@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from fastrnn import _config, _core, _threads
 from fastrnn._engine.pool import POOL
-from fastrnn._validation import Array, as_array, integer, shape_error
+from fastrnn._validation import Array, as_array, check_cast, integer, shape_error
 
 __all__ = ["mean_squared_error", "softmax_cross_entropy"]
 
@@ -33,7 +33,7 @@ def softmax_cross_entropy(
     ignore_index : int, default -100
         The target of rows that do not count, such as padding.
     weights : array_like, (...), optional
-        The weight of each row, at least 0. Default: 1.
+        The weight of each row, at least 0. Default: 1. Rows of weight 0 do not count, and may have any numbers.
 
     Returns
     -------
@@ -104,7 +104,8 @@ def mean_squared_error(
     target : array_like
         Of the shape of `prediction`; cast to its dtype by NumPy's "same_kind" rule.
     weights : array_like, shape of `prediction` without its last axis, optional
-        The weight of each row, at least 0; of each number, if `prediction` has one axis. Default: 1.
+        The weight of each row, at least 0; of each number, if `prediction` has one axis. Default: 1. Rows of weight 0
+        do not count, such as padding, and may have any numbers, NaN included.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def mean_squared_error(
         The mean over all numbers, weighted: sum(weight * (prediction - target)^2) / sum(weight). NaN if there are no
         numbers or the weights are all 0.
     d_prediction : ndarray, shape of `prediction`
-        The gradient of `loss`: 2 * weight * (prediction - target) / sum(weight).
+        The gradient of `loss`: 2 * weight * (prediction - target) / sum(weight); zeros in rows of weight 0.
 
     Raises
     ------
@@ -130,8 +131,7 @@ def mean_squared_error(
     """
     array = _floats("prediction", prediction)
     given = as_array("target", target)
-    if not np.can_cast(given.dtype, array.dtype, "same_kind"):
-        raise TypeError(f"target: cannot be cast from {given.dtype} to {array.dtype} by NumPy's 'same_kind' rule")
+    check_cast("target", given, array.dtype)
     if given.shape != array.shape:
         raise shape_error("target", array.shape, (None,) * array.ndim, given.shape, _of(array, "prediction"))
     given = _core.native(given, array.dtype)
@@ -139,10 +139,12 @@ def mean_squared_error(
         return _squared_error(array, given, array.size)
     # weight * error^2 is the squared error of sqrt(weight) * prediction and sqrt(weight) * target.
     shape = array.shape if array.ndim < 2 else array.shape[:-1]
-    weighting = _weights(weights, shape, array, "prediction").reshape(*shape, *(1,) * (array.ndim - len(shape)))
-    roots = np.sqrt(weighting).astype(array.dtype)
+    weighting = _weights(weights, shape, array, "prediction").reshape(shape + (1,) * (array.ndim - len(shape)))
+    roots, counts = np.sqrt(weighting).astype(array.dtype), weighting != 0
     number = float(np.broadcast_to(weighting, array.shape).sum())
-    loss, d_prediction = _squared_error(roots * array, roots * given, number)
+    # Where the weight is 0 both are 0, also where a product of them and 0 would be NaN.
+    p, t = [np.multiply(roots, one, where=counts, out=np.zeros(one.shape, one.dtype)) for one in (array, given)]
+    loss, d_prediction = _squared_error(p, t, number)
     return loss, roots * d_prediction
 
 

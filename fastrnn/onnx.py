@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
+from fastrnn._engine.spec import SPECS
+from fastrnn._files import path_of, write_atomically
 from fastrnn._layouts import variants
 from fastrnn._onnx_axes import BETWEEN, Axes
 from fastrnn._onnx_graph import (
@@ -23,19 +25,17 @@ from fastrnn._onnx_graph import (
     listed,
     named_file,
     read_model,
-    short,
 )
-from fastrnn._validation import Array, flag
+from fastrnn._validation import Array, flag, short
 from fastrnn._version import __version__
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.layers import Recurrent as Layer
 from fastrnn.quantization import Quantized
-from fastrnn.serialization import _path, _write_atomically
 from fastrnn.weights import from_weights
 
 __all__ = ["from_onnx", "to_onnx"]
 
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+GATES = {kind: len(SPECS[kind.lower()].gates) for kind in ("LSTM", "GRU", "RNN")}
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
@@ -467,9 +467,7 @@ class Reader:
                 raise ValueError(f"{name}: expected {expected}, got {array.shape}")
             if array.dtype != W.dtype:
                 raise ValueError(f"{name}: expected {W.dtype} as W is, got {array.dtype}")
-            if array.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
-                raise ValueError(f"{name}: expected floating-point numbers, got {array.dtype}")
-            arrays[name] = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+            arrays[name] = single_or_double(name, array)
         if I == 0:
             raise ValueError("W: has no columns")
         return arrays
@@ -503,9 +501,7 @@ class Reader:
             array = array.transpose(1, 0, 2)
         if array.ndim != 3 or (array.shape[0], array.shape[2]) != (D, H):
             raise ValueError(f"{name}: expected ({D}, B, {H}), got {array.shape}")
-        if array.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
-            raise ValueError(f"{name}: expected floating-point numbers, got {array.dtype}")
-        array = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+        array = single_or_double(name, array)
         return array if array.any() else None
 
     def _lengths(self, recurrent):
@@ -554,7 +550,7 @@ class Reader:
     # The layer
 
     def _layer(self, read, batch_first):
-        options = read[0].options | {"bidirectional": read[0].D == 2}
+        options = dict(read[0].options)
         if batch_first:
             options["batch_first"] = True
         present = {name for one in read for name, array in one.weights.items() if array is not None}
@@ -598,6 +594,13 @@ class named_node:
 def optional(node: Any, position: int) -> str:
     """The name of an input, "" if it is absent."""
     return node.input[position] if position < len(node.input) else ""
+
+
+def single_or_double(name: str, array: Array) -> Array:
+    """The array in float64 if it has that, other floating-point numbers in float32."""
+    if array.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+        raise ValueError(f"{name}: expected floating-point numbers, got {array.dtype}")
+    return array.astype(np.float64 if array.dtype == np.float64 else np.float32)
 
 
 def zero_or_one(attributes: Mapping[str, Any], name: str) -> int:
@@ -663,7 +666,7 @@ def to_onnx(
         given = f"{cls.__module__}.{cls.__qualname__}{hint}"
         raise TypeError(f"layer: expected LSTM, GRU or RNN, which ONNX has, got {given}")
     state, lengths = flag("state", state), flag("lengths", lengths)
-    path = _path(path)
+    path = path_of(path)
     proj_size = getattr(layer, "proj_size", 0)
     if proj_size:
         raise ValueError(f"layer: proj_size={proj_size}, and ONNX's LSTM has no projection")
@@ -673,7 +676,7 @@ def to_onnx(
         raise ValueError(f"layer: has {layer.params.flat.nbytes} bytes of parameters, a model holds {MOST_FILE_BYTES}")
     onnx = import_onnx("to_onnx")
     model = Writer(onnx, layer, state, lengths).model()
-    _write_atomically(path, model.SerializeToString(deterministic=True))
+    write_atomically(path, model.SerializeToString(deterministic=True))
 
 
 class Writer:

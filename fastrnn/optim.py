@@ -7,6 +7,7 @@ threads or on the instruction set (`generic` apart, which rounds where others us
 
 from __future__ import annotations
 
+import bisect
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from fastrnn.parameters import Parameters, checked_version
 __all__ = ["SGD", "Adam", "AdamW", "clip_by_global_norm"]
 
 PICKLE_VERSION = 1
+MOST_STEPS = 2**53  # every number of steps up to it is a double
 
 # Parameters or gradients as callers give them: one, or several in an order.
 Given: TypeAlias = Parameters | ArrayLike | Sequence[Parameters | ArrayLike]
@@ -105,13 +107,23 @@ class Optimizer:
             got = "one" if is_single else f"a sequence of {len(given)}"
             raise ValueError(f"gradients: expected {expected}, as params, got {got}")
         arrays = [_parameters(name, target) for name, target in zip(self._names, self._targets)]
-        names = _names("gradients", given, is_single)
-        pairs = [
-            (array, _gradient(name, gradient, target, array))
-            for name, gradient, target, array in zip(names, given, self._targets, arrays)
+        of_caller = [
+            _gradient(name, gradient, target, array)
+            for name, gradient, target, array in zip(
+                _names("gradients", given, is_single), given, self._targets, arrays
+            )
         ]
+        # Again: a conversion may have run code of the caller.
+        arrays = [_parameters(name, target) for name, target in zip(self._names, self._targets)]
+        for name, array, state in zip(self._names, arrays, zip(*self._state.values())):
+            if array.shape != state[0].shape or array.dtype != state[0].dtype:
+                was = f"{state[0].dtype} {state[0].shape}"
+                raise ValueError(f"{name}: was {was} when the optimizer was made, and is {array.dtype} {array.shape}")
+        if any(g.shape != p.shape or g.dtype != p.dtype for p, g in zip(arrays, of_caller)):
+            raise ValueError("params: changed while the gradients were converted")
+        of_caller = _apart_from(arrays, of_caller)
         self._steps += 1
-        for k, (array, gradient) in enumerate(pairs):
+        for k, (array, gradient) in enumerate(zip(arrays, of_caller)):
             states = [self._state[name][k] for name in self._state_names]
             self._update(array, gradient, states, _threads.most_threads(), _config.instruction_set())
 
@@ -155,13 +167,15 @@ class Optimizer:
                 f"mapping: missing: {', '.join(missing) or 'none'}; not known: {', '.join(unknown) or 'none'}"
             )
         steps = integer("steps", given.pop("steps"))
-        if steps < 0:
-            raise ValueError(f"steps: expected at least 0, got {steps}")
+        if not 0 <= steps <= MOST_STEPS:
+            raise ValueError(f"steps: expected 0 to {MOST_STEPS}, got {steps}")
         new = {name: as_array(name, value) for name, value in given.items()}
         for name, array in new.items():
             check_cast(name, array, expected[name].dtype)
             if array.shape != expected[name].shape:
                 raise shape_error(name, expected[name].shape, (None,) * array.ndim, array.shape)
+        # Copied first: a cast may fail, and arrays may share memory with the state.
+        new = {name: array.astype(expected[name].dtype) for name, array in new.items()}
         self._steps = steps
         for name, arrays in self._state.items():
             for k, array in enumerate(arrays):
@@ -410,8 +424,13 @@ def clip_by_global_norm(gradients: Parameters | Array | Sequence[Parameters | Ar
     norm = norm_of(arrays)
     if largest < norm < math.inf:
         num_threads, isa = _threads.most_threads(), _config.instruction_set()
+        factor = min(1.0, largest / (norm + 1e-6))
         for array in arrays:
-            _core.scale(array, min(1.0, largest / (norm + 1e-6)), num_threads, isa)
+            # A denormal factor would be taken for 0. A power of two rounds nothing.
+            smallest = float(np.finfo(array.dtype).tiny)
+            if 0 < factor < smallest:
+                _core.scale(array, smallest, num_threads, isa)
+            _core.scale(array, factor / smallest if factor < smallest else factor, num_threads, isa)
     return norm
 
 
@@ -466,6 +485,23 @@ def _parameters(name: str, target: Any) -> Array:
     if not array.flags.c_contiguous or not array.flags.aligned:
         raise ValueError(f"{name}: not C-contiguous, so it cannot be updated in place")
     return array
+
+
+def _span(array: Array) -> tuple[int, int]:
+    """Where a contiguous array begins and ends in memory."""
+    start = array.__array_interface__["data"][0]
+    return start, start + array.nbytes
+
+
+def _apart_from(targets: Sequence[Array], gradients: Sequence[Array]) -> list[Array]:
+    """The gradients, with copies of those that share memory with the targets, which are written one by one."""
+    spans = sorted(map(_span, targets))  # none overlaps another
+    apart = []
+    for gradient in gradients:
+        start, stop = _span(gradient)
+        k = bisect.bisect_left(spans, (stop, 0))  # the first target that begins after the gradient
+        apart.append(gradient.copy() if k and spans[k - 1][1] > start else gradient)
+    return apart
 
 
 def _gradient(name: str, gradient: Any, target: Any, array: Array) -> Array:

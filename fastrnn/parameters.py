@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastrnn._core import ALIGNMENT
 from fastrnn._validation import Array, as_array, check_cast, detached, float_dtype, shape_error, size
 
 __all__ = ["Parameters"]
-
-# The start of `flat` in memory: a cache line, and the widest vector.
-ALIGNMENT = 64
 
 PICKLE_VERSION = 1
 
@@ -43,6 +43,21 @@ def check_values(name, value, array):
         raise shape_error(name, array.shape, (None,) * array.ndim, value.shape)
 
 
+# Guards the flags `writeable` of all Parameters, which other threads may change at the same time. The thread that holds
+# it may take it again: a signal handler may freeze and unfreeze.
+FLAGS = threading.RLock()
+
+
+def _renew_flags():
+    """In a child process, where another thread may have held the lock at the fork."""
+    global FLAGS
+    FLAGS = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_flags)
+
+
 class Parameters(Mapping[str, Array]):
     """A fixed set of named arrays, each of them a view of one flat array.
 
@@ -64,7 +79,7 @@ class Parameters(Mapping[str, Array]):
 
     # `flat` returns _whole, a view of _flat, and never _flat itself. _whole and the _arrays are replaced by new views
     # once their shape has been assigned to.
-    __slots__ = ("_arrays", "_flat", "_whole", "_displaced", "_layout", "_frozen")
+    __slots__ = ("_arrays", "_flat", "_whole", "_displaced", "_layout", "_frozen", "_unfrozen")
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
         if not isinstance(shapes, Mapping):
@@ -102,6 +117,7 @@ class Parameters(Mapping[str, Array]):
     def _own(self, layout, flat):
         self._layout = layout
         self._frozen = None  # the packed weights of a layer that has frozen these, or None
+        self._unfrozen = 0  # how often these were unfrozen
         self._flat = flat
         self._whole = self._flat.view()
         self._arrays = self._views()
@@ -119,9 +135,11 @@ class Parameters(Mapping[str, Array]):
 
     def _replacement(self, array, new):
         """The view `new`, returned from now on in place of `array`, whose shape was assigned to."""
-        new.flags.writeable = array.flags.writeable
-        # Its holder may go on writing to it; freeze has to reach it, too.
-        self._displaced = [one for one in self._displaced if one() is not None] + [weakref.ref(array)]
+        with FLAGS:
+            new.flags.writeable = self._flat.flags.writeable
+            # Its holder may go on writing to it; freeze has to reach it, too, and the new one.
+            self._displaced = [one for one in self._displaced if one() is not None]
+            self._displaced += [weakref.ref(array), weakref.ref(new)]
         return new
 
     @property
@@ -204,9 +222,34 @@ class Parameters(Mapping[str, Array]):
 
     def _set_writeable(self, writeable):
         """Of all arrays, and of the memory below them, without which none of them can be made writeable again."""
-        displaced = [array for one in self._displaced if (array := one()) is not None]
-        for array in (self._flat.base, self._flat, self._whole, *self._arrays.values(), *displaced):
-            array.flags.writeable = writeable
+        with FLAGS:
+            displaced = [array for one in self._displaced if (array := one()) is not None]
+            for array in (self._flat.base, self._flat, self._whole, *self._arrays.values(), *displaced):
+                array.flags.writeable = writeable
+
+    def _freeze(self, pack: Callable[[], object]) -> None:
+        """Make the arrays read-only and keep what `pack` makes of them, unless they are unfrozen in the meantime."""
+        unfrozen = None
+        with FLAGS:
+            while unfrozen != self._unfrozen:  # again if a signal handler has unfrozen them
+                unfrozen = self._unfrozen
+                self._set_writeable(False)
+        try:
+            frozen = pack()
+        except BaseException:  # Ctrl-C, too
+            if self._frozen is None:
+                self._unfreeze()
+            raise
+        with FLAGS:
+            self._frozen = frozen
+            if self._unfrozen != unfrozen and self._frozen is frozen:  # by another thread or a signal handler
+                self._frozen = None
+
+    def _unfreeze(self) -> None:
+        with FLAGS:
+            self._unfrozen += 1
+            self._frozen = None
+            self._set_writeable(True)
 
     def _shapes(self):
         return {name: shape for name, (shape, _, _) in self._layout.items()}

@@ -13,7 +13,7 @@ from fastrnn import layers
 from fastrnn._core import WEIGHTS
 from fastrnn._engine.formats import FORMATS, Format, FormatName
 from fastrnn._engine.spec import MATRICES, OPTIONS
-from fastrnn._parametrized import LAYERS, Frozen, Given, Returned, no_draws
+from fastrnn._parametrized import LAYERS, Configured, Frozen, Given, Returned, no_draws
 from fastrnn._validation import FLOAT32, Array, choice, names_arguments, number
 from fastrnn.layers import InferenceLayer, Recurrent
 from fastrnn.parameters import checked_version
@@ -150,8 +150,15 @@ class Quantized(InferenceLayer[Given, Returned]):
                 arrays[_scale_of(name)] = scales
         # A derived class may have a constructor with other arguments.
         public = next(cls for cls in type(layer).__mro__ if cls.__module__ == "fastrnn")
-        self._configure(public, layer._constructor_arguments(), form)
-        self._fill(arrays)
+        new = object.__new__(Quantized)
+        new._configure(public, layer._constructor_arguments(), form)
+        self._become(new, arrays)
+
+    def _become(self, new, arrays):
+        """Take all from a layer that is only configured, whose parameters are these arrays of our own, by name."""
+        new._fill(arrays)
+        for name in (*Configured.__slots__, *Quantized.__slots__):
+            setattr(self, name, getattr(new, name))
 
     def _configure(self, layer_class, arguments, form):
         """Set all but the parameters, from the class of the layer and the arguments of its constructor."""
@@ -160,9 +167,8 @@ class Quantized(InferenceLayer[Given, Returned]):
                 raise TypeError(f"{name}: is not an argument of {layer_class.__name__}")
         layer = object.__new__(layer_class)
         defaults = {name: OPTIONS[name].default for name in layer_class._option_names}
-        shapes = layer._configure(defaults | arguments, False)
+        self._options, self._names, shapes, self._stack = layer._configured(defaults | arguments, False)
         self._layer_class, self._format, self._layout = layer_class, form, _layout(shapes, form)
-        self._options, self._stack, self._names = layer._options, layer._stack, layer._names
 
     def _check_values(self, arrays):
         """Raise a ValueError for arrays of numbers that no layer of this format has."""
@@ -192,11 +198,13 @@ class Quantized(InferenceLayer[Given, Returned]):
 
     def __setstate__(self, state):
         checked_version(state, PICKLE_VERSION, "a pickle of Quantized")
-        self._configure(LAYERS[state["class"]], state["arguments"], FORMATS[state["format"]])
-        if {name: (array.shape, array.dtype) for name, array in state["params"].items()} != self._layout:
-            raise ValueError(f"the parameters of a pickle do not fit {self!r}")
-        self._check_values(state["params"])
-        self._fill({name: array.copy() for name, array in state["params"].items()})
+        arrays = {name: array.copy() for name, array in state["params"].items()}
+        new = object.__new__(Quantized)
+        new._configure(LAYERS[state["class"]], state["arguments"], FORMATS[state["format"]])
+        if {name: (array.shape, array.dtype) for name, array in arrays.items()} != new._layout:
+            raise ValueError(f"the parameters of a pickle do not fit {new!r}")
+        new._check_values(arrays)
+        self._become(new, arrays)
         self.__dict__.update(state["attributes"])
 
     if not TYPE_CHECKING:  # for a type checker it would be any attribute

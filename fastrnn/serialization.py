@@ -12,17 +12,16 @@ Nothing in a file is executed. Sizes are compared with the length of the file be
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastrnn._engine.formats import FORMATS
 from fastrnn._engine.spec import FORMAT_VERSION, OPTIONS
+from fastrnn._files import MOST_TENSORS, content_of, from_json, import_safetensors, parts_of, path_of, write_atomically
 from fastrnn._parametrized import LAYERS, no_draws
-from fastrnn._validation import flag, shape_error, size
+from fastrnn._validation import flag, shape_error, short, size
 from fastrnn.cells import Cell
 from fastrnn.layers import Recurrent
 from fastrnn.quantization import Quantized
@@ -41,12 +40,6 @@ DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     "float64": ("F64", np.dtype("<f8")),
 }
 DTYPES |= {form.name: (form.name_in_files, form.dtype.newbyteorder("<")) for form in FORMATS.values()}
-
-# Limits of a file, because a parsed header takes some 30 times its size: enough for 341 layers of the kind with the
-# most parameters (an LSTM with biases, projections and peepholes in both directions has 12), and for more than any
-# parameter needs in the header (its longest entry, with numbers of 20 digits, has less than 180 bytes).
-MOST_TENSORS = 4096
-MOST_HEADER_BYTES = 256 * MOST_TENSORS
 
 MOST_PROBLEMS_SHOWN = 8
 
@@ -95,10 +88,10 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     cls = layer._layer_class if type(layer) is Quantized else type(layer)
     if LAYERS.get(cls.__name__) is not cls:
         raise TypeError(f"layer: expected a layer ({', '.join(LAYERS)}), got {cls.__module__}.{cls.__qualname__}")
-    path = _path(path)
+    path = path_of(path)
     if len(layer.params) > MOST_TENSORS:
         raise ValueError(f"layer: has {len(layer.params)} parameters, a file holds at most {MOST_TENSORS}")
-    _import_safetensors()
+    import_safetensors()
     import json
 
     from safetensors.numpy import save as to_bytes
@@ -110,7 +103,7 @@ def save(path: str | os.PathLike[str], layer: Layer) -> None:
     data = to_bytes(arrays, {METADATA_KEY: json.dumps(about, allow_nan=False)})
     if isinstance(layer, Quantized) and layer._format.dtype.kind == "u":
         data = _with_dtype(data, layer._format.name_in_files)
-    _write_atomically(path, data)
+    write_atomically(path, data)
 
 
 def load(path: str | os.PathLike[str]) -> Layer:
@@ -159,38 +152,13 @@ def load(path: str | os.PathLike[str]) -> Layer:
     --------
     See `save`.
     """
-    path = _path(path)
-    _import_safetensors()
+    path = path_of(path)
+    import_safetensors()
     try:
-        about, tensors = _read(path, METADATA_KEY, "fastrnn.save")
+        about, tensors = parts_of(content_of(path), METADATA_KEY, "fastrnn.save")
         return _build(about, tensors)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _path(path):
-    try:
-        path = os.fsdecode(path)
-    except TypeError as error:
-        raise TypeError(f"path: {error}") from None
-    if not path:
-        raise ValueError("path: is empty")
-    if "\0" in path:
-        raise ValueError(f"path: has a null character, {_short(path)}")
-    return path
-
-
-def _import_safetensors():
-    try:
-        import safetensors
-    except ImportError as error:
-        raise ImportError(
-            "fastrnn.save and fastrnn.load need the package safetensors: pip install safetensors"
-        ) from error
-    return safetensors
-
-
-# Writing
 
 
 def _with_dtype(data, dtype):
@@ -207,123 +175,19 @@ def _with_dtype(data, dtype):
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
-def _write_atomically(path, data):
-    """Replace `path` by a file of `data`, so that a loss of power leaves either the file before or the new one."""
-    if not os.path.basename(path) or (os.path.exists(path) and not os.path.isfile(path)):
-        raise ValueError(f"{path}: not a file")
-    path = os.path.realpath(path)
-    # A name of fixed length, because that of `path` may be as long as the system allows.
-    temporary = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}")
-    try:
-        file = open(temporary, "xb", opener=_opener_like(path))
-    except OSError as error:  # which would name the temporary file
-        raise OSError(error.errno, error.strerror, path) from None
-    try:
-        with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    # The new name lasts from here on. Not every file system can do that, and an error would say that nothing was saved.
-    if os.name == "posix":
-        with contextlib.suppress(OSError):
-            folder = os.open(os.path.dirname(path), os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-
-
-def _opener_like(path):
-    """For a new file with the permissions of that under `path` from the start; for a new file, those of the umask."""
-    try:
-        before = os.stat(path)
-    except FileNotFoundError:
-        before = None
-    if before is None or os.name != "posix":
-        return None
-
-    def opener(name, flags):
-        descriptor = os.open(name, flags, 0o600)
-        mode = stat.S_IMODE(before.st_mode) & 0o777
-        try:
-            os.fchown(descriptor, before.st_uid, before.st_gid)
-        except OSError:
-            try:
-                os.fchown(descriptor, -1, before.st_gid)
-            except OSError:  # the group is now another, which may do no more than everybody
-                mode = mode & 0o707 | (mode & 0o007) << 3
-        with contextlib.suppress(OSError):  # of a file system without permissions
-            os.fchmod(descriptor, mode)
-        return descriptor
-
-    return opener
-
-
-# Reading. `load` puts the path in front of the message of every ValueError.
-
-
-def _read(path, key, writer):
-    """The text under a key of the metadata, and of each tensor "dtype", "shape" and "data"."""
-    safetensors = _import_safetensors()
-    # A directory cannot be read, a pipe or a device perhaps without end.
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("not a file")
-    # Read rather than mapped: if a mapped file is truncated, the process dies.
-    with open(path, "rb") as file:
-        length = file.read(8)
-        header_bytes = int.from_bytes(length, "little")
-        if header_bytes > MOST_HEADER_BYTES:
-            problem = f"a header of {header_bytes} bytes, at most {MOST_HEADER_BYTES} are read"
-            raise ValueError(f"damaged, or not a safetensors file of a layer: {problem}")
-        header = file.read(header_bytes)
-        # Each tensor has one brace; so have the header, its metadata, the description and the arguments in it.
-        if header.count(b"{") > MOST_TENSORS + 4:
-            raise ValueError(f"damaged, or not a safetensors file of a layer: more than {MOST_TENSORS} tensors")
-        data = b"".join((length, header, file.read()))
-    try:
-        tensors = dict(safetensors.deserialize(data))
-        # It leaves out the metadata, so the header, which is now known to be well-formed, is read once more.
-        metadata = _from_json(header.decode()).get("__metadata__") or {}
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise ValueError(f"damaged, or not a safetensors file: {error}") from error
-    if key not in metadata:
-        raise ValueError(f"not written by {writer}: the metadata have no {key!r}")
-    return metadata[key], tensors
-
-
-def _from_json(text):
-    """The value of which `text` is the JSON, in which no key stands twice: readers differ in which one they take."""
-    import json
-
-    def unique(pairs):
-        found = {}
-        for name, value in pairs:
-            if name in found:
-                raise ValueError(f"the key {_short(name)} stands there twice")
-            found[name] = value
-        return found
-
-    return json.loads(text, object_pairs_hook=unique)
-
-
 def _build(about, tensors):
     """The layer of which `about` is the description and `tensors` are the parameters."""
     cls, version, arguments, form = _parsed(about)
     dtype_name = arguments.get("dtype")
     allowed = ("float32", "float64") if form is None else ("float32",)
     if not isinstance(dtype_name, str) or dtype_name not in allowed:
-        raise ValueError(f"dtype: expected {' or '.join(map(repr, allowed))}, got {_short(dtype_name)}")
+        raise ValueError(f"dtype: expected {' or '.join(map(repr, allowed))}, got {short(dtype_name)}")
 
     def dtype_of(name):
         return DTYPES[form.name if form is not None and form.rounds(name) else dtype_name]
 
     others = [name for name, tensor in tensors.items() if tensor["dtype"] != dtype_of(name)[0]]
-    _raise_if_any([f"{_short(name)}: expected {dtype_of(name)[0]}, got {tensors[name]['dtype']}" for name in others])
+    _raise_if_any([f"{short(name)}: expected {dtype_of(name)[0]}, got {tensors[name]['dtype']}" for name in others])
     itemsize = DTYPES[dtype_name if form is None else form.name][1].itemsize
     try:
         _check_sizes(arguments, len(tensors), sum(len(t["data"]) for t in tensors.values()) // itemsize)
@@ -374,33 +238,33 @@ def _misfits(shapes, tensors):
             problems.append(f"{name}: missing")
         elif tuple(tensors[name]["shape"]) != shape:
             problems.append(str(shape_error(name, shape, (None,) * len(shape), tuple(tensors[name]["shape"]))))
-    return problems + [f"{_short(name)}: not a parameter" for name in tensors if name not in shapes]
+    return problems + [f"{short(name)}: not a parameter" for name in tensors if name not in shapes]
 
 
 def _parsed(about):
     """The class, the version of the file, the arguments, and the Format of a quantized layer or None."""
     try:
-        about = _from_json(about)
+        about = from_json(about)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the metadata are not JSON: {error}") from error
     if not isinstance(about, dict):
-        raise ValueError(f"the metadata: expected a JSON object, got {_short(about)}")
+        raise ValueError(f"the metadata: expected a JSON object, got {short(about)}")
     version, name, arguments = (about.get(key) for key in ("format_version", "class", "arguments"))
     if type(version) is not int or version < 1:
-        raise ValueError(f"format_version: expected an integer of at least 1, got {_short(version)}")
+        raise ValueError(f"format_version: expected an integer of at least 1, got {short(version)}")
     if version > NEWEST_VERSION:
         raise ValueError(
-            f"format_version: {_short(version)}, from a newer fastrnn; this one reads up to {NEWEST_VERSION}"
+            f"format_version: {short(version)}, from a newer fastrnn; this one reads up to {NEWEST_VERSION}"
         )
     if not isinstance(name, str) or name not in LAYERS:
-        raise ValueError(f"class: expected one of {', '.join(LAYERS)}, got {_short(name)}")
+        raise ValueError(f"class: expected one of {', '.join(LAYERS)}, got {short(name)}")
     if not isinstance(arguments, dict):
-        raise ValueError(f"arguments: expected a JSON object, got {_short(arguments)}")
+        raise ValueError(f"arguments: expected a JSON object, got {short(arguments)}")
     if "format" not in about:
         return LAYERS[name], version, arguments, None
     form = about["format"]
     if not isinstance(form, str) or form not in FORMATS:
-        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {_short(form)}")
+        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {short(form)}")
     if not issubclass(LAYERS[name], Recurrent):
         raise ValueError(f"format: a {name} is not quantized")
     return LAYERS[name], version, arguments, FORMATS[form]
@@ -421,7 +285,7 @@ def _check_sizes(arguments, tensors, numbers):
     least = D * H * (I + H_out + (L - 1) * (D + 1) * H_out)
     if 2 * D * L > tensors or least > numbers:
         raise ValueError(
-            f"input_size={_short(I)}, hidden_size={_short(H)}, num_layers={_short(L)}: "
+            f"input_size={short(I)}, hidden_size={short(H)}, num_layers={short(L)}: "
             f"more parameters than the file holds, {numbers} numbers in {tensors} tensors"
         )
 
@@ -431,10 +295,3 @@ def _raise_if_any(problems, prefix=""):
         more = len(problems) - MOST_PROBLEMS_SHOWN
         shown = problems[:MOST_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
         raise ValueError(prefix + "; ".join(shown))
-
-
-def _short(value):
-    """A short representation of a value from a file, for messages."""
-    import reprlib
-
-    return reprlib.repr(value)

@@ -36,7 +36,7 @@ try:
 except ImportError as _error:
     raise ImportError("fastrnn.sklearn needs the package scikit-learn: pip install 'fastrnn[sklearn]'") from _error
 
-from fastrnn._validation import Array, flag, float_dtype, probability, size
+from fastrnn._validation import Array, flag, float_dtype, probability, real, short, size
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.linear import Linear
 from fastrnn.losses import mean_squared_error, softmax_cross_entropy
@@ -986,11 +986,10 @@ def one_of(name, value, choices):
 
 def number(name, value, minimum=0.0):
     """A number of at least `minimum`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not value >= minimum:
-        raise ValueError(f"{name}: expected at least {minimum:g}, got {value!r}")
-    return float(value)
+    result = real(name, value)
+    if not result >= minimum:
+        raise ValueError(f"{name}: expected at least {minimum:g}, got {short(value)}")
+    return result
 
 
 def refuse_early_stopping(settings):

@@ -7,7 +7,7 @@ from typing import Generic
 import numpy as np
 
 from fastrnn import _core
-from fastrnn._engine.arguments import as_states, check_states
+from fastrnn._engine.arguments import as_states, check_states, output_symbol
 from fastrnn._parametrized import Given, Returned
 from fastrnn._threads import most_threads
 from fastrnn._validation import as_array, check_array, check_flags, check_state, shape_error
@@ -27,7 +27,7 @@ class Stream(_core.Steps, Generic[Given, Returned]):
         super().__init__(packed, _core.zero_states(stack.count, B, stack.widths, stack.dtype), batched, most_threads)
         self._stack, self._B, self._batched = stack, B, batched
         self._layer = layer  # its representation
-        self._output_symbol = "hidden_size" if stack.P == stack.H else "proj_size"
+        self._output_symbol = output_symbol(stack)
 
     def __reduce__(self):
         raise TypeError("a stream cannot be copied or pickled; make another and give it the state")

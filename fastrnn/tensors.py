@@ -15,10 +15,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fastrnn._leaves import Bfloat16Array, Leaf, NumpyArray, NumpyDtype, Refused, integers, short
+from fastrnn._files import from_json, path_of
+from fastrnn._leaves import Bfloat16Array, Leaf, NumpyArray, NumpyDtype, Refused, integers
 from fastrnn._torch_files import MOST_RECORDS, Archive, from_archive, from_stacked_pickles
-from fastrnn._validation import Array
-from fastrnn.serialization import _from_json, _path
+from fastrnn._validation import Array, short
 
 __all__ = ["load_tensors"]
 
@@ -92,7 +92,7 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Array]:
     >>> {name: (array.shape, str(array.dtype)) for name, array in tensors.items()}
     {'weight': ((2, 3), 'float32'), 'bias': ((2,), 'float64')}
     """
-    path = _path(path)
+    path = path_of(path)
     # A directory cannot be read, a pipe or a device perhaps without end.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{path}: not a file")
@@ -318,7 +318,7 @@ def _of_safetensors(data: bytes) -> Iterator[tuple[str, Leaf]]:
     try:
         tensors = safetensors.deserialize(data)
         # It takes one of two tensors of the same name. The header is now known to be well-formed.
-        _from_json(data[8 : 8 + length].decode())
+        from_json(data[8 : 8 + length].decode())
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"damaged, or not a safetensors file: {error}") from error
     tensors.reverse()

@@ -132,16 +132,15 @@ def _arrangement(mode, input_size, hidden_size, proj_size, num_layers, bidirecti
     options = dict(spec.defaults)
     if mode == "RNN_RELU":
         options["nonlinearity"] = "relu"
-    D, P, gates = 1 + bidirectional, proj_size or hidden_size, len(spec.gates)
+    P = proj_size or hidden_size
     sizes = {"I": input_size, "H": hidden_size, "P": P}
     directions = (False, True) if bidirectional else (False,)
     stack = Stack(spec, spec.kernel_of(options), NUMPY_DTYPES[dtype], sizes, num_layers, directions, True)
     shapes: list[tuple[int, ...]] = []
     for layer in range(num_layers):
-        for _ in directions:
-            shapes += [(gates * hidden_size, D * P if layer else input_size), (gates * hidden_size, P)]
-            shapes += [(gates * hidden_size,)] * 2 if bias else []
-            shapes += [(proj_size, hidden_size)] if proj_size else []
+        inputs = len(directions) * P if layer else input_size
+        one = spec.shapes(sizes | {"I": inputs}, {"bias": bias, "proj_size": proj_size})
+        shapes += [*one.values()] * len(directions)
     return Arrangement(stack, mode, bias, tuple(shapes), len(shapes) // stack.count)
 
 
@@ -777,7 +776,7 @@ class Recurrent(torch.nn.RNNBase):
     def _fit(self, x, batch_sizes, states, traced):
         """Whether the shapes of x, batch_sizes and the states are those that the module needs."""
         axes, shape = x.dim(), x.shape
-        if axes != 3 and (axes != 2) or batch_sizes is not None and axes != 2 or shape[-1] != self.input_size:
+        if axes not in (2, 3) or batch_sizes is not None and axes != 2 or shape[-1] != self.input_size:
             return False
         if states:
             if batch_sizes is None and axes == 2:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numbers
+import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from fastrnn import _layouts
 from fastrnn._engine.spec import SPECS, CellSpec
 from fastrnn._layouts import Layout, Weights
 from fastrnn._parametrized import LAYERS, Parametrized, generator, no_draws
-from fastrnn._validation import Array, as_array, choice, detached, flag, item_of, shape_error, size
+from fastrnn._validation import Array, as_array, choice, detached, flag, item_of, number, shape_error, short, size
 from fastrnn.cells import Cell
 from fastrnn.layers import Recurrent
 
@@ -135,7 +134,7 @@ def from_weights(
     >>> layer
     LSTM(8, 16, batch_first=True, dtype=float64)
     """
-    spec = SPECS[choice("kind", kind.lower() if isinstance(kind, str) else kind, tuple(SPECS))]
+    spec = _spec_of(kind)
     if layout is not None:
         choice("layout", layout, _layouts.NAMES)
         _refuse_given(f"layout={layout!r} says it", gates=gates, transposed=transposed or None, fused=fused)
@@ -181,21 +180,27 @@ def from_weights(
 
 
 def from_state_dict(
-    mapping: Mapping[str, ArrayLike], prefix: str | None = None, **options: Any
+    mapping: Mapping[str, ArrayLike], prefix: str | None = None, *, kind: str | None = None, **options: Any
 ) -> Recurrent[Any, Any] | Cell[Any, Any]:
-    """A new layer or cell from the parameters of one of torch.nn, by their names.
+    """A new layer or cell from the parameters of one of torch.nn or fastrnn, by their names.
 
-    Kind, sizes, layers, directions, biases, projection and peepholes follow from the names and shapes.
+    Sizes, layers, directions, biases, projection, peepholes and heads follow from the names and shapes, and so does the
+    kind, unless it is given.
 
     Parameters
     ----------
     mapping : mapping of str to array_like
         A state_dict of torch.nn.LSTM, GRU, RNN or one of their cells, or of a module that contains one; the
-        `state_dict()` of a layer of fastrnn; or a result of `load_tensors`. Tensors and arrays alike; integers are
-        refused.
+        `state_dict()` of a layer or cell of fastrnn; or a result of `load_tensors`. Tensors and arrays alike; integers
+        are refused.
     prefix : str, optional
         The part of the names before "weight_ih_l0", or before "weight_ih" of a cell; a dot at its end may be left out.
         Default: found, if there is one layer or cell in the mapping.
+    kind : {"lstm", "gru", "rnn", "slstm", "ugrnn"}, optional
+        The cell. Default: that of torch.nn with this shape of weight_hh. (4*H, H) is read as an LSTM, (3*H, H) as a
+        GRU, (H, H) as an RNN; with weight_hr or weight_peephole it is an LSTM. Of the cells that torch.nn lacks, an
+        sLSTM of two or more heads is found by its shape, (4*H, H/num_heads). An sLSTM of one head has the shapes of an
+        LSTM, and other libraries order the two gates of a UGRNN in another way: both need `kind`.
     **options
         Arguments of the layer that parameters do not show: `nonlinearity` of an RNN, `batch_first`, `dropout`, `dtype`,
         `rng` and those that torch.nn does not have. Others have to agree with the parameters.
@@ -211,8 +216,8 @@ def from_state_dict(
         If `mapping` is not a mapping, or an array holds no floating-point numbers.
     ValueError
         If there is no layer or more than one (the message names the prefixes), if a name under the prefix is not a
-        parameter of such a layer, or if shapes do not fit together. Layers with weight normalisation or other
-        parameters of their own are refused so.
+        parameter of such a layer, if `kind` is unknown, or if shapes do not fit together or fit no `kind`. Layers with
+        weight normalisation or other parameters of their own are refused so.
 
     See Also
     --------
@@ -224,7 +229,10 @@ def from_state_dict(
     >>> model = {f"encoder.{name}": w for name, w in fastrnn.GRU(8, 16, num_layers=2).state_dict().items()}
     >>> fastrnn.from_state_dict(model)
     GRU(8, 16, num_layers=2)
+    >>> fastrnn.from_state_dict(fastrnn.SLSTM(8, 16).state_dict(), kind="slstm")
+    SLSTM(8, 16)
     """
+    given = None if kind is None else _spec_of(kind)
     names = keys(mapping)
     prefix = _prefix(mapping, names, prefix)
     parameters = _parameters(names, prefix)
@@ -233,7 +241,7 @@ def from_state_dict(
     directions: list[Weights] = []
     for suffix in suffixes:
         directions.append({p.weight: arrays[name] for name, p in parameters.items() if p.suffix == suffix})
-    spec = _kind(directions[0], prefix, suffixes[0])
+    spec = given or _kind(directions[0], prefix, suffixes[0])
     (layout,) = _layouts.variants(spec, "torch", None, False, None)
     for suffix, weights in zip(suffixes, directions):
         labels = {name: prefix + name + suffix for name in layout.names}
@@ -247,6 +255,11 @@ def from_state_dict(
         layout.directions(spec, weights, labels)
     options = {"bidirectional": any(s.endswith("_reverse") for s in suffixes)} | options if suffixes[0] else options
     return _layer(spec, directions, [prefix] * len(directions), options, is_cell=not suffixes[0])
+
+
+def _spec_of(kind: str) -> CellSpec:
+    """The cell that the argument `kind` names."""
+    return SPECS[choice("kind", kind.lower() if isinstance(kind, str) else kind, tuple(SPECS))]
 
 
 # Arrays as they are given
@@ -282,12 +295,10 @@ def _forget_bias(spec: CellSpec, layout: str | None, given: float | None) -> flo
     """The number that is added to the bias of f."""
     if given is None:
         return 1.0 if layout == "tf1" and spec.name == "lstm" else 0.0
-    is_number = isinstance(given, numbers.Real) and not isinstance(given, (bool, np.bool_))
-    if not is_number or not abs(given) <= sys.float_info.max:
-        raise TypeError(f"forget_bias: expected a finite number, got {_short(given)}")
-    if given and spec.name != "lstm":
+    added = number("forget_bias", given, -math.inf)
+    if added and spec.name != "lstm":
         raise ValueError("forget_bias: is only for an LSTM")
-    return float(given)
+    return added
 
 
 def _from_buffer(spec, buffer, options):
@@ -332,7 +343,7 @@ def _named(given: Any, candidates: Sequence[Layout], label: str) -> tuple[dict[s
         for variant in candidates:
             if variant.fits(named):
                 return named, variant
-        described = "{" + ", ".join(f"{_short(name)}: {array.shape}" for name, array in named.items()) + "}"
+        described = "{" + ", ".join(f"{short(name)}: {array.shape}" for name, array in named.items()) + "}"
     else:
         values = [floats(f"{label}[{k}]", value) for k, value in enumerate(given)]
         for variant in candidates:
@@ -479,9 +490,7 @@ def _kind(weights: Weights, prefix: str, suffix: str) -> CellSpec:
     name = f"{prefix}weight_hh{suffix}"
     if not shape:
         raise ValueError(f"mapping: {name}: missing")
-    raise ValueError(
-        f"mapping: {name}: expected (4*H, H), (3*H, H) or (H, H), got {shape}; from_weights makes layers of other cells"
-    )
+    raise ValueError(f"mapping: {name}: expected (4*H, H), (3*H, H) or (H, H), got {shape}; other cells need kind=")
 
 
 # The layer
@@ -512,12 +521,15 @@ def _layer(
         if len(directions) % D:
             raise ValueError(f"bidirectional: {len(directions)} directions are given, an odd number")
         seen |= {"num_layers": len(directions) // D, "bidirectional": D == 2}
-    cls = LAYERS[f"{spec.name.upper()}Cell" if is_cell else spec.name.upper()]
+    class_name = f"{spec.name.upper()}Cell" if is_cell else spec.name.upper()
+    if class_name not in LAYERS:
+        raise ValueError(f"mapping: {labels[0]}weight_hh: of an {class_name}, which fastrnn does not have")
+    cls = LAYERS[class_name]
     for name, value in seen.items():
         if value and name not in cls._option_names:
             raise ValueError(f"{labels[0]}{cls.__name__} has no {name}, which the arrays have")
         if name in options and not np.array_equal(options[name], value):
-            shown = _short(options[name])
+            shown = short(options[name])
             raise ValueError(f"{name}: {shown} does not agree with the arrays, in which it is {value!r}")
     widest = np.result_type(*(array.dtype for weights in directions for array in weights.values()))
     arguments = {name: value for name, value in seen.items() if name in cls._option_names}
@@ -546,9 +558,3 @@ def _fill(layer: Parametrized, directions: list[Weights], labels: Sequence[str])
 
 
 BIDIRECTIONAL_HINT = "; each layer takes the output of the one below; two directions need bidirectional=True"
-
-
-def _short(value):
-    import reprlib
-
-    return reprlib.repr(value)

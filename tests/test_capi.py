@@ -122,11 +122,25 @@ def test_what_is_no_stream_is_refused():
         capi.PackedStream(fastrnn.LSTM(1, 2, rng=0).quantize("int8"))
     with pytest.raises(TypeError, match="^layer: expected a layer of fastrnn, got LSTMCell$"):
         capi.PackedStream(fastrnn.LSTMCell(2, 3))
+    with pytest.raises(ValueError, match="^isa: expected 'generic'.*, got 'mmx'$"):
+        capi.PackedStream(fastrnn.GRU(1, 4), isa="mmx")
+    with pytest.raises(TypeError, match="^isa: expected 'generic'.*, got 3$"):
+        capi.PackedStream(fastrnn.GRU(1, 4), isa=3)
     with pytest.raises(ValueError, match="^name: expected one of isa_at, .*, got 'stream'$"):
         capi.function("stream")
     packed = capi.PackedStream(fastrnn.RNN(2, 3))
     with pytest.raises(TypeError, match="constant"):
         packed.__init__(fastrnn.RNN(2, 3))
+    empty = capi.PackedStream.__new__(capi.PackedStream)
+    for use in (
+        lambda: empty.address,
+        lambda: empty.nbytes,
+        lambda: empty.state_bytes,
+        empty.new_state,
+        empty.contents,
+    ):
+        with pytest.raises(TypeError, match="constructor has not been called"):
+            use()
     with pytest.raises(TypeError, match="cannot be copied"):
         packed.__reduce__()
 

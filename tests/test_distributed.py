@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -377,6 +378,87 @@ def test_a_file_that_does_not_fit_changes_nothing(tmp_path, shards, changes, mes
     assert str(caught.value).startswith(f"{path}: {message}")
     assert (params[0].flat == 3).all() and (params[1] == 3).all() and optimizer.steps == 0
     assert str(arguments["rng"].bit_generator.state) == str(before)
+
+
+@pytest.mark.parametrize(
+    "keys, value, message",
+    [
+        (["step"], "twelve", "step: expected an integer, got 'twelve'"),
+        (["step"], -1, "step: expected at least 0, got -1"),
+        (["step"], None, "damaged: 'step' is not in the file"),
+        (["optimizer", "steps"], -1, "steps: expected at least 0, got -1"),
+        (["optimizer", "steps"], 1.5, "steps: expected an integer, got 1.5"),
+        (["optimizer", "steps"], None, "damaged: 'steps' is not in the file"),
+        (["optimizer", "lr"], -1, "lr: expected a finite number of at least 0, got -1"),
+        (["optimizer", "lr"], "1", "lr: expected a number, got '1'"),
+        (["optimizer", "lr"], 10**400, "lr: expected a finite number"),
+        (["optimizer", "lr"], None, "damaged: 'lr' is not in the file"),
+        (["rng", "state", "state"], 10**60, "rng: "),
+        (["rng", "state", "inc"], -1, "rng: "),
+        (["rng", "has_uint32"], 10**30, "rng: "),
+        (["rng", "state", "pos"], 10**30, "rng: "),
+    ],
+)
+def test_a_description_that_is_wrong_changes_nothing(tmp_path, keys, value, message):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    path, group = tmp_path / "file", distributed.group(4)
+    # This one sets its state in two parts.
+    kind = np.random.MT19937 if keys[-1] == "pos" else np.random.PCG64
+    params, optimizer, arguments = state(rng=kind)
+    group.checkpoint(path, params, optimizer, step=12, **arguments)
+    with safetensors.safe_open(path, "np") as file:
+        about = json.loads(file.metadata()["fastrnn_training"])
+    inner = about
+    for key in keys[:-1]:
+        inner = inner[key]
+    if value is None:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    path.write_bytes(safetensors.save(safetensors.load(path.read_bytes()), {"fastrnn_training": json.dumps(about)}))
+
+    for array in (params[0].flat, params[1], *arguments["arrays"].values()):
+        array[...] = 3
+    optimizer.lr = 0.125
+    generator = arguments["rng"]
+    generator.random(7, np.float32)
+    before = pickle.dumps((params[0], params[1], optimizer, arguments["arrays"], generator.bit_generator.state))
+    with pytest.raises(ValueError) as caught:
+        group.resume(path, params, optimizer, **arguments)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    after = pickle.dumps((params[0], params[1], optimizer, arguments["arrays"], generator.bit_generator.state))
+    assert after == before
+
+
+def test_the_most_arrays_of_a_file(tmp_path):
+    """More could be written, but not be read again."""
+    pytest.importorskip("safetensors")
+    path, group = tmp_path / "file", distributed.group(4)
+    params, optimizer, arguments = state()
+    most = 4088 - len(params[0]) - 1 - len(optimizer.state_dict().keys() - {"steps"})
+    arguments["arrays"] = {f"{k}": np.full(1, k) for k in range(most)}
+    group.checkpoint(path, params, optimizer, step=12, **arguments)
+    assert group.resume(path, params, optimizer, **arguments) == 12
+    arguments["arrays"]["one more"] = np.zeros(1)
+    with pytest.raises(ValueError, match="^params, optimizer, arrays: 4089 arrays, a file holds at most 4088$"):
+        group.checkpoint(path, params, optimizer, step=13, **arguments)
+
+
+def test_a_file_is_read_once(tmp_path, monkeypatch):
+    """Another process may replace it at any time."""
+    pytest.importorskip("safetensors")
+    path, group = tmp_path / "file", distributed.group(4)
+    params, optimizer, arguments = state()
+    group.checkpoint(path, params, optimizer, step=12, **arguments)
+    opened, builtin = [], open
+
+    def count(name, *others, **options):
+        opened.append(name)
+        return builtin(name, *others, **options)
+
+    monkeypatch.setattr("builtins.open", count)
+    assert group.resume(path, params, optimizer, **arguments) == 12
+    assert opened == [str(path)]
 
 
 def test_missing_parts_are_errors(tmp_path):

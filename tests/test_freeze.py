@@ -1,9 +1,12 @@
 """Frozen layers and streams: the bits of plain calls, immutable parameters, no shared memory."""
 
+import contextlib
 import copy
 import gc
 import pickle
+import sys
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 import fastrnn
 from fastrnn import _config, _core
 from fastrnn._engine.pool import POOL
+from fastrnn._engine.stack import Stack
 
 T, B, I, H, L = 9, 5, 7, 35, 2
 
@@ -111,6 +115,53 @@ def test_parameters_stay_writeable_if_freezing_fails(monkeypatch, error):
         layer.freeze()
     assert not layer.frozen
     layer.params.flat[...] = 0
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_a_layer_that_is_unfrozen_while_it_freezes_is_not_frozen(monkeypatch, error):
+    """By a signal handler or another thread; also if packing fails then."""
+    layer = fastrnn.LSTM(3, 4, rng=0)
+    pack = Stack.pack
+
+    def unfreezing(self, weights, backward):
+        layer.unfreeze()
+        if error is not None:
+            raise error
+        return pack(self, weights, backward)
+
+    monkeypatch.setattr(Stack, "pack", unfreezing)
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        layer.freeze()
+    assert not layer.frozen
+    assert all(array.flags.writeable for array in (layer.params.flat, *layer.params.values()))
+
+
+def test_threads_freeze_and_unfreeze_and_assign_to_shapes():
+    layer, errors, end = fastrnn.LSTM(3, 4, rng=0), [], time.monotonic() + 0.3
+
+    def repeat(action):
+        try:
+            while time.monotonic() < end:
+                action()
+        except Exception as error:
+            errors.append(error)
+
+    def assign():
+        for name in layer.params:
+            layer.params[name].shape = (-1,)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=repeat, args=(f,)) for f in (layer.freeze, layer.unfreeze, assign, assign)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors
+    assert {array.flags.writeable for array in (layer.params.flat, *layer.params.values())} == {not layer.frozen}
 
 
 def test_after_unfreeze_the_parameters_count_again():

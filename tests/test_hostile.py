@@ -10,7 +10,10 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
+
+import fastrnn
 
 PRELUDE = """
 import numpy as np
@@ -166,6 +169,10 @@ CASES = {
             cell = fastrnn.LSTMCell(I, H, rng=0)
             evil = Evil(draw(B, H), lambda: cell.__init__(I + 200, 70))
             refused(lambda: cell(draw(B, I), (evil, None)), "x: expected", "state (h): expected")
+            for frozen, given in ((fastrnn.LSTM(I, H, rng=0), draw(1, B, H)), (fastrnn.LSTMCell(I, H), draw(B, H))):
+                frozen.freeze()
+                evil = Evil(given, lambda: (frozen.__init__(I, 1, rng=0), frozen.freeze()))
+                refused(lambda: frozen(x if given.ndim == 3 else draw(B, I), (evil, None)), "state")
     """,
     "freezing": """
         def call():
@@ -311,6 +318,26 @@ for case in range(cases):
     fuzz_one(rng, cls(I, H, int(rng.integers(1, 3)), bidirectional=bool(rng.integers(2)), rng=0))
 """
 )
+
+
+def test_a_constructor_that_is_called_again_and_fails():
+    """It leaves the layer as it was, and not weights of one shape and options of another."""
+    for make in (lambda: fastrnn.LSTM(4, 512, rng=0), lambda: fastrnn.GRUCell(4, 512, rng=0)):
+        layer = make()
+        before = layer.params.flat.tobytes()
+        with pytest.raises(TypeError, match="rng"):
+            layer.__init__(4, 1, rng="bad")
+        with pytest.raises(ValueError, match="do not fit its arguments"):
+            layer.__setstate__(type(layer)(4, 1).__getstate__() | {"params": type(layer)(4, 2).params})
+        assert layer.hidden_size == 512 and layer.params.flat.tobytes() == before
+        layer(np.zeros((2, 3, 4) if isinstance(layer, fastrnn.LSTM) else (3, 4), np.float32))
+        layer.__init__(4, 1, rng=0)
+        assert layer.params.flat.tobytes() == type(layer)(4, 1, rng=0).params.flat.tobytes()
+
+
+def test_too_many_layers_are_refused_before_they_are_named():
+    with pytest.raises(MemoryError):
+        fastrnn.LSTM(2, 2, num_layers=10**12)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -1,5 +1,8 @@
 """`Linear`: against NumPy in higher precision, PyTorch and the contract; invalid arguments."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -119,7 +122,7 @@ def test_gradients_are_those_of_the_forward_pass():
     again = layer.backward(tape, y)
     assert expected[0].tobytes() == again[0].tobytes() and expected[1] == again[1]
     x[2, 1] = 5
-    with pytest.raises(ValueError, match="^x: has been changed"):
+    with pytest.raises(ValueError, match="^x: changed between forward and backward"):
         layer.backward(tape, y)
 
 
@@ -185,6 +188,19 @@ def test_invalid_arguments(error, message, call):
         call()
 
 
+def test_a_tape_is_no_copy_and_does_not_keep_its_layer():
+    layer, other = fastrnn.Linear(3, 2, rng=0), fastrnn.Linear(3, 2, rng=0)
+    y, tape = layer.forward(np.zeros((4, 3)))
+    assert repr(tape) == "<LinearTape of Linear(3, 2)>"
+    for copy_of in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="^a tape cannot be copied or pickled"):
+            copy_of(tape)
+    del layer
+    assert repr(tape) == "<LinearTape of one that is gone>"
+    with pytest.raises(ValueError, match="^tape: made by another layer, one that is gone"):
+        other.backward(tape, y)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("prefix, start", [("", ""), ("head", "head."), ("a.head.", "a.head.")])
 def test_from_state_dict(bias, prefix, start, dtype):
@@ -237,7 +253,7 @@ def test_gradients_that_do_not_fit():
         layer.backward(tape, np.zeros((4, 5, 3)))
     with pytest.raises(ValueError, match=r"^d_y: expected .*got \(20, 2\)"):
         layer.backward(tape, np.zeros((20, 2)))
-    with pytest.raises(ValueError, match="^tape: is of another layer"):
+    with pytest.raises(ValueError, match=r"^tape: made by another layer, Linear\(3, 2\)"):
         other.backward(tape, np.zeros((4, 5, 2)))
     with pytest.raises(ValueError, match=r"^weight: expected \(2, 3\), got \(3, 2\)"):
         layer.load_state_dict({"weight": np.zeros((3, 2)), "bias": np.zeros(2)})

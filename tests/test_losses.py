@@ -250,6 +250,31 @@ def test_weighted_rows_that_do_not_count():
     assert math.isnan(nothing) and not d_nothing.any()
 
 
+def test_a_weight_of_a_single_number():
+    loss, d_prediction = fastrnn.mean_squared_error(np.array(3.0), np.array(1.0), weights=4)
+    assert loss == 4 and d_prediction.shape == () and d_prediction == 4
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rows_of_weight_zero_may_have_any_numbers(bad, dtype):
+    prediction, target = drawn((2, 6, 3), dtype), drawn((2, 6, 3), dtype, 1)
+    weights = np.random.default_rng(2).uniform(0.5, 2, (2, 6))
+    weights[0, 4:] = weights[1, 2:] = 0
+    padding = weights == 0
+    classes = np.arange(12).reshape(2, 6) % 3
+    for loss, second in (fastrnn.softmax_cross_entropy, classes), (fastrnn.mean_squared_error, target):
+        expected, d_expected = loss(prediction, second, weights=weights)
+        padded, other = prediction.copy(), second.copy()
+        padded[padding] = bad
+        if loss is fastrnn.mean_squared_error:
+            other[padding] = -bad
+        found, d_found = loss(padded, other, weights=weights)
+        assert found == expected and np.array_equal(d_found, d_expected)
+        assert not d_found[padding].any() and d_found[~padding].all()
+    found, d_found = fastrnn.mean_squared_error(np.array([bad, 2]), np.array([0.0, 4]), weights=[0, 4])
+    assert found == 4 and d_found.tolist() == [0, -4]
+
+
 def test_the_gradient_of_weighted_errors_of_one_axis():
     loss, d_prediction = fastrnn.mean_squared_error(np.array([1.0, 2.0]), np.array([0.0, 4.0]), weights=[3, 1])
     assert loss == pytest.approx(7 / 4) and d_prediction == pytest.approx([6 / 4, -4 / 4])

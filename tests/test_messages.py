@@ -174,7 +174,8 @@ def test_names_of_other_libraries(layer):
     x = np.zeros((T, B, I))
     for call in (layer, layer.forward):
         refused(TypeError, "hx: is called state here", call, x, hx=None)
-        refused(TypeError, "mask: is called lengths here", call, x, mask=[1] * B)
+        message = r"mask: .* lengths, integers \(B,\), .* fastrnn.masked\(layer, x, mask\)"
+        refused(TypeError, message, call, x, mask=np.ones((T, B), bool))
         refused(TypeError, "input: is called x here", call, input=x)
         with pytest.raises(TypeError, match="unexpected keyword argument 'masks'"):
             call(x, masks=None)

@@ -166,7 +166,7 @@ def test_state_that_does_not_fit_changes_nothing():
         ({"steps": 1}, "missing: exp_avg.0, exp_avg_sq.0"),
         (before | {"other": 1}, "not known: other"),
         (before | {"exp_avg.0": np.zeros(4)}, r"exp_avg.0: expected \(3,\), got \(4,\)"),
-        (before | {"steps": -1}, "steps: expected at least 0"),
+        (before | {"steps": -1}, "steps: expected 0 to 9007199254740992, got -1"),
     ]:
         with pytest.raises(ValueError, match=message):
             optimizer.load_state_dict(bad)
@@ -178,7 +178,73 @@ def test_state_that_does_not_fit_changes_nothing():
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_a_cast_that_fails_changes_nothing():
+    optimizer = optim.Adam(np.zeros(4, np.float32))
+    before = optimizer.state_dict()
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        optimizer.load_state_dict({"steps": 5, "exp_avg.0": np.ones(4), "exp_avg_sq.0": np.full(4, 1e300)})
+    after = optimizer.state_dict()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam])
+def test_gradients_in_the_memory_of_parameters(cls):
+    """As with copies of the gradients."""
+
+    def step(copied):
+        memory, others = np.arange(101, dtype=np.float32), [np.full(4, 2, np.float32), np.full(4, 3, np.float32)]
+        params = [memory[1:], *others]
+        gradients = [memory[:-1], others[1], others[0]]
+        cls(params, lr=1.0).step([g.copy() for g in gradients] if copied else gradients)
+        return [p.tobytes() for p in params]
+
+    assert step(False) == step(True)
+
+
+class Evil:
+    """Stands for an array; its conversion calls `act` first."""
+
+    def __init__(self, array, act):
+        self.array, self.act = array, act
+
+    def __array__(self, dtype=None, copy=None):
+        self.act()
+        return self.array
+
+
+@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam])
+def test_a_step_that_fails_changes_nothing(cls):
+    def read_only(b):
+        b.flags.writeable = False
+
+    for name, change in {
+        "resized": lambda b: b.resize(8, refcheck=False),
+        "another dtype": lambda b: setattr(b, "dtype", np.float64),
+        "another shape": lambda b: setattr(b, "shape", (2, 2)),
+        "read-only": read_only,
+    }.items():
+        for is_late in (False, True):
+            a, b = np.zeros(4, np.float32), np.zeros(4, np.float32)
+            optimizer = cls([a, b], lr=1.0)
+            gradients = [np.ones(4), Evil(np.ones(4), lambda: change(b))] if is_late else [np.ones(4), np.ones(4)]
+            if not is_late:
+                change(b)
+            with pytest.raises((TypeError, ValueError)):
+                optimizer.step(gradients)
+            assert optimizer.steps == 0 and not a.any() and not b.any(), (name, is_late)
+
+
 # The norm
+
+
+def test_clipping_of_the_largest_numbers():
+    """The factor is denormal in float32."""
+    gradient = np.full(100, 1e38, np.float32)
+    assert optim.clip_by_global_norm(gradient, 5.0) == pytest.approx(1e39)
+    np.testing.assert_allclose(gradient, 0.5, rtol=1e-6)
+    gradient = np.full(4, 1e38, np.float32)
+    optim.clip_by_global_norm(gradient, 0.0)
+    assert not gradient.any()
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -234,6 +300,9 @@ def test_norm_of_several_arrays(splits, seed):
         (ValueError, "lr: expected a finite number of at least 0", lambda: optim.SGD(np.zeros(3), lr=-1)),
         (TypeError, "lr: expected a number, got True", lambda: optim.SGD(np.zeros(3), lr=True)),
         (ValueError, "lr: expected a finite number", lambda: optim.SGD(np.zeros(3), lr=np.nan)),
+        (ValueError, "lr: expected a finite number", lambda: optim.Adam(np.zeros(3), lr=10**400)),
+        (ValueError, "lr: expected .* got a huge number", lambda: optim.Adam(np.zeros(3), lr=10**5000)),
+        (ValueError, "dampening: expected a finite number", lambda: optim.SGD(np.zeros(3), dampening=-(10**400))),
         (ValueError, "momentum: expected", lambda: optim.SGD(np.zeros(3), momentum=-0.1)),
         (ValueError, "nesterov: needs a momentum", lambda: optim.SGD(np.zeros(3), nesterov=True)),
         (TypeError, "betas: expected a pair", lambda: optim.Adam(np.zeros(3), betas=0.9)),

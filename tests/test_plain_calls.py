@@ -212,15 +212,87 @@ def test_calls_in_threads():
     assert all(one == expected[k] for k in range(4) for one in found[k])
 
 
-@pytest.mark.parametrize("I", [0, 1, 5])
-def test_functions_of_one_layer(I):
-    """`functional` takes the same way for arrays, and the engine with flags."""
-    rng = np.random.default_rng(0)
-    x, w_ih, w_hh = (rng.standard_normal(shape, np.float32) for shape in ((4, 2, I), (18, I), (18, 6)))
-    expected = bytes_of(functional.gru(x, None, w_ih, w_hh, resets=np.zeros((4, 2), bool)))
-    for _ in range(3):  # once the weights are known, they are not checked again
-        assert bytes_of(functional.gru(x, None, w_ih, w_hh)) == expected
-        assert bytes_of(functional.gru(x, np.zeros((2, 6), np.float32), w_ih, w_hh)) == expected
+@settings(max_examples=50 * DEPTH)
+@given(
+    kind=st.sampled_from(["lstm", "gru", "rnn", "slstm", "ugrnn"]),
+    T=st.integers(1, 5),
+    B=st.integers(1, 4),
+    I=st.integers(0, 5),
+    has_state=st.booleans(),
+    has_lengths=st.booleans(),
+    reverse=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_functions_of_one_layer(kind, T, B, I, has_state, has_lengths, reverse, seed):
+    """Those of `functional` have the bits of their forward passes once the weights are known, and skip the engine."""
+    rng = np.random.default_rng(seed)
+    layer = {name.lower(): getattr(fastrnn, name) for name in ("LSTM", "GRU", "RNN", "SLSTM", "UGRNN")}[kind](8, 4)
+    _, state = layer(np.zeros((1, 1, 8), np.float32))
+    weight_ih, *others = layer.params.values()
+    x, weights = rng.standard_normal((T, B, I), np.float32), (weight_ih[:, :I].copy(), *others)
+    state = [rng.standard_normal((B, 4), np.float32) for _ in members(state)] if has_state else None
+    state = tuple(state) if state and len(state) > 1 else state and state[0]
+    lengths = rng.integers(0, T, B, endpoint=True) if has_lengths else None
+    arguments = (x, state, *weights)
+    function, options = getattr(functional, kind), {"lengths": lengths, "reverse": reverse}
+    expected = bytes_of(getattr(functional, f"{kind}_forward")(*arguments, **options)[:2])
+    assert bytes_of(function(*arguments, **options)) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functional, "function_inputs", None)
+        assert bytes_of(function(*arguments, **options)) == expected
+        with pytest.raises(TypeError):  # the engine, which is off
+            function(*arguments, **options, resets=np.zeros((T, B), bool))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_all_other_arguments_of_functions_have_their_results_and_errors(name):
+    layer = (fastrnn.LSTM if name == "lstm" else fastrnn.GRU)(5, 6, rng=0)
+    weights, forward = list(layer.params.values()), getattr(functional, f"{name}_forward")
+    for x, state, lengths in strange_arguments(layer):
+        for one in (state, one_layer(state)):
+            expected = outcome(lambda: forward(x, one, *weights, lengths=lengths)[:2])
+            for _ in range(2):
+                assert outcome(lambda: getattr(functional, name)(x, one, *weights, lengths=lengths)) == expected
+
+
+@settings(max_examples=30 * DEPTH)
+@given(
+    cls=st.sampled_from([fastrnn.LSTMCell, fastrnn.GRUCell, fastrnn.RNNCell, fastrnn.UGRNNCell]),
+    B=st.integers(1, 5),
+    has_state=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_steps_of_cells(cls, B, has_state, seed):
+    rng = np.random.default_rng(seed)
+    cell, x = cls(3, 4, rng=seed), rng.standard_normal((B, 3), np.float32)
+    state, _ = cell.forward(x)
+    state = state if has_state else None
+    expected, _ = cell.forward(x, state)
+    cell.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cls, "_inputs", None)
+        found = cell(x, state)
+        with pytest.raises(TypeError):  # the longer way, which is off
+            cell(x[0])
+    assert type(found) is type(expected)
+    assert [(a.shape, a.tobytes()) for a in members(found)] == [(a.shape, a.tobytes()) for a in members(expected)]
+
+
+def test_all_other_arguments_of_cells_have_their_results_and_errors():
+    cell, frozen = (fastrnn.LSTMCell(5, 6, rng=0) for _ in range(2))
+    frozen.freeze()
+    for x, state, _ in strange_arguments(fastrnn.LSTM(5, 6)):
+        for rows in (x, x[0] if isinstance(x, np.ndarray) and len(x) else x):
+            for one in (state, one_layer(state)):
+                found = [outcome(lambda: (np.zeros(1), each(rows, one))) for each in (cell, frozen)]
+                assert found[0] == found[1]
+
+
+def one_layer(state):
+    """A state (1, B, n) as functions have it, (B, n)."""
+    if isinstance(state, tuple):
+        return tuple(one_layer(s) for s in state)
+    return state[0] if isinstance(state, np.ndarray) and len(state) else state
 
 
 class Finalizer:

@@ -171,9 +171,14 @@ def test_a_nan_does_not_pass():
     assert not np.isnan(d_x[5:]).any()
 
 
-def test_the_flags_are_copied():
-    layer, resets = fastrnn.RNN(I, H, rng=1), drawn_resets()
-    x = draw(4, T, B, I, dtype=np.float32)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(("steps", "sequences"), [(T, B), (T, 1), (1, B)])
+def test_the_flags_are_copied(steps, sequences, batch_first):
+    layer, resets = fastrnn.RNN(I, H, batch_first=batch_first, rng=1), drawn_resets()[:steps, :sequences]
+    x = draw(4, steps, sequences, I, dtype=np.float32)
+    if batch_first:
+        x, resets = x.transpose(1, 0, 2), resets.T
+    resets = resets.copy()
     output, _, tape = layer.forward(x, resets=resets)
     expected = layer.backward(tape, output)[0].tobytes()
     resets[...] = ~resets

@@ -280,6 +280,14 @@ def test_refused(message, arguments, options):
         functional.forward(*arguments, **options)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_weights_of_an_iterator(dropout):
+    """It can be read only once."""
+    output, (h_n,), _ = functional.forward("gru", X, None, GRU, dropout=dropout, seed=3)
+    inferred, (inferred_h_n,) = functional.infer("gru", X, None, iter(GRU), dropout=dropout, seed=3)
+    assert inferred.tobytes() == output.tobytes() and inferred_h_n.tobytes() == h_n.tobytes()
+
+
 def test_refused_by_backward():
     _, _, reserve = functional.forward("gru", X, None, GRU)
     d_output = np.zeros((T, B, 4))

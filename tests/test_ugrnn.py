@@ -106,8 +106,11 @@ def test_layouts_that_have_no_ugrnn(layout):
 def test_two_gates_in_a_state_dict():
     """Other cells, too, have two gates, and some have them in the other order: nothing is guessed."""
     for layer in (fastrnn.UGRNN(I, H), fastrnn.UGRNNCell(I, H)):
-        with pytest.raises(ValueError, match=r"^mapping: weight_hh(_l0)?: expected .* got \(12, 6\); from_weights"):
+        with pytest.raises(
+            ValueError, match=r"^mapping: weight_hh(_l0)?: expected .* got \(12, 6\); other cells need kind="
+        ):
             fastrnn.from_state_dict(layer.state_dict())
+        assert fastrnn.from_state_dict(layer.state_dict(), kind="ugrnn").params == layer.params
         again = type(layer)(I, H)
         again.load_state_dict(layer.state_dict())
         assert again.params == layer.params

@@ -163,33 +163,33 @@ cdef cnp.ndarray _by_steps(cnp.ndarray x, Pool pool):
     return result
 
 
-cdef list _plain_states(stack, tuple given, Py_ssize_t B, int axes):
-    """The arrays (L*D, B, n) of a state for an x with so many axes, zeros for None; None if one is not plain."""
-    cdef tuple widths = stack.widths
+cdef list _plain_states(stack, state, Py_ssize_t B, int axes):
+    """The arrays (L*D, B, n) of a state for an x with so many axes; None if it is not plain.
+
+    A state is None, for zeros, an array or a tuple of several.
+    """
+    cdef tuple widths = stack.widths, given
+    cdef Py_ssize_t k, L = stack.leading  # 0: states are (B, n)
+    cdef int ndim = 2 if not L or axes == 2 else 3
+    cdef cnp.npy_intp *shape
     cdef cnp.ndarray array
     cdef list states = []
-    cdef Py_ssize_t k, count = stack.leading
-    if given is None:
-        return zero_states(count, B, widths, stack.dtype)
-    if len(given) != len(widths):
+    if state is None:
+        return zero_states(max(L, 1), B, widths, stack.dtype)
+    given = <tuple>state if type(state) is tuple else (state,)
+    if len(given) != len(widths) or (len(given) > 1) != (type(state) is tuple):
         return None
     for k in range(len(widths)):
-        if not _is_plain(given[k], stack.dtype) or cnp.PyArray_NDIM(<cnp.ndarray>given[k]) != axes:
+        if not _is_plain(given[k], stack.dtype):
             return None
         array = _view_of(<cnp.ndarray>given[k])
-        if array.shape[0] != count or array.shape[axes - 1] != <cnp.npy_intp>widths[k]:
+        shape = cnp.PyArray_DIMS(array)
+        if cnp.PyArray_NDIM(array) != ndim or shape[0] != (L if L else B) or shape[ndim - 1] != <cnp.npy_intp>widths[k]:
             return None
-        if axes == 3 and array.shape[1] != B:
+        if ndim == 3 and shape[1] != B:
             return None
-        states.append(_with_shape(array, 3, count, B, array.shape[axes - 1]))
+        states.append(_with_shape(array, 3, max(L, 1), B, shape[ndim - 1]))
     return states
-
-
-cdef cnp.ndarray _as_given(cnp.ndarray array, int axes, bint batch_first):
-    """An array (T, B, n) or (L*D, B, n) in the axes of the caller."""
-    if axes == 2:
-        return _with_shape(array, 2, array.shape[0], array.shape[2], 1)
-    return <cnp.ndarray>cnp.PyArray_SwapAxes(array, 0, 1) if batch_first else array
 
 
 cdef cnp.ndarray _plain_lengths(lengths, Py_ssize_t T, Py_ssize_t B):
@@ -232,20 +232,53 @@ cdef bint _are_all(cnp.ndarray lengths, Py_ssize_t T) noexcept:
     return True
 
 
-cdef tuple _infer_plain(stack, list packed, x, tuple state, lengths, bint batch_first, int num_threads, Pool pool):
-    """The output and a list of the states after, in the axes of the caller; None if the call is not plain."""
+@cython.freelist(8)
+cdef class PlainCall:
+    """The arguments of a plain call, as kernels read them, and the axes of its results."""
+    cdef object stack
+    cdef cnp.ndarray rows  # (T, B, I), or (N, I) of sequences
+    cdef PackedSequences sequences
+    cdef list state_0
+    cdef int axes  # of x
+    cdef bint batch_first
+
+    cdef cnp.ndarray as_given(self, cnp.ndarray output):
+        """The output (T, B, n) in the axes of x."""
+        if self.axes == 2:
+            return _with_shape(output, 2, output.shape[0], output.shape[2], 1)
+        return <cnp.ndarray>cnp.PyArray_SwapAxes(output, 0, 1) if self.batch_first else output
+
+    cdef cnp.ndarray state_as_given(self, cnp.ndarray state):
+        """A state (L*D, B, n) in the axes of the caller."""
+        if self.axes == 2:
+            return _with_shape(state, 2, state.shape[0], state.shape[2], 1)
+        return state if self.stack.leading else _with_shape(state, 2, state.shape[1], state.shape[2], 1)
+
+    cdef tuple run(self, list packed, int num_threads, Pool pool):
+        """The output and a list of the states after, in the axes of the caller."""
+        cdef list state_n = empty_states(self.state_0)
+        cdef cnp.ndarray output = _infer(
+            self.stack, packed, self.rows, self.sequences, NO_RESETS, self.state_0, state_n, num_threads, pool
+        )
+        if self.sequences is not None:
+            output = self.sequences.padded(output, num_threads, pool)
+            state_n = [self.sequences.reordered(one, True) for one in state_n]
+        return self.as_given(output), [self.state_as_given(one) for one in state_n]
+
+
+cdef PlainCall _plain_call(stack, Py_ssize_t count, x, state, lengths, bint batch_first, int num_threads, Pool pool):
+    """The call of so many directions of layers with the arguments of a caller; None if one of them is not plain."""
+    cdef PlainCall call = PlainCall.__new__(PlainCall)
     cdef cnp.ndarray given, rows, steps
-    cdef list state_0, state_n
-    cdef PackedSequences sequences = None
     if not _is_plain(x, stack.dtype):
         return None
     given = rows = _view_of(<cnp.ndarray>x)
     cdef int axes = cnp.PyArray_NDIM(given)
-    if axes == 2:
+    if axes == 2 and stack.leading:
         rows = _with_shape(given, 3, given.shape[0], 1, given.shape[1])
     elif axes == 3 and batch_first:
         rows = _with_shape(given, 3, given.shape[1], given.shape[0], given.shape[2])
-    if not _fits(stack, rows) or not _is_small(stack, len(packed), rows.shape[0], rows.shape[1]):
+    if not _fits(stack, rows) or not _is_small(stack, count, rows.shape[0], rows.shape[1]):
         return None
     cdef Py_ssize_t T = rows.shape[0], B = rows.shape[1]
     if lengths is not None:
@@ -253,44 +286,61 @@ cdef tuple _infer_plain(stack, list packed, x, tuple state, lengths, bint batch_
         if steps is None or axes == 2:
             return None
         if not _are_all(steps, T):
-            sequences = PackedSequences.of(T, steps)
-    state_0 = _plain_states(stack, state, B, axes)
-    if state_0 is None:
+            call.sequences = PackedSequences.of(T, steps)
+    call.state_0 = _plain_states(stack, state, B, axes)
+    if call.state_0 is None:
         return None
-    if sequences is not None:
+    if call.sequences is not None:
         if batch_first:
             given = <cnp.ndarray>cnp.PyArray_SwapAxes(given, 0, 1)
-        rows = sequences.packed(given, num_threads, pool)
+        rows = call.sequences.packed(given, num_threads, pool)
         if state is not None:
-            state_0 = [sequences.reordered(one, False) for one in state_0]
+            call.state_0 = [call.sequences.reordered(one, False) for one in call.state_0]
     elif axes == 3 and batch_first and T > 1 and B > 1:
         rows = _by_steps(given, pool)
-    state_n = empty_states(state_0)
-    output = _infer(stack, packed, rows, sequences, NO_RESETS, state_0, state_n, num_threads, pool)
-    if sequences is not None:
-        output = sequences.padded(output, num_threads, pool)
-        state_n = [sequences.reordered(one, True) for one in state_n]
-    return _as_given(output, axes, batch_first), [_as_given(one, axes, False) for one in state_n]
+    call.stack, call.rows, call.axes, call.batch_first = stack, rows, axes, batch_first
+    return call
 
 
 def infer_plain(stack, x, state, lengths, list packed not None, bint batch_first, int num_threads, Pool pool not None):
-    """The results of a call of a layer for plain arrays: x, a state that is None, an array or a tuple of several, and
-    lengths that are None, an array of intp or int32, or a list.
+    """The results of a call of a layer for plain arrays.
 
-    Returns the output and the state after, in the axes of x; None for another call.
+    Parameters
+    ----------
+    x : object
+    state : object
+        None, an array, or a tuple of several.
+    lengths : object
+        None, an array of 32 or 64 bits, or a list of int.
+
+    Returns
+    -------
+    results : tuple or None
+        The output and the state after, in the axes of x; None for other arguments.
     """
-    cdef tuple given = None
-    if type(state) is tuple:
-        given = <tuple>state
-    elif state is not None:
-        given = (state,)
-    if given is not None and (len(given) > 1) != (type(state) is tuple):
+    cdef PlainCall call = _plain_call(stack, len(packed), x, state, lengths, batch_first, num_threads, pool)
+    return None if call is None else _results(call.run(packed, num_threads, pool))
+
+
+def infer_step(stack, x, state, list packed not None, int num_threads, Pool pool not None):
+    """The state after a step of a cell for plain arrays: x (B, I), and a state that is None, an array or a tuple.
+
+    Returns an array (B, n) or a tuple of several; None for other arguments.
+    """
+    if not _is_plain(x, stack.dtype):
         return None
-    results = _infer_plain(stack, packed, x, given, lengths, batch_first, num_threads, pool)
-    if results is None:
+    cdef cnp.ndarray given = _view_of(<cnp.ndarray>x)
+    if cnp.PyArray_NDIM(given) != 2:
         return None
-    output, state_n = results
-    return output, state_n[0] if len(state_n) == 1 else tuple(state_n)
+    given = _with_shape(given, 3, 1, given.shape[0], given.shape[1])
+    cdef PlainCall call = _plain_call(stack, 1, given, state, None, False, num_threads, pool)
+    return None if call is None else _results(call.run(packed, num_threads, pool))[1]
+
+
+cdef tuple _results(tuple found):
+    """An output and a list of states as a caller gets them."""
+    cdef list states = <list>found[1]
+    return found[0], states[0] if len(states) == 1 else tuple(states)
 
 
 cdef enum:
@@ -382,9 +432,8 @@ cdef class KnownWeights:
         if size and len(self.known) < MOST_KNOWN:
             self.known[(<char *>numbers)[:size]] = stack, spec, options, reverse
 
-    def infer(self, spec, tuple arguments not None, int num_threads, str isa not None, Pool pool not None,
-              padded not None):
-        """The results of a function for plain arrays whose shapes are known, without a state, lengths and resets.
+    def infer(self, spec, tuple arguments not None, int num_threads, str isa not None, Pool pool not None):
+        """The results of a function for plain arrays whose shapes are known, without resets.
 
         Parameters
         ----------
@@ -397,17 +446,20 @@ cdef class KnownWeights:
             output, (T, B, P), and state_n: an array (B, n), or a tuple of several. None for other arguments.
         """
         x, state, weights, options, lengths, resets, reverse = arguments
-        if state is not None or lengths is not None or resets is not None or reverse is not False:
+        if resets is not None:
             return None
-        found = self.pack(spec, options, reverse, weights, False, num_threads, isa, pool, x, padded)
-        if found is None:
+        stack = self.find(spec, options, reverse, weights)
+        if stack is None:
             return None
-        cdef Inputs inputs = found[0]
-        stack = inputs.stack
-        cdef list states = empty_states(inputs.state_0)
-        output = _infer(stack, found[1], inputs.x, None, NO_RESETS, inputs.state_0, states, num_threads, pool)
-        pool.give_back_all(found[1])
-        return output, states[0] if len(states) == 1 else tuple(states)
+        cdef fastrnn_weights w
+        cdef int type_number = _weights(&w, <Kernel?>stack.kernel, weights)
+        cdef PlainCall call = _plain_call(stack, 1, x, state, lengths, False, num_threads, pool)
+        if call is None:
+            return None
+        cdef Packed packed = _pack(_find(isa), &w, type_number, False, num_threads, pool)
+        results = _results(call.run([packed], num_threads, pool))
+        pool.give_back(packed)
+        return results
 
     cpdef tuple pack(self, spec, tuple options, reverse, tuple weights, bint training, int num_threads, str isa,
                      Pool pool, x=None, padded=None):

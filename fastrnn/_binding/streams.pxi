@@ -144,11 +144,11 @@ cdef class PackedStream:
         cdef int type_number = -1
         cdef fastrnn_status status
         cdef const fastrnn_isa *kernels = _find(isa)
+        if self.pointer != NULL:
+            raise TypeError("a packed stream is constant")
         cdef fastrnn_weights *layers = <fastrnn_weights *>PyMem_Calloc(count, sizeof(fastrnn_weights))
         if layers == NULL:
             raise MemoryError
-        if self.pointer != NULL:
-            raise TypeError("a packed stream is constant")
         try:
             for k in range(count):
                 type_number = _weights(&layers[k], kernel, weights[k])
@@ -164,20 +164,25 @@ cdef class PackedStream:
     def __dealloc__(self):
         fastrnn_stream_free(self.pointer)
 
+    cdef fastrnn_stream *packed(self) except NULL:
+        if self.pointer == NULL:
+            raise TypeError("a packed stream whose constructor has not been called")
+        return self.pointer
+
     @property
     def address(self):
         """The address of the fastrnn_stream, for C, Cython, cffi, ctypes and Numba; valid as long as this object."""
-        return <size_t>self.pointer
+        return <size_t>self.packed()
 
     @property
     def nbytes(self):
         """The bytes of the packed weights."""
-        return fastrnn_stream_packed_bytes(self.pointer)
+        return fastrnn_stream_packed_bytes(self.packed())
 
     @property
     def state_bytes(self):
         """The bytes of the state of one sequence."""
-        return fastrnn_stream_state_bytes(self.pointer)
+        return fastrnn_stream_state_bytes(self.packed())
 
     def contents(self):
         """The numbers and records of a header of export-c.
@@ -191,7 +196,7 @@ cdef class PackedStream:
         states, scratch : int
             The numbers of the states and of the scratch memory in a block of state.
         """
-        cdef fastrnn_stream *s = self.pointer
+        cdef fastrnn_stream *s = self.packed()
         cdef list layers = []
         cdef size_t size = fastrnn_stream_state_bytes(s) // (s.states + s.scratch)
         for k in range(s.count):

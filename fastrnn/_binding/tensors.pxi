@@ -255,8 +255,8 @@ cdef class PackedModule:
         """
         cdef Tensors reader = weights.reader
         cdef Samples samples = self.exact if exact else self.samples
-        cdef list states
-        cdef tuple state = None, results
+        cdef tuple results
+        state = None
         cdef Py_ssize_t k
         if samples is None or _find(isa) != (<Packed>self.packed[0]).isa:
             return None
@@ -268,13 +268,18 @@ cdef class PackedModule:
         if samples.have_changed():
             return None
         if hx is not None:
-            states = [reader.array(one, weights.dtype) for one in (hx if type(hx) is tuple else (hx,))]
-            if (len(states) > 1) != (type(hx) is tuple):
-                return None
-            state = tuple(states)
+            if type(hx) is tuple:
+                state = tuple([reader.array(one, weights.dtype) for one in <tuple>hx])
+            else:
+                state = reader.array(hx, weights.dtype)
+                if state is None:
+                    return None
         array = reader.array(x, weights.dtype)
-        results = _infer_plain(weights.stack, self.packed, array, state, None, batch_first, num_threads, pool)
-        if results is None:
+        cdef PlainCall call = _plain_call(
+            weights.stack, len(self.packed), array, state, None, batch_first, num_threads, pool
+        )
+        if call is None:
             return None
+        results = call.run(self.packed, num_threads, pool)
         after = [reader.from_numpy(one) for one in results[1]]
         return reader.from_numpy(results[0]), after[0] if len(after) == 1 else tuple(after)

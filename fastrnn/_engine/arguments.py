@@ -64,6 +64,15 @@ def as_states(spec, argument, pattern, value, ndim):
     return as_state_tuple(spec, argument, pattern, value)
 
 
+def as_state_tuple(spec, argument, pattern, value):
+    """The states of an argument that is a tuple for every cell, also of one state: see `as_states`."""
+    names, both = member_names(spec, argument, pattern)
+    arrays = []
+    for name, array in zip(names, members(argument, value, len(names), both)):
+        arrays.append(None if array is None else as_array(name, array))
+    return arrays
+
+
 def check_states(spec, argument, pattern, arrays, symbols, sizes, dtype, check):
     """Check each array of a state that is given.
 
@@ -154,7 +163,7 @@ def checked_weights(spec, weights, options=(), reverse=False):
 
 
 def _checked_call(stack, x, given, lengths, resets):
-    """Check converted arguments; returns the layout of the batch."""
+    """Check converted arguments of a function or of the stateless form; returns the layout of the batch."""
     dtype, shape = stack.dtype, x.shape
     if x.dtype is not dtype:
         check_cast("x", x, dtype)
@@ -164,8 +173,10 @@ def _checked_call(stack, x, given, lengths, resets):
     if (T or 1) * (B or 1) > stack.most_rows:
         check_bytes("x", (T, B), stack.widest, dtype.itemsize)
     if given is not None:
-        symbols, sizes = [("B", s) for s in state_symbols(stack)], [(B, width) for width in stack.widths]
-        check_states(stack.spec, "state", "{}_0", given, symbols, sizes, dtype, check_state)
+        leading, names = ((stack.leading,), ("L*D",)) if stack.leading else ((), ())
+        symbols, sizes = [(*names, "B", s) for s in state_symbols(stack)], [(*leading, B, n) for n in stack.widths]
+        check = check_members if stack.leading else check_states
+        check(stack.spec, "state", "{}_0", given, symbols, sizes, dtype, check_state)
     if lengths is None and resets is None:
         return padded(T, B)
     return layout_of(T, B, checked_lengths(lengths, T, B), checked_resets(resets, T, B))
@@ -214,6 +225,11 @@ def state_symbols(stack):
         if shape is not None and weight.shape[0] == "P":
             symbols[0] = "P"
     return symbols
+
+
+def output_symbol(stack):
+    """The symbol of the width of h in messages of layers."""
+    return "hidden_size" if stack.P == stack.H else "proj_size"
 
 
 def function_inputs(spec, arguments, training):
@@ -327,7 +343,7 @@ def stateless_call(kind, x, state, weights, lengths, resets, bidirectional, drop
     checked = checked_options(spec, tuple([given_options[name] for name in spec.options]))
     arrays = _weights_by_name(spec, weights)
     x, lengths, resets = as_x(x), as_lengths(lengths), array_or_none("resets", resets)
-    given = None if state is None else as_state_tuple(spec, "state", "{}_0", state)
+    given = as_state_tuple(spec, "state", "{}_0", state)
     if convert is not None:
         convert(spec)
 
@@ -341,17 +357,7 @@ def stateless_call(kind, x, state, weights, lengths, resets, bidirectional, drop
                 check_cast(f"weights[{k}][{name!r}]", array, dtype)
     shapes = tuple([tuple([None if w is None else w.shape for w in one]) for one in arrays])
     stack = _stack_of_layers(spec, dtype, shapes, checked, (False, True) if bidirectional else (reverse,))
-    if x.ndim != 3 or x.shape[2] != stack.I:
-        raise shape_error("x", ("T", "B", "I"), (None, None, stack.I), x.shape, x_hint(x))
-    check_cast("x", x, dtype)
-    T, B, _ = x.shape
-    check_bytes("x", (T, B), stack.widest, dtype.itemsize)
-    if given is None:
-        given = [None] * len(stack.widths)
-    symbols = [("L*D", "B", symbol) for symbol in state_symbols(stack)]
-    sizes = [(stack.count, B, width) for width in stack.widths]
-    check_members(spec, "state", "{}_0", given, symbols, sizes, dtype, check_state)
-    layout = layout_of(T, B, checked_lengths(lengths, T, B), checked_resets(resets, T, B))
+    layout = _checked_call(stack, x, given, lengths, resets)
     state_0, shared = initial_states(stack, layout, given, False)
     rows = layout.pack(x, dtype)
     inputs = Inputs(stack, layout, rows, rows is not x, state_0, shared, True)
@@ -400,12 +406,3 @@ def _stack_of_layers(spec, dtype, shapes, options, directions):
     assert sizes is not None
     num_layers = len(shapes) // len(directions)
     return Stack(spec, spec.kernel_of(by_name), dtype, sizes, num_layers, directions, True, shapes[0])
-
-
-def as_state_tuple(spec, argument, pattern, value):
-    """The states of an argument that is a tuple for every cell, also of one state: see `as_states`."""
-    names, both = member_names(spec, argument, pattern)
-    arrays = []
-    for name, array in zip(names, members(argument, value, len(names), both)):
-        arrays.append(None if array is None else as_array(name, array))
-    return arrays

@@ -137,8 +137,12 @@ def bfloat16_of(a):
 
 
 def widened(bits):
-    """The float32 numbers of bit patterns of bfloat16."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    """The float32 numbers of bit patterns of bfloat16, uint16 of any byte order: their upper halves."""
+    numbers = np.empty(bits.shape, np.float32)
+    patterns = numbers.view(np.uint32)
+    patterns[...] = bits
+    np.left_shift(patterns, np.uint32(16), out=patterns)
+    return numbers
 
 
 def _bfloat16_rows(rows, is_bounded=False):

@@ -12,23 +12,32 @@ quotients of these, such as "4*H". Layouts of other libraries also have sums, su
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
-from typing import Any
-
-import numpy as np
+from typing import Any, get_args
 
 from fastrnn._core import Kernel
-from fastrnn._validation import choice, flag, float_dtype, probability, shape_error, size
+from fastrnn._validation import (
+    Nonlinearity,
+    RecurrentActivation,
+    RNNNonlinearity,
+    choice,
+    flag,
+    float_dtype,
+    probability,
+    real,
+    shape_error,
+    short,
+    size,
+)
 
-NONLINEARITIES = ("tanh", "relu")
-RNN_NONLINEARITIES = ("tanh", "relu", "sigmoid")
+NONLINEARITIES = get_args(Nonlinearity)
+RNN_NONLINEARITIES = get_args(RNNNonlinearity)
+RECURRENT_ACTIVATIONS = get_args(RecurrentActivation)
 ACTIVATION_OPTIONS = ("recurrent_activation", "activation", "clip")
 # The weights of matrix products, which a quantized layer has in fewer bits.
 MATRICES = ("weight_ih", "weight_hh", "weight_hr")
-RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
 
 
 # Options
@@ -90,14 +99,9 @@ def _clip(name, value):
     """The bound of `clip`: None, or a positive finite float."""
     if value is None:
         return None
-    if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected None or a positive number, got {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:  # of an int
-        number = math.inf
+    number = real(name, value, "None or a positive number")
     if not 0 < number < math.inf:
-        raise ValueError(f"{name}: expected None or a positive finite number, got {value!r}")
+        raise ValueError(f"{name}: expected None or a positive finite number, got {short(value)}")
     return number
 
 

@@ -1,4 +1,4 @@
-"""The base of the tapes of layers, cells and functions."""
+"""The bases of the tapes of layers, cells and functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,41 @@ from fastrnn._engine.pool import POOL
 from fastrnn._validation import over_sequences
 
 
-class Tape:
+class AnyTape:
+    """What every tape has: its owner, and a fingerprint that detects a change of x since the forward pass.
+
+    Parameters
+    ----------
+    owner : object or None
+        The layer or cell that makes the tape; the tape does not keep it alive. None of functions.
+    x : ndarray or None
+        The input, in memory that the caller may write. None if the tape has its own copy.
+    """
+
+    __slots__ = ("owner", "fingerprint")
+
+    owner: Any
+    fingerprint: int | None
+
+    def __init__(self, owner, x):
+        self.owner = None if owner is None else weakref.ref(owner)
+        self.fingerprint = None if x is None else _core.fingerprint(x)
+
+    def check_x(self, x):
+        """Refuse x, the one of the forward pass, if it has changed since."""
+        if self.fingerprint is not None and _core.fingerprint(x) != self.fingerprint:
+            raise ValueError("x: changed between forward and backward")
+
+    def owner_name(self):
+        """The layer or cell in a message."""
+        owner = self.owner()
+        return "one that is gone" if owner is None else owner
+
+    def __reduce__(self):
+        raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one process")
+
+
+class Tape(AnyTape):
     """The saved activations of one forward pass, for its backward passes; opaque, and never altered by them.
 
     It has the weights of the forward pass, packed for backward. x is kept by reference if it could be read in place,
@@ -28,22 +62,19 @@ class Tape:
         The layer or cell that makes the tape; the tape does not keep it alive.
     """
 
-    __slots__ = ("inputs", "fingerprint", "packed", "for_forward", "kept", "masks", "dropout", "memory", "owner")
+    __slots__ = ("inputs", "packed", "for_forward", "kept", "masks", "dropout", "memory")
 
     inputs: Any
-    fingerprint: int | None
     packed: list[_core.Packed]
     for_forward: list[_core.Packed]
     kept: Any  # a reserve, or Checkpoints
     masks: list[Any] | None
     dropout: stack.Dropout | None
     memory: TapeMemory
-    owner: Any
 
     def __init__(self, inputs, packed, owner=None):
+        super().__init__(owner, None if inputs.is_private else inputs.x)
         self.inputs, self.packed = inputs, packed
-        self.owner = None if owner is None else weakref.ref(owner)
-        self.fingerprint = None if inputs.is_private else _core.fingerprint(inputs.x)
 
     def run(self, packed, owned, dropout=None, checkpoint_every=None, gates=None):
         """Run the forward pass.
@@ -98,8 +129,7 @@ class Tape:
             In the caller's order of sequences; (L*D, 1, n) for a state that was given as one for all sequences.
         """
         inputs = self.inputs
-        if self.fingerprint is not None and _core.fingerprint(inputs.x) != self.fingerprint:
-            raise ValueError("x: changed between forward and backward")
+        self.check_x(inputs.x)
         layout, dtype = inputs.layout, inputs.stack.dtype
         d_rows = None if d_output is None else layout.pack(d_output, dtype)
         d_after = []
@@ -120,11 +150,3 @@ class Tape:
                 if shared:
                     d_state_0[k] = over_sequences(d_state_0[k])
         return d_x, d_state_0
-
-    def owner_name(self):
-        """The layer or cell in a message."""
-        owner = self.owner()
-        return "one that is gone" if owner is None else owner
-
-    def __reduce__(self):
-        raise TypeError("a tape cannot be copied or pickled; it belongs to one forward pass of one process")
