@@ -99,7 +99,6 @@ def main(arguments):
                         "tests/study",
                         "-m",
                         "not models",
-                        *arguments,
                     ]
                     run(*pytest, *arguments, folder=tests, PYTHON_GIL="0" if version[1] else "")
                 WHEELS.mkdir(parents=True, exist_ok=True)
