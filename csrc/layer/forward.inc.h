@@ -241,9 +241,7 @@ static void NAME(forward_step)(const struct NAME(forward) * f, const fastrnn_mem
  * whole rows, for some sequences. */
 static int NAME(rounds_whole_rows)(const struct NAME(forward) * f, int part)
 {
-    if (!f->rounding) return 0;
-    if (part == MOST_PARTS) return f->whole_h;
-    return part == f->packed->parts - 1 ? f->m ? f->whole_m : f->whole_h : f->whole_h;
+    return part == f->packed->parts - 1 && f->m ? f->whole_m : f->whole_h;
 }
 static void NAME(round_whole_rows)(const struct NAME(forward) * f, int part, ptrdiff_t t, fastrnn_range rows)
 {
@@ -445,16 +443,20 @@ static void NAME(forward_share_of_hidden)(const void *context, const fastrnn_mem
     NAME(project_hidden)(f, me, me->item, all, fastrnn_share(fastrnn_panels(f->packed->P, f->kernel->width), me));
 }
 
-/* The whole rows of an operand after part `parts` of step `item`. */
+/* The whole rows of an operand after a part of step `item`. */
+typedef struct {
+    const struct NAME(forward) * f;
+    int part;
+} NAME(forward_rounding_phase);
 static void NAME(forward_share_of_rounding)(const void *context, const fastrnn_member *me)
 {
-    const NAME(forward_phase) *phase = context;
-    const steps *s = &phase->f->steps;
-    NAME(round_whole_rows)(phase->f, phase->parts, me->item, fastrnn_share(rows_of_step(s, me->item), me));
+    const NAME(forward_rounding_phase) *phase = context;
+    const ptrdiff_t rows = rows_of_step(&phase->f->steps, me->item);
+    NAME(round_whole_rows)(phase->f, phase->part, me->item, fastrnn_share(rows, me));
 }
 static int NAME(forward_rounding)(const struct NAME(forward) * f, fastrnn_team *team, int most, int part, ptrdiff_t t)
 {
-    const NAME(forward_phase) phase = {f, t, t, part, 0};
+    const NAME(forward_rounding_phase) phase = {f, part};
     const double numbers = (double)rows_of_step(&f->steps, t) * (double)f->packed->H;
     return !NAME(rounds_whole_rows)(f, part) ||
            fastrnn_team_phase(team, most, 4 * numbers, NAME(forward_share_of_rounding), &phase, t);
