@@ -1,6 +1,8 @@
-/* The functions of the library in one table, for programs that do not link it: extension modules of Python, which find
- * the table in a capsule (fastrnn_import, below), and callers by address (fastrnn.capi.address() in Python: cffi,
- * ctypes, Numba). The functions are those of fastrnn.h and fastrnn_stream.h, without "fastrnn_" before their names. */
+/* Functions of the library in one table, for programs that do not link it: extension modules of Python, which find the
+ * table in a capsule (fastrnn_import, below), and callers by address (fastrnn.capi.address() in Python: cffi, ctypes,
+ * Numba). The table has all functions of fastrnn_stream.h, and those of fastrnn.h for instruction sets, cells, packed
+ * weights, workspaces, the tape, forward and backward, without "fastrnn_" before their names. For the others a program
+ * links the library. */
 #ifndef FASTRNN_API_H
 #define FASTRNN_API_H
 
