@@ -11,24 +11,22 @@ INLINE vec NAME(clipped)(const fastrnn_options *o, vec z)
     return NAME(bounded)(v_set1((real)-o->clip), v_set1((real)o->clip), z);
 }
 
+INLINE vec NAME(least_normal)(void) { return v_set1(sizeof(real) == sizeof(float) ? (real)FLT_MIN : (real)DBL_MIN); }
+
 /* d if low < y < high or y is NaN, else 0. */
 INLINE vec NAME(within)(vec low, vec high, vec y, vec d)
 {
-    const vec zero = v_set1(0), least = v_set1(sizeof(real) == sizeof(float) ? (real)FLT_MIN : (real)DBL_MIN);
+    const vec zero = v_set1(0);
     const vec epsilon = v_set1(sizeof(real) == sizeof(float) ? (real)FLT_EPSILON : (real)DBL_EPSILON);
     /* Bounds within two units in the last place of low and high: a y beyond them counts as low or high. */
-    const vec above_low = v_add(v_fma(v_abs(low), epsilon, low), least);
+    const vec above_low = v_add(v_fma(v_abs(low), epsilon, low), NAME(least_normal)());
     const vec below_high = v_fnma(v_abs(high), epsilon, high);
     return v_if_negative(v_sub(y, above_low), zero, v_if_negative(v_sub(below_high, y), zero, d));
 }
 
 /* max(0, z). Back: 0 where y <= 0, that is, below the least normal number; so a NaN passes, as in torch. */
 INLINE vec NAME(relu)(vec z) { return v_max(v_set1(0), z); }
-INLINE vec NAME(relu_back)(vec y, vec d)
-{
-    vec least = v_set1(sizeof(real) == sizeof(float) ? (real)FLT_MIN : (real)DBL_MIN);
-    return v_if_negative(v_sub(y, least), v_set1(0), d);
-}
+INLINE vec NAME(relu_back)(vec y, vec d) { return v_if_negative(v_sub(y, NAME(least_normal)()), v_set1(0), d); }
 
 INLINE vec NAME(hard_slope)(const fastrnn_options *o)
 {

@@ -30,8 +30,7 @@ INLINE void NAME(slstm_second)(const NAME(units) * u)
         o = LOAD(gates + 3 * gate_stride);
     vec n_prev = LOAD(u->state_prev[2]), zero = v_set1(0);
     /* Negative where n_prev is 0, but not for a NaN. */
-    vec least = v_set1(sizeof(real) == sizeof(float) ? (real)FLT_MIN : (real)DBL_MIN);
-    vec empty = v_sub(v_abs(n_prev), least), kept = v_if_negative(empty, zero, v_sub(z_i, a));
+    vec empty = v_sub(v_abs(n_prev), NAME(least_normal)()), kept = v_if_negative(empty, zero, v_sub(z_i, a));
     vec m = v_if_negative(kept, a, z_i);                                                                  /* 2 */
     vec i = NAME(exp_minus)(v_sub(m, z_i)), f = v_if_negative(empty, zero, NAME(exp_minus)(v_sub(m, a))); /* 3 */
     vec c = v_fma(f, LOAD(u->state_prev[1]), v_mul(i, g)), n = v_fma(f, n_prev, i);                       /* 4 */
