@@ -147,13 +147,13 @@ static fastrnn_status pack_arrays(const fastrnn_packed *to, ptrdiff_t G, const f
 {
     const double numbers = (double)G * (double)((weights->weight_ih ? to->I : 0) + to->S) +
                            (to->has_projection ? (double)to->P * (double)to->H : 0);
-    const double operations = 20, ns = 0.3; /* for each number */
+    const double ns = 0.3; /* for each number */
     threads = threads_for(numbers, threads);
     const packing p = {weights, to, items_for(numbers, threads)};
     fastrnn_team team;
     fastrnn_team_open(&team, threads, ns * numbers, interruption);
     for (int k = 0; k < p.items; k++)
-        if (!fastrnn_team_phase(&team, threads, operations * numbers / p.items,
+        if (!fastrnn_team_phase(&team, threads, FASTRNN_PACKING * numbers / p.items,
                                 to->dtype == FASTRNN_F32 ? pack_share_f32 : pack_share_f64, &p, k))
             break;
     return fastrnn_team_close(&team) ? FASTRNN_OK : FASTRNN_INTERRUPTED;
@@ -228,7 +228,7 @@ static void round_share(const void *context, const fastrnn_member *me)
 fastrnn_fit fastrnn_round_weight(fastrnn_format format, ptrdiff_t rows, ptrdiff_t columns, const float *weight,
                                  void *values, float *scales, int threads)
 {
-    const double numbers = (double)rows * (double)columns, operations = 20, ns = 0.6; /* for each number */
+    const double numbers = (double)rows * (double)columns, ns = 0.6; /* for each number */
     fastrnn_fit fits[FASTRNN_MOST_MEMBERS] = {FASTRNN_FITS}, worst = FASTRNN_FITS;
     threads = threads_for(numbers, threads);
     const rounding r = {&fastrnn_narrow_layouts[format], rows, columns, weight, values, scales,
@@ -236,7 +236,7 @@ fastrnn_fit fastrnn_round_weight(fastrnn_format format, ptrdiff_t rows, ptrdiff_
     fastrnn_team team;
     fastrnn_team_open(&team, threads, ns * numbers, NULL);
     for (int k = 0; k < r.items; k++)
-        fastrnn_team_phase(&team, threads, operations * numbers / r.items, round_share, &r, k);
+        fastrnn_team_phase(&team, threads, FASTRNN_PACKING * numbers / r.items, round_share, &r, k);
     fastrnn_team_close(&team);
     for (int i = 0; i < FASTRNN_MOST_MEMBERS; i++)
         if (fits[i] > worst) worst = fits[i];

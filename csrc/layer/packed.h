@@ -27,6 +27,9 @@ struct fastrnn_packed {
     void *peephole; /* (peepholes, H) or NULL */
 };
 
+/* Packing or rounding a number of a weight takes as long as so many operations of a product. */
+enum { FASTRNN_PACKING = 20 };
+
 /* Whether options differ from the defaults. */
 static inline int fastrnn_has_options(const fastrnn_options *o)
 {

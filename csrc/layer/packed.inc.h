@@ -1,12 +1,11 @@
-/* Packing, shared by a team. Packing a number counts as so many operations. */
-enum { NAME(OPERATIONS_OF_A_NUMBER) = 20 };
+/* Packing, shared by a team. */
 
 /* Packs panels of the matrix (K, gates * H) from rows `first` and on of a weight (.., K), with their scales. */
 static void NAME(pack_transposed)(const NAME(kernels) * kernel, const fastrnn_member *me, int gates, int block,
                                   ptrdiff_t H, fastrnn_range panels, const void *weight, const float *scale,
                                   ptrdiff_t first, const fastrnn_matrix *to)
 {
-    const double operations = NAME(OPERATIONS_OF_A_NUMBER) * (double)kernel->width * (double)to->K;
+    const double operations = FASTRNN_PACKING * (double)kernel->width * (double)to->K;
     const ptrdiff_t from = first * (to->heads.head ? to->heads.head : to->K);
     const size_t element = to->narrow ? fastrnn_narrow_layouts[to->narrow->format].element : sizeof(real);
     const void *rows = (const char *)weight + from * (ptrdiff_t)element;
@@ -24,7 +23,7 @@ static void NAME(pack_straight)(const NAME(kernels) * kernel, const fastrnn_memb
                                 const fastrnn_matrix *matrix)
 {
     const ptrdiff_t N = matrix->N, H = matrix->heads.units;
-    const double operations = NAME(OPERATIONS_OF_A_NUMBER) * (double)kernel->width * (double)(to - from);
+    const double operations = FASTRNN_PACKING * (double)kernel->width * (double)(to - from);
     for (fastrnn_range piece = fastrnn_no_piece(panels); fastrnn_next_piece(me, panels, operations, &piece);)
         if (matrix->heads.head)
             kernel->pack_heads(from / H, to / H, piece.from, piece.to, weight, first / H, matrix);

@@ -64,7 +64,7 @@ static fastrnn_status NAME(run_linear)(const NAME(kernels) * kernel, const fastr
     };
     fastrnn_team team;
     fastrnn_team_open(&team, threads, NS_OF_AN_OPERATION * operations, interruption);
-    if (fastrnn_team_phase(&team, threads, 20.0 * (double)I * (double)O, NAME(pack_linear), &l, 0))
+    if (fastrnn_team_phase(&team, threads, FASTRNN_PACKING * (double)I * (double)O, NAME(pack_linear), &l, 0))
         fastrnn_team_phase(&team, threads, operations, NAME(multiply_linear), &l, 0);
     const int finished = fastrnn_team_close(&team);
     fastrnn_give_back(workspace, memory);
@@ -171,7 +171,7 @@ static fastrnn_status NAME(run_linear_back)(const NAME(kernels) * kernel, const 
     fastrnn_team_open(&team, threads, 2 * NS_OF_AN_OPERATION * operations, interruption);
     int go = 1;
     if (args->d_x)
-        go = fastrnn_team_phase(&team, threads, 20.0 * (double)I * (double)O, NAME(pack_weight), &l, 0) &&
+        go = fastrnn_team_phase(&team, threads, FASTRNN_PACKING * (double)I * (double)O, NAME(pack_weight), &l, 0) &&
              fastrnn_team_phase(&team, threads, operations, NAME(input_of_linear), &l, 0);
     for (l.end = N; go && l.end > 0; l.end -= l.part.rows) {
         l.part = fastrnn_next_part(N - l.end, l.end, N);
