@@ -133,14 +133,3 @@ size_t fastrnn_sums_bytes(const fastrnn_packed *packed, ptrdiff_t rows)
     fastrnn_reserve(&layout, element, fastrnn_sum_levels(rows), gradient_numbers(packed), 1);
     return layout.overflow ? SIZE_MAX : layout.size;
 }
-
-const char *fastrnn_compiler(void)
-{
-#if defined(__clang__)
-    return "clang " __clang_version__;
-#elif defined(__GNUC__)
-    return "gcc " __VERSION__;
-#else
-    return "unknown";
-#endif
-}

@@ -1,9 +1,20 @@
-/* The version of the library, and the table of its functions. */
+/* The version and the compiler of the library, and the table of its functions. */
 #include "fastrnn_api.h"
 
 const char *fastrnn_version(void) { return FASTRNN_VERSION; }
 
 int fastrnn_abi(void) { return FASTRNN_ABI; }
+
+const char *fastrnn_compiler(void)
+{
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#elif defined(__GNUC__)
+    return "gcc " __VERSION__;
+#else
+    return "unknown";
+#endif
+}
 
 static const fastrnn_api api = {
     .abi = FASTRNN_ABI,

@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "fastrnn.h"
-#include "runtime/float_mode.h"
 #include "kernels/kernels.h"
 
 #ifdef FASTRNN_X86_64
@@ -208,15 +207,4 @@ const fastrnn_narrow *fastrnn_find_narrow(const fastrnn_isa *isa, fastrnn_format
     for (int k = 0; instructions && (narrow = narrow_at(isa, format, k)); k++)
         if (strcmp(narrow->instructions, instructions) == 0) return narrow;
     return narrow_at(isa, format, 0);
-}
-
-void fastrnn_activate(const fastrnn_isa *isa, fastrnn_dtype dtype, fastrnn_function function, ptrdiff_t n,
-                      const void *x, void *y)
-{
-    float_mode before = float_mode_enter();
-    if (dtype == FASTRNN_F32)
-        isa->f32->activate(function, n, x, y);
-    else
-        isa->f64->activate(function, n, x, y);
-    float_mode_leave(before);
 }
