@@ -99,14 +99,12 @@ class Linear:
         rng: int | np.random.Generator | None = None,
     ) -> None:
         I, O = size("in_features", in_features), size("out_features", out_features)
-        self._bias = flag("bias", bias)
-        rng = generator(rng)
-        self._params = Parameters(
-            {"weight": (O, I)} | ({"bias": (O,)} if self._bias else {}), float_dtype("dtype", dtype)
-        )
+        has_bias, rng = flag("bias", bias), generator(rng)
+        params = Parameters({"weight": (O, I)} | ({"bias": (O,)} if has_bias else {}), float_dtype("dtype", dtype))
         bound = 1 / math.sqrt(I)
-        for array in self._params.values():
+        for array in params.values():
             array[...] = rng.uniform(-bound, bound, array.shape)
+        self._bias, self._params = has_bias, params
 
     @classmethod
     def from_state_dict(cls, mapping: Mapping[str, ArrayLike], prefix: str = "") -> Linear:
@@ -230,7 +228,7 @@ class Linear:
         ValueError
             If the shape does not fit.
         """
-        x, rows = self._rows("x", x, "in_features", self.in_features)
+        x, rows = self._rows("x", x, "in_features")
         return self._compute(x, rows)
 
     @names_arguments
@@ -254,7 +252,7 @@ class Linear:
         TypeError, ValueError
             As in a call of the layer.
         """
-        x, rows = self._rows("x", x, "in_features", self.in_features)
+        x, rows = self._rows("x", x, "in_features")
         tape = LinearTape(self, x, rows)
         return self._compute(x, rows), tape
 
@@ -308,7 +306,7 @@ class Linear:
             If the tape is another layer's, if a shape does not fit, or if the `x` of the forward pass has been changed.
         """
         check_tape(tape, LinearTape, "second", self, "layer")
-        array, d_rows = self._rows("d_y", d_y, "out_features", self.out_features)
+        array, d_rows = self._rows("d_y", d_y, "out_features")
         expected = (*tape.shape[:-1], self.out_features)
         if array.shape != expected:
             raise shape_error("d_y", ("...",) * (len(expected) - 1) + ("out_features",), expected, array.shape)
@@ -348,7 +346,7 @@ class Linear:
             If names or shapes differ. Nothing has been changed then.
         """
         try:
-            given = {name: as_array(str(name), detached(mapping[name])) for name in mapping.keys()}
+            given = {name: as_array(str(name), detached(item_of(mapping, name))) for name in mapping.keys()}
         except AttributeError:
             raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}") from None
         views = self._params._views()
@@ -356,14 +354,18 @@ class Linear:
             raise ValueError(f"mapping: expected {', '.join(views)}, got {', '.join(map(str, given)) or 'nothing'}")
         for name, array in views.items():
             check_loaded(name, given[name], array)
-        for name, array in views.items():
-            array[...] = given[name]
+        # Copied first: a cast may fail, and arrays may share memory with the parameters.
+        new = self._params.empty_like()
+        for name in views:
+            new[name] = given[name]
+        self._params._flat[...] = new._flat
 
     # Between the caller's shapes and rows
 
-    def _rows(self, name, value, symbol, width):
-        """The argument as an array, and as rows (N, width) that a kernel can read."""
+    def _rows(self, name, value, symbol):
+        """The argument as an array, and as rows of `symbol` numbers, in_features or out_features, for a kernel."""
         array = as_array(name, value)
+        width = getattr(self, symbol)  # after the conversion, which may run code of the caller
         check_cast(name, array, self.dtype)
         if array.ndim == 0 or array.shape[-1] != width:
             raise shape_error(name, ("...", symbol), (None, width), array.shape)

@@ -179,7 +179,11 @@ def _inverse(number):
 
 
 def _weights(weights, shape, array, name):
-    """The argument `weights` as an array of float64 of this shape."""
+    """The argument `weights` as an array of float64 of this shape, times a power of 4 that makes the largest 1 to 4.
+
+    The losses are means, which such a factor does not change, not in a single bit. Without it, sums of large weights
+    and the inverses of small ones might be infinite.
+    """
     given = as_array("weights", weights)
     if given.dtype.kind not in "biuf":
         raise TypeError(f"weights: expected real numbers, got {given.dtype}")
@@ -187,7 +191,8 @@ def _weights(weights, shape, array, name):
         raise shape_error("weights", shape, (None,) * len(shape), given.shape, _of(array, name))
     if not (np.isfinite(given) & (given >= 0)).all():
         raise ValueError("weights: expected finite numbers of at least 0")
-    return given.astype(np.float64)
+    array = given.astype(np.float64)
+    return np.ldexp(array, -2 * ((np.frexp(array.max(initial=0))[1] - 1) // 2))
 
 
 def _of(array, name):

@@ -328,13 +328,13 @@ class SequenceEstimator(BaseEstimator):
 
     def _fit(self, settings, X, y, sample_weight, is_first, is_partial=False, classes=None):
         """Train for one epoch, if `is_partial`, or until the loss or the validation score stops improving."""
-        sequences = self._sequences(X, is_first)
-        if y is None:
-            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
-        targets = self._targets(y, is_first, classes)
-        check_consistent_length(sequences.x, targets)
-        frequency = positive_weights(sample_weight, len(sequences))
-        weights = self._with_class_weights(frequency, targets, is_partial)
+        before = dict(self.__dict__)
+        try:
+            sequences, targets, frequency, weights = self._checked(X, y, sample_weight, is_first, is_partial, classes)
+        except BaseException:  # an estimator that was fitted before remains so
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
         rows = np.flatnonzero(weights)
         if is_first:
             self._rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
@@ -371,6 +371,16 @@ class SequenceEstimator(BaseEstimator):
         self.loss_ = self.loss_curve_[-1]
         self._optimizer_state = optimizer.state_dict()
         return self
+
+    def _checked(self, X, y, sample_weight, is_first, is_partial, classes):
+        """The sequences and targets, how often each counts, and its weight with that of its class."""
+        sequences = self._sequences(X, is_first)
+        if y is None:
+            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
+        targets = self._targets(y, is_first, classes)
+        check_consistent_length(sequences.x, targets)
+        frequency = positive_weights(sample_weight, len(sequences))
+        return sequences, targets, frequency, self._with_class_weights(frequency, targets, is_partial)
 
     def _begin(self, settings, sequences, targets, frequency):
         """Draw the parameters, and measure the features if they are standardized."""

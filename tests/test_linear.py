@@ -263,3 +263,36 @@ def test_repr_and_attributes():
     layer = fastrnn.Linear(3, 2, False, dtype=np.float64)
     assert repr(layer) == "Linear(3, 2, bias=False, dtype=float64)"
     assert (layer.in_features, layer.out_features, layer.bias, layer.dtype) == (3, 2, False, np.float64)
+
+
+def test_a_state_dict_in_the_memory_of_the_parameters():
+    layer = fastrnn.Linear(2, 2, rng=0)
+    flat = layer.params.flat
+    flat[...] = np.arange(1, 7)
+    layer.load_state_dict({"weight": flat[2:6].reshape(2, 2), "bias": flat[:2]})
+    assert flat.tolist() == [3, 4, 5, 6, 1, 2]
+
+
+def test_a_state_dict_that_cannot_be_cast_changes_nothing():
+    layer = fastrnn.Linear(2, 2, rng=0)
+    before = layer.params.flat.copy()
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        layer.load_state_dict({"weight": np.ones((2, 2)), "bias": np.array([1e300, 0])})
+    assert np.array_equal(layer.params.flat, before)
+
+
+def test_a_constructor_that_is_called_again():
+    """It changes nothing if it fails, and a call whose argument does it is refused."""
+    layer = fastrnn.Linear(3, 2, rng=0)
+    before = layer.params.flat.tobytes()
+    with pytest.raises(TypeError, match="rng"):
+        layer.__init__(3, 2, bias=False, rng="bad")
+    assert layer.bias and layer.params.flat.tobytes() == before
+
+    class Evil:
+        def __array__(self, dtype=None, copy=None):
+            layer.__init__(400_000, 8)
+            return np.zeros((3, 3), np.float32)
+
+    with pytest.raises(ValueError, match="x: expected"):
+        layer(Evil())

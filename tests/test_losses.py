@@ -297,3 +297,19 @@ def test_bad_weights(weights, error, message):
         fastrnn.softmax_cross_entropy(np.zeros((2, 3)), [0, 1], weights=weights)
     with pytest.raises(error, match=message):
         fastrnn.mean_squared_error(np.zeros((2, 3)), np.zeros((2, 3)), weights=weights)
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-42, 2.0**-31, 1e30, 1e308])
+def test_weights_of_any_size(scale, dtype):
+    """Only their proportions count; powers of two change no bit."""
+    rng = np.random.default_rng(0)
+    logits, targets = rng.standard_normal((5, 3)).astype(dtype), [0, 1, 2, 0, 1]
+    weights = rng.uniform(0.5, 1, 5)
+    for loss_of, other in ((fastrnn.softmax_cross_entropy, targets), (fastrnn.mean_squared_error, np.zeros((5, 3)))):
+        loss, gradient = loss_of(logits, other, weights=weights)
+        scaled_loss, scaled = loss_of(logits, other, weights=weights * scale)
+        tolerance = 5e-3 if scale < 1e-300 else 1e-5 if dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(scaled_loss, loss, rtol=tolerance)
+        np.testing.assert_allclose(scaled, gradient, rtol=tolerance)
+        if scale == 2.0**-31 and loss_of is fastrnn.softmax_cross_entropy:
+            assert scaled_loss == loss and scaled.tobytes() == gradient.tobytes()

@@ -184,6 +184,16 @@ def test_bad_weights():
             small(SequenceRegressor).fit(x, y, weights)
 
 
+def test_a_refused_fit_leaves_a_fitted_model_as_it_was():
+    x = np.random.default_rng(0).standard_normal((12, 5, 2))
+    model = small(SequenceClassifier, max_iter=2).fit(x, list("ab" * 6))
+    before = model.predict_proba(x)
+    for y, weights in ((list("cde" * 4), -np.ones(12)), (list("cd" * 5), None), (None, None)):
+        with pytest.raises(ValueError, match="."):
+            model.fit(x, y, sample_weight=weights)
+        assert model.classes_.tolist() == ["a", "b"] and np.array_equal(model.predict_proba(x), before)
+
+
 @BOTH
 def test_dtype_follows_x(estimator):
     x, y = sums()
