@@ -340,6 +340,10 @@ class PackedSequences:
     def order(self) -> NDArray[np.intp]: ...
     @staticmethod
     def of(T: int, lengths: NDArray[np.intp]) -> PackedSequences: ...
+    @staticmethod
+    def of_batch_sizes(
+        batch_sizes: NDArray[np.intp], rows: int, order: NDArray[np.intp] | None = None
+    ) -> PackedSequences | None: ...
     def __init__(
         self, T: int, offsets: NDArray[np.intp], order: NDArray[np.intp], lengths: NDArray[np.intp]
     ) -> None: ...
@@ -458,6 +462,7 @@ class PackedModule:
         parameters: Mapping[str, Any],
         names: list[str],
         x: Any,
+        packing: tuple[Any, Any, Any] | None,
         hx: Any,
         batch_first: bool,
         exact: bool,

@@ -24,6 +24,7 @@ from fastrnn._core import (
     Inputs,
     ModuleWeights,
     PackedModule,
+    PackedSequences,
     Samples,
     Tensors,
     aligned,
@@ -642,8 +643,7 @@ def _reason(tensors, traced):
 
 def _valid_batch_sizes(batch_sizes, rows):
     """Whether batch_sizes describe so many rows."""
-    sizes = batch_sizes.numpy()
-    return len(sizes) > 0 and sizes[-1] > 0 and (np.diff(sizes) <= 0).all() and int(sizes.sum()) == rows
+    return PackedSequences.of_batch_sizes(batch_sizes.numpy().astype(np.intp), rows) is not None
 
 
 @_disable_dynamo  # torch.compiler.disable, which imports Dynamo only when it is called
@@ -715,14 +715,16 @@ class Recurrent(torch.nn.RNNBase):
         kept = None if known is None else known.kept
         if kept is None or kept.module is None or _has_mode() or self.training and self._dropout():
             return None
+        x, packing = (input[0], input[1:]) if isinstance(input, PackedSequence) else (input, None)
         before = borrow_threads(True)
         try:
-            return kept.module.infer(
-                known, self._parameters, self._flat_weights_names, input, hx, self.batch_first, self.training,
+            results = kept.module.infer(
+                known, self._parameters, self._flat_weights_names, x, packing, hx, self.batch_first, self.training,
                 most_threads(), instruction_set(), POOL,
             )  # fmt: skip
         finally:
             borrow_threads(before)
+        return results if packing is None or results is None else (PackedSequence(results[0], *packing), results[1])
 
     def _of_packed(self, run, input, states, weights):
         """The results for a PackedSequence."""

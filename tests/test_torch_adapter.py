@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 from torch.utils.checkpoint import checkpoint
 
 import fastrnn.torch as fast
@@ -739,6 +739,65 @@ def test_plain_calls(name, options, shape, batch_first, has_state, is_training, 
         assert torch.equal(one, other) and one.shape == reference.shape and one.dtype == dtype
         assert one.is_contiguous() == reference.is_contiguous() and not one.requires_grad
     same(tensors_of(found), tensors_of(expected), 1e-10 if dtype == torch.float64 else 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+@pytest.mark.parametrize("lengths", [[3, 5, 1, 5], [5, 3, 3, 1], [4, 4], [1]], ids=str)
+@pytest.mark.parametrize("is_sorted", [False, True])
+@pytest.mark.parametrize("has_state", [False, True])
+@pytest.mark.parametrize("name, options", PLAIN)
+def test_plain_calls_of_packed_sequences(name, options, has_state, is_sorted, lengths, monkeypatch):
+    original, module = pair(name, dtype=torch.float32, **options)
+    if is_sorted:
+        lengths = sorted(lengths, reverse=True)
+    padded = random(max(lengths), len(lengths), I, dtype=torch.float32)
+    x = pack_padded_sequence(padded, lengths, enforce_sorted=is_sorted)
+    state = state_for(module, padded, torch.float32) if has_state else None
+    ready(module, x)
+    with torch.no_grad():
+        module._known.kept.module, kept = None, module._known.kept.module
+        first = module(x, state)
+        module._known.kept.module = kept
+        monkeypatch.setattr(fast.Recurrent, "_weights", None)
+        found, expected = module(x, state), original(x, state)
+    assert type(found[0]) is PackedSequence and type(found[1]) is type(expected[1])
+    for one, other in zip(found[0][1:], expected[0][1:], strict=True):
+        assert one is None and other is None or torch.equal(one, other)
+    results = [[r[0].data, *tensors_of(r[1])] for r in (found, first, expected)]
+    assert all(torch.equal(one, other) for one, other in zip(*results[:2], strict=True))
+    same(results[0], results[2], 1e-6)
+
+
+def test_packed_sequences_that_are_not_plain():
+    """They have the results and errors of torch.nn."""
+    original, module = pair("LSTM", dtype=torch.float32)
+    x = random(4, 3, I, dtype=torch.float32)
+    data, sizes, order, back = pack_padded_sequence(x, [2, 4, 3], enforce_sorted=False)
+    ready(module, x)
+    for packed in (
+        PackedSequence(data, sizes, order, order),  # which is not the inverse
+        PackedSequence(data, sizes, order, back[:2]),
+        PackedSequence(data, sizes, torch.tensor([0, 0, 1]), back),
+        PackedSequence(data, sizes, torch.tensor([0, 1, 3]), back),
+        PackedSequence(data, sizes.flip(0), order, back),
+        PackedSequence(data[:-1], sizes, order, back),
+        PackedSequence(data[:, :2], sizes, order, back),
+        PackedSequence(data.double(), sizes, order, back),
+        PackedSequence(data[:0], sizes[:0], None, None),
+        PackedSequence(data.t().contiguous().t(), sizes, order, back),
+    ):
+        outcomes = []
+        for m in (original, module):
+            try:
+                with torch.no_grad():
+                    output, state = m(packed)
+                outcomes.append([output.data, *state])
+            except (IndexError, RuntimeError, ValueError) as error:
+                outcomes.append(type(error))
+        if isinstance(outcomes[0], list):
+            same(*outcomes, 1e-6)
+        else:
+            assert outcomes[0] is outcomes[1]
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")

@@ -240,7 +240,7 @@ cdef class PlainCall:
     cdef PackedSequences sequences
     cdef list state_0
     cdef int axes  # of x
-    cdef bint batch_first
+    cdef bint batch_first, is_packed  # whether the caller has rows in packed layout
 
     cdef cnp.ndarray as_given(self, cnp.ndarray output):
         """The output (T, B, n) in the axes of x."""
@@ -261,7 +261,8 @@ cdef class PlainCall:
             self.stack, packed, self.rows, self.sequences, NO_RESETS, self.state_0, state_n, num_threads, pool
         )
         if self.sequences is not None:
-            output = self.sequences.padded(output, num_threads, pool)
+            if not self.is_packed:
+                output = self.sequences.padded(output, num_threads, pool)
             state_n = [self.sequences.reordered(one, True) for one in state_n]
         return self.as_given(output), [self.state_as_given(one) for one in state_n]
 
@@ -299,6 +300,27 @@ cdef PlainCall _plain_call(stack, Py_ssize_t count, x, state, lengths, bint batc
     elif axes == 3 and batch_first and T > 1 and B > 1:
         rows = _by_steps(given, pool)
     call.stack, call.rows, call.axes, call.batch_first = stack, rows, axes, batch_first
+    return call
+
+
+cdef PlainCall _packed_call(stack, Py_ssize_t count, x, PackedSequences sequences, state):
+    """The same for rows x (N, I) of these sequences."""
+    cdef PlainCall call = PlainCall.__new__(PlainCall)
+    if not _is_plain(x, stack.dtype):
+        return None
+    cdef cnp.ndarray rows = _view_of(<cnp.ndarray>x)
+    if cnp.PyArray_NDIM(rows) != 2 or rows.shape[1] != <cnp.npy_intp>stack.I:
+        return None
+    if rows.shape[0] > <cnp.npy_intp>stack.most_rows or rows.shape[0] != sequences.rows.offsets[sequences.rows.steps]:
+        return None
+    if not _is_small(stack, count, sequences.rows.T, sequences.rows.B):
+        return None
+    call.state_0 = _plain_states(stack, state, sequences.rows.B, 3)
+    if call.state_0 is None:
+        return None
+    if state is not None:
+        call.state_0 = [sequences.reordered(one, False) for one in call.state_0]
+    call.stack, call.rows, call.sequences, call.axes, call.is_packed = stack, rows, sequences, 3, True
     return call
 
 

@@ -43,6 +43,48 @@ cdef class PackedSequences:
         )
         return PackedSequences(T, offsets, order, in_order)
 
+    @staticmethod
+    def of_batch_sizes(cnp.ndarray batch_sizes not None, Py_ssize_t rows, cnp.ndarray order=None):
+        """Those of rows in packed layout, or None if the arguments do not describe so many rows.
+
+        Parameters
+        ----------
+        batch_sizes : ndarray of intp, (T,)
+            The sequences of each step: positive, and none larger than the one before. It must not change.
+        rows : int
+            N, their sum.
+        order : ndarray of intp, (B,), optional
+            The sequences of the caller, each once, in the order of the layout. Default: 0 to B - 1. It must not change.
+        """
+        cdef const Py_ssize_t *sizes = _indices(batch_sizes)
+        cdef cnp.npy_intp t, b, T = batch_sizes.shape[0], B, length
+        if T == 0 or not 0 < sizes[0] <= rows:
+            return None
+        B, length = sizes[0], T + 1
+        cdef cnp.ndarray offsets = cnp.PyArray_EMPTY(1, &length, cnp.NPY_INTP, 0)
+        cdef cnp.ndarray lengths = cnp.PyArray_ZEROS(1, &B, cnp.NPY_INTP, 0)
+        cdef Py_ssize_t *first = <Py_ssize_t *>cnp.PyArray_DATA(offsets)
+        cdef Py_ssize_t *steps = <Py_ssize_t *>cnp.PyArray_DATA(lengths)
+        if order is None:
+            order = cnp.PyArray_Arange(0, B, 1, cnp.NPY_INTP)
+        elif order.shape[0] != B:
+            return None
+        cdef const Py_ssize_t *sequences = _indices(order)
+        for b in range(B):
+            if not 0 <= sequences[b] < B or steps[sequences[b]]:
+                return None
+            steps[sequences[b]] = 1  # seen
+        first[0] = 0
+        for t in range(T):
+            if not 0 < sizes[t] <= (sizes[t - 1] if t else B) or sizes[t] > rows - first[t]:
+                return None
+            first[t + 1] = first[t] + sizes[t]
+            for b in range(sizes[t + 1] if t + 1 < T else 0, sizes[t]):
+                steps[b] = t + 1
+        if first[T] != rows:
+            return None
+        return PackedSequences(T, offsets, order, lengths)
+
     cdef cnp.ndarray reordered(self, cnp.ndarray state, bint back):
         """A copy of a contiguous state (L, B, n) in this order; with `back`, of one in this order as it was before."""
         cdef cnp.ndarray result = cnp.PyArray_EMPTY(3, cnp.PyArray_DIMS(state), cnp.PyArray_TYPE(state), 0)

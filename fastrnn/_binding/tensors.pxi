@@ -3,6 +3,7 @@
 
 cdef enum:
     _OF_CPU = 1  # kDLCPU
+    _INTEGERS = 0  # kDLInt
     _FLOATS = 2  # kDLFloat
     _MOST_AXES = 3
 
@@ -121,6 +122,41 @@ cdef class Tensors:
             shape[k] = read.shape[k]
         return _view(tensor, <char *>_address(&read), read.ndim, shape, dtype.num)
 
+    cdef cnp.ndarray indices(self, tensor):
+        """A private array of intp of a tensor of int64 with one axis; None of any other."""
+        cdef DLTensor read
+        cdef cnp.npy_intp k, size
+        if not self.is_plain(tensor) or tensor.is_neg() or not self.read(tensor, &read):
+            return None
+        if read.code != _INTEGERS or read.bits != 64 or read.lanes != 1:
+            return None
+        if read.ndim != 1 or not _is_contiguous(&read):
+            return None
+        size = read.shape[0]
+        cdef cnp.ndarray result = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
+        for k in range(size):
+            (<Py_ssize_t *>cnp.PyArray_DATA(result))[k] = <Py_ssize_t>(<const int64_t *>_address(&read))[k]
+        return result
+
+    cdef PackedSequences sequences(self, tuple packing, cnp.ndarray rows):
+        """The sequences of a PackedSequence with these rows and other tensors; None if it is not a usual one."""
+        cdef cnp.ndarray order = None, back, sizes
+        cdef Py_ssize_t b
+        batch_sizes, sorted_indices, unsorted_indices = packing
+        sizes = self.indices(batch_sizes)
+        if rows is None or sizes is None or (sorted_indices is None) != (unsorted_indices is None):
+            return None
+        if sorted_indices is not None:
+            order, back = self.indices(sorted_indices), self.indices(unsorted_indices)
+            if order is None or back is None or order.shape[0] != back.shape[0]:
+                return None
+        cdef PackedSequences sequences = PackedSequences.of_batch_sizes(sizes, rows.shape[0], order)
+        if sequences is not None and order is not None:
+            for b in range(order.shape[0]):
+                if (<Py_ssize_t *>cnp.PyArray_DATA(back))[(<Py_ssize_t *>cnp.PyArray_DATA(order))[b]] != b:
+                    return None
+        return sequences
+
 
 cdef class ModuleWeights:
     """The weights of a module in the memory where they were found, the base of `fastrnn.torch.Weights`.
@@ -233,8 +269,8 @@ cdef class PackedModule:
     def __init__(self, list packed not None, list versions not None, Samples samples not None, Samples exact):
         self.packed, self.versions, self.samples, self.exact = packed, versions, samples, exact
 
-    def infer(self, ModuleWeights weights not None, parameters not None, list names not None, x, hx, bint batch_first,
-              bint exact, int num_threads, str isa not None, Pool pool not None):
+    def infer(self, ModuleWeights weights not None, parameters not None, list names not None, x, tuple packing, hx,
+              bint batch_first, bint exact, int num_threads, str isa not None, Pool pool not None):
         """The results of a call, or None if its arguments need the longer way, which has all checks.
 
         Parameters
@@ -243,7 +279,9 @@ cdef class PackedModule:
             Those that were packed.
         parameters, names : mapping of str to Tensor, list of str
             The parameters of the module, and the names of its weights.
-        x : Tensor, (T, B, I), with `batch_first` (B, T, I), or (T, I)
+        x : Tensor, (T, B, I), with `batch_first` (B, T, I), or (T, I); or (N, I) of a PackedSequence
+        packing : tuple or None
+            The other tensors of the PackedSequence: batch_sizes, sorted_indices and unsorted_indices.
         hx : Tensor, tuple of Tensor, or None
         exact : bool
             Whether the module is in training mode.
@@ -275,9 +313,15 @@ cdef class PackedModule:
                 if state is None:
                     return None
         array = reader.array(x, weights.dtype)
-        cdef PlainCall call = _plain_call(
-            weights.stack, len(self.packed), array, state, None, batch_first, num_threads, pool
-        )
+        cdef PlainCall call
+        cdef PackedSequences sequences
+        if packing is None:
+            call = _plain_call(weights.stack, len(self.packed), array, state, None, batch_first, num_threads, pool)
+        else:
+            sequences = reader.sequences(packing, array)
+            if sequences is None:
+                return None
+            call = _packed_call(weights.stack, len(self.packed), array, sequences, state)
         if call is None:
             return None
         results = call.run(self.packed, num_threads, pool)

@@ -205,21 +205,24 @@ class PackedRows(Layout):
     ----------
     batch_sizes : ndarray of int, (T,)
         The sequences of each step: positive, and none larger than the one before.
+
+    Raises
+    ------
+    ValueError
+        If these are no such batch sizes.
     """
 
     __slots__ = ()
 
     def __init__(self, batch_sizes):
-        T, B = len(batch_sizes), int(batch_sizes[0])
-        self.T, self.B, self.steps, self.first, self.resets = T, B, T, 0, None
+        self.rows = int(batch_sizes.sum())
+        self.sequences = PackedSequences.of_batch_sizes(batch_sizes.astype(np.intp), self.rows)
+        if self.sequences is None:
+            raise ValueError("batch_sizes: expected positive integers, none larger than the one before")
+        self.offsets, self.shape = self.sequences.offsets, (self.rows,)
+        self.T = self.steps = len(batch_sizes)
+        self.B, self.first, self.resets = len(self.sequences.order), 0, None
         self._lengths = self._padded_resets = None
-        self.offsets = np.zeros(T + 1, np.intp)
-        np.cumsum(batch_sizes, out=self.offsets[1:])
-        self.rows = int(self.offsets[-1])
-        self.shape = (self.rows,)
-        ends = batch_sizes - np.append(batch_sizes[1:], 0)  # the sequences that end with each step
-        lengths = np.repeat(np.arange(T, 0, -1), ends[::-1])
-        self.sequences = PackedSequences(T, self.offsets, np.arange(B), lengths)
 
     def pack(self, array, dtype):
         return native(array, dtype)
