@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn import _config, _core, _threads
 from fastrnn._engine.pool import POOL
-from fastrnn._engine.tape import AnyTape
+from fastrnn._engine.tape import X_CHANGED, AnyTape
 from fastrnn._parametrized import generator, no_draws
 from fastrnn._validation import (
     Array,
@@ -310,7 +310,8 @@ class Linear:
         expected = (*tape.shape[:-1], self.out_features)
         if array.shape != expected:
             raise shape_error("d_y", ("...",) * (len(expected) - 1) + ("out_features",), expected, array.shape)
-        tape.check_x(tape.x)
+        if _core.fingerprint(tape.x) != tape.fingerprint:
+            raise ValueError(X_CHANGED)
         d_params = self._params._like(POOL.empty)
         gradients = d_params._views()
         d_x = POOL.empty(tape.shape, self.dtype) if flag("input_gradient", input_gradient) else None

@@ -11,6 +11,8 @@ from fastrnn._engine import checkpoint, stack
 from fastrnn._engine.pool import POOL
 from fastrnn._validation import over_sequences
 
+X_CHANGED = "x: changed between forward and backward"
+
 
 class AnyTape:
     """What every tape has: its owner, and a fingerprint that detects a change of x since the forward pass.
@@ -31,11 +33,6 @@ class AnyTape:
     def __init__(self, owner, x):
         self.owner = None if owner is None else weakref.ref(owner)
         self.fingerprint = None if x is None else _core.fingerprint(x)
-
-    def check_x(self, x):
-        """Refuse x, the one of the forward pass, if it has changed since."""
-        if self.fingerprint is not None and _core.fingerprint(x) != self.fingerprint:
-            raise ValueError("x: changed between forward and backward")
 
     def owner_name(self):
         """The layer or cell in a message."""
@@ -129,7 +126,8 @@ class Tape(AnyTape):
             In the caller's order of sequences; (L*D, 1, n) for a state that was given as one for all sequences.
         """
         inputs = self.inputs
-        self.check_x(inputs.x)
+        if self.fingerprint is not None and _core.fingerprint(inputs.x) != self.fingerprint:
+            raise ValueError(X_CHANGED)
         layout, dtype = inputs.layout, inputs.stack.dtype
         d_rows = None if d_output is None else layout.pack(d_output, dtype)
         d_after = []
