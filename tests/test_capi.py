@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import capi
+from fastrnn import _config, capi
 
 HERE = Path(__file__).parent
 CC = os.environ.get("CC", "cc").split()
@@ -190,7 +190,8 @@ def test_cython_packs_weights_and_calls_forward(client):
     layer = fastrnn.RNN(3, 10, bias=False, rng=0)
     x, output = inputs(layer), np.empty((30, 10), np.float32)
     client.forward(layer.params["weight_ih_l0"].copy(), layer.params["weight_hh_l0"].copy(), x, output)
-    assert output.tobytes() == layer(x)[0].tobytes()
+    with _config.using(_config.runnable()[-1]):  # the best one, which the client takes
+        assert output.tobytes() == layer(x)[0].tobytes()
 
 
 def declarations(*names):
