@@ -282,12 +282,23 @@ def infer_plain(
     x: Any,
     state: Any,
     lengths: Any,
-    packed: list[Packed],
+    frozen: list[Packed] | None,
+    weights: list[_Weights],
     batch_first: bool,
     num_threads: int,
+    isa: str,
     pool: Pool,
 ) -> tuple[NDArray[Any], Any] | None: ...
-def infer_step(stack: Any, x: Any, state: Any, packed: list[Packed], num_threads: int, pool: Pool) -> Any: ...
+def infer_step(
+    stack: Any,
+    x: Any,
+    state: Any,
+    frozen: list[Packed] | None,
+    weights: list[_Weights],
+    num_threads: int,
+    isa: str,
+    pool: Pool,
+) -> Any: ...
 def forward(calls: list[ForwardCall], stacked: bool, num_threads: int) -> None: ...
 def backward(calls: list[BackwardCall], stacked: bool, num_threads: int) -> None: ...
 def aligned(reserve: NDArray[np.uint8], pool: Pool) -> NDArray[np.uint8]: ...

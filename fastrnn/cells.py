@@ -7,6 +7,7 @@ from typing import Generic, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastrnn._config import instruction_set
 from fastrnn._core import Inputs, empty_states, infer_step, zero_states
 from fastrnn._engine import spec
 from fastrnn._engine.arguments import as_states, check_states, initial_states
@@ -78,10 +79,10 @@ class Cell(Parametrized, Generic[Given, Returned]):
             If a shape does not fit. The message starts with the argument's name.
         """
         frozen = self._params._frozen
-        if frozen is not None:
-            results = infer_step(self._stack, x, state, frozen.for_forward, most_threads(), POOL)
-            if results is not None:
-                return results
+        packed = None if frozen is None else frozen.for_forward
+        results = infer_step(self._stack, x, state, packed, self._weights, most_threads(), instruction_set(), POOL)
+        if results is not None:
+            return results
         inputs = self._inputs(x, state, private=False)
         stack, frozen = inputs.stack, self._params._frozen  # after conversions, which may run code of the caller
         packed = stack.pack(self._weights, False) if frozen is None else frozen.for_forward

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastrnn._config import instruction_set
 from fastrnn._core import Inputs, empty_states, infer_plain, plain_inputs, zero_states
 from fastrnn._engine import spec
 from fastrnn._engine.arguments import as_states, check_states, initial_states, output_symbol
@@ -209,11 +210,13 @@ class InferenceLayer(Configured, Generic[Given, Returned]):
         ValueError
             If a shape or a length does not fit. The message starts with the argument's name.
         """
-        frozen = self._params._frozen
-        if frozen is not None and resets is None:
-            batch_first = self._options["batch_first"]
-            threads = most_threads()
-            results = infer_plain(self._stack, x, state, lengths, frozen.for_forward, batch_first, threads, POOL)
+        if resets is None:
+            frozen = self._params._frozen
+            packed = None if frozen is None else frozen.for_forward
+            results = infer_plain(
+                self._stack, x, state, lengths, packed, self._weights, self._options["batch_first"], most_threads(),
+                instruction_set(), POOL,
+            )  # fmt: skip
             if results is not None:
                 return results
         inputs = self._inputs(x, state, lengths, resets, private=False)

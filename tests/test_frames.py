@@ -39,12 +39,12 @@ def frames(function, *args, **kwargs):
 
 
 def test_a_call(layer):
-    assert len(frames(layer, X)) <= 12
+    assert len(frames(layer, X)) <= 4
 
 
 def test_a_call_of_a_frozen_layer(layer):
     layer.freeze()
-    assert len(frames(layer, X)) <= 9
+    assert len(frames(layer, X)) <= 4
 
 
 def test_forward(layer):
@@ -61,8 +61,9 @@ def test_backward_of_checkpoints(layer):
     assert len(frames(layer.backward, tape, output)) <= 40
 
 
-def test_a_function_has_no_more_frames_than_a_layer():
+def test_a_function_has_two_frames_more_than_a_layer():
+    """Those that give its arguments their names."""
     layer = fastrnn.LSTM(5, 8)
     weights = [layer.params[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
     of_function = frames(functional.lstm, X, None, *weights)
-    assert len(of_function) <= len(frames(layer, X)), of_function
+    assert len(of_function) <= len(frames(layer, X)) + 2, of_function

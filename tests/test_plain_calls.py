@@ -1,4 +1,4 @@
-"""Plain calls of frozen layers, which the binding makes without the engine: the same bits and errors as other calls."""
+"""Plain calls, which the binding makes without the engine: the same bits and errors as other calls."""
 
 import copy
 import gc
@@ -76,11 +76,12 @@ def test_the_bits_of_other_calls(layer, T, B, has_state, batched, freeze, dtype_
 @pytest.mark.parametrize("options", [{}, {"num_layers": 3, "batch_first": True}, {"bidirectional": True},
                                      {"reverse": True}, {"bidirectional": True, "num_layers": 2, "proj_size": 3}],
                          ids=str)  # fmt: skip
-def test_frozen_and_quantized_layers_do_without_the_engine(options, has_state, engine_is_off):
+def test_layers_do_without_the_engine(options, has_state, engine_is_off):
     layer = fastrnn.LSTM(5, 6, **options, rng=0)
     x = np.random.default_rng(0).standard_normal((4, 2, 5), np.float32)
-    for one in (layer, layer.quantize("int8")):
-        one.freeze()
+    frozen = copy.deepcopy(layer)
+    frozen.freeze()
+    for one in (layer, frozen, layer.quantize("int8")):
         output, state = one(x)
         assert output.shape == (4, 2, one(x)[0].shape[2]) and len(state) == 2
         one(x[0])
@@ -260,15 +261,17 @@ def test_all_other_arguments_of_functions_have_their_results_and_errors(name):
     cls=st.sampled_from([fastrnn.LSTMCell, fastrnn.GRUCell, fastrnn.RNNCell, fastrnn.UGRNNCell]),
     B=st.integers(1, 5),
     has_state=st.booleans(),
+    freeze=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-def test_steps_of_cells(cls, B, has_state, seed):
+def test_steps_of_cells(cls, B, has_state, freeze, seed):
     rng = np.random.default_rng(seed)
     cell, x = cls(3, 4, rng=seed), rng.standard_normal((B, 3), np.float32)
     state, _ = cell.forward(x)
     state = state if has_state else None
     expected, _ = cell.forward(x, state)
-    cell.freeze()
+    if freeze:
+        cell.freeze()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cls, "_inputs", None)
         found = cell(x, state)

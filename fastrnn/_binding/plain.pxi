@@ -324,7 +324,17 @@ cdef PlainCall _packed_call(stack, Py_ssize_t count, x, PackedSequences sequence
     return call
 
 
-def infer_plain(stack, x, state, lengths, list packed not None, bint batch_first, int num_threads, Pool pool not None):
+cdef tuple _results_of(PlainCall call, frozen, list weights, int num_threads, str isa, Pool pool):
+    """The output and the state after, with the packed weights of a frozen layer, or else with weights packed here."""
+    cdef list packed = pack(call.stack.kernel, weights, False, num_threads, isa, pool) if frozen is None else frozen
+    cdef tuple results = _results(call.run(packed, num_threads, pool))
+    if frozen is None:
+        pool.give_back_all(packed)
+    return results
+
+
+def infer_plain(stack, x, state, lengths, list frozen, list weights not None, bint batch_first, int num_threads,
+                str isa not None, Pool pool not None):
     """The results of a call of a layer for plain arrays.
 
     Parameters
@@ -334,20 +344,25 @@ def infer_plain(stack, x, state, lengths, list packed not None, bint batch_first
         None, an array, or a tuple of several.
     lengths : object
         None, an array of 32 or 64 bits, or a list of int.
+    frozen : list of Packed, or None
+        The weights, packed. None: `weights` are packed for this call.
+    weights : list of tuple
 
     Returns
     -------
     results : tuple or None
         The output and the state after, in the axes of x; None for other arguments.
     """
-    cdef PlainCall call = _plain_call(stack, len(packed), x, state, lengths, batch_first, num_threads, pool)
-    return None if call is None else _results(call.run(packed, num_threads, pool))
+    cdef PlainCall call = _plain_call(stack, len(weights), x, state, lengths, batch_first, num_threads, pool)
+    return None if call is None else _results_of(call, frozen, weights, num_threads, isa, pool)
 
 
-def infer_step(stack, x, state, list packed not None, int num_threads, Pool pool not None):
+def infer_step(stack, x, state, list frozen, list weights not None, int num_threads, str isa not None,
+               Pool pool not None):
     """The state after a step of a cell for plain arrays: x (B, I), and a state that is None, an array or a tuple.
 
-    Returns an array (B, n) or a tuple of several; None for other arguments.
+    `frozen` and `weights` are those of `infer_plain`. Returns an array (B, n) or a tuple of several; None for other
+    arguments.
     """
     if not _is_plain(x, stack.dtype):
         return None
@@ -356,7 +371,7 @@ def infer_step(stack, x, state, list packed not None, int num_threads, Pool pool
         return None
     given = _with_shape(given, 3, 1, given.shape[0], given.shape[1])
     cdef PlainCall call = _plain_call(stack, 1, given, state, None, False, num_threads, pool)
-    return None if call is None else _results(call.run(packed, num_threads, pool))[1]
+    return None if call is None else _results_of(call, frozen, weights, num_threads, isa, pool)[1]
 
 
 cdef tuple _results(tuple found):
