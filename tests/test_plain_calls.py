@@ -176,11 +176,14 @@ def strange_arguments(layer):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("cls", [fastrnn.LSTM, fastrnn.GRU, fastrnn.SLSTM])
-def test_all_other_arguments_have_the_results_and_errors_of_a_layer_that_is_not_frozen(cls, bidirectional):
+def test_all_other_arguments_have_the_results_and_errors_of_the_longer_way(cls, bidirectional):
     layer, frozen = (cls(5, 6, bidirectional=bidirectional, rng=0) for _ in range(2))
     frozen.freeze()
     for x, state, lengths in strange_arguments(layer):
-        assert outcome(lambda: frozen(x, state, lengths)) == outcome(lambda: layer(x, state, lengths))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fastrnn.layers, "infer_plain", lambda *_: None)
+            expected = outcome(lambda: layer(x, state, lengths))
+        assert outcome(lambda: frozen(x, state, lengths)) == outcome(lambda: layer(x, state, lengths)) == expected
 
 
 def test_results_are_memory_of_their_own():
@@ -287,8 +290,11 @@ def test_all_other_arguments_of_cells_have_their_results_and_errors():
     for x, state, _ in strange_arguments(fastrnn.LSTM(5, 6)):
         for rows in (x, x[0] if isinstance(x, np.ndarray) and len(x) else x):
             for one in (state, one_layer(state)):
-                found = [outcome(lambda: (np.zeros(1), each(rows, one))) for each in (cell, frozen)]
-                assert found[0] == found[1]
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(fastrnn.cells, "infer_step", lambda *_: None)
+                    expected = outcome(lambda: (np.zeros(1), cell(rows, one)))
+                for each in (cell, frozen):
+                    assert outcome(lambda: (np.zeros(1), each(rows, one))) == expected
 
 
 def one_layer(state):
