@@ -12,7 +12,7 @@ import numpy as np
 from fastrnn._engine.spec import SPECS
 from fastrnn._files import path_of, write_atomically
 from fastrnn._layouts import variants
-from fastrnn._onnx_axes import BETWEEN, Axes
+from fastrnn._onnx_axes import BETWEEN, Axes, directions
 from fastrnn._onnx_graph import (
     DOMAINS,
     Constants,
@@ -220,7 +220,7 @@ class Reader:
     def _several(self, reason):
         return ValueError(
             f"{len(self.model.recurrent)} recurrent nodes: {self._names()}; they are not one stack of layers "
-            f"({reason}); choose with node=..., by name or output"
+            f"({reason}); choose with node=..., by name or output: one call for each node makes a layer of each"
         )
 
     def _called(self, name):
@@ -257,7 +257,8 @@ class Reader:
         if first is None:
             raise ValueError("each takes the output of another")
         if more:
-            raise ValueError(f"{first.path!r} and {more[0].path!r} do not take the output of another")
+            reasons = f"X of one {self._before(first)[1]}, X of the other {self._before(more[0])[1]}"
+            raise ValueError(f"{first.path!r} and {more[0].path!r} do not take the output of another: {reasons}")
         after = {before: one for one, before in befores.items()}
         chain = [first]
         while len(chain) < len(nodes):
@@ -283,10 +284,14 @@ class Reader:
                 if name != node.output[0]:
                     return None, f"comes from {short(name)}, which is not Y of {short(one.path)}"
                 return one, between[::-1]
-            if node.domain not in DOMAINS or node.op_type not in BETWEEN or not node.input or name != node.output[0]:
+            parts = directions(graph, node)
+            if parts is not None:
+                name = parts[0][0].input[0]
+            elif node.domain in DOMAINS and node.op_type in BETWEEN and node.input and name == node.output[0]:
+                name = node.input[0]
+            else:
                 return None, f"comes from {node.op_type} {short(label(node))}"
             between.append((graph, node))
-            name = node.input[0]
         return None, f"comes through more than {MOST_BETWEEN} operators"
 
     def _check_stacked(self, before, after, of_before, of_after):

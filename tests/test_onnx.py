@@ -711,6 +711,22 @@ def through(*operators):
     return join
 
 
+def side_by_side(slices=((0, 1), (1, 2)), axis=1, squeezed=1, at=2, steps=(1, 1), perms=((0, 1, 2),) * 2, cut=None):
+    """The two directions as tf2onnx joins them: a Slice and a Squeeze of each, and a Concat."""
+
+    def join(y, x):
+        nodes = [ints(f"{x}_axes", axis), ints(f"{x}_squeezed", squeezed)]
+        for d, (start, end) in enumerate(slices):
+            nodes += [ints(f"{x}_start{d}", start), ints(f"{x}_end{d}", end), ints(f"{x}_step{d}", steps[d])]
+            inputs = [(cut or (y, y))[d], f"{x}_start{d}", f"{x}_end{d}", f"{x}_axes", f"{x}_step{d}"]
+            nodes.append(helper.make_node("Slice", inputs, [f"{x}_slice{d}"]))
+            nodes.append(helper.make_node("Squeeze", [f"{x}_slice{d}", f"{x}_squeezed"], [f"{x}_squeeze{d}"]))
+            nodes.append(helper.make_node("Transpose", [f"{x}_squeeze{d}"], [f"{x}_part{d}"], perm=perms[d]))
+        return [*nodes, helper.make_node("Concat", [f"{x}_part0", f"{x}_part1"], [x], axis=at)]
+
+    return join
+
+
 def computed(*parts):
     """A Reshape to a shape that is computed from that of Y: of each dimension the axes of which it is the product."""
 
@@ -768,6 +784,23 @@ RIGHT = {
         1,
         lambda y, x: [ints(f"{x}_s", 0, -1, H), helper.make_node("Reshape", [y, f"{x}_s"], [x])],
     ),
+    "directions that are cut out": (2, side_by_side()),
+    "directions that are cut out from the end": (2, side_by_side(((-2, -1), (-1, 2**62)), axis=-3, at=-1)),
+    "directions that are cut out in large steps": (2, side_by_side(((0, 2), (1, 2)), steps=(2, 2))),
+    "directions that are cut out of (T, B, D, H)": (
+        2,
+        lambda y, x: [
+            helper.make_node("Transpose", [y], [f"{x}_t"], perm=[0, 2, 1, 3]),
+            *side_by_side(axis=2, squeezed=2)(f"{x}_t", x),
+        ],
+    ),
+    "directions that are cut out and transposed": (
+        2,
+        lambda y, x: [
+            *side_by_side(perms=((1, 0, 2),) * 2)(y, f"{x}_b"),
+            helper.make_node("Transpose", [f"{x}_b"], [x], perm=[1, 0, 2]),
+        ],
+    ),
     "Identity": (1, through(("Identity", {}), ("Identity", {}))),
     "Dropout": (1, through(("Dropout", {}))),
     "Cast": (1, through(("Cast", {"to": TensorProto.FLOAT}))),
@@ -813,6 +846,14 @@ WRONG = {
         through(("Cast", {"to": TensorProto.FLOAT16}), ("Cast", {"to": TensorProto.FLOAT})),
         "Cast 'x1_1' does not keep the axes: to float16",
     ),
+    "the backward direction first": (2, side_by_side(((1, 2), (0, 1))), "Slice 'x1_slice0' of .* is not the forward"),
+    "the forward direction twice": (2, side_by_side(((0, 1), (0, 1))), "Slice 'x1_slice1' of .* not the backward"),
+    "steps that are cut out": (2, side_by_side(axis=0), r"Slice 'x1_slice0' of \(T, D, B, H\) is not the forward"),
+    "a direction of both": (2, side_by_side(((0, 2), (1, 2))), "Slice 'x1_slice0' of .* is not the forward"),
+    "directions after each other": (2, side_by_side(at=0), r"\(T, B, H\) and \(T, B, H\) on axis 0"),
+    "one direction transposed": (2, side_by_side(perms=((0, 1, 2), (1, 0, 2))), r"\(T, B, H\) and \(B, T, H\) on"),
+    "sequences squeezed": (2, side_by_side(squeezed=2), "Concat 'x1' does not keep the axes: axes .2. of"),
+    "directions of two values": (2, side_by_side(cut=("l0_Y", "X")), "X of the other comes from Concat 'x1'"),
     "zeros that stay": (2, reshaped(0, 0, 2 * H, allowzero=1), "allowzero"),
 }
 
