@@ -1,11 +1,13 @@
 """fastrnn.from_onnx and fastrnn.to_onnx: the vectors of the ONNX project, ONNX Runtime, and files that are damaged."""
 
+import doctest
 import importlib
 import itertools
 import random
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 from unittest import mock
 
 import hypothesis.strategies as st
@@ -556,7 +558,9 @@ def test_a_node_without_a_name_is_called_as_its_output():
 def test_other_operators_are_refused_by_name():
     quantized = helper.make_node("DynamicQuantizeLSTM", ["X", "W"], ["Y"], name="q", domain="com.microsoft")
     model = model_of([quantized], {"W": np.zeros((1, 1), np.int8)})
-    with pytest.raises(ValueError, match=r"no node LSTM.*; not supported: 'q \(com.microsoft.DynamicQuantizeLSTM\)'"):
+    with pytest.raises(
+        ValueError, match=r"no node LSTM.*; not supported: 'q \(com.microsoft.DynamicQuantizeLSTM\)'; deq"
+    ):
         fastrnn.from_onnx(model)
     with pytest.raises(ValueError, match="^model: node 'q': com.microsoft.DynamicQuantizeLSTM is not supported"):
         fastrnn.from_onnx(model, "q")
@@ -566,6 +570,127 @@ def test_other_operators_are_refused_by_name():
         fastrnn.from_onnx(model, "r")
     with pytest.raises(ValueError, match="^model: no node LSTM, GRU or RNN of ai.onnx$"):
         fastrnn.from_onnx(model_of([helper.make_node("Relu", ["X"], ["Y"])], {}))
+
+
+def test_a_loop_instead_of_a_node():
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Tanh", ["h"], ["h_n"])],
+        "body",
+        [info("k", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("h")],
+        [info("go_on", TensorProto.BOOL, []), info("h_n")],
+    )
+    loop = helper.make_node("Loop", ["", "", "X"], ["Y"], name="steps", body=body)
+    with pytest.raises(
+        ValueError, match="^model: no node LSTM, GRU or RNN of ai.onnx; 'Loop steps' may run over .*from_keras"
+    ):
+        fastrnn.from_onnx(model_of([loop], {}))
+    with pytest.raises(ValueError, match="^model: no node .*'Scan net/body/Y' may run over"):
+        inner = helper.make_node("Scan", ["h"], ["Y"], body=body, num_scan_inputs=0)
+        outer = helper.make_graph([inner], "outer", [info("h")], [info("Y")])
+        fastrnn.from_onnx(model_of([helper.make_node("Other", ["X"], ["Z"], "net", domain="own", body=outer)], {}))
+
+
+def test_steps_that_are_unrolled():
+    nodes = []
+    for k in range(3):
+        nodes.append(helper.make_node("MatMul", [f"h{k}" if k else "X", "W"], [f"a{k}"]))
+        nodes.append(helper.make_node("Tanh", [f"a{k}"], [f"h{k + 1}" if k < 2 else "Y"]))
+    with pytest.raises(
+        ValueError,
+        match="^model: no node .*; 3 MatMul and Gemm and 3 Sigmoid and Tanh may be .* unrolled: .*dynamo=Fal",
+    ):
+        fastrnn.from_onnx(model_of(nodes, {"W": np.zeros((I, I), np.float32)}))
+    for few in (nodes[:1], nodes[:2], [nodes[1], nodes[3]]):
+        with pytest.raises(ValueError, match="^model: no node LSTM, GRU or RNN of ai.onnx$"):
+            fastrnn.from_onnx(model_of(few, {"W": np.zeros((I, I), np.float32), "X0": np.zeros(1), "a1": np.zeros(1)}))
+
+
+def reversed_by(*nodes, **constants):
+    """A model whose node takes "x" from such nodes."""
+    arrays = ARRAYS["LSTM"]
+    node = node_of("LSTM", arrays)
+    node.input[0] = "x"
+    constants = {name: np.array([value]) for name, value in constants.items()}
+    return model_of([*nodes, node], {name: arrays[name] for name in "WRB"} | constants)
+
+
+REVERSE = {"time_axis": 0, "batch_axis": 1}
+CUT = {"start": -1, "end": -(2**62), "axis": 0, "step": -1}
+
+
+@pytest.mark.parametrize("way", ["ReverseSequence", "Slice", "transposed", "cast"])
+def test_an_input_that_is_reversed(way):
+    if way == "ReverseSequence":
+        model = reversed_by(helper.make_node("ReverseSequence", ["X", "lens"], ["x"], "r", **REVERSE))
+    elif way == "Slice":
+        model = reversed_by(helper.make_node("Slice", ["X", *CUT], ["x"], "r"), **CUT)
+    elif way == "transposed":
+        model = reversed_by(
+            helper.make_node("Transpose", ["X"], ["a"], perm=[1, 0, 2]),
+            helper.make_node("ReverseSequence", ["a", "lens"], ["b"], "r", time_axis=1, batch_axis=0),
+            helper.make_node("Transpose", ["b"], ["x"], perm=[1, 0, 2]),
+        )
+    else:
+        model = reversed_by(
+            helper.make_node("ReverseSequence", ["X", "lens"], ["a"], "r", **REVERSE),
+            helper.make_node("Cast", ["a"], ["b"], to=TensorProto.FLOAT),
+            helper.make_node("Identity", ["b"], ["x"]),
+        )
+    model.graph.initializer.append(numpy_helper.from_array(np.full(B, T), "lens"))
+    with pytest.warns(UserWarning, match="^model: node 'net': X comes from .* 'r', which reverses the steps") as warned:
+        layer = fastrnn.from_onnx(model)
+    assert warned[0].filename == __file__
+    X = ARRAYS["LSTM"]["X"]
+    assert_close(layer(X[::-1])[0], joined(run(model, X=X)["Y"]))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        reversed_by(helper.make_node("Slice", ["X", *CUT], ["x"]), **CUT | {"axis": 2}),
+        reversed_by(helper.make_node("Slice", ["X", *CUT], ["x"]), **CUT | {"start": 0, "step": 1, "end": 9}),
+        reversed_by(helper.make_node("Slice", ["X", "start", "end"], ["x"]), start=0, end=3),
+        reversed_by(helper.make_node("Relu", ["X"], ["x"])),
+        reversed_by(helper.make_node("Transpose", ["X"], ["x"], perm=[1, 0, 2])),
+    ],
+)
+def test_an_input_that_is_not_reversed(model):
+    fastrnn.from_onnx(model)  # without a warning
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("unsigned", [False, True])
+@pytest.mark.parametrize("D", [1, 2])
+def test_the_recipe_for_quantized_lstms(tmp_path, per_channel, unsigned, D):
+    """The recipe of docs/from-onnx.md: weights within half a step, and outputs close to those of the runtime."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    layer = fastrnn.LSTM(8, 16, bidirectional=D == 2, rng=0)
+    fastrnn.to_onnx(layer, tmp_path / "a.onnx")
+    quantization.quantize_dynamic(
+        tmp_path / "a.onnx",
+        tmp_path / "b.onnx",
+        op_types_to_quantize=["LSTM"],
+        per_channel=per_channel,
+        weight_type=quantization.QuantType.QUInt8 if unsigned else quantization.QuantType.QInt8,
+    )
+    with pytest.raises(ValueError, match="no node LSTM.*not supported: .*DynamicQuantizeLSTM.*; dequantize W and R"):
+        fastrnn.from_onnx(tmp_path / "b.onnx")
+    page = (Path(__file__).parent.parent / "docs" / "from-onnx.md").read_text(encoding="utf-8")
+    prompts = [example.source for example in doctest.DocTestParser().get_examples(page)]
+    recipe = {"onnx": onnx, "np": np}
+    for source in prompts:
+        if source.startswith(("INPUTS = ", "def dequantized(")):
+            exec(source, recipe)
+    model = onnx.load(tmp_path / "b.onnx")
+    (node,) = [node for node in model.graph.node if node.op_type == "DynamicQuantizeLSTM"]
+    ours = fastrnn.from_weights("lstm", [recipe["dequantized"](model, node)], layout="onnx", bidirectional=D == 2)
+    for name, array in layer.params.items():
+        np.testing.assert_allclose(ours.params[name], array, rtol=0, atol=0.0 if "bias" in name else 0.5 / 127)
+    x = np.random.default_rng(0).standard_normal((25, 4, 8), np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "b.onnx", providers=["CPUExecutionProvider"])
+    for one in (ours, ours.quantize("int8")):
+        np.testing.assert_allclose(one(x)[0], session.run(None, {"x": x})[0], rtol=0, atol=0.02)
 
 
 def test_nodes_in_functions_are_refused():
