@@ -19,11 +19,35 @@ from fastrnn._validation import short
 # Operators that keep the numbers of a sequence and may stand between two layers.
 BETWEEN = ("Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
+# Operators between a direction that a Slice cuts out of Y and the Concat that puts two directions side by side: these,
+# and at most so many.
+OF_A_DIRECTION = ("Identity", "Squeeze", "Transpose", "Unsqueeze")
+MOST_OF_A_DIRECTION = 8
+
 # Operators that compute a shape from shapes; the number that a hostile model may have of them.
 MOST_SHAPE_OPERATORS = 200
 
 # A dimension of a shape that is known only as letters, or a number.
 Dimension: TypeAlias = int | str
+
+
+def directions(graph: Graph, node: Any) -> list[list[Any]] | None:
+    """The nodes from a value to the two inputs of a Concat, which begin with Slices of the same value; or None."""
+    if node.op_type != "Concat" or node.domain not in DOMAINS or len(node.input) != 2:
+        return None
+    chains = []
+    for name in node.input:
+        chain: list[Any] = []
+        while not chain or chain[-1].op_type != "Slice":
+            one = graph.values[name].node if name in graph.values else None
+            if one is None or one.domain not in DOMAINS or one.op_type not in (*OF_A_DIRECTION, "Slice"):
+                return None
+            if name != one.output[0] or not one.input or len(chain) > MOST_OF_A_DIRECTION:
+                return None
+            chain.append(one)
+            name = one.input[0]
+        chains.append(chain[::-1])
+    return chains if chains[0][0].input[0] == chains[1][0].input[0] else None
 
 
 class Axes:
@@ -69,13 +93,38 @@ class Axes:
     def apply(self, graph: Graph, node: Any) -> None:
         """The axes after one more operator; a ValueError if they cannot be determined."""
         try:
-            attributes = {a.name: self.constants.onnx.helper.get_attribute_value(a) for a in node.attribute}
-            self.axes = getattr(self, f"_{node.op_type.lower()}")(graph, node, attributes)
+            self.axes = self._after(graph, node)
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"X: {node.op_type} {short(label(node))} does not keep the axes: {error}") from error
         self.seen[id(graph), node.output[0]] = self.axes
 
+    def _after(self, graph, node):
+        return getattr(self, f"_{node.op_type.lower()}")(graph, node, self._attributes(node))
+
+    def _attributes(self, node):
+        return {a.name: self.constants.onnx.helper.get_attribute_value(a) for a in node.attribute}
+
     # Operators
+
+    def _concat(self, graph, node, attributes):
+        """Two directions, each cut out of the axes before, side by side."""
+        before, found = self.axes, []
+        for d, nodes in enumerate(directions(graph, node) or ()):
+            axis, cut = self._cut(graph, nodes[0], self._attributes(nodes[0]))
+            if before[axis] != "D" or [*range(2)[cut]] != [d]:
+                which = ("forward", "backward")[d]
+                raise ValueError(f"Slice {short(label(nodes[0]))} of {self.text(before)} is not the {which} direction")
+            self.axes = list(before)
+            self.axes[axis] = ""
+            for one in nodes[1:]:
+                self.axes = self._after(graph, one)
+            found.append(self.axes)
+        forward, backward = found
+        if forward != backward or forward[attributes["axis"]] != "H":
+            raise ValueError(f"{self.text(forward)} and {self.text(backward)} on axis {attributes['axis']}")
+        result = list(forward)
+        result[attributes["axis"]] = "DH"
+        return result
 
     def _identity(self, graph, node, attributes):
         return self.axes
@@ -177,7 +226,7 @@ class Axes:
         if value.node is None or value.node.domain not in DOMAINS or self.operators_left < 0:
             raise NotConstant(f"the shape {short(name)} is not known")
         graph, node = value.graph, value.node
-        given = {a.name: self.constants.onnx.helper.get_attribute_value(a) for a in node.attribute}
+        given = self._attributes(node)
         if node.op_type == "Shape":
             source = graph.find(node.input[0])
             axes = self.seen.get((id(source.graph), source.name))
@@ -202,13 +251,20 @@ class Axes:
 
     def _slice(self, graph, node, given):
         """The slice of a tensor with one axis."""
+        axis, cut = self._cut(graph, node, given)
+        if axis not in (0, -1):
+            raise ValueError(f"the shape {short(node.output[0])} is no slice of one axis")
+        return cut
+
+    def _cut(self, graph, node, given):
+        """The only axis that a Slice cuts, and the slice."""
         names = ("starts", "ends", "axes", "steps")
         if len(node.input) > 1:
             given = {n: self.constants.array(graph, i).ravel().tolist() for n, i in zip(names, node.input[1:]) if i}
         start, end, axis, step = (list(given.get(n, (d,))) for n, d in zip(names, (None, None, 0, 1)))
-        if [len(start), len(end), len(step)] != [1, 1, 1] or axis not in ([0], [-1]):
-            raise ValueError(f"the shape {short(node.output[0])} is no slice of one axis")
-        return slice(start[0], end[0], step[0])
+        if [len(start), len(end), len(axis), len(step)] != [1, 1, 1, 1]:
+            raise ValueError(f"{short(node.output[0])} is no slice of one axis")
+        return axis[0], slice(start[0], end[0], step[0])
 
     def _dimension(self, axis: str) -> Dimension:
         sizes = [self.sizes.get(letter, 0) for letter in axis]

@@ -112,7 +112,9 @@ def from_keras(
         `.weights.h5` or `.h5`, of Keras 2 and of Keras 3.
     layer : str, optional
         The name of the layer in a model. A layer of a nested model has a path, such as "encoder/lstm_1"; the last part
-        of the path is enough if it is unique. Default: the only recurrent layer of the source.
+        of the path is enough if it is unique. One direction of a Bidirectional is a layer, too, such as
+        "bidirectional/forward_lstm" and "bidirectional/backward_lstm", or "bidirectional/forward_layer" and
+        "bidirectional/backward_layer". Default: the only recurrent layer of the source.
     recurrent_activation : {"sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"}, optional
         The activation of the gates. A file of weights alone does not contain it, so it must be given for an LSTM or a
         GRU. For other sources it may be given, and must agree.
@@ -120,8 +122,8 @@ def from_keras(
         The activation of new values and outputs. Default: that of the layer; "tanh", the default of every Keras, for a
         file of weights alone. Weights of CuDNNLSTM and CuDNNGRU have "sigmoid" and "tanh".
     go_backwards : bool, optional
-        Whether the layer has the reverse direction only. Default: that of the layer; False for a file of weights alone,
-        which does not contain it.
+        Whether the layer has the reverse direction only. Default: that of the layer. A file of weights alone does not
+        contain it; there the default is True for the backward direction of a Bidirectional and False for the rest.
 
     Returns
     -------
@@ -206,6 +208,10 @@ class Candidate:
         The version of Keras that made the configuration.
     weights : callable
         Returns the weights of each direction, the forward direction first.
+    directions : tuple of tuple of str
+        Of a Bidirectional the names of its forward and of its backward layer.
+    backward : bool
+        Whether this is the backward direction of a Bidirectional.
     """
 
     name: str
@@ -213,6 +219,24 @@ class Candidate:
     config: dict[str, Any] | None
     version: str | None
     weights: Callable[[], list[Direction]]
+    directions: tuple[tuple[str, ...], ...] = ()
+    backward: bool = False
+
+    def direction(self, k: int) -> Candidate:
+        """The forward (0) or the backward (1) layer of a Bidirectional as a candidate."""
+        class_name, config = self.class_name.removeprefix("Bidirectional of "), None
+        if self.config is not None:
+            described, own = self.config.get("layer"), self.config.get("backward_layer")
+            if k == 1 and own is not None:
+                described = own
+            class_name = _class_name(described)
+            if class_name not in RECURRENT or class_name == "Bidirectional":
+                raise ValueError(f"layer: a Bidirectional of {class_name or short(described)} has no equivalent")
+            config = _config(described)
+            if k == 1 and own is None:
+                config = {**config, "go_backwards": not _flag("go_backwards", config.get("go_backwards", False))}
+        name = f"{self.name}/{self.directions[k][0]}"
+        return Candidate(name, class_name, config, self.version, lambda: [self.weights()[k]], backward=k == 1)
 
 
 def _choose(candidates: Sequence[Candidate], layer: str | None) -> Candidate:
@@ -231,10 +255,32 @@ def _choose(candidates: Sequence[Candidate], layer: str | None) -> Candidate:
         return candidates[0]
     found = [one for one in candidates if one.name == layer]
     found = found or [one for one in candidates if one.name.rpartition("/")[2] == layer]
+    found = found or _directions_called(candidates, layer)
     if len(found) != 1:
         problem = f"{len(found)} layers have the name" if found else "no recurrent layer has the name"
         raise ValueError(f"layer: {problem} {short(layer)}; there are {listed}")
     return found[0]
+
+
+def _directions_called(candidates, name):
+    """The directions of Bidirectionals with this name, after the name of the Bidirectional or by itself."""
+    owner, _, own = name.rpartition("/")
+    return [
+        one.direction(k)
+        for one in candidates
+        if owner in ("", one.name, one.name.rpartition("/")[2])
+        for k, names in enumerate(one.directions)
+        if own in names
+    ]
+
+
+def _names_of_directions(forward, backward=None):
+    """The names of the two layers of a Bidirectional: their own, and those of its attributes and groups.
+
+    Keras puts forward_ and backward_ before the name of the layer that it was given.
+    """
+    inner = re.sub("^(forward|backward)_", "", forward)
+    return (f"forward_{inner}", "forward_layer"), (backward or f"backward_{inner}", "backward_layer")
 
 
 def _described(candidate):
@@ -274,8 +320,10 @@ def _translate(candidate, said):
         both = [_inferred(weights) for weights in directions]
         _check_equal(both)
         settings = replace(both[0], go_backwards=bool(said["go_backwards"]))
+        if said["go_backwards"] is None:
+            settings = replace(settings, go_backwards=candidate.backward)
     else:
-        both = _settings_of_directions(candidate.class_name, candidate.config, candidate.version, said)
+        both = _settings_of_directions(candidate, said)
         settings = both[0]
         directions = candidate.weights()
         if len(directions) != len(both):
@@ -436,12 +484,24 @@ def _config(described):
     return config
 
 
-def _settings_of_directions(class_name, config, version, said):
+# How the outputs of two directions become those of a merge mode.
+MERGED = {"sum": "forward + backward", "ave": "(forward + backward) / 2", "mul": "forward * backward"}
+
+
+def _settings_of_directions(candidate, said):
+    class_name, config, version = candidate.class_name, candidate.config, candidate.version
     if class_name != "Bidirectional":
         return [_settings(class_name, config, version, said)]
     _check_keys(class_name, config, {"merge_mode", "layer", "backward_layer"})
     if config.get("merge_mode", "concat") != "concat":
-        raise ValueError(f"merge_mode: {short(config['merge_mode'])} has no equivalent, only 'concat'")
+        mode = config["merge_mode"]
+        forward, backward = (f"{candidate.name}/{names[0]}" for names in candidate.directions)
+        merged = MERGED.get(mode) if isinstance(mode, str) else None
+        result = f"the output of Keras is {merged} of their outputs" if merged else "each has its own output"
+        raise ValueError(
+            f"merge_mode: {short(mode)} has no equivalent, only 'concat'; make a layer of each direction, "
+            f"from_keras(source, {short(forward)}) and from_keras(source, {short(backward)}): {result}"
+        )
     described = config.get("layer")
     name = _class_name(described)
     if name not in RECURRENT or name == "Bidirectional":
@@ -602,6 +662,20 @@ def _places(config, names=(), group=""):
             yield Place((*names, name), class_name, _config(described), here)
 
 
+def _candidate_at(place, version, weights):
+    directions = ()
+    if place.class_name == "Bidirectional":
+        names = [_own_config(place.config.get(key)).get("name") for key in ("layer", "backward_layer")]
+        forward, backward = [name if isinstance(name, str) else None for name in names]
+        directions = _names_of_directions(forward or "layer", backward)
+    return Candidate("/".join(place.names), place.class_name, place.config, version, weights, directions)
+
+
+def _own_config(described):
+    config = described.get("config") if isinstance(described, dict) else None
+    return config if isinstance(config, dict) else {}
+
+
 def _parsed(what, text):
     try:
         return from_json(text)
@@ -698,10 +772,7 @@ def _in_archive(config, version, root):
 
         return directions
 
-    return [
-        Candidate("/".join(place.names), place.class_name, place.config, version, weights(place))
-        for place in _places(config)
-    ]
+    return [_candidate_at(place, version, weights(place)) for place in _places(config)]
 
 
 # Groups such as layers/lstm/cell/vars, with datasets 0, 1 and 2
@@ -738,15 +809,21 @@ def _layers_in_groups(root):
             layers[path] = [weights]
         elif own == "forward_layer":
             layers[owner] = [weights, found[f"{owner}/{other}"]]
-    return [_weights_alone(_name_in_groups(root, path), weights) for path, weights in layers.items()]
+    alone = []
+    for path, directions in layers.items():
+        inner = _own_name(root, f"{path}/forward_layer"), _own_name(root, f"{path}/backward_layer")
+        alone.append(_weights_alone(_name_in_groups(root, path), directions, *inner))
+    return alone
 
 
-def _weights_alone(name, weights):
-    """A candidate without a configuration, of which the shapes show the class."""
+def _weights_alone(name, weights, forward=None, backward=None):
+    """A candidate without a configuration, of which the shapes show the class; the names of its directions."""
     shape = weights[0][1].shape
     gates = shape[1] // shape[0] if len(shape) == 2 and shape[0] else 0
     class_name = {GATES[KINDS[cls]]: cls for cls in ("LSTM", "GRU", "SimpleRNN")}.get(gates, "not known")
-    return Candidate(name, "Bidirectional of " * (len(weights) - 1) + class_name, None, None, lambda: weights)
+    directions = _names_of_directions(forward or "layer", backward) if len(weights) == 2 else ()
+    class_name = "Bidirectional of " * (len(weights) - 1) + class_name
+    return Candidate(name, class_name, None, None, lambda: weights, directions)
 
 
 def _own_name(root, path):
@@ -808,18 +885,16 @@ def _in_hdf5(root):
         )
     if text is None:
         return [
-            _weights_alone(name, weights)
+            _weights_alone(*found)
             for owner in names_in(group, "layer_names")
-            for name, weights in _layers_by_names(group, owner)
+            for found in _layers_by_names(group, owner)
         ]
 
     def weights(place):
         return lambda: _directions_by_names(group, place)
 
-    return [
-        Candidate("/".join(place.names), place.class_name, place.config, version, weights(place))
-        for place in _places(_model_config("model_config", text))
-    ]
+    places = _places(_model_config("model_config", text))
+    return [_candidate_at(place, version, weights(place)) for place in places]
 
 
 def _parents(group, owner):
@@ -880,7 +955,7 @@ def _forward_first(paths):
 
 
 def _layers_by_names(group, owner):
-    """The recurrent layers of one entry of layer_names, without a configuration."""
+    """The arguments of `_weights_alone` for the recurrent layers of one entry of layer_names."""
     parents = _parents(group, owner)
     layers: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for path in parents:
@@ -893,7 +968,9 @@ def _layers_by_names(group, owner):
             paths = _forward_first(paths)
         elif len(paths) > 2:
             raise ValueError(f"{group.name}/{owner}: {'/'.join(key)}: more than two directions")
-        yield _name_by_path(owner, key), [_ordered(parents[path], path) for path in paths]
+        # The path of a direction continues with its own name.
+        inner = [path[len(key)] if len(path) > len(key) else None for path in paths] if len(paths) == 2 else []
+        yield _name_by_path(owner, key), [_ordered(parents[path], path) for path in paths], *inner
 
 
 def _name_by_path(owner, path):
@@ -950,7 +1027,10 @@ def _live_candidate(layer, name):
             return [_live_weights(layer)]
         return [_live_weights(layer.forward_layer), _live_weights(layer.backward_layer)]
 
-    return Candidate(name, described["class_name"], described["config"], version, weights)
+    directions = ()
+    if described["class_name"] == "Bidirectional":
+        directions = _names_of_directions(layer.forward_layer.name, layer.backward_layer.name)
+    return Candidate(name, described["class_name"], described["config"], version, weights, directions)
 
 
 def _live_description(layer, package):

@@ -7,6 +7,7 @@ lies the stateless form of `fastrnn.functional`, as a function of PyTorch's auto
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ except ModuleNotFoundError as error:
 if keras.backend.backend() != "torch":
     raise ImportError(f"fastrnn.keras_layers needs {BACKEND}; Keras runs on {keras.backend.backend()}")
 
-__all__ = ["GRU", "LSTM", "SimpleRNN", "replace", "restore"]
+__all__ = ["GRU", "LSTM", "Replaced", "SimpleRNN", "replace", "restore"]
 
 NUMPY_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
@@ -203,12 +204,32 @@ for _layer in (LSTM, GRU, SimpleRNN):
 FAST = {cls._base: cls for cls in (LSTM, GRU, SimpleRNN)}
 
 
-def replace(model: Any) -> list[str]:
+class Replaced(list[str]):
+    """The result of `replace`: the paths of the layers that are now of fastrnn.keras_layers.
+
+    Attributes
+    ----------
+    left : dict of str to str
+        The paths of the other recurrent layers, and why they were not replaced.
+    """
+
+    def __init__(self, replaced: Iterable[str], left: dict[str, str]) -> None:
+        super().__init__(replaced)
+        self.left = left
+
+    @property
+    def replaced(self) -> list[str]:
+        """The list itself, under the name that the result of `fastrnn.torch.replace` has for it."""
+        return list(self)
+
+
+def replace(model: Any) -> Replaced:
     """Turn the recurrent layers of a model into layers of fastrnn.keras_layers, in place.
 
     Only the class of a layer changes: the layer, its variables and its name stay the same objects, and so do the
     optimizer and the keys of saved weights. Subclasses of keras.layers.LSTM, GRU and SimpleRNN are left as they are,
-    and so are layers with a setting that has no equivalent, such as ``recurrent_dropout``.
+    and so are layers with a setting that has no equivalent, such as ``recurrent_dropout``, and layers whose dtype
+    policy computes in another precision than float32 and float64, such as "mixed_bfloat16".
 
     Parameters
     ----------
@@ -217,8 +238,9 @@ def replace(model: Any) -> list[str]:
 
     Returns
     -------
-    replaced : list of str
-        The paths of the layers that were replaced.
+    replaced : Replaced
+        The list of the paths of the layers that were replaced. Its attribute `left` has the paths of those that were
+        left, with the reason.
 
     Raises
     ------
@@ -229,18 +251,36 @@ def replace(model: Any) -> list[str]:
     --------
     restore
     """
-    replaced = []
+    replaced, left = [], {}
     for layer in _layers(model):
-        if type(layer) not in FAST:
+        if not isinstance(layer, keras.layers.RNN) or isinstance(layer, Recurrent):
+            continue
+        path, reason = layer.path or layer.name, _unfit(layer)
+        if reason is not None:
+            left[path] = reason
             continue
         original, layer.__class__ = type(layer), FAST[type(layer)]
         try:
             layer._kernel  # noqa: B018
-        except ValueError:
+        except ValueError as error:
             layer.__class__ = original
+            left[path] = str(error)
         else:
-            replaced.append(layer.path or layer.name)
-    return replaced
+            replaced.append(path)
+    return Replaced(replaced, left)
+
+
+def _unfit(layer):
+    """Why a recurrent layer cannot be replaced, whatever its settings; None if it can."""
+    if type(layer) not in FAST:
+        name = type(layer).__name__
+        if type(layer) is keras.layers.RNN:
+            return f"an RNN of {type(layer.cell).__name__} has no equivalent, only LSTM, GRU and SimpleRNN"
+        return f"{name} is a subclass" if isinstance(layer, tuple(FAST)) else f"{name} has no equivalent"
+    if layer.compute_dtype not in ("float32", "float64"):
+        policy = f"{layer.dtype_policy.name} computes in {layer.compute_dtype}"
+        return f"dtype: {policy}, only float32 and float64 are supported"
+    return None
 
 
 def restore(model: Any) -> list[str]:

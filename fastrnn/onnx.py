@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
@@ -12,7 +14,7 @@ import numpy as np
 from fastrnn._engine.spec import SPECS
 from fastrnn._files import path_of, write_atomically
 from fastrnn._layouts import variants
-from fastrnn._onnx_axes import BETWEEN, Axes
+from fastrnn._onnx_axes import BETWEEN, Axes, directions
 from fastrnn._onnx_graph import (
     DOMAINS,
     Constants,
@@ -59,6 +61,18 @@ MOST_LAYERS = 256
 
 # The key of a model's metadata by which `to_onnx` says that the layer has batch_first, and its only value.
 BATCH_FIRST = "fastrnn.batch_first", "transposes x"
+
+# A node of ONNX Runtime, for which docs/from-onnx.md has a recipe.
+QUANTIZED = "com.microsoft.DynamicQuantizeLSTM"
+
+# What exporters write instead of recurrent nodes, and the remedy.
+LOOPS = ("Loop", "Scan")
+PRODUCTS = ("MatMul", "Gemm")
+ACTIVATIONS = ("Sigmoid", "Tanh")
+OTHER_WAYS = (
+    "take the weights from the framework with from_state_dict, from_keras or from_weights, or let the exporter write "
+    "recurrent nodes (for torch.nn.RNN torch.onnx.export(..., dynamo=False))"
+)
 
 OPSET, IR_VERSION = 14, 8
 MOST_FILE_BYTES = 2**31 - 2**20  # of a protobuf message, less all but the parameters
@@ -120,6 +134,12 @@ def from_onnx(model: Any, node: str | Sequence[str] | None = None, *, with_argum
     OSError
         If the file cannot be read.
 
+    Warns
+    -----
+    UserWarning
+        If X of the (first) node is the result of a ReverseSequence, or of a Slice with step -1, over the steps: the
+        layer takes the reversed sequences, as the node does.
+
     See Also
     --------
     to_onnx, from_weights
@@ -152,7 +172,11 @@ def from_onnx(model: Any, node: str | Sequence[str] | None = None, *, with_argum
         if len(node) > MOST_LAYERS:
             raise ValueError(f"node: {len(node)} names, where a stack has at most {MOST_LAYERS} layers")
     parsed = read_model(model)
-    return named_file(parsed.name, lambda: Reader(parsed).layer(node, with_arguments))
+    reader = named_file(parsed.name, lambda: Reader(parsed))
+    result = named_file(parsed.name, lambda: reader.layer(node, with_arguments))
+    if reader.reversal:
+        warnings.warn(f"{parsed.name}: {reader.reversal}", stacklevel=2)
+    return result
 
 
 class Read(NamedTuple):
@@ -178,6 +202,7 @@ class Reader:
         self.onnx = import_onnx("from_onnx")
         self.model = model
         self.constants = Constants(model)
+        self.reversal = ""  # what a warning says about the input of the layer
         self.producers = {(id(one.graph), name): one for one in model.recurrent for name in one.node.output if name}
 
     def layer(self, names, with_arguments):
@@ -202,6 +227,7 @@ class Reader:
         with named_node(nodes[0].path):
             arguments = self._arguments(read)
             layer = self._layer(read, self._is_batch_first(nodes[0]))
+            self.reversal = self._reversal(nodes[0], read[0].options["batch_first"])
         return (layer, arguments) if with_arguments else layer
 
     # Which nodes
@@ -209,7 +235,7 @@ class Reader:
     def _all(self) -> list[Recurrent]:
         nodes = self.model.recurrent
         if not nodes:
-            raise ValueError(f"no node LSTM, GRU or RNN of ai.onnx{self._and_others()}")
+            raise ValueError(f"no node LSTM, GRU or RNN of ai.onnx{self._and_others()}{self._computed_otherwise()}")
         if len(nodes) == 1:
             return nodes
         try:
@@ -220,7 +246,7 @@ class Reader:
     def _several(self, reason):
         return ValueError(
             f"{len(self.model.recurrent)} recurrent nodes: {self._names()}; they are not one stack of layers "
-            f"({reason}); choose with node=..., by name or output"
+            f"({reason}); choose with node=..., by name or output: one call for each node makes a layer of each"
         )
 
     def _called(self, name):
@@ -244,7 +270,72 @@ class Reader:
 
     def _and_others(self):
         others = [f"{path} ({description})" for path, description in self.model.others.items()]
-        return f"; not supported: {listed(others)}" if others else ""
+        quantized = any(description == QUANTIZED for description in self.model.others.values())
+        remedy = (
+            f"; dequantize W and R of {QUANTIZED} for fastrnn.from_weights(..., layout='onnx')" if quantized else ""
+        )
+        return f"; not supported: {listed(others)}{remedy}" if others else ""
+
+    def _computed_otherwise(self):
+        """The operators that may be a layer in a model without recurrent nodes, and the remedy."""
+        operators: Counter[str] = Counter()
+        loops = []
+        for graph, node in self.model.graph.walk():
+            if node.domain in DOMAINS:
+                operators[node.op_type] += 1
+                if node.op_type in LOOPS:
+                    loops.append(f"{node.op_type} {graph.path}{label(node)}")
+        products, activations = (sum(operators[name] for name in names) for names in (PRODUCTS, ACTIVATIONS))
+        if loops:
+            found = f"{listed(loops)} may run over the steps of a layer"
+        elif products > 1 and activations > 1:
+            found = (
+                f"{products} {' and '.join(PRODUCTS)} and {activations} {' and '.join(ACTIVATIONS)} may be the steps "
+                "of a layer that the exporter has unrolled"
+            )
+        else:
+            return ""
+        return f"; {found}: {OTHER_WAYS}"
+
+    def _reversal(self, recurrent, batch_first):
+        """What a warning says about the operator that reverses the steps of X; "" without one."""
+        try:
+            found = self._reversing(recurrent.graph, recurrent.node.input[0], int(batch_first))
+        except (IndexError, TypeError, ValueError):  # of an operator that does not concern the layer
+            found = None
+        if found is None:
+            return ""
+        return (
+            f"node {short(recurrent.path)}: X comes from {found.op_type} {short(label(found))}, which reverses the "
+            "steps; the layer takes the reversed sequences, too. from_keras makes a layer with reverse=True of "
+            "go_backwards=True"
+        )
+
+    def _reversing(self, graph, name, axis):
+        """The node that reverses the axis of a value of three; None without one."""
+        for _ in range(MOST_BETWEEN):
+            value = graph.find(name)
+            graph, node = value.graph, value.node
+            if node is None or node.domain not in DOMAINS:
+                return None
+            given = {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute}
+            if node.op_type == "Transpose":
+                perm = given.get("perm", (2, 1, 0))
+                if sorted(perm) != [0, 1, 2]:
+                    return None
+                axis = perm[axis]
+            elif node.op_type == "ReverseSequence":
+                return node if given.get("time_axis", 0) == axis else None
+            elif node.op_type == "Slice":
+                axes, steps = (
+                    self.constants.array(graph, optional(node, k)).ravel().tolist() if optional(node, k) else []
+                    for k in (3, 4)
+                )
+                return node if (axis, -1) in ((k % 3, step) for k, step in zip(axes or range(3), steps)) else None
+            elif node.op_type not in ("Cast", "Identity"):
+                return None
+            name = node.input[0]
+        return None
 
     # Stacks
 
@@ -257,7 +348,8 @@ class Reader:
         if first is None:
             raise ValueError("each takes the output of another")
         if more:
-            raise ValueError(f"{first.path!r} and {more[0].path!r} do not take the output of another")
+            reasons = f"X of one {self._before(first)[1]}, X of the other {self._before(more[0])[1]}"
+            raise ValueError(f"{first.path!r} and {more[0].path!r} do not take the output of another: {reasons}")
         after = {before: one for one, before in befores.items()}
         chain = [first]
         while len(chain) < len(nodes):
@@ -283,10 +375,14 @@ class Reader:
                 if name != node.output[0]:
                     return None, f"comes from {short(name)}, which is not Y of {short(one.path)}"
                 return one, between[::-1]
-            if node.domain not in DOMAINS or node.op_type not in BETWEEN or not node.input or name != node.output[0]:
+            parts = directions(graph, node)
+            if parts is not None:
+                name = parts[0][0].input[0]
+            elif node.domain in DOMAINS and node.op_type in BETWEEN and node.input and name == node.output[0]:
+                name = node.input[0]
+            else:
                 return None, f"comes from {node.op_type} {short(label(node))}"
             between.append((graph, node))
-            name = node.input[0]
         return None, f"comes through more than {MOST_BETWEEN} operators"
 
     def _check_stacked(self, before, after, of_before, of_after):

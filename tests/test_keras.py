@@ -273,6 +273,32 @@ def test_live_things_that_are_refused():
         fastrnn.from_keras(built(L.SimpleRNN(3)), recurrent_activation="sigmoid")
 
 
+MERGES = {"sum": np.add, "mul": np.multiply, "ave": lambda a, b: (a + b) / 2, None: lambda a, b: (a, b)}
+
+
+@pytest.mark.parametrize("mode", MERGES)
+@pytest.mark.parametrize("returned", [True, False])
+def test_directions_one_by_one(tmp_path, mode, returned):
+    bidirectional = L.Bidirectional(L.LSTM(H, return_sequences=returned), merge_mode=mode, name="both")
+    inputs = keras.Input((None, I))
+    model = randomize(keras.Model(inputs, bidirectional(inputs)))
+    x, own = batch(), [bidirectional.forward_layer.name, bidirectional.backward_layer.name]
+    expected = model(x)
+    expected = [numbers(one) for one in expected] if mode is None else numbers(expected)
+    model.save(tmp_path / "a.keras")
+    model.save(tmp_path / "a.h5")
+    model.save_weights(tmp_path / "a.weights.h5")
+    for source in (model, bidirectional, tmp_path / "a.keras", tmp_path / "a.h5", tmp_path / "a.weights.h5"):
+        said = SAID if str(source).endswith("weights.h5") else {}
+        forward, backward = [fastrnn.from_keras(source, f"both/{name}", **said)(x)[0] for name in own]
+        if not returned:
+            forward, backward = forward[:, -1], backward[:, 0]
+        np.testing.assert_allclose(MERGES[mode](forward, backward), expected, rtol=0, atol=2e-6)
+        if not said:
+            with pytest.raises(ValueError, match=f"merge_mode: .*'both/{own[0]}'.*'both/{own[1]}'"):
+                fastrnn.from_keras(source)
+
+
 def test_a_custom_backward_layer():
     layer = built(L.Bidirectional(L.LSTM(H, return_sequences=True), backward_layer=L.LSTM(
         H, return_sequences=True, go_backwards=True, name="mine")))  # fmt: skip

@@ -218,6 +218,71 @@ def test_bidirectional(tmp_path):
         fastrnn.from_keras(path)
 
 
+def test_the_directions_of_a_bidirectional(tmp_path):
+    forward, backward = weights_of("GRU", 1), weights_of("GRU", 2)
+    names = named(forward, "both/forward_g/gru_cell/") | named(backward, "both/backward_g/gru_cell/")
+    expected = [of_keras("GRU", forward), of_keras("GRU", backward, reverse=True)]
+
+    def check(source, name, k, **options):
+        ours = fastrnn.from_keras(source, name, **options)
+        assert repr(ours) == repr(expected[k]) and ours.params == expected[k].params
+
+    layers = [bidirectional(config_of("GRU", "g"), "both", merge_mode="sum")]
+    path = write_model(tmp_path / "a.h5", layers, {"both": names})
+    for k, direction in enumerate(("forward", "backward")):
+        for name in (f"both/{direction}_g", f"both/{direction}_layer", f"{direction}_g"):
+            check(path, name, k)
+    for name in ("both/forward_h", "other/forward_g", "both/forward_g/g", "both/g", "both/"):
+        with pytest.raises(ValueError, match=f"layer: no recurrent layer has the name '{name}'; there are 'both'"):
+            fastrnn.from_keras(path, name)
+    remedy = (
+        r"from_keras\(source, 'both/forward_g'\) and from_keras\(source, 'both/backward_g'\): the output of Keras is "
+    )
+    with pytest.raises(ValueError, match=f"merge_mode: 'sum' .*{remedy}forward \\+ backward of their outputs"):
+        fastrnn.from_keras(path)
+    with pytest.raises(ValueError, match="layer 'both/backward_g': go_backwards: False is given, and the layer has T"):
+        fastrnn.from_keras(path, "both/backward_g", go_backwards=False)
+
+    # A layer of its own for the backward direction keeps its name.
+    mine = config_of("GRU", "mine", go_backwards=True)
+    layers = [bidirectional(config_of("GRU", "g"), "both", backward_layer=mine)]
+    check(write_model(tmp_path / "b.h5", layers, {"both": names}), "both/mine", 1)
+    # The forward layer may be the one that goes backwards.
+    layers = [bidirectional(config_of("GRU", "g", go_backwards=True), "both")]
+    path = write_model(tmp_path / "c.h5", layers, {"both": names})
+    assert fastrnn.from_keras(path, "forward_g").reverse and not fastrnn.from_keras(path, "backward_g").reverse
+
+    # Weights alone of Keras 2 and 3.
+    with h5py.File(path, "w") as file:
+        write_weights(file, {"both": names})
+    check(path, "both/forward_g", 0, **SAID)
+    check(path, "both/backward_g", 1, **SAID)
+    assert not fastrnn.from_keras(path, "both/backward_g", go_backwards=False, **SAID).reverse
+    with h5py.File(tmp_path / "a.weights.h5", "w") as file:
+        for direction, weights in (("forward", forward), ("backward", backward)):
+            for k, array in enumerate(weights):
+                file[f"layers/bidirectional/{direction}_layer/cell/vars/{k}"] = array
+    check(tmp_path / "a.weights.h5", "bidirectional/forward_layer", 0, **SAID)
+    check(tmp_path / "a.weights.h5", "backward_layer", 1, **SAID)
+
+    # A layer that has such a name itself comes first, and a name that several have is refused.
+    layers = [bidirectional(config_of("GRU", "g"), name) for name in ("one", "two")] + [config_of("GRU", "forward_g")]
+    path = write_model(tmp_path / "d.h5", layers, {"one": names, "two": names, "forward_g": named(backward, "f/")})
+    assert fastrnn.from_keras(path, "forward_g").params == of_keras("GRU", backward).params
+    check(path, "two/forward_g", 0)
+    with pytest.raises(ValueError, match="layer: 2 layers have the name 'backward_g'"):
+        fastrnn.from_keras(path, "backward_g")
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"), [({"class_name": "TimeDistributed", "config": {}}, "TimeDistributed"), (7, "7")]
+)
+def test_directions_without_an_equivalent(tmp_path, layer, message):
+    path = write_model(tmp_path / "a.h5", [bidirectional(layer)], {})
+    with pytest.raises(ValueError, match=f"layer: a Bidirectional of {message} has no equivalent"):
+        fastrnn.from_keras(path, "forward_layer")
+
+
 def from_cudnn(class_name, kernel, recurrent_kernel, bias):
     """The weights of LSTM and GRU, by the rule that Keras 2 loads files of CuDNNLSTM and CuDNNGRU with."""
     n = GATES[class_name]

@@ -197,6 +197,48 @@ def test_replace_and_restore_change_classes_alone(data):
         ours.replace({})
 
 
+def test_replace_says_why_layers_are_left():
+    class Custom(keras.layers.LSTM):
+        pass
+
+    policies = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
+    layers = {
+        "fits": keras.layers.LSTM(H, return_sequences=True),
+        "double": keras.layers.GRU(H, return_sequences=True, dtype="float64"),
+        "dropped": keras.layers.LSTM(H, return_sequences=True, recurrent_dropout=0.5),
+        "custom": Custom(H, return_sequences=True),
+        "cell": keras.layers.RNN(keras.layers.LSTMCell(H), return_sequences=True),
+        "both": keras.layers.Bidirectional(
+            keras.layers.GRU(H, return_sequences=True, activation="elu"), dtype="float32"
+        ),
+    }
+    for policy in policies:
+        options = {"return_sequences": True, "recurrent_initializer": "glorot_uniform"}
+        layers[policy] = keras.layers.LSTM(H, dtype=policy, **options)
+    model = keras.Sequential([keras.Input((T, I)), *layers.values()], name="model")
+    x = np.random.default_rng(0).standard_normal((B, T, I)).astype(np.float32)
+    model(x)
+    result = ours.replace(model)
+    assert result == result.replaced == [layers["fits"].path, layers["double"].path]
+    both = layers["both"]
+    elu = "activation: 'elu' has no equivalent, only 'tanh' and 'relu'; keras.layers.GRU computes it"
+    assert result.left == {
+        layers["dropped"].path: "recurrent_dropout: 0.5 has no equivalent, only 0; keras.layers.LSTM computes it",
+        layers["custom"].path: "Custom is a subclass",
+        layers["cell"].path: "an RNN of LSTMCell has no equivalent, only LSTM, GRU and SimpleRNN",
+        both.forward_layer.path: elu,
+        both.backward_layer.path: elu,
+    } | {
+        layers[policy].path: f"dtype: {policy} computes in {policy.removeprefix('mixed_')}, "
+        "only float32 and float64 are supported"
+        for policy in policies
+    }
+    model(x)  # of which no layer fails
+    assert ours.replace(keras.layers.ConvLSTM1D(2, 3, name="conv")).left == {"conv": "ConvLSTM1D has no equivalent"}
+    again = ours.replace(model)
+    assert again == [] and again.left == result.left
+
+
 def test_stateful_layers_carry_their_states():
     rng, found = np.random.default_rng(0), []
     x = rng.normal(size=(3, B, T, I)).astype(np.float32)

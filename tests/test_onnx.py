@@ -1,11 +1,13 @@
 """fastrnn.from_onnx and fastrnn.to_onnx: the vectors of the ONNX project, ONNX Runtime, and files that are damaged."""
 
+import doctest
 import importlib
 import itertools
 import random
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 from unittest import mock
 
 import hypothesis.strategies as st
@@ -556,7 +558,9 @@ def test_a_node_without_a_name_is_called_as_its_output():
 def test_other_operators_are_refused_by_name():
     quantized = helper.make_node("DynamicQuantizeLSTM", ["X", "W"], ["Y"], name="q", domain="com.microsoft")
     model = model_of([quantized], {"W": np.zeros((1, 1), np.int8)})
-    with pytest.raises(ValueError, match=r"no node LSTM.*; not supported: 'q \(com.microsoft.DynamicQuantizeLSTM\)'"):
+    with pytest.raises(
+        ValueError, match=r"no node LSTM.*; not supported: 'q \(com.microsoft.DynamicQuantizeLSTM\)'; deq"
+    ):
         fastrnn.from_onnx(model)
     with pytest.raises(ValueError, match="^model: node 'q': com.microsoft.DynamicQuantizeLSTM is not supported"):
         fastrnn.from_onnx(model, "q")
@@ -566,6 +570,127 @@ def test_other_operators_are_refused_by_name():
         fastrnn.from_onnx(model, "r")
     with pytest.raises(ValueError, match="^model: no node LSTM, GRU or RNN of ai.onnx$"):
         fastrnn.from_onnx(model_of([helper.make_node("Relu", ["X"], ["Y"])], {}))
+
+
+def test_a_loop_instead_of_a_node():
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Tanh", ["h"], ["h_n"])],
+        "body",
+        [info("k", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("h")],
+        [info("go_on", TensorProto.BOOL, []), info("h_n")],
+    )
+    loop = helper.make_node("Loop", ["", "", "X"], ["Y"], name="steps", body=body)
+    with pytest.raises(
+        ValueError, match="^model: no node LSTM, GRU or RNN of ai.onnx; 'Loop steps' may run over .*from_keras"
+    ):
+        fastrnn.from_onnx(model_of([loop], {}))
+    with pytest.raises(ValueError, match="^model: no node .*'Scan net/body/Y' may run over"):
+        inner = helper.make_node("Scan", ["h"], ["Y"], body=body, num_scan_inputs=0)
+        outer = helper.make_graph([inner], "outer", [info("h")], [info("Y")])
+        fastrnn.from_onnx(model_of([helper.make_node("Other", ["X"], ["Z"], "net", domain="own", body=outer)], {}))
+
+
+def test_steps_that_are_unrolled():
+    nodes = []
+    for k in range(3):
+        nodes.append(helper.make_node("MatMul", [f"h{k}" if k else "X", "W"], [f"a{k}"]))
+        nodes.append(helper.make_node("Tanh", [f"a{k}"], [f"h{k + 1}" if k < 2 else "Y"]))
+    with pytest.raises(
+        ValueError,
+        match="^model: no node .*; 3 MatMul and Gemm and 3 Sigmoid and Tanh may be .* unrolled: .*dynamo=Fal",
+    ):
+        fastrnn.from_onnx(model_of(nodes, {"W": np.zeros((I, I), np.float32)}))
+    for few in (nodes[:1], nodes[:2], [nodes[1], nodes[3]]):
+        with pytest.raises(ValueError, match="^model: no node LSTM, GRU or RNN of ai.onnx$"):
+            fastrnn.from_onnx(model_of(few, {"W": np.zeros((I, I), np.float32), "X0": np.zeros(1), "a1": np.zeros(1)}))
+
+
+def reversed_by(*nodes, **constants):
+    """A model whose node takes "x" from such nodes."""
+    arrays = ARRAYS["LSTM"]
+    node = node_of("LSTM", arrays)
+    node.input[0] = "x"
+    constants = {name: np.array([value]) for name, value in constants.items()}
+    return model_of([*nodes, node], {name: arrays[name] for name in "WRB"} | constants)
+
+
+REVERSE = {"time_axis": 0, "batch_axis": 1}
+CUT = {"start": -1, "end": -(2**62), "axis": 0, "step": -1}
+
+
+@pytest.mark.parametrize("way", ["ReverseSequence", "Slice", "transposed", "cast"])
+def test_an_input_that_is_reversed(way):
+    if way == "ReverseSequence":
+        model = reversed_by(helper.make_node("ReverseSequence", ["X", "lens"], ["x"], "r", **REVERSE))
+    elif way == "Slice":
+        model = reversed_by(helper.make_node("Slice", ["X", *CUT], ["x"], "r"), **CUT)
+    elif way == "transposed":
+        model = reversed_by(
+            helper.make_node("Transpose", ["X"], ["a"], perm=[1, 0, 2]),
+            helper.make_node("ReverseSequence", ["a", "lens"], ["b"], "r", time_axis=1, batch_axis=0),
+            helper.make_node("Transpose", ["b"], ["x"], perm=[1, 0, 2]),
+        )
+    else:
+        model = reversed_by(
+            helper.make_node("ReverseSequence", ["X", "lens"], ["a"], "r", **REVERSE),
+            helper.make_node("Cast", ["a"], ["b"], to=TensorProto.FLOAT),
+            helper.make_node("Identity", ["b"], ["x"]),
+        )
+    model.graph.initializer.append(numpy_helper.from_array(np.full(B, T), "lens"))
+    with pytest.warns(UserWarning, match="^model: node 'net': X comes from .* 'r', which reverses the steps") as warned:
+        layer = fastrnn.from_onnx(model)
+    assert warned[0].filename == __file__
+    X = ARRAYS["LSTM"]["X"]
+    assert_close(layer(X[::-1])[0], joined(run(model, X=X)["Y"]))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        reversed_by(helper.make_node("Slice", ["X", *CUT], ["x"]), **CUT | {"axis": 2}),
+        reversed_by(helper.make_node("Slice", ["X", *CUT], ["x"]), **CUT | {"start": 0, "step": 1, "end": 9}),
+        reversed_by(helper.make_node("Slice", ["X", "start", "end"], ["x"]), start=0, end=3),
+        reversed_by(helper.make_node("Relu", ["X"], ["x"])),
+        reversed_by(helper.make_node("Transpose", ["X"], ["x"], perm=[1, 0, 2])),
+    ],
+)
+def test_an_input_that_is_not_reversed(model):
+    fastrnn.from_onnx(model)  # without a warning
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("unsigned", [False, True])
+@pytest.mark.parametrize("D", [1, 2])
+def test_the_recipe_for_quantized_lstms(tmp_path, per_channel, unsigned, D):
+    """The recipe of docs/from-onnx.md: weights within half a step, and outputs close to those of the runtime."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    layer = fastrnn.LSTM(8, 16, bidirectional=D == 2, rng=0)
+    fastrnn.to_onnx(layer, tmp_path / "a.onnx")
+    quantization.quantize_dynamic(
+        tmp_path / "a.onnx",
+        tmp_path / "b.onnx",
+        op_types_to_quantize=["LSTM"],
+        per_channel=per_channel,
+        weight_type=quantization.QuantType.QUInt8 if unsigned else quantization.QuantType.QInt8,
+    )
+    with pytest.raises(ValueError, match="no node LSTM.*not supported: .*DynamicQuantizeLSTM.*; dequantize W and R"):
+        fastrnn.from_onnx(tmp_path / "b.onnx")
+    page = (Path(__file__).parent.parent / "docs" / "from-onnx.md").read_text(encoding="utf-8")
+    prompts = [example.source for example in doctest.DocTestParser().get_examples(page)]
+    recipe = {"onnx": onnx, "np": np}
+    for source in prompts:
+        if source.startswith(("INPUTS = ", "def dequantized(")):
+            exec(source, recipe)
+    model = onnx.load(tmp_path / "b.onnx")
+    (node,) = [node for node in model.graph.node if node.op_type == "DynamicQuantizeLSTM"]
+    ours = fastrnn.from_weights("lstm", [recipe["dequantized"](model, node)], layout="onnx", bidirectional=D == 2)
+    for name, array in layer.params.items():
+        np.testing.assert_allclose(ours.params[name], array, rtol=0, atol=0.0 if "bias" in name else 0.5 / 127)
+    x = np.random.default_rng(0).standard_normal((25, 4, 8), np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "b.onnx", providers=["CPUExecutionProvider"])
+    for one in (ours, ours.quantize("int8")):
+        np.testing.assert_allclose(one(x)[0], session.run(None, {"x": x})[0], rtol=0, atol=0.02)
 
 
 def test_nodes_in_functions_are_refused():
@@ -711,6 +836,22 @@ def through(*operators):
     return join
 
 
+def side_by_side(slices=((0, 1), (1, 2)), axis=1, squeezed=1, at=2, steps=(1, 1), perms=((0, 1, 2),) * 2, cut=None):
+    """The two directions as tf2onnx joins them: a Slice and a Squeeze of each, and a Concat."""
+
+    def join(y, x):
+        nodes = [ints(f"{x}_axes", axis), ints(f"{x}_squeezed", squeezed)]
+        for d, (start, end) in enumerate(slices):
+            nodes += [ints(f"{x}_start{d}", start), ints(f"{x}_end{d}", end), ints(f"{x}_step{d}", steps[d])]
+            inputs = [(cut or (y, y))[d], f"{x}_start{d}", f"{x}_end{d}", f"{x}_axes", f"{x}_step{d}"]
+            nodes.append(helper.make_node("Slice", inputs, [f"{x}_slice{d}"]))
+            nodes.append(helper.make_node("Squeeze", [f"{x}_slice{d}", f"{x}_squeezed"], [f"{x}_squeeze{d}"]))
+            nodes.append(helper.make_node("Transpose", [f"{x}_squeeze{d}"], [f"{x}_part{d}"], perm=perms[d]))
+        return [*nodes, helper.make_node("Concat", [f"{x}_part0", f"{x}_part1"], [x], axis=at)]
+
+    return join
+
+
 def computed(*parts):
     """A Reshape to a shape that is computed from that of Y: of each dimension the axes of which it is the product."""
 
@@ -768,6 +909,23 @@ RIGHT = {
         1,
         lambda y, x: [ints(f"{x}_s", 0, -1, H), helper.make_node("Reshape", [y, f"{x}_s"], [x])],
     ),
+    "directions that are cut out": (2, side_by_side()),
+    "directions that are cut out from the end": (2, side_by_side(((-2, -1), (-1, 2**62)), axis=-3, at=-1)),
+    "directions that are cut out in large steps": (2, side_by_side(((0, 2), (1, 2)), steps=(2, 2))),
+    "directions that are cut out of (T, B, D, H)": (
+        2,
+        lambda y, x: [
+            helper.make_node("Transpose", [y], [f"{x}_t"], perm=[0, 2, 1, 3]),
+            *side_by_side(axis=2, squeezed=2)(f"{x}_t", x),
+        ],
+    ),
+    "directions that are cut out and transposed": (
+        2,
+        lambda y, x: [
+            *side_by_side(perms=((1, 0, 2),) * 2)(y, f"{x}_b"),
+            helper.make_node("Transpose", [f"{x}_b"], [x], perm=[1, 0, 2]),
+        ],
+    ),
     "Identity": (1, through(("Identity", {}), ("Identity", {}))),
     "Dropout": (1, through(("Dropout", {}))),
     "Cast": (1, through(("Cast", {"to": TensorProto.FLOAT}))),
@@ -813,6 +971,14 @@ WRONG = {
         through(("Cast", {"to": TensorProto.FLOAT16}), ("Cast", {"to": TensorProto.FLOAT})),
         "Cast 'x1_1' does not keep the axes: to float16",
     ),
+    "the backward direction first": (2, side_by_side(((1, 2), (0, 1))), "Slice 'x1_slice0' of .* is not the forward"),
+    "the forward direction twice": (2, side_by_side(((0, 1), (0, 1))), "Slice 'x1_slice1' of .* not the backward"),
+    "steps that are cut out": (2, side_by_side(axis=0), r"Slice 'x1_slice0' of \(T, D, B, H\) is not the forward"),
+    "a direction of both": (2, side_by_side(((0, 2), (1, 2))), "Slice 'x1_slice0' of .* is not the forward"),
+    "directions after each other": (2, side_by_side(at=0), r"\(T, B, H\) and \(T, B, H\) on axis 0"),
+    "one direction transposed": (2, side_by_side(perms=((0, 1, 2), (1, 0, 2))), r"\(T, B, H\) and \(B, T, H\) on"),
+    "sequences squeezed": (2, side_by_side(squeezed=2), "Concat 'x1' does not keep the axes: axes .2. of"),
+    "directions of two values": (2, side_by_side(cut=("l0_Y", "X")), "X of the other comes from Concat 'x1'"),
     "zeros that stay": (2, reshaped(0, 0, 2 * H, allowzero=1), "allowzero"),
 }
 
