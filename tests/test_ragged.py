@@ -56,6 +56,20 @@ def check(lengths, T, n, layout, dtype):
     assert packed.dtype == dtype and packed.dtype.isnative
 
 
+def test_states_are_reordered_there_and_back(dtype):
+    lengths = np.array([2, 0, 5, 2, 7])
+    order = np.argsort(-lengths, kind="stable")
+    for shape in ((3, 5, 4), (5, 4), (0, 5, 4), (2, 5, 0)):
+        state = np.random.default_rng(0).normal(size=shape).astype(dtype)
+        sequences = PackedSequences.of(7, lengths)
+        found = sequences.reordered(state, False)
+        np.testing.assert_array_equal(found, state[..., order, :])
+        np.testing.assert_array_equal(sequences.reordered(found, True), state)
+    for wrong in (state[..., :4, :], np.zeros((5, 8), dtype)[:, ::2], np.zeros(5, dtype)):
+        with pytest.raises(ValueError, match="contiguous state"):
+            sequences.reordered(wrong, False)
+
+
 def test_arrays_that_are_not_of_the_batch_are_refused():
     offsets, order, lengths = np.array([0, 2, 3]), np.array([1, 0]), np.array([2, 1])
     rows = PackedSequences(4, offsets, order, lengths)

@@ -85,14 +85,18 @@ cdef class PackedSequences:
             return None
         return PackedSequences(T, offsets, order, lengths)
 
-    cdef cnp.ndarray reordered(self, cnp.ndarray state, bint back):
-        """A copy of a contiguous state (L, B, n) in this order; with `back`, of one in this order as it was before."""
-        cdef cnp.ndarray result = cnp.PyArray_EMPTY(3, cnp.PyArray_DIMS(state), cnp.PyArray_TYPE(state), 0)
-        cdef size_t bytes = state.shape[2] * cnp.PyArray_ITEMSIZE(state)
+    cpdef cnp.ndarray reordered(self, cnp.ndarray state, bint back):
+        """A copy of a contiguous state (L, B, n) or (B, n) in this order; with `back`, of one in this order as before."""
+        cdef int ndim = cnp.PyArray_NDIM(state)
+        cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(state)
+        if not 2 <= ndim <= 3 or shape[ndim - 2] != self.rows.B or not cnp.PyArray_IS_C_CONTIGUOUS(state):
+            raise ValueError("this is not a contiguous state of these sequences")
+        cdef cnp.ndarray result = cnp.PyArray_EMPTY(ndim, shape, cnp.PyArray_TYPE(state), 0)
+        cdef size_t bytes = shape[ndim - 1] * cnp.PyArray_ITEMSIZE(state)
         cdef const char *source = <const char *>cnp.PyArray_DATA(state)
         cdef char *to = <char *>cnp.PyArray_DATA(result)
         cdef Py_ssize_t k, b, first
-        for k in range(state.shape[0]):
+        for k in range(shape[0] if ndim == 3 else 1):
             first = k * self.rows.B
             for b in range(self.rows.B):
                 if back:

@@ -142,15 +142,8 @@ class Layout:
         return [s if s is None or s.shape[-2] == 1 else s[..., order, :] for s in states]
 
     def unsort(self, states):
-        """States (..., B, n) in the order of this layout with the sequences in the order of the caller."""
-        if self.offsets is None:
-            return states
-        unsorted = []
-        for s in states:
-            array = np.empty_like(s)
-            array[..., self.sequences.order, :] = s
-            unsorted.append(array)
-        return unsorted
+        """Contiguous states (..., B, n) in the order of this layout with the sequences in the order of the caller."""
+        return states if self.offsets is None else [self.sequences.reordered(s, True) for s in states]
 
 
 @functools.lru_cache(maxsize=256)
