@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fastrnn._files import from_json, path_of
+from fastrnn._files import from_json, other_format, path_of
 from fastrnn._leaves import Bfloat16Array, Leaf, NumpyArray, NumpyDtype, Refused, integers
 from fastrnn._torch_files import MOST_RECORDS, Archive, from_archive, from_stacked_pickles, without_tensors
 from fastrnn._unpickling import LeftOut
@@ -120,7 +120,9 @@ def _named(data: bytes, stem: str) -> Iterator[tuple[str, Leaf]]:
     for known, reason in OTHER_FORMATS:
         if known(data):
             raise ValueError(reason)
-    raise ValueError("damaged, or none of the formats .npz, .npy, .safetensors and of torch.save")
+    raise ValueError(
+        other_format(data[:8]) or "damaged, or none of the formats .npz, .npy, .safetensors and of torch.save"
+    )
 
 
 OTHER_FORMATS = (

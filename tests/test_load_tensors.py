@@ -443,6 +443,7 @@ def test_other_formats(refused, tmp_path):
     refused(b"\x1f\x8b", "gzip")
     refused(b"", "the file is empty")
     refused(b"nonsense", "none of the formats")
+    refused(b"\x08\x0a\x12\x07pytorch\x1a\x062.13.0", r"an ONNX model: fastrnn.from_onnx\(path\)")
     refused(pickle.dumps({"a": 1}, 2), "a pickle that torch.save has not written")
     refused(pickle.dumps(fastrnn.LSTM(2, 3)), "a pickle that torch.save has not written .*fastrnn")
     for name, message in (
