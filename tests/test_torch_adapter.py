@@ -1042,6 +1042,7 @@ def in_make_fx(module, x):
 @pytest.mark.filterwarnings("ignore:fastrnn.torch. torch.nn computes:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # since PyTorch 2.14
 @pytest.mark.parametrize(
     "call", [with_dropout, with_gradients, in_autocast, in_a_trace, in_a_transform, at_a_dual_level, in_make_fx]
 )
@@ -1152,6 +1153,7 @@ def with_forward_mode(name, x):
 
 
 # Of torch.jit.trace of a module of torch.nn.
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # since PyTorch 2.14
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning")
 @pytest.mark.parametrize("name", NAMES)
@@ -1242,6 +1244,7 @@ def detached(arguments):
     return tuple(of(a) for a in arguments)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("name, options", CASES)
 def test_opcheck(name, options, packed):
