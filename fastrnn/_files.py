@@ -113,6 +113,9 @@ def content_of(path: str) -> bytes:
         length = file.read(8)
         header_bytes = int.from_bytes(length, "little")
         if header_bytes > MOST_HEADER_BYTES:
+            known = other_format(length)
+            if known is not None:
+                raise ValueError(known)
             problem = f"a header of {header_bytes} bytes, at most {MOST_HEADER_BYTES} are read"
             raise ValueError(f"damaged, or not a safetensors file of a layer: {problem}")
         header = file.read(header_bytes)
@@ -120,6 +123,29 @@ def content_of(path: str) -> bytes:
         if header.count(b"{") > MOST_TENSORS + 4:
             raise ValueError(f"damaged, or not a safetensors file of a layer: more than {MOST_TENSORS} tensors")
         return b"".join((length, header, file.read()))
+
+
+WITH_TENSORS = "fastrnn.from_state_dict(fastrnn.load_tensors(path)) makes a layer from it"
+
+# By the first bytes of a file.
+OTHER_FORMATS = (
+    (
+        rb"PK\x03\x04",
+        f"a zip archive: if of PyTorch or NumPy, {WITH_TENSORS}; if of Keras, fastrnn.from_keras(path) does",
+    ),
+    (rb"\x80[\x02-\x05]", f"a pickle: if of torch.save, {WITH_TENSORS}"),
+    (rb"\x93NUMPY", "an array of NumPy, which fastrnn.load_tensors reads"),
+    (rb"\x89HDF\r\n", "an HDF5 file: if of Keras, fastrnn.from_keras(path) makes a layer from it"),
+    # The version of the format, and the next field: of text, the graph or the operator sets.
+    (rb"\x08[\x01-\x1f][\x12\x1a\x22\x32\x3a\x42]", "an ONNX model: fastrnn.from_onnx(path) makes a layer from it"),
+)
+
+
+def other_format(start: bytes) -> str | None:
+    """What a file that begins so is, and how it is read; None if it is none of `OTHER_FORMATS`."""
+    import re
+
+    return next((text for begin, text in OTHER_FORMATS if re.match(begin, start, re.DOTALL)), None)
 
 
 def parts_of(data: bytes, key: str, writer: str) -> tuple[str, dict[str, Any]]:
@@ -133,7 +159,7 @@ def parts_of(data: bytes, key: str, writer: str) -> tuple[str, dict[str, Any]]:
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"damaged, or not a safetensors file: {error}") from error
     if key not in metadata:
-        raise ValueError(f"not written by {writer}: the metadata have no {key!r}")
+        raise ValueError(f"not written by {writer}: the metadata have no {key!r}; of weights alone, {WITH_TENSORS}")
     return metadata[key], tensors
 
 

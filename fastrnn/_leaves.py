@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from fastrnn._engine.formats import widened
-from fastrnn._unpickling import Opaque
+from fastrnn._unpickling import Opaque, StandIn
 from fastrnn._validation import Array, short
 
 __all__ = ["Bfloat16Array", "Leaf", "NumpyArray", "NumpyDtype", "Refused", "check_sizes", "integers", "own"]
@@ -17,7 +17,7 @@ __all__ = ["Bfloat16Array", "Leaf", "NumpyArray", "NumpyDtype", "Refused", "chec
 MOST_AXES = 32  # of NumPy 1; NumPy 2 has 64
 
 
-class Leaf:
+class Leaf(StandIn):
     """A tensor or array of a pickle, whose numbers are read later."""
 
     __slots__ = ()
@@ -32,6 +32,10 @@ class Leaf:
 
     def is_text(self) -> bool:
         """Whether it is an array of text, which is no tensor."""
+        return False
+
+    def is_of_objects(self) -> bool:
+        """Whether it is an array of Python objects or dates."""
         return False
 
 
@@ -107,6 +111,9 @@ class NumpyArray(Leaf):
 
     def is_text(self):
         return self.dtype.code[:1] in ("U", "S")
+
+    def is_of_objects(self):
+        return self.dtype.code[:1] in ("O", "M", "m")
 
 
 class Bfloat16Array(NumpyArray):

@@ -9,20 +9,30 @@ all counted in elements.
   the object and the list of keys; then each storage as its number of elements and their bytes, little-endian.
 
 The formats are those of `torch/serialization.py` of PyTorch 2.13. In an archive of TorchScript the pickle holds the
-modules as objects of the namespace `__torch__`; their attributes are read.
+modules as objects of the namespace `__torch__`; their attributes are read. Objects of all other classes are left out.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastrnn._engine.formats import widened
 from fastrnn._leaves import Leaf, NumpyArray, NumpyDtype, Refused, check_sizes, integers, own
-from fastrnn._unpickling import Function, NewClass, Opaque, OrderedDict, checked_key, read_pickle
+from fastrnn._unpickling import (
+    Function,
+    LeftOut,
+    NewClass,
+    Opaque,
+    OrderedDict,
+    Placeholder,
+    checked_keys,
+    read_pickle,
+)
 from fastrnn._validation import short
 
 __all__ = ["Archive", "from_archive", "from_stacked_pickles"]
@@ -147,6 +157,8 @@ def _element(dtype):
 
 
 def _tensor(storage, offset, shape, strides, dtype, flags):
+    if isinstance(storage, Placeholder):
+        return Refused(f"a tensor with a storage of {short(storage.name)[1:-1]}")
     if not isinstance(storage, Storage):
         raise ValueError(f"a tensor without a storage, with a {type(storage).__name__}")
     (offset,) = integers("offset", (offset,))
@@ -179,6 +191,8 @@ def _rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dt
 
 
 def _rebuild_parameter(tensor, *_):
+    if isinstance(tensor, Placeholder):
+        return Refused(f"a parameter of the class {short(tensor.name)[1:-1]}")
     if not isinstance(tensor, Leaf):
         raise ValueError(f"a parameter without a tensor, of {type(tensor).__name__}")
     return tensor
@@ -186,6 +200,10 @@ def _rebuild_parameter(tensor, *_):
 
 def _rebuild_from_type(function, cls, arguments, state):
     """A tensor with attributes, which are ignored."""
+    if isinstance(cls, Placeholder):
+        return Refused(f"a tensor of the class {short(cls.name)[1:-1]}")
+    if isinstance(function, Placeholder):
+        return Refused(f"a tensor that {short(function.name)[1:-1]} makes")
     if not isinstance(cls, Opaque) or cls.name not in TENSOR_CLASSES:
         raise ValueError("a tensor of an unknown class")
     if not isinstance(function, Function) or function not in REBUILD or type(arguments) is not tuple:
@@ -211,7 +229,11 @@ def _items(value, kind, name):
 def _ordered_dict(pairs=()):
     if type(pairs) not in (tuple, list) or any(type(pair) not in (tuple, list) or len(pair) != 2 for pair in pairs):
         raise ValueError("OrderedDict: expected pairs of key and value")
-    return OrderedDict((checked_key(key), value) for key, value in pairs)
+    made = OrderedDict()
+    for key, value in pairs:
+        for checked in checked_keys([key]):
+            made[checked] = value
+    return made
 
 
 def _default_dict(default=None, items=None):
@@ -223,7 +245,7 @@ def _counter(counts=None):
 
 
 def _set(members=None):
-    return set(map(checked_key, _items(members or [], list, "set")))
+    return set(checked_keys(_items(members or [], list, "set")))
 
 
 def _encode(text, encoding="latin1"):
@@ -333,8 +355,8 @@ TORCH_DTYPE = re.compile(r"(float|bfloat|int|uint|complex|bits|qint|quint|bool)[
 SCHEMES = re.compile(r"per_(tensor|channel)_(affine|symmetric)(_float_qparams)?")
 
 
-def find(module: str, name: str) -> object:
-    """The stand-in for a name of a pickle."""
+def find(left: LeftOut, module: str, name: str) -> object:
+    """The stand-in for a name of a pickle; a `Placeholder`, which `left` notes, for names that are not known."""
     full = f"{module}.{name}"
     if full in NAMES:
         return NAMES[full]
@@ -344,10 +366,21 @@ def find(module: str, name: str) -> object:
         return Opaque(full)
     if full.startswith("__torch__.") and not full.startswith("__torch__.torch.classes."):
         return NewClass()
-    raise ValueError(
-        f"the class or function {short(full)[1:-1]} is not read: only tensors, plain containers and numbers are, and "
-        "nothing is executed. Of a whole model, save its state_dict() in PyTorch: torch.save(model.state_dict(), path)"
-    )
+    if module == "torch._utils" and name.startswith("_rebuild_"):
+        return _refusing(f"a tensor that {short(full)[1:-1]} makes")
+    left.add(full)  # of at most as many bytes as the pickle; objects that are made share the name
+    return Placeholder(full, left)
+
+
+def without_tensors(left: LeftOut) -> str:
+    """The message for a file in which there are no tensors but in what was left out."""
+    names = ", ".join(short(name)[1:-1] for name in left.names) + (" and others" if left.has_more else "")
+    reason = f"no tensors; classes and functions are not read, and objects made with them are left out: {names}"
+    if any(name == "torch.ScriptObject" or "torch.classes.quantized." in name for name in left.names):
+        return f"{reason}. These layers are quantized; save the state_dict() of the model before it is quantized"
+    if left.has_model:
+        return f"{reason}. Of a whole model, save its state_dict() in PyTorch: torch.save(model.state_dict(), path)"
+    return reason
 
 
 def find_in_header(module: str, name: str) -> object:
@@ -429,8 +462,8 @@ class Records(dict[str, memoryview]):
         return self[key]
 
 
-def from_archive(archive: Archive, pickle: str) -> Any:
-    """The object in the record `pickle` of an archive; its tensors are `Leaf`s."""
+def from_archive(archive: Archive, pickle: str) -> tuple[Any, LeftOut]:
+    """The object in the record `pickle` of an archive, whose tensors are `Leaf`s, and the names that are left out."""
     folder = pickle.removesuffix("data.pkl")
     order = b"little"
     if f"{folder}byteorder" in archive.entries:
@@ -448,15 +481,15 @@ def from_archive(archive: Archive, pickle: str) -> Any:
             raise ValueError(f"the storage {short(key)}: {storage.size} elements, {entry.file_size} bytes in the file")
         return storage
 
-    data = archive.record(pickle, MOST_PICKLE_BYTES)
+    left, data = LeftOut(), archive.record(pickle, MOST_PICKLE_BYTES)
     try:
-        return read_pickle(data, 0, find, persistent)[0]
+        return read_pickle(data, 0, partial(find, left), persistent)[0], left
     except ValueError as error:
         raise ValueError(f"{pickle}, {error}") from error
 
 
-def from_stacked_pickles(data: memoryview) -> Any:
-    """The object in a file of the format before PyTorch 1.6; its tensors are `Leaf`s."""
+def from_stacked_pickles(data: memoryview) -> tuple[Any, LeftOut]:
+    """The object in a file of the format before PyTorch 1.6, and the names that are left out, as `from_archive`."""
     try:
         magic, position = read_pickle(data, 0, find_in_header)
     except ValueError as error:
@@ -469,18 +502,20 @@ def from_stacked_pickles(data: memoryview) -> Any:
     _, position = read_pickle(data, position, find_in_header)
     records: dict[str, memoryview] = {}
     roots: dict[str, Storage] = {}
-    source = Source(records, "<")
+    source, left = Source(records, "<"), LeftOut()
 
     def persistent(saved):
         if type(saved) is tuple and len(saved) == 4 and saved[0] == "module":
-            raise ValueError("a whole model; in PyTorch save its state_dict(): torch.save(model.state_dict(), path)")
+            left.has_model = True
+            left.add("a module")
+            return Placeholder("a module", left)
         key, storage, rest = _storage_of(source, saved, (5, 6))
         root = roots.setdefault(key, storage)
         if root.dtype != storage.dtype or root.size != storage.size:
             raise ValueError(f"the storage {short(key)} with two dtypes or sizes")
         return root if rest in ([], [None]) else _view_of(root, rest[0])
 
-    value, position = read_pickle(data[: position + MOST_PICKLE_BYTES], position, find, persistent)
+    value, position = read_pickle(data[: position + MOST_PICKLE_BYTES], position, partial(find, left), persistent)
     keys, position = read_pickle(data, position, find_in_header)
     if type(keys) is not list or any(type(key) is not str for key in keys) or sorted(keys) != sorted(roots):
         raise ValueError("the list of storages: others than those of the tensors")
@@ -494,7 +529,7 @@ def from_stacked_pickles(data: memoryview) -> Any:
         position = end
     if position != len(data):
         raise ValueError(f"{len(data) - position} bytes after the last storage")
-    return value
+    return value, left
 
 
 def _view_of(root, view):

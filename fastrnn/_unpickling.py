@@ -5,6 +5,9 @@ that `pickle` and PyTorch write at the protocols 2 to 5, without text opcodes, E
 table of the caller; the objects found there belong to fastrnn. The opcodes are those of `pickletools` in the standard
 library.
 
+Any other class or function is a `Placeholder`, and so is whatever the pickle makes of it: nothing is called, and the
+arguments, states, items and attributes that belong to it are dropped.
+
 Every length is compared with the bytes that are left before anything is allocated. Keys of dicts and members of sets
 are scalars, or tuples of scalars: hashing a tuple of tuples recurses in C. The interpreter itself does not recurse.
 """
@@ -12,14 +15,27 @@ are scalars, or tuples of scalars: hashing a tuple of tuples recurses in C. The 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["Attributes", "Function", "NewClass", "Opaque", "OrderedDict", "checked_key", "read_pickle"]
+__all__ = [
+    "Attributes",
+    "Function",
+    "LeftOut",
+    "NewClass",
+    "Opaque",
+    "OrderedDict",
+    "Placeholder",
+    "StandIn",
+    "checked_key",
+    "checked_keys",
+    "read_pickle",
+]
 
 # Each opcode makes at most one object, the largest an empty set of 216 bytes: at most 500 MB.
 MOST_OPCODES = 1 << 21
 
+MOST_PARTS_OF_A_KEY = 16
 SCALARS = (str, bytes, int, float, bool, type(None))
 MARK = object()
 
@@ -27,7 +43,13 @@ MARK = object()
 PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
-class Opaque:
+class StandIn:
+    """The base of the objects of fastrnn that stand for those of a pickle."""
+
+    __slots__ = ()
+
+
+class Opaque(StandIn):
     """A value that is neither a tensor nor a container: a dtype, a device, a type."""
 
     __slots__ = ("name",)
@@ -36,7 +58,48 @@ class Opaque:
         self.name = name
 
 
-class Function:
+class LeftOut:
+    """The first names of classes and functions that are not read, and whether an object is a torch.nn.Module."""
+
+    __slots__ = ("names", "has_more", "has_model")
+
+    MOST_NAMES = 4
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.has_more = self.has_model = False
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    def add(self, name: str) -> None:
+        if name in self.names:
+            return
+        if len(self.names) < self.MOST_NAMES:
+            self.names.append(name)
+        else:
+            self.has_more = True
+
+
+class Placeholder(Opaque):
+    """A class or function that is not read, or an object made with one: it keeps nothing but the name."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, name: str, left: LeftOut) -> None:
+        super().__init__(name)
+        self.left = left
+
+    def made(self) -> Placeholder:
+        """The result of a call."""
+        return Placeholder(self.name, self.left)
+
+    def build(self, state: object) -> None:
+        if type(state) is dict and "_parameters" in state and "_modules" in state:
+            self.left.has_model = True
+
+
+class Function(StandIn):
     """A stand-in for a function or class that a pickle may call, with `least` to `most` arguments."""
 
     __slots__ = ("call", "least", "most")
@@ -45,7 +108,7 @@ class Function:
         self.call, self.least, self.most = call, least, most
 
 
-class NewClass:
+class NewClass(StandIn):
     """A stand-in for a class of which a pickle may make an instance without arguments, a dict of its attributes."""
 
 
@@ -70,7 +133,7 @@ def checked_key(key: Any) -> Any:
 
     Integers of more than 64 bits are refused: their hashes can be made equal, which makes dicts slow.
     """
-    if type(key) is tuple and len(key) > 16:
+    if type(key) is tuple and len(key) > MOST_PARTS_OF_A_KEY:
         raise ValueError(f"the key of a dict, or member of a set: a tuple of {len(key)}")
     for part in key if type(key) is tuple else (key,):
         if type(part) not in SCALARS or (type(part) is int and not -(2**63) <= part < 2**64):
@@ -78,6 +141,18 @@ def checked_key(key: Any) -> Any:
                 f"the key of a dict, or member of a set: {type(part).__name__} within {type(key).__name__}"
             )
     return key
+
+
+def checked_keys(keys: Iterable[Any]) -> Iterator[Any]:
+    """The keys, without those that are objects or contain one."""
+    return (checked_key(key) for key in keys if not _is_object_key(key))
+
+
+def _is_object_key(key: Any) -> bool:
+    """Whether the key of a dict, or a part of it, is a stand-in: what belongs to it is left out."""
+    if type(key) is not tuple:
+        return isinstance(key, StandIn)
+    return len(key) <= MOST_PARTS_OF_A_KEY and any(isinstance(part, StandIn) for part in key)
 
 
 def read_pickle(
@@ -93,7 +168,7 @@ def read_pickle(
     data : memoryview of bytes
     start : int
     find : callable
-        Of module and name: the stand-in, an `Opaque`, `Function` or `NewClass`. Raises ValueError for others.
+        Of module and name: the stand-in, an `Opaque`, `Placeholder`, `Function` or `NewClass`. It may raise ValueError.
     persistent : callable, optional
         Of the persistent id: the object. Without it persistent ids are refused.
 
@@ -221,22 +296,31 @@ class Machine:
 
     # Containers
 
+    def is_left_out(self):
+        """Whether the object on the stack is a placeholder, which keeps no items."""
+        return bool(self.stack) and isinstance(self.stack[-1], Placeholder)
+
     def append(self, values):
-        self.top(list).extend(values)
+        if not self.is_left_out():
+            self.top(list).extend(values)
 
     def set_items(self, values):
         if len(values) % 2:
             raise ValueError("a key without a value")
+        if self.is_left_out():
+            return
         target = self.top(dict)
         for key, value in zip(values[::2], values[1::2], strict=True):
-            target[checked_key(key)] = value
+            if not _is_object_key(key):
+                target[checked_key(key)] = value
 
     def set_item(self):
         value, key = self.pop(), self.pop()
         self.set_items([key, value])
 
     def add_items(self, values):
-        self.top(set).update(map(checked_key, values))
+        if not self.is_left_out():
+            self.top(set).update(checked_keys(values))
 
     # Stand-ins
 
@@ -252,6 +336,8 @@ class Machine:
 
     def reduce(self):
         arguments, function = self.pop(), self.pop()
+        if isinstance(function, Placeholder):
+            return self.push(function.made())
         if not isinstance(function, Function) or type(arguments) is not tuple:
             raise ValueError(f"a call of {_described(function)}, which is not read")
         if not function.least <= len(arguments) <= function.most:
@@ -262,15 +348,24 @@ class Machine:
 
     def new(self):
         arguments, cls = self.pop(), self.pop()
+        if isinstance(cls, Placeholder):
+            return self.push(cls.made())
         if not isinstance(cls, NewClass) or arguments != ():
             raise ValueError(f"an instance of {_described(cls)}, which is not read")
         self.push(Attributes())
+
+    def new_with_keywords(self):
+        _, _, cls = self.pop(), self.pop(), self.pop()
+        if not isinstance(cls, Placeholder):
+            raise ValueError(f"an instance of {_described(cls)} with keywords, which is not read")
+        self.push(cls.made())
 
     def build(self):
         state = self.pop()
         if not self.stack or not hasattr(self.stack[-1], "build"):
             raise ValueError(f"the state of {_described(self.stack[-1] if self.stack else None)}, which is not read")
-        self.spend_on(state)
+        if not self.is_left_out():
+            self.spend_on(state)
         self.stack[-1].build(state)
 
     def load_persistent(self):
@@ -334,7 +429,7 @@ OPCODES: Mapping[int, Callable[[Machine], object]] = {
     ord("u"): lambda m: m.set_items(m.since_mark()),
     0x8F: lambda m: m.push(set()),
     0x90: lambda m: m.add_items(m.since_mark()),
-    0x91: lambda m: m.push(frozenset(map(checked_key, m.since_mark()))),
+    0x91: lambda m: m.push(frozenset(checked_keys(m.since_mark()))),
     ord("h"): lambda m: m.recall(m.number(1)),
     ord("j"): lambda m: m.recall(m.number(4)),
     ord("q"): lambda m: m.memoize(m.number(1)),
@@ -345,6 +440,7 @@ OPCODES: Mapping[int, Callable[[Machine], object]] = {
     ord("R"): lambda m: m.reduce(),
     ord("b"): lambda m: m.build(),
     0x81: lambda m: m.new(),
+    0x92: lambda m: m.new_with_keywords(),
     ord("Q"): lambda m: m.load_persistent(),
     0x80: lambda m: m.number(1),  # the protocol, which the opcodes show
     0x95: lambda m: m.number(8),  # a frame, for readers from a pipe

@@ -146,7 +146,7 @@ def load(path: str | os.PathLike[str]) -> Layer:
         torch_lstm = torch.nn.LSTM(64, 128, num_layers=2)
         torch_lstm.load_state_dict(safetensors.torch.load_file(path))
 
-    For a file that torch has written, make the layer and call `load_state_dict`.
+    For a file that torch or another program has written: ``fastrnn.from_state_dict(fastrnn.load_tensors(path))``.
 
     Examples
     --------

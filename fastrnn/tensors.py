@@ -15,9 +15,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fastrnn._files import from_json, path_of
+from fastrnn._files import from_json, other_format, path_of
 from fastrnn._leaves import Bfloat16Array, Leaf, NumpyArray, NumpyDtype, Refused, integers
-from fastrnn._torch_files import MOST_RECORDS, Archive, from_archive, from_stacked_pickles
+from fastrnn._torch_files import MOST_RECORDS, Archive, from_archive, from_stacked_pickles, without_tensors
+from fastrnn._unpickling import LeftOut
 from fastrnn._validation import Array, short
 
 __all__ = ["load_tensors"]
@@ -57,7 +58,8 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Array]:
         item of a list is its index. A single array without a name, such as that of a `.npy` file, has the file's name
         without suffix. Each array is C-contiguous, in native byte order, writeable, and shares no memory with others.
         Its dtype is that in the file, except that bfloat16 is widened to float32, which is exact. Values that are
-        neither tensors nor arrays of numbers, such as epochs, text and hyperparameters, are left out.
+        neither tensors nor arrays of numbers, such as epochs, text, hyperparameters and objects of any class, are left
+        out with everything in them.
 
     Raises
     ------
@@ -66,10 +68,10 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Array]:
     TypeError
         If `path` is not a path.
     ValueError
-        If the file is damaged or in another format; if it holds a pickled module or another object of a class; if a
-        tensor is quantized, sparse, of float8, or of Python objects; if two tensors have the same name; if it needs
-        more than 8 times its size and 64 MiB, or has more than 65536 tensors, or deeper nesting than 64. The message
-        starts with `path`.
+        If the file is damaged or in another format; if objects of classes are left out, a pickled module for example,
+        and no tensor is found; if a tensor is quantized, sparse or of float8; if two tensors have the same name; if it
+        needs more than 8 times its size and 64 MiB, or has more than 65536 tensors, or deeper nesting than 64. The
+        message starts with `path`.
     OSError
         If the file cannot be read; FileNotFoundError if it does not exist.
 
@@ -114,11 +116,13 @@ def _named(data: bytes, stem: str) -> Iterator[tuple[str, Leaf]]:
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
         return _of_safetensors(data)
     if data.startswith(b"\x80"):
-        return _flattened(from_stacked_pickles(memoryview(data)), stem)
+        return _flattened(*from_stacked_pickles(memoryview(data)), stem)
     for known, reason in OTHER_FORMATS:
         if known(data):
             raise ValueError(reason)
-    raise ValueError("damaged, or none of the formats .npz, .npy, .safetensors and of torch.save")
+    raise ValueError(
+        other_format(data[:8]) or "damaged, or none of the formats .npz, .npy, .safetensors and of torch.save"
+    )
 
 
 OTHER_FORMATS = (
@@ -159,14 +163,19 @@ def _collected(named: Iterable[tuple[str, Leaf]], file_bytes: int) -> dict[str, 
 # Pickles
 
 
-def _flattened(value: Any, stem: str) -> Iterator[tuple[str, Leaf]]:
-    """Name and `Leaf` of each tensor in nested containers, in their order; a single tensor has the name `stem`."""
-    if isinstance(value, Leaf):
+def _flattened(value: Any, left: LeftOut, stem: str) -> Iterator[tuple[str, Leaf]]:
+    """Name and `Leaf` of each tensor in nested containers, in their order; a single tensor has the name `stem`.
+
+    If there is none, what has been left out is an error.
+    """
+    if isinstance(value, Leaf) and value.is_of_objects():
+        value = [value]
+    elif isinstance(value, Leaf):
         yield stem, value
         return
     # The containers from the outermost to the current one, each with its key in the one before.
     within: list[tuple[Any, Iterator[tuple[Any, Any]]]] = [(None, _items(value))]
-    visited = 0
+    visited = found = 0
     while within:
         key, item = next(within[-1][1], (None, within))
         if item is within:  # the end
@@ -179,8 +188,13 @@ def _flattened(value: Any, stem: str) -> Iterator[tuple[str, Leaf]]:
             if len(within) == MOST_DEPTH:
                 raise ValueError(f"containers nested deeper than {MOST_DEPTH}, or one that contains itself")
             within.append((key, _items(item)))
+        elif isinstance(item, Leaf) and item.is_of_objects():
+            left.add("numpy.ndarray of objects")
         elif isinstance(item, Leaf) and not item.is_text():
+            found += 1
             yield _joined([*(key for key, _ in within[1:]), key]), item
+    if left and not found:
+        raise ValueError(without_tensors(left))
 
 
 def _items(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -213,7 +227,7 @@ def _of_zip(data: bytes, stem: str) -> Iterator[tuple[str, Leaf]]:
     names = zipped.namelist()
     pickles = [name for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
     if len(pickles) == 1:
-        found = _flattened(from_archive(Archive(memoryview(data), zipped), pickles[0]), stem)
+        found = _flattened(*from_archive(Archive(memoryview(data), zipped), pickles[0]), stem)
         first = list(itertools.islice(found, 1))
         if not first and any(name.startswith(pickles[0].removesuffix("data.pkl") + "constants/") for name in names):
             raise ValueError("an archive of TorchScript whose tensors are constants without names (torch.jit.freeze)")

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import types
 import warnings
+from abc import ABCMeta
 from functools import lru_cache, wraps
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -42,6 +44,7 @@ from fastrnn._engine.ragged import PackedRows, padded
 from fastrnn._engine.spec import SPECS
 from fastrnn._engine.stack import Dropout, Stack
 from fastrnn._threads import most_threads
+from fastrnn._torch_modules import unfit_kind
 from fastrnn._validation import flag
 
 try:
@@ -889,6 +892,80 @@ WHOLE_GRAPH = {torch.nn.LSTM: WholeGraphLSTM, torch.nn.GRU: WholeGraphGRU, torch
 ORIGINAL = {fast: original for classes in (FAST, WHOLE_GRAPH) for original, fast in classes.items()}
 
 
+# Of subclasses: what the forward of torch.nn and that of `Recurrent` use, and what has to work with another class.
+MAY_BE_OVERRIDDEN = {"reset_parameters", "extra_repr", "train", "all_weights"}
+USED = {
+    *(name for cls in (Recurrent, torch.nn.RNNBase, *FAST) for name in vars(cls) if not name.startswith("__")),
+    "mode", "input_size", "hidden_size", "proj_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
+    "training", "_parameters", "_flat_weights", "_flat_weights_names", "_known", "_original",
+    "__new__", "__init_subclass__", "__getattr__", "__getattribute__", "__setattr__", "__delattr__",
+    "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__",
+} - MAY_BE_OVERRIDDEN  # fmt: skip
+PLAIN_BASES = {"abc", "builtins", "typing"}  # the modules of classes such as ABC and Generic
+
+
+def _original(cls):
+    """The class from which `replace` has made this one, or the class itself."""
+    return ORIGINAL.get(cls) or vars(cls).get("_original") or cls
+
+
+def _unfit_subclass(module, cls, whole_graph):
+    """Why the class of a module of torch.nn's, derived from one of FAST, cannot be derived further, or None."""
+    name = cls.__name__
+    if torch.nn.utils.parametrize.is_parametrized(module):
+        return f"{name} is a subclass with parametrizations"
+    base = next((base for base in FAST if issubclass(cls, base)), None)
+    if base is None or issubclass(cls, Recurrent):
+        return f"{name} is a subclass of {'fastrnn.torch' if issubclass(cls, Recurrent) else 'torch.nn.RNNBase'}"
+    if whole_graph:
+        return f"{name} is a subclass, which Dynamo does not trace"
+    if type(cls) not in (type, ABCMeta):
+        return f"{name} is a subclass with a metaclass, {type(cls).__name__}"
+    used = USED.union(module._flat_weights_names)
+    for one in cls.__mro__:
+        if one in base.__mro__ or one.__module__ in PLAIN_BASES:
+            continue
+        if one.__module__.partition(".")[0] == "torch":
+            return f"{name} is a subclass of {one.__name__}"
+        overridden = sorted(used & vars(one).keys())
+        if overridden:
+            return f"{name} is a subclass that overrides {overridden[0]}"
+    return _unfit(module)
+
+
+def _derived(cls):
+    """The class of modules of a subclass of torch.nn.LSTM, GRU or RNN that run the kernels."""
+    for one in type.__subclasses__(cls):
+        if vars(one).get("_original") is cls:
+            return one
+
+    def body(names):
+        names["__module__"], names["__doc__"] = __name__, f"{cls.__name__}, computed by the kernels of fastrnn."
+        names["_original"], names["__reduce_ex__"] = cls, _reduced
+        names["forward"] = Recurrent.forward  # that of torch.nn comes before
+
+    # In this order, because a module can only be given a class with the same layout in memory.
+    return types.new_class(cls.__name__, (cls, Recurrent), exec_body=body)
+
+
+def _reduced(self, protocol):
+    """For copies and pickles of modules of a derived class, which has no name that can be imported."""
+    return _new, (self._original,), self.__getstate__()
+
+
+def _new(cls):
+    """A module of the class derived from `cls`, without attributes."""
+    derived = _derived(cls)
+    return derived.__new__(derived)
+
+
+def _unfit_kind(module):
+    """Why a module that is not of torch.nn.RNNBase is left, if it is recurrent."""
+    if isinstance(module, torch.nn.RNNCellBase):
+        return f"{type(module).__name__} is a cell"
+    return unfit_kind(module)
+
+
 class Replaced(NamedTuple):
     """The result of `replace`.
 
@@ -908,8 +985,10 @@ def replace(model: torch.nn.Module, *, whole_graph: bool = False) -> Replaced:
     """Turn the recurrent modules of a model into modules of fastrnn.torch, in place.
 
     Only the class of a module changes: the module, its parameters, hooks and attributes stay the same objects, and so
-    do optimizers and the keys of its state_dict. Subclasses of torch.nn.LSTM, GRU and RNN, and modules that are not
-    on the CPU in float32 or float64, are left as they are.
+    do optimizers and the keys of its state_dict. A module of a subclass of torch.nn.LSTM, GRU or RNN gets a class that
+    is derived from this subclass, if the subclass overrides neither `forward` nor anything that it uses. Other
+    subclasses, cells, TorchScript, quantized modules, and modules that are not on the CPU in float32 or float64, are
+    left as they are.
 
     Parameters
     ----------
@@ -918,7 +997,7 @@ def replace(model: torch.nn.Module, *, whole_graph: bool = False) -> Replaced:
     whole_graph : bool, default False
         Whether torch.compile can trace the modules with the rest of the model, as ``fullgraph=True`` needs. Such a
         module is an instance of torch.nn.RNNBase, but not of torch.nn.LSTM, GRU or RNN, at which Dynamo breaks the
-        graph.
+        graph. Subclasses are left. A model that has already been compiled needs ``torch._dynamo.reset()`` before.
 
     Returns
     -------
@@ -943,19 +1022,22 @@ def replace(model: torch.nn.Module, *, whole_graph: bool = False) -> Replaced:
     >>> type(model[1])
     <class 'fastrnn.torch.LSTM'>
     """
-    replaced, left, classes = [], {}, WHOLE_GRAPH if flag("whole_graph", whole_graph) else FAST
+    whole = flag("whole_graph", whole_graph)
+    replaced, left, classes = [], {}, WHOLE_GRAPH if whole else FAST
     for name, module in _modules(model):
-        original = ORIGINAL.get(type(module), type(module))
-        if not isinstance(module, torch.nn.RNNBase) or type(module) is classes.get(original):
+        original = _original(type(module))
+        if not isinstance(module, torch.nn.RNNBase):
+            unfit = _unfit_kind(module)
+            if unfit is not None:
+                left[name] = unfit
             continue
-        if original not in classes:
-            left[name] = f"{type(module).__name__} is a subclass"
+        if type(module) is classes.get(original) or original is not type(module) and original not in FAST and not whole:
             continue
-        unfit = _unfit(module)
+        unfit = _unfit(module) if original in classes else _unfit_subclass(module, original, whole)
         if unfit is not None:
             left[name] = unfit
             continue
-        module.__class__ = classes[original]
+        module.__class__ = classes.get(original) or _derived(original)
         replaced.append(name)
     return Replaced(replaced, left)
 
@@ -984,9 +1066,10 @@ def restore(model: torch.nn.Module) -> list[str]:
     """
     restored = []
     for name, module in _modules(model):
-        if type(module) in ORIGINAL:
+        original = _original(type(module))
+        if original is not type(module):
             module._forget()
-            module.__class__ = ORIGINAL[type(module)]
+            module.__class__ = original
             restored.append(name)
     return restored
 
@@ -999,6 +1082,8 @@ def _modules(model):
 
 def _unfit(module):
     """Why a module's parameters do not fit the kernels, or None."""
+    if "forward" in module.__dict__:
+        return "its forward has been replaced by another function"
     for parameter in module.parameters():
         if parameter.device.type != "cpu":
             return f"its parameters are on {parameter.device.type}"

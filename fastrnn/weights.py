@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +14,7 @@ from fastrnn import _layouts
 from fastrnn._engine.spec import SPECS, CellSpec
 from fastrnn._layouts import Layout, Weights
 from fastrnn._parametrized import LAYERS, Parametrized, generator, no_draws
+from fastrnn._torch_modules import is_module, state_of
 from fastrnn._validation import Array, as_array, choice, detached, flag, item_of, number, shape_error, short, size
 from fastrnn.cells import Cell
 from fastrnn.layers import Recurrent
@@ -26,10 +27,32 @@ FUSED = ("xh", "hx")
 # A parameter of torch.nn: its name without a suffix, the number of its layer, "" for a cell's, and the direction.
 PARAMETER = re.compile(r"(weight_[a-z]+|bias_[a-z]+)(?:_l([0-9]{1,9})(_reverse)?)?")
 
+# The first weight of a layer or cell, with its prefix, also of a layer with weights that are computed from others.
+FIRST = re.compile(r"(.*\.)?weight_ih(?:_l0)?(?:_orig|_g|_raw|\.original[01]?)?", re.DOTALL)
+
+# The ends of other names, and the remedy.
+VARIANTS = (
+    (
+        re.compile(r"parametrizations\..*", re.DOTALL),
+        "torch.nn.utils.parametrize.remove_parametrizations(module, name)",
+    ),
+    (re.compile(r"\w+_mask"), "make the pruning permanent with torch.nn.utils.prune.remove(module, name)"),
+    (re.compile(r"\w+_u"), "torch.nn.utils.remove_spectral_norm(module, name)"),
+    (re.compile(r"\w+_g"), "torch.nn.utils.remove_weight_norm(module, name)"),
+)
+
 # In an archive of TorchScript, a list of the same tensors.
 FLAT = re.compile(r"_flat_weights\.[0-9]+")
 
 MOST_NAMES_SHOWN = 12
+
+
+class Module(Protocol):
+    """A torch.nn.Module, for annotations."""
+
+    def named_modules(self) -> Iterable[tuple[str, Any]]: ...
+
+    def get_submodule(self, target: str) -> Any: ...
 
 
 def from_weights(
@@ -180,30 +203,37 @@ def from_weights(
 
 
 def from_state_dict(
-    mapping: Mapping[str, ArrayLike], prefix: str | None = None, *, kind: str | None = None, **options: Any
+    mapping: Mapping[str, ArrayLike] | Module,
+    prefix: str | None = None,
+    *,
+    kind: str | None = None,
+    **options: Any,
 ) -> Recurrent[Any, Any] | Cell[Any, Any]:
-    """A new layer or cell from the parameters of one of torch.nn or fastrnn, by their names.
+    """A new layer or cell from one of PyTorch: from a module, or from parameters by their names.
 
     Sizes, layers, directions, biases, projection, peepholes and heads follow from the names and shapes, and so does the
-    kind, unless it is given.
+    kind, unless it is given. A state_dict shows neither `batch_first` nor `dropout` nor the `nonlinearity` of an RNN;
+    from a module they follow, too.
 
     Parameters
     ----------
-    mapping : mapping of str to array_like
+    mapping : mapping of str to array_like, or torch.nn.Module
         A state_dict of torch.nn.LSTM, GRU, RNN or one of their cells, or of a module that contains one; the
         `state_dict()` of a layer or cell of fastrnn; or a result of `load_tensors`. Tensors and arrays alike; integers
-        are refused.
+        are refused. Or such a module itself, or a module that contains one; its class may be derived from those of
+        torch.nn, but only its parameters and attributes are read, not its `forward`.
     prefix : str, optional
         The part of the names before "weight_ih_l0", or before "weight_ih" of a cell; a dot at its end may be left out.
-        Default: found, if there is one layer or cell in the mapping.
+        Of a module, the name of a submodule as in `get_submodule`. Default: found, if there is one layer or cell.
     kind : {"lstm", "gru", "rnn", "slstm", "ugrnn"}, optional
         The cell. Default: that of torch.nn with this shape of weight_hh. (4*H, H) is read as an LSTM, (3*H, H) as a
         GRU, (H, H) as an RNN; with weight_hr or weight_peephole it is an LSTM. Of the cells that torch.nn lacks, an
         sLSTM of two or more heads is found by its shape, (4*H, H/num_heads). An sLSTM of one head has the shapes of an
         LSTM, and other libraries order the two gates of a UGRNN in another way: both need `kind`.
     **options
-        Arguments of the layer that parameters do not show: `nonlinearity` of an RNN, `batch_first`, `dropout`, `dtype`,
-        `rng` and those that torch.nn does not have. Others have to agree with the parameters.
+        Arguments of the layer that parameters do not show: `nonlinearity` of an RNN (default "tanh"), `batch_first`
+        (default False), `dropout` (default 0.0), `dtype`, `rng` and those that torch.nn does not have. Others have to
+        agree with the parameters, and with a module all but `dtype`, `rng` and those that torch.nn does not have.
 
     Returns
     -------
@@ -213,11 +243,12 @@ def from_state_dict(
     Raises
     ------
     TypeError
-        If `mapping` is not a mapping, or an array holds no floating-point numbers.
+        If `mapping` is neither a mapping nor a module, or an array holds no floating-point numbers.
     ValueError
         If there is no layer or more than one (the message names the prefixes), if a name under the prefix is not a
-        parameter of such a layer, if `kind` is unknown, or if shapes do not fit together or fit no `kind`. Layers with
-        weight normalisation or other parameters of their own are refused so.
+        parameter of such a layer, if `kind` is unknown or contradicts the module, if another argument does, or if
+        shapes do not fit together or fit no `kind`. Layers with weight normalisation, pruning or other parameters of
+        their own are refused so; and so are modules that are quantized or TorchScript.
 
     See Also
     --------
@@ -233,8 +264,15 @@ def from_state_dict(
     SLSTM(8, 16)
     """
     given = None if kind is None else _spec_of(kind)
-    names = keys(mapping)
-    prefix = _prefix(mapping, names, prefix)
+    if is_module(mapping):
+        mapping, prefix, found, attributes = state_of(mapping, prefix, options)
+        if given is not None and given.name != found:
+            raise ValueError(f"kind: {kind!r} does not agree with the module, which is of kind {found!r}")
+        given, options = SPECS[found], attributes | options
+        names = keys(mapping)
+    else:
+        names = keys(mapping)
+        prefix = _prefix(mapping, names, prefix)
     parameters = _parameters(names, prefix)
     arrays = {name: floats(name, item_of(mapping, name)) for name in parameters}
     suffixes = _suffixes(parameters, prefix)
@@ -408,8 +446,8 @@ class Parameter(NamedTuple):
 
 def _prefix(mapping, names, prefix):
     """The prefix of the only layer or cell, or the one that is given."""
-    found = {name[: -len(end)] for name in names for end in ("weight_ih_l0", "weight_ih") if name.endswith(end)}
-    candidates = sorted(one for one in found if not one or one.endswith("."))
+    matches = filter(None, map(FIRST.fullmatch, names))
+    candidates = sorted({(match[1] or "").removesuffix("parametrizations.") for match in matches})
     if prefix is not None:
         if not isinstance(prefix, str):
             raise TypeError(f"prefix: expected a string, got {prefix!r}")
@@ -449,9 +487,10 @@ def _parameters(names: Sequence[str], prefix: str) -> dict[str, Parameter]:
             others.append(name)
     if others:
         shown = ", ".join(map(repr, others[:MOST_NAMES_SHOWN]))
+        ends = [name.removeprefix(prefix) for name in others]
+        remedy = next((f"; in PyTorch: {text}" for known, text in VARIANTS if any(map(known.fullmatch, ends))), "")
         raise ValueError(
-            f"mapping: {shown}: not among the parameters of a layer of torch.nn, so that the layer is a variant; "
-            "remove weight normalisation before saving"
+            f"mapping: {shown}: not among the parameters of a layer of torch.nn, so that the layer is a variant{remedy}"
         )
     return parameters
 

@@ -272,7 +272,11 @@ def test_arrays_of_numpy_in_a_pickle(load, refused):
     empty = np.zeros((0, 3))
     expected = [F, F, np.array([True, False]), np.array(2.5), empty, None, F.ravel()]
     assert_tensors(load(archive(value)), {str(i): a for i, a in enumerate(expected) if a is not None})
-    refused(archive([array("O8", "|", (1,), [None])]), "0: .*O8")
+    for code, data in (("O8", [New(Name("a", "B"), {"t": tensor("0", F)})]), ("M8", b"\0" * 8), ("m8", b"\0" * 8)):
+        stored = {"0": little(F)}
+        assert_tensors(load(archive([array(code, "|", (1,), data), tensor("0", F)], stored)), {"1": F})
+        refused(archive(array(code, "|", (1,), data), stored), "no tensors; .*numpy.ndarray")
+    refused(archive([array("V8", "|", (1,), b"\0" * 8)]), "0: .*V8")
     refused(archive([array("f4", "<", (3,), b"\0" * 8)]), "0: sizes .3,. of float32 with 8 bytes")
     refused(archive([array("f4", "<", (-1,), b"")]), "0: sizes")
 
@@ -314,7 +318,8 @@ def test_the_attributes_of_torchscript(load, refused):
     value = New(Name("__torch__", "Net"), {"rnn": inner, "sizes": ints, "training": True})
     assert_tensors(load(archive(value, {"0": little(F)})), {"rnn.weight_ih_l0": F})
     packed = New(Name("__torch__.torch.classes.quantized", "LinearPackedParamsBase"), {"a": 1})
-    refused(archive(packed), "__torch__.torch.classes.quantized.LinearPackedParamsBase")
+    refused(archive(packed), "__torch__.torch.classes.quantized.LinearPackedParamsBase. .*quantized; save the")
+    refused(archive(Call(Name("torch", "ScriptObject"), (1,))), "torch.ScriptObject. .*quantized; save the")
 
 
 # Refusals
@@ -350,10 +355,79 @@ def test_quantized_storages(refused, cls, write):
     "module, name", [("torch.nn.modules.rnn", "LSTM"), ("mymodel", "Net"), ("torch.storage", "_load_from_bytes")]
 )
 def test_other_classes_are_named_with_the_remedy(refused, write, module, name):
-    value = New(Name(module, name), {"a": 1})
-    message = refused(write(value), f"{module}.{name} is not read")
-    assert "state_dict()" in message
-    refused(stacked(Persistent(("module", "Net", "net.py", "class Net: pass"))), "a whole model; .*state_dict")
+    value = New(Name(module, name), {"_parameters": {}, "_modules": {}})
+    refused(write(value), rf"no tensors; .*: {module}\.{name}\. Of a whole model, save its state_dict\(\)")
+    assert "state_dict" not in refused(
+        write([New(Name(module, name), {"a": 1})]), rf"no tensors; .*: {module}\.{name}$"
+    )
+    refused(stacked(Persistent(("module", "Net", "net.py", "class Net: pass"))), "Of a whole model, .*state_dict")
+
+
+OTHER_OBJECTS = {
+    "path": Call(Name("pathlib", "PosixPath"), ("/", "data")),
+    "date": Call(Name("datetime", "datetime"), (b"\7\xe8\1\1\0\0\0\0\0\0",)),
+    "slice": Call(Name("builtins", "slice"), (1, 2, None)),
+    "generator": Call(Name("torch", "Generator"), ()),
+    "object": New(Name("other", "Config"), {"lr": 0.1, "hook": Name("other", "hook")}),
+    "constructor": Call(Name("copyreg", "_reconstructor"), (Name("other", "C"), Name("builtins", "object"), None)),
+    "method": Call(Call(Name("builtins", "getattr"), (Name("other", "C"), "make")), (1,)),
+    "call of a result": Call(Call(Name("functools", "partial"), (Name("other", "f"),)), (1,)),
+    "keywords": Raw(b"cother\nC\n)}\x92"),
+    "state twice": State(State(Call(Name("other", "C"), ()), {"a": 1}), (None, {"b": 2})),
+    "subclass of list": Raw(b"cother\nL\n)\x81N" + b"a(NNe"),
+    "subclass of dict": Raw(b"cother\nD\n)\x81K\1Ns(](K\1eNu"),
+    "subclass of set": Raw(b"cother\nS\n)\x81(](K\1e\x90"),
+    "keys": {},
+    "default": Call(Name("collections", "defaultdict"), (Name("other", "factory"), {"a": 1})),
+    "quantized": Call(Name("torch", "ScriptObject"), (1,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_OBJECTS)
+def test_other_objects_are_left_out_with_everything_in_them(load, refused, write, name):
+    def a():
+        return tensor("0", F, legacy=write is stacked)
+
+    other, stored = OTHER_OBJECTS[name], {"0": little(F)}
+    value = {"before": a(), name: other, "in a list": [other, {"x": other, "t": a()}], "after": a()}
+    assert_tensors(load(write(value, stored)), dict.fromkeys(["before", "in a list.1.t", "after"], F))
+
+
+def test_what_belongs_to_other_objects_is_left_out(load, write):
+    """As keys of dicts and members of sets, too; a tensor that is found elsewhere as well is read there."""
+
+    def a():
+        return torch_files.opcodes(tensor("0", F, legacy=write is stacked))
+
+    path = torch_files.opcodes(OTHER_OBJECTS["path"])
+    value = {
+        "state": Raw(b"cother\nC\n" + a() + b"q\x10\x85R}X\1\0\0\0t" + a() + b"sb"),
+        "items": Raw(b"cother\nL\n)\x81" + a() + b"a"),
+        "again": Raw(b"h\x10"),
+        "keys": Raw(b"}(" + path + a() + b"K\1" + a() + path + b"K\1\x86" + a() + a() + a() + b"u"),
+        "set": Raw(b"\x8f(K\1" + path + b"\x90"),
+        "frozen": Raw(b"(K\1" + path + b"\x91"),
+        "called": Call(Name("builtins", "set"), ([1, OTHER_OBJECTS["path"]],)),
+        "pairs": Call(Name("collections", "OrderedDict"), ([[OTHER_OBJECTS["path"], Raw(a())], ["c", Raw(a())]],)),
+    }
+    assert_tensors(load(write(value, {"0": little(F)})), dict.fromkeys(["again", "keys.1", "pairs.c"], F))
+
+
+def test_tensors_of_other_classes_are_refused_under_their_names(refused, write):
+    made = tensor("0", F, legacy=write is stacked)
+    for function, cls in ((made.function, Name("other", "Tensor")), (Name("other", "f"), Name("torch", "Tensor"))):
+        value = {"a": Call(Name("torch._tensor", "_rebuild_from_type_v2"), (function, cls, made.arguments, {}))}
+        refused(write(value, {"0": little(F)}), "a: a tensor .*other")
+    value = {"a": view(Call(Name("torch.storage", "_load_from_bytes"), (b"",)), (1,), (1,))}
+    refused(write(value), "a: a tensor with a storage of torch.storage._load_from_bytes")
+    refused(write({"a": Call(Name("torch._utils", "_rebuild_new"), (1,))}), "a: a tensor that .*_rebuild_new makes")
+    value = {"a": Call(Name("torch._utils", "_rebuild_parameter"), (Call(Name("other", "T"), ()), True, {}))}
+    refused(write(value), "a: a parameter of the class other.T")
+
+
+def test_many_other_classes(refused, write):
+    names = [Name("other", f"C{i}") for i in range(100)]
+    assert refused(write(names)).endswith("other.C0, other.C1, other.C2, other.C3 and others")
 
 
 def test_a_storage_alone(refused):
@@ -369,6 +443,7 @@ def test_other_formats(refused, tmp_path):
     refused(b"\x1f\x8b", "gzip")
     refused(b"", "the file is empty")
     refused(b"nonsense", "none of the formats")
+    refused(b"\x08\x0a\x12\x07pytorch\x1a\x062.13.0", r"an ONNX model: fastrnn.from_onnx\(path\)")
     refused(pickle.dumps({"a": 1}, 2), "a pickle that torch.save has not written")
     refused(pickle.dumps(fastrnn.LSTM(2, 3)), "a pickle that torch.save has not written .*fastrnn")
     for name, message in (
@@ -419,6 +494,10 @@ HOSTILE = {
     "ext2": b"\x83\x01\0.",
     "ext4": b"\x84\x01\0\0\0.",
     "reconstructor": pickled(Call(Name("copy_reg", "_reconstructor"), (Name("torch", "Size"), None, None))),
+    "newobj_ex of a placeholder": b"\x80\x04cos\nsystem\nX\x14\0\0\0touch executed......\x85}\x92.",
+    "build of a placeholder": pickled(State(Name("os", "system"), ("touch executed",))),
+    "a placeholder as persistent id": pickled(Persistent(Name("os", "system"))),
+    "a storage of a placeholder": pickled(Persistent(("storage", Name("os", "system"), "0", "cpu", 1))),
     "newobj_ex": b"\x80\x04ctorch\nSize\n)}\x92.",
     "build of a dict": pickled(State({}, {"__class__": 1})),
     "build of a list": pickled(State([], {"__dict__": 1})),
@@ -533,6 +612,13 @@ MEMORY_BOMBS = {
         b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20) + b"q\0](" + b"h\0h\0\x93" * 1000 + b"e.",
         "copies its text",
     ),
+    "a state of placeholders": (b"}" + b"cother\nC\n)Rh\0b" * 30_000 + b".", "memo"),
+    "placeholders": (b"](" + b"cother\nC\n)R}b" * 40_000 + b"e.", "opcodes"),
+    "copied names of placeholders": (
+        b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20) + b"q\0](" + b"h\0h\0\x93)R" * 1000 + b"e.",
+        "copies its text",
+    ),
+    "a key of many placeholders": (b"](" + b"cother\nC\n" * 100 + b"tq\0}h\0Ns0e.", "a tuple of 100"),
     "a key of many": (b"](" + b"K\1" * 100 + b"tq\0}h\0Ns0e.", "a tuple of 100"),
     "copied lists": (
         b"](" + b"K\1" * 20_000 + b"eq\0](" + b"c__builtin__\nset\nh\0\x85R" * 1000 + b"e.",
@@ -770,6 +856,8 @@ def test_random_opcodes(path, seed):
         b"(",
         b")",
         b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"cother\nC\n",
+        b"cother\nf\n)R",
         b"ctorch\nFloatStorage\n",
         b"h\0",
         b"q\0",
@@ -1113,8 +1201,41 @@ def test_refusals_of_torch(path, torch_save):
         refused({"a": torch.quantize_per_tensor(a, 0.1, 0, torch.qint8)}, "a: a quantized tensor")
     refused({"a": a.to("meta")}, "a: a tensor of the meta device")
     refused({"a": a.to(torch.float8_e4m3fn)}, "a: a tensor of dtype float8_e4m3fn")
-    refused(torch.nn.LSTM(2, 3), "torch.nn.modules.rnn.LSTM is not read.*state_dict")
-    refused({"model": torch.nn.Linear(2, 3)}, "torch.nn.modules.linear.Linear is not read.*state_dict")
+    refused(torch.nn.LSTM(2, 3), "no tensors; .*torch.nn.modules.rnn.LSTM.*state_dict")
+    refused({"model": torch.nn.Linear(2, 3)}, "no tensors; .*torch.nn.modules.linear.Linear.*state_dict")
+    refused({"path": Path("a")}, r"no tensors; .*: pathlib\S*Path$")
+
+
+def test_a_checkpoint_with_other_objects_of_torch(path, torch_save):
+    import datetime
+
+    import torch
+
+    module = torch.nn.LSTM(2, 3)
+    optimizer = torch.optim.Adam(module.parameters())
+    module(torch.ones(1, 1, 2))[0].sum().backward()
+    optimizer.step()
+    others = {
+        "path": Path("data"),
+        "date": datetime.datetime(2024, 1, 1),
+        "slice": slice(1, 2),
+        "generator": torch.Generator(),
+        "optimizer": optimizer,
+        "by parameter": optimizer.state,
+        "scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 3),
+        "loss": torch.nn.MSELoss(),
+        "objects": np.array([None, "a"], object),
+        "dates": np.array(["2024-01-01"], "M8[D]"),
+        "rng": np.random.default_rng(0),
+        "keys": {Path("a"): 1, torch.float32: 2},
+        "members": {Path("a")},
+        "deque": collections.deque([1]),
+        "error": ValueError("a"),
+    }
+    for protocol in (2, 5):
+        torch_save({**others, "model": module.state_dict()}, pickle_protocol=protocol)
+        state_dict = {f"model.{name}": w.numpy() for name, w in module.state_dict().items()}
+        assert_tensors(fastrnn.load_tensors(path), state_dict)
 
 
 def test_damaged_files_of_torch(path, torch_save):

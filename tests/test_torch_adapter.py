@@ -1,5 +1,6 @@
 """fastrnn.torch: the results, gradients and errors of torch.nn, in every way in which PyTorch runs a module."""
 
+import abc
 import collections
 import copy
 import gc
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import warnings
 import weakref
+from typing import Generic, TypeVar
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from fastrnn import _config, _core
 from fastrnn._engine.ragged import padded
 
 NAMES = ["LSTM", "GRU", "RNN"]
+T = TypeVar("T")
 I, H = 3, 4
 
 
@@ -306,9 +309,159 @@ class Mine(torch.nn.LSTM):
     pass
 
 
+class Features(abc.ABC, torch.nn.RNNBase):
+    """As pytorch-forecasting derives its modules."""
+
+    @abc.abstractmethod
+    def initial(self): ...
+
+
+class OfTwoBases(Features, torch.nn.LSTM, Generic[T]):
+    tag: str = "a"
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.scale = torch.nn.Parameter(torch.ones(2))
+
+    def initial(self):
+        return self.hidden_size
+
+    def reset_parameters(self):
+        super().reset_parameters()
+
+    def train(self, mode=True):
+        self.trained = mode
+        return super().train(mode)
+
+
+class WithForward(torch.nn.GRU):
+    def forward(self, input, hx=None):
+        return super().forward(2 * input, hx)
+
+
+class WithCheck(torch.nn.LSTM):
+    def check_forward_args(self, *arguments):
+        pass
+
+
+class WithWeight(torch.nn.LSTM):
+    @property
+    def weight_hh_l0(self):
+        if "weight_hh_l0" not in self._parameters:
+            raise AttributeError
+        return 2 * self._parameters["weight_hh_l0"]
+
+
+class WithAttributes(torch.nn.LSTM):
+    def __getattr__(self, name):
+        return super().__getattr__(name)
+
+
+class Registered(torch.nn.LSTM):
+    def __init_subclass__(cls, name):
+        pass
+
+
+class Counted(type):
+    pass
+
+
+class WithMetaclass(torch.nn.RNN, metaclass=Counted):
+    pass
+
+
+class OfBase(torch.nn.RNNBase):
+    pass
+
+
+class OfFast(fast.LSTM):
+    pass
+
+
+@pytest.mark.parametrize("cls", [Mine, OfTwoBases])
+def test_subclasses_that_override_nothing_that_forward_uses(cls, monkeypatch):
+    module, other = cls(I, H, 2, batch_first=True), cls(I, H)
+    model = torch.nn.ModuleList([module, other])
+    x = random(2, 5, I, dtype=torch.float32)
+    before = module(x)
+    expected = torch.autograd.grad(loss_of(before), [module.weight_hh_l0])
+    assert fast.replace(model) == (["0", "1"], {}) and fast.replace(model) == ([], {})
+    assert type(module) is type(other) and isinstance(module, cls) and isinstance(module, fast.Recurrent)
+    assert repr(module).startswith(f"{cls.__name__}(3, 4, num_layers=2")
+    monkeypatch.setattr(torch, "_VF", None)
+    monkeypatch.setattr(torch.nn.modules.rnn, "_VF", None)  # torch.nn cannot compute
+    results = module(x)
+    same(tensors_of(results), tensors_of(before), 1e-6)
+    same(torch.autograd.grad(loss_of(results), [module.weight_hh_l0]), expected, 1e-5)
+    with torch.no_grad():
+        module.eval()(x)
+        assert "_known" in module.__dict__
+        for one in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), copy.copy(module)):
+            assert type(one) is type(module) and "_known" not in one.__dict__
+            same(tensors_of(one(x)), tensors_of(before), 1e-6)
+    if cls is OfTwoBases:
+        assert module.initial() == H and not module.trained and module.tag == "a"
+    assert fast.replace(model, whole_graph=True).left.keys() == {"0", "1"}
+    assert fast.restore(model) == ["0", "1"] and type(module) is type(other) is cls
+    assert "_known" not in module.__dict__
+
+
+def test_classes_made_for_subclasses_are_freed():
+    class Local(torch.nn.GRU):
+        pass
+
+    module = Local(I, H)
+    fast.replace(module)
+    made = weakref.ref(type(module))
+    del module, Local
+    gc.collect()
+    assert made() is None
+
+
+@pytest.mark.parametrize(
+    "cls, reason",
+    [
+        (WithForward, "WithForward is a subclass that overrides forward"),
+        (WithCheck, "WithCheck is a subclass that overrides check_forward_args"),
+        (WithWeight, "WithWeight is a subclass that overrides weight_hh_l0"),
+        (WithAttributes, "WithAttributes is a subclass that overrides __getattr__"),
+        (Registered, "Registered is a subclass that overrides __init_subclass__"),
+        (WithMetaclass, "WithMetaclass is a subclass with a metaclass, Counted"),
+        (lambda *sizes: OfBase("LSTM", *sizes), "OfBase is a subclass of torch.nn.RNNBase"),
+        (OfFast, "OfFast is a subclass of fastrnn.torch"),
+    ],
+)
+def test_subclasses_that_are_left(cls, reason):
+    module = cls(I, H)
+    before = type(module)
+    assert fast.replace(module) == ([], {"": reason})
+    assert type(module) is before and fast.restore(module) == []
+
+
+def test_parametrized_modules_and_other_forwards_are_left():
+    module = torch.nn.utils.parametrizations.weight_norm(torch.nn.LSTM(I, H), "weight_hh_l0")
+    assert fast.replace(module) == ([], {"": "ParametrizedLSTM is a subclass with parametrizations"})
+    module = torch.nn.LSTM(I, H)
+    module.forward = lambda x: x
+    assert fast.replace(module) == ([], {"": "its forward has been replaced by another function"})
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch deprecates both
+def test_other_recurrent_modules_are_left_with_the_reason():
+    cells = torch.nn.ModuleList([torch.nn.LSTMCell(I, H), torch.nn.GRUCell(I, H), torch.nn.RNNCell(I, H)])
+    names = {str(i): f"{type(cell).__name__} is a cell" for i, cell in enumerate(cells)}
+    assert fast.replace(cells) == ([], names)
+    model = torch.nn.Sequential(torch.nn.LSTM(I, H))
+    assert fast.replace(torch.jit.script(model)) == ([], {"0": "LSTM is TorchScript"})
+    assert fast.replace(torch.jit.trace(model, torch.zeros(2, 1, I))) == ([], {"0": "LSTM is TorchScript"})
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.LSTM}, torch.qint8)
+    replaced, left = fast.replace(quantized)
+    assert replaced == [] and left["0"].endswith(".LSTM is quantized")
+
+
 def test_replace_and_restore():
     model = torch.nn.ModuleDict(
-        {"a": Tagger(), "b": torch.nn.ModuleList([torch.nn.GRU(I, H), torch.nn.RNN(I, H), Mine(I, H)])}
+        {"a": Tagger(), "b": torch.nn.ModuleList([torch.nn.GRU(I, H), torch.nn.RNN(I, H), WithForward(I, H)])}
     )
     model["same"], model["fp16"], model["meta"] = (
         model["b"][0],
@@ -320,11 +473,12 @@ def test_replace_and_restore():
     replaced, left = fast.replace(model)
     assert replaced == ["a.rnn", "b.0", "b.1"]
     assert left == {
-        "b.2": "Mine is a subclass",
+        "b.2": "WithForward is a subclass that overrides forward",
+        "cell": "LSTMCell is a cell",
         "fp16": "its parameters are of torch.float16",
         "meta": "its parameters are on meta",
     }
-    assert [type(m) for m in (model["a"].rnn, *model["b"])] == [fast.LSTM, fast.GRU, fast.RNN, Mine]
+    assert [type(m) for m in (model["a"].rnn, *model["b"])] == [fast.LSTM, fast.GRU, fast.RNN, WithForward]
     assert all(a is b for a, b in zip(model.modules(), modules, strict=True))
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
     assert list(model.state_dict()) == keys and fast.replace(model).replaced == []
@@ -334,7 +488,7 @@ def test_replace_and_restore():
     assert "_known" in model["b"][0].__dict__
     assert fast.restore(model) == replaced and fast.restore(model) == []
     assert "_known" not in model["b"][0].__dict__
-    assert type(model["a"].rnn) is torch.nn.LSTM and type(model["b"][2]) is Mine
+    assert type(model["a"].rnn) is torch.nn.LSTM and type(model["b"][2]) is WithForward
     alone = torch.nn.LSTM(I, H)
     assert fast.replace(alone) == ([""], {}) and type(alone) is fast.LSTM
 
@@ -947,6 +1101,7 @@ def in_make_fx(module, x):
 @pytest.mark.filterwarnings("ignore:fastrnn.torch. torch.nn computes:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # since PyTorch 2.14
 @pytest.mark.parametrize(
     "call", [with_dropout, with_gradients, in_autocast, in_a_trace, in_a_transform, at_a_dual_level, in_make_fx]
 )
@@ -1057,6 +1212,7 @@ def with_forward_mode(name, x):
 
 
 # Of torch.jit.trace of a module of torch.nn.
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # since PyTorch 2.14
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning")
 @pytest.mark.parametrize("name", NAMES)
@@ -1147,6 +1303,7 @@ def detached(arguments):
     return tuple(of(a) for a in arguments)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("name, options", CASES)
 def test_opcheck(name, options, packed):
@@ -1299,6 +1456,44 @@ def test_compile_with_graph_breaks(allow_rnn, packed, dynamo, monkeypatch):
         found = torch.autograd.grad(loss_of(compiled(x)), list(model.parameters()))
     same(found, expected, 0)
     assert callers == ["_operator_forward" if allow_rnn and not packed else "Layers.forward"]
+
+
+class Above(torch.nn.Module):
+    """Calls an RNN in its own forward, or within a submodule."""
+
+    def __init__(self, within):
+        super().__init__()
+        gru = torch.nn.GRU(I, I)
+        self.first, self.rnn = torch.nn.Linear(I, I), torch.nn.Sequential(gru) if within else gru
+
+    def forward(self, x):
+        return self.rnn(self.first(x))[0].relu()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_what_dynamo_skips(dynamo):
+    """As docs/api/torch.md has it."""
+    graphs, x = [], random(5, 2, I, dtype=torch.float32)
+
+    def run(model, **options):
+        graphs.clear()
+        compiled = torch.compile(model, backend=lambda graph, _: graphs.append(graph) or graph.forward, **options)
+        same([compiled(x)], [model(x)], 1e-6)
+        return len(graphs)
+
+    inside, alone = Above(True), Above(False)
+    fast.replace(inside)
+    assert run(inside) == 2
+    torch._dynamo.reset()
+    assert run(alone) == 0  # of torch.nn, too
+    assert fast.replace(alone).replaced == ["rnn"]
+    assert run(alone) == 0
+    fast.replace(alone, whole_graph=True)
+    assert run(alone) == 0
+    with pytest.raises(RuntimeError, match="found no compiled frames"):
+        run(alone, fullgraph=True)
+    torch._dynamo.reset()
+    assert run(alone, fullgraph=True) == 1
 
 
 def test_compile_of_what_torch_nn_computes(dynamo):

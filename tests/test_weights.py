@@ -439,6 +439,139 @@ def test_torch_layers_come_in_with_one_line():
             np.testing.assert_allclose(layer(x.numpy())[0], module(x)[0].numpy(), rtol=0, atol=1e-6)
 
 
+TORCH_MODULES = [
+    ("LSTM", {"num_layers": 2, "dropout": 0.25, "bidirectional": True, "batch_first": True}),
+    ("LSTM", {"proj_size": 2, "bias": False}),
+    ("GRU", {"batch_first": True}),
+    ("RNN", {"nonlinearity": "relu", "batch_first": True}),
+    ("RNN", {"num_layers": 2, "nonlinearity": "tanh"}),
+]
+
+
+@pytest.mark.parametrize("name, options", TORCH_MODULES)
+@pytest.mark.parametrize("prefix", [None, "encoder.rnn", "encoder.rnn."])
+def test_torch_modules(name, options, prefix):
+    """A state_dict does not say batch_first, dropout and nonlinearity: a module does."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = getattr(torch.nn, name)(I, H, dtype=torch.float64, **options)
+    encoder = torch.nn.ModuleDict({"rnn": module, "norm": torch.nn.LayerNorm(H)})
+    model = torch.nn.ModuleDict({"encoder": encoder, "head": torch.nn.Linear(H, 2)})
+    x = torch.randn(B, T, I, dtype=torch.float64)
+    module.eval()
+    with torch.no_grad():
+        expected = module(x)[0].numpy()
+    for source in [model] if prefix else [model, encoder, module]:
+        layer = fastrnn.from_state_dict(source, prefix, rng=0)
+        np.testing.assert_allclose(layer(x.numpy())[0], expected, rtol=0, atol=1e-12)
+        assert (type(layer).__name__, layer.dtype) == (name, np.float64)
+        assert layer.batch_first == module.batch_first and layer.dropout == module.dropout
+    layer = fastrnn.from_state_dict(model, prefix, batch_first=module.batch_first, dtype=np.float32)
+    assert layer.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "name, options", [("LSTMCell", {}), ("GRUCell", {"bias": False}), ("RNNCell", {"nonlinearity": "relu"})]
+)
+def test_torch_cells(name, options):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    cell = getattr(torch.nn, name)(I, H, **options)
+    x = torch.randn(B, I)
+    with torch.no_grad():
+        results = cell(x)
+    layer = fastrnn.from_state_dict(torch.nn.Sequential(torch.nn.Identity(), cell))
+    assert type(layer).__name__ == name
+    h, expected = (results[0], layer(x.numpy())[0]) if name == "LSTMCell" else (results, layer(x.numpy()))
+    np.testing.assert_allclose(expected, h.numpy(), rtol=0, atol=1e-6)
+
+
+def test_torch_modules_of_one_layer_with_dropout_do_not_warn_again():
+    torch = pytest.importorskip("torch")
+    with pytest.warns(UserWarning, match="dropout"):
+        module = torch.nn.GRU(I, H, dropout=0.5)
+    layer = fastrnn.from_state_dict(module)  # a warning would be an error
+    assert layer.dropout == 0.0 and layer.params == fastrnn.from_state_dict(module.state_dict()).params
+
+
+@pytest.mark.parametrize(
+    "option", [{"batch_first": False}, {"dropout": 0.1}, {"nonlinearity": "tanh"}, {"num_layers": 3}, {"bias": False}]
+)
+def test_an_option_that_contradicts_a_torch_module(option):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.RNN(I, H, 2, "relu", batch_first=True, dropout=0.25)
+    ((name, _),) = option.items()
+    with pytest.raises(ValueError, match=f"^{name}: .* does not agree with the "):
+        fastrnn.from_state_dict(module, **option)
+
+
+def test_torch_modules_that_are_refused():
+    torch = pytest.importorskip("torch")
+    two = torch.nn.ModuleDict({"a": torch.nn.GRU(I, H, batch_first=True), "b": torch.nn.LSTMCell(I, H)})
+    with pytest.raises(ValueError, match="^mapping: more than one .* prefixes found: 'a', 'b'$"):
+        fastrnn.from_state_dict(two)
+    with pytest.raises(ValueError, match="^prefix: 'c' is no recurrent module .* prefixes found: 'a', 'b'$"):
+        fastrnn.from_state_dict(two, "c")
+    with pytest.raises(ValueError, match="^prefix: '' is no recurrent module"):
+        fastrnn.from_state_dict(two, "")
+    with pytest.raises(TypeError, match="^prefix: expected a string, got 3"):
+        fastrnn.from_state_dict(two, 3)
+    with pytest.raises(ValueError, match="^kind: 'lstm' does not agree with the module, which is of kind 'gru'"):
+        fastrnn.from_state_dict(two, "a", kind="lstm")
+    assert fastrnn.from_state_dict(two, "a", kind="gru").batch_first
+    with pytest.raises(ValueError, match="^mapping: no recurrent module of torch.nn within the Linear"):
+        fastrnn.from_state_dict(torch.nn.Linear(I, H))
+    parameters = torch.nn.ParameterDict(dict(two["b"].named_parameters()))  # a mapping
+    assert isinstance(fastrnn.from_state_dict(parameters), fastrnn.LSTMCell)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch deprecates both
+def test_quantized_and_scripted_torch_modules():
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.LSTM(I, H))
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.LSTM}, torch.qint8)
+    for prefix in (None, "0"):
+        with pytest.raises(ValueError, match="^mapping: 0: torch.ao.nn.quantized.dynamic.*LSTM is quantized; give the"):
+            fastrnn.from_state_dict(quantized, prefix)
+    with pytest.raises(
+        ValueError, match=r"^mapping: 0: LSTM is TorchScript; give its state_dict\(\), with batch_first"
+    ):
+        fastrnn.from_state_dict(torch.jit.script(model))
+
+
+@pytest.mark.parametrize("prefix", ["", "encoder."])
+@pytest.mark.parametrize("weight", ["weight_ih_l0", "weight_hh_l0"])
+@pytest.mark.parametrize(
+    "function, remedy",
+    [
+        ("weight_norm", "remove_weight_norm"),
+        ("spectral_norm", "remove_spectral_norm"),
+        ("parametrizations.weight_norm", "parametrize.remove_parametrizations"),
+        ("parametrizations.spectral_norm", "parametrize.remove_parametrizations"),
+        ("prune", "prune.remove"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # PyTorch deprecates weight_norm
+def test_reparametrized_torch_modules_are_refused_with_the_remedy(function, remedy, weight, prefix):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.GRU(I, H)
+    if function == "prune":
+        import torch.nn.utils.prune
+
+        torch.nn.utils.prune.random_unstructured(module, weight, 0.5)
+    else:
+        utils = torch.nn.utils
+        for name in function.split("."):
+            utils = getattr(utils, name)
+        utils(module, weight)
+    model = torch.nn.ModuleDict({"encoder": module}) if prefix else module
+    for source in (model, model.state_dict()):
+        with pytest.raises(
+            ValueError, match=rf"^mapping: '{prefix}.*{weight}.*: not among the .*; in PyTorch.*{remedy}"
+        ):
+            fastrnn.from_state_dict(source)
+
+
 def test_import_of_fastrnn_does_not_import_them():
     code = "import sys, fastrnn; before = 'fastrnn.weights' in sys.modules; fastrnn.from_weights; print(before)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -86,7 +86,7 @@ cdef class PackedSequences:
         return PackedSequences(T, offsets, order, lengths)
 
     cpdef cnp.ndarray reordered(self, cnp.ndarray state, bint back):
-        """A contiguous state (L, B, n) or (B, n) in this order; with `back`, one in this order as it was before; a copy."""
+        """A contiguous state (L, B, n) or (B, n) in this order; with `back`, one in this order as before: a copy."""
         cdef int ndim = cnp.PyArray_NDIM(state)
         cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(state)
         if not 2 <= ndim <= 3 or shape[ndim - 2] != self.rows.B or not cnp.PyArray_IS_C_CONTIGUOUS(state):
