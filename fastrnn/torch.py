@@ -893,7 +893,8 @@ ORIGINAL = {fast: original for classes in (FAST, WHOLE_GRAPH) for original, fast
 
 
 # Of subclasses: what the forward of torch.nn and that of `Recurrent` use, and what has to work with another class.
-MAY_BE_OVERRIDDEN = {"reset_parameters", "extra_repr", "train", "all_weights"}
+# A forward of their own stays, and its super().forward is that of `Recurrent`.
+MAY_BE_OVERRIDDEN = {"forward", "reset_parameters", "extra_repr", "train", "all_weights"}
 USED = {
     *(name for cls in (Recurrent, torch.nn.RNNBase, *FAST) for name in vars(cls) if not name.startswith("__")),
     "mode", "input_size", "hidden_size", "proj_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
@@ -930,7 +931,18 @@ def _unfit_subclass(module, cls, whole_graph):
         overridden = sorted(used & vars(one).keys())
         if overridden:
             return f"{name} is a subclass that overrides {overridden[0]}"
+        codes = [getattr(value, "__code__", None) for value in vars(one).values()]
+        if any(code is not None and "_flat_weights" in code.co_names for code in codes):
+            return f"{name} is a subclass that uses _flat_weights"  # which `Recurrent` does not read
+        if "forward" in vars(one) and not _calls_super(vars(one)["forward"]):
+            return f"{name} is a subclass that overrides forward, without super().forward"
     return _unfit(module)
+
+
+def _calls_super(function):
+    """Whether a function calls super().forward; otherwise the kernels would compute nothing."""
+    code = getattr(function, "__code__", None)
+    return code is not None and "__class__" in code.co_freevars and {"super", "forward"} <= {*code.co_names}
 
 
 def _derived(cls):
@@ -942,10 +954,11 @@ def _derived(cls):
     def body(names):
         names["__module__"], names["__doc__"] = __name__, f"{cls.__name__}, computed by the kernels of fastrnn."
         names["_original"], names["__reduce_ex__"] = cls, _reduced
-        names["forward"] = Recurrent.forward  # that of torch.nn comes before
 
-    # In this order, because a module can only be given a class with the same layout in memory.
-    return types.new_class(cls.__name__, (cls, Recurrent), exec_body=body)
+    # The bases in this order, so that the forward of `Recurrent` lies between that of `cls` and that of torch.nn, and
+    # because a module can only be given a class with the same layout in memory.
+    base = next(base for base in FAST if issubclass(cls, base))
+    return types.new_class(cls.__name__, (cls, FAST[base]), exec_body=body)
 
 
 def _reduced(self, protocol):
@@ -986,9 +999,9 @@ def replace(model: torch.nn.Module, *, whole_graph: bool = False) -> Replaced:
 
     Only the class of a module changes: the module, its parameters, hooks and attributes stay the same objects, and so
     do optimizers and the keys of its state_dict. A module of a subclass of torch.nn.LSTM, GRU or RNN gets a class that
-    is derived from this subclass, if the subclass overrides neither `forward` nor anything that it uses. Other
-    subclasses, cells, TorchScript, quantized modules, and modules that are not on the CPU in float32 or float64, are
-    left as they are.
+    is derived from this subclass, if the subclass overrides nothing that the forward of torch.nn uses; a `forward` of
+    its own stays, if it calls ``super().forward``, which then runs the kernels. Other subclasses, cells, TorchScript,
+    quantized modules, and modules that are not on the CPU in float32 or float64, are left as they are.
 
     Parameters
     ----------

@@ -339,6 +339,29 @@ class WithForward(torch.nn.GRU):
         return super().forward(2 * input, hx)
 
 
+class WithLengths(Features, torch.nn.LSTM):
+    """As in pytorch-forecasting, whose forward has more arguments."""
+
+    def forward(self, x, hx=None, lengths=None):
+        if lengths is None:
+            return super().forward(x, hx=hx)
+        packed = pack_padded_sequence(x, lengths, batch_first=self.batch_first, enforce_sorted=False)
+        return super().forward(packed, hx=hx)
+
+    def initial(self): ...
+
+
+class WithOwnForward(torch.nn.GRU):
+    def forward(self, input, hx=None):
+        return torch.nn.GRU.forward(self, 2 * input, hx)
+
+
+class WithFlatWeights(torch.nn.LSTM):
+    def forward(self, input, hx=None):
+        self._flat_weights = [2 * w for w in self._flat_weights]
+        return super().forward(input, hx)
+
+
 class WithCheck(torch.nn.LSTM):
     def check_forward_args(self, *arguments):
         pass
@@ -378,7 +401,7 @@ class OfFast(fast.LSTM):
     pass
 
 
-@pytest.mark.parametrize("cls", [Mine, OfTwoBases])
+@pytest.mark.parametrize("cls", [Mine, OfTwoBases, WithForward, WithLengths])
 def test_subclasses_that_override_nothing_that_forward_uses(cls, monkeypatch):
     module, other = cls(I, H, 2, batch_first=True), cls(I, H)
     model = torch.nn.ModuleList([module, other])
@@ -406,6 +429,14 @@ def test_subclasses_that_override_nothing_that_forward_uses(cls, monkeypatch):
     assert "_known" not in module.__dict__
 
 
+def test_a_forward_with_more_arguments():
+    module = WithLengths(I, H, batch_first=True)
+    x, lengths = random(3, 5, I, dtype=torch.float32), torch.tensor([2, 5, 1])
+    expected = module(x, lengths=lengths)
+    assert fast.replace(module).replaced == [""]
+    same(tensors_of(module(x, lengths=lengths)), tensors_of(expected), 1e-6)
+
+
 def test_classes_made_for_subclasses_are_freed():
     class Local(torch.nn.GRU):
         pass
@@ -421,7 +452,8 @@ def test_classes_made_for_subclasses_are_freed():
 @pytest.mark.parametrize(
     "cls, reason",
     [
-        (WithForward, "WithForward is a subclass that overrides forward"),
+        (WithOwnForward, "WithOwnForward is a subclass that overrides forward, without super().forward"),
+        (WithFlatWeights, "WithFlatWeights is a subclass that uses _flat_weights"),
         (WithCheck, "WithCheck is a subclass that overrides check_forward_args"),
         (WithWeight, "WithWeight is a subclass that overrides weight_hh_l0"),
         (WithAttributes, "WithAttributes is a subclass that overrides __getattr__"),
@@ -461,7 +493,7 @@ def test_other_recurrent_modules_are_left_with_the_reason():
 
 def test_replace_and_restore():
     model = torch.nn.ModuleDict(
-        {"a": Tagger(), "b": torch.nn.ModuleList([torch.nn.GRU(I, H), torch.nn.RNN(I, H), WithForward(I, H)])}
+        {"a": Tagger(), "b": torch.nn.ModuleList([torch.nn.GRU(I, H), torch.nn.RNN(I, H), WithOwnForward(I, H)])}
     )
     model["same"], model["fp16"], model["meta"] = (
         model["b"][0],
@@ -473,12 +505,12 @@ def test_replace_and_restore():
     replaced, left = fast.replace(model)
     assert replaced == ["a.rnn", "b.0", "b.1"]
     assert left == {
-        "b.2": "WithForward is a subclass that overrides forward",
+        "b.2": "WithOwnForward is a subclass that overrides forward, without super().forward",
         "cell": "LSTMCell is a cell",
         "fp16": "its parameters are of torch.float16",
         "meta": "its parameters are on meta",
     }
-    assert [type(m) for m in (model["a"].rnn, *model["b"])] == [fast.LSTM, fast.GRU, fast.RNN, WithForward]
+    assert [type(m) for m in (model["a"].rnn, *model["b"])] == [fast.LSTM, fast.GRU, fast.RNN, WithOwnForward]
     assert all(a is b for a, b in zip(model.modules(), modules, strict=True))
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
     assert list(model.state_dict()) == keys and fast.replace(model).replaced == []
@@ -488,7 +520,7 @@ def test_replace_and_restore():
     assert "_known" in model["b"][0].__dict__
     assert fast.restore(model) == replaced and fast.restore(model) == []
     assert "_known" not in model["b"][0].__dict__
-    assert type(model["a"].rnn) is torch.nn.LSTM and type(model["b"][2]) is WithForward
+    assert type(model["a"].rnn) is torch.nn.LSTM and type(model["b"][2]) is WithOwnForward
     alone = torch.nn.LSTM(I, H)
     assert fast.replace(alone) == ([""], {}) and type(alone) is fast.LSTM
 
