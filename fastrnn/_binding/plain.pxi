@@ -197,6 +197,7 @@ cdef cnp.ndarray _plain_lengths(lengths, Py_ssize_t T, Py_ssize_t B):
     cdef cnp.npy_intp size = B
     cdef cnp.ndarray given = None, result
     cdef Py_ssize_t b, *to
+    cdef int64_t length
     if type(lengths) is cnp.ndarray:
         given = <cnp.ndarray>lengths
         if not cnp.PyArray_ISINTEGER(given) or cnp.PyArray_NDIM(given) != 1 or not cnp.PyArray_ISCARRAY_RO(given):
@@ -213,13 +214,14 @@ cdef cnp.ndarray _plain_lengths(lengths, Py_ssize_t T, Py_ssize_t B):
             one = (<list>lengths)[b]
             if type(one) is not int or not 0 <= one <= T:
                 return None
-            to[b] = one
+            length = one
         elif cnp.PyArray_ITEMSIZE(given) == 4:
-            to[b] = (<const cnp.int32_t *>cnp.PyArray_DATA(given))[b]
+            length = (<const int32_t *>cnp.PyArray_DATA(given))[b]
         else:
-            to[b] = <Py_ssize_t>(<const cnp.int64_t *>cnp.PyArray_DATA(given))[b]
-        if not 0 <= to[b] <= T:
+            length = (<const int64_t *>cnp.PyArray_DATA(given))[b]
+        if not 0 <= length <= T:
             return None  # also for unsigned numbers that are negative here
+        to[b] = <Py_ssize_t>length
     return result
 
 
