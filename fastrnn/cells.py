@@ -185,6 +185,8 @@ class Cell(Parametrized, Generic[Given, Returned]):
         """
         check_tape(tape, CellTape, "second", self, "cell")
         inputs = tape.inputs
+        if inputs.stack is not self._stack:
+            raise ValueError("tape: made before the cell was constructed again")
         given = as_states(self._spec, "d_state", "d_{}", d_state, 2 if inputs.batched else 1)
         if all(array is None for array in given):
             raise ValueError("d_state: is not given, so all gradients would be zero")

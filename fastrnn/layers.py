@@ -528,6 +528,8 @@ class Recurrent(InferenceLayer[Given, Returned], Parametrized):
             d_output = d_output.view() if type(d_output) is np.ndarray else as_array("d_output", d_output)
         inputs = tape.inputs
         stack, batched = inputs.stack, inputs.batched
+        if stack is not self._stack:
+            raise ValueError("tape: made before the layer was constructed again")
         given = [None] * len(stack.widths)
         if d_state_n is not None:
             given = as_states(self._spec, "d_state_n", "d_{}_n", d_state_n, 3 if batched else 2)

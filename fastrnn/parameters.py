@@ -79,7 +79,7 @@ class Parameters(Mapping[str, Array]):
 
     # `flat` returns _whole, a view of _flat, and never _flat itself. _whole and the _arrays are replaced by new views
     # once their shape has been assigned to.
-    __slots__ = ("_arrays", "_flat", "_whole", "_displaced", "_layout", "_frozen", "_unfrozen")
+    __slots__ = ("_arrays", "_flat", "_whole", "_displaced", "_layout", "_frozen", "_unfrozen", "_attempts")
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
         if not isinstance(shapes, Mapping):
@@ -118,6 +118,7 @@ class Parameters(Mapping[str, Array]):
         self._layout = layout
         self._frozen = None  # the packed weights of a layer that has frozen these, or None
         self._unfrozen = 0  # how often these were unfrozen
+        self._attempts: set[object] = set()  # to freeze these, in progress
         self._flat = flat
         self._whole = self._flat.view()
         self._arrays = self._views()
@@ -229,27 +230,32 @@ class Parameters(Mapping[str, Array]):
 
     def _freeze(self, pack: Callable[[], object]) -> None:
         """Make the arrays read-only and keep what `pack` makes of them, unless they are unfrozen in the meantime."""
-        unfrozen = None
-        with FLAGS:
-            while unfrozen != self._unfrozen:  # again if a signal handler has unfrozen them
-                unfrozen = self._unfrozen
-                self._set_writeable(False)
+        unfrozen, attempt = None, object()
         try:
+            with FLAGS:
+                self._attempts.add(attempt)
+                while unfrozen != self._unfrozen:  # again if a signal handler has unfrozen them
+                    unfrozen = self._unfrozen
+                    self._set_writeable(False)
             frozen = pack()
-        except BaseException:  # Ctrl-C, too
-            if self._frozen is None:
-                self._unfreeze()
-            raise
-        with FLAGS:
-            self._frozen = frozen
-            if self._unfrozen != unfrozen and self._frozen is frozen:  # by another thread or a signal handler
-                self._frozen = None
+            with FLAGS:
+                if self._unfrozen == unfrozen:
+                    self._frozen = frozen
+                    if self._unfrozen != unfrozen and self._frozen is frozen:  # again
+                        self._frozen = None
+        finally:  # also after Ctrl-C
+            with FLAGS:
+                self._attempts.discard(attempt)
+                if self._frozen is None and not self._attempts:
+                    self._set_writeable(True)
 
     def _unfreeze(self) -> None:
         with FLAGS:
             self._unfrozen += 1
             self._frozen = None
             self._set_writeable(True)
+            if self._frozen is not None:  # a signal handler has frozen them
+                self._set_writeable(False)
 
     def _shapes(self):
         return {name: shape for name, (shape, _, _) in self._layout.items()}

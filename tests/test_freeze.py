@@ -136,6 +136,39 @@ def test_a_layer_that_is_unfrozen_while_it_freezes_is_not_frozen(monkeypatch, er
     assert all(array.flags.writeable for array in (layer.params.flat, *layer.params.values()))
 
 
+def test_freezing_beside_freezing(monkeypatch):
+    """One that was unfrozen, or fails, leaves another one frozen."""
+    layer = fastrnn.LSTM(3, 4, rng=0)
+    pack = Stack.pack
+
+    def during(action):
+        """Packing that first does something else, once."""
+
+        def packing(self, weights, backward):
+            monkeypatch.setattr(Stack, "pack", pack)
+            action()
+            return pack(self, weights, backward)
+
+        monkeypatch.setattr(Stack, "pack", packing)
+
+    def again():
+        layer.unfreeze()
+        layer.freeze()
+
+    def failing():
+        monkeypatch.setattr(Stack, "pack", None)
+        with pytest.raises(TypeError):
+            layer.freeze()
+        monkeypatch.setattr(Stack, "pack", pack)
+
+    for action in (again, failing):
+        during(action)
+        layer.freeze()
+        assert layer.frozen and not layer.params.flat.flags.writeable
+        layer.unfreeze()
+        assert layer.params.flat.flags.writeable
+
+
 def test_threads_freeze_and_unfreeze_and_assign_to_shapes():
     layer, errors, end = fastrnn.LSTM(3, 4, rng=0), [], time.monotonic() + 0.3
 

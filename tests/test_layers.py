@@ -265,6 +265,21 @@ def test_backward_takes_the_weights_as_they_were(layer):
     assert layer.backward(after, *gradients)[2] != expected[2]
 
 
+@pytest.mark.parametrize("sizes", [(300, 500), (3, 2), (1, 4), (3, 4, 2)])
+def test_a_tape_of_a_layer_that_was_constructed_anew(sizes):
+    """Its gradients have the sizes of the weights of then."""
+    layer, x = fastrnn.GRU(3, 4, rng=0), np.ones((5, 2, 3), np.float32)
+    output, _, tape = layer.forward(x)
+    layer.__init__(*sizes, rng=0)
+    with pytest.raises(ValueError, match="tape: made before the layer was constructed again"):
+        layer.backward(tape, output)
+    cell = fastrnn.GRUCell(3, 4, rng=0)
+    h, tape = cell.forward(x[0])
+    cell.__init__(*sizes[:2], rng=0)
+    with pytest.raises(ValueError, match="tape: made before the cell was constructed again"):
+        cell.backward(tape, h)
+
+
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_a_changed_x_is_noticed(batch_first):
     # A batch of one, so that x is read in place with batch_first, too.

@@ -360,3 +360,36 @@ def test_the_collection_of_garbage_may_assign_to_shapes(batch_first, has_lengths
             assert bytes_of(found) in outcomes if found is not None else has_state or has_lengths
     finally:
         gc.enable()
+
+
+def test_the_collection_of_garbage_may_assign_to_the_shapes_of_known_weights():
+    """Each call of a function has the result for the old shape, or an error."""
+    rng = np.random.default_rng(0)
+    sets = [[rng.standard_normal((3 * H, 6), np.float32), rng.standard_normal((3 * H, H), np.float32)] for H in (2, 4)]
+    x = rng.standard_normal((3, 2, 6), np.float32)
+    expected = bytes_of(functional.gru(x, None, *sets[0]))
+    thresholds, gc_objects = gc.get_threshold(), []
+
+    def other_shape():
+        sets[0][0].shape = (12, 3)
+
+    try:
+        for objects in range(1, 30):
+            sets[0][0].shape = (6, 6)
+            functional.gru(x, None, *sets[1])  # so that the others are looked up
+            gc.disable()
+            gc.collect()
+            Finalizer(other_shape)
+            gc_objects = [(k, k) for k in range(3000)]  # of which no free memory is left
+            gc.set_threshold(objects, 1000, 1000)
+            gc.enable()
+            try:
+                found = bytes_of(functional.gru(x, None, *sets[0]))
+            except ValueError:
+                continue
+            finally:
+                gc.set_threshold(*thresholds)
+            assert found == expected
+    finally:
+        gc.enable()
+    assert gc_objects

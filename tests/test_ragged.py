@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrnn._core import PackedSequences
-from fastrnn._engine.ragged import layout_of
+from fastrnn._engine.ragged import PackedRows, layout_of
 
 LAYOUTS = {
     "contiguous": lambda array: array,
@@ -68,6 +68,32 @@ def test_states_are_reordered_there_and_back(dtype):
     for wrong in (state[..., :4, :], np.zeros((5, 8), dtype)[:, ::2], np.zeros(5, dtype)):
         with pytest.raises(ValueError, match="contiguous state"):
             sequences.reordered(wrong, False)
+
+
+def test_batch_sizes_that_describe_no_rows():
+    def sequences(sizes, rows, order=None):
+        return PackedSequences.of_batch_sizes(np.array(sizes, np.intp), rows, order)
+
+    found = sequences([3, 3, 1], 7, np.array([2, 0, 1]))
+    assert found.offsets.tolist() == [0, 3, 6, 7] and found.order.tolist() == [2, 0, 1]
+    for sizes, rows in [
+        ([], 0),
+        ([0], 0),
+        ([2, -1], 1),
+        ([2, -(10**9)], 2),
+        ([2, -(10**9), 10**9], 2),
+        ([2, 0, 1], 3),
+        ([1, 2], 3),
+        ([2, 1], 4),
+        ([2, 1], 2),
+        ([2**62, 2**62], 0),
+        ([-3], 3),
+    ]:
+        assert sequences(sizes, rows) is None, sizes
+    for order in ([0, 1], [0, 1, 1], [0, 1, 3], [0, -1, 1]):
+        assert sequences([3, 3, 1], 7, np.array(order)) is None, order
+    with pytest.raises(ValueError, match="batch_sizes: expected positive"):
+        PackedRows(np.array([2, -(10**9), 10**9]))
 
 
 def test_arrays_that_are_not_of_the_batch_are_refused():

@@ -971,6 +971,10 @@ def test_packed_sequences_that_are_not_plain():
         PackedSequence(data.double(), sizes, order, back),
         PackedSequence(data[:0], sizes[:0], None, None),
         PackedSequence(data.t().contiguous().t(), sizes, order, back),
+        PackedSequence(data, torch.tensor([3, -(10**9)])),
+        PackedSequence(data, torch.tensor([3, 3, -1, 4])),
+        PackedSequence(data[:1], torch._efficientzerotensor((1,), dtype=torch.int64)),
+        PackedSequence(torch.tensor(1.0), torch.tensor([1])),
     ):
         outcomes = []
         for m in (original, module):

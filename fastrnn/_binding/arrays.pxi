@@ -56,7 +56,8 @@ cdef const unsigned char *_resets(cnp.ndarray resets, size_t rows) except? NULL:
     return <const unsigned char *>cnp.PyArray_DATA(resets)
 
 
-cdef char *_state(cnp.ndarray array, Py_ssize_t index, int type_number, bint writable) except? NULL:
+cdef char *_state(cnp.ndarray array, Py_ssize_t index, Py_ssize_t B, Py_ssize_t n, int type_number,
+                  bint writable) except? NULL:
     """Pointer to array[index], (B, n) and contiguous, of an array (L, B, n) of any stride along its first axis.
 
     For a contiguous array (B, n) the pointer is that of the array, and index has to be 0.
@@ -72,7 +73,7 @@ cdef char *_state(cnp.ndarray array, Py_ssize_t index, int type_number, bint wri
     if (
         cnp.PyArray_TYPE(array) != type_number
         or not (cnp.PyArray_ISBEHAVED(array) if writable else cnp.PyArray_ISBEHAVED_RO(array))
-        or not 2 <= cnp.PyArray_NDIM(array) <= 3 or not 0 <= index < L
+        or not 2 <= cnp.PyArray_NDIM(array) <= 3 or not 0 <= index < L or shape[0] != B or shape[1] != n
         or shape[0] and shape[1] and (
             shape[1] > 1 and strides[1] != itemsize
             or shape[0] > 1 and strides[0] != shape[1] * itemsize

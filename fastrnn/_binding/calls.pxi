@@ -152,18 +152,41 @@ cdef class Chain:
         self.layout, self.inputs, self.state_0, self.saved = layout, inputs, state_0, saved
 
 
+cdef int _check_size(cnp.ndarray array, Py_ssize_t size) except -1:
+    """Refuse an array of another size than the weights need: a layer may have been constructed again meanwhile."""
+    if array is not None and cnp.PyArray_SIZE(array) != size:
+        raise ValueError(f"an array of {cnp.PyArray_SIZE(array)} numbers where these weights need {size}")
+    return 0
+
+
+cdef Py_ssize_t _sequences(cnp.ndarray x, cnp.ndarray offsets, cnp.ndarray h_0) except -1:
+    """The number of sequences of a call, which is that of its states."""
+    cdef int axes = cnp.PyArray_NDIM(h_0)
+    if not 2 <= axes <= 3 or cnp.PyArray_NDIM(x) != (3 if offsets is None else 2):
+        raise ValueError("x or a state has not the axes of a call")
+    cdef Py_ssize_t B = cnp.PyArray_DIMS(h_0)[axes - 2]
+    if offsets is None and x.shape[1] != B:
+        raise ValueError(f"{B} states for {x.shape[1]} sequences")
+    return B
+
+
 cdef int _fill_forward(fastrnn_forward_args *args, ForwardCall call) except -1:
     cdef int type_number = _type_of(call.x), n
-    cdef cnp.ndarray h_0 = call.state_0[0]
-    args.packed = _packed(call.packed, type_number, False)
+    cdef Packed packed = call.packed
+    cdef Py_ssize_t B = _sequences(call.x, call.offsets, call.state_0[0]), columns
+    cdef Py_ssize_t rows = _rows(call.x)
+    args.packed = _packed(packed, type_number, False)
+    _check_size(call.x, rows * packed.I)
+    _check_size(call.output, rows * packed.P)
     args.offsets = _indices(call.offsets)
-    args.resets = _resets(call.resets, _rows(call.x))
+    args.resets = _resets(call.resets, rows)
     args.T = call.x.shape[0] if call.offsets is None else call.offsets.shape[0] - 1
-    args.B = cnp.PyArray_DIMS(h_0)[cnp.PyArray_NDIM(h_0) - 2]
+    args.B = B
     args.x, args.output = _readable(call.x, type_number), _writable(call.output, type_number)
     for n in range(len(call.state_0)):
-        args.state_0[n] = _state(call.state_0[n], call.index, type_number, False)
-        args.state_n[n] = _state(call.state_n[n], call.index, type_number, True)
+        columns = packed.H if n else packed.P
+        args.state_0[n] = _state(call.state_0[n], call.index, B, columns, type_number, False)
+        args.state_n[n] = _state(call.state_n[n], call.index, B, columns, type_number, True)
     args.tape = NULL
     if call.saved is not None:
         args.tape = _saved(call.packed, call.saved, _rows(call.x))
@@ -174,20 +197,32 @@ cdef int _fill_forward(fastrnn_forward_args *args, ForwardCall call) except -1:
 
 cdef int _fill_backward(fastrnn_backward_args *args, BackwardCall call) except -1:
     cdef int type_number = _type_of(call.x), n
-    cdef cnp.ndarray h_0 = call.state_0[0]
-    args.packed = _packed(call.packed, type_number, True)
+    cdef Packed packed = call.packed
+    cdef Py_ssize_t B = _sequences(call.x, call.offsets, call.state_0[0]), columns
+    cdef Py_ssize_t rows = _rows(call.x), gate_rows = fastrnn_cell_at(packed.cell).gates * packed.H
+    args.packed = _packed(packed, type_number, True)
+    _check_size(call.x, rows * packed.I)
+    _check_size(call.d_x, rows * packed.I)
+    _check_size(call.d_output, rows * packed.P)
+    _check_size(_weight(call.d_weights, 0), gate_rows * packed.I)
+    _check_size(_weight(call.d_weights, 1), gate_rows * (packed.P // packed.heads))
+    _check_size(_weight(call.d_weights, 2), gate_rows)
+    _check_size(_weight(call.d_weights, 3), gate_rows)
+    _check_size(_weight(call.d_weights, 4), packed.P * packed.H)
+    _check_size(_weight(call.d_weights, 5), 3 * packed.H)
     args.offsets = _indices(call.offsets)
-    args.resets = _resets(call.resets, _rows(call.x))
+    args.resets = _resets(call.resets, rows)
     args.T = call.x.shape[0] if call.offsets is None else call.offsets.shape[0] - 1
-    args.B = cnp.PyArray_DIMS(h_0)[cnp.PyArray_NDIM(h_0) - 2]
-    args.x, args.tape = _readable(call.x, type_number), _saved(call.packed, call.saved, _rows(call.x))
+    args.B = B
+    args.x, args.tape = _readable(call.x, type_number), _saved(packed, call.saved, rows)
     args.d_output, args.d_x = _readable(call.d_output, type_number), _writable(call.d_x, type_number)
     if args.d_x != NULL and not call.packed.has_input:
         raise ValueError("d_x: these weights were packed without weight_ih")
     for n in range(len(call.state_0)):
-        args.state_0[n] = _state(call.state_0[n], call.index, type_number, False)
-        args.d_state_n[n] = _state(call.d_state_n[n], call.index, type_number, False)
-        args.d_state_0[n] = _state(call.d_state_0[n], call.index, type_number, True)
+        columns = packed.H if n else packed.P
+        args.state_0[n] = _state(call.state_0[n], call.index, B, columns, type_number, False)
+        args.d_state_n[n] = _state(call.d_state_n[n], call.index, B, columns, type_number, False)
+        args.d_state_0[n] = _state(call.d_state_0[n], call.index, B, columns, type_number, True)
     args.d_weight_ih = _writable(_weight(call.d_weights, 0), type_number)
     args.d_weight_hh = _writable(_weight(call.d_weights, 1), type_number)
     args.d_bias_ih = _writable(_weight(call.d_weights, 2), type_number)

@@ -442,8 +442,12 @@ cdef class KnownWeights:
     def __cinit__(self):
         self.known = {}
 
-    cdef object find(self, spec, tuple options, reverse, tuple weights):
-        """The stack, or None if the weights are not plain arrays or not known."""
+    cdef object find(self, spec, tuple options, reverse, tuple weights, fastrnn_weights *w):
+        """The stack, or None if the weights are not plain arrays or not known; fills w.
+
+        No code of a caller may run between the shapes and the pointers, so no object is allocated that the collection
+        of garbage tracks.
+        """
         cdef cnp.npy_intp numbers[MOST_NUMBERS]
         cdef tuple last = self.last
         cdef bytes key
@@ -453,11 +457,13 @@ cdef class KnownWeights:
         if last is not None:
             key = <bytes>last[0]
             if <size_t>len(key) == size and memcmp(<const char *>key, numbers, size) == 0:
+                _weights(w, <Kernel?>last[1].kernel, weights)
                 return last[1]
         key = (<char *>numbers)[:size]
         found = self.known.get(key)
         if found is None:
             return None
+        _weights(w, <Kernel?>found[0].kernel, weights)
         self.last = key, found[0]
         return found[0]
 
@@ -487,11 +493,11 @@ cdef class KnownWeights:
         x, state, weights, options, lengths, resets, reverse = arguments
         if resets is not None:
             return None
-        stack = self.find(spec, options, reverse, weights)
+        cdef fastrnn_weights w
+        stack = self.find(spec, options, reverse, weights, &w)
         if stack is None:
             return None
-        cdef fastrnn_weights w
-        cdef int type_number = _weights(&w, <Kernel?>stack.kernel, weights)
+        cdef int type_number = (<cnp.dtype>stack.dtype).num
         cdef PlainCall call = _plain_call(stack, 1, x, state, lengths, False, num_threads, pool)
         if call is None:
             return None
@@ -517,11 +523,11 @@ cdef class KnownWeights:
             The Inputs, or without x the Stack; the weights packed for forward; and with `training` those packed for
             backward, else None; each a list of one. None if the arrays are not plain or not known.
         """
-        stack = self.find(spec, options, reverse, weights)
+        cdef fastrnn_weights w
+        stack = self.find(spec, options, reverse, weights, &w)
         if stack is None:
             return None
-        cdef fastrnn_weights w
-        cdef int type_number = _weights(&w, <Kernel?>stack.kernel, weights)
+        cdef int type_number = (<cnp.dtype>stack.dtype).num
         first = stack
         if padded is not None:
             first = plain_inputs(stack, x, padded)

@@ -57,7 +57,7 @@ cdef class PackedSequences:
             The sequences of the caller, each once, in the order of the layout. Default: 0 to B - 1. It must not change.
         """
         cdef const Py_ssize_t *sizes = _indices(batch_sizes)
-        cdef cnp.npy_intp t, b, T = batch_sizes.shape[0], B, length
+        cdef cnp.npy_intp t, b, T = batch_sizes.shape[0], B, length, following
         if T == 0 or not 0 < sizes[0] <= rows:
             return None
         B, length = sizes[0], T + 1
@@ -76,10 +76,11 @@ cdef class PackedSequences:
             steps[sequences[b]] = 1  # seen
         first[0] = 0
         for t in range(T):
-            if not 0 < sizes[t] <= (sizes[t - 1] if t else B) or sizes[t] > rows - first[t]:
+            following = sizes[t + 1] if t + 1 < T else 0
+            if not 0 <= following <= sizes[t] or sizes[t] > rows - first[t] or (following == 0 and t + 1 < T):
                 return None
             first[t + 1] = first[t] + sizes[t]
-            for b in range(sizes[t + 1] if t + 1 < T else 0, sizes[t]):
+            for b in range(following, sizes[t]):
                 steps[b] = t + 1
         if first[T] != rows:
             return None

@@ -130,7 +130,7 @@ cdef class Tensors:
             return None
         if read.code != _INTEGERS or read.bits != 64 or read.lanes != 1:
             return None
-        if read.ndim != 1 or not _is_contiguous(&read):
+        if read.ndim != 1 or not _is_contiguous(&read) or not _address(&read) or _address(&read) % sizeof(int64_t):
             return None
         size = read.shape[0]
         cdef cnp.ndarray result = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
@@ -144,7 +144,9 @@ cdef class Tensors:
         cdef Py_ssize_t b
         batch_sizes, sorted_indices, unsorted_indices = packing
         sizes = self.indices(batch_sizes)
-        if rows is None or sizes is None or (sorted_indices is None) != (unsorted_indices is None):
+        if rows is None or cnp.PyArray_NDIM(rows) != 2 or sizes is None:
+            return None
+        if (sorted_indices is None) != (unsorted_indices is None):
             return None
         if sorted_indices is not None:
             order, back = self.indices(sorted_indices), self.indices(unsorted_indices)

@@ -12,6 +12,7 @@ cdef class Packed:
     cdef bint backward
     cdef bint has_input  # whether weight_ih is packed
     cdef readonly Py_ssize_t I, H, P
+    cdef Py_ssize_t heads
     cdef readonly Py_ssize_t projection  # P with a projection, else 0
 
     @property
@@ -84,6 +85,7 @@ cdef Packed _pack(const fastrnn_isa *kernels, const fastrnn_weights *w, int type
     packed.cell, packed.isa = w.cell, kernels
     packed.type_number, packed.backward, packed.has_input = type_number, backward, w.weight_ih != NULL
     packed.I, packed.H, packed.P, packed.projection = w.I, w.H, w.P, 0 if w.weight_hr == NULL else w.P
+    packed.heads = w.heads
     return packed
 
 
