@@ -142,7 +142,7 @@ OTHER_FORMATS = (
 
 
 def other_format(start: bytes) -> str | None:
-    """What a file that begins so is, and how it is read; None if it is none of `OTHER_FORMATS`."""
+    """The format of a file that begins so, and how it is read; None if it is none of `OTHER_FORMATS`."""
     import re
 
     return next((text for begin, text in OTHER_FORMATS if re.match(begin, start, re.DOTALL)), None)

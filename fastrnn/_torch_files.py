@@ -373,7 +373,7 @@ def find(left: LeftOut, module: str, name: str) -> object:
 
 
 def without_tensors(left: LeftOut) -> str:
-    """The message for a file in which there are no tensors but in what was left out."""
+    """The message for a file whose only tensors, if any, are in values that were left out."""
     names = ", ".join(short(name)[1:-1] for name in left.names) + (" and others" if left.has_more else "")
     reason = f"no tensors; classes and functions are not read, and objects made with them are left out: {names}"
     if any(name == "torch.ScriptObject" or "torch.classes.quantized." in name for name in left.names):

@@ -149,7 +149,7 @@ def checked_keys(keys: Iterable[Any]) -> Iterator[Any]:
 
 
 def _is_object_key(key: Any) -> bool:
-    """Whether the key of a dict, or a part of it, is a stand-in: what belongs to it is left out."""
+    """Whether the key of a dict, or a part of it, is a stand-in: its value is left out."""
     if type(key) is not tuple:
         return isinstance(key, StandIn)
     return len(key) <= MOST_PARTS_OF_A_KEY and any(isinstance(part, StandIn) for part in key)

@@ -65,7 +65,7 @@ BATCH_FIRST = "fastrnn.batch_first", "transposes x"
 # A node of ONNX Runtime, for which docs/from-onnx.md has a recipe.
 QUANTIZED = "com.microsoft.DynamicQuantizeLSTM"
 
-# What exporters write instead of recurrent nodes, and the remedy.
+# The operators that exporters write instead of recurrent nodes, and the remedy.
 LOOPS = ("Loop", "Scan")
 PRODUCTS = ("MatMul", "Gemm")
 ACTIVATIONS = ("Sigmoid", "Tanh")
@@ -202,7 +202,7 @@ class Reader:
         self.onnx = import_onnx("from_onnx")
         self.model = model
         self.constants = Constants(model)
-        self.reversal = ""  # what a warning says about the input of the layer
+        self.reversal = ""  # the words of a warning about the input of the layer
         self.producers = {(id(one.graph), name): one for one in model.recurrent for name in one.node.output if name}
 
     def layer(self, names, with_arguments):
@@ -298,7 +298,7 @@ class Reader:
         return f"; {found}: {OTHER_WAYS}"
 
     def _reversal(self, recurrent, batch_first):
-        """What a warning says about the operator that reverses the steps of X; "" without one."""
+        """The words of a warning about the operator that reverses the steps of X; "" without one."""
         try:
             found = self._reversing(recurrent.graph, recurrent.node.input[0], int(batch_first))
         except (IndexError, TypeError, ValueError):  # of an operator that does not concern the layer

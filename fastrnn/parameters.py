@@ -229,7 +229,7 @@ class Parameters(Mapping[str, Array]):
                 array.flags.writeable = writeable
 
     def _freeze(self, pack: Callable[[], object]) -> None:
-        """Make the arrays read-only and keep what `pack` makes of them, unless they are unfrozen in the meantime."""
+        """Make the arrays read-only and keep the result of `pack`, unless they are unfrozen in the meantime."""
         unfrozen, attempt = None, object()
         try:
             with FLAGS:

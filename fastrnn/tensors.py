@@ -166,7 +166,7 @@ def _collected(named: Iterable[tuple[str, Leaf]], file_bytes: int) -> dict[str, 
 def _flattened(value: Any, left: LeftOut, stem: str) -> Iterator[tuple[str, Leaf]]:
     """Name and `Leaf` of each tensor in nested containers, in their order; a single tensor has the name `stem`.
 
-    If there is none, what has been left out is an error.
+    If there is none, the values that were left out are named in an error.
     """
     if isinstance(value, Leaf) and value.is_of_objects():
         value = [value]

@@ -892,7 +892,7 @@ WHOLE_GRAPH = {torch.nn.LSTM: WholeGraphLSTM, torch.nn.GRU: WholeGraphGRU, torch
 ORIGINAL = {fast: original for classes in (FAST, WHOLE_GRAPH) for original, fast in classes.items()}
 
 
-# Of subclasses: what the forward of torch.nn and that of `Recurrent` use, and what has to work with another class.
+# Of subclasses: the names that the forward of torch.nn and that of `Recurrent` use.
 # A forward of their own stays, and its super().forward is that of `Recurrent`.
 MAY_BE_OVERRIDDEN = {"forward", "reset_parameters", "extra_repr", "train", "all_weights"}
 USED = {

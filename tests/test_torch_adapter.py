@@ -892,6 +892,16 @@ PLAIN = [
 ]
 
 
+def both_ways(module, original, x, state, monkeypatch):
+    """The results of a module by the longer way and as a plain call, and those of torch.nn."""
+    with torch.no_grad():
+        module._known.kept.module, kept = None, module._known.kept.module
+        first = module(x, state)
+        module._known.kept.module = kept
+        monkeypatch.setattr(fast.Recurrent, "_weights", None)
+        return first, module(x, state), original(x, state)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("is_training", [False, True])
 @pytest.mark.parametrize("has_state", [False, True])
@@ -914,12 +924,7 @@ def test_plain_calls(name, options, shape, batch_first, has_state, is_training, 
     x = random(*shape, dtype=dtype)
     state = state_for(module, x, dtype) if has_state else None
     ready(module, x, is_training)
-    with torch.no_grad():
-        module._known.kept.module, kept = None, module._known.kept.module
-        first = module(x, state)
-        module._known.kept.module = kept
-        monkeypatch.setattr(fast.Recurrent, "_weights", None)
-        found, expected = module(x, state), original(x, state)
+    first, found, expected = both_ways(module, original, x, state, monkeypatch)
     assert type(found[1]) is type(expected[1])
     for one, other, reference in zip(tensors_of(found), tensors_of(first), tensors_of(expected), strict=True):
         assert torch.equal(one, other) and one.shape == reference.shape and one.dtype == dtype
@@ -940,12 +945,7 @@ def test_plain_calls_of_packed_sequences(name, options, has_state, is_sorted, le
     x = pack_padded_sequence(padded, lengths, enforce_sorted=is_sorted)
     state = state_for(module, padded, torch.float32) if has_state else None
     ready(module, x)
-    with torch.no_grad():
-        module._known.kept.module, kept = None, module._known.kept.module
-        first = module(x, state)
-        module._known.kept.module = kept
-        monkeypatch.setattr(fast.Recurrent, "_weights", None)
-        found, expected = module(x, state), original(x, state)
+    first, found, expected = both_ways(module, original, x, state, monkeypatch)
     assert type(found[0]) is PackedSequence and type(found[1]) is type(expected[1])
     for one, other in zip(found[0][1:], expected[0][1:], strict=True):
         assert one is None and other is None or torch.equal(one, other)

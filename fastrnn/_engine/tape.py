@@ -15,7 +15,7 @@ X_CHANGED = "x: changed between forward and backward"
 
 
 class AnyTape:
-    """What every tape has: its owner, and a fingerprint that detects a change of x since the forward pass.
+    """The common part of all tapes: the owner, and a fingerprint that detects a change of x since the forward pass.
 
     Parameters
     ----------
