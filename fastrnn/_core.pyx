@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, embedsignature=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, embedsignature=False, auto_pickle=False
 # cython: freethreading_compatible=True
 """Binding of csrc/fastrnn.h: records of calls to C structs, arrays to pointers, status to exception.
 
