@@ -210,6 +210,15 @@ static void let_go(fastrnn_team *team, int index, unsigned state)
     }
 }
 
+/* A helper that was called has come: updates the estimate of the time in which they come. */
+static void has_come(fastrnn_team *team, const helper *h)
+{
+    const int64_t took = atomic_load_explicit(&h->came, memory_order_relaxed) - team->called;
+    if (took > 0 && took < 1000000)
+        SET_OF(team->crew, arrival, GET_OF(team->crew, arrival) + (took - GET_OF(team->crew, arrival)) / 8);
+    team->calling = 0;
+}
+
 static void take_ready(fastrnn_team *team, int most)
 {
     for (int k = 0, count = fastrnn_helpers(team->crew); k < count && team->size < most; k++) {
@@ -219,12 +228,18 @@ static void take_ready(fastrnn_team *team, int most)
         if (!atomic_compare_exchange_strong(&h->seat, &seat, seat_of(seat >> SEAT_BITS, HELD))) continue;
         atomic_fetch_sub(&team->crew->ready, 1);
         team->held[team->size++ - 1] = h;
-        if (!team->calling) continue;
-        const int64_t took = atomic_load_explicit(&h->came, memory_order_relaxed) - team->called;
-        if (took > 0 && took < 1000000)
-            SET_OF(team->crew, arrival, GET_OF(team->crew, arrival) + (took - GET_OF(team->crew, arrival)) / 8);
-        team->calling = 0;
+        if (team->calling) has_come(team, h);
     }
+}
+
+/* Whether a helper that was called has come during the last phase, which may be the only long one, and was not seen. */
+static int came_unseen(fastrnn_team *team)
+{
+    for (int k = 0, count = fastrnn_helpers(team->crew); k < count && team->calling; k++) {
+        const helper *h = fastrnn_helper(team->crew, k);
+        if (atomic_load_explicit(&h->came, memory_order_relaxed) > team->called) has_come(team, h);
+    }
+    return !team->calling;
 }
 
 /* Calls `missing` own helpers; returns the number called. If none can be created, pauses, because the reason may last.
@@ -504,7 +519,7 @@ static void learn(fastrnn_team *team, int helped)
 {
     const int64_t now = fastrnn_clock(), late = now - team->called, expected = GET_OF(team->crew, arrival);
     SET(closed, now);
-    if (team->calling && !team->patient) { /* the helper is not there yet */
+    if (team->calling && !team->patient && !came_unseen(team)) {
         if (late > expected && expected < 200000) SET_OF(team->crew, arrival, expected + expected / 8);
         if (late > 4 * GET_OF(team->crew, arrival)) pause_after_loss(team->crew, team->size, 10000);
     } else if (helped && GET_OF(team->crew, pause))
