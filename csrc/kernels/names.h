@@ -12,13 +12,17 @@
 #define INLINE static inline __attribute__((always_inline))
 #endif
 
-/* Unroll the following loop completely; its bound is a constant after inlining. */
+/* Unroll the following loop completely; its bound is a constant after inlining. UNROLL_4: four iterations at
+ * a time, of a loop of any length. */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_4 _Pragma("clang loop unroll_count(4)")
 #elif defined(__GNUC__)
 #define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_4 _Pragma("GCC unroll 4")
 #else
 #define UNROLL
+#define UNROLL_4
 #endif
 
 #define vec NAME(vec)

@@ -15,17 +15,60 @@ enum { NAME(PANEL_BYTES) = 64 * 1024 };
  * often the next panel: where weights are read from memory, in each step or in the first one after a pause, that keeps
  * the transfers going. With few rows the loop is bound by loads, and the processor's own prefetch is faster. */
 enum { NAME(ROWS_TO_L1) = 16, NAME(ROWS_TO_L2) = 512 };
+enum { NAME(LINE_VECTORS) = VL * (int)sizeof(real) < 64 ? 64 / (VL * (int)sizeof(real)) : 1 };
+
+/* The most vectors of a tile. */
+enum { NAME(WIDTH) = 8 };
+
+/* Adds the product of mr numbers of A and a row of the panels to the sums, and goes on to the next. row: see below;
+ * ahead: whether the panel is prefetched. */
+INLINE void NAME(tile_step)(const int mr, const int nv, const int ahead, const real **row, ptrdiff_t a_row,
+                            ptrdiff_t a_k, const real **panel, ptrdiff_t p_panel, vec (*sum)[NAME(WIDTH)])
+{
+    const real *p = *panel;
+    if (mr <= 3) { /* few rows: their numbers stay in registers, each panel vector is loaded once */
+        vec x[3];
+        UNROLL for (int i = 0; i < mr; i++) x[i] = v_set1(row[0][i * a_row]);
+        UNROLL for (int v = 0; v < nv; v++)
+        {
+            vec y = v_load(p + v / 2 * p_panel + v % 2 * VL);
+            UNROLL for (int i = 0; i < mr; i++) sum[i][v] = v_fma(x[i], y, sum[i][v]);
+        }
+    } else {
+        vec y[NAME(WIDTH)];
+        UNROLL for (int v = 0; v < nv; v++) y[v] = v_load(p + v / 2 * p_panel + v % 2 * VL);
+        UNROLL for (int i = 0; i < mr; i++)
+        {
+            vec x = v_set1(row[i / 3][(i % 3) * a_row]);
+            UNROLL for (int v = 0; v < nv; v++) sum[i][v] = v_fma(x, y[v], sum[i][v]);
+        }
+    }
+    UNROLL for (int j = 0; 3 * j < mr; j++) row[j] += a_k;
+    if (ahead) UNROLL for (int v = 0; v < nv; v += NAME(LINE_VECTORS))
+        {
+            v_prefetch(p + v * VL + NAME(ROWS_TO_L1) * NR);
+            v_prefetch_l2(p + v * VL + NAME(ROWS_TO_L2) * NR);
+        }
+    *panel = p + NR;
+}
+
+/* In a tile of narrow vectors, jumps and prefetches would take time from the fmas, most of it beside a thread on the
+ * same core: it takes four steps between two jumps, and prefetches the panel only for the first rows that meet it. */
+#if NARROW_TILES
+#define STEPS UNROLL_4
+#else
+#define STEPS
+#endif
 
 /* The microkernel: a register tile of mr rows and nv vectors, two vectors to a panel; C has `lanes` columns of the last
  * vector. p and start point at the first panel; p_panel is the stride to the next one. start: the row that the sums
- * begin with, or NULL to begin with the values of C. add: the sum is added to C rather than stored. mr and nv are
- * constants after inlining, so that `sum` is in registers. */
+ * begin with, or NULL to begin with the values of C. add: the sum is added to C rather than stored. ahead: whether
+ * the panel is to be prefetched. mr and nv are constants after inlining, so that `sum` is in registers. */
 INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k,
-                       const real *p, ptrdiff_t p_panel, const real *start, int add, real *c, ptrdiff_t c_row,
-                       int lanes)
+                       const real *p, ptrdiff_t p_panel, int ahead, const real *start, int add, real *c,
+                       ptrdiff_t c_row, int lanes)
 {
-    enum { ROWS = TILE_ROWS, WIDTH = 8 };
-    vec sum[ROWS][WIDTH];
+    vec sum[TILE_ROWS][NAME(WIDTH)];
     UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++)
     {
         const real *from = start ? start + v * VL : c + i * c_row + v * VL;
@@ -33,34 +76,14 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
     }
 
     /* Rows 3j, 3j+1, 3j+2 are one pointer and an index scaled by 0, 1, 2: 14 pointers would not fit the registers. */
-    const real *row[(ROWS + 2) / 3];
+    const real *row[(TILE_ROWS + 2) / 3];
     UNROLL for (int j = 0; 3 * j < mr; j++) row[j] = a + 3 * j * a_row;
-    for (ptrdiff_t k = 0; k < K; k++) {
-        if (mr <= 3) { /* few rows: their numbers stay in registers, each panel vector is loaded once */
-            vec x[3];
-            UNROLL for (int i = 0; i < mr; i++) x[i] = v_set1(row[0][i * a_row]);
-            UNROLL for (int v = 0; v < nv; v++)
-            {
-                vec y = v_load(p + v / 2 * p_panel + v % 2 * VL);
-                UNROLL for (int i = 0; i < mr; i++) sum[i][v] = v_fma(x[i], y, sum[i][v]);
-            }
-        } else {
-            vec y[WIDTH];
-            UNROLL for (int v = 0; v < nv; v++) y[v] = v_load(p + v / 2 * p_panel + v % 2 * VL);
-            UNROLL for (int i = 0; i < mr; i++)
-            {
-                vec x = v_set1(row[i / 3][(i % 3) * a_row]);
-                UNROLL for (int v = 0; v < nv; v++) sum[i][v] = v_fma(x, y[v], sum[i][v]);
-            }
-        }
-        UNROLL for (int j = 0; 3 * j < mr; j++) row[j] += a_k;
-        if (mr > FEW_ROWS) UNROLL for (int v = 0; v < nv; v++)
-            {
-                v_prefetch(p + v * VL + NAME(ROWS_TO_L1) * NR);
-                v_prefetch_l2(p + v * VL + NAME(ROWS_TO_L2) * NR);
-            }
-        p += NR;
-    }
+    if (mr > FEW_ROWS && (ahead || !NARROW_TILES))
+        STEPS for (ptrdiff_t k = 0; k < K; k++) NAME(tile_step)(mr, nv, 1, row, a_row, a_k, &p, p_panel, sum);
+    else if (mr > FEW_ROWS)
+        STEPS for (ptrdiff_t k = 0; k < K; k++) NAME(tile_step)(mr, nv, 0, row, a_row, a_k, &p, p_panel, sum);
+    else
+        for (ptrdiff_t k = 0; k < K; k++) NAME(tile_step)(mr, nv, 0, row, a_row, a_k, &p, p_panel, sum);
 
     UNROLL for (int i = 0; i < mr; i++) UNROLL for (int v = 0; v < nv; v++)
     {
@@ -73,12 +96,12 @@ INLINE void NAME(tile)(const int mr, const int nv, ptrdiff_t K, const real *a, p
 }
 
 #define TILE_PARAMETERS                                                                                                \
-    ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *p, ptrdiff_t p_panel, const real *start,   \
-        int add, real *c, ptrdiff_t c_row, int lanes
+    ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *p, ptrdiff_t p_panel, int ahead,           \
+        const real *start, int add, real *c, ptrdiff_t c_row, int lanes
 #define TILE(mr, nv)                                                                                                   \
     static void NAME(tile_##mr##_##nv)(TILE_PARAMETERS)                                                                \
     {                                                                                                                  \
-        NAME(tile)(mr, nv, K, a, a_row, a_k, p, p_panel, start, add, c, c_row, lanes);                                 \
+        NAME(tile)(mr, nv, K, a, a_row, a_k, p, p_panel, ahead, start, add, c, c_row, lanes);                          \
     }
 TILES_TO(TILE_ROWS)(TILE) TILES_OF_FEW(FEW_ROWS)(TILE)
 
@@ -86,7 +109,7 @@ TILES_TO(TILE_ROWS)(TILE) TILES_OF_FEW(FEW_ROWS)(TILE)
 
 #define TILE_ENTRY(mr, nv) [mr][nv] = NAME(tile_##mr##_##nv),
 static const NAME(tile_function)
-    NAME(tiles)[TILE_ROWS + 1][9] = {TILES_TO(TILE_ROWS)(TILE_ENTRY) TILES_OF_FEW(FEW_ROWS)(TILE_ENTRY)};
+    NAME(tiles)[TILE_ROWS + 1][NAME(WIDTH) + 1] = {TILES_TO(TILE_ROWS)(TILE_ENTRY) TILES_OF_FEW(FEW_ROWS)(TILE_ENTRY)};
 
 /* The most rows of A that are multiplied together. */
 enum { NAME(SOME_ROWS) = 16 * TILE_ROWS };
@@ -151,7 +174,7 @@ static void NAME(product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdiff_t p
                     mr = NAME(even_part)(m1 - m, TILE_ROWS);
                     const real *rows = a_k ? a + m * a_row + (column + some.first) * a_k : a + m * K + k * mr;
                     const NAME(tile_function) tile = NAME(tiles)[mr][some.vectors];
-                    tile(depth, rows, a_k ? a_row : 1, a_k ? a_k : mr, p + (q * K + k) * NR, K * NR, row, add,
+                    tile(depth, rows, a_k ? a_row : 1, a_k ? a_k : mr, p + (q * K + k) * NR, K * NR, m == m0, row, add,
                          c + m * c_row + q * NR, c_row, some.lanes);
                 }
             }
@@ -217,6 +240,7 @@ static void NAME(pack_tiles)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t 
     }
 }
 
+#undef STEPS
 #undef TILE
 #undef TILE_ENTRY
 #undef TILE_PARAMETERS

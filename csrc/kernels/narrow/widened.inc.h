@@ -54,8 +54,8 @@ static void N(widened_product)(ptrdiff_t M, const fastrnn_matrix *matrix, ptrdif
                 for (ptrdiff_t m = m0, mr; m < m1; m += mr) {
                     mr = NAME(even_part)(m1 - m, TILE_ROWS);
                     const NAME(tile_function) tile = NAME(tiles)[mr][some.vectors];
-                    tile(depth, a + m * row + some.first + k, row, 1, floats, 0, from, 0, c + m * c_row + q * NR, c_row,
-                         some.lanes);
+                    tile(depth, a + m * row + some.first + k, row, 1, floats, 0, 0, from, 0, c + m * c_row + q * NR,
+                         c_row, some.lanes);
                 }
                 k += depth;
             } while (k < K);

@@ -5,6 +5,7 @@
 /* 16 registers: a tile of 6 rows by 2 vectors keeps 12 sums, 2 panel vectors and 1 broadcast. */
 #define TILE_ROWS 6
 #define FEW_ROWS 3
+#define NARROW_TILES 1
 #define STREAM_VECTORS 12
 
 INLINE void v_prefetch_l2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }

@@ -5,6 +5,7 @@
 /* 32 registers: a tile of 14 rows by 2 vectors keeps 28 sums, 2 panel vectors and 1 broadcast. */
 #define TILE_ROWS 14
 #define FEW_ROWS 6
+#define NARROW_TILES 0
 #define STREAM_VECTORS 16
 
 INLINE void v_prefetch_l2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }

@@ -7,6 +7,7 @@
  * vectors and the numbers of A, which are loaded ahead: with more rows gcc 12 keeps some of the sums in memory. */
 #define TILE_ROWS 10
 #define FEW_ROWS 6
+#define NARROW_TILES 0
 #define STREAM_VECTORS 16
 
 INLINE void v_prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
