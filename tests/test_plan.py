@@ -28,6 +28,7 @@ TABLE = [
     (10, 1, 2000, 8, LSTM, AVX512, 2, 1, UNITS),  # neither rows nor blocks are enough for two
     (100, 32, 64, 64, LSTM, AVX2, 2, 2, ROWS),
     (100, 7, 8, 8, LSTM, AVX2, 2, 1, UNITS),
+    (153, 7, 16, 33, LSTM, AVX2, 2, 2, ROWS),  # no phases, and 33 units are 24 and 16
     (100, 64, 128, 128, LSTM, AVX512, 2, 2, ROWS),
     (25, 1, 2048, 2048, LSTM, AVX512, 2, 2, UNITS),
     (25, 1, 2048, 2048, LSTM, AVX512, 16, 16, UNITS),

@@ -16,10 +16,11 @@ const fastrnn_machine fastrnn_usual_machine = {
     .in_caches = 16e6,
 };
 
-/* FEWEST_ROWS: rows of a step for each thread, if threads share the batch. PRODUCTS: phases of a call that shares only
- * products. BORDERS: the cost, in phases, of the cache lines that two members with neighbouring rows both write in a
- * step backward. MOST_READING: the least time of a phase side by side, in times to read weight_ih. */
-enum { FEWEST_ROWS = 4, PRODUCTS = 3, MOST_READING = 4 };
+/* FEWEST_ROWS: rows of a step for each thread, if threads share the batch; ROWS_OF_SMALL: if the weights are at most
+ * SMALL numbers, which each core keeps near. PRODUCTS: phases of a call that shares only products. BORDERS: the cost,
+ * in phases, of the cache lines that two members with neighbouring rows both write in a step, if rows do not end with a
+ * cache line of LINE bytes. MOST_READING: the least time of a phase side by side, in times to read weight_ih. */
+enum { FEWEST_ROWS = 4, ROWS_OF_SMALL = 2, SMALL = 50000, PRODUCTS = 3, MOST_READING = 4, LINE = 64 };
 static const double BORDERS = 0.6;
 
 /* A phase of a step costs more than an empty one: the members fetch the context and h_{t-1} from each other's caches,
@@ -93,7 +94,8 @@ static double estimate(const fastrnn_shape *s, const fastrnn_machine *machine, p
     double step = waits ? product + reading : product > reading ? product : reading;
     step += machine->step + machine->cell * gates * vectors + machine->rounding * rows * s->rounded;
     if (by_units) step += s->parts * machine->phase + (backward ? gates_bytes : h_bytes) / machine->transfer;
-    if (by_rows && backward) step += BORDERS * machine->phase + others * gates_bytes / machine->transfer;
+    if (by_rows && (backward || s->P * s->element % LINE)) step += BORDERS * machine->phase;
+    if (by_rows && backward) step += others * gates_bytes / machine->transfer;
     if (by_products) step += PRODUCTS * machine->phase / s->T + others * gates_bytes / machine->transfer;
     const double sums = 2 * (double)B * s->sums * gates * s->H / speed / n;
     const double time = s->T * (step + input + sums) + (n > 1 ? machine->start : 0);
@@ -106,7 +108,8 @@ static int can_share(const fastrnn_shape *s, ptrdiff_t B, int n, fastrnn_sharing
 {
     const ptrdiff_t blocks = fastrnn_panels(s->H, s->block);
     if (sharing == FASTRNN_SHARE_UNITS) return n <= blocks;
-    if (sharing == FASTRNN_SHARE_ROWS) return n <= B / FEWEST_ROWS;
+    const int is_small = (double)s->gates * (double)s->H * (double)(s->I + s->P) <= SMALL;
+    if (sharing == FASTRNN_SHARE_ROWS) return n <= B / (is_small ? ROWS_OF_SMALL : FEWEST_ROWS);
     return n > 1 && (n <= blocks || fastrnn_shares_rows(s->rows, n));
 }
 

@@ -88,10 +88,9 @@ static inline ptrdiff_t rows_of_first(const steps *s, ptrdiff_t from, ptrdiff_t 
     return rows;
 }
 
-/* The first sequence of member `index`, such that all members have nearly the same number of rows of these steps. */
-static inline ptrdiff_t first_sequence(const steps *s, ptrdiff_t from, ptrdiff_t to, int index, int size)
+/* The number of sequences that have nearly so many rows of these steps. */
+static inline ptrdiff_t sequences_of_rows(const steps *s, ptrdiff_t from, ptrdiff_t to, ptrdiff_t before)
 {
-    const ptrdiff_t before = fastrnn_part(first_row(s, to) - first_row(s, from), index, size).from;
     ptrdiff_t low = 0, high = s->B; /* bounds of the least number of sequences with so many rows */
     while (low < high) {
         const ptrdiff_t middle = low + (high - low) / 2;
@@ -105,14 +104,14 @@ static inline ptrdiff_t first_sequence(const steps *s, ptrdiff_t from, ptrdiff_t
     return before - fewer < more - before ? low - 1 : low;
 }
 
-/* The member's sequences in steps [from, to), such that all members have nearly the same number of rows. Of a ragged
- * batch the share depends on the steps. */
+/* The member's sequences in steps [from, to), such that it has nearly its share of the rows. Of a ragged batch that
+ * depends on the steps. */
 static inline fastrnn_range share_rows(const steps *s, ptrdiff_t from, ptrdiff_t to, const fastrnn_member *me)
 {
     if (!s->offsets) return fastrnn_share(s->B, me);
-    const int last = me->index == me->size - 1;
-    return (fastrnn_range){first_sequence(s, from, to, me->index, me->size),
-                           last ? s->B : first_sequence(s, from, to, me->index + 1, me->size)};
+    const fastrnn_range rows = fastrnn_share(first_row(s, to) - first_row(s, from), me);
+    return (fastrnn_range){sequences_of_rows(s, from, to, rows.from),
+                           me->to == FASTRNN_WHOLE ? s->B : sequences_of_rows(s, from, to, rows.to)};
 }
 
 /* A step reads its share of the recurrent weights. If these exceed a cache and every step read them in the same order,

@@ -414,34 +414,73 @@ static int wait_for(fastrnn_team *team, int index, int64_t usual)
     return 1;
 }
 
+/* Divides a phase among `size` members: member k has the part from bounds[k] to bounds[k + 1]. Processors may differ in
+ * speed for long: there are slow cores beside fast ones, and the other hardware thread of a core may be busy. */
+static void divide(fastrnn_team *team, int size, int *bounds)
+{
+    double all = 1, before = 1;
+    for (int k = 1; k < size; k++) all += team->held[k - 1]->speed;
+    bounds[0] = 0;
+    for (int k = 1; k < size; k++) {
+        bounds[k] = (int)(FASTRNN_WHOLE * before / all + 0.5);
+        before += team->held[k - 1]->speed;
+        if (team->erratic) bounds[k] = bounds[k - 1] + (int)draw(team, (unsigned)(FASTRNN_WHOLE - bounds[k - 1] + 1));
+    }
+    bounds[size] = FASTRNN_WHOLE;
+}
+
+/* Compares the time of a caller's share with those of the helpers. Shares are whole rows or panels, so small
+ * differences say nothing; the average over some phases counts, because an interrupt may lengthen a single one. */
+static void compare_speeds(fastrnn_team *team, int size, int64_t own)
+{
+    const double notable = 0.15, least = 0.25, most = 4;
+    for (int k = 1; k < size; k++) {
+        helper *h = team->held[k - 1];
+        if (own <= 0 || h->took <= 0) continue;
+        const double faster = (double)own / (double)h->took, slower = (double)h->took / (double)own;
+        const double lead = faster > 1 ? (faster < 2 ? faster - 1 : 1) : slower < 2 ? 1 - slower : -1;
+        h->lead += (lead - h->lead) / 8;
+        if (h->lead < notable && h->lead > -notable) continue;
+        h->speed *= h->lead > 0 ? 1 + h->lead / 2 : 1 / (1 - h->lead / 2);
+        if (h->speed < least) h->speed = least;
+        if (h->speed > most) h->speed = most;
+        h->lead = 0;
+    }
+}
+
 int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_job *job, const void *context,
                        ptrdiff_t item)
 {
     const double timed = 1e6, speed = 10; /* operations; operations per ns, a lower bound */
     const int64_t impatience = 200000;    /* interrupts may take tens of us */
     const int size = fastrnn_team_gather(team, most, operations);
-    fastrnn_member me = {0, size, most, 1, team, item};
+    fastrnn_member me = {0, (short)size, (short)most, 1, 0, 0, FASTRNN_WHOLE, team, item};
     if (size == 1) {
         job(context, &me);
         return fastrnn_team_go(&me, 0);
     }
+    int bounds[FASTRNN_MOST_MEMBERS + 1];
+    divide(team, size, bounds);
+    me.to = bounds[1];
     const int64_t began = operations > timed ? fastrnn_clock() : 0;
     for (int k = 1; k < size; k++) {
         helper *h = team->held[k - 1];
         h->job = job;
         h->context = context;
-        h->member = (fastrnn_member){k, size, most, 0, team, item};
+        h->member =
+            (fastrnn_member){(short)k, (short)size, (short)most, 0, began != 0, bounds[k], bounds[k + 1], team, item};
         h->patience = team->patient ? INT64_MAX : impatience + (int64_t)(operations / speed);
         atomic_store_explicit(&h->order, ++h->ordered, memory_order_release);
     }
     job(context, &me);
-    const int64_t half = began ? (fastrnn_clock() - began) / 2 : 0;
-    const int64_t usual = impatience + (half < impatience ? half : impatience);
+    const int64_t own = began ? fastrnn_clock() - began : 0;
+    const int64_t usual = impatience + (own / 2 < impatience ? own / 2 : impatience);
     for (int k = size - 1; k > 0; k--)
         if (!wait_for(team, k - 1, usual)) {
-            me.index = k;
+            me.index = (short)k, me.from = bounds[k], me.to = bounds[k + 1];
             job(context, &me);
         }
+    if (began && team->size == size) compare_speeds(team, size, own);
     return fastrnn_team_go(&me, 0);
 }
 
@@ -574,7 +613,7 @@ int fastrnn_team_gather(fastrnn_team *team, int most, double operations)
 int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_job *job, const void *context,
                        ptrdiff_t item)
 {
-    const fastrnn_member me = {0, 1, most, 1, team, item};
+    const fastrnn_member me = {0, 1, (short)most, 1, 0, 0, FASTRNN_WHOLE, team, item};
     (void)operations;
     job(context, &me);
     return !team->cancelled;

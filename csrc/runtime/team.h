@@ -17,12 +17,15 @@ enum { FASTRNN_MOST_MEMBERS = 256 };
 typedef struct fastrnn_team fastrnn_team;
 
 typedef struct {
-    int index, size; /* 0 <= index < size */
-    int most;        /* the most members, an argument of fastrnn_team_phase */
-    int is_caller;   /* whether this is the calling thread, which polls should_cancel */
+    short index, size;       /* 0 <= index < size */
+    short most;              /* the most members, an argument of fastrnn_team_phase */
+    unsigned char is_caller; /* whether this is the calling thread, which polls should_cancel */
+    unsigned char is_timed;  /* whether the time of this share is measured */
+    int from, to;            /* the member's part of the work of a phase, in 1 / FASTRNN_WHOLE */
     fastrnn_team *team;
     ptrdiff_t item; /* of the phase, an argument of fastrnn_team_phase */
 } fastrnn_member;
+enum { FASTRNN_WHOLE = 1 << 15 };
 
 /* Computes a member's share of a phase. */
 typedef void fastrnn_job(const void *context, const fastrnn_member *);
@@ -56,14 +59,14 @@ int fastrnn_team_go(const fastrnn_member *, double operations);
 /* The member as a team of one, for work that it does not share. */
 static inline fastrnn_member fastrnn_alone(const fastrnn_member *me)
 {
-    const fastrnn_member alone = {0, 1, 1, me->is_caller, me->team, me->item};
+    const fastrnn_member alone = {0, 1, 1, me->is_caller, 0, 0, FASTRNN_WHOLE, me->team, me->item};
     return alone;
 }
 
 /* The caller as a team of one. */
 static inline fastrnn_member fastrnn_caller(fastrnn_team *team)
 {
-    const fastrnn_member caller = {0, 1, 1, 1, team, 0};
+    const fastrnn_member caller = {0, 1, 1, 1, 0, 0, FASTRNN_WHOLE, team, 0};
     return caller;
 }
 
@@ -71,21 +74,24 @@ typedef struct {
     ptrdiff_t from, to;
 } fastrnn_range;
 
-/* The member's contiguous share of n items; shares differ by at most one item. */
+/* The member's contiguous share of n items. Shares differ by at most one item, but for members whose processors have
+ * turned out to be faster or slower than others. */
 static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
 {
-    fastrnn_range part = {n / me->size * me->index + (n % me->size) * me->index / me->size,
-                          n / me->size * (me->index + 1) + (n % me->size) * (me->index + 1) / me->size};
+    const ptrdiff_t many = n / FASTRNN_WHOLE, rest = n % FASTRNN_WHOLE, half = FASTRNN_WHOLE / 2;
+    const fastrnn_range part = {many * me->from + (rest * me->from + half) / FASTRNN_WHOLE,
+                                many * me->to + (rest * me->to + half) / FASTRNN_WHOLE};
     return part;
 }
 
-/* fastrnn_part: part k of n items divided into `parts` parts. fastrnn_share_of_item: the member's share of part number
- * `item`, the item of the phase. A part has a multiple of `most` items, except the last one, so that the members of a
- * complete team have equal shares. */
+/* fastrnn_part: part k of n items divided into `parts` even parts. fastrnn_share_of_item: the member's share of part
+ * number `item`, the item of the phase. A part has a multiple of `most` items, except the last one, so that the members
+ * of a complete team have equal shares if their processors are equal. */
 static inline fastrnn_range fastrnn_part(ptrdiff_t n, ptrdiff_t k, int parts)
 {
-    const fastrnn_member member = {(int)k, parts, parts, 0, NULL, 0};
-    return fastrnn_share(n, &member);
+    const fastrnn_range part = {n / parts * k + (n % parts) * k / parts,
+                                n / parts * (k + 1) + (n % parts) * (k + 1) / parts};
+    return part;
 }
 static inline fastrnn_range fastrnn_share_of_item(ptrdiff_t n, int parts, const fastrnn_member *me)
 {

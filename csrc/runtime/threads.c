@@ -90,7 +90,9 @@ static void serve(fastrnn_crew *crew, helper *h, unsigned long long number)
         if (!exchange_seat(h, seat_of(number, HELD), seat_of(number, WORKING))) return;
         number++;
         patience = h->patience;
+        const int64_t began = h->member.is_timed ? fastrnn_clock() : 0;
         h->job(h->context, &h->member);
+        if (began) h->took = fastrnn_clock() - began;
         atomic_store_explicit(&h->seat, seat_of(number, HELD), memory_order_release);
         atomic_store_explicit(&h->done, number, memory_order_release);
         if (atomic_load_explicit(&h->caller_sleeps, memory_order_relaxed)) { /* perhaps on this processor: yield it */
@@ -336,6 +338,7 @@ int fastrnn_make_helper(fastrnn_crew *crew)
     void *memory = count < MOST_HELPERS ? calloc(1, sizeof(helper) + _Alignof(helper)) : NULL;
     if (memory) {
         helper *h = (helper *)(((uintptr_t)memory + _Alignof(helper) - 1) & ~(uintptr_t)(_Alignof(helper) - 1));
+        h->speed = 1;
         pthread_mutex_init(&h->lock, NULL);
         pthread_cond_init(&h->summoned, NULL);
         pthread_cond_init(&h->finished, NULL);

@@ -55,6 +55,9 @@ typedef struct helper {
     unsigned long long ordered; /* the last order; the caller's private copy, which saves a read of the shared line */
     /* Written by the helper. */
     _Alignas(128) atomic_ullong done;
+    int64_t took; /* the time of the last share that was measured */
+    /* Of the caller that holds it, see compare_speeds. */
+    _Alignas(128) double speed, lead;
     /* Written by both. */
     _Alignas(128) atomic_ullong seat;
     atomic_int caller_sleeps; /* until `done` */
