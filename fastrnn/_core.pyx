@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, embedsignature=False, auto_pickle=False
-# cython: freethreading_compatible=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, embedsignature=False
+# cython: freethreading_compatible=True, auto_pickle=False
 """Binding of csrc/fastrnn.h: records of calls to C structs, arrays to pointers, status to exception.
 
 Arrays are NumPy arrays, C-contiguous, aligned and of one precision, which is checked here. Their shapes are not
