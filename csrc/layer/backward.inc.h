@@ -642,7 +642,8 @@ static int NAME(backward_side_by_side)(const struct NAME(backward) * calls, int 
         fastrnn_arrangement now = how;
         now.items = fastrnn_pieces(how.items * part, 1, all.t1 - all.t0);
         if (!run_side_by_side(team, now, count, stacked, 2 * operations * part, NAME(backward_pieces), &all)) return 0;
-        if (!fastrnn_team_phase(team, how.members, operations * part, NAME(backwards_end_chunk), &all, 0)) return 0;
+        if (!fastrnn_team_phase_by_index(team, how.members, operations * part, NAME(backwards_end_chunk), &all, 0))
+            return 0;
     }
     return 1;
 }

@@ -85,7 +85,7 @@ static int run_side_by_side(fastrnn_team *team, fastrnn_arrangement how, int cou
         const int complete = how.together > 1 && fastrnn_team_gather(team, how.members, 0) == how.members;
         all.together = complete || longer > how.together ? how.together : longer;
         const double part = operations * all.together / last;
-        if (!fastrnn_team_phase(team, how.members, part, share_of_calls, &all, k)) return 0;
+        if (!fastrnn_team_phase_by_index(team, how.members, part, share_of_calls, &all, k)) return 0;
     }
     return 1;
 }

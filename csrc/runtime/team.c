@@ -430,7 +430,8 @@ static void divide(fastrnn_team *team, int size, int *bounds)
 }
 
 /* Compares the time of a caller's share with those of the helpers. Shares are whole rows or panels, so small
- * differences say nothing; the average over some phases counts, because an interrupt may lengthen a single one. */
+ * differences say nothing, nor do great ones, of shares with no or one panel; the average over some phases counts,
+ * because an interrupt may lengthen a single one. */
 static void compare_speeds(fastrnn_team *team, int size, int64_t own)
 {
     const double notable = 0.15, least = 0.25, most = 4;
@@ -438,6 +439,7 @@ static void compare_speeds(fastrnn_team *team, int size, int64_t own)
         helper *h = team->held[k - 1];
         if (own <= 0 || h->took <= 0) continue;
         const double faster = (double)own / (double)h->took, slower = (double)h->took / (double)own;
+        if (faster > most || slower > most) continue;
         const double lead = faster > 1 ? (faster < 2 ? faster - 1 : 1) : slower < 2 ? 1 - slower : -1;
         h->lead += (lead - h->lead) / 8;
         if (h->lead < notable && h->lead > -notable) continue;
@@ -463,12 +465,13 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
     divide(team, size, bounds);
     me.to = bounds[1];
     const int64_t began = operations > timed ? fastrnn_clock() : 0;
+    const int compares = began && !team->by_index;
     for (int k = 1; k < size; k++) {
         helper *h = team->held[k - 1];
         h->job = job;
         h->context = context;
         h->member =
-            (fastrnn_member){(short)k, (short)size, (short)most, 0, began != 0, bounds[k], bounds[k + 1], team, item};
+            (fastrnn_member){(short)k, (short)size, (short)most, 0, compares, bounds[k], bounds[k + 1], team, item};
         h->patience = team->patient ? INT64_MAX : impatience + (int64_t)(operations / speed);
         atomic_store_explicit(&h->order, ++h->ordered, memory_order_release);
     }
@@ -480,8 +483,17 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
             me.index = (short)k, me.from = bounds[k], me.to = bounds[k + 1];
             job(context, &me);
         }
-    if (began && team->size == size) compare_speeds(team, size, own);
+    if (compares && team->size == size) compare_speeds(team, size, own);
     return fastrnn_team_go(&me, 0);
+}
+
+int fastrnn_team_phase_by_index(fastrnn_team *team, int most, double operations, fastrnn_job *job, const void *context,
+                                ptrdiff_t item)
+{
+    team->by_index = 1;
+    const int go = fastrnn_team_phase(team, most, operations, job, context, item);
+    team->by_index = 0;
+    return go;
 }
 
 void fastrnn_team_open(fastrnn_team *team, int threads, double alone, const fastrnn_interruption *interruption)
@@ -489,7 +501,7 @@ void fastrnn_team_open(fastrnn_team *team, int threads, double alone, const fast
     const double counted = 20000;
     team->size = team->wanted = 1;
     team->limit = threads < FASTRNN_MOST_MEMBERS ? threads : FASTRNN_MOST_MEMBERS;
-    team->calling = 0;
+    team->calling = team->by_index = 0;
     team->called = 0;
     team->operations = team->asking_operations = 0;
     team->alone = alone;
@@ -617,6 +629,12 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
     (void)operations;
     job(context, &me);
     return !team->cancelled;
+}
+
+int fastrnn_team_phase_by_index(fastrnn_team *team, int most, double operations, fastrnn_job *job, const void *context,
+                                ptrdiff_t item)
+{
+    return fastrnn_team_phase(team, most, operations, job, context, item);
 }
 
 int fastrnn_team_stays_alone(const fastrnn_team *team)

@@ -46,6 +46,10 @@ int fastrnn_team_stays_alone(const fastrnn_team *);
 int fastrnn_team_phase(fastrnn_team *, int most, double operations, fastrnn_job *job, const void *context,
                        ptrdiff_t item);
 
+/* The same for a job that goes by the index of a member, so that shares say nothing about the speed of members. */
+int fastrnn_team_phase_by_index(fastrnn_team *team, int most, double operations, fastrnn_job *job, const void *context,
+                                ptrdiff_t item);
+
 /* Adds the helpers that are ready; returns the number of members of the next phase. */
 int fastrnn_team_gather(fastrnn_team *, int most, double operations);
 
@@ -153,7 +157,7 @@ struct fastrnn_team {
     int wanted, limit;                    /* the maximal size now; and later in the call */
     int callers;                          /* of the process, when the processors were last divided among them */
     int counted;                          /* whether this caller is counted */
-    int calling, erratic, patient;
+    int calling, erratic, patient, by_index;
     int in_region;             /* whether it has called borrowed helpers */
     struct fastrnn_crew *crew; /* from which its helpers come */
     unsigned random;
