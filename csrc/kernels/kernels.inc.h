@@ -90,6 +90,9 @@ static const NAME(kernels) NAME(table) = {
 #undef LOAD
 #undef STORE
 #undef DEFINE_CELL
+#undef DEFINE_WHOLE
+#undef WHOLE
+#undef WHOLE_BACK
 #undef DEFINE_STREAM
 #undef FORWARD
 #undef BACKWARD

@@ -187,20 +187,29 @@ static void NAME(step_backward)(const NAME(step_back) * s, int part, int block, 
         else                                                                                                           \
             NAME(units_backward)(VECTORS, s, GATES_0, (GATES_0) + (GATES_1), BLOCK, r0, r1, begin, end, BACK_1);       \
     }
+#if WHOLE_LOOPS
+#define DEFINE_WHOLE(CELL, ...) DEFINE_UNITS(CELL##_whole, WHOLE_VECTORS, __VA_ARGS__)
+#define WHOLE(CELL) CELL##_whole
+#define WHOLE_BACK(CELL) CELL##_whole_back
+#else
+#define DEFINE_WHOLE(CELL, ...)
+#define WHOLE(CELL) CELL##_any
+#define WHOLE_BACK(CELL) CELL##_any_back
+#endif
 #define DEFINE_CELL(CELL, GATES_0, GATES_1, BLOCK, FIRST, SECOND, THIRD, BACK, BACK_1, ...)                            \
-    DEFINE_UNITS(CELL##_whole, WHOLE_VECTORS, GATES_0, GATES_1, BLOCK, FIRST, SECOND, THIRD, BACK, BACK_1)             \
+    DEFINE_WHOLE(CELL, GATES_0, GATES_1, BLOCK, FIRST, SECOND, THIRD, BACK, BACK_1)                                    \
     DEFINE_UNITS(CELL##_any, ANY_VECTORS, GATES_0, GATES_1, BLOCK, FIRST, SECOND, THIRD, BACK, BACK_1)                 \
     static void NAME(CELL##_step)(const NAME(step) * s, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t b0,            \
                                   ptrdiff_t b1)                                                                        \
     {                                                                                                                  \
         const int gates[] = {GATES_0, GATES_1};                                                                        \
         NAME(step_forward)(s, part, gates[part], part ? GATES_0 : 0, (GATES_0) + (GATES_1), BLOCK, r0, r1, b0, b1,     \
-                           NAME(CELL##_whole), NAME(CELL##_any));                                                      \
+                           NAME(WHOLE(CELL)), NAME(CELL##_any));                                                       \
     }                                                                                                                  \
     static void NAME(CELL##_step_back)(const NAME(step_back) * s, int part, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t p0,  \
                                        ptrdiff_t p1)                                                                   \
     {                                                                                                                  \
-        NAME(step_backward)(s, part, BLOCK, r0, r1, p0, p1, NAME(CELL##_whole_back), NAME(CELL##_any_back));           \
+        NAME(step_backward)(s, part, BLOCK, r0, r1, p0, p1, NAME(WHOLE_BACK(CELL)), NAME(CELL##_any_back));            \
     }                                                                                                                  \
     DEFINE_STREAM(CELL, GATES_0, GATES_1, FIRST, SECOND, THIRD)                                                        \
     static const NAME(cell) NAME(cell_##CELL) = {.name = #CELL,                                                        \

@@ -6,6 +6,7 @@
 #define TILE_ROWS 14
 #define FEW_ROWS 6
 #define NARROW_TILES 0
+#define WHOLE_LOOPS 1
 #define STREAM_VECTORS 16
 
 INLINE void v_prefetch_l2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }

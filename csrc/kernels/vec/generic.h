@@ -6,6 +6,8 @@
  *   TILE_ROWS           rows of the largest product tile whose sums, two vectors wide, stay in registers
  *   FEW_ROWS            rows of the largest one four vectors wide: 3 or 6
  *   NARROW_TILES        whether a tile has so few fmas a step that other instructions count, see product.inc.h
+ *   WHOLE_LOOPS         whether whole vectors have a loop of their own, see step.inc.h: here it would save little,
+ *                       beside the many instructions of an operation, and be 30 kB of the wheel
  *   STREAM_VECTORS      vectors of sums that stay in registers beside one number and one operand of an fma: 4, 12 or 16
  *   v_load, v_store     VL numbers, any alignment
  *   v_load_n, v_store_n the first n (0 < n <= VL) numbers; the other lanes load as zero, their memory stays untouched
@@ -28,6 +30,7 @@
 #define TILE_ROWS 4
 #define FEW_ROWS 3
 #define NARROW_TILES 0
+#define WHOLE_LOOPS 0
 #define STREAM_VECTORS 4
 
 INLINE void v_prefetch(const void *p) { (void)p; }

@@ -8,6 +8,7 @@
 #define TILE_ROWS 10
 #define FEW_ROWS 6
 #define NARROW_TILES 0
+#define WHOLE_LOOPS 1
 #define STREAM_VECTORS 16
 
 INLINE void v_prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
