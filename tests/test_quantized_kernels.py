@@ -229,7 +229,9 @@ def test_deep_sums():
     unit = np.float32(1) / np.float32(127)
     for name in variants("int8"):
         with _config.using(name):
-            (output,), _ = layer.quantize("int8")(x)
+            q = layer.quantize("int8")
+            (output,), _ = q(x)
+            assert [q(x[:, b : b + 1])[0].tobytes() for b in range(2)] == [output[b].tobytes() for b in range(2)]
         expected = [[third[0] * (unit * unit), 0, third[0] * (np.float32(0.5) / np.float32(127) * unit)]]
         expected += [[0, third[0] * (unit * unit), 0]]
         assert output.tolist() == np.array(expected, np.float32).tolist()

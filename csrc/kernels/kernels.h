@@ -41,8 +41,9 @@ typedef struct fastrnn_matrix {
     fastrnn_heads heads;
     const fastrnn_narrow *narrow; /* NULL: numbers of the call's precision */
     float *scales;                /* of the columns, padded to panels; or NULL */
-    int32_t *offsets;             /* -128 times the sum of the weights of each column, with which a sum begins if 128
-                                     is added to the numbers of the operand; or NULL */
+    int32_t *offsets;             /* of each column, with which a sum of integers begins; or NULL. -128 times the sum
+                                     of the weights, for an operand to whose numbers 128 is added; in pairs, minus the
+                                     sum of w_0 w_1, w_2 w_3, ... */
 } fastrnn_matrix;
 
 /* The bytes of a panel in a narrow format. */

@@ -43,6 +43,7 @@ typedef struct fastrnn_narrow {
     fastrnn_format format;
     const char *instructions;
     double rate;  /* of the product, relative to that of single precision, for plans */
+    int in_pairs; /* whether the product takes weights in pairs, and offsets for them: see narrow/int8.inc.h */
     size_t bytes; /* of a number of the operand; 0: the operand is the float row itself, and the next four are NULL */
     /* operand (M, K) written from a (M, K), floats. zero (M): flags of rows that count as zeros, or NULL. round_rows
      * rounds whole rows. round_units rounds columns [k0, k1) of rows of a bounded operand, k0 a multiple of 16. If

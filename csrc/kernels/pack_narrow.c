@@ -234,6 +234,14 @@ static ptrdiff_t place_of(const fastrnn_narrow_layout *layout, int width, ptrdif
     return 2 * (j % (width / 2)) + (vector == lower_half_is_first());
 }
 
+/* The offsets of the columns of a panel whose weights are multiplied in pairs. */
+static void pair_offsets(ptrdiff_t groups, int width, const int8_t *panel, int32_t *offsets)
+{
+    memset(offsets, 0, (size_t)width * sizeof *offsets);
+    for (ptrdiff_t k = 0; k < groups; k++)
+        for (int j = 0; j < width; j++, panel += 4) offsets[j] -= panel[0] * panel[1] + panel[2] * panel[3];
+}
+
 void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdiff_t p1, int width, const void *weight,
                          const float *scale, const fastrnn_matrix *matrix)
 {
@@ -260,5 +268,7 @@ void fastrnn_pack_narrow(int gates, int block, ptrdiff_t H, ptrdiff_t p0, ptrdif
                 layout->pack_column(count, first + k, from, to, group_stride,
                                     matrix->offsets ? &matrix->offsets[column] : NULL);
             }
+        if (matrix->narrow->in_pairs)
+            pair_offsets((matrix->K + 3) / 4, width, (const int8_t *)panel, matrix->offsets + q * width);
     }
 }

@@ -54,6 +54,7 @@ INLINE void NAME(tile_step)(const int mr, const int nv, const int ahead, const r
 
 /* In a tile of narrow vectors, jumps and prefetches would take time from the fmas, most of it beside a thread on the
  * same core: it takes four steps between two jumps, and prefetches the panel only for the first rows that meet it. */
+#undef STEPS
 #if NARROW_TILES
 #define STEPS UNROLL_4
 #else
@@ -240,7 +241,6 @@ static void NAME(pack_tiles)(ptrdiff_t M, ptrdiff_t K, const real *a, ptrdiff_t 
     }
 }
 
-#undef STEPS
 #undef TILE
 #undef TILE_ENTRY
 #undef TILE_PARAMETERS

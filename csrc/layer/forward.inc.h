@@ -472,7 +472,7 @@ static int NAME(forward_steps)(const struct NAME(forward) * f, fastrnn_team *tea
     const int products_only = p.sharing == FASTRNN_SHARE_PRODUCTS, most = products_only ? 1 : p.threads;
     const int shares_rows = products_only && fastrnn_shares_rows((ptrdiff_t)rows, p.threads);
     const int parts =
-        fastrnn_phases(2 * rows * I * G, shares_rows ? (ptrdiff_t)rows / (64 * p.threads) : blocks / p.threads);
+        fastrnn_phases(2 * rows * I * G, shares_rows ? (ptrdiff_t)rows / (64 * p.threads) : blocks / (8 * p.threads));
     const int with_first_step = parts == 1 && !products_only;
     const NAME(forward_phase) phase = {f, t0, t1, with_first_step ? 0 : parts, shares_rows};
     const double input = 2 * rows * I * G / parts;

@@ -434,7 +434,7 @@ static void divide(fastrnn_team *team, int size, int *bounds)
  * because an interrupt may lengthen a single one. */
 static void compare_speeds(fastrnn_team *team, int size, int64_t own)
 {
-    const double notable = 0.15, least = 0.25, most = 4;
+    const double notable = 0.05, least = 0.25, most = 4;
     for (int k = 1; k < size; k++) {
         helper *h = team->held[k - 1];
         if (own <= 0 || h->took <= 0) continue;

@@ -38,13 +38,17 @@ INLINE __m128i rounded_to_int16(vec_f32 x)
 #define ARGUMENT_BYTES 8
 #define NARROW_ROWS 4
 #define NARROW_FEW 1
-/* Pairs of 16 bits, which vpmaddwd multiplies and adds: weights 0 and 2 of a group, and 1 and 3. */
+#define IN_PAIRS 1
+#define PAIRS_OF(groups, a) pairs_i8avx2(groups, a)
+#define OF_FEW(a) JOIN(a, i8signs)
+/* 16 bits each, so that sums of a weight and a number fit: 0 and 2 of a group, and 1 and 3. */
 typedef __m256i sum_i8avx2;
 typedef struct {
     __m256i even, odd;
 } group_i8avx2, argument_i8avx2;
 INLINE __m256i no_sums_i8avx2(void) { return _mm256_setzero_si256(); }
 INLINE __m256i load_sums_i8avx2(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE __m256i increased_i8avx2(__m256i sum, int32_t x) { return _mm256_add_epi32(sum, _mm256_set1_epi32(x)); }
 INLINE group_i8avx2 load_i8avx2(const char *p)
 {
     const __m256i w = _mm256_loadu_si256((const __m256i *)p);
@@ -58,15 +62,48 @@ INLINE argument_i8avx2 broadcast_i8avx2(const char *a)
 INLINE __m256i dot_i8avx2(__m256i sum, group_i8avx2 w, argument_i8avx2 a)
 {
 #if defined(__GNUC__)
-    __m256i product;
-    __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0\n\tvpmaddwd %4, %5, %1\n\tvpaddd %1, %0, %0"
-            : "+&x"(sum), "=&x"(product)
-            : "x"(w.even), "x"(a.even), "x"(w.odd), "x"(a.odd));
+    __m256i even, odd;
+    __asm__("vpaddw %3, %6, %1\n\tvpaddw %4, %5, %2\n\tvpmaddwd %1, %2, %1\n\tvpaddd %1, %0, %0"
+            : "+&x"(sum), "=&x"(even), "=&x"(odd)
+            : "x"(w.odd), "x"(w.even), "x"(a.odd), "x"(a.even));
     return sum;
 #else
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w.even, a.even));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(w.odd, a.odd));
+    const __m256i even = _mm256_add_epi16(a.even, w.odd), odd = _mm256_add_epi16(a.odd, w.even);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(even, odd));
 #endif
+}
+INLINE int32_t pairs_i8avx2(ptrdiff_t groups, const char *a)
+{
+    const int16_t *four = (const int16_t *)a;
+    __m256i sums = _mm256_setzero_si256();
+    for (; groups >= 4; groups -= 4, four += 16) {
+        const __m256i x = _mm256_loadu_si256((const __m256i *)four);
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(x, _mm256_srli_epi64(x, 32)));
+    }
+    int32_t lanes[8], sum = 0;
+    _mm256_storeu_si256((__m256i *)lanes, sums);
+    for (int i = 0; i < 8; i += 2) sum += lanes[i];
+    for (; groups > 0; groups--, four += 4) sum += four[0] * four[2] + four[1] * four[3];
+    return sum;
+}
+
+/* One row: the magnitudes of its numbers, and weights with their signs. Sums of two products fit 16 bits. */
+typedef __m256i group_i8signs;
+typedef struct {
+    __m256i magnitudes, numbers;
+} argument_i8signs;
+INLINE __m256i load_i8signs(const char *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE argument_i8signs broadcast_i8signs(const char *a)
+{
+    const argument_i8avx2 pairs = broadcast_i8avx2(a);
+    const __m256i even = _mm256_and_si256(pairs.even, _mm256_set1_epi16(0xff)), odd = _mm256_slli_epi16(pairs.odd, 8);
+    const __m256i numbers = _mm256_or_si256(even, odd);
+    return (argument_i8signs){_mm256_abs_epi8(numbers), numbers};
+}
+INLINE __m256i dot_i8signs(__m256i sum, __m256i w, argument_i8signs a)
+{
+    const __m256i pairs = _mm256_maddubs_epi16(a.magnitudes, _mm256_sign_epi8(w, a.numbers));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 INLINE vec_f32 floats_i8avx2(__m256i sum) { return _mm256_cvtepi32_ps(sum); }
 INLINE void store_i8avx2(void *row, ptrdiff_t k, vec_f32 x)

@@ -9,9 +9,9 @@
 #define HAS_SCALES 0
 
 typedef vec N(sum);
-INLINE vec N(begin)(const fastrnn_columns *columns, int v, const float *start, int lanes)
+INLINE vec N(begin)(const int mr, const fastrnn_columns *columns, int v, int32_t pairs, const float *start, int lanes)
 {
-    (void)columns, (void)v;
+    (void)mr, (void)columns, (void)v, (void)pairs;
     return NAME(load_lanes)(start, lanes);
 }
 INLINE void N(end)(const fastrnn_columns *columns, int v, vec sum, float scale, const float *start, float *to,
