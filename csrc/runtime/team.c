@@ -429,24 +429,33 @@ static void divide(fastrnn_team *team, int size, int *bounds)
     bounds[size] = FASTRNN_WHOLE;
 }
 
-/* Compares the time of a caller's share with those of the helpers. Shares are whole rows or panels, so small
- * differences say nothing, nor do great ones, of shares with no or one panel; the average over some phases counts,
- * because an interrupt may lengthen a single one. */
-static void compare_speeds(fastrnn_team *team, int size, int64_t own)
+/* The number of items in the share of member k. */
+static double items_of(const fastrnn_team *team, const int *bounds, int k)
 {
-    const double notable = 0.05, least = 0.25, most = 4;
+    const fastrnn_member member = {.from = bounds[k], .to = bounds[k + 1]};
+    const fastrnn_range share = fastrnn_share(team->items, &member);
+    return (double)(share.to - share.from);
+}
+
+/* Compares the items a ns of the caller's share with those of the helpers. An interrupt may lengthen a share, so a
+ * single phase counts little; and a helper's speed changes only if that is worth reading other weights. */
+static void compare_speeds(fastrnn_team *team, int size, const int *bounds, int64_t own)
+{
+    const double most = 4, step = 1.25, weight = 0.125, notable = 1.05;
+    const double own_items = items_of(team, bounds, 0);
+    if (own_items <= 0 || own <= 0) return;
     for (int k = 1; k < size; k++) {
         helper *h = team->held[k - 1];
-        if (own <= 0 || h->took <= 0) continue;
-        const double faster = (double)own / (double)h->took, slower = (double)h->took / (double)own;
-        if (faster > most || slower > most) continue;
-        const double lead = faster > 1 ? (faster < 2 ? faster - 1 : 1) : slower < 2 ? 1 - slower : -1;
-        h->lead += (lead - h->lead) / 8;
-        if (h->lead < notable && h->lead > -notable) continue;
-        h->speed *= h->lead > 0 ? 1 + h->lead / 2 : 1 / (1 - h->lead / 2);
-        if (h->speed < least) h->speed = least;
-        if (h->speed > most) h->speed = most;
-        h->lead = 0;
+        const double items = items_of(team, bounds, k);
+        if (items <= 0 || h->took <= 0) continue;
+        const double before = h->measured;
+        double speed = items / (double)h->took / (own_items / (double)own);
+        if (speed > before * step) speed = before * step;
+        if (speed < before / step) speed = before / step;
+        h->measured += weight * (speed - before);
+        if (h->measured > most) h->measured = most;
+        if (h->measured < 1 / most) h->measured = 1 / most;
+        if (h->measured > h->speed * notable || h->measured * notable < h->speed) h->speed = h->measured;
     }
 }
 
@@ -466,6 +475,8 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
     me.to = bounds[1];
     const int64_t began = operations > timed ? fastrnn_clock() : 0;
     const int compares = began && !team->by_index;
+    team->items = 0;
+    me.is_timed = (unsigned char)compares;
     for (int k = 1; k < size; k++) {
         helper *h = team->held[k - 1];
         h->job = job;
@@ -483,7 +494,7 @@ int fastrnn_team_phase(fastrnn_team *team, int most, double operations, fastrnn_
             me.index = (short)k, me.from = bounds[k], me.to = bounds[k + 1];
             job(context, &me);
         }
-    if (compares && team->size == size) compare_speeds(team, size, own);
+    if (compares && team->size == size) compare_speeds(team, size, bounds, own);
     return fastrnn_team_go(&me, 0);
 }
 

@@ -27,6 +27,33 @@ typedef struct {
 } fastrnn_member;
 enum { FASTRNN_WHOLE = 1 << 15 };
 
+#if defined(__STDC_NO_ATOMICS__)
+typedef int fastrnn_flag;
+#else
+#include <stdatomic.h>
+typedef atomic_int fastrnn_flag;
+#endif
+
+/* Only team.c accesses the fields, but for `items`. Times in ns. */
+struct fastrnn_team {
+    _Alignas(128) fastrnn_flag cancelled; /* read by all members, so apart from the fields that the caller writes */
+    _Alignas(128) int size;               /* members now: the caller and the helpers it holds */
+    int wanted, limit;                    /* the maximal size now; and later in the call */
+    int callers;                          /* of the process, when the processors were last divided among them */
+    int counted;                          /* whether this caller is counted */
+    int calling, erratic, patient, by_index;
+    ptrdiff_t items;           /* that the caller has divided in a phase whose shares are timed */
+    int in_region;             /* whether it has called borrowed helpers */
+    struct fastrnn_crew *crew; /* from which its helpers come */
+    unsigned random;
+    double operations; /* since the last search for helpers */
+    int64_t opened, called, asked;
+    double alone, asking_operations;
+    const fastrnn_interruption *interruption;
+    float_mode callers_mode;
+    struct helper *held[FASTRNN_MOST_MEMBERS - 1];
+};
+
 /* Computes a member's share of a phase. */
 typedef void fastrnn_job(const void *context, const fastrnn_member *);
 
@@ -82,6 +109,7 @@ typedef struct {
  * turned out to be faster or slower than others. */
 static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
 {
+    if (me->is_timed && me->is_caller) me->team->items = n;
     const ptrdiff_t many = n / FASTRNN_WHOLE, rest = n % FASTRNN_WHOLE, half = FASTRNN_WHOLE / 2;
     const fastrnn_range part = {many * me->from + (rest * me->from + half) / FASTRNN_WHOLE,
                                 many * me->to + (rest * me->to + half) / FASTRNN_WHOLE};
@@ -142,31 +170,5 @@ unsigned long long fastrnn_borrowed_shares(void); /* the shares of phases that b
 void fastrnn_team_after_fork(void);
 struct fastrnn_crew;
 void fastrnn_helper_was_away(struct fastrnn_crew *, int64_t time); /* ns without a processor */
-
-#if defined(__STDC_NO_ATOMICS__)
-typedef int fastrnn_flag;
-#else
-#include <stdatomic.h>
-typedef atomic_int fastrnn_flag;
-#endif
-
-/* Only team.c accesses the fields. Times in ns. */
-struct fastrnn_team {
-    _Alignas(128) fastrnn_flag cancelled; /* read by all members, so apart from the fields that the caller writes */
-    _Alignas(128) int size;               /* members now: the caller and the helpers it holds */
-    int wanted, limit;                    /* the maximal size now; and later in the call */
-    int callers;                          /* of the process, when the processors were last divided among them */
-    int counted;                          /* whether this caller is counted */
-    int calling, erratic, patient, by_index;
-    int in_region;             /* whether it has called borrowed helpers */
-    struct fastrnn_crew *crew; /* from which its helpers come */
-    unsigned random;
-    double operations; /* since the last search for helpers */
-    int64_t opened, called, asked;
-    double alone, asking_operations;
-    const fastrnn_interruption *interruption;
-    float_mode callers_mode;
-    struct helper *held[FASTRNN_MOST_MEMBERS - 1];
-};
 
 #endif

@@ -338,7 +338,7 @@ int fastrnn_make_helper(fastrnn_crew *crew)
     void *memory = count < MOST_HELPERS ? calloc(1, sizeof(helper) + _Alignof(helper)) : NULL;
     if (memory) {
         helper *h = (helper *)(((uintptr_t)memory + _Alignof(helper) - 1) & ~(uintptr_t)(_Alignof(helper) - 1));
-        h->speed = 1;
+        h->speed = h->measured = 1;
         pthread_mutex_init(&h->lock, NULL);
         pthread_cond_init(&h->summoned, NULL);
         pthread_cond_init(&h->finished, NULL);

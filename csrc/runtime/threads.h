@@ -57,7 +57,7 @@ typedef struct helper {
     _Alignas(128) atomic_ullong done;
     int64_t took; /* the time of the last share that was measured */
     /* Of the caller that holds it, see compare_speeds. */
-    _Alignas(128) double speed, lead;
+    _Alignas(128) double speed, measured; /* relative to the caller's: of its shares, and the latest average */
     /* Written by both. */
     _Alignas(128) atomic_ullong seat;
     atomic_int caller_sleeps; /* until `done` */
