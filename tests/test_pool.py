@@ -288,3 +288,16 @@ def test_a_result_keeps_its_memory_as_long_as_any_view_of_it(threads):
         del again
     for a, b in zip(first, expected, strict=True):
         assert a.tobytes() == b.tobytes()
+
+
+def test_objects_that_were_never_initialized_end_silently(monkeypatch):
+    """`__dealloc__` of every class of the binding after `__new__` alone: its exceptions reach nobody but this hook."""
+    unraisable = []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+    classes = [c for c in vars(_core).values() if isinstance(c, type) and c.__module__ == _core.__name__]
+    assert _core.Lease in classes
+    for c in classes:
+        if c is not _core.Pool:  # which needs a limit
+            c.__new__(c)
+    gc.collect()
+    assert [u.object for u in unraisable] == []

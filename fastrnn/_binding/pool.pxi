@@ -226,10 +226,11 @@ cdef class Lease:
     cdef Pool pool
 
     def __dealloc__(self):
-        try:
-            self.pool.give_back(self.array)
-        except MemoryError:
-            pass
+        if self.pool is not None:
+            try:
+                self.pool.give_back(self.array)
+            except MemoryError:
+                pass
 
 
 @cython.no_gc  # it holds arrays and packed weights, which refer to nothing
