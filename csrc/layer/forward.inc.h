@@ -42,13 +42,14 @@ struct NAME(forward) {
         at_own_h; /* offsets in the workspace */
 };
 
-/* Steps [t0, t1). parts: the phases of their input projection; 0: it is computed in the phase of the first step.
- * shares_rows: the members share rows of the projection, else hidden units. */
+/* Steps [t0, t1). parts: the phases of their input projection; 0: it is computed in the phase of the first step. The
+ * members share the rows of a phase, or its hidden units; such a phase has some of the rows, or some of the units. */
 typedef struct {
     const struct NAME(forward) * f;
     ptrdiff_t t0, t1;
-    int parts, shares_rows;
+    int parts, shares_rows, has_some_rows;
 } NAME(forward_phase);
+enum { NAME(ROWS_OF_PHASE) = 64, NAME(BLOCKS_OF_PHASE) = 8 }; /* at least; the blocks for each member */
 
 /* Whether the gates are in the tape, of all steps, rather than in the workspace, of a chunk. */
 static int NAME(gates_in_tape)(const struct NAME(forward) * f) { return f->in_tape && f->cell->saves_gates; }
@@ -401,14 +402,15 @@ static void NAME(forward_share_of_input)(const void *context, const fastrnn_memb
 {
     const NAME(forward_phase) *phase = context;
     const steps *s = &phase->f->steps;
-    const ptrdiff_t rows = first_row(s, phase->t1) - first_row(s, phase->t0),
-                    blocks = fastrnn_panels(phase->f->packed->H, phase->f->cell->block);
+    fastrnn_range rows = {0, first_row(s, phase->t1) - first_row(s, phase->t0)},
+                  blocks = {0, fastrnn_panels(phase->f->packed->H, phase->f->cell->block)};
     if (phase->shares_rows)
-        NAME(project_rows)(phase->f, me, phase->t0, fastrnn_share_of_item(rows, phase->parts, me),
-                           (fastrnn_range){0, blocks});
+        rows = fastrnn_share_of_item(rows.to, phase->parts, me);
+    else if (phase->has_some_rows)
+        rows = fastrnn_part(rows.to, me->item, phase->parts), blocks = fastrnn_share(blocks.to, me);
     else
-        NAME(project_rows)(phase->f, me, phase->t0, (fastrnn_range){0, rows},
-                           fastrnn_share_of_item(blocks, phase->parts, me));
+        blocks = fastrnn_share_of_item(blocks.to, phase->parts, me);
+    NAME(project_rows)(phase->f, me, phase->t0, rows, blocks);
 }
 
 /* Part 0 of step `item`. */
@@ -471,10 +473,12 @@ static int NAME(forward_steps)(const struct NAME(forward) * f, fastrnn_team *tea
     const double rows = (double)(first_row(&f->steps, t1) - first_row(&f->steps, t0)), G = f->cell->gates * (double)H;
     const int products_only = p.sharing == FASTRNN_SHARE_PRODUCTS, most = products_only ? 1 : p.threads;
     const int shares_rows = products_only && fastrnn_shares_rows((ptrdiff_t)rows, p.threads);
-    const int parts =
-        fastrnn_phases(2 * rows * I * G, shares_rows ? (ptrdiff_t)rows / (64 * p.threads) : blocks / (8 * p.threads));
+    const ptrdiff_t phases_of_rows = (ptrdiff_t)rows / NAME(ROWS_OF_PHASE) / (shares_rows ? p.threads : 1),
+                    phases_of_blocks = shares_rows ? 0 : blocks / (NAME(BLOCKS_OF_PHASE) * p.threads);
+    const int has_some_rows = phases_of_rows > phases_of_blocks;
+    const int parts = fastrnn_phases(2 * rows * I * G, has_some_rows ? phases_of_rows : phases_of_blocks);
     const int with_first_step = parts == 1 && !products_only;
-    const NAME(forward_phase) phase = {f, t0, t1, with_first_step ? 0 : parts, shares_rows};
+    const NAME(forward_phase) phase = {f, t0, t1, with_first_step ? 0 : parts, shares_rows, has_some_rows};
     const double input = 2 * rows * I * G / parts;
     if (f->x_rows && !fastrnn_team_phase(team, p.threads, rows * I, NAME(forward_share_of_copies), &phase, 0)) return 0;
     for (int k = 0; k < phase.parts; k++)
@@ -532,7 +536,7 @@ static int NAME(forward_call)(const struct NAME(forward) * f, fastrnn_team *team
         for (ptrdiff_t t0 = 0, t1; t0 < T; t0 = t1) { /* short phases until the team is complete */
             const int members = fastrnn_team_gather(team, p.threads, 0);
             t1 = end_of_chunk(&f->steps, t0, members < p.threads ? piece / 4 : piece);
-            const NAME(forward_phase) phase = {f, t0, t1, 0, 0};
+            const NAME(forward_phase) phase = {f, t0, t1, 0, 0, 0};
             const double rows = (double)(first_row(&f->steps, t1) - first_row(&f->steps, t0));
             if (!fastrnn_team_phase(team, p.threads, operations * rows, NAME(forward_share_of_rows), &phase, 0))
                 return 0;
