@@ -183,6 +183,22 @@ def test_numbers_that_are_not_finite_touch_their_sequence_alone(kind, form, valu
         assert output[2:, 3].tobytes() != expected[0][2:, 3].tobytes()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", variants("int8"))
+def test_rows_of_nothing_finite(name, value):
+    """All numbers of a row, whose sums of integers mean nothing but have to be defined."""
+    for I in (3, 4, 20, 70, 2048):
+        with _config.using(name):
+            q = make("lstm", I, 10).quantize("int8")
+            x = draw(q, 3, 5)
+            expected = q(x)[0]
+            x[1, 2] = value
+            output = q(x)[0]
+        others = np.delete(np.arange(5), 2)
+        assert output[:, others].tobytes() == expected[:, others].tobytes()
+        assert output[:1].tobytes() == expected[:1].tobytes() and np.isnan(output[1:, 2]).all()
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_whole_reference(kind, form, reverse):
     """Stacks, directions, ragged batches, resets, axes: `reference.quantized`, from the states of each step alone."""

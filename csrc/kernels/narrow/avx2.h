@@ -48,7 +48,7 @@ typedef struct {
 } group_i8avx2, argument_i8avx2;
 INLINE __m256i no_sums_i8avx2(void) { return _mm256_setzero_si256(); }
 INLINE __m256i load_sums_i8avx2(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
-INLINE __m256i increased_i8avx2(__m256i sum, int32_t x) { return _mm256_add_epi32(sum, _mm256_set1_epi32(x)); }
+INLINE __m256i reduced_i8avx2(__m256i sum, int32_t x) { return _mm256_sub_epi32(sum, _mm256_set1_epi32(x)); }
 INLINE group_i8avx2 load_i8avx2(const char *p)
 {
     const __m256i w = _mm256_loadu_si256((const __m256i *)p);
@@ -80,11 +80,11 @@ INLINE int32_t pairs_i8avx2(ptrdiff_t groups, const char *a)
         const __m256i x = _mm256_loadu_si256((const __m256i *)four);
         sums = _mm256_add_epi32(sums, _mm256_madd_epi16(x, _mm256_srli_epi64(x, 32)));
     }
-    int32_t lanes[8], sum = 0;
+    uint32_t lanes[8], sum = 0; /* NaN became -32768: sums may exceed 32 bits, and count for nothing */
     _mm256_storeu_si256((__m256i *)lanes, sums);
     for (int i = 0; i < 8; i += 2) sum += lanes[i];
-    for (; groups > 0; groups--, four += 4) sum += four[0] * four[2] + four[1] * four[3];
-    return sum;
+    for (; groups > 0; groups--, four += 4) sum += (uint32_t)(four[0] * four[2]) + (uint32_t)(four[1] * four[3]);
+    return (int32_t)sum;
 }
 
 /* One row: the magnitudes of its numbers, and weights with their signs. Sums of two products fit 16 bits. */

@@ -7,7 +7,7 @@
  *   S. Winograd, A new algorithm for inner product, IEEE Transactions on Computers C-17 (1968), 693-694:
  *   q_0 w_0 + q_1 w_1 = (q_0 + w_1) (q_1 + w_0) - q_0 q_1 - w_0 w_1.
  * Integers are exact modulo 2^32, in any order. The subtracted sums are in the offsets of the columns and of the rows;
- * PAIRS_OF(groups, a) is the latter for a row, and N(increased)(sum, x) adds x to all sums. */
+ * PAIRS_OF(groups, a) is the latter for a row, and N(reduced)(sum, x) subtracts x from all sums. */
 #define N(a) JOIN(a, NARROW)
 #define LOAD(p, columns, v) N(load)(p)
 #define LOAD_OF_FEW(p, columns, v) OF_FEW(load)(p)
@@ -25,7 +25,7 @@ INLINE N(sum)
 {
     (void)start, (void)lanes;
 #if IN_PAIRS
-    if (mr > NARROW_FEW) return N(increased)(N(load_sums)(columns->offsets + v * VL), -pairs);
+    if (mr > NARROW_FEW) return N(reduced)(N(load_sums)(columns->offsets + v * VL), pairs);
 #endif
     (void)mr, (void)pairs;
     return OFFSET ? N(load_sums)(columns->offsets + v * VL) : N(no_sums)();
