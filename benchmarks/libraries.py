@@ -734,7 +734,11 @@ class OnnxRuntime(BoundModel):
 
 
 class OnnxRuntimeInt8(OnnxRuntime):
-    """DynamicQuantizeLSTM with a scale for each row of the weights; there is no other quantized layer."""
+    """DynamicQuantizeLSTM with a scale for each row of the weights; there is no other quantized layer.
+
+    On x86 processors without VNNI it adds products in 16 bits, which saturate. There the weights have 7 bits, as its
+    documentation advises.
+    """
 
     kinds = tuple(name for name in BoundModel.kinds if KINDS[name].layer == "LSTM")
     tolerance = OF_QUANTIZED
@@ -746,10 +750,13 @@ class OnnxRuntimeInt8(OnnxRuntime):
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
+        import fastrnn
+
         logging.getLogger().setLevel(logging.ERROR)  # it advises to prepare the model, which has shapes already
         with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+            saturates = fastrnn.config()["quantized_instructions"]["int8"] in ("avx2", "avx512bw")
             options = {"per_channel": True, "weight_type": QuantType.QInt8, "op_types_to_quantize": ["LSTM"]}
-            quantize_dynamic(onnx.load_from_string(model), file.name, **options)
+            quantize_dynamic(onnx.load_from_string(model), file.name, reduce_range=saturates, **options)
             return super().compile(file.read())
 
 
