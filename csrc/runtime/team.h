@@ -106,7 +106,7 @@ typedef struct {
 } fastrnn_range;
 
 /* The member's contiguous share of n items. Shares differ by at most one item, but for members whose processors have
- * turned out to be faster or slower than others. */
+ * turned out to be faster or slower than others. In a timed phase the team learns n from its caller. */
 static inline fastrnn_range fastrnn_share(ptrdiff_t n, const fastrnn_member *me)
 {
     if (me->is_timed && me->is_caller) me->team->items = n;
